@@ -1,0 +1,1 @@
+"""Where images come from: domains, their sources, the cache, augmentation and sampling."""

@@ -1,0 +1,220 @@
+"""The pixels' contract: what a domain does to an image before the trunk sees it.
+
+One object says it all (turn, channels, alpha, bits, fit, size, whitening) and is the same in
+training, evaluation, prediction, folding and export; a pack stores it. An image is first brought to
+the *stored* size, `size` plus a margin for augmentation; without augmentation the middle is taken.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from onetrunk.errors import wrong
+
+Fit = Literal["squash", "pad", "crop"]
+FITS: tuple[Fit, ...] = get_args(Fit)
+Raw = str | PathLike[str] | bytes | Image.Image | NDArray[Any]  # an image as it comes
+U8 = NDArray[np.uint8]
+
+MAX_PIXELS = 89_478_485  # of one image file: what pillow, too, takes for a decompression bomb
+WHITE = (255, 255, 255, 255)
+
+
+class BadImage(Exception):
+    """This one image cannot be read; the reason in a few words, without its name."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """How a domain's images become tensors.
+
+    `fit`: "squash" ignores the aspect, "crop" cuts the longer side, "pad" keeps all and fills the
+    rest with `fill`. `mean` and `std` whiten 8-bit values scaled to 0…1, channel by channel.
+    """
+
+    size: tuple[int, int]  # height, width that the trunk sees
+    fit: Fit = "squash"
+    margin: int = 0  # pixels that the stored image is larger, in height and in width
+    fill: int = 0  # grey level around a padded image
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
+
+    def __post_init__(self) -> None:
+        if self.fit not in FITS:
+            raise wrong("unknown fit", came=self.fit, exists=FITS)
+        if min(self.size) < 1 or max(self.size) > 16_384:
+            raise wrong("a size is 1 to 16384 pixels", came=self.size)
+        if not 0 <= self.margin <= 4096:
+            raise wrong("a margin is 0 to 4096 pixels", came=self.margin)
+        if not 0 <= self.fill <= 255:
+            raise wrong("fill is a grey level, 0 to 255", came=self.fill)
+        if min(self.std) <= 0:
+            raise wrong("whitening divides by std, which is above 0", came=self.std)
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """Height and width of the image that augmentation starts from."""
+        return self.size[0] + self.margin, self.size[1] + self.margin
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain document; `from_json` reads it back."""
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Pixels:
+        """The contract that `to_json` wrote."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in document.items()})
+
+    def read(self, raw: Raw) -> U8:
+        """One image at the stored size, (H, W, 3) uint8; BadImage where it cannot be read."""
+        return self.place(decode(raw))
+
+    def place(self, picture: Image.Image) -> U8:
+        """A decoded picture (mode L or RGB) fitted to the stored size."""
+        height, width = self.stored
+        box, (top, left, h, w) = _geometry((picture.height, picture.width), self.stored, self.fit)
+        if (w, h) != picture.size or box != (0, 0, w, h):
+            picture = picture.resize((w, h), Image.Resampling.BILINEAR, box=box)
+        pixels = np.asarray(picture, dtype=np.uint8)
+        if pixels.ndim == 2:
+            pixels = np.broadcast_to(pixels[:, :, None], (*pixels.shape, 3))
+        if (h, w) == (height, width):
+            return np.ascontiguousarray(pixels)
+        canvas = np.full((height, width, 3), self.fill, np.uint8)
+        canvas[top : top + h, left : left + w] = pixels
+        return canvas
+
+    def place_target(self, target: NDArray[Any], empty: float) -> NDArray[Any]:
+        """A dense target (H, W[, C]) through the very same geometry, by its nearest pixel."""
+        height, width = self.stored
+        box, (top, left, h, w) = _geometry(target.shape[:2], self.stored, self.fit)
+        y = ((np.arange(h) + 0.5) / h * (box[3] - box[1]) + box[1]).astype(int)
+        x = ((np.arange(w) + 0.5) / w * (box[2] - box[0]) + box[0]).astype(int)
+        y, x = y.clip(0, target.shape[0] - 1), x.clip(0, target.shape[1] - 1)
+        placed = np.full((height, width, *target.shape[2:]), empty, target.dtype)
+        placed[top : top + h, left : left + w] = target[y[:, None], x[None, :]]
+        return placed
+
+    def centre(self, stored_BHWC: U8) -> U8:
+        """The middle `size` of stored images (or of targets): what evaluation looks at."""
+        top, left = (
+            (stored_BHWC.shape[1] - self.size[0]) // 2,
+            (stored_BHWC.shape[2] - self.size[1]) // 2,
+        )
+        return stored_BHWC[:, top : top + self.size[0], left : left + self.size[1]]
+
+    def whiten(self, images_BHWC: U8 | torch.Tensor) -> torch.Tensor:
+        """8-bit images to the trunk's input: (B, 3, H, W) float32, channels last in memory."""
+        images = torch.as_tensor(images_BHWC)
+        scale = 1.0 / (255.0 * torch.tensor(self.std, dtype=torch.float32, device=images.device))
+        shift = -torch.tensor(self.mean, dtype=torch.float32, device=images.device) * 255.0 * scale
+        return images.float().mul_(scale).add_(shift).permute(0, 3, 1, 2)
+
+    def prepare(self, images: Sequence[Raw]) -> torch.Tensor:
+        """Images of any kind as one whitened batch, exactly as evaluation prepares them."""
+        return self.whiten(self.centre(np.stack([self.read(image) for image in images])))
+
+
+def decode(raw: Raw) -> Image.Image:
+    """Any image as an 8-bit picture, mode L or RGB, upright, over white; BadImage with the reason."""
+    try:
+        picture = _open(raw)
+        if picture.width * picture.height > MAX_PIXELS:
+            raise BadImage(
+                f"{picture.width}×{picture.height} pixels are over the limit of {MAX_PIXELS:,}"
+            )
+        # A caller's own picture is left as it is; a file's is ours to turn in place.
+        if isinstance(raw, Image.Image):
+            picture = ImageOps.exif_transpose(picture)
+        else:
+            ImageOps.exif_transpose(picture, in_place=True)
+        return _eight_bit(picture)
+    except BadImage:
+        raise
+    except Image.DecompressionBombError:
+        raise BadImage(f"its header claims over {2 * MAX_PIXELS:,} pixels") from None
+    except FileNotFoundError:
+        raise BadImage("no such file") from None
+    except PermissionError:
+        raise BadImage("no permission to read it") from None
+    except Image.UnidentifiedImageError:
+        raise BadImage("not an image, or of a format that pillow does not read") from None
+    except Exception as error:  # decoders raise whatever a broken file leads them to
+        raise BadImage(str(error).split("\n")[0][:120] or type(error).__name__) from None
+
+
+def _open(raw: Raw) -> Image.Image:
+    if isinstance(raw, Image.Image):
+        return raw
+    if isinstance(raw, np.ndarray):
+        return _from_array(raw)
+    if isinstance(raw, bytes):
+        return Image.open(io.BytesIO(raw))
+    return Image.open(Path(raw))
+
+
+def _from_array(array: NDArray[Any]) -> Image.Image:
+    """(H, W), (H, W, 1), (H, W, 3) or (H, W, 4): 8 or 16 bits, booleans, or floats in 0…1."""
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise BadImage(f"expected an array (H, W), (H, W, 3) or (H, W, 4), came {array.shape}")
+    if array.dtype == np.bool_:
+        array = array.astype(np.uint8) * 255
+    elif array.dtype == np.uint16:
+        array = ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    elif array.dtype.kind == "f":
+        if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+            raise BadImage("floating-point pixels are expected in 0…1")
+        array = (array * 255).round().astype(np.uint8)
+    elif array.dtype != np.uint8:
+        raise BadImage(f"expected 8- or 16-bit pixels or floats in 0…1, came {array.dtype}")
+    return Image.fromarray(array)
+
+
+def _eight_bit(picture: Image.Image) -> Image.Image:
+    mode = picture.mode
+    if mode in ("L", "RGB") and "transparency" not in picture.info:
+        picture.load()  # the same errors whether a file is truncated or not an image
+        return picture
+    if mode.startswith("I"):
+        values = np.asarray(picture).astype(np.int64)
+        if values.min() < 0 or values.max() > 65_535:
+            raise BadImage("whole-number pixels outside 0…65535")
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    if mode == "F":
+        raise BadImage("floating-point pixels: their range is not known; save it with 8 or 16 bits")
+    if mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, WHITE), picture).convert("RGB")
+    return picture.convert("L" if mode == "1" else "RGB")
+
+
+def _geometry(
+    source: Sequence[int], out: tuple[int, int], fit: Fit
+) -> tuple[tuple[float, float, float, float], tuple[int, int, int, int]]:
+    """Which box (x0, y0, x1, y1) of the source fills which place (top, left, h, w) of the output."""
+    height, width = source[0], source[1]
+    if fit == "crop":
+        scale = max(out[0] / height, out[1] / width)
+        x0, y0 = (width - out[1] / scale) / 2, (height - out[0] / scale) / 2
+        return (max(x0, 0.0), max(y0, 0.0), width - max(x0, 0.0), height - max(y0, 0.0)), (
+            0,
+            0,
+            *out,
+        )
+    if fit == "pad":
+        scale = min(out[0] / height, out[1] / width)
+        h, w = max(1, round(height * scale)), max(1, round(width * scale))
+        return (0, 0, width, height), ((out[0] - h) // 2, (out[1] - w) // 2, h, w)
+    return (0, 0, width, height), (0, 0, *out)

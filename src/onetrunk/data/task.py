@@ -1,0 +1,107 @@
+"""A task: one thing predicted from a domain's images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from onetrunk.errors import wrong
+
+Kind = Literal["classify", "multilabel", "regress", "segment", "depth", "normals", "embed"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+DENSE: frozenset[str] = frozenset({"segment", "depth", "normals"})
+LABELLED: frozenset[str] = frozenset({"classify", "multilabel", "segment", "embed"})  # has classes
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")  # of domains, tasks and runs, inside packs too
+
+NO_CLASS = -1  # classify, embed: this image has no label
+NO_PIXEL = 255  # segment: this pixel has no label; so a map has at most 255 classes
+
+
+def check_name(name: str, what: str) -> str:
+    """The name itself, where it may name a domain, a task or a run."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        fixed = re.sub(r"[^a-z0-9_-]+", "-", str(name).lower()).strip("-_")[:64]
+        raise wrong(
+            f"the name of a {what} has lower-case letters, digits, - and _, at most 64",
+            came=str(name),
+            next=f"call it {fixed!r}" if fixed else "choose such a name",
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class Task:
+    """One prediction: its name, its kind, and what its labels are.
+
+    `classes` are known once the domain's source was read (classify, multilabel, segment, embed);
+    `outputs` says how many numbers a regress task predicts; `column` is the table's column that
+    carries the label, `unit` what a number counts, for people.
+    """
+
+    name: str
+    kind: Kind
+    classes: tuple[str, ...] = ()
+    outputs: int = 1
+    column: str | None = None
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "task")
+        if self.kind not in KINDS:
+            raise wrong(f"task {self.name}: unknown kind", came=self.kind, exists=KINDS)
+        object.__setattr__(self, "classes", tuple(str(c) for c in self.classes))
+        if len(set(self.classes)) < len(self.classes):
+            twice = sorted({c for c in self.classes if self.classes.count(c) > 1})
+            raise wrong(f"task {self.name}: each class once", came=", ".join(twice[:5]))
+        if self.kind == "segment" and len(self.classes) > NO_PIXEL:
+            raise wrong(f"task {self.name}: a map has at most 255 classes", came=len(self.classes))
+
+    @property
+    def dense(self) -> bool:
+        """One prediction a pixel."""
+        return self.kind in DENSE
+
+    @property
+    def width(self) -> int:
+        """Channels of the head's output (embed: chosen by the head, 0 here)."""
+        if self.kind in ("classify", "multilabel", "segment"):
+            return len(self.classes)
+        return {"regress": self.outputs, "depth": 1, "normals": 3, "embed": 0}[self.kind]
+
+    def with_classes(self, classes: Sequence[str]) -> Task:
+        """The same task over these classes."""
+        return replace(self, classes=tuple(classes))
+
+
+TasksLike = Sequence["Task | str"] | Mapping[str, "str | Mapping[str, Any]"]
+
+
+def read_tasks(given: TasksLike) -> tuple[Task, ...]:
+    """Tasks as a recipe writes them: `["classify"]`, `{name = {kind = …, column = …}}`, or Tasks."""
+    tasks: list[Task] = []
+    if isinstance(given, Mapping):
+        for name, spec in given.items():
+            if isinstance(spec, str):
+                spec = {"kind": spec}
+            keys = ("kind", "classes", "outputs", "column", "unit")
+            for key in spec:
+                if key not in keys:
+                    raise wrong(f"task {name}: unknown key", came=key, exists=keys)
+            if "kind" not in spec:
+                raise wrong(f"task {name}: its kind is missing", exists=KINDS)
+            tasks.append(Task(name, **spec))
+    else:
+        for task in given:
+            if isinstance(task, str):
+                if task not in KINDS:
+                    raise wrong("unknown kind of task", came=task, exists=KINDS)
+                task = Task(task, task)
+            tasks.append(task)
+    names = [task.name for task in tasks]
+    for name in names:
+        if names.count(name) > 1:
+            raise wrong("each task of a domain has a name of its own", came=name)
+    return tuple(tasks)
