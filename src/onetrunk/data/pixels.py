@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from onetrunk.errors import wrong
 
@@ -73,7 +73,10 @@ class Pixels:
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Pixels:
         """The contract that `to_json` wrote."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in document.items()})
+        given: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in document.items()
+        }
+        return cls(**given)
 
     def read(self, raw: Raw) -> U8:
         """One image at the stored size, (H, W, 3) uint8; BadImage where it cannot be read."""
@@ -147,7 +150,7 @@ def decode(raw: Raw) -> Image.Image:
         raise BadImage("no such file") from None
     except PermissionError:
         raise BadImage("no permission to read it") from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise BadImage("not an image, or of a format that pillow does not read") from None
     except Exception as error:  # decoders raise whatever a broken file leads them to
         raise BadImage(str(error).split("\n")[0][:120] or type(error).__name__) from None
