@@ -19,7 +19,7 @@ from PIL import Image
 from onetrunk.data.listing import Item
 from onetrunk.data.pixels import U8
 from onetrunk.data.sources import Asked
-from onetrunk.data.surfaces import Camera, decode
+from onetrunk.data.surfaces import decode
 from onetrunk.data.task import Task
 from onetrunk.errors import wrong
 
@@ -74,8 +74,9 @@ class Pocket:
         split, _, place = where.partition("/")
         first, last = self._tables[f"{split}.start"][int(place) : int(place) + 2]
         table = self._tables[f"{split}.surfaces"][first:last]
-        maps = decode(self._tile(where, ".surface"), table, Camera(**self.card["camera"]))
-        return dict(zip(("segment", "depth", "normals"), maps, strict=True))[task]
+        segment, depth, normals = decode(self._tile(where, ".surface"), table, self.card["camera"])
+        maps: dict[str, NDArray[Any]] = {"segment": segment, "depth": depth, "normals": normals}
+        return maps[task]
 
     def _sheet(self, split: str, layer: str = "") -> str:
         return f"{self.card['name']}.{split}{layer}.{self.card['format']}"
