@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from onetrunk.data.chance import uniform
+from onetrunk.data.chance import Chance
 from onetrunk.data.pixels import U8, Pixels
 from onetrunk.data.split import as_tensor
 from onetrunk.data.task import NO_PIXEL, Task
@@ -40,8 +40,8 @@ class Views:
 class Augment:
     """How a domain's training images are varied; the default changes nothing.
 
-    `pad`: the window moves this far over the image's edge. `area`: random resized crop, the share of
-    the image that the window covers, and `aspect` its height over width. `scale`: zoom, as a range
+    `pad`: the window moves this far over the image's edge. `area`: random resized crop, the share
+    of the image that the window covers, and `aspect` its height over width. `scale`: zoom, as a range
     of factors; depth is divided by it. `flip`: mirrored half of the time; a normal's x is negated.
     `brightness`, `contrast`, `saturation`: each factor is drawn from 1 ± this.
     """
@@ -85,41 +85,35 @@ class Augment:
     ) -> Views:
         """The draw of each image's view: image and view are numbers, the seed is the run's."""
 
-        def chance(lane: int, low: float = 0.0, high: float = 1.0) -> F64:
-            return low + (high - low) * uniform(seed, images, views, lane)
-
+        chance = Chance(seed, images, views)
         (height, width), (rows, columns) = pixels.stored, pixels.size
-        cover = np.sqrt(chance(0, *self.area))
-        shape = np.exp(chance(1, np.log(self.aspect[0]), np.log(self.aspect[1])) / 2)
-        zoom = np.exp(chance(2, np.log(self.scale[0]), np.log(self.scale[1])))
-        # the whole stored image for a resized crop, else the size itself: the margin is to move in
-        full_y, full_x = (height, width) if self.area != (1.0, 1.0) else (rows, columns)
-        high = np.minimum(full_y * cover * shape, height) / zoom
-        wide = np.minimum(full_x * cover / shape, width) / zoom
-        room_y = np.maximum(height - high, 0) / 2 + self.pad
-        room_x = np.maximum(width - wide, 0) / 2 + self.pad
-        shift_y, shift_x = (2 * chance(3) - 1) * room_y, (2 * chance(4) - 1) * room_x
         if self.moves_by_whole_pixels:
             # windows lie on the pixels' grid: they are copied, not sampled; every offset as likely
             steps_y, steps_x = height - rows + 2 * self.pad + 1, width - columns + 2 * self.pad + 1
-            shift_y = np.floor(chance(3) * steps_y) - self.pad + rows / 2 - height / 2
-            shift_x = np.floor(chance(4) * steps_x) - self.pad + columns / 2 - width / 2
+            y = np.floor(chance(0) * steps_y) - self.pad + rows / 2
+            x = np.floor(chance(1) * steps_x) - self.pad + columns / 2
+            step_y = step_x = np.ones(len(images))
+        else:
+            cover = np.sqrt(chance(2, *self.area))
+            shape = np.exp(chance(3, *np.log(self.aspect)) / 2)
+            zoom = np.exp(chance(4, *np.log(self.scale)))
+            # a resized crop is a share of all that is stored; else the margin is to move in
+            full_y, full_x = (rows, columns) if self.area == (1.0, 1.0) else (height, width)
+            high = np.minimum(full_y * cover * shape, height) / zoom
+            wide = np.minimum(full_x * cover / shape, width) / zoom
+            y = height / 2 + chance(0, -1, 1) * (np.maximum(height - high, 0) / 2 + self.pad)
+            x = width / 2 + chance(1, -1, 1) * (np.maximum(width - wide, 0) / 2 + self.pad)
+            step_y, step_x = high / rows, wide / columns
         mirror = chance(5) < 0.5 if self.flip else np.zeros(len(images), np.bool_)
-        return Views(
-            height / 2 + shift_y,
-            width / 2 + shift_x,
-            high / rows,
-            wide / columns,
-            mirror,
-            self._colour(chance) if self.brightness or self.contrast or self.saturation else None,
-        )
+        coloured = self.brightness or self.contrast or self.saturation
+        return Views(y, x, step_y, step_x, mirror, self._colour(chance) if coloured else None)
 
     @property
     def moves_by_whole_pixels(self) -> bool:
         """Neither zoom nor resized crop: pixels are copied as they are."""
         return self.area == self.aspect == self.scale == (1.0, 1.0)
 
-    def _colour(self, chance: Any) -> NDArray[np.float32]:
+    def _colour(self, chance: Chance) -> NDArray[np.float32]:
         """Brightness, then contrast about middle grey, then saturation about the pixel's grey."""
         b = chance(6, 1 - self.brightness, 1 + self.brightness)[:, None, None]
         c = chance(7, 1 - self.contrast, 1 + self.contrast)[:, None, None]
@@ -155,7 +149,7 @@ def apply(
 
 
 def _window(images_BHWC: U8, views: Views, pixels: Pixels) -> U8:
-    """Whole-pixel windows, copied out of the images with `fill` around them; mirrored where drawn."""
+    """Whole-pixel windows, copied out of the images with `fill` around them, some mirrored."""
     (rows, columns), (count, height, width) = pixels.size, images_BHWC.shape[:3]
     top = np.rint(views.y - rows / 2).astype(np.int64)
     left = np.rint(views.x - columns / 2).astype(np.int64)

@@ -64,7 +64,7 @@ def cache_home() -> Path:
 
 @dataclass
 class Decoded:
-    """A source after it was looked at: who is readable, what was seen, and how to get the pixels."""
+    """A source after it was looked at: what is readable, what was seen, how to get the pixels."""
 
     folder: Path
     scan: NDArray[Any]  # SCAN records
@@ -146,8 +146,8 @@ def _fits(folder: Path, count: int, pixels: Pixels, layers: Sequence[Layer], nam
             say(f"{name}: the cache takes {need / 1e9:.1f} GB in {folder.parent}")
         return True
     say(
-        f"{name}: the cache would take {need / 1e9:.1f} GB, {max(free, 0) / 1e9:.1f} GB are free in "
-        f"{folder.parent}: images are read from their files, more slowly; "
+        f"{name}: the cache would take {need / 1e9:.1f} GB, {max(free, 0) / 1e9:.1f} GB are free "
+        f"in {folder.parent}: images are read from their files, more slowly; "
         "next: ONETRUNK_CACHE=/a/larger/disk"
     )
     return False

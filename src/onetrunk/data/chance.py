@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 U64 = NDArray[np.uint64]
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def seed_of(*names: object) -> int:
@@ -28,17 +29,24 @@ def mix(state: U64) -> U64:
     return state ^ (state >> np.uint64(31))
 
 
-def uniform(seed: int, images: ArrayLike, views: ArrayLike, lane: int) -> NDArray[np.float64]:
-    """A number in [0, 1) for each (image, view); `lane` tells the draws of one image apart."""
-    golden = np.uint64(0x9E3779B97F4A7C15)
-    with np.errstate(over="ignore"):
-        state = mix(np.asarray(images, np.uint64) * golden + np.uint64(seed))
-        state = mix(state + np.asarray(views, np.uint64) * golden + np.uint64(1))
-        state = mix(state + np.uint64(lane + 1) * golden)
-    return (state >> np.uint64(11)).astype(np.float64) / 2.0**53
+class Chance:
+    """Numbers in [0, 1), one for each (image, view); a lane tells the draws of one image apart."""
+
+    def __init__(self, seed: int, images: ArrayLike, views: ArrayLike) -> None:
+        with np.errstate(over="ignore"):
+            state = mix(np.asarray(images, np.uint64) * GOLDEN + np.uint64(seed))
+            self._state = mix(state + np.asarray(views, np.uint64) * GOLDEN + np.uint64(1))
+
+    def __call__(self, lane: int, low: float = 0.0, high: float = 1.0) -> NDArray[np.float64]:
+        """Draws between `low` and `high`."""
+        if low == high:
+            return np.full(self._state.shape, low)
+        with np.errstate(over="ignore"):
+            bits = mix(self._state + np.uint64(lane + 1) * GOLDEN)
+        return low + (high - low) * ((bits >> np.uint64(11)) / 2.0**53)
 
 
 def permutation(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
-    """An order of n things; Philox is counter-based, so an epoch's order is had without the others."""
+    """An order of n things; Philox counts, so an epoch's order is had without the others."""
     generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
     return generator.permutation(n)

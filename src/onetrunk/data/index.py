@@ -97,7 +97,7 @@ def read_index(
 
 
 def _chosen(source: Source, name: str, asked: Sequence[Task] | None) -> list[Task]:
-    """The source's tasks that the user asked for, as the source knows them; all where none asked."""
+    """The tasks that the user asked for, as the source knows them; all where none were."""
     if asked is None:
         return list(source.tasks)
     own = {task.name: task for task in source.tasks}

@@ -58,8 +58,8 @@ class Loader:
     """`for batches in Loader(domains, batch=64, seed=0)`: endless steps; take as many as you need.
 
     `workers`: processes that decode and augment ahead. Cached images need none; images read
-    straight from their files do. `state()` belongs to the last step that was handed out, however far
-    the workers are ahead.
+    straight from their files do. `state()` belongs to the last step that was handed out, however
+    far the workers are ahead.
     """
 
     def __init__(

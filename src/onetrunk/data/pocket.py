@@ -1,7 +1,7 @@
 """`pocket:NAME`: real images of eleven domains inside the package, to try everything on.
 
-A card (`assets/NAME.json`) names classes, sizes, labels and where the images are from; the images of
-a split are one lossless sheet of equal tiles. docs/pocket.md shows them all.
+A card (`assets/NAME.json`) names classes, sizes, labels and where the images are from; the
+images of a split are one lossless sheet of equal tiles. docs/pocket.md shows them all.
 """
 
 from __future__ import annotations

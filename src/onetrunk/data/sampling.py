@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from onetrunk.data.chance import permutation, seed_of, uniform
+from onetrunk.data.chance import Chance, permutation, seed_of
 from onetrunk.errors import wrong
 
 SAMPLINGS = ("round-robin", "temperature", "joined")
@@ -59,7 +59,7 @@ class Sampler:
 
     @property
     def steps_per_epoch(self) -> int:
-        """One pass over the largest domain; with temperature, as many images as all domains have."""
+        """One pass over the largest domain; with temperature, as many images as all have."""
         rounds = [-(-n // self.batches[name]) for name, n in self.sizes.items()]
         return sum(rounds) if self.kind == "temperature" else max(rounds)
 
@@ -68,7 +68,7 @@ class Sampler:
         if self.kind == "temperature":
             names = sorted(self.sizes)
             share = np.array([self.sizes[n] for n in names], np.float64) ** (1 / self.temperature)
-            chance = float(uniform(seed_of(self.seed, "domain"), self.step, 0, 0))
+            chance = float(Chance(seed_of(self.seed, "domain"), self.step, 0)(0))
             place = np.searchsorted(np.cumsum(share / share.sum()), chance, "right")
             chosen = [names[min(int(place), len(names) - 1)]]
         else:

@@ -80,7 +80,7 @@ TasksLike = Sequence["Task | str"] | Mapping[str, "str | Mapping[str, Any]"]
 
 
 def read_tasks(given: TasksLike) -> tuple[Task, ...]:
-    """Tasks as a recipe writes them: `["classify"]`, `{name = {kind = …, column = …}}`, or Tasks."""
+    """Tasks as a recipe writes them: `["classify"]`, `{name = {kind = …}}`, or Tasks."""
     tasks: list[Task] = []
     if isinstance(given, Mapping):
         for name, spec in given.items():

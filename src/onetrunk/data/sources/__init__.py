@@ -38,7 +38,7 @@ class Source(Protocol):
     """What every source can do; a user's own class does the same."""
 
     tasks: tuple[Task, ...]
-    """What its images are labelled with. Classes may be empty: they are then the sorted names met."""
+    """What its images are labelled with. Classes may be empty: then they are the names met."""
 
     def items(self) -> Iterator[Item]:
         """Every image once, in an order that depends on the content alone; nothing is decoded."""
