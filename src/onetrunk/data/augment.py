@@ -41,7 +41,7 @@ class Augment:
     """How a domain's training images are varied; the default changes nothing.
 
     `pad`: the window moves this far over the image's edge. `area`: random resized crop, the share
-    of the image that the window covers, and `aspect` its height over width. `scale`: zoom, as a range
+    of the image that the window covers, `aspect` its height over width. `scale`: zoom, as a range
     of factors; depth is divided by it. `flip`: mirrored half of the time; a normal's x is negated.
     `brightness`, `contrast`, `saturation`: each factor is drawn from 1 ± this.
     """

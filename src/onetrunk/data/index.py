@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 from onetrunk.data.listing import Item
 from onetrunk.data.sources import Source
 from onetrunk.data.strings import Strings
-from onetrunk.data.task import NO_CLASS, Task
+from onetrunk.data.task import NO_CLASS, NO_LABEL, Task
 from onetrunk.errors import BadInput, wrong
 
 SPLITS = ("train", "val", "test")
 SHARES = (0.70, 0.15, 0.15)  # of the splits made by hash
 SHOWN = 5  # examples that a message lists
-NO_LABEL = 255  # multilabel: a whole row of these where the image has no label
 
 
 @dataclass

@@ -17,6 +17,7 @@ LABELLED: frozenset[str] = frozenset({"classify", "multilabel", "segment", "embe
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")  # of domains, tasks and runs, inside packs too
 
 NO_CLASS = -1  # classify, embed: this image has no label
+NO_LABEL = 255  # multilabel: a whole row of these where the image has no label
 NO_PIXEL = 255  # segment: this pixel has no label; so a map has at most 255 classes
 
 
