@@ -8,7 +8,7 @@ Tinos and Cousine (Helvetica, Times, Courier); Klee One and LXGW WenKai; the
 Noto Serif of all scripts; M PLUS 1 and 2; the Nanum gothics.
 
 Licences are those of the packages' copyright files, per font file where they differ: only
-permissive ones, the SIL Open Font License and GPL with the font exception. Plain GPL fonts are left
+permissive ones, the SIL Open Font License and GPL with the font exception; plain GPL fonts are left
 out, so that nobody has to ask whether a picture of a glyph is a derived work.
 """
 
@@ -406,7 +406,8 @@ def folder(package: str) -> Path:
         debs = WORK / "debs"
         debs.mkdir(parents=True, exist_ok=True)
         subprocess.run(["apt-get", "download", f"{package}={version}"], cwd=debs, check=True)
-        deb = max(debs.glob(f"{package}_*.deb"), key=lambda p: p.stat().st_mtime)
+        # apt writes an epoch's colon as %3a.
+        deb = next(debs.glob(f"{package}_{version.replace(':', '%3a')}_*.deb"))
         # Unpacked aside and then renamed: a torn unpacking is never taken for a whole one.
         aside = target.with_suffix(".part")
         subprocess.run(["dpkg", "-x", str(deb), str(aside)], check=True)
