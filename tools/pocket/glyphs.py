@@ -7,7 +7,7 @@ face), white on black, the ink scaled to fill the same box. Run: `python tools/p
 from __future__ import annotations
 
 import numpy as np
-from fonts import FACES, FAMILIES, Face, characters, font, group, ledger
+from fonts import FACES, FAMILIES, Face, characters, font, group, ledger, licence
 from PIL import Image, ImageDraw
 from sheet import SPLITS, Card, Tile, drop_near, near_pairs, thumbnail, write
 
@@ -99,8 +99,7 @@ def main() -> None:
         kind="classify",
         classes=classes,
         package="Debian 12 font packages; see fonts",
-        licence="Rendered images of open fonts; each font's licence is in fonts: SIL OFL, "
-        "Apache-2.0, Bitstream Vera, Arphic, MIT-like, public domain, GPL with font exception",
+        licence=licence(faces),
         counterpart="omniglot",
         grouping="font family",
         extra={"scripts": of_class, "faces": len(faces), "fonts": ledger(faces)},

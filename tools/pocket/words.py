@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from fonts import FACES, FAMILIES, Face, characters, font, group, ledger
+from fonts import FACES, FAMILIES, Face, characters, font, group, ledger, licence
 from PIL import Image, ImageDraw
 from sheet import SPLITS, Card, Tile, drop_near, near_pairs, thumbnail, write
 
@@ -127,8 +127,7 @@ def main() -> None:
         kind="classify",
         classes=WORDS,
         package="Debian 12 font packages; see fonts",
-        licence="Rendered images of open fonts; each font's licence is in fonts: SIL OFL, "
-        "Apache-2.0, BSD-3-Clause, Bitstream Vera, GPL with font exception",
+        licence=licence(faces),
         counterpart="svt",
         grouping="font family",
         extra={"faces": len(faces), "fonts": ledger(faces)},
