@@ -2,14 +2,13 @@
 
 Every font is a Debian 12 package at a pinned version, fetched with `apt-get download` and unpacked
 beside the tools' other intermediate files; nothing is installed. A family belongs to one split for
-good, in both domains. Families whose outlines share an ancestor are kept in one split: DejaVu and
-Hack (Bitstream Vera); the Noto Sans of all scripts and Open Sans (Droid Sans); FreeFont, Arimo,
-Tinos and Cousine (Helvetica, Times, Courier); Klee One and LXGW WenKai; the
-Noto Serif of all scripts; M PLUS 1 and 2; the Nanum gothics.
+good, in both domains. Families whose outlines share an ancestor are kept in one split: the DejaVus
+(Bitstream Vera); the Noto Sans of all scripts and Open Sans (Droid Sans); the Noto Serif of all
+scripts; FreeFont, Tinos and Cousine (Times, Helvetica); Klee One and LXGW WenKai; M PLUS 1 and 2.
 
-Licences are those of the packages' copyright files, per font file where they differ: only
-permissive ones, the SIL Open Font License and GPL with the font exception. Plain GPL fonts are left
-out, so that nobody has to ask whether a picture of a glyph is a derived work.
+Licences are those of the packages' copyright files, per font file where they differ. Fonts under a
+plain GPL, without the font exception, are left out, so that nobody has to ask whether a picture of
+a glyph is a derived work.
 """
 
 from __future__ import annotations
@@ -406,7 +405,8 @@ def folder(package: str) -> Path:
         debs = WORK / "debs"
         debs.mkdir(parents=True, exist_ok=True)
         subprocess.run(["apt-get", "download", f"{package}={version}"], cwd=debs, check=True)
-        deb = max(debs.glob(f"{package}_*.deb"), key=lambda p: p.stat().st_mtime)
+        # apt writes an epoch's colon as %3a.
+        deb = next(debs.glob(f"{package}_{version.replace(':', '%3a')}_*.deb"))
         # Unpacked aside and then renamed: a torn unpacking is never taken for a whole one.
         aside = target.with_suffix(".part")
         subprocess.run(["dpkg", "-x", str(deb), str(aside)], check=True)
@@ -464,6 +464,12 @@ def ledger(faces: list[Face]) -> list[dict[str, str]]:
         for name, family in FAMILIES.items()
         if name in used
     ]
+
+
+def licence(faces: list[Face]) -> str:
+    """One sentence on the licences of the fonts used."""
+    names = sorted({entry["licence"] for entry in ledger(faces)})
+    return f"Rendered images of open fonts, whose licences (each in fonts) are: {'; '.join(names)}"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ face), white on black, the ink scaled to fill the same box. Run: `python tools/p
 from __future__ import annotations
 
 import numpy as np
-from fonts import FACES, FAMILIES, Face, characters, font, group, ledger
+from fonts import FACES, FAMILIES, Face, characters, font, group, ledger, licence
 from PIL import Image, ImageDraw
 from sheet import SPLITS, Card, Tile, drop_near, near_pairs, thumbnail, write
 
@@ -18,9 +18,9 @@ LEVELS = 16  # grey levels kept: half the bytes of 256, and the eye sees no diff
 
 # What looks alike is one class or none, or a label could not be told from its image: of letters
 # that scripts share (A of Latin, Greek and Cyrillic) only the Latin one is here, of cases that
-# differ only in size (S s) only the capital, and of look-alikes across scripts (J and lam, O and
-# samekh and zero, 3 and Ze, U and Ս, 2 and Չ, Ч and Կ, π and ח, Y and γ, Ш and 山, や and ヤ, b d h m
-# and ხ ძ ჩ ო) at most one. Thai leaves out the pairs that differ by a notch (ค ด ต, ช ซ, ผ พ, บ ป).
+# differ only in size (S s) only the capital, and of look-alikes across scripts at most one: J and
+# lam, O and samekh and zero, 3 and Ze, U and Ս, 2 and Չ, Ч and Կ, π and ח, Y and γ, b d h m and
+# ხ ძ ჩ ო, Ш and 山, や and ヤ. Thai leaves out pairs that differ by a notch: ค ด ต, ช ซ, ผ พ, บ ป.
 SCRIPTS = {
     "latin": "ABCDEFGHJKLMNPQRSTUVWXYZabdefghmnqrt2345678",
     "greek": "ΓΔΘΛΞΣΦΨΩβδεζλμξσω",
@@ -99,8 +99,7 @@ def main() -> None:
         kind="classify",
         classes=classes,
         package="Debian 12 font packages; see fonts",
-        licence="Rendered images of open fonts; each font's licence is in fonts: SIL OFL, "
-        "Apache-2.0, Bitstream Vera, Arphic, MIT-like, public domain, GPL with font exception",
+        licence=licence(faces),
         counterpart="omniglot",
         grouping="font family",
         extra={"scripts": of_class, "faces": len(faces), "fonts": ledger(faces)},
