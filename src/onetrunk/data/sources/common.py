@@ -16,12 +16,17 @@ from onetrunk.data.task import Kind, Task
 from onetrunk.errors import BadInput, wrong
 
 IMAGE_ENDINGS = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .jp2 .avif".split()
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+    + (".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif")
 )
 SPLITS: Mapping[str, str] = {
-    **{"train": "train", "training": "train"},
-    **{"val": "val", "valid": "val", "validation": "val"},
-    **{"test": "test", "testing": "test"},
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
 }
 LABEL_COLUMNS = ("label", "class", "category", "target")  # looked for where no task was named
 
@@ -32,7 +37,7 @@ def split_of(name: str) -> str | None:
 
 
 def split_in(name: str) -> str | None:
-    """The one split that a file's name speaks of, as in `instances_val2017` or `shop-train-0001`."""
+    """The one split that a file's name speaks of: `instances_val2017`, `shop-train-0001`."""
     found = {split_of(word) for word in re.findall(r"[a-z]+", name.lower())} - {None}
     return found.pop() if len(found) == 1 else None
 
@@ -118,7 +123,7 @@ class Root:
     def find(self, name: str) -> Path | None:
         """The file of this name (either slash), None where its path or a link leads outside."""
         name = name.replace("\\", "/")
-        if "\0" in name or re.match(r"[A-Za-z]:/", name) and os.name != "nt":
+        if "\0" in name or (re.match(r"[A-Za-z]:/", name) and os.name != "nt"):
             return None
         path = Path(os.path.normpath(self.folder / name))
         if os.path.isabs(name):  # spelled through a link, perhaps

@@ -16,9 +16,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onetrunk.data.pixels import MAX_PIXELS, BadImage
-from onetrunk.data.task import NO_PIXEL, Task
+from onetrunk.data.task import NO_PIXEL, Kind, Task
 
-ENDINGS = {"segment": (".png", ".webp"), "depth": (".npy", ".png"), "normals": (".npy",)}
+ENDINGS: dict[Kind, tuple[str, ...]] = {
+    "segment": (".png", ".webp"),
+    "depth": (".npy", ".png"),
+    "normals": (".npy",),
+}
 DENSE_KINDS = tuple(ENDINGS)
 
 
@@ -99,7 +103,7 @@ def _is_npy(raw: Path | bytes) -> bool:
 
 
 def _npy(raw: Path | bytes) -> NDArray[Any]:
-    """An array of floats; mapped, so that a header that claims too much fails before memory goes."""
+    """An array of floats; mapped, so that a header that claims too much costs no memory."""
     if isinstance(raw, bytes):
         array = np.load(io.BytesIO(raw), allow_pickle=False)
     else:

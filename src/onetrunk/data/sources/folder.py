@@ -10,7 +10,6 @@ images/ the folders segment/, depth/ and normals/ with the same paths but for th
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from onetrunk.data.sources.common import (
 )
 from onetrunk.data.sources.dense import DENSE_KINDS, ENDINGS, largest_class, read_target
 from onetrunk.data.sources.walk import Walk, counted
-from onetrunk.data.task import DENSE, NO_PIXEL, Kind, Task
+from onetrunk.data.task import NO_PIXEL, Kind, Task
 from onetrunk.errors import wrong
 
 
@@ -142,11 +141,11 @@ class Folder:
                 return [(split_of(name), f"{name}/images") for name in with_images], True
             return [(split_of(name), name) for name in top], False
         if any(self._walk.folders(name) and not self._walk.files(name) for name in splits):
-            others = [name for name in top if name not in splits]
+            rest = [name for name in top if name not in splits]
             raise wrong(
                 f"{self.name}: folders of splits and others side by side",
                 came=some(top),
-                next=f"move {some(others, 3)} into a split or away",
+                next=f"move {some(rest, 3)} into a split or away",
             )
         return [(None, "")], False
 
@@ -156,7 +155,7 @@ class Folder:
             there = {name for folder in beside for name in self._walk.folders(folder)}
             asked = tuple(Task(kind, kind) for kind in DENSE_KINDS if kind in there)
         asked = asked or (Task("classify", "classify"),)
-        kinds: set[Kind] = {"classify", "embed"} | (DENSE if self._dense else set())  # type: ignore[arg-type]
+        kinds: tuple[Kind, ...] = ("classify", "embed", *(DENSE_KINDS if self._dense else ()))
         only(self.name, asked, kinds, "table: has columns for the rest; targets lie beside images/")
         plain = any(not task.dense for task in asked)
         names = {c for _, f in self._parts for c in self._walk.folders(f)} if plain else set()
