@@ -16,8 +16,9 @@ from onetrunk.data.task import Kind, Task
 from onetrunk.errors import BadInput, wrong
 
 IMAGE_ENDINGS = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-    + (".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif")
+    f".{ending}"
+    for group in ("jpg jpeg jpe jfif png webp bmp gif tif tiff", "ppm pgm pbm pnm jp2 avif")
+    for ending in group.split()
 )
 SPLITS: Mapping[str, str] = {
     "train": "train",

@@ -58,6 +58,7 @@ class Table:
         self._columns: dict[str, list[str]] = {}  # task's name -> its columns
         self._guessed = asked.tasks is None
         self.tasks = self._read_tasks(asked.tasks)
+        self._dense = [task for task in self.tasks if task.dense]
 
     def items(self) -> Iterator[Item]:
         """Every row's image; two rows of one image must say the same."""
@@ -96,14 +97,13 @@ class Table:
 
     def image(self, where: str) -> Path:
         """The file's path."""
-        return self._root.open(json.loads(where)[0] if where.startswith("[") else where)
+        return self._root.open(json.loads(where)[0] if self._dense else where)
 
     def target(self, where: str, task: str) -> NDArray[Any] | None:
         """The dense target whose path stands in the task's column."""
-        dense = [t for t in self.tasks if t.dense]
-        at = next(i for i, t in enumerate(dense) if t.name == task)
+        at = next(i for i, t in enumerate(self._dense) if t.name == task)
         name = json.loads(where)[1 + at]
-        return None if name is None else read_target(dense[at], self._root.open(name))
+        return None if name is None else read_target(self._dense[at], self._root.open(name))
 
     def _item(self, row: Row, where: str) -> Item:
         path = self._path(row.get(self._image), where)

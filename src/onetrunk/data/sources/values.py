@@ -17,7 +17,7 @@ from onetrunk.errors import BadInput, wrong
 
 
 def label_of(task: Task, cells: Sequence[Any], where: str) -> Label:
-    """The label of a task from its columns' cells (regress may have several); `where` for people."""
+    """The label of a task from the cells of its columns; `where` they stand, for people."""
     if task.kind in ("classify", "embed"):
         return class_name(cells[0], where)
     if task.kind == "multilabel":

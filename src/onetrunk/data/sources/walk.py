@@ -85,7 +85,7 @@ class Walk:
         try:
             path.encode("utf-8")
         except UnicodeEncodeError:
-            self.wrong.append(f"{ascii(path)}: a name that is not UTF-8")
+            self.wrong.append(f"{path!a}: a name that is not UTF-8")
             return
         if entry.is_symlink() and self._root.find(path) is None:
             self._links.append(path)
