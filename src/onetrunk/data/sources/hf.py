@@ -50,33 +50,33 @@ class HuggingFace:
 
     def items(self) -> Iterator[Item]:
         """Every row, split by split; images are not touched."""
-        columns = list(self._columns.values()) + ([self._group] if self._group else [])
         for name, part in self._splits.items():
-            split = split_of(name)
             stamp = part._fingerprint  # the library's own hash of what the rows hold
-            rows: Iterator[dict[str, list[Any]]] = (
-                iter(part.select_columns(columns).iter(1000)) if columns else iter(())
-            )
-            index = 0
-            for batch in rows:
-                for at in range(len(batch[columns[0]])):
-                    place = f"{self.name}: {name} row {index}"
-                    labels: dict[str, Label] = {}
-                    for task in self.tasks:
-                        column = self._columns[task.name]
-                        value = self._named(column, batch[column][at])
-                        labels[task.name] = label_of(task, [value], f"{place}, column {column}")
-                    group = batch[self._group][at] if self._group else None
-                    key = f"{name}/{index}"
-                    yield Item(
-                        key,
-                        key,
-                        f"{stamp}-{index}",
-                        split,
-                        None if empty(group) else str(group),
-                        labels,
-                    )
-                    index += 1
+            for index, row in enumerate(self._rows(part)):
+                labels: dict[str, Label] = {}
+                for task in self.tasks:
+                    column = self._columns[task.name]
+                    place = f"{self.name}: {name} row {index}, column {column}"
+                    labels[task.name] = label_of(task, [self._named(column, row[column])], place)
+                group = row[self._group] if self._group else None
+                yield Item(
+                    f"{name}/{index}",
+                    f"{name}/{index}",
+                    f"{stamp}-{index}",
+                    split_of(name),
+                    None if empty(group) else str(group),
+                    labels,
+                )
+
+    def _rows(self, part: Any) -> Iterator[dict[str, Any]]:
+        """Rows without their images."""
+        columns = list(self._columns.values()) + ([self._group] if self._group else [])
+        if not columns:
+            yield from ({} for _ in range(len(part)))
+            return
+        for batch in part.select_columns(list(dict.fromkeys(columns))).iter(1000):
+            for cells in zip(*batch.values(), strict=True):
+                yield dict(zip(batch, cells, strict=True))
 
     def image(self, where: str) -> bytes | Path:
         """The encoded image."""
@@ -98,7 +98,7 @@ class HuggingFace:
         """Its splits by their own names; those that are none of ours are left out and said."""
         if not isinstance(loaded, dict):
             return {str(loaded.split or "all"): loaded}
-        known = {name: part for name, part in loaded.items() if split_of(name)}
+        known: dict[str, Any] = {name: part for name, part in loaded.items() if split_of(name)}
         if not known and len(loaded) == 1:
             return dict(loaded)
         left = [name for name in loaded if name not in known]
@@ -131,7 +131,7 @@ class HuggingFace:
         feature = self._features[column]
         if hasattr(feature, "int2str"):
             return None if value is None or value == -1 else feature.int2str(value)
-        inner = getattr(feature, "feature", None)
+        inner: Any = getattr(feature, "feature", None)
         if hasattr(inner, "int2str") and value is not None:
             return [inner.int2str(v) for v in value]
         return value

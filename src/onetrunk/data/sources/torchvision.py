@@ -113,32 +113,30 @@ class TorchVision:
                 try:
                     parts[split] = self._make(split=spelling)
                     break
-                except ValueError as error:
-                    if isinstance(error, type(wrong(""))):
-                        raise
-                    continue  # no split of this class
+                except _NoSplit:
+                    continue
         if not parts:
             raise wrong(f"{self.name}: none of its splits is train, val or test")
         return parts
 
     def _make(self, **split: Any) -> Any:
         """Local first; then by download where the class can."""
-        try:
-            return self._class(str(self._root), **split)
-        except ValueError:
-            raise
-        except TypeError as error:
-            raise wrong(f"{self.name}: this class needs more arguments", came=str(error)) from None
-        except (RuntimeError, OSError, ImportError) as error:
-            here = " ".join(str(error).split())[:160]
+        tries: list[dict[str, Any]] = [split]
         if "download" in _arguments_of(self._class):
+            tries.append({"download": True, **split})
+        came = ""
+        for arguments in tries:
             try:
-                return self._class(str(self._root), download=True, **split)
-            except (RuntimeError, OSError, ImportError) as error:
-                here = " ".join(str(error).split())[:160]
+                return self._class(str(self._root), **arguments)
+            except TypeError as error:
+                raise wrong(f"{self.name}: needs arguments of its own", came=str(error)) from None
+            except Exception as error:  # not there, damaged, no network: as the class puts it
+                came = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                if isinstance(error, ValueError) and "argument split" in came:
+                    raise _NoSplit from None
         raise Failed(
-            f"{self.name}: not there and not downloaded; came: {here}; next: put its files where "
-            f"torchvision.datasets.{self._class.__name__} looks for them, or go online"
+            f"{self.name}: not there (or damaged) and not downloaded; came: {came}; next: put its "
+            f"files where torchvision.datasets.{self._class.__name__} looks, or go online"
         )
 
     def _all_labels(self, split: str | None) -> Sequence[int]:
@@ -169,14 +167,18 @@ class TorchVision:
 
     def _stamp(self, part: Any, index: int) -> str:
         """The pixels' own checksum where the class holds them, else that of the files' sizes."""
-        data = getattr(part, "data", None)
+        data: Any = getattr(part, "data", None)
         try:
-            pixels = np.ascontiguousarray(np.asarray(data[index]))  # type: ignore[index]
+            pixels = np.ascontiguousarray(np.asarray(data[index]))
             if pixels.dtype.kind in "uif":
                 return f"{pixels.nbytes}-{zlib.crc32(pixels.data):08x}"
         except (TypeError, IndexError, KeyError, ValueError):
             pass
         return f"{_files(str(self._root))}-{index}"
+
+
+class _NoSplit(Exception):
+    """The class has no split of this name."""
 
 
 @cache
@@ -207,11 +209,8 @@ def _labels(part: Any) -> list[int] | None:
     """The labels of all images where the class keeps them, found without decoding one."""
     for attribute in LABELS:
         values = getattr(part, attribute, None)
-        if values is not None and len(values) == len(part):
-            try:
-                return [_one_label(value, type(part).__name__) for value in values]
-            except TypeError:
-                continue
+        if hasattr(values, "__len__") and len(values) == len(part):
+            return [_one_label(value, type(part).__name__) for value in values]
     for attribute in PATHS:
         pairs = getattr(part, attribute, None)
         if (
