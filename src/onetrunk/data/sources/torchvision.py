@@ -167,13 +167,11 @@ class TorchVision:
 
     def _stamp(self, part: Any, index: int) -> str:
         """The pixels' own checksum where the class holds them, else that of the files' sizes."""
-        data: Any = getattr(part, "data", None)
-        try:
+        data = getattr(part, "data", None)
+        if data is not None and len(data) == len(part):
             pixels = np.ascontiguousarray(np.asarray(data[index]))
             if pixels.dtype.kind in "uif":
-                return f"{pixels.nbytes}-{zlib.crc32(pixels.data):08x}"
-        except (TypeError, IndexError, KeyError, ValueError):
-            pass
+                return f"{pixels.nbytes}-{zlib.crc32(pixels.tobytes()):08x}"
         return f"{_files(str(self._root))}-{index}"
 
 
@@ -209,7 +207,7 @@ def _labels(part: Any) -> list[int] | None:
     """The labels of all images where the class keeps them, found without decoding one."""
     for attribute in LABELS:
         values = getattr(part, attribute, None)
-        if hasattr(values, "__len__") and len(values) == len(part):
+        if values is not None and hasattr(values, "__len__") and len(values) == len(part):
             return [_one_label(value, type(part).__name__) for value in values]
     for attribute in PATHS:
         pairs = getattr(part, attribute, None)

@@ -13,6 +13,7 @@ import glob
 import itertools
 import posixpath
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from onetrunk.data.listing import Item, Label
 from onetrunk.data.pixels import BadImage
 from onetrunk.data.sources import Asked
-from onetrunk.data.sources import http as web
+from onetrunk.data.sources import web
 from onetrunk.data.sources.common import (
     IMAGE_ENDINGS,
     LABEL_COLUMNS,
@@ -95,10 +96,10 @@ class WebDataset:
     def image(self, where: str) -> bytes:
         """The encoded image, read at its place in the shard."""
         at, offset, size, check = where.split(":")
+        if size == "0":
+            raise BadImage("no image in this sample")
         shard = self._shards[int(at)]
         if _remote(shard):
-            import zlib
-
             data = web.read_range(shard, int(offset), int(size))
             if f"{zlib.crc32(data):08x}" != check:
                 raise Failed(f"{shard}: changed since it was listed; next: start again")
@@ -146,14 +147,11 @@ class WebDataset:
         if len(found) > 1:
             plain = [ending for ending in found if "." not in ending]
             found = plain if len(plain) == 1 else found
-        if len(found) != 1:
+        if len(found) > 1:
             raise wrong(
-                f"{place}: expected one image",
-                came=some(found) or "none",
-                exists=sorted(sample),
-                next='image = "ENDING"' if found else "write the shard again with its image",
+                f"{place}: expected one image", came=some(found), next=f'image = "{found[0]}"'
             )
-        return sample[found[0]]
+        return sample[found[0]] if found else Member("", "", 0, 0, None, 0)
 
     @staticmethod
     def _document(sample: Sample, place: str) -> dict[str, Any]:
@@ -248,12 +246,12 @@ def _braces(pattern: str, name: str) -> list[str]:
     if "{" not in pattern:
         return [pattern]
     try:
-        from braceexpand import UnbalancedBracesError, braceexpand
+        from braceexpand import braceexpand
     except ImportError:
         raise Missing("braceexpand", "webdataset", f"{name}: a pattern with braces") from None
     try:
         shards = list(itertools.islice(braceexpand(pattern), MOST_SHARDS + 1))
-    except (UnbalancedBracesError, ValueError) as error:
+    except ValueError as error:
         raise wrong(f"{name}: braces that do not close", came=str(error)) from None
     if len(shards) > MOST_SHARDS:
         raise wrong(f"{name}: at most {MOST_SHARDS} shards", came=pattern)

@@ -1,4 +1,4 @@
-"""Files behind http(s): read from the start, or a range of bytes; tried again when the line drops."""
+"""Files behind http(s): read from the start or by a range of bytes, and tried again."""
 
 from __future__ import annotations
 
