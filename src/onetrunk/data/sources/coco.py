@@ -8,22 +8,20 @@ without annotations holds none of them; a file without annotations labels nothin
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from onetrunk.data.listing import Item, Label
-from onetrunk.data.pixels import MAX_PIXELS, BadImage
 from onetrunk.data.sources import Asked
 from onetrunk.data.sources.annotations import Annotations, first_that_holds
 from onetrunk.data.sources.common import Root, distinct, only, outside, place, split_in, stamp
+from onetrunk.data.sources.masks import compact, paint, tool
 from onetrunk.data.task import NO_PIXEL, Task
-from onetrunk.errors import Missing, wrong
+from onetrunk.errors import wrong
 
 
 class Coco:
@@ -35,7 +33,9 @@ class Coco:
         file, images = _parse(rest)
         path = place(asked.base, file, "coco")
         found = _annotation_files(path, self.name) if path.is_dir() else [path]
-        self._parts = [_Part(one, self.name, images and Path(asked.base, images)) for one in found]
+        self._parts = [
+            _Part(one, self.name, Path(asked.base, images) if images else None) for one in found
+        ]
         by_split: dict[str | None, list[str]] = {}
         for part in self._parts:
             by_split.setdefault(part.split, []).append(part.file.name)
@@ -106,7 +106,7 @@ class Coco:
         for task in asked:
             names = self._names
             if task.kind == "segment":
-                _mask(self.name)
+                tool(self.name)
                 names = distinct(["background", *names], range(len(names) + 1))
                 if len(names) > NO_PIXEL:
                     raise wrong(
@@ -129,7 +129,7 @@ class _Document(Annotations):
     """Annotations with their coordinates packed, and images by their id."""
 
     def __init__(self, path: Path, name: str) -> None:
-        super().__init__(path, name, _compact)
+        super().__init__(path, name, compact)
         self.by_id = {image["id"]: image for image in self.images}
 
 
@@ -165,96 +165,6 @@ class _Part:
             folders = likely if self._images is None else [self._images]
             self._root = Root(first_that_holds(folders, names, f"{self._source}: {self.file.name}"))
         return self._root
-
-
-def paint(
-    image: dict[str, Any], rows: list[dict[str, Any]], index: dict[int, int]
-) -> NDArray[np.uint8]:
-    """A map of classes: crowds (255) at the bottom, then objects from the largest to the smallest."""
-    size = image.get("height"), image.get("width")
-    if not all(isinstance(side, int) and side > 0 for side in size):
-        raise BadImage(f"its file of annotations gives no size, came {size}")
-    height, width = int(size[0] or 0), int(size[1] or 0)
-    if height * width > MAX_PIXELS:
-        raise BadImage(f"{width}×{height} pixels are over the limit of {MAX_PIXELS:,}")
-    painted = np.zeros((height, width), np.uint8)
-    masks = [(_decode(row.get("segmentation"), height, width), row) for row in rows]
-    order = [
-        (bool(row.get("iscrowd")), int(mask.sum()), at) for at, (mask, row) in enumerate(masks)
-    ]
-    for crowd, _, at in sorted(order, key=lambda key: (not key[0], -key[1], key[2])):
-        mask, row = masks[at]
-        painted[mask] = NO_PIXEL if crowd else index[row["category_id"]]
-    return painted
-
-
-def _decode(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
-    """One object's mask. The C code behind it trusts what it is given: all is checked before."""
-    tool = _mask("coco")
-    if isinstance(segmentation, dict):
-        counts = segmentation.get("counts")
-        if list(segmentation.get("size", [])) != [height, width]:
-            raise BadImage(f"a mask of another size, {segmentation.get('size')}")
-        runs = _runs(counts) if isinstance(counts, str) else counts
-        if runs is None or any(not isinstance(n, int) or n < 0 for n in runs):
-            raise BadImage("a mask whose run lengths are no counts")
-        if sum(runs) != height * width:
-            raise BadImage("a mask whose run lengths do not fill the image")
-        values = np.arange(len(runs)) % 2 == 1
-        flat: NDArray[np.bool_] = np.repeat(values, runs)
-        return flat.reshape(width, height).T
-    polygons = [p for p in segmentation or [] if len(p) > 0]
-    limit = 4 * max(height, width) + 1000
-    for polygon in polygons:
-        if len(polygon) < 6 or len(polygon) % 2:
-            raise BadImage("a polygon needs three corners or more")
-        if not all(math.isfinite(c) and abs(c) <= limit for c in polygon):
-            raise BadImage("a polygon far outside the image")
-    if not polygons:
-        return np.zeros((height, width), np.bool_)
-    merged = tool.merge(tool.frPyObjects([list(p) for p in polygons], height, width))
-    return np.asarray(tool.decode(merged)).astype(np.bool_)
-
-
-def _runs(text: str) -> list[int] | None:
-    """COCO's compressed run lengths: 5 bits a letter, signed, differences from two before."""
-    runs: list[int] = []
-    value = shift = 0
-    for letter in text:
-        code = ord(letter) - 48
-        if not 0 <= code < 64 or shift > 50:
-            return None
-        value |= (code & 31) << shift
-        shift += 5
-        if not code & 32:
-            if code & 16:
-                value -= 1 << shift
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value = shift = 0
-    return runs if shift == 0 else None
-
-
-def _compact(row: dict[str, Any]) -> dict[str, Any]:
-    """An annotation as it is parsed: only what is needed, coordinates as packed numbers."""
-    if "image_id" not in row or "category_id" not in row:
-        return row
-    kept = {key: row[key] for key in ("image_id", "category_id", "iscrowd") if key in row}
-    shape = row.get("segmentation")
-    if isinstance(shape, list):
-        try:
-            shape = [np.asarray(polygon, np.float64).reshape(-1) for polygon in shape]
-        except (TypeError, ValueError):
-            shape = [np.full(1, np.nan)]
-    kept["segmentation"] = shape
-    return kept
-
-
-def _mask(name: str) -> Any:
-    try:
-        from pycocotools import mask
-    except ImportError:
-        raise Missing("pycocotools", "coco", f"{name}: masks") from None
-    return mask
 
 
 def _parse(rest: str) -> tuple[str, str | None]:

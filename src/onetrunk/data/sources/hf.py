@@ -124,7 +124,7 @@ class HuggingFace:
                 exists=[f"{n} ({type(f).__name__})" for n, f in self._features.items()],
                 next=f'image = "{found[0] if found else "COLUMN"}"',
             )
-        return found[0]
+        return str(found[0])
 
     def _named(self, column: str, value: Any) -> Any:
         """A ClassLabel's number as its name (-1 and None: not labelled); lists likewise."""

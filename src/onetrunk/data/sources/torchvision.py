@@ -167,8 +167,8 @@ class TorchVision:
 
     def _stamp(self, part: Any, index: int) -> str:
         """The pixels' own checksum where the class holds them, else that of the files' sizes."""
-        data = getattr(part, "data", None)
-        if data is not None and len(data) == len(part):
+        data: Any = vars(part).get("data", ())
+        if len(data) == len(part):
             pixels = np.ascontiguousarray(np.asarray(data[index]))
             if pixels.dtype.kind in "uif":
                 return f"{pixels.nbytes}-{zlib.crc32(pixels.tobytes()):08x}"

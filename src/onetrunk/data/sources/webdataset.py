@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 
 from onetrunk.data.listing import Item, Label
 from onetrunk.data.pixels import BadImage
-from onetrunk.data.sources import Asked
-from onetrunk.data.sources import web
+from onetrunk.data.sources import Asked, web
 from onetrunk.data.sources.common import (
     IMAGE_ENDINGS,
     LABEL_COLUMNS,
