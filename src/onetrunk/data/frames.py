@@ -89,10 +89,20 @@ def read_one(source: Source, where: str, pixels: Pixels, layers: Sequence[Layer]
     except BadImage as error:
         return Looked((BAD, 0, 0, 0, digest, 0, 0, zero), {}, str(error))
     image = arrays["images"]
-    flat = image.reshape(-1, 3).astype(np.float32) / 255.0
-    flags = _suspicious(raw, where, size, flat)
-    mean, square = flat.mean(0), (flat * flat).mean(0)
-    return Looked((GOOD, flags, *size, digest, mean, square, thumbnail(image)), arrays)
+    record = (GOOD, _suspicious(raw, where, size, image), *size, digest, *_moments(image))
+    return Looked((*record, thumbnail(image)), arrays)
+
+
+def _moments(image_HW3: U8) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Means of the values in 0…1 and of their squares, by channel.
+
+    Whole rows are added up, in integers: a sum over three interleaved channels is ten times slower.
+    """
+    height, width = image_HW3.shape[:2]
+    rows = image_HW3.reshape(height, width * 3).astype(np.uint16)
+    sums = rows.sum(0, dtype=np.uint64), np.square(rows).sum(0, dtype=np.uint64)
+    mean, square = (s.reshape(width, 3).sum(0) / (height * width) for s in sums)
+    return mean / 255.0, square / 255.0**2
 
 
 def _file(path: Path) -> bytes:
@@ -153,9 +163,9 @@ def _digest(raw: Raw) -> tuple[int, int]:
     return int.from_bytes(sum_of[:8], "little"), int.from_bytes(sum_of[8:], "little")
 
 
-def _suspicious(raw: Raw, where: str, size: tuple[int, int], flat: NDArray[np.float32]) -> int:
+def _suspicious(raw: Raw, where: str, size: tuple[int, int], image: U8) -> int:
     flags = 0
-    if float(np.ptp(flat)) < 2 / 255:
+    if int(image.max()) - int(image.min()) < 2:
         flags |= BLANK
     if max(size) > 5 * min(size):
         flags |= LONG

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +31,8 @@ class Batch:
     places: NDArray[np.int64]
     views: NDArray[np.int64]
 
+
+AHEAD = 2  # steps made before they are asked for
 
 Plan = tuple[list[Draw], dict[str, Any]]  # a step's draws, and the sampler's state after it
 
@@ -57,9 +61,9 @@ class _Steps(Dataset[tuple[list[Batch], dict[str, Any]]]):
 class Loader:
     """`for batches in Loader(domains, batch=64, seed=0)`: endless steps; take as many as you need.
 
-    `workers`: processes that decode and augment ahead. Cached images need none; images read
-    straight from their files do. `state()` belongs to the last step that was handed out, however
-    far the workers are ahead.
+    `workers`: processes that decode and augment ahead. Cached images need none (a thread makes
+    their batches); images read straight from their files do. `state()`
+    belongs to the last step that was handed out, however far the workers are ahead.
     """
 
     def __init__(
@@ -93,7 +97,7 @@ class Loader:
     def __iter__(self) -> Iterator[list[Batch]]:
         self.sampler.restore(self._state)  # workers of an earlier loop may have drawn ahead
         if self.workers == 0:
-            steps: Iterator[Any] = (self._steps[plan] for plan in self._plans())
+            steps: Iterator[Any] = self._ahead()
         else:
             steps = iter(
                 DataLoader(
@@ -107,6 +111,26 @@ class Loader:
         for batches, state in steps:
             self._state = state
             yield batches
+
+    def _ahead(self) -> Iterator[tuple[list[Batch], dict[str, Any]]]:
+        """Steps made by one thread, a little ahead of whoever learns from them.
+
+        It computes on one core: the other cores are the learner's, and torch's own threads, when
+        they wait for a busy core, take many times longer than one that works alone.
+        """
+        plans = self._plans()
+        waiting: deque[Future[tuple[list[Batch], dict[str, Any]]]] = deque()
+        pool = ThreadPoolExecutor(1, "onetrunk-batches", torch.set_num_threads, (1,))
+        try:
+            waiting.extend(pool.submit(self._steps.__getitem__, next(plans)) for _ in range(AHEAD))
+            while True:
+                done = waiting.popleft().result()
+                waiting.append(pool.submit(self._steps.__getitem__, next(plans)))
+                yield done
+        finally:
+            for step in waiting:
+                step.cancel()
+            pool.shutdown(wait=False)
 
     def state(self) -> dict[str, Any]:
         """A few numbers; `restore` goes on after the step that was handed out last."""
