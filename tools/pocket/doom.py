@@ -24,7 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from sheet import WORK, Tile
+from sheet import WORK, Tile, drop_near
+
+from onetrunk.data.duplicates import near_pairs, thumbnail
 
 sys.path.insert(0, str(WORK / "site"))
 import vizdoom as vzd  # type: ignore[import-not-found]  # noqa: E402
@@ -168,7 +170,13 @@ class Play:
     """One game on one level, stepped by hand; nothing but the scene itself is drawn."""
 
     def __init__(
-        self, level: tuple[str, str], seed: int, *, small: bool = False, geometry: bool = False
+        self,
+        level: tuple[str, str],
+        seed: int,
+        *,
+        small: bool = False,
+        depth: bool = False,
+        sectors: bool = False,
     ):
         self.level = read_level(*level)
         self.rng = np.random.default_rng([seed, LEVELS.index(level)])
@@ -180,8 +188,8 @@ class Play:
         game.set_screen_resolution(size)
         game.set_screen_format(vzd.ScreenFormat.RGB24)
         game.set_labels_buffer_enabled(True)
-        game.set_depth_buffer_enabled(geometry)
-        game.set_sectors_info_enabled(geometry)
+        game.set_depth_buffer_enabled(depth)
+        game.set_sectors_info_enabled(sectors)
         for what in (
             "hud",
             "weapon",
@@ -228,8 +236,8 @@ class Play:
     @property
     def camera(self) -> tuple[float, float, float, float]:
         """x, y, z in map units and the angle in degrees, anticlockwise from east."""
-        x, y, z, angle = self.game.get_state().game_variables[:4]
-        return float(x), float(y), float(z), float(angle)
+        x, y, z, angle = (float(self.game.get_game_variable(of)) for of in CAMERA[:4])
+        return x, y, z, angle
 
     def go(self, x: float, y: float, angle: float) -> bool:
         """Put the camera there, looking that way; False where the game did not let us."""
@@ -246,7 +254,7 @@ class Play:
         self.wait(12)  # the eyes rise or sink to their height above the new floor
         if self.game.is_episode_finished() or self.game.is_player_dead():
             return False
-        return abs(float(self.game.get_state().game_variables[4]) - 41) < 0.5
+        return abs(float(self.game.get_game_variable(CAMERA[4])) - 41) < 0.5
 
     def wander(self, spread: float = 160.0) -> bool:
         """Go to a random place near one of the level's things, looking anywhere."""
@@ -267,6 +275,23 @@ def few_colours(splits: dict[str, list[Tile]], count: int) -> None:
         for tile in tiles:
             few = Image.fromarray(tile.image).quantize(palette=palette, dither=Image.Dither.NONE)
             tile.image = np.asarray(few.convert("RGB"))
+
+
+def part(found: dict[str, list[Tile]], wanted: dict[str, int], seed: int) -> dict[str, list[Tile]]:
+    """What is found, without the near duplicates across splits, and as many as wanted."""
+    val, test = drop_near(found["train"], found["val"], found["test"])
+    splits = {"train": found["train"], "val": val, "test": test}
+    for split, tiles in splits.items():
+        order = np.random.default_rng(seed).permutation(len(tiles))[: wanted[split]]
+        splits[split] = [tiles[i] for i in sorted(order)]
+    return splits
+
+
+def say_near(name: str, splits: dict[str, list[Tile]]) -> None:
+    """Print how many test images are near a training image in what was written."""
+    train, test = (np.stack([thumbnail(t.image) for t in splits[s]]) for s in ("train", "test"))
+    near = len(np.unique(near_pairs(test, train)[:, 0]))
+    print(f"{name}: {near} of {len(test)} test images near a training image")
 
 
 def quota(total: int, parts: int) -> Iterator[int]:
