@@ -11,10 +11,10 @@ frame is nobody's to judge and is left out. Nothing is summoned: these are the l
 from __future__ import annotations
 
 import numpy as np
-from doom import GROUPING, LICENCE, MONSTER, PACKAGE, Play, levels, quota
+from doom import GROUPING, LICENCE, MONSTER, PACKAGE, Play, levels, part, quota, say_near
 from numpy.typing import NDArray
 from PIL import Image
-from sheet import SPLITS, Card, Tile, drop_near, near_pairs, thumbnail, write
+from sheet import SPLITS, Card, Tile, write
 
 HEIGHT, WIDTH = 24, 32
 WANTED = {"train": 2000, "val": 400, "test": 1000}
@@ -22,6 +22,7 @@ SPARE = 1.06  # made in excess, for what drop_near takes out
 ODDS = 8  # frames without a creature for one with
 IN_VIEW = 0.01  # of the frame
 GREYS = 64
+CLOSE = 12  # levels of the engine's depth buffer, 7 map units each: about 3 metres
 
 
 def small(frame_HW3: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -38,14 +39,16 @@ def watch(level: tuple[str, str], wanted: list[int], seed: int) -> list[Tile]:
     group = "-".join(level)
     tiles: list[Tile] = []
     left = list(wanted)
-    with Play(level, seed, small=True) as play:
-        for _ in range(sum(wanted) * 6):
+    with Play(level, seed, small=True, depth=True) as play:
+        for _ in range(sum(wanted) * 8):
             if sum(left) == 0:
                 break
             if not play.wander():
                 continue
             state = play.game.get_state()
             if state.screen_buffer.mean() < 15:  # too dark to see anything
+                continue
+            if np.median(state.depth_buffer) < CLOSE:  # nose to a wall: nothing to see
                 continue
             values = [label.value for label in state.labels if label.object_category == MONSTER]
             share = np.isin(state.labels_buffer, values).mean()
@@ -77,11 +80,8 @@ def gather(split: str) -> list[Tile]:
 
 def main() -> None:
     found = {split: gather(split) for split in SPLITS}
-    val, test = drop_near(found["train"], found["val"], found["test"])
-    splits = {"train": found["train"], "val": val, "test": test}
-    for split, tiles in splits.items():
-        order = np.random.default_rng(7).permutation(len(tiles))[: WANTED[split]]
-        splits[split] = [tiles[i] for i in sorted(order)]
+    splits = part(found, WANTED, 7)
+    for split in SPLITS:
         print(split, np.bincount([t.label for t in splits[split]], minlength=2).tolist())
     card = Card(
         "encounter",
@@ -97,9 +97,7 @@ def main() -> None:
         {"greys": GREYS, "in_view": IN_VIEW},
     )
     write(card, splits)
-    thumbs = {s: np.stack([thumbnail(t.image) for t in splits[s]]) for s in SPLITS}
-    near = len(np.unique(near_pairs(thumbs["test"], thumbs["train"])[:, 0]))
-    print(f"encounter: {near} of {len(splits['test'])} test images near a training image")
+    say_near("encounter", splits)
 
 
 if __name__ == "__main__":
