@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -32,7 +33,7 @@ each domain is built by the tool of its name in `tools/pocket/`.
 """
 
 
-def cards() -> dict[str, dict]:
+def cards() -> dict[str, dict[str, Any]]:
     """All cards by name."""
     return {p.stem: json.loads(p.read_text("utf-8")) for p in sorted(ASSETS.glob("*.json"))}
 
@@ -42,13 +43,13 @@ def bytes_of(name: str) -> int:
     return sum(path.stat().st_size for path in ASSETS.glob(f"{name}.*"))
 
 
-def sheet(name: str, card: dict) -> Path:
+def sheet(name: str, card: dict[str, Any]) -> Path:
     """The training split's picture; of a dense domain the one with the colours."""
     plain = ASSETS / f"{name}.train.{card['format']}"
     return plain if plain.exists() else ASSETS / f"{name}.train.rgb.{card['format']}"
 
 
-def tiles(name: str, card: dict) -> list[Image.Image]:
+def tiles(name: str, card: dict[str, Any]) -> list[Image.Image]:
     """Training images in class order, evenly spread over the classes."""
     height, width = card["size"]
     split = card["splits"]["train"]
@@ -61,7 +62,7 @@ def tiles(name: str, card: dict) -> list[Image.Image]:
     return [picture.crop((x, y, x + width, y + height)) for x, y in corners]
 
 
-def contact_sheet(name: str, card: dict) -> bytes:
+def contact_sheet(name: str, card: dict[str, Any]) -> bytes:
     """The PNG of a domain's tiles, enlarged so that pixels stay pixels."""
     height, width = card["size"]
     scale = 4 if width < 16 else 2 if width < 64 else 1
@@ -79,7 +80,7 @@ def contact_sheet(name: str, card: dict) -> bytes:
     return buffer.getvalue()
 
 
-def summary(all_cards: dict[str, dict]) -> str:
+def summary(all_cards: dict[str, dict[str, Any]]) -> str:
     """The table of all domains."""
     lines = [
         "| domain | what | stands for | size | classes | train | val | test | MB |",
@@ -95,19 +96,19 @@ def summary(all_cards: dict[str, dict]) -> str:
     return "\n".join(lines) + f"\n\nAll together {total / 1e6:.1f} MB.\n"
 
 
-def size(card: dict) -> str:
+def size(card: dict[str, Any]) -> str:
     """Height × width."""
     return f"{card['size'][0]}×{card['size'][1]}"
 
 
-def classes(card: dict) -> str:
+def classes(card: dict[str, Any]) -> str:
     """The classes' names; of very many only the first."""
     names = ", ".join(card["classes"][:NAMED])
     rest = len(card["classes"]) - NAMED
     return f"{len(card['classes'])}: {names}" + (f" … and {rest} more" if rest > 0 else "")
 
 
-def section(name: str, card: dict) -> str:
+def section(name: str, card: dict[str, Any]) -> str:
     """What the page says of one domain."""
     counts = ", ".join(f"{split} {card['splits'][split]['count']:,}" for split in SPLITS)
     return f"""## {name}

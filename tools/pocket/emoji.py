@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import fetch
 import numpy as np
@@ -45,7 +46,7 @@ def picture(name: str) -> np.ndarray:
     return np.asarray(flat.resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
-def base(entry: dict) -> str:
+def base(entry: dict[str, Any]) -> str:
     """The emoji without gender and direction: what its variants have in common."""
     if entry["subcategory"] == "family":
         return "family"

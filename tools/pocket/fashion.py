@@ -13,7 +13,7 @@ from sheet import Card, Tile, drop_near, write
 from splits import in_order, join_near, share, verify
 
 VERSION = "0.0~git20200523.55506a9-1"
-CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+CLASSES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(",")
 EACH = {"train": 200, "val": 40}  # images of a class
 TEST = 100
 POOL = 1.5  # candidates per wanted image, so that near duplicates can be replaced

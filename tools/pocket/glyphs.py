@@ -9,7 +9,9 @@ from __future__ import annotations
 import numpy as np
 from fonts import FACES, FAMILIES, Face, characters, font, group, ledger, licence
 from PIL import Image, ImageDraw
-from sheet import SPLITS, Card, Tile, drop_near, near_pairs, thumbnail, write
+from sheet import SPLITS, Card, Tile, drop_near, write
+
+from onetrunk.data.duplicates import near_pairs, thumbnail
 
 SIDE = 28  # pixels, a tile's side
 INK = 24  # pixels, the longer side of the ink's box: size never tells a letter, only shape does

@@ -29,7 +29,10 @@ VARIANTS = 6  # of an icon
 LEFT_OUT = {"Brand", "Extensions"}
 # Words that name a variant of an icon when they stand at its end (and numbers do too).
 VARIANT = set(
-    ["off", "filled", "small", "plus", "minus", "x", "check", "cancel", "down", "up", "left", "right", "search", "dollar", "heart", "star", "exclamation", "share", "cog", "question", "bolt", "code", "pause", "pin", "spark", "ai", "edit", "key", "discount", "flame", "scan", "bitcoin", "vertical", "horizontal", "dashed", "dotted", "rounded", "top", "bottom", "center", "middle", "half", "double", "out", "in", "back", "forward", "open", "closed", "broken", "move", "stop", "lock", "euro", "pound", "y", "a", "b", "e", "f", "p"]
+    "off filled small plus minus x check cancel down up left right search dollar heart star "
+    "exclamation share cog question bolt code pause pin spark ai edit key discount flame scan "
+    "bitcoin vertical horizontal dashed dotted rounded top bottom center middle half double out in "
+    "back forward open closed broken move stop lock euro pound y a b e f p".split()
 )
 
 

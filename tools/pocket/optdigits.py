@@ -18,7 +18,8 @@ VERSION = "1.7.2"  # of scikit-learn
 
 def main() -> None:
     folder = fetch.pypi("scikit-learn", VERSION) / "sklearn" / "datasets" / "data"
-    rows = np.loadtxt(gzip.open(folder / "digits.csv.gz", "rt"), delimiter=",", dtype=np.int64)
+    with gzip.open(folder / "digits.csv.gz", "rt") as table:
+        rows = np.loadtxt(table, delimiter=",", dtype=np.int64)
     images = (rows[:, :64] * 255 + 8) // 16  # 0..16 to 0..255, one to one
     tiles = [
         Tile(image.astype(np.uint8).reshape(8, 8), int(label), f"{i:04d}")

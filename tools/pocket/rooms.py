@@ -98,7 +98,7 @@ def of_plane(
     level: Level, heights_S2: NDArray[np.float64], view: View, kind: int, owner: int
 ) -> Row:
     """The table's row for a wall, floor or ceiling: its class and plane, in the camera's frame."""
-    x, y, z, angle = view
+    x, y, _, angle = view
     if kind == FLOOR:
         return (FLOOR, 0, 1, 0, (heights_S2[owner, 0] - z) / METRE)
     if kind == CEILING:
@@ -128,7 +128,7 @@ def describe(play: Play, group: str) -> Room | None:
     across = (np.arange(WIDTH, dtype=np.float64) - CAMERA["cx"]) / CAMERA["fx"]
     down = (np.arange(HEIGHT, dtype=np.float64) - CAMERA["cy"]) / CAMERA["fy"]
     hits = cast(level, heights[:, 0], heights[:, 1], view, across, down)
-    x, y, z, angle = view
+    x, y, _, angle = view
     ahead = np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))])
 
     # one number for all pixels of one actor, or of one line or sector; then one row for each

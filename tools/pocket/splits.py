@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-from sheet import SPLITS, Tile, near_pairs, thumbnail
+from sheet import SPLITS, Tile
+
+from onetrunk.data.duplicates import near_pairs, thumbnail
 
 Splits = dict[str, list[Tile]]
 

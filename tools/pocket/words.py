@@ -12,7 +12,9 @@ import math
 import numpy as np
 from fonts import FACES, FAMILIES, Face, characters, font, group, ledger, licence
 from PIL import Image, ImageDraw
-from sheet import SPLITS, Card, Tile, drop_near, near_pairs, thumbnail, write
+from sheet import SPLITS, Card, Tile, drop_near, write
+
+from onetrunk.data.duplicates import near_pairs, thumbnail
 
 HEIGHT, WIDTH = 16, 64  # pixels, a tile
 SCALE = 4  # drawn this many times larger, then averaged down
@@ -23,7 +25,15 @@ IMAGES = {"train": 24, "val": 5, "test": 12}  # per word, before near duplicates
 
 # Four to eight letters, for the tile's width; no word begins another, so that a lost last letter
 # does not make the label a guess.
-WORDS = ["apple", "autumn", "bakery", "barber", "bottle", "branch", "bridge", "bright", "butter", "camera", "candle", "carpet", "castle", "cherry", "church", "circle", "cloud", "coffee", "copper", "corner", "cotton", "dinner", "doctor", "dragon", "engine", "family", "farmer", "father", "finger", "flower", "forest", "friend", "garden", "ginger", "guitar", "hammer", "harbor", "honey", "hotel", "island", "jacket", "jungle", "kitchen", "ladder", "lemon", "library", "lion", "market", "mirror", "monkey", "morning", "mountain", "museum", "music", "number", "ocean", "office", "orange", "oxygen", "paper", "parrot", "pencil", "people", "pepper", "photo", "piano", "pizza", "planet", "pocket", "police", "rabbit", "river", "rocket", "school", "season", "shadow", "silver", "sister", "smoke", "spring", "square", "station", "stone", "street", "summer", "sunset", "table", "ticket", "tiger", "tower", "turtle", "valley", "violin", "window", "winter", "yellow"]
+WORDS = """
+apple autumn bakery barber bottle branch bridge bright butter camera candle carpet castle cherry
+church circle cloud coffee copper corner cotton dinner doctor dragon engine family farmer father
+finger flower forest friend garden ginger guitar hammer harbor honey hotel island jacket jungle
+kitchen ladder lemon library lion market mirror monkey morning mountain museum music number ocean
+office orange oxygen paper parrot pencil people pepper photo piano pizza planet pocket police
+rabbit river rocket school season shadow silver sister smoke spring square station stone street
+summer sunset table ticket tiger tower turtle valley violin window winter yellow
+""".split()
 
 
 def strokes(face: Face, text: str, tilt: float, reach: float) -> np.ndarray:
@@ -71,7 +81,8 @@ def draw(face: Face, word: str, rng: np.random.Generator) -> np.ndarray:
     specks_HW = rng.random((HEIGHT, WIDTH)) < 1 / 40
     tile_HW += specks_HW * rng.uniform(-0.15, 0.15, (HEIGHT, WIDTH))
     step = 255 / (LEVELS - 1)
-    return (np.rint(np.clip(tile_HW, 0, 1) * 255 / step) * step).astype(np.uint8)
+    levels_HW: np.ndarray = np.rint(np.clip(tile_HW, 0, 1) * 255 / step) * step
+    return levels_HW.astype(np.uint8)
 
 
 def build() -> dict[str, list[Tile]]:
