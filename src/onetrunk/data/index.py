@@ -18,13 +18,10 @@ from numpy.typing import NDArray
 
 from onetrunk.data.listing import Item
 from onetrunk.data.sources import Source
+from onetrunk.data.splitting import SPLITS, groups_of, listed, split_codes
 from onetrunk.data.strings import Strings
 from onetrunk.data.task import NO_CLASS, NO_LABEL, Task
 from onetrunk.errors import BadInput, wrong
-
-SPLITS = ("train", "val", "test")
-SHARES = (0.70, 0.15, 0.15)  # of the splits made by hash
-SHOWN = 5  # examples that a message lists
 
 
 @dataclass
@@ -65,9 +62,9 @@ def read_index(
     keys = [item.key for item in items]
     twice = [a for a, b in itertools.pairwise(keys) if a == b]
     if twice:
-        problems.append(_listed("the source names an image twice", twice))
-    groups = _groups(items, name, group)
-    codes, how = _split(items, groups, name, problems)
+        problems.append(listed("the source names an image twice", twice))
+    groups = groups_of(items, name, group)
+    codes, how = split_codes(items, groups, name, problems)
     tasks: list[Task] = []
     labels: dict[str, NDArray[Any]] = {}
     for task in _chosen(source, name, asked):
@@ -110,83 +107,6 @@ def _chosen(source: Source, name: str, asked: Sequence[Task] | None) -> list[Tas
             )
         chosen.append(own[task.name].with_classes(task.classes or own[task.name].classes))
     return chosen
-
-
-def share(unit: str) -> float:
-    """A number in [0, 1) that depends on the name alone: adding files never moves old ones."""
-    digest = hashlib.blake2b(unit.encode("utf-8", "surrogateescape"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
-
-
-def _groups(items: list[Item], name: str, pattern: str | None) -> list[str | None]:
-    """Each item's group: the source's own, or what the pattern finds in its key."""
-    if pattern is None or any(item.group is not None for item in items):
-        return [item.group for item in items]
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise wrong(
-            f"{name}: group is no column and no regular expression ({error})", came=pattern
-        ) from None
-    found = [compiled.search(item.key) for item in items]
-    if not any(found):
-        raise wrong(
-            f"{name}: group is no column, and as a pattern it matches none of {len(items)} paths",
-            came=pattern,
-            exists=[item.key for item in items[:3]],
-        )
-    return [m and (m.group(1) if m.re.groups else m.group(0)) for m in found]
-
-
-def _split(
-    items: list[Item], groups: list[str | None], name: str, problems: list[str]
-) -> tuple[NDArray[np.uint8], str]:
-    """A split for every item: as given; by hash of the group (of the key) where none is given."""
-    given = {item.split for item in items}
-    unknown = sorted(str(s) for s in given - {*SPLITS, None})
-    if unknown:
-        raise wrong(f"{name}: unknown split", came=unknown[0], exists=SPLITS)
-    names = given - {None}
-    if names and "train" not in names and None not in given:
-        raise wrong(f"{name}: no split is called train", exists=sorted(str(s) for s in names))
-    missing = [s for s in SPLITS if s not in names]
-    shares = dict(zip(SPLITS, SHARES, strict=True))
-    unit = "group" if any(g is not None for g in groups) else "path"
-    codes = np.zeros(len(items), np.uint8)
-    cut = {s: shares[s] / (shares["train"] + sum(shares[m] for m in missing)) for s in missing}
-    for i, item in enumerate(items):
-        u = share(groups[i] if groups[i] is not None else item.key)  # type: ignore[arg-type]
-        if item.split is None:
-            codes[i] = 0 if u < SHARES[0] else 1 if u < SHARES[0] + SHARES[1] else 2
-        elif item.split == "train" and missing:
-            # what the source lacks is cut from the top of its training images
-            bottom = 1.0
-            for s in missing:
-                bottom -= cut[s]
-                if u >= bottom:
-                    codes[i] = SPLITS.index(s)
-                    break
-        else:
-            codes[i] = SPLITS.index(item.split)
-    seen: dict[str, int] = {}
-    straddling = {
-        g
-        for g, code in zip(groups, codes.tolist(), strict=True)
-        if g is not None and seen.setdefault(g, code) != code
-    }
-    if straddling:
-        problems.append(
-            _listed("groups straddle the splits that the source names", sorted(straddling))
-            + "; next: drop the split column or the group"
-        )
-    if not names:
-        return codes, f"70/15/15 by hash of the {unit}"
-    how = "as the source names them"
-    if missing:
-        how += f"; {' and '.join(missing)} cut from train by hash of the {unit}"
-    if None in given:
-        how += f"; items without one 70/15/15 by hash of the {unit}"
-    return codes, how
 
 
 def _numbers(task: Task, items: list[Item], problems: list[str]) -> tuple[Task, NDArray[Any]]:
@@ -278,7 +198,7 @@ def check_classes(
         empty = [c for c, n in zip(task.classes, counts.tolist(), strict=True) if n == 0]
         if empty:
             (problems if split == "train" else warnings).append(
-                _listed(
+                listed(
                     f"task {task.name}: {split} lacks {len(empty)} of {len(task.classes)} classes",
                     empty,
                 )
@@ -293,8 +213,3 @@ def _natural(name: str) -> tuple[tuple[int, int | str], ...]:
         for part in re.split(r"(\d+)", name)
         if part
     )
-
-
-def _listed(what: str, names: Sequence[str]) -> str:
-    more = f", … ({len(names)} in all)" if len(names) > SHOWN else ""
-    return f"{what}: {', '.join(names[:SHOWN])}{more}"
