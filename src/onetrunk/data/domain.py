@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -229,7 +229,7 @@ class Domain:
         return f"onetrunk data {self.source}" if isinstance(self.source, str) else "onetrunk data"
 
 
-def check_domains(domains: list[Domain]) -> None:
+def check_domains(domains: Sequence[Domain]) -> None:
     """Two domains of one name are an error; every domain's own problems are listed together."""
     names = [domain.name for domain in domains]
     problems = [

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from onetrunk.data.augment import Augment, apply
-from onetrunk.data.domain import Domain
+from onetrunk.data.domain import Domain, check_domains
 from onetrunk.data.sampling import Draw, Sampler
 from onetrunk.data.split import Split
 from onetrunk.data.task import Task
@@ -79,6 +79,7 @@ class Loader:
     ) -> None:
         if not domains:
             raise wrong("a loader needs at least one domain")
+        check_domains(domains)
         if sampling == "joined" and len({domain.pixels.size for domain in domains}) > 1:
             sizes = ", ".join(f"{d.name} {d.pixels.size}" for d in domains)
             raise wrong("joined batches need one size for all domains", came=sizes)
