@@ -119,7 +119,7 @@ class Folder:
         """The target's files: one, none, or (wrongly) one of each ending."""
         beside, _, inner = f"/{key}".partition("/images/")
         stem = f"{beside}/{self._place_of(task)}/{os.path.splitext(inner)[0]}".lstrip("/")
-        found = [self._root.find(stem + ending) for ending in ENDINGS[task.kind]]
+        found = [self._root.find(stem + ending) for ending in ENDINGS.get(task.kind, ())]
         return [path for path in found if path is not None and path.is_file()]
 
     def _layout(self, dense: set[str], sure: bool) -> tuple[list[tuple[str | None, str]], bool]:

@@ -101,9 +101,10 @@ class Table:
 
     def target(self, where: str, task: str) -> NDArray[Any] | None:
         """The dense target whose path stands in the task's column."""
-        at = next(i for i, t in enumerate(self._dense) if t.name == task)
-        name = json.loads(where)[1 + at]
-        return None if name is None else read_target(self._dense[at], self._root.open(name))
+        for at, asked in enumerate(self._dense, 1):
+            if asked.name == task and (name := json.loads(where)[at]) is not None:
+                return read_target(asked, self._root.open(name))
+        return None
 
     def _item(self, row: Row, where: str) -> Item:
         path = self._path(row.get(self._image), where)
