@@ -120,9 +120,7 @@ def build_hf(root: Path, photo: Any, encoded: Any) -> str:
 def idx(path: Path, array: np.ndarray[Any, Any]) -> None:
     """An IDX file as MNIST's, compressed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    head = struct.pack(">BBBB", 0, 0, 8, array.ndim) + struct.pack(
-        f">{array.ndim}I", *array.shape
-    )
+    head = struct.pack(">BBBB", 0, 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape)
     with open(path, "wb") as file:
         file.write(head + array.astype(np.uint8).tobytes())
     with gzip.open(f"{path}.gz", "wb") as zipped:
@@ -132,7 +130,10 @@ def idx(path: Path, array: np.ndarray[Any, Any]) -> None:
 def build_torchvision(root: Path, photo: Any, encoded: Any) -> str:
     raw = root / "data/MNIST/raw"
     for split, n in (("train", 5), ("t10k", 3)):
-        idx(raw / f"{split}-images-idx3-ubyte", np.stack([_pixels(i, 28, 28)[..., 0] for i in range(n)]))
+        idx(
+            raw / f"{split}-images-idx3-ubyte",
+            np.stack([_pixels(i, 28, 28)[..., 0] for i in range(n)]),
+        )
         idx(raw / f"{split}-labels-idx1-ubyte", np.arange(n) % 10)
     return "torchvision:MNIST"
 

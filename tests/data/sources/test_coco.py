@@ -98,9 +98,7 @@ def test_one_file_and_the_folder_of_its_images(built: Any, opened: Any, tmp_path
         list(opened("coco:coco/annotations/instances_val2017.json:elsewhere").items())
 
 
-def test_a_file_without_annotations_labels_nothing(
-    built: Any, opened: Any, tmp_path: Path
-) -> None:
+def test_a_file_without_annotations_labels_nothing(built: Any, opened: Any, tmp_path: Path) -> None:
     built("coco")
     path = tmp_path / "coco/annotations/instances_val2017.json"
     document = json.loads(path.read_text())

@@ -192,7 +192,7 @@ class Folder:
                     try:
                         top = max(top, largest_class(path))
                         read += 1
-                    except Exception:  # found bad, and said, when it is decoded
+                    except BadImage:  # found bad, and said, when it is decoded
                         continue
         self._walk.said.append(
             f"{read} maps read to find the largest class index of task {task.name}, {top} "
