@@ -63,7 +63,7 @@ def built(tmp_path: Path, photo: Any, encoded: Any) -> Callable[[str], str]:
     return lambda kind: BUILD[kind](tmp_path, photo, encoded)
 
 
-def build_folder(root: Path, photo: Any, encoded: Any) -> str:
+def build_folder(root: Path, photo: Any, _: Any) -> str:
     for split, n in (("train", 3), ("validation", 1), ("test", 2)):
         for c, name in enumerate(("cat", "dog")):
             for i in range(n):
@@ -71,7 +71,7 @@ def build_folder(root: Path, photo: Any, encoded: Any) -> str:
     return "folder:photos"
 
 
-def build_dense(root: Path, photo: Any, encoded: Any) -> str:
+def build_dense(root: Path, photo: Any, _: Any) -> str:
     for i in range(4):
         photo(root / "rooms/images" / f"{i}.jpg", seed=i)
         if i == 3:
@@ -89,7 +89,7 @@ def build_dense(root: Path, photo: Any, encoded: Any) -> str:
     return "folder:rooms"
 
 
-def build_table(root: Path, photo: Any, encoded: Any) -> str:
+def build_table(root: Path, photo: Any, _: Any) -> str:
     lines = ["path,label,split"]
     for i in range(6):
         photo(root / "shop" / f"{i}.png", seed=i)
@@ -98,7 +98,7 @@ def build_table(root: Path, photo: Any, encoded: Any) -> str:
     return "table:shop.csv"
 
 
-def build_hf(root: Path, photo: Any, encoded: Any) -> str:
+def build_hf(root: Path, _: Any, encoded: Any) -> str:
     datasets = pytest.importorskip("datasets")
     features = datasets.Features(
         image=datasets.Image(), label=datasets.ClassLabel(names=["hat", "shoe"])
@@ -127,7 +127,7 @@ def idx(path: Path, array: np.ndarray[Any, Any]) -> None:
         zipped.write(head + array.astype(np.uint8).tobytes())
 
 
-def build_torchvision(root: Path, photo: Any, encoded: Any) -> str:
+def build_torchvision(root: Path, *_: Any) -> str:
     raw = root / "data/MNIST/raw"
     for split, n in (("train", 5), ("t10k", 3)):
         idx(
@@ -138,7 +138,7 @@ def build_torchvision(root: Path, photo: Any, encoded: Any) -> str:
     return "torchvision:MNIST"
 
 
-def build_webdataset(root: Path, photo: Any, encoded: Any) -> str:
+def build_webdataset(root: Path, _: Any, encoded: Any) -> str:
     webdataset = pytest.importorskip("webdataset")
     (root / "shards").mkdir()
     for s, split in enumerate(("train-0000", "train-0001", "val-0000")):
@@ -173,7 +173,7 @@ def coco_document(names: list[str]) -> dict[str, Any]:
     return {"images": images, "annotations": rows, "categories": categories}
 
 
-def build_coco(root: Path, photo: Any, encoded: Any) -> str:
+def build_coco(root: Path, photo: Any, _: Any) -> str:
     (root / "coco/annotations").mkdir(parents=True)
     for split, n in (("train2017", 3), ("val2017", 2)):
         names = [f"{i:012d}.jpg" for i in range(n)]
@@ -184,7 +184,7 @@ def build_coco(root: Path, photo: Any, encoded: Any) -> str:
     return "coco:coco"
 
 
-def build_decathlon(root: Path, photo: Any, encoded: Any) -> str:
+def build_decathlon(root: Path, photo: Any, _: Any) -> str:
     home = root / "decathlon"
     (home / "annotations").mkdir(parents=True)
     number = 0
@@ -212,7 +212,7 @@ def build_decathlon(root: Path, photo: Any, encoded: Any) -> str:
     return "decathlon:decathlon/dtd"
 
 
-BUILD: dict[str, Callable[[Path, Any, Any], str]] = {
+BUILD: dict[str, Callable[..., str]] = {
     "folder": build_folder,
     "dense": build_dense,
     "table": build_table,

@@ -197,9 +197,8 @@ def test_files_that_are_no_tables(shop: Path, opened: Any) -> None:
 
 
 def test_numbers_are_no_class_names(shop: Path, opened: Any) -> None:
-    (shop / "t.jsonl").write_text(
-        lines(*(json.dumps({"path": f"img/{n}.png", "label": v}) for n, v in zip("ab", (3, True))))
-    )
+    rows = [{"path": "img/a.png", "label": 3}, {"path": "img/b.png", "label": True}]
+    (shop / "t.jsonl").write_text(lines(*map(json.dumps, rows)))
     labels = [i.labels["classify"] for i in opened("table:t.jsonl").items()]
     assert labels == ["3", "true"]
     (shop / "t.jsonl").write_text('{"path": "img/a.png", "label": 3.0}\n')

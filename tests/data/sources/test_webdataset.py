@@ -27,7 +27,6 @@ class Server(http.server.SimpleHTTPRequestHandler):
     seen: list[str]
 
     def do_GET(self) -> None:
-        self.seen.append(self.path)
         asked = self.headers.get("Range")
         path = Path(self.translate_path(self.path))
         if not asked or not self.ranges or not path.is_file():
@@ -52,7 +51,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., str]]:
     servers = []
 
     def start(ranges: bool = True) -> str:
-        handler = type("Handler", (Server,), {"ranges": ranges, "seen": []})
+        handler = type("Handler", (Server,), {"ranges": ranges})
         made = functools.partial(handler, directory=str(tmp_path))
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), made)
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -115,7 +114,7 @@ def test_text_numbers_and_two_images(shard: Any, opened: Any, encoded: Any) -> N
     assert item.labels == {"what": "hat", "at": (1.0, 2.5)}
     assert item.key == "s.tar/a/1"
     assert source.image(item.where) == encoded(1)
-    with pytest.raises(BadInput, match='image = "left.png"'):
+    with pytest.raises(BadInput, match=r'image = "left\.png"'):
         list(opened("webdataset:s.tar", tasks).items())
 
 
@@ -133,7 +132,7 @@ def test_by_url_as_from_disk(built: Any, opened: Any, serve: Any) -> None:
 
 def test_a_server_without_ranges_is_said_at_once(built: Any, opened: Any, serve: Any) -> None:
     name = built("webdataset").partition(":")[2]
-    with pytest.raises(BadInput, match="does not answer ranges.*download the shards"):
+    with pytest.raises(BadInput, match=r"does not answer ranges.*download the shards"):
         list(opened(f"webdataset:{serve(ranges=False)}/{name}").items())
 
 
@@ -244,13 +243,16 @@ def test_a_tar_cut_short_is_not_read_as_a_smaller_one(
         path.write_bytes(whole[:cut])
         with pytest.raises(BadInput):
             list(opened("webdataset:s.tar").items())
-    half = len(whole) // 2 // 512 * 512
-    for start in range(half, half + 2048, 512):  # among them a header
-        path.write_bytes(whole[:start] + b"\x07" * 512 + whole[start + 512 :])
-        try:
-            assert len(list(opened("webdataset:s.tar").items())) == 9
-        except BadInput as error:
-            assert "damaged" in str(error) or "whole" in str(error)
+
+
+def test_a_damaged_header_is_not_taken_for_the_end(shard: Any, opened: Any, encoded: Any) -> None:
+    path = shard({"1.png": encoded(1), "1.cls": b"0", "2.png": encoded(2), "2.cls": b"0"})
+    with tarfile.open(path) as tar:
+        at = tar.getmember("2.png").offset
+    whole = path.read_bytes()
+    path.write_bytes(whole[:at] + b"\x07" * 512 + whole[at + 512 :])
+    with pytest.raises(BadInput, match=f"no header at byte {at}"):
+        list(opened("webdataset:s.tar").items())
 
 
 def test_a_sample_that_comes_twice(shard: Any, opened: Any, encoded: Any) -> None:

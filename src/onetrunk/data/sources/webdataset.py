@@ -259,9 +259,16 @@ def _braces(pattern: str, name: str) -> list[str]:
 
 def _short(shards: Sequence[str]) -> list[str]:
     """Names of shards without what is common to all of their folders."""
-    plain = [shard if _remote(shard) else Path(shard).absolute().as_posix() for shard in shards]
-    folder = posixpath.commonpath([posixpath.dirname(p.split("?")[0]) for p in plain] or [""])
-    return [re.sub(r"^/+", "", p[len(folder) :] or p) for p in plain]
+    plain = [
+        shard.partition("://")[2].partition("?")[0]
+        if _remote(shard)
+        else Path(shard).absolute().as_posix()
+        for shard in shards
+    ]
+    folders = [posixpath.dirname(path) for path in plain]
+    same = len({path.startswith("/") for path in plain}) == 1
+    folder = posixpath.commonpath(folders) if same else ""
+    return [path[len(folder) :].lstrip("/") for path in plain]
 
 
 def _split(name: str) -> str | None:
