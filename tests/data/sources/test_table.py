@@ -176,6 +176,14 @@ def test_what_is_wrong_is_named(
     assert str(shop) not in str(caught.value)
 
 
+def test_all_bad_rows_are_said_at_once(shop: Path, opened: Any) -> None:
+    (shop / "t.csv").write_text(
+        lines("path,label,split", "img/a.png,x,train", "../b.png,x,train", "img/c.png,x,tarin")
+    )
+    with pytest.raises(BadInput, match=r"line 3.*\.\./b\.png.* \| line 4.*tarin"):
+        list(opened("table:t.csv").items())
+
+
 def test_files_that_are_no_tables(shop: Path, opened: Any) -> None:
     (shop / "t.csv").write_bytes(b"path,label\nimg/a.png,caf\xe9\n")
     with pytest.raises(BadInput, match="UTF-8"):

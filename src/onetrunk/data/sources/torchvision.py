@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import zlib
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +42,7 @@ class TorchVision:
         name, _, root = rest.partition(":")
         self._class = self._find(name)
         self._root = Path(asked.base, Path(root or "data").expanduser())
+        self._files = ""  # a checksum over what lies under the root
         self._parts = self._open()
         self._labels = {split: _labels(part) for split, part in self._parts.items()}
         self._paths = {split: _paths(part) for split, part in self._parts.items()}
@@ -166,24 +166,20 @@ class TorchVision:
         return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
     def _stamp(self, part: Any, index: int) -> str:
-        """The pixels' own checksum where the class holds them, else that of the files' sizes."""
+        """The pixels' own checksum where the class holds them, else that of all files' stamps."""
         data: Any = vars(part).get("data", ())
         if len(data) == len(part):
             pixels = np.ascontiguousarray(np.asarray(data[index]))
             if pixels.dtype.kind in "uif":
                 return f"{pixels.nbytes}-{zlib.crc32(pixels.tobytes()):08x}"
-        return f"{_files(str(self._root))}-{index}"
+        if not self._files:
+            seen = sorted(f"{path}:{stamp(path)}" for path in self._root.rglob("*"))
+            self._files = f"{zlib.crc32(' '.join(seen).encode('utf-8', 'replace')):08x}"
+        return f"{self._files}-{index}"
 
 
 class _NoSplit(Exception):
     """The class has no split of this name."""
-
-
-@cache
-def _files(root: str) -> str:
-    """Sizes and times of all files below a folder, in a few letters."""
-    seen = sorted(f"{path}:{stamp(path)}" for path in Path(root).rglob("*"))
-    return f"{zlib.crc32(' '.join(seen).encode('utf-8', 'replace')):08x}"
 
 
 def _arguments_of(made: Any) -> set[str]:

@@ -248,13 +248,16 @@ def _braces(pattern: str, name: str) -> list[str]:
         from braceexpand import braceexpand
     except ImportError:
         raise Missing("braceexpand", "webdataset", f"{name}: a pattern with braces") from None
+    count = 1  # counted before: the package would build them all
+    for group in re.findall(r"\{([^{}]*)\}", pattern):
+        ends = re.fullmatch(r"(\d+)\.\.(\d+)(?:\.\.\d+)?", group)
+        count *= abs(int(ends[2]) - int(ends[1])) + 1 if ends else group.count(",") + 1
+    if count > MOST_SHARDS:
+        raise wrong(f"{name}: at most {MOST_SHARDS} shards", came=pattern)
     try:
-        shards = list(itertools.islice(braceexpand(pattern), MOST_SHARDS + 1))
+        return list(braceexpand(pattern))
     except ValueError as error:
         raise wrong(f"{name}: braces that do not close", came=str(error)) from None
-    if len(shards) > MOST_SHARDS:
-        raise wrong(f"{name}: at most {MOST_SHARDS} shards", came=pattern)
-    return shards
 
 
 def _short(shards: Sequence[str]) -> list[str]:
