@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onetrunk.errors import BadInput
+from onetrunk.errors import BadInput, Missing
 
 
 @pytest.fixture
@@ -212,3 +213,20 @@ def test_numbers_are_no_class_names(shop: Path, opened: Any) -> None:
     (shop / "t.jsonl").write_text('{"path": "img/a.png", "label": 3.0}\n')
     with pytest.raises(BadInput, match="expected the name of a class"):
         list(opened("table:t.jsonl").items())
+
+
+def test_without_pyarrow(shop: Path, opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (shop / "t.parquet").write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(Missing, match=r"onetrunk\[parquet\]"):
+        opened("table:t.parquet")
+
+
+def test_a_damaged_parquet_file(shop: Path, opened: Any) -> None:
+    pytest.importorskip("pyarrow")
+    write(shop / "t.parquet")
+    data = bytearray((shop / "t.parquet").read_bytes())
+    data[4:60] = b"\xff" * 56  # its pages; the footer stays whole
+    (shop / "t.parquet").write_bytes(bytes(data))
+    with pytest.raises(BadInput, match="damaged Parquet"):
+        list(opened("table:t.parquet", TASKS).items())

@@ -66,6 +66,8 @@ class TorchVision:
                     key, seen = where.replace(":", "/"), self._stamp(part, index)
                 else:
                     key, seen = f"{split or 'all'}/{self._key(paths[index])}", stamp(paths[index])
+                if label >= len(names):
+                    raise wrong(f"{self.name}: {key}: a label outside the classes", came=label)
                 listed.append((key, where, seen, names[label] if label >= 0 else None))
             for key, where, seen, name in sorted(listed) if paths else listed:
                 yield Item(key, where, seen, split, labels={t.name: name for t in self.tasks})
@@ -153,7 +155,7 @@ class TorchVision:
         for attribute in ("classes", "categories", "class_to_idx"):
             names = getattr(part, attribute, None)
             if isinstance(names, dict):
-                names = sorted(names, key=lambda name: names[name])
+                names = sorted(names, key=names.__getitem__)
             if names is not None and len(names) > 0 and isinstance(names[0], (str, tuple)):
                 plain = [n if isinstance(n, str) else ", ".join(n) for n in names]
                 return distinct(plain, range(len(plain)))
