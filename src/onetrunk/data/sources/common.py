@@ -94,7 +94,7 @@ def place(base: Path, rest: str, prefix: str) -> Path:
         f"{prefix}:{rest}: no such file or folder",
         came=path.name,
         exists=beside,
-        next=f"relative paths start at {os.path.relpath(base)}",
+        next="check the name; relative paths start at the recipe's folder, else where you are",
     )
 
 

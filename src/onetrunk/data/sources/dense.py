@@ -43,8 +43,7 @@ def read_target(task: Task, raw: Path | bytes) -> NDArray[Any]:
 
 def largest_class(raw: Path | bytes) -> int:
     """The largest class index of a map, -1 where no pixel is labelled."""
-    labels = _segment(raw, 0)
-    return int(labels[labels != NO_PIXEL].max(initial=-1))
+    return _top(read_target(Task("map", "segment"), raw))
 
 
 def _picture(raw: Path | bytes) -> Image.Image:
@@ -62,10 +61,15 @@ def _segment(raw: Path | bytes, classes: int) -> NDArray[np.uint8]:
     if labels.min(initial=0) < 0 or labels.max(initial=0) > NO_PIXEL:
         raise BadImage(f"class indices are 0 to 254, came up to {labels.max()}")
     labels = labels.astype(np.uint8)
-    top = int(labels[labels != NO_PIXEL].max(initial=-1))
+    top = _top(labels)
     if classes and top >= classes:
         raise BadImage(f"class index {top} is outside the {classes} classes")
     return labels
+
+
+def _top(labels: NDArray[np.uint8]) -> int:
+    labelled = labels[labels != NO_PIXEL]
+    return int(labelled.max()) if labelled.size else -1
 
 
 def _depth(raw: Path | bytes) -> NDArray[np.float32]:

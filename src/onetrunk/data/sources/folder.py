@@ -119,7 +119,7 @@ class Folder:
         """The target's files: one, none, or (wrongly) one of each ending."""
         beside, _, inner = f"/{key}".partition("/images/")
         stem = f"{beside}/{self._place_of(task)}/{os.path.splitext(inner)[0]}".lstrip("/")
-        found = [self._root.find(stem + ending) for ending in ENDINGS[task.kind]]
+        found = [self._root.find(stem + ending) for ending in ENDINGS.get(task.kind, ())]
         return [path for path in found if path is not None and path.is_file()]
 
     def _layout(self, dense: set[str], sure: bool) -> tuple[list[tuple[str | None, str]], bool]:
@@ -192,7 +192,7 @@ class Folder:
                     try:
                         top = max(top, largest_class(path))
                         read += 1
-                    except Exception:  # found bad, and said, when it is decoded
+                    except BadImage:  # found bad, and said, when it is decoded
                         continue
         self._walk.said.append(
             f"{read} maps read to find the largest class index of task {task.name}, {top} "

@@ -109,10 +109,18 @@ class Rows:
     def _parquet(self, columns: Sequence[str]) -> Iterator[tuple[str, Row]]:
         number = 0
         with self._parquet_file() as file:
-            for batch in file.iter_batches(batch_size=4096, columns=list(dict.fromkeys(columns))):
+            batches = file.iter_batches(batch_size=4096, columns=list(dict.fromkeys(columns)))
+            while (batch := self._next(batches)) is not None:
                 for row in batch.to_pylist():
                     number += 1
                     yield f"row {number}", row
+
+    def _next(self, batches: Iterator[Any]) -> Any:
+        try:
+            return next(batches, None)
+        except Exception as error:  # the library's own kinds, after what a broken file holds
+            came = str(error).split("\n")[0][:120]
+            raise wrong(f"{self.name}: a damaged Parquet file", came=came) from None
 
     def _parquet_file(self) -> Any:
         try:

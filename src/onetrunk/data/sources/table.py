@@ -33,6 +33,7 @@ from onetrunk.data.task import Kind, Task
 from onetrunk.errors import BadInput, wrong
 
 IMAGE_COLUMNS = ("image", "path", "file", "filename", "filepath")
+MOST_SAID = 20  # bad rows named in one message
 USUAL: dict[Kind, tuple[str, ...]] = {  # of a task that names no column, after its own name
     "classify": LABEL_COLUMNS,
     "embed": LABEL_COLUMNS,
@@ -64,36 +65,42 @@ class Table:
         """Every row's image; two rows of one image must say the same."""
         met: dict[str, tuple[str, int]] = {}  # key -> its place, the hash of what it says
         missing: list[str] = []
+        bad: list[str] = []  # rows that cannot be used, said at once
         columns = [name for names in self._columns.values() for name in names]
         extra = [name for name in (self._split, self._group) if name]
         for where, row in self._rows.read([self._image, *columns, *extra]):
-            item = self._item(row, f"{self.name}: {where}")
-            says = hash((item.where, item.split, item.group, tuple(item.labels.items())))
-            if item.key in met:
-                if met[item.key][1] != says:
-                    raise wrong(
-                        f"{self.name}: {met[item.key][0]} and {where} say different things of "
-                        "one image",
-                        came=item.key,
-                        next="keep one of them (several classes of one image: kind = "
-                        '"multilabel", written a|b)',
-                    )
+            try:
+                item = self._item(row, where)
+            except BadInput as error:
+                bad.append(str(error))
+                if len(bad) == MOST_SAID:
+                    break
                 continue
-            met[item.key] = where, says
-            if item.stamp.startswith("missing"):
-                missing.append(item.key)
-            yield item
+            says = hash((item.where, item.split, item.group, tuple(item.labels.items())))
+            before, said = met.setdefault(item.key, (where, says))
+            if said != says:
+                bad.append(
+                    f"{before} and {where} say different things of {item.key} (keep one of them; "
+                    'several classes of one image are kind = "multilabel", written a|b)'
+                )
+            elif before == where:
+                if item.stamp.startswith("missing"):
+                    missing.append(item.key)
+                yield item
+        if bad:
+            more = [f"and perhaps more: {MOST_SAID} are shown"] if len(bad) >= MOST_SAID else []
+            raise BadInput(f"{self.name}: " + " | ".join(bad + more))
+        if not met:
+            raise wrong(f"{self.name}: no rows", next="write a row for each image")
         if len(missing) == len(met):
             raise wrong(
-                f"{self.name}: none of its {len(met)} images exists"
-                if met
-                else f"{self.name}: no rows",
-                came=some(missing, 3) or None,
-                next="paths start at the table's folder" if met else "write a row for each image",
+                f"{self.name}: none of its {len(met)} images exists",
+                came=some(missing, 3),
+                next="paths start at the table's folder",
             )
         lost = [f"{len(missing)} images do not exist ({some(missing, 5)})"] if missing else []
-        twice = [f"columns taken for tasks: {some(columns)}"] if self._guessed else []
-        self.notes = lost + twice
+        taken = [f"columns taken for tasks: {some(columns)}"] if self._guessed else []
+        self.notes = lost + taken
 
     def image(self, where: str) -> Path:
         """The file's path."""
@@ -101,9 +108,10 @@ class Table:
 
     def target(self, where: str, task: str) -> NDArray[Any] | None:
         """The dense target whose path stands in the task's column."""
-        at = next(i for i, t in enumerate(self._dense) if t.name == task)
-        name = json.loads(where)[1 + at]
-        return None if name is None else read_target(self._dense[at], self._root.open(name))
+        for at, asked in enumerate(self._dense, 1):
+            if asked.name == task and (name := json.loads(where)[at]) is not None:
+                return read_target(asked, self._root.open(name))
+        return None
 
     def _item(self, row: Row, where: str) -> Item:
         path = self._path(row.get(self._image), where)

@@ -112,30 +112,39 @@ CLEAN = "write the shard again without it"
 
 
 class Forward:
-    """A stream with the `tell` and forward `seek` that reading a tar needs."""
+    """A stream with the `tell` and forward `seek` that reading a tar needs, and one block back."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._at = 0
+        self._last = b""  # what was read last, where that was one block
+        self._ahead = b""  # of it, what is read again
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int, /) -> bytes:
         """Exactly so many bytes unless the stream ends."""
-        parts: list[bytes] = []
-        left = size
+        parts = [self._ahead[:size]]
+        self._ahead = self._ahead[size:]
+        left = size - len(parts[0])
         while left > 0 and (part := self._stream.read(min(left, 1 << 20))):
             parts.append(part)
             left -= len(part)
         self._at += size - left
-        return b"".join(parts)
+        data = b"".join(parts)
+        self._last = data if size <= 512 else b""
+        return data
 
     def tell(self) -> int:
-        """Bytes read so far."""
+        """The place of the next byte."""
         return self._at
 
-    def seek(self, offset: int) -> int:
+    def seek(self, offset: int, /) -> int:
         """Skip to this byte."""
-        if offset < self._at:
+        back = self._at - offset
+        if back > len(self._last):
             raise OSError("a stream does not go back")
+        if back > 0:
+            self._ahead = self._last[-back:] + self._ahead
+            self._last, self._at = b"", offset
         while self._at < offset and self.read(min(offset - self._at, 1 << 20)):
             pass
         return self._at

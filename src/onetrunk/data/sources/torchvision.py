@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import zlib
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +42,7 @@ class TorchVision:
         name, _, root = rest.partition(":")
         self._class = self._find(name)
         self._root = Path(asked.base, Path(root or "data").expanduser())
+        self._files = ""  # a checksum over what lies under the root
         self._parts = self._open()
         self._labels = {split: _labels(part) for split, part in self._parts.items()}
         self._paths = {split: _paths(part) for split, part in self._parts.items()}
@@ -66,6 +66,8 @@ class TorchVision:
                     key, seen = where.replace(":", "/"), self._stamp(part, index)
                 else:
                     key, seen = f"{split or 'all'}/{self._key(paths[index])}", stamp(paths[index])
+                if label >= len(names):
+                    raise wrong(f"{self.name}: {key}: a label outside the classes", came=label)
                 listed.append((key, where, seen, names[label] if label >= 0 else None))
             for key, where, seen, name in sorted(listed) if paths else listed:
                 yield Item(key, where, seen, split, labels={t.name: name for t in self.tasks})
@@ -153,7 +155,7 @@ class TorchVision:
         for attribute in ("classes", "categories", "class_to_idx"):
             names = getattr(part, attribute, None)
             if isinstance(names, dict):
-                names = sorted(names, key=lambda name: names[name])
+                names = sorted(names, key=names.__getitem__)
             if names is not None and len(names) > 0 and isinstance(names[0], (str, tuple)):
                 plain = [n if isinstance(n, str) else ", ".join(n) for n in names]
                 return distinct(plain, range(len(plain)))
@@ -166,24 +168,20 @@ class TorchVision:
         return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
     def _stamp(self, part: Any, index: int) -> str:
-        """The pixels' own checksum where the class holds them, else that of the files' sizes."""
+        """The pixels' own checksum where the class holds them, else that of all files' stamps."""
         data: Any = vars(part).get("data", ())
         if len(data) == len(part):
             pixels = np.ascontiguousarray(np.asarray(data[index]))
             if pixels.dtype.kind in "uif":
                 return f"{pixels.nbytes}-{zlib.crc32(pixels.tobytes()):08x}"
-        return f"{_files(str(self._root))}-{index}"
+        if not self._files:
+            seen = sorted(f"{path}:{stamp(path)}" for path in self._root.rglob("*"))
+            self._files = f"{zlib.crc32(' '.join(seen).encode('utf-8', 'replace')):08x}"
+        return f"{self._files}-{index}"
 
 
 class _NoSplit(Exception):
     """The class has no split of this name."""
-
-
-@cache
-def _files(root: str) -> str:
-    """Sizes and times of all files below a folder, in a few letters."""
-    seen = sorted(f"{path}:{stamp(path)}" for path in Path(root).rglob("*"))
-    return f"{zlib.crc32(' '.join(seen).encode('utf-8', 'replace')):08x}"
 
 
 def _arguments_of(made: Any) -> set[str]:

@@ -87,6 +87,9 @@ class Walk:
         except UnicodeEncodeError:
             self.wrong.append(f"{path!a}: a name that is not UTF-8")
             return
+        if "\\" in entry.name:
+            self.wrong.append(f"{path}: a name with a backslash")
+            return
         if entry.is_symlink() and self._root.find(path) is None:
             self._links.append(path)
         elif entry.is_dir():

@@ -248,20 +248,30 @@ def _braces(pattern: str, name: str) -> list[str]:
         from braceexpand import braceexpand
     except ImportError:
         raise Missing("braceexpand", "webdataset", f"{name}: a pattern with braces") from None
+    count = 1  # counted before: the package would build them all
+    for group in re.findall(r"\{([^{}]*)\}", pattern):
+        ends = re.fullmatch(r"(\d+)\.\.(\d+)(?:\.\.\d+)?", group)
+        count *= abs(int(ends[2]) - int(ends[1])) + 1 if ends else group.count(",") + 1
+    if count > MOST_SHARDS:
+        raise wrong(f"{name}: at most {MOST_SHARDS} shards", came=pattern)
     try:
-        shards = list(itertools.islice(braceexpand(pattern), MOST_SHARDS + 1))
+        return list(braceexpand(pattern))
     except ValueError as error:
         raise wrong(f"{name}: braces that do not close", came=str(error)) from None
-    if len(shards) > MOST_SHARDS:
-        raise wrong(f"{name}: at most {MOST_SHARDS} shards", came=pattern)
-    return shards
 
 
 def _short(shards: Sequence[str]) -> list[str]:
     """Names of shards without what is common to all of their folders."""
-    plain = [shard if _remote(shard) else Path(shard).absolute().as_posix() for shard in shards]
-    folder = posixpath.commonpath([posixpath.dirname(p.split("?")[0]) for p in plain] or [""])
-    return [re.sub(r"^/+", "", p[len(folder) :] or p) for p in plain]
+    plain = [
+        shard.partition("://")[2].partition("?")[0]
+        if _remote(shard)
+        else Path(shard).absolute().as_posix()
+        for shard in shards
+    ]
+    folders = [posixpath.dirname(path) for path in plain]
+    same = len({path.startswith("/") for path in plain}) == 1
+    folder = posixpath.commonpath(folders) if same else ""
+    return [path[len(folder) :].lstrip("/") for path in plain]
 
 
 def _split(name: str) -> str | None:
