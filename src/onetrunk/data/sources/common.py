@@ -119,6 +119,8 @@ class Root:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
+        self._folder = str(self.folder)
+        self._within = os.path.join(self._folder, "")  # ends in a separator
         self._parents: dict[str, bool] = {}  # a folder's path -> does it lie inside?
 
     def find(self, name: str) -> Path | None:
@@ -126,17 +128,18 @@ class Root:
         name = name.replace("\\", "/")
         if "\0" in name or (re.match(r"[A-Za-z]:/", name) and os.name != "nt"):
             return None
-        path = Path(os.path.normpath(self.folder / name))
+        # strings, not paths: this runs once an image, and pathlib would cost more than the decoding
+        path = os.path.normpath(os.path.join(self._folder, name))
         if os.path.isabs(name):  # spelled through a link, perhaps
-            path = Path(os.path.realpath(path.parent), path.name)
-        if path == self.folder or not path.is_relative_to(self.folder):
+            path = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+        if not path.startswith(self._within):
             return None
-        parent = str(path.parent)
+        parent = os.path.dirname(path)
         if parent not in self._parents:
             self._parents[parent] = self._holds(parent)
-        if not self._parents[parent] or (os.path.islink(path) and not self._holds(str(path))):
+        if not self._parents[parent] or (os.path.islink(path) and not self._holds(path)):
             return None
-        return path
+        return Path(path)
 
     def key(self, path: Path) -> str:
         """Its name in this folder, with forward slashes."""
