@@ -13,6 +13,7 @@ us and every seed is fixed, so that the same package gives the same bytes.
 
 from __future__ import annotations
 
+import os
 import struct
 import sys
 from collections.abc import Iterator
@@ -183,7 +184,10 @@ class Play:
         game = vzd.DoomGame()
         game.set_doom_game_path(str(wad(level[0])))
         game.set_doom_map(level[1])
-        game.set_doom_config_path(str(WORK / "vizdoom.ini"))
+        # a fresh one: what an earlier game left in it must not change this one
+        self.settings = WORK / f"vizdoom-{os.getpid()}.ini"
+        self.settings.unlink(missing_ok=True)
+        game.set_doom_config_path(str(self.settings))
         size = vzd.ScreenResolution.RES_160X120 if small else vzd.ScreenResolution.RES_320X240
         game.set_screen_resolution(size)
         game.set_screen_format(vzd.ScreenFormat.RGB24)
@@ -224,6 +228,7 @@ class Play:
 
     def __exit__(self, *_: object) -> None:
         self.game.close()
+        self.settings.unlink(missing_ok=True)
 
     def command(self, text: str) -> None:
         self.game.send_game_command(text)
