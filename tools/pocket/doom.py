@@ -2,8 +2,9 @@
 
 Images come from the PyPI package `vizdoom` (MIT; the engine within is ZDoom), which bundles the
 free game data Freedoom: `freedoom1.wad` (36 levels) and `freedoom2.wad` (32 levels). Freedoom is
-under the three-clause BSD licence; the wheel does not carry its text, so it stands beside the
-sheets as `freedoom-license.txt`. Install the package for these tools only:
+under the three-clause BSD licence; the wheel does not carry its text, so the text that Debian's
+package `freedoom` 0.12.1-2 (another version of the game) has stands beside the sheets as
+`freedoom-license.txt`. Install vizdoom for these tools only:
 
     python3 -m uv pip install --no-deps --target .pocket/site vizdoom==1.3.2
 
