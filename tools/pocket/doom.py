@@ -2,8 +2,9 @@
 
 Images come from the PyPI package `vizdoom` (MIT; the engine within is ZDoom), which bundles the
 free game data Freedoom: `freedoom1.wad` (36 levels) and `freedoom2.wad` (32 levels). Freedoom is
-under the three-clause BSD licence; the wheel does not carry its text, so it stands beside the
-sheets as `freedoom-license.txt`. Install the package for these tools only:
+under the three-clause BSD licence; the wheel does not carry its text, so the text that Debian's
+package `freedoom` 0.12.1-2 (another version of the game) has stands beside the sheets as
+`freedoom-license.txt`. Install vizdoom for these tools only:
 
     python3 -m uv pip install --no-deps --target .pocket/site vizdoom==1.3.2
 
@@ -13,6 +14,7 @@ us and every seed is fixed, so that the same package gives the same bytes.
 
 from __future__ import annotations
 
+import os
 import struct
 import sys
 from collections.abc import Iterator
@@ -183,7 +185,10 @@ class Play:
         game = vzd.DoomGame()
         game.set_doom_game_path(str(wad(level[0])))
         game.set_doom_map(level[1])
-        game.set_doom_config_path(str(WORK / "vizdoom.ini"))
+        # a fresh one: what an earlier game left in it must not change this one
+        self.settings = WORK / f"vizdoom-{os.getpid()}.ini"
+        self.settings.unlink(missing_ok=True)
+        game.set_doom_config_path(str(self.settings))
         size = vzd.ScreenResolution.RES_160X120 if small else vzd.ScreenResolution.RES_320X240
         game.set_screen_resolution(size)
         game.set_screen_format(vzd.ScreenFormat.RGB24)
@@ -224,6 +229,7 @@ class Play:
 
     def __exit__(self, *_: object) -> None:
         self.game.close()
+        self.settings.unlink(missing_ok=True)
 
     def command(self, text: str) -> None:
         self.game.send_game_command(text)
