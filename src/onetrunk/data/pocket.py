@@ -42,6 +42,7 @@ class Pocket:
         self.card = cards()[rest]
         self.size: tuple[int, int] = tuple(self.card["size"])
         self.flip: bool = bool(self.card.get("flip", False))
+        self._last: tuple[str, dict[str, NDArray[Any]]] = ("", {})
         classes = tuple(self.card["classes"])
         if self.card["kind"] == "dense":
             self.tasks: tuple[Task, ...] = (
@@ -71,12 +72,18 @@ class Pocket:
         """A room's class map, depth or normals, from the planes that its pixels lie on."""
         if self.card["kind"] != "dense":
             return None
+        asked, maps = self._last
+        if asked != where:  # the three maps of a room are asked for one after the other
+            maps = self._maps(where)
+            self._last = (where, maps)
+        return maps[task]
+
+    def _maps(self, where: str) -> dict[str, NDArray[Any]]:
         split, _, place = where.partition("/")
         first, last = self._tables[f"{split}.start"][int(place) : int(place) + 2]
         table = self._tables[f"{split}.surfaces"][first:last]
         segment, depth, normals = decode(self._tile(where, ".surface"), table, self.card["camera"])
-        maps: dict[str, NDArray[Any]] = {"segment": segment, "depth": depth, "normals": normals}
-        return maps[task]
+        return {"segment": segment, "depth": depth, "normals": normals}
 
     def _sheet(self, split: str, layer: str = "") -> str:
         return f"{self.card['name']}.{split}{layer}.{self.card['format']}"
