@@ -28,7 +28,7 @@ def wanted() -> str:
     """What the environment depends on."""
     files = ("requirements.txt", "pyproject.toml", "tools/setup.py")
     text = b"".join((ROOT / name).read_bytes() for name in files)
-    return hashlib.sha256(text + str(ROOT).encode() + sys.version.encode()).hexdigest()
+    return hashlib.sha256(text + str(ROOT).encode()).hexdigest()
 
 
 def run(*command: str | Path, **variables: str) -> bool:
