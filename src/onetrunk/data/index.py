@@ -65,15 +65,18 @@ def read_index(
     keys = [item.key for item in items]
     twice = [a for a, b in itertools.pairwise(keys) if a == b]
     if twice:
-        problems.append(_listed("the source names an image twice", twice))
-    groups = _groups(items, name, group)
+        problems.append(
+            _listed("the source names an image twice", twice) + "; next: name each image once"
+        )
+    groups = _groups(items, name, group, warnings)
     codes, how = _split(items, groups, name, problems)
     tasks: list[Task] = []
     labels: dict[str, NDArray[Any]] = {}
     for task in _chosen(source, name, asked):
         if not task.dense:
+            known = len(problems)
             task, labels[task.name] = _numbers(task, items, problems)
-            if task.classes:
+            if len(problems) == known:
                 check_classes(task, labels[task.name], codes, problems, warnings)
         tasks.append(task)
     if not tasks:
@@ -108,7 +111,16 @@ def _chosen(source: Source, name: str, asked: Sequence[Task] | None) -> list[Tas
                 came=f"{task.name} ({task.kind})",
                 exists=[f"{t.name} ({t.kind})" for t in source.tasks],
             )
-        chosen.append(own[task.name].with_classes(task.classes or own[task.name].classes))
+        known = own[task.name].classes
+        if task.dense and task.classes and known and task.classes != known:
+            # a map holds numbers: other names, or another order, would rename what it shows
+            raise wrong(
+                f"{name}: task {task.name}: the source's maps have their classes in an order",
+                came=", ".join(task.classes),
+                exists=known,
+                next="leave classes away",
+            )
+        chosen.append(own[task.name].with_classes(task.classes or known))
     return chosen
 
 
@@ -118,7 +130,9 @@ def share(unit: str) -> float:
     return int.from_bytes(digest, "big") / 2**64
 
 
-def _groups(items: list[Item], name: str, pattern: str | None) -> list[str | None]:
+def _groups(
+    items: list[Item], name: str, pattern: str | None, warnings: list[str]
+) -> list[str | None]:
     """Each item's group: the source's own, or what the pattern finds in its key."""
     if pattern is None or any(item.group is not None for item in items):
         return [item.group for item in items]
@@ -135,7 +149,11 @@ def _groups(items: list[Item], name: str, pattern: str | None) -> list[str | Non
             came=pattern,
             exists=[item.key for item in items[:3]],
         )
-    return [m and (m.group(1) if m.re.groups else m.group(0)) for m in found]
+    groups = [m and (m.group(1) if m.re.groups else m.group(0)) for m in found]
+    alone = [item.key for item, g in zip(items, groups, strict=True) if g is None]
+    if alone:
+        warnings.append(_listed(f"group {pattern!r} matches not all paths, each is alone", alone))
+    return groups
 
 
 def _split(
@@ -154,6 +172,7 @@ def _split(
     unit = "group" if any(g is not None for g in groups) else "path"
     codes = np.zeros(len(items), np.uint8)
     cut = {s: shares[s] / (shares["train"] + sum(shares[m] for m in missing)) for s in missing}
+    named: dict[str, int] = {}  # a group's split where the source names one
     for i, item in enumerate(items):
         u = share(groups[i] if groups[i] is not None else item.key)  # type: ignore[arg-type]
         if item.split is None:
@@ -168,6 +187,11 @@ def _split(
                     break
         else:
             codes[i] = SPLITS.index(item.split)
+        if item.split is not None and groups[i] is not None:
+            named[groups[i]] = int(codes[i])  # type: ignore[index]
+    for i, item in enumerate(items):
+        if item.split is None and groups[i] in named:
+            codes[i] = named[groups[i]]  # type: ignore[index]
     seen: dict[str, int] = {}
     straddling = {
         g
@@ -182,7 +206,7 @@ def _split(
     if not names:
         return codes, f"70/15/15 by hash of the {unit}"
     how = "as the source names them"
-    if missing:
+    if missing and "train" in names:
         how += f"; {' and '.join(missing)} cut from train by hash of the {unit}"
     if None in given:
         how += f"; items without one 70/15/15 by hash of the {unit}"
@@ -196,14 +220,20 @@ def _numbers(task: Task, items: list[Item], problems: list[str]) -> tuple[Task, 
         width = max(
             (len(r) if isinstance(r, tuple) else 1 for r in raw if r is not None), default=1
         )
+        if task.outputs > 1 and width != task.outputs:
+            problems.append(
+                f"task {task.name}: expected {task.outputs} numbers an image; came: {width}; "
+                f"next: outputs = {width}"
+            )
         values = np.full((len(items), width), np.nan, np.float32)
         for i, r in enumerate(raw):
             if r is not None:
-                row = np.atleast_1d(np.asarray(r, np.float32))
+                with np.errstate(over="ignore"):
+                    row = np.atleast_1d(np.asarray(r, np.float64)).astype(np.float32)
                 if row.shape != (width,) or not np.isfinite(row).all():
                     problems.append(
                         f"task {task.name}: {items[i].key}: expected {width} finite "
-                        f"numbers; came: {r}"
+                        f"numbers; came: {r}; next: mend it, or leave it empty"
                     )
                     break
                 values[i] = row
@@ -230,6 +260,7 @@ def _numbers(task: Task, items: list[Item], problems: list[str]) -> tuple[Task, 
                     f"task {task.name}: {example}: a label outside the classes",
                     came=outside[0],
                     exists=task.classes,
+                    next="mend the label, or add it to the classes",
                 )
             )
         )
@@ -265,14 +296,18 @@ def check_classes(
     for code, split in enumerate(SPLITS):
         part = values[codes == code]
         if task.kind == "multilabel":
-            labelled = part[(part != NO_LABEL).all(1)] if len(part) else part
+            labelled = part[(part != NO_LABEL).all(1)]
             counts = (labelled == 1).sum(0)
+        elif task.kind == "regress":
+            labelled = part[~np.isnan(part).any(1)]
+            counts = np.ones(0, np.int64)
         else:
             labelled = part[part != NO_CLASS]
             counts = np.bincount(labelled, minlength=len(task.classes))
         if len(labelled) == 0:
             (problems if split == "train" else warnings).append(
                 f"task {task.name}: {split} has no labelled image"
+                + ("; next: label some, or leave the task out" if split == "train" else "")
             )
             continue
         empty = [c for c, n in zip(task.classes, counts.tolist(), strict=True) if n == 0]
@@ -286,13 +321,14 @@ def check_classes(
             )
 
 
-def _natural(name: str) -> tuple[tuple[int, int | str], ...]:
-    """Sorts "2" before "10", and names as names."""
+def _natural(name: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
+    """Sorts "2" before "10", and names as names; "01" and "1" by their spelling."""
+    parts = [part for part in re.split(r"([0-9]+)", name) if part]
+    numbers = [part.lstrip("0") if part[0] in "0123456789" else None for part in parts]
     return tuple(
-        (0, int(part)) if part.isdecimal() else (1, part)
-        for part in re.split(r"(\d+)", name)
-        if part
-    )
+        (1, 0, part) if number is None else (0, len(number), number)
+        for part, number in zip(parts, numbers, strict=True)
+    ), name
 
 
 def _listed(what: str, names: Sequence[str]) -> str:
