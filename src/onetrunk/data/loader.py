@@ -16,7 +16,7 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.sampling import Draw, Sampler
 from onetrunk.data.split import Split
 from onetrunk.data.task import Task
-from onetrunk.errors import wrong
+from onetrunk.errors import OnetrunkError, wrong
 
 
 @dataclass
@@ -33,7 +33,10 @@ class Batch:
 Plan = tuple[list[Draw], dict[str, Any]]  # a step's draws, and the sampler's state after it
 
 
-class _Steps(Dataset[tuple[list[Batch], dict[str, Any]]]):
+Step = tuple[list[Batch] | OnetrunkError, dict[str, Any]]  # what a worker hands back
+
+
+class _Steps(Dataset[Step]):
     """Turns a plan into batches; what a worker process holds."""
 
     def __init__(self, domains: Sequence[Domain]) -> None:
@@ -41,9 +44,12 @@ class _Steps(Dataset[tuple[list[Batch], dict[str, Any]]]):
             domain.name: (domain.train, domain.augmentation, domain.tasks) for domain in domains
         }
 
-    def __getitem__(self, plan: Plan) -> tuple[list[Batch], dict[str, Any]]:
+    def __getitem__(self, plan: Plan) -> Step:
         draws, state = plan
-        return [self._batch(draw) for draw in draws], state
+        try:
+            return [self._batch(draw) for draw in draws], state
+        except OnetrunkError as error:  # raised in a worker it would come with a page of traces
+            return error, state
 
     def _batch(self, draw: Draw) -> Batch:
         split, augment, tasks = self.parts[draw.domain]
@@ -75,6 +81,10 @@ class Loader:
     ) -> None:
         if not domains:
             raise wrong("a loader needs at least one domain")
+        names = [domain.name for domain in domains]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise wrong("two domains of one name", came=twice, next="name them apart")
         if sampling == "joined" and len({domain.pixels.size for domain in domains}) > 1:
             sizes = ", ".join(f"{d.name} {d.pixels.size}" for d in domains)
             raise wrong("joined batches need one size for all domains", came=sizes)
@@ -93,7 +103,7 @@ class Loader:
     def __iter__(self) -> Iterator[list[Batch]]:
         self.sampler.restore(self._state)  # workers of an earlier loop may have drawn ahead
         if self.workers == 0:
-            steps: Iterator[Any] = (self._steps[plan] for plan in self._plans())
+            steps: Iterator[Step] = (self._steps[plan] for plan in self._plans())
         else:
             steps = iter(
                 DataLoader(
@@ -105,6 +115,8 @@ class Loader:
                 )
             )
         for batches, state in steps:
+            if isinstance(batches, OnetrunkError):
+                raise batches
             self._state = state
             yield batches
 
