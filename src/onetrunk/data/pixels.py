@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -184,8 +185,15 @@ def _open(raw: Raw) -> Image.Image:
     if isinstance(raw, np.ndarray):
         return _from_array(raw)
     if isinstance(raw, bytes):
-        return Image.open(io.BytesIO(raw), formats=FORMATS)
-    return Image.open(Path(raw), formats=FORMATS)
+        return Image.open(io.BytesIO(raw), formats=_formats())
+    return Image.open(Path(raw), formats=_formats())
+
+
+@cache
+def _formats() -> list[str]:
+    """Those of FORMATS that this pillow was built with."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _orientation(picture: Image.Image) -> int:
