@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,8 +19,8 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.inspect import Inspection, inspect
 from onetrunk.data.pixels import FITS, Fit
 from onetrunk.data.pocket import cards
-from onetrunk.data.sheet import contact_sheet
-from onetrunk.errors import BadInput, Missing, OnetrunkError, wrong
+from onetrunk.data.sheet import check_path, contact_sheet
+from onetrunk.errors import BadInput, Missing, OnetrunkError, printable, wrong
 
 app = typer.Typer(
     help="One vision network for all of your image domains and tasks.",
@@ -74,9 +76,16 @@ def data(
     ] = False,
 ) -> None:
     """Look at a source before training."""
+    if sheet is not None:
+        check_path(sheet)
     if purge_cache:
         home, freed = purge()
-        print(f"emptied {home}: {freed / 1e6:.1f} MB")
+        if source is None and as_json:
+            _print_json({"emptied": str(home), "bytes": freed})
+        else:
+            print(
+                f"emptied {home}: {freed / 1e6:.1f} MB", file=sys.stderr if as_json else sys.stdout
+            )
         if source is None:
             return
     if source is None:
@@ -94,7 +103,7 @@ def data(
     )
     found = inspect(domain)
     if as_json:
-        print(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
+        _print_json(found.to_json())
     else:
         _show(found)
     if found.refused:
@@ -106,21 +115,34 @@ def data(
 
 def main() -> None:
     """The console script: errors in one line, exit code 1 (failed) or 2 (bad input)."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that this terminal cannot show
     try:
         app(standalone_mode=False)
+        sys.stdout.flush()
     except typer.Exit as done:
         sys.exit(done.exit_code)
     except OnetrunkError as error:
-        print(f"error: {error}", file=sys.stderr)
+        lines = [printable(line) for line in str(error).split("\n")]
+        print("\n".join(f"error: {line}" for line in lines), file=sys.stderr)
         sys.exit(2 if isinstance(error, BadInput | Missing) else 1)
     except (KeyboardInterrupt, typer.Abort):
         print("stopped; what was done is kept: the same command goes on", file=sys.stderr)
         sys.exit(1)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
     except Exception as error:
-        usage = getattr(error, "show", None)  # a wrong option: typer's own message and help
+        usage = getattr(error, "format_message", None)  # a wrong option, as typer found it
         if usage is None:
             raise
-        usage()
+        context = getattr(error, "ctx", None)
+        if context is not None and not sys.argv[1:]:
+            print(context.get_help())
+        else:
+            path = context.command_path if context is not None else "onetrunk"
+            line = printable(" ".join(usage().split()))
+            print(f"error: {line}; next: {path} --help", file=sys.stderr)
         sys.exit(2)
 
 
@@ -132,6 +154,8 @@ def _tasks(given: list[str] | None) -> dict[str, dict[str, str]] | None:
         name, equals, rest = text.partition("=")
         if not equals:
             raise wrong("--task is NAME=KIND or NAME=KIND:COLUMN", came=text)
+        if name in tasks:
+            raise wrong("each task of a domain has a name of its own", came=name)
         kind, colon, column = rest.partition(":")
         tasks[name] = {"kind": kind, **({"column": column} if colon else {})}
     return tasks
@@ -153,6 +177,11 @@ def _fit(text: str) -> Fit:
     raise wrong("unknown fit", came=text, exists=FITS)
 
 
+def _print_json(document: dict[str, Any]) -> None:
+    # ASCII alone, so that it is JSON whatever the terminal's encoding and the files' names
+    print(json.dumps(document, indent=1, allow_nan=False))
+
+
 def _list_embedded(as_json: bool) -> None:
     kept = ("title", "size", "classes", "package", "licence", "counterpart")
     if as_json:
@@ -161,7 +190,7 @@ def _list_embedded(as_json: bool) -> None:
             | {"splits": {s: part["count"] for s, part in card["splits"].items()}}
             for name, card in cards().items()
         }
-        print(json.dumps(found, indent=1, ensure_ascii=False))
+        _print_json(found)
         return
     table = Table(title="embedded domains", title_justify="left")
     for column in ("source", "what", "pixels", "classes", "train", "val", "test"):
@@ -177,12 +206,14 @@ def _list_embedded(as_json: bool) -> None:
 
 def _show(found: Inspection) -> None:
     console = _console()
-    table = Table(title=found.source, title_justify="left", show_header=False, box=None)
+    table = Table(
+        title=escape(printable(found.source)), title_justify="left", show_header=False, box=None
+    )
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
 
     def row(name: str, value: object) -> None:
-        table.add_row(name, escape(str(value)))
+        table.add_row(name, escape(printable(str(value))))
 
     counts = ", ".join(f"{split} {n:,}" for split, n in found.splits.items())
     row("images", f"{counts} ({found.how})")

@@ -50,4 +50,11 @@ def wrong(
         line += f"; exists: {shown or 'nothing'}"
     if next is not None:
         line += f"; next: {next}"
-    return BadInput(line)
+    return BadInput(printable(line))
+
+
+def printable(text: str) -> str:
+    """One line that a terminal shows and never obeys: a file's name may hold anything."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )

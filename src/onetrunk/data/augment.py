@@ -184,21 +184,33 @@ def _sample(images_BHWC: U8, views: Views, pixels: Pixels) -> torch.Tensor:
     grid = torch.nn.functional.affine_grid(
         theta, [len(zero), 3, rows, columns], align_corners=False
     )
-    # outside of the image is `fill`, which zero padding means once it is taken away
-    levels = torch.from_numpy(images_BHWC).permute(0, 3, 1, 2).float() - pixels.fill
-    seen = torch.nn.functional.grid_sample(levels, grid, align_corners=False)
-    return (seen + pixels.fill).permute(0, 2, 3, 1).contiguous()
+    levels = torch.from_numpy(images_BHWC).permute(0, 3, 1, 2).float()
+    # the edge goes on for half a pixel: a window that ends with the image is not darkened there
+    seen = torch.nn.functional.grid_sample(levels, grid, padding_mode="border", align_corners=False)
+    seen = seen.permute(0, 2, 3, 1).contiguous()
+    outside = _places(views, pixels.size, (height, width))[2]
+    if outside.any():
+        seen[torch.from_numpy(outside)] = pixels.fill
+    return seen
 
 
-def _move(target: NDArray[Any], kind: str, views: Views, pixels: Pixels) -> NDArray[Any]:
-    """A dense target through the same windows, by its nearest pixel; outside is not labelled."""
-    (rows, columns), (height, width) = pixels.size, target.shape[1:3]
+def _places(
+    views: Views, size: tuple[int, int], stored: tuple[int, int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """The stored row (B, H) and column (B, W) that each output pixel lies in; is it outside?"""
+    (rows, columns), (height, width) = size, stored
     sign = np.where(views.mirror, -1.0, 1.0)
     y = views.y[:, None] + (np.arange(rows) + 0.5 - rows / 2) * views.step_y[:, None]
     x = views.x[:, None] + (np.arange(columns) + 0.5 - columns / 2) * (sign * views.step_x)[:, None]
     row, column = np.floor(y).astype(np.int64), np.floor(x).astype(np.int64)
     over, aside = (row < 0) | (row >= height), (column < 0) | (column >= width)
-    outside = over[:, :, None] | aside[:, None, :]
+    return row, column, over[:, :, None] | aside[:, None, :]
+
+
+def _move(target: NDArray[Any], kind: str, views: Views, pixels: Pixels) -> NDArray[Any]:
+    """A dense target through the same windows, by its nearest pixel; outside is not labelled."""
+    height, width = target.shape[1:3]
+    row, column, outside = _places(views, pixels.size, (height, width))
     picked: NDArray[Any] = target[
         np.arange(len(target))[:, None, None],
         row.clip(0, height - 1)[:, :, None],

@@ -9,16 +9,19 @@ its process's death, lets one process build; the others wait and then share the 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import tempfile
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -39,6 +42,7 @@ from onetrunk.store.atomic import write_atomic
 FORMAT = 1  # part of the key: a new layout never meets an old folder
 CHUNK_BYTES = 32 * 2**20  # decoded between two syncs; two chunks are in memory at once
 SPARE = 512 * 2**20  # bytes of the disk that the cache never takes
+OURS = re.compile(r"[0-9a-f]{24}-\d+x\d+(-looked)?")  # the names of our folders, and of no others
 
 SCAN = np.dtype(
     [
@@ -99,14 +103,32 @@ def decode_all(
 
 
 def purge(home: Path | None = None) -> tuple[Path, int]:
-    """Empty the cache; its place and the bytes that were freed."""
+    """Empty the cache; its place and the bytes that were freed.
+
+    What another process is decoding into stays, and so does whatever is not ours: the user may have
+    named a folder that holds other things.
+    """
     home = home or cache_home()
-    size = sum(f.stat().st_size for f in home.rglob("*") if f.is_file()) if home.exists() else 0
-    for folder in home.glob("*-*x*"):
-        shutil.rmtree(folder)
-    for lock in home.glob("*.lock"):
-        lock.unlink()
-    return home, size
+    freed = 0
+    for folder in sorted(home.iterdir() if home.is_dir() else ()):
+        if not OURS.fullmatch(folder.name.removesuffix(".lock")):
+            continue
+        lock = FileLock(f"{folder.with_name(folder.name.removesuffix('.lock'))}.lock")
+        try:
+            with lock.acquire(timeout=0):
+                if folder.is_dir():
+                    freed += sum(f.stat().st_size for f in folder.iterdir())
+                    shutil.rmtree(folder)
+                with suppress(OSError):  # Windows: an open file stays
+                    Path(lock.lock_file).unlink(missing_ok=True)
+        except Timeout:
+            if folder.suffix != ".lock":
+                say(f"{folder} stays: another process decodes into it; next: purge again later")
+        except OSError as error:
+            raise Failed(
+                f"{folder} cannot be removed ({error.strerror or error}); next: remove it by hand"
+            ) from None
+    return home, freed
 
 
 def bytes_needed(count: int, pixels: Pixels, layers: Sequence[Layer]) -> int:
@@ -131,9 +153,19 @@ def _writable(home: Path, name: str) -> Path:
             return home
     except OSError:
         pass
-    fallback = Path(tempfile.gettempdir()) / "onetrunk-cache"
+    # one for each user: what others can write to is not ours to trust
+    user = os.getuid() if hasattr(os, "getuid") else "own"
+    fallback = Path(tempfile.gettempdir()) / f"onetrunk-cache-{user}"
     say(f"{name}: the cache {home} cannot be written, {fallback} is used; next: ONETRUNK_CACHE=…")
-    fallback.mkdir(exist_ok=True)
+    try:
+        fallback.mkdir(mode=0o700, exist_ok=True)
+        owner = fallback.stat().st_uid
+    except OSError as error:
+        raise Failed(
+            f"{name}: no cache: {error}; next: ONETRUNK_CACHE=/a/folder/of/yours"
+        ) from None
+    if user not in ("own", owner):
+        raise Failed(f"{name}: {fallback} is not yours; next: ONETRUNK_CACHE=/a/folder/of/yours")
     return fallback
 
 
@@ -186,17 +218,39 @@ def _build(
 ) -> None:
     """Decode what has no record yet, chunk by chunk: pixels, sync, records."""
     count = len(index)
-    files: dict[str, IO[bytes]] = {}
     try:
+        _decode_into(folder, source, index, pixels, layers, name, keep)
+        if not (_records(folder)["status"] == UNREADABLE).any():
+            document = {"name": name, "count": count, "pixels": pixels.to_json()}
+            write_atomic(folder / "done.json", json.dumps(document) + "\n")
+    except OSError as error:
+        raise Failed(
+            f"{name}: the cache {folder} cannot be written ({error.strerror or error}); what is "
+            "there is kept; next: free some space or set ONETRUNK_CACHE, then run it again"
+        ) from None
+
+
+def _decode_into(
+    folder: Path,
+    source: Source,
+    index: Index,
+    pixels: Pixels,
+    layers: Sequence[Layer],
+    name: str,
+    keep: bool,
+) -> None:
+    count = len(index)
+    files: dict[str, IO[bytes]] = {}
+    with ExitStack() as open_files:  # closing writes too: a full disk may show there
         _allocate(folder / "scan.bin", count * SCAN.itemsize)
         if keep:
             sizes = {"images": 3 * pixels.stored[0] * pixels.stored[1]}
             sizes |= {f"target.{x.task.name}": x.bytes(pixels.stored) for x in layers}
             for file, size in sizes.items():
                 _allocate(folder / f"{file}.bin", count * size)
-                files[file] = (folder / f"{file}.bin").open("r+b")
-        files["scan"] = (folder / "scan.bin").open("r+b")
-        scan = _records(folder)
+                files[file] = open_files.enter_context((folder / f"{file}.bin").open("r+b"))
+        files["scan"] = open_files.enter_context((folder / "scan.bin").open("r+b"))
+        scan, known = _records(folder), _reasons(folder)
         todo = np.flatnonzero((scan["status"] == TODO) | (scan["status"] == UNREADABLE))
         with Track(f"{name}: decoding", count) as track, (folder / "bad.jsonl").open("a") as bad:
             track(count - len(todo))
@@ -204,9 +258,9 @@ def _build(
                 scan = np.zeros(len(rows), SCAN)
                 for i, (row, result) in enumerate(zip(rows, results, strict=True)):
                     scan[i] = result.record
-                    if result.why:
+                    if result.why and result.why != known.get(int(row)):
                         bad.write(json.dumps({"row": int(row), "why": result.why}) + "\n")
-                    elif keep:
+                    if keep:
                         for file, array in result.arrays.items():
                             files[file].seek(int(row) * array.nbytes)
                             files[file].write(array.data)
@@ -217,17 +271,6 @@ def _build(
                     files["scan"].write(scan[first:last].tobytes())
                 _sync([files["scan"]])
                 track(len(rows))
-    except OSError as error:
-        raise Failed(
-            f"{name}: the cache {folder} cannot be written ({error.strerror or error}); what is "
-            "there is kept; next: free some space or set ONETRUNK_CACHE, then run it again"
-        ) from None
-    finally:
-        for handle in files.values():
-            handle.close()
-    if not (_records(folder)["status"] == UNREADABLE).any():
-        document = {"name": name, "count": count, "pixels": pixels.to_json()}
-        write_atomic(folder / "done.json", json.dumps(document) + "\n")
 
 
 def _decoded(
@@ -238,8 +281,9 @@ def _decoded(
     Threads: pillow's decoders and resizing release the interpreter's lock.
     """
     with warnings.catch_warnings(), ThreadPoolExecutor(cpus()) as pool:
-        # our own limit refuses what pillow would only warn of
+        # our own limit refuses what pillow would only warn of; odd metadata changes no pixel
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         size = min(max(CHUNK_BYTES // bytes_needed(1, pixels, layers), 8), 1024)
         chunks = iter([todo[i : i + size] for i in range(0, len(todo), size)])
         waiting: deque[tuple[NDArray[np.int64], list[Future[Any]]]] = deque()
@@ -273,7 +317,12 @@ def _allocate(path: Path, size: int) -> None:
             return
         file.truncate(size)
         if hasattr(os, "posix_fallocate") and size:
-            os.posix_fallocate(file.fileno(), 0, size)
+            try:
+                os.posix_fallocate(file.fileno(), 0, size)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                    file.truncate(0)  # else the next run would take the file for allocated
+                    raise
 
 
 def _sync(files: Any) -> None:

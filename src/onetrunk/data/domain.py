@@ -62,6 +62,10 @@ class Domain:
         cache: str | Path | Literal[False] | None = None,
     ) -> None:
         self.name = check_name(name, "domain")
+        if not 0 < weight < float("inf"):
+            raise wrong(f"domain {name}: weight is a number above 0", came=weight)
+        if batch is not None and batch < 1:
+            raise wrong(f"domain {name}: batch is at least 1", came=batch)
         self.source = source
         self.size = size
         self.fit = fit
@@ -116,7 +120,7 @@ class Domain:
         size = self.size
         if size is None and self.source is not None:
             size = getattr(self.opened, "size", None)  # embedded domains have a size of their own
-        size = size or SIZE
+        size = SIZE if size is None else size
         size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
         return Pixels(size, self.fit, self.margin, self.fill)
 
@@ -140,12 +144,14 @@ class Domain:
             mean, std = IMAGENET
         elif self.whiten == "domain":
             mean, std = self.moments("train")
-        elif isinstance(self.whiten, str):
+        elif isinstance(self.whiten, str) or np.shape(self.whiten) != (2, 3):
             raise wrong(
-                f"domain {self.name}: whiten", came=self.whiten, exists=("domain", "imagenet")
+                f"domain {self.name}: whiten is a word, or three means and three deviations",
+                came=self.whiten,
+                exists=("domain", "imagenet"),
             )
         else:
-            mean, std = self.whiten
+            mean, std = (_triple(vector) for vector in self.whiten)
         return replace(self.shape, mean=mean, std=std)
 
     @cached_property
@@ -198,8 +204,7 @@ class Domain:
         mean = seen["mean"].astype(np.float64).mean(0)
         square = seen["square"].astype(np.float64).mean(0)
         std = np.sqrt(np.maximum(square - mean**2, 1e-4))  # a blank domain is not blown up
-        m, s = (tuple(round(float(v), 6) for v in vector) for vector in (mean, std))
-        return (m[0], m[1], m[2]), (s[0], s[1], s[2])
+        return _triple(mean.round(6)), _triple(std.round(6))
 
     def check(self) -> None:
         """Refuse a domain of which too much cannot be read, or whose training lost a class."""
@@ -227,6 +232,11 @@ class Domain:
 
     def _look(self) -> str:
         return f"onetrunk data {self.source}" if isinstance(self.source, str) else "onetrunk data"
+
+
+def _triple(vector: Sequence[float]) -> tuple[float, float, float]:
+    r, g, b = (float(v) for v in vector)
+    return r, g, b
 
 
 def check_domains(domains: Sequence[Domain]) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 THUMB = 16  # pixels, thumbnail's side
 BITS = 3  # of 64: hashes that differ in more are never compared
+CHUNK = 16_384  # thumbnails compared at once
 GREY = 4.0  # of 255: mean absolute difference of two thumbnails that count as near
 
 U8 = NDArray[np.uint8]
@@ -45,7 +46,7 @@ def near_pairs(thumbs_a: U8, thumbs_b: U8, *, limit: int = 1_000_000) -> Pairs:
     share a band are compared: the cost grows with the matches, not with len(a)·len(b).
     """
     hash_a, hash_b = difference_hash(thumbs_a), difference_hash(thumbs_b)
-    found: list[Pairs] = []
+    bands = []
     for band in range(4):
         shift = np.uint64(16 * band)
         key_a = (hash_a >> shift) & np.uint64(0xFFFF)
@@ -53,14 +54,32 @@ def near_pairs(thumbs_a: U8, thumbs_b: U8, *, limit: int = 1_000_000) -> Pairs:
         order = np.argsort(key_b, kind="stable")
         low = np.searchsorted(key_b[order], key_a, "left")
         high = np.searchsorted(key_b[order], key_a, "right")
-        for i in np.flatnonzero(high > low):
-            j = order[low[i] : high[i]]
-            j = j[np.bitwise_count(hash_b[j] ^ hash_a[i]) <= BITS]
-            if len(j) == 0:
-                continue
-            gap = np.abs(thumbs_b[j].astype(np.int16) - thumbs_a[i].astype(np.int16))
-            j = j[gap.mean((1, 2)) <= GREY]
-            found.append(np.stack([np.full(len(j), i), j], 1))
+        bands.append((order, low, high))
+    found: list[Pairs] = []
+    count = 0
+    for i in np.flatnonzero(np.any([high > low for _, low, high in bands], 0)):
+        alike = [order[low[i] : high[i]] for order, low, high in bands]
+        j = np.unique(np.concatenate([k[_bits(hash_b[k], hash_a[i]) <= BITS] for k in alike]))
+        near = [
+            k[_gap(thumbs_b[k], thumbs_a[i]) <= GREY]
+            for k in np.array_split(j, len(j) // CHUNK + 1)
+        ]
+        j = np.concatenate(near)
+        found.append(np.stack([np.full(len(j), i), j], 1))
+        count += len(j)
+        if count >= limit:  # images that are all alike would fill the memory with their pairs
+            break
     if not found:
         return np.empty((0, 2), np.int64)
-    return np.unique(np.concatenate(found), axis=0)[:limit].astype(np.int64)
+    return np.concatenate(found)[:limit].astype(np.int64)
+
+
+def _bits(hashes: NDArray[np.uint64], other: np.uint64) -> NDArray[np.uint8]:
+    count: NDArray[np.uint8] = np.bitwise_count(hashes ^ other)
+    return count
+
+
+def _gap(thumbs_NHW: U8, other_HW: U8) -> NDArray[np.float64]:
+    gap = np.abs(thumbs_NHW.astype(np.int16) - other_HW.astype(np.int16))
+    mean: NDArray[np.float64] = gap.mean((1, 2))
+    return mean

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onetrunk.data.duplicates import thumbnail
-from onetrunk.data.pixels import U8, BadImage, Pixels, Raw, decode
+from onetrunk.data.pixels import U8, BadImage, Pixels, decode
 from onetrunk.data.sources import Source
 from onetrunk.data.strings import Strings
 from onetrunk.data.task import NO_PIXEL, Task
@@ -73,21 +74,18 @@ def read_one(source: Source, where: str, pixels: Pixels, layers: Sequence[Layer]
     zero = np.zeros((16, 16), np.uint8)
     try:
         raw = source.image(where)
-        if isinstance(raw, str | Path):
+        if isinstance(raw, str | os.PathLike):
             raw = _file(Path(raw))
-    except BadImage as error:
-        return Looked((BAD, 0, 0, 0, (0, 0), 0, 0, zero), {}, str(error))
-    except OSError as error:
-        why = f"{error.strerror or error}"
-        return Looked((UNREADABLE, 0, 0, 0, (0, 0), 0, 0, zero), {}, why)
-    digest = _digest(raw)
-    try:
         picture = decode(raw)
         size = (picture.height, picture.width)
         arrays = {"images": pixels.place(picture)}
         arrays |= _targets(source, where, size, pixels, layers)
+        digest = _digest(raw)
     except BadImage as error:
-        return Looked((BAD, 0, 0, 0, digest, 0, 0, zero), {}, str(error))
+        return Looked((BAD, 0, 0, 0, (0, 0), 0, 0, zero), {}, str(error))
+    except (OSError, MemoryError) as error:
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return Looked((UNREADABLE, 0, 0, 0, (0, 0), 0, 0, zero), {}, why)
     image = arrays["images"]
     record = (GOOD, _suspicious(raw, where, size, image), *size, digest, *_moments(image))
     return Looked((*record, thumbnail(image)), arrays)
@@ -125,7 +123,8 @@ def _targets(
             continue
         if target.shape != (*size, *layer.channels):
             raise BadImage(f"its {name} is {target.shape}, the image {size[0]}×{size[1]}")
-        target = _checked(layer, target)
+        with np.errstate(over="ignore"):  # beyond single precision is as unknown as infinity
+            target = _checked(layer, target)
         placed = pixels.place_target(target, layer.empty)
         arrays[f"target.{name}"] = np.ascontiguousarray(placed, layer.dtype)
     return arrays
@@ -141,7 +140,10 @@ def _checked(layer: Layer, target: NDArray[Any]) -> NDArray[Any]:
         if len(outside):
             raise BadImage(f"its {name} holds {outside[0]}, outside {layer.task.width} classes")
         return target.astype(np.uint8)
-    target = np.where(np.isfinite(target), target, 0.0).astype(np.float32)
+    if target.dtype.kind not in "fui":
+        raise BadImage(f"its {name} holds {target.dtype}, expected numbers")
+    target = target.astype(np.float32)
+    target = np.where(np.isfinite(target), target, np.float32(0))
     if kind == "depth":
         if target.min() < 0:
             raise BadImage(f"its {name} is negative ({target.min():.3g} metres)")
@@ -152,18 +154,19 @@ def _checked(layer: Layer, target: NDArray[Any]) -> NDArray[Any]:
     return np.where(length > 0.01, target / np.maximum(length, 0.01), 0.0)
 
 
-def _digest(raw: Raw) -> tuple[int, int]:
+def _digest(raw: bytes | Image.Image | NDArray[Any]) -> tuple[int, int]:
     """128 bits of the image's content: its file's bytes, or its pixels where there is no file."""
     if isinstance(raw, Image.Image):
-        raw = raw.tobytes()
+        content = f"{raw.mode} {raw.size}".encode() + raw.tobytes()
     elif isinstance(raw, np.ndarray):
-        raw = np.ascontiguousarray(raw).tobytes()
-    assert isinstance(raw, bytes)
-    sum_of = hashlib.blake2b(raw, digest_size=16).digest()
+        content = f"{raw.dtype} {raw.shape}".encode() + np.ascontiguousarray(raw).tobytes()
+    else:
+        content = raw
+    sum_of = hashlib.blake2b(content, digest_size=16).digest()
     return int.from_bytes(sum_of[:8], "little"), int.from_bytes(sum_of[8:], "little")
 
 
-def _suspicious(raw: Raw, where: str, size: tuple[int, int], image: U8) -> int:
+def _suspicious(raw: object, where: str, size: tuple[int, int], image: U8) -> int:
     flags = 0
     if int(image.max()) - int(image.min()) < 2:
         flags |= BLANK
@@ -196,9 +199,10 @@ class Frames:
         self.where = where
         self.pixels = pixels
         self.layers = tuple(layers)
+        self._threads: tuple[int, ThreadPoolExecutor] | None = None  # a process's id, and its own
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {k: v for k, v in self.__dict__.items() if k not in ("_maps", "_pool")}
+        state = {k: v for k, v in self.__dict__.items() if k != "_maps"} | {"_threads": None}
         if self.folder is not None:
             state["source"] = state["where"] = None
         return state
@@ -209,7 +213,7 @@ class Frames:
             maps = self._maps
             images = maps["images"][rows]
             return images, {x.task.name: maps[f"target.{x.task.name}"][rows] for x in self.layers}
-        looked = list(self._pool.map(self._decode, rows.tolist()))
+        looked = list(self._pool().map(self._decode, rows.tolist()))
         images = np.stack([arrays["images"] for arrays in looked])
         targets = {
             x.task.name: np.stack([arrays[f"target.{x.task.name}"] for arrays in looked])
@@ -238,6 +242,9 @@ class Frames:
             found[name] = flat.reshape(-1, height, width, *layer.channels)
         return {name: np.asarray(array) for name, array in found.items()}
 
-    @cached_property
     def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(4)
+        """Threads of this process: those of a parent do not live on in its fork."""
+        threads = self._threads
+        if threads is None or threads[0] != os.getpid():
+            threads = self._threads = (os.getpid(), ThreadPoolExecutor(4))
+        return threads[1]

@@ -62,15 +62,18 @@ def read_index(
     keys = [item.key for item in items]
     twice = [a for a, b in itertools.pairwise(keys) if a == b]
     if twice:
-        problems.append(listed("the source names an image twice", twice))
-    groups = groups_of(items, name, group)
+        problems.append(
+            listed("the source names an image twice", twice) + "; next: name each image once"
+        )
+    groups = groups_of(items, name, group, warnings)
     codes, how = split_codes(items, groups, name, problems)
     tasks: list[Task] = []
     labels: dict[str, NDArray[Any]] = {}
     for task in _chosen(source, name, asked):
         if not task.dense:
+            known = len(problems)
             task, labels[task.name] = _numbers(task, items, problems)
-            if task.classes:
+            if len(problems) == known:
                 check_classes(task, labels[task.name], codes, problems, warnings)
         tasks.append(task)
     if not tasks:
@@ -105,7 +108,16 @@ def _chosen(source: Source, name: str, asked: Sequence[Task] | None) -> list[Tas
                 came=f"{task.name} ({task.kind})",
                 exists=[f"{t.name} ({t.kind})" for t in source.tasks],
             )
-        chosen.append(own[task.name].with_classes(task.classes or own[task.name].classes))
+        known = own[task.name].classes
+        if task.dense and task.classes and known and task.classes != known:
+            # a map holds numbers: other names, or another order, would rename what it shows
+            raise wrong(
+                f"{name}: task {task.name}: the source's maps have their classes in an order",
+                came=", ".join(task.classes),
+                exists=known,
+                next="leave classes away",
+            )
+        chosen.append(own[task.name].with_classes(task.classes or known))
     return chosen
 
 
@@ -116,14 +128,20 @@ def _numbers(task: Task, items: list[Item], problems: list[str]) -> tuple[Task, 
         width = max(
             (len(r) if isinstance(r, tuple) else 1 for r in raw if r is not None), default=1
         )
+        if task.outputs > 1 and width != task.outputs:
+            problems.append(
+                f"task {task.name}: expected {task.outputs} numbers an image; came: {width}; "
+                f"next: outputs = {width}"
+            )
         values = np.full((len(items), width), np.nan, np.float32)
         for i, r in enumerate(raw):
             if r is not None:
-                row = np.atleast_1d(np.asarray(r, np.float32))
+                with np.errstate(over="ignore"):
+                    row = np.atleast_1d(np.asarray(r, np.float64)).astype(np.float32)
                 if row.shape != (width,) or not np.isfinite(row).all():
                     problems.append(
                         f"task {task.name}: {items[i].key}: expected {width} finite "
-                        f"numbers; came: {r}"
+                        f"numbers; came: {r}; next: mend it, or leave it empty"
                     )
                     break
                 values[i] = row
@@ -150,6 +168,7 @@ def _numbers(task: Task, items: list[Item], problems: list[str]) -> tuple[Task, 
                     f"task {task.name}: {example}: a label outside the classes",
                     came=outside[0],
                     exists=task.classes,
+                    next="mend the label, or add it to the classes",
                 )
             )
         )
@@ -185,14 +204,18 @@ def check_classes(
     for code, split in enumerate(SPLITS):
         part = values[codes == code]
         if task.kind == "multilabel":
-            labelled = part[(part != NO_LABEL).all(1)] if len(part) else part
+            labelled = part[(part != NO_LABEL).all(1)]
             counts = (labelled == 1).sum(0)
+        elif task.kind == "regress":
+            labelled = part[~np.isnan(part).any(1)]
+            counts = np.ones(0, np.int64)
         else:
             labelled = part[part != NO_CLASS]
             counts = np.bincount(labelled, minlength=len(task.classes))
         if len(labelled) == 0:
             (problems if split == "train" else warnings).append(
                 f"task {task.name}: {split} has no labelled image"
+                + ("; next: label some, or leave the task out" if split == "train" else "")
             )
             continue
         empty = [c for c, n in zip(task.classes, counts.tolist(), strict=True) if n == 0]
@@ -206,10 +229,11 @@ def check_classes(
             )
 
 
-def _natural(name: str) -> tuple[tuple[int, int | str], ...]:
-    """Sorts "2" before "10", and names as names."""
+def _natural(name: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
+    """Sorts "2" before "10", and names as names; "01" and "1" by their spelling."""
+    parts = [part for part in re.split(r"([0-9]+)", name) if part]
+    numbers = [part.lstrip("0") if part[0] in "0123456789" else None for part in parts]
     return tuple(
-        (0, int(part)) if part.isdecimal() else (1, part)
-        for part in re.split(r"(\d+)", name)
-        if part
-    )
+        (1, 0, part) if number is None else (0, len(number), number)
+        for part, number in zip(parts, numbers, strict=True)
+    ), name

@@ -154,17 +154,25 @@ def _same(domain: Domain, good: NDArray[np.bool_]) -> tuple[list[list[str]], lis
     order = np.lexsort((rows, digest[:, 1], digest[:, 0]))
     exact: list[list[str]] = []
     conflicts: list[list[str]] = []
+    labelled: dict[str, int] = {}  # the last row of this content that a task has a label for
     for a, b in itertools.pairwise(order):  # chains: a–b, b–c
         if (digest[a] != digest[b]).any():
+            labelled = {}
             continue
         i, j = rows[a], rows[b]
-        pair = [index.keys[i], index.keys[j]]
         if index.split[i] != index.split[j]:
-            exact.append(pair)
-        for column in index.labels.values():
-            if column.ndim == 1 and column[i] != column[j] and NO_CLASS not in column[[i, j]]:
-                conflicts.append(pair)
-                break
+            exact.append([index.keys[i], index.keys[j]])
+        other: int | None = None
+        for name, column in index.labels.items():
+            if column.ndim > 1:
+                continue
+            if column[i] != NO_CLASS:
+                labelled[name] = i
+            known = labelled.get(name)
+            if known is not None and column[j] not in (NO_CLASS, column[known]):
+                other = known
+        if other is not None:
+            conflicts.append([index.keys[other], index.keys[j]])
     return exact, conflicts
 
 

@@ -18,7 +18,7 @@ from onetrunk.data.domain import Domain, check_domains
 from onetrunk.data.sampling import Draw, Sampler
 from onetrunk.data.split import Split
 from onetrunk.data.task import Task
-from onetrunk.errors import wrong
+from onetrunk.errors import OnetrunkError, wrong
 
 
 @dataclass
@@ -37,7 +37,10 @@ AHEAD = 2  # steps made before they are asked for
 Plan = tuple[list[Draw], dict[str, Any]]  # a step's draws, and the sampler's state after it
 
 
-class _Steps(Dataset[tuple[list[Batch], dict[str, Any]]]):
+Step = tuple[list[Batch] | OnetrunkError, dict[str, Any]]  # what a worker hands back
+
+
+class _Steps(Dataset[Step]):
     """Turns a plan into batches; what a worker process holds."""
 
     def __init__(self, domains: Sequence[Domain]) -> None:
@@ -45,9 +48,12 @@ class _Steps(Dataset[tuple[list[Batch], dict[str, Any]]]):
             domain.name: (domain.train, domain.augmentation, domain.tasks) for domain in domains
         }
 
-    def __getitem__(self, plan: Plan) -> tuple[list[Batch], dict[str, Any]]:
+    def __getitem__(self, plan: Plan) -> Step:
         draws, state = plan
-        return [self._batch(draw) for draw in draws], state
+        try:
+            return [self._batch(draw) for draw in draws], state
+        except OnetrunkError as error:  # raised in a worker it would come with a page of traces
+            return error, state
 
     def _batch(self, draw: Draw) -> Batch:
         split, augment, tasks = self.parts[draw.domain]
@@ -62,8 +68,8 @@ class Loader:
     """`for batches in Loader(domains, batch=64, seed=0)`: endless steps; take as many as you need.
 
     `workers`: processes that decode and augment ahead. Cached images need none (a thread makes
-    their batches); images read straight from their files do. `state()`
-    belongs to the last step that was handed out, however far the workers are ahead.
+    their batches); images read straight from their files do. `state()` belongs to the last step
+    that was handed out, however far the workers are ahead.
     """
 
     def __init__(
@@ -98,7 +104,7 @@ class Loader:
     def __iter__(self) -> Iterator[list[Batch]]:
         self.sampler.restore(self._state)  # workers of an earlier loop may have drawn ahead
         if self.workers == 0:
-            steps: Iterator[Any] = self._ahead()
+            steps = self._ahead()
         else:
             steps = iter(
                 DataLoader(
@@ -110,17 +116,19 @@ class Loader:
                 )
             )
         for batches, state in steps:
+            if isinstance(batches, OnetrunkError):
+                raise batches
             self._state = state
             yield batches
 
-    def _ahead(self) -> Iterator[tuple[list[Batch], dict[str, Any]]]:
+    def _ahead(self) -> Iterator[Step]:
         """Steps made by one thread, a little ahead of whoever learns from them.
 
         It computes on one core: the other cores are the learner's, and torch's own threads, when
         they wait for a busy core, take many times longer than one that works alone.
         """
         plans = self._plans()
-        waiting: deque[Future[tuple[list[Batch], dict[str, Any]]]] = deque()
+        waiting: deque[Future[Step]] = deque()
         pool = ThreadPoolExecutor(1, "onetrunk-batches", torch.set_num_threads, (1,))
         try:
             waiting.extend(pool.submit(self._steps.__getitem__, next(plans)) for _ in range(AHEAD))

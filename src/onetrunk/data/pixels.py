@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,7 +18,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from onetrunk.errors import wrong
 
@@ -28,6 +29,19 @@ U8 = NDArray[np.uint8]
 
 MAX_PIXELS = 89_478_485  # of one image file: what pillow, too, takes for a decompression bomb
 WHITE = (255, 255, 255, 255)
+# what is decoded, and nothing else that pillow knows: EPS would start ghostscript, and an icon may
+# hold a picture far larger than it says
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF")
+
+TURNS = {  # EXIF's orientation to what turns the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class BadImage(Exception):
@@ -144,13 +158,14 @@ def decode(raw: Raw) -> Image.Image:
             raise BadImage(
                 f"{picture.width}×{picture.height} pixels are over the limit of {MAX_PIXELS:,}"
             )
-        # A caller's own picture is left as it is; a file's is ours to turn in place.
-        if isinstance(raw, Image.Image):
-            picture = ImageOps.exif_transpose(picture)
-        else:
-            ImageOps.exif_transpose(picture, in_place=True)
+        if min(picture.size) < 1:
+            raise BadImage(f"it has no pixels: {picture.width}×{picture.height}")
+        picture.load()  # before the turn is looked up: pillow turns a TIFF while it loads
+        turn = TURNS.get(_orientation(picture))
+        if turn is not None:
+            picture = picture.transpose(turn)
         return _eight_bit(picture)
-    except BadImage:
+    except (BadImage, MemoryError):  # memory is no fault of the image
         raise
     except Image.DecompressionBombError:
         raise BadImage(f"its header claims over {2 * MAX_PIXELS:,} pixels") from None
@@ -170,8 +185,23 @@ def _open(raw: Raw) -> Image.Image:
     if isinstance(raw, np.ndarray):
         return _from_array(raw)
     if isinstance(raw, bytes):
-        return Image.open(io.BytesIO(raw))
-    return Image.open(Path(raw))
+        return Image.open(io.BytesIO(raw), formats=_formats())
+    return Image.open(Path(raw), formats=_formats())
+
+
+@cache
+def _formats() -> list[str]:
+    """Those of FORMATS that this pillow was built with."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _orientation(picture: Image.Image) -> int:
+    """EXIF's turn, 1 to 8; pixels whose metadata is broken are shown as they are by everyone."""
+    try:
+        return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        return 1
 
 
 def _from_array(array: NDArray[Any]) -> Image.Image:
@@ -196,13 +226,12 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
 def _eight_bit(picture: Image.Image) -> Image.Image:
     mode = picture.mode
     if mode in ("L", "RGB") and "transparency" not in picture.info:
-        picture.load()  # the same errors whether a file is truncated or not an image
         return picture
     if mode.startswith("I"):
-        values = np.asarray(picture).astype(np.int64)
+        values = np.asarray(picture)
         if values.min() < 0 or values.max() > 65_535:
             raise BadImage("whole-number pixels outside 0…65535")
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+        return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
     if mode == "F":
         raise BadImage("floating-point pixels: their range is not known; save it with 8 or 16 bits")
     if mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in picture.info:

@@ -78,15 +78,28 @@ class Sampler:
 
     def state(self) -> dict[str, object]:
         """What `restore` needs."""
-        return {"step": self.step, "given": dict(self.given)}
+        return {"step": self.step, "given": dict(self.given), "plan": self._plan()}
 
     def restore(self, state: Mapping[str, object]) -> None:
-        """Go on where this state was taken; the domains must be the same."""
-        given = state["given"]
+        """Go on where this state was taken; the plan must be the same, or images would be skipped
+        and seen twice."""
+        given, plan = state["given"], state["plan"]
         if not isinstance(given, Mapping) or set(given) != set(self.sizes):
             raise wrong("the sampler's state is of other domains", came=given, exists=self.sizes)
+        if plan != self._plan():
+            raise wrong(
+                "the sampler's state is of other images, batch sizes, sampling or seed",
+                came=plan,
+                exists=[str(self._plan())],
+                next="go on with the same data and settings, or start anew",
+            )
         self.step = int(str(state["step"]))
         self.given = {str(name): int(n) for name, n in given.items()}
+
+    def _plan(self) -> list[object]:
+        """What the draws depend on, beside the step."""
+        domains = [[name, n, self.batches[name]] for name, n in sorted(self.sizes.items())]
+        return [domains, self.kind, float(self.temperature), self.seed]
 
     def _draw(self, name: str) -> Draw:
         """The next images of a domain: its shuffled passes end to end, cut into batches."""

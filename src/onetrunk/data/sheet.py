@@ -13,7 +13,8 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import U8
 from onetrunk.data.split import Split
 from onetrunk.data.task import NO_CLASS, NO_LABEL, NO_PIXEL, Task
-from onetrunk.errors import wrong
+from onetrunk.errors import Failed, printable, wrong
+from onetrunk.store.atomic import atomic
 
 COLUMNS = 12  # images of a class, side by side
 ROWS = 60  # classes shown at most
@@ -24,15 +25,26 @@ GAP, TEXT, LEFT = 4, 15, 150  # pixels
 
 def contact_sheet(domain: Domain, path: Path, split: str = "train") -> None:
     """Write a PNG of the domain's images: what was read, with what labels."""
+    check_path(path)
     part = domain.splits[split]
     if len(part) == 0:
         raise wrong(f"{domain.name}: its {split} split is empty, nothing can be drawn")
     dense = [task for task in domain.tasks if task.dense]
     rows = _dense_rows(part, dense) if dense else _class_rows(part, domain.tasks)
-    zoom = max(1, round(TILE / domain.shape.size[0]))
-    picture = _compose(rows, zoom)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
+    picture = _compose(rows, TILE / domain.shape.size[0])
+    try:
+        with atomic(path) as file:
+            picture.save(file, "PNG")
+    except OSError as error:
+        raise Failed(
+            f"{path} cannot be written: {error.strerror or error}; next: choose another place"
+        ) from None
+
+
+def check_path(path: Path) -> None:
+    """Refuse, before any work, a place that no PNG can have."""
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise wrong("a contact sheet is a PNG file", came=str(path), next="--sheet sheet.png")
 
 
 Row = tuple[str, list[U8]]
@@ -120,11 +132,16 @@ def _images(part: Split, places: NDArray[np.int64]) -> list[U8]:
     return list(part.stored(places)[0]) if len(places) else []
 
 
-def _compose(rows: list[Row], zoom: int) -> Image.Image:
-    """Rows of tiles with their names, on one sheet."""
+def _compose(rows: list[Row], zoom: float) -> Image.Image:
+    """Rows of tiles with their names, on one sheet; small tiles grow by whole pixels."""
+    if zoom >= 1:
+        rows = [(name, [_enlarged(t, round(zoom)) for t in tiles]) for name, tiles in rows]
+    elif zoom <= 0.5:  # a sheet of large images would take gigabytes
+        rows = [(name, [_reduced(t, round(1 / zoom)) for t in tiles]) for name, tiles in rows]
+    rows = [(" ".join(printable(name).split()), tiles) for name, tiles in rows]
     font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 11)
-    wide = max((sum(t.shape[1] * zoom + GAP for t in tiles) for _, tiles in rows), default=0)
-    height = [max([TEXT, *(t.shape[0] * zoom for t in tiles)]) + GAP for _, tiles in rows]
+    wide = max((sum(t.shape[1] + GAP for t in tiles) for _, tiles in rows), default=0)
+    height = [max([TEXT, *(t.shape[0] for t in tiles)]) + GAP for _, tiles in rows]
     sheet = Image.new("RGB", (LEFT + max(wide, 200) + GAP, sum(height) + GAP), PAPER)
     pen = ImageDraw.Draw(sheet)
     y = GAP
@@ -135,9 +152,16 @@ def _compose(rows: list[Row], zoom: int) -> Image.Image:
                 name = name[:-2].rstrip("…") + "…"
         pen.text((GAP, y), name, fill=INK if tiles else GREY, font=font)
         for tile in tiles:
-            image = Image.fromarray(np.ascontiguousarray(tile))
-            size = (tile.shape[1] * zoom, tile.shape[0] * zoom)
-            sheet.paste(image.resize(size, Image.Resampling.NEAREST), (x, y))
-            x += size[0] + GAP
+            sheet.paste(Image.fromarray(np.ascontiguousarray(tile)), (x, y))
+            x += tile.shape[1] + GAP
         y += high
     return sheet
+
+
+def _enlarged(tile: U8, times: int) -> U8:
+    grown: U8 = tile.repeat(times, 0).repeat(times, 1)
+    return grown
+
+
+def _reduced(tile: U8, times: int) -> U8:
+    return np.asarray(Image.fromarray(np.ascontiguousarray(tile)).reduce(times))

@@ -27,7 +27,9 @@ def share(unit: str) -> float:
     return int.from_bytes(digest, "big") / 2**64
 
 
-def groups_of(items: list[Item], name: str, pattern: str | None) -> list[str | None]:
+def groups_of(
+    items: list[Item], name: str, pattern: str | None, warnings: list[str]
+) -> list[str | None]:
     """Each item's group: the source's own, or what the pattern finds in its key."""
     if pattern is None or any(item.group is not None for item in items):
         return [item.group for item in items]
@@ -44,7 +46,11 @@ def groups_of(items: list[Item], name: str, pattern: str | None) -> list[str | N
             came=pattern,
             exists=[item.key for item in items[:3]],
         )
-    return [m and (m.group(1) if m.re.groups else m.group(0)) for m in found]
+    groups = [m and (m.group(1) if m.re.groups else m.group(0)) for m in found]
+    alone = [item.key for item, g in zip(items, groups, strict=True) if g is None]
+    if alone:
+        warnings.append(listed(f"group {pattern!r} matches not all paths, each is alone", alone))
+    return groups
 
 
 def split_codes(
@@ -63,6 +69,7 @@ def split_codes(
     unit = "group" if any(g is not None for g in groups) else "path"
     codes = np.zeros(len(items), np.uint8)
     cut = {s: shares[s] / (shares["train"] + sum(shares[m] for m in missing)) for s in missing}
+    named: dict[str, int] = {}  # a group's split where the source names one
     for i, item in enumerate(items):
         u = share(groups[i] if groups[i] is not None else item.key)  # type: ignore[arg-type]
         if item.split is None:
@@ -77,6 +84,11 @@ def split_codes(
                     break
         else:
             codes[i] = SPLITS.index(item.split)
+        if item.split is not None and groups[i] is not None:
+            named[groups[i]] = int(codes[i])  # type: ignore[index]
+    for i, item in enumerate(items):
+        if item.split is None and groups[i] in named:
+            codes[i] = named[groups[i]]  # type: ignore[index]
     seen: dict[str, int] = {}
     straddling = {
         g
@@ -91,7 +103,7 @@ def split_codes(
     if not names:
         return codes, f"70/15/15 by hash of the {unit}"
     how = "as the source names them"
-    if missing:
+    if missing and "train" in names:
         how += f"; {' and '.join(missing)} cut from train by hash of the {unit}"
     if None in given:
         how += f"; items without one 70/15/15 by hash of the {unit}"

@@ -51,6 +51,14 @@ class Task:
 
     def __post_init__(self) -> None:
         check_name(self.name, "task")
+        if isinstance(self.classes, str):  # its letters would be the classes
+            raise wrong(
+                f"task {self.name}: classes are a list",
+                came=self.classes,
+                next=f"classes = [{self.classes!r}, …]",
+            )
+        if self.outputs < 1:
+            raise wrong(f"task {self.name}: outputs is at least 1", came=self.outputs)
         if self.kind not in KINDS:
             raise wrong(f"task {self.name}: unknown kind", came=self.kind, exists=KINDS)
         object.__setattr__(self, "classes", tuple(str(c) for c in self.classes))
@@ -83,10 +91,14 @@ TasksLike = Sequence["Task | str"] | Mapping[str, "str | Mapping[str, Any]"]
 def read_tasks(given: TasksLike) -> tuple[Task, ...]:
     """Tasks as a recipe writes them: `["classify"]`, `{name = {kind = …}}`, or Tasks."""
     tasks: list[Task] = []
+    if isinstance(given, str):
+        raise wrong("tasks are a list or a table", came=given, next=f'tasks = ["{given}"]')
     if isinstance(given, Mapping):
         for name, spec in given.items():
             if isinstance(spec, str):
                 spec = {"kind": spec}
+            if not isinstance(spec, Mapping):
+                raise wrong(f"task {name}: expected a kind or a table", came=spec, exists=KINDS)
             keys = ("kind", "classes", "outputs", "column", "unit")
             for key in spec:
                 if key not in keys:
@@ -100,6 +112,8 @@ def read_tasks(given: TasksLike) -> tuple[Task, ...]:
                 if task not in KINDS:
                     raise wrong("unknown kind of task", came=task, exists=KINDS)
                 task = Task(task, task)
+            elif not isinstance(task, Task):
+                raise wrong("expected a kind of task or a Task", came=task, exists=KINDS)
             tasks.append(task)
     names = [task.name for task in tasks]
     for name in names:
