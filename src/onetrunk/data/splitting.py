@@ -37,7 +37,9 @@ def groups_of(
         compiled = re.compile(pattern)
     except re.error as error:
         raise wrong(
-            f"{name}: group is no column and no regular expression ({error})", came=pattern
+            f"{name}: group is a column, or a regular expression on the path ({error})",
+            came=pattern,
+            next="name a column, or write a pattern such as '([^/]+)/' (the folder)",
         ) from None
     found = [compiled.search(item.key) for item in items]
     if not any(found):
