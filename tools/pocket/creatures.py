@@ -150,7 +150,7 @@ def main() -> None:
         list(KINDS.values()),
         PACKAGE,
         LICENCE,
-        "CIFAR-100",
+        "AwA",
         GROUPING,
     )
     card.extra = {"colours": COLOURS}

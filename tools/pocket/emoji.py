@@ -79,7 +79,7 @@ def main() -> None:
         package=f"npm emoji-datasource-google {VERSION} (Noto Emoji 2.048)",
         licence="pictures, Noto Emoji: Apache-2.0, © Google; the npm package around them, which "
         "also names the groups: MIT, © 2013 Cal Henderson",
-        counterpart="Caltech-256",
+        counterpart="Caltech",
         grouping="Base emoji: its gender, direction and person variants, all families, all clock "
         "faces are one group each; so are emoji whose pictures are near duplicates.",
     )

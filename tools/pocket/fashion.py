@@ -47,7 +47,7 @@ def main() -> None:
         classes=CLASSES,
         package=f"Debian dataset-fashion-mnist {VERSION}",
         licence="MIT, © 2017 Zalando SE",
-        counterpart="CIFAR10",
+        counterpart="CIFAR-10",
         grouping="Each image is its own group, named after its place in the published files; near "
         "duplicates share a group. Test images are from the published test file.",
     )

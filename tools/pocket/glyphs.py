@@ -102,7 +102,7 @@ def main() -> None:
         classes=classes,
         package="Debian 12 font packages; see fonts",
         licence=licence(faces),
-        counterpart="omniglot",
+        counterpart="Omniglot",
         grouping="font family",
         extra={"scripts": of_class, "faces": len(faces), "fonts": ledger(faces)},
     )

@@ -98,7 +98,7 @@ def of_plane(
     level: Level, heights_S2: NDArray[np.float64], view: View, kind: int, owner: int
 ) -> Row:
     """The table's row for a wall, floor or ceiling: its class and plane, in the camera's frame."""
-    x, y, _, angle = view
+    x, y, z, angle = view
     if kind == FLOOR:
         return (FLOOR, 0, 1, 0, (heights_S2[owner, 0] - z) / METRE)
     if kind == CEILING:
@@ -290,7 +290,7 @@ def main() -> None:
         CLASSES,
         PACKAGE,
         LICENCE,
-        "NYUv2",
+        "NYU-v2",
         GROUPING,
         {
             "colours": COLOURS,

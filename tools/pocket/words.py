@@ -131,7 +131,7 @@ def main() -> None:
         classes=WORDS,
         package="Debian 12 font packages; see fonts",
         licence=licence(faces),
-        counterpart="svt",
+        counterpart="Synth90k",
         grouping="font family",
         extra={"faces": len(faces), "fonts": ledger(faces)},
     )
