@@ -204,7 +204,7 @@ def check_classes(
     for code, split in enumerate(SPLITS):
         part = values[codes == code]
         if task.kind == "multilabel":
-            labelled = part[(part != NO_LABEL).all(1)]
+            labelled = part[(part != NO_LABEL).all(1)] if task.classes else part[:0]
             counts = (labelled == 1).sum(0)
         elif task.kind == "regress":
             labelled = part[~np.isnan(part).any(1)]

@@ -1,0 +1,515 @@
+"""The cache: decoded once, whatever ends the process, and never more than its own files."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import Fake, Files, dense_source, encoded, labelled, picture, small
+from filelock import FileLock
+
+from onetrunk.data import cache
+from onetrunk.data.cache import cache_home, decode_all, purge
+from onetrunk.data.domain import Domain
+from onetrunk.data.frames import BAD, GOOD, TODO, UNREADABLE
+from onetrunk.data.index import read_index
+from onetrunk.data.pixels import Pixels
+from onetrunk.errors import Failed
+
+PIXELS = Pixels((8, 8), margin=2)
+HERE = Path(__file__).parent
+needs_fork = pytest.mark.skipif(
+    "fork" not in multiprocessing.get_all_start_methods(), reason="this system has no fork"
+)
+
+
+def build(source: Fake | Files, home: Path | None = None, **more: Any) -> cache.Decoded:
+    index = read_index(source, "d")
+    return decode_all(source, index, more.pop("pixels", PIXELS), name="d", home=home, **more)
+
+
+def stored(folder: Path) -> dict[str, bytes]:
+    return {f.name: f.read_bytes() for f in sorted(folder.glob("*.bin"))}
+
+
+def chunks_of_eight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "CHUNK_BYTES", 1)
+
+
+def test_what_is_stored_is_what_the_contract_reads(cache_home: Path) -> None:
+    source = small(20)
+    decoded = build(source)
+    images, _ = decoded.frames.read(np.arange(20))
+    for i in range(20):
+        np.testing.assert_array_equal(images[i], PIXELS.read(picture(i)))
+    assert decoded.folder.parent == cache_home
+    assert (decoded.folder / "done.json").exists()
+
+
+def test_an_image_is_decoded_once() -> None:
+    source = small(20)
+    build(source)
+    assert sorted(source.reads) == sorted(str(i) for i in range(20))
+    again = small(20)
+    build(again)
+    assert again.reads == []
+
+
+def test_the_record_tells_size_and_channels_as_they_are() -> None:
+    source = small(4, images={"0": picture(0, 5, 31), "1": np.full((9, 9, 3), 51, np.uint8)})
+    scan = build(source).scan
+    assert (scan["height"][0], scan["width"][0]) == (5, 31)
+    np.testing.assert_allclose(scan["mean"][1], 0.2, atol=1e-6)
+    np.testing.assert_allclose(scan["square"][1], 0.04, atol=1e-6)
+    seen = PIXELS.read(picture(2)).reshape(-1, 3) / 255
+    np.testing.assert_allclose(scan["mean"][2], seen.mean(0), atol=1e-5)
+
+
+# killed
+
+
+def killed_at(call: int, home: Path, source: Fake | Files) -> None:
+    """Build in a fork that dies, without a word, when it would sync for the n-th time."""
+
+    def run() -> None:
+        cache.CHUNK_BYTES = 1
+        calls = iter(range(call))
+        sync = os.fsync
+
+        def fsync(handle: int) -> None:
+            if next(calls, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            sync(handle)
+
+        os.fsync = fsync  # type: ignore[assignment]
+        build(source, home)
+
+    child = multiprocessing.get_context("fork").Process(target=run)
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+
+
+@needs_fork
+# 4 chunks of 8 images, each synced as pixels, then as records; then the mark that all is done
+@pytest.mark.parametrize("call", [0, 1, 2, 3, 4, 7, 8])
+def test_a_killed_build_goes_on_to_the_same_bytes(call: int, tmp_path: Path) -> None:
+    whole = stored(build(small(30), tmp_path / "whole").folder)
+    killed_at(call, tmp_path / "killed", small(30))
+    folder = next(f for f in (tmp_path / "killed").iterdir() if f.is_dir())
+    assert not (folder / "done.json").exists()
+    status = np.fromfile(folder / "scan.bin", cache.SCAN)["status"]
+    # what is recorded was synced before; at most the last, unsynced, chunk of records is more
+    synced = min(call // 2 * 8, 30)
+    assert synced <= (status == GOOD).sum() <= synced + 8
+    source = small(30)
+    decoded = build(source, tmp_path / "killed")
+    assert decoded.folder == folder
+    assert stored(folder) == whole
+    # not decoded again: what had its record
+    assert sorted(source.reads, key=int) == [str(i) for i in np.flatnonzero(status == TODO)]
+
+
+@needs_fork
+def test_a_killed_build_of_dense_targets_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    whole = stored(build(dense_source(20), tmp_path / "whole").folder)
+    assert set(whole) == {
+        "images.bin",
+        "scan.bin",
+        "target.segment.bin",
+        "target.depth.bin",
+        "target.normals.bin",
+    }
+    for call in (2, 5, 8, 11):
+        killed_at(call, tmp_path / f"killed{call}", dense_source(20))
+        assert stored(build(dense_source(20), tmp_path / f"killed{call}").folder) == whole
+
+
+SLOW_BUILD = """
+import sys, time
+from pathlib import Path
+from fakes import Files
+from onetrunk.data import cache
+from onetrunk.data.domain import Domain
+from onetrunk.data.pixels import Pixels
+cache.CHUNK_BYTES = 1
+root, log, home, pause = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])
+class Slow(Files):
+    def image(self, where):
+        time.sleep(pause)
+        return super().image(where)
+print("ready", flush=True)
+domain = Domain("d", Slow(root, log), size=8, cache=home)
+print(len(domain.train), domain.decoded.folder, flush=True)
+"""
+
+
+def photos(root: Path, count: int = 60) -> Path:
+    for i in range(count):
+        path = root / "ab"[i % 2] / f"{i:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(picture(i)))
+    return root
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    """The slow build, in a Python of its own."""
+    src = Path(cache.__file__).parents[2]
+    return subprocess.Popen(
+        [sys.executable, "-c", SLOW_BUILD, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(src), str(HERE)])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().split() if path.exists() else []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_a_process_killed_from_outside_frees_the_lock_and_loses_no_record(tmp_path: Path) -> None:
+    root, log, home = photos(tmp_path / "photos"), tmp_path / "log", tmp_path / "home"
+    child = start(root, log, home, 0.03)
+    while len(lines(log)) < 25 and child.poll() is None:
+        time.sleep(0.01)
+    child.kill()
+    child.communicate()
+    folder = next(f for f in home.iterdir() if f.is_dir())
+    status = np.fromfile(folder / "scan.bin", cache.SCAN)["status"]
+    keys = [item.key for item in Files(root).items()]
+    recorded = {sorted(keys)[i] for i in np.flatnonzero(status)}
+    assert 0 < len(recorded) < 60
+    log.unlink()
+    domain = Domain("d", Files(root, log), size=8, cache=home)
+    assert sum(len(part) for part in domain.splits.values()) == 60
+    assert set(lines(log)) == set(keys) - recorded
+    whole = Domain("d", Files(root), size=8, cache=tmp_path / "whole").decoded
+    assert stored(folder) == stored(whole.folder)
+
+
+def test_of_two_processes_at_once_one_decodes_and_both_end_right(tmp_path: Path) -> None:
+    root, log, home = photos(tmp_path / "photos"), tmp_path / "log", tmp_path / "home"
+    children = [start(root, log, home, 0.05) for _ in range(2)]
+    ended = [child.communicate() for child in children]
+    assert [child.returncode for child in children] == [0, 0]
+    assert ended[0][0] == ended[1][0]  # the same number of images, the same folder
+    assert sorted(lines(log)) == sorted(item.key for item in Files(root).items())
+    waited = [err for _, err in ended if "another process decodes" in err]
+    assert len(waited) == 1
+    folder = Path(ended[0][0].split()[-1])
+    assert stored(folder) == stored(Domain("d", Files(root), size=8, cache=False).decoded.folder) | {
+        "images.bin": b"".join(PIXELS8.read(root / key).tobytes() for key in sorted(lines(log)))
+    }
+
+
+PIXELS8 = Pixels((8, 8))
+
+
+def test_two_threads_at_once_decode_once() -> None:
+    source = small(40)
+    found: list[cache.Decoded] = []
+    threads = [threading.Thread(target=lambda: found.append(build(source))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(source.reads) == 40
+    assert len({d.folder for d in found}) == 1
+    assert len(found) == 4
+
+
+# a full disk
+
+
+def test_a_full_disk_says_so_in_one_line_and_the_next_build_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole = stored(build(small(30), tmp_path / "whole").folder)
+    chunks_of_eight(monkeypatch)
+    left = iter(range(5))
+
+    def full(handle: int) -> None:
+        if next(left, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(Failed) as error:
+            build(small(30), tmp_path / "full")
+    message = str(error.value)
+    assert "\n" not in message
+    assert "No space left" in message
+    assert "next: free some space" in message
+    source = small(30)
+    decoded = build(source, tmp_path / "full")
+    assert 0 < len(source.reads) < 30
+    assert stored(decoded.folder) == whole
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_disk_that_fills_while_pixels_are_written_ends_in_the_same_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    opened = Path.open
+
+    def on_a_full_disk(self: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
+        full = (self.name, mode) == ("images.bin", "r+b")
+        return opened(Path("/dev/full") if full else self, mode, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", on_a_full_disk)
+        with pytest.raises(Failed, match="No space left.*next: free some space"):
+            build(small(30), tmp_path / "full")
+    assert build(small(30), tmp_path / "full").frames.folder is not None
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system allocates lazily")
+def test_a_disk_that_is_full_at_once_can_be_tried_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.posix_fallocate", full)
+        for _ in range(2):  # a file of the right length is not one with room
+            with pytest.raises(Failed, match="No space left"):
+                build(small(), tmp_path / "full")
+    assert len(build(small(), tmp_path / "full").scan) == 24
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system allocates lazily")
+def test_a_file_system_that_cannot_allocate_is_written_to_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unknown(*_: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr("os.posix_fallocate", unknown)
+    assert (build(small()).scan["status"] == GOOD).all()
+
+
+def test_where_the_disk_would_not_hold_it_images_are_read_from_their_files(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usage = shutil.disk_usage("/")._replace(free=cache.SPARE + 100)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    decoded = build(small())
+    said = capsys.readouterr().err
+    assert "GB are free" in said
+    assert "ONETRUNK_CACHE" in said
+    assert decoded.frames.folder is None
+    assert not list(decoded.folder.glob("images.bin"))
+    images, _ = decoded.frames.read(np.array([3, 1]))
+    np.testing.assert_array_equal(images[1], PIXELS.read(picture(1)))
+
+
+def test_without_a_cache_the_records_are_kept_and_the_pixels_are_the_same() -> None:
+    source = dense_source()
+    direct, through = build(source, keep=False), build(dense_source())
+    assert not list(direct.folder.glob("images.bin"))
+    rows = np.array([5, 0, 11, 5])
+    a, b = direct.frames.read(rows), through.frames.read(rows)
+    np.testing.assert_array_equal(a[0], b[0])
+    for name in ("segment", "depth", "normals"):
+        np.testing.assert_array_equal(a[1][name], b[1][name])
+        assert a[1][name].dtype == b[1][name].dtype
+    np.testing.assert_array_equal(np.array(direct.scan), np.array(through.scan))
+
+
+# the key
+
+
+def key_of(source: Fake, pixels: Pixels = PIXELS) -> str:
+    return build(source, pixels=pixels).folder.name
+
+
+def test_the_key_changes_with_content_size_and_fit() -> None:
+    plain = key_of(small())
+    items = labelled(24, splits=("train", "train", "val", "test"))
+    touched = Fake(small().tasks, [*items[:-1], type(items[0])("0023.png", "23", "new", "train")])
+    others = [
+        key_of(touched),
+        key_of(small(25)),
+        key_of(small(), Pixels((8, 9), margin=2)),
+        key_of(small(), Pixels((8, 8), margin=3)),
+        key_of(small(), Pixels((8, 8), "pad", margin=2)),
+        key_of(small(), Pixels((8, 8), margin=2, fill=9)),
+    ]
+    assert len({plain, *others}) == 1 + len(others)
+
+
+def test_the_key_changes_with_nothing_else() -> None:
+    plain = key_of(small())
+    relabelled = Fake(small().tasks, labelled(24, ("x", "y", "z"), ("train", "val")))
+    assert key_of(relabelled) == plain
+    assert key_of(small(), Pixels((10, 10))) == plain  # stored at the same size
+    assert key_of(small(), Pixels((8, 8), margin=2, mean=(0, 0, 0), std=(1, 1, 1))) == plain
+    backwards = small()
+    backwards.listed = list(reversed(list(backwards.listed)))
+    assert key_of(backwards) == plain
+
+
+def test_an_image_that_changed_is_seen_anew(tmp_path: Path) -> None:
+    root = photos(tmp_path / "photos", 20)
+    first = Domain("d", Files(root), size=8)
+    before = first.train.stored(np.arange(len(first.train)))[0]
+    changed = root / Path(first.train.key(0))
+    changed.write_bytes(encoded(picture(999, 14, 14)))
+    second = Domain("d", Files(root), size=8)
+    after = second.train.stored(np.arange(len(second.train)))[0]
+    np.testing.assert_array_equal(after[0], PIXELS8.read(picture(999, 14, 14)))
+    np.testing.assert_array_equal(after[1:], before[1:])
+
+
+# unreadable files
+
+
+def test_bad_images_are_recorded_with_their_reasons_and_not_read_again() -> None:
+    images = {"3": b"a text", "7": encoded(picture(7, 40, 40))[:900]}
+    decoded = build(small(images=images))
+    assert decoded.scan["status"][[3, 7]].tolist() == [BAD, BAD]
+    assert set(decoded.reasons) == {3, 7}
+    assert "not an image" in decoded.reasons[3]
+    again = small(images=images)
+    assert build(again).reasons == decoded.reasons
+    assert again.reads == []
+
+
+def test_what_cannot_be_read_now_is_tried_again_and_mended() -> None:
+    away = {"3": OSError(errno.EIO, "Input/output error")}
+    decoded = build(small(images=away))
+    assert decoded.scan["status"][3] == UNREADABLE
+    assert decoded.reasons == {3: "Input/output error"}
+    still = small(images=away)
+    assert build(still).reasons == decoded.reasons
+    assert still.reads == ["3"]
+    back = small()
+    mended = build(back)
+    assert back.reads == ["3"]
+    assert mended.reasons == {}
+    assert (mended.scan["status"] == GOOD).all()
+    np.testing.assert_array_equal(mended.frames.read(np.array([3]))[0][0], PIXELS.read(picture(3)))
+
+
+def test_opening_again_and_again_does_not_grow_the_cache() -> None:
+    away = {"3": OSError(errno.EIO, "Input/output error")}
+    folder = build(small(images=away)).folder
+    size = sum(f.stat().st_size for f in folder.iterdir())
+    for _ in range(3):
+        build(small(images=away))
+    assert sum(f.stat().st_size for f in folder.iterdir()) == size
+
+
+def test_a_dangling_link_and_a_folder_named_jpg_are_counted_not_fatal(tmp_path: Path) -> None:
+    root = photos(tmp_path / "photos", 20)
+    (root / "a/dangling.png").symlink_to(root / "nowhere.png")
+    decoded = build(Files(root), tmp_path / "home")
+    assert [why for why in decoded.reasons.values()] == ["No such file or directory"]
+    folders = Fake(small().tasks, labelled(4), {"2": tmp_path})
+    assert "directory" in build(folders, tmp_path / "home").reasons[2].lower()
+
+
+def test_a_target_that_cannot_be_read_is_not_taken_for_a_full_disk() -> None:
+    source = dense_source()
+    source.targets = {**source.targets, ("2", "depth"): PermissionError(errno.EACCES, "denied")}
+    decoded = build(source)
+    assert decoded.reasons == {2: "denied"}
+
+
+def test_a_truncated_picture_that_is_decoded_lazily_is_bad_not_fatal() -> None:
+    from io import BytesIO
+
+    from PIL import Image
+
+    lazy = Image.open(BytesIO(encoded(picture(1, 64, 64))[:5000]))
+    assert set(build(small(images={"5": lazy})).reasons) == {5}
+
+
+def test_lack_of_memory_is_tried_again_another_time() -> None:
+    decoded = build(small(images={"5": MemoryError()}))
+    assert decoded.scan["status"][5] == UNREADABLE
+    assert decoded.reasons == {5: "MemoryError"}
+
+
+def test_the_users_own_mistake_in_a_source_is_not_hidden() -> None:
+    with pytest.raises(KeyError):
+        build(small(images={"5": KeyError("a bug")}))
+
+
+# its place
+
+
+def test_the_place_is_the_environments_or_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONETRUNK_CACHE", "/x/y")
+    assert cache_home() == Path("/x/y")
+    monkeypatch.delenv("ONETRUNK_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/z")
+    assert cache_home() == Path("/z/onetrunk")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_home() == Path.home() / ".cache/onetrunk"
+
+
+def test_a_place_that_cannot_be_written_is_replaced_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    decoded = build(small(), tmp_path / "file/home")
+    assert decoded.folder.is_relative_to(tmp_path / "tmp")
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_purge_empties_the_cache_and_says_how_much(cache_home: Path) -> None:
+    folder = build(small()).folder
+    size = sum(f.stat().st_size for f in folder.iterdir())
+    assert purge() == (cache_home, size)
+    assert list(cache_home.iterdir()) == []
+    assert purge() == (cache_home, 0)
+    source = small()
+    build(source)
+    assert len(source.reads) == 24
+
+
+def test_purge_of_what_is_not_there_frees_nothing(tmp_path: Path) -> None:
+    assert purge(tmp_path / "nowhere") == (tmp_path / "nowhere", 0)
+
+
+def test_purge_leaves_what_is_not_its_own(cache_home: Path) -> None:
+    build(small())
+    keep = ["my-boxes/photo.jpg", "uv.lock", "2024-06x07/a.png", "notes.txt"]
+    for name in keep:
+        (cache_home / name).parent.mkdir(exist_ok=True)
+        (cache_home / name).write_text("mine")
+    purge()
+    left = sorted(str(f.relative_to(cache_home)) for f in cache_home.rglob("*") if f.is_file())
+    assert left == sorted(keep)
+
+
+def test_purge_leaves_what_is_being_decoded(
+    cache_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = build(small()).folder
+    other = build(small(), pixels=Pixels((9, 9))).folder
+    with FileLock(f"{folder}.lock"):
+        purge()
+    assert folder.exists()
+    assert not other.exists()
+    assert "purge again" in capsys.readouterr().err
+    document = json.loads((folder / "done.json").read_text())
+    assert document["count"] == 24

@@ -1,0 +1,351 @@
+"""The index: splits, groups and labels as the source says them, or one line why not."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from fakes import CLASSIFY, Fake, dense_source, labelled
+
+from onetrunk.data.index import SPLITS, Index, read_index, share
+from onetrunk.data.listing import Item, Label
+from onetrunk.data.task import NO_CLASS, NO_LABEL, Task, read_tasks
+from onetrunk.errors import BadInput
+
+
+def item(key: str, label: Label = "a", split: str | None = None, group: str | None = None) -> Item:
+    return Item(key, key, "s", split, group, {"classify": label})
+
+
+def read(*items: Item, task: Task = CLASSIFY[0], **more: object) -> Index:
+    renamed = [
+        Item(i.key, i.where, i.stamp, i.split, i.group, {task.name: i.labels.get("classify")})
+        for i in items
+    ]
+    return read_index(Fake((task,), renamed), "d", **more)  # type: ignore[arg-type]
+
+
+# named splits, so that nothing is cut from train
+ELSEWHERE = (item("~val", None, "val"), item("~test", None, "test"))
+
+
+def splits_of(index: Index) -> dict[str, str]:
+    return {key: SPLITS[code] for key, code in zip(index.keys, index.split, strict=True)}
+
+
+def refused(*items: Item, **more: object) -> str:
+    with pytest.raises(BadInput) as error:
+        read(*items, **more)  # type: ignore[arg-type]
+    return str(error.value)
+
+
+MANY = [item(f"photos/{i:05}.jpg") for i in range(4000)]
+
+
+# splits by hash
+
+
+def test_splits_by_hash_are_70_15_15() -> None:
+    index = read(*MANY)
+    share_of = np.bincount(index.split, minlength=3) / len(MANY)
+    # three standard deviations of 4,000 draws are 0.022 and 0.017
+    np.testing.assert_allclose(share_of, [0.70, 0.15, 0.15], atol=0.022)
+    assert index.how == "70/15/15 by hash of the path"
+
+
+def test_the_hash_of_a_name_is_pinned() -> None:
+    # other numbers here would move every user's images into other splits
+    assert share("photos/00000.jpg") == pytest.approx(0.265750099041948, abs=1e-15)
+    assert share("ø") == pytest.approx(0.2328826202882475, abs=1e-15)
+
+
+def test_adding_files_never_moves_old_ones() -> None:
+    before = splits_of(read(*MANY[::2]))
+    after = splits_of(read(*MANY, *(item(f"zzz/{i}") for i in range(100))))
+    assert {key: after[key] for key in before} == before
+
+
+def test_the_order_in_which_files_are_listed_changes_nothing() -> None:
+    forward, backward = read(*MANY[:50]), read(*MANY[49::-1])
+    assert splits_of(forward) == splits_of(backward)
+    assert list(forward.keys) == list(backward.keys)
+    assert forward.fingerprint == backward.fingerprint
+
+
+def test_groups_never_straddle() -> None:
+    items = [item(f"{i:04}.jpg", group=f"item {i // 5}") for i in range(1000)]
+    index = read(*items)
+    met: dict[str, set[int]] = {}
+    for i, code in zip(items, index.split, strict=True):
+        met.setdefault(str(i.group), set()).add(int(code))
+    assert all(len(codes) == 1 for codes in met.values())
+    assert set().union(*met.values()) == {0, 1, 2}
+    assert index.how == "70/15/15 by hash of the group"
+
+
+def test_a_pattern_finds_the_group_in_the_path() -> None:
+    items = [item(f"shop/{i:03}_{view}.jpg") for i in range(200) for view in range(4)]
+    for pattern in (r"(\d+)_", r"\d+_"):
+        found = splits_of(read(*items, group=pattern))
+        for i in range(200):
+            assert len({found[f"shop/{i:03}_{view}.jpg"] for view in range(4)}) == 1
+    assert Counter(found.values())["val"] > 0
+
+
+def test_paths_that_the_pattern_does_not_match_are_said() -> None:
+    items = [item(f"{i:03}_a.jpg") for i in range(20)] + [item("odd.jpg")]
+    index = read(*items, group=r"(\d+)_")
+    assert any("odd.jpg" in warning for warning in index.warnings)
+
+
+@pytest.mark.parametrize("pattern", ["[", r"nothing(\d+)like this"])
+def test_a_group_that_is_neither_column_nor_pattern_is_refused(pattern: str) -> None:
+    line = refused(*MANY[:10], group=pattern)
+    assert pattern.split("(")[0] in line
+    assert "group is no column" in line
+
+
+def test_the_sources_own_groups_come_before_the_pattern() -> None:
+    items = [item(f"{i:03}", group=f"g{i % 7}") for i in range(100)]
+    assert splits_of(read(*items, group="item_id")) == splits_of(read(*items))
+
+
+# splits that the source names
+
+
+def test_splits_are_read_as_they_are_named() -> None:
+    items = [item(f"{i}", split=SPLITS[i % 3]) for i in range(9)]
+    index = read(*items)
+    assert splits_of(index) == {f"{i}": SPLITS[i % 3] for i in range(9)}
+    assert index.how == "as the source names them"
+
+
+@pytest.mark.parametrize("lacking", [("val",), ("test",), ("val", "test")])
+def test_missing_splits_are_cut_from_train_alone(lacking: tuple[str, ...]) -> None:
+    named = [s for s in SPLITS if s not in lacking]
+    items = [item(f"{s}/{i:04}", split=s) for s in named for i in range(2000)]
+    index = read(*items)
+    found = splits_of(index)
+    for key, split in found.items():
+        if not key.startswith("train"):
+            assert key.startswith(split)  # nothing is taken from what is named
+    counts = Counter(split for key, split in found.items() if key.startswith("train"))
+    wanted = {"train": 0.70, **dict.fromkeys(lacking, 0.15)}
+    for split, part in wanted.items():
+        assert counts[split] / 2000 == pytest.approx(part / sum(wanted.values()), abs=0.03)
+    assert f"{' and '.join(lacking)} cut from train" in index.how
+
+
+def test_a_cut_is_stable_and_keeps_groups_together() -> None:
+    items = [item(f"{i:04}", split="train", group=f"g{i // 4}") for i in range(800)]
+    found, half = splits_of(read(*items)), splits_of(read(*items[:400]))
+    assert {key: found[key] for key in half} == half
+    for i in range(0, 800, 4):
+        assert len({found[f"{j:04}"] for j in range(i, i + 4)}) == 1
+
+
+@pytest.mark.parametrize("named", [("train",), ("train", "val"), SPLITS], ids=str)
+def test_items_without_a_split_follow_their_group(named: tuple[str, ...]) -> None:
+    items = []
+    for g in range(300):
+        items.append(item(f"{g:03}a", split=named[g % len(named)], group=f"g{g}"))
+        items.append(item(f"{g:03}b", group=f"g{g}"))
+    found = splits_of(read(*items))
+    for g in range(300):
+        assert found[f"{g:03}a"] == found[f"{g:03}b"]
+        if named == SPLITS:
+            assert found[f"{g:03}a"] == named[g % 3]
+
+
+def test_items_without_a_split_are_split_by_hash_and_it_is_said() -> None:
+    items = [item(f"{i:04}", split="test" if i < 50 else None) for i in range(1000)]
+    index = read(*items)
+    assert set(list(splits_of(index).values())[:50]) == {"test"}
+    assert np.bincount(index.split[50:]).tolist() == pytest.approx([665, 142, 142], abs=40)
+    assert "items without one 70/15/15" in index.how
+    assert "cut from train" not in index.how
+
+
+def test_groups_that_the_source_tears_apart_are_refused() -> None:
+    line = refused(item("a", split="train", group="g1"), item("b", split="test", group="g1"))
+    assert "straddle" in line
+    assert "g1" in line
+    assert "next:" in line
+
+
+def test_an_unknown_split_is_refused_with_those_that_exist() -> None:
+    line = refused(item("a", split="train"), item("b", split="dev"))
+    assert "'dev'" in line
+    assert "train, val, test" in line
+
+
+def test_a_source_without_train_is_refused() -> None:
+    assert "no split is called train" in refused(item("a", split="val"), item("b", split="test"))
+
+
+# labels
+
+
+def test_classes_are_the_names_met_in_natural_order() -> None:
+    names = ["10", "9", "b2", "b10", "a", "1", "02", "2", "img1x", "img01x"]
+    index = read(*(item(f"{i}", name, "train") for i, name in enumerate(names)), *ELSEWHERE)
+    assert index.tasks[0].classes == (
+        *("1", "02", "2", "9", "10"),
+        *("a", "b2", "b10", "img01x", "img1x"),
+    )
+
+
+def test_the_order_of_classes_does_not_depend_on_which_file_comes_first() -> None:
+    one = read(item("a", "1", "train"), item("b", "01", "train"), *ELSEWHERE)
+    other = read(item("a", "01", "train"), item("b", "1", "train"), *ELSEWHERE)
+    assert one.tasks[0].classes == other.tasks[0].classes
+
+
+def test_a_class_of_thousands_of_digits_is_only_a_name() -> None:
+    index = read(item("a", "9" * 5000, "train"), item("b", "8", "train"), *ELSEWHERE)
+    assert index.tasks[0].classes[0] == "8"
+
+
+def test_labels_are_places_in_the_classes() -> None:
+    items = [item(f"{i}", name, "train") for i, name in enumerate(["cat", "ant", None, "cat"])]
+    index = read(*items, *ELSEWHERE)
+    assert index.tasks[0].classes == ("ant", "cat")
+    assert index.labels["classify"].tolist() == [1, 0, NO_CLASS, 1, NO_CLASS, NO_CLASS]
+
+
+def test_the_users_own_classes_keep_their_order() -> None:
+    task = Task("classify", "classify", ("cat", "ant"))
+    index = read(item("0", "cat", "train"), item("1", "ant", "train"), *ELSEWHERE, task=task)
+    assert index.labels["classify"].tolist() == [0, 1, NO_CLASS, NO_CLASS]
+
+
+def test_a_label_outside_the_classes_is_refused_with_its_file() -> None:
+    task = Task("classify", "classify", ("cat", "ant"))
+    line = refused(item("0", "cat"), item("1", "ant"), item("2.jpg", "cow"), task=task)
+    assert "2.jpg" in line
+    assert "'cow'" in line
+    assert "cat, ant" in line
+    assert "next:" in line
+    assert "\n" not in line
+
+
+def test_two_classes_for_a_classification_are_refused() -> None:
+    line = refused(item("0.jpg", ("a", "b"), "train"), item("1", "a", "train"))
+    assert "0.jpg" in line
+    assert "multilabel" in line
+
+
+def test_several_labels_are_a_row_of_yes_and_no() -> None:
+    task = Task("tags", "multilabel")
+    labels = [("red", "big"), (), None, ("red",), "big"]
+    items = [item(f"{i}", x, "train") for i, x in enumerate(labels)]
+    index = read(*items, *ELSEWHERE, task=task)
+    assert index.tasks[0].classes == ("big", "red")
+    none = [NO_LABEL, NO_LABEL]
+    expected = [[1, 1], [0, 0], none, [0, 1], [1, 0], none, none]
+    assert index.labels["tags"].tolist() == expected
+
+
+def test_numbers_are_numbers_and_none_is_not_known() -> None:
+    task = Task("price", "regress")
+    items = [item(f"{i}", x, "train") for i, x in enumerate([1.5, None, 2])]
+    index = read(*items, *ELSEWHERE, task=task)
+    assert index.tasks[0].outputs == 1
+    np.testing.assert_array_equal(index.labels["price"][:3], [[1.5], [np.nan], [2]])
+    pair = read(item("0", (1.0, 2.0), "train"), *ELSEWHERE, task=task)
+    assert pair.tasks[0].outputs == 2
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), (1.0, 2.0), 1e300], ids=str)
+def test_a_number_that_is_none_is_refused_with_its_file(bad: Label) -> None:
+    items = [item("0", (1.0, 2.0, 3.0), "train"), item("1.jpg", bad, "train")]
+    if not isinstance(bad, tuple):
+        items[0] = item("0", 1.0, "train")
+    line = refused(*items, task=Task("price", "regress"))
+    assert "1.jpg" in line
+    assert "finite" in line
+
+
+def test_a_task_of_two_outputs_does_not_become_one_of_three() -> None:
+    task = Task("place", "regress", outputs=2)
+    assert "outputs = 3" in refused(item("0", (1.0, 2.0, 3.0), "train"), task=task)
+
+
+@pytest.mark.parametrize("kind", ["classify", "multilabel", "regress", "embed"])
+def test_a_task_without_any_label_in_train_is_refused(kind: str) -> None:
+    task = Task("t", kind)  # type: ignore[arg-type]
+    label = 1.0 if kind == "regress" else "a"
+    items = [item("0", None, "train"), item("1", label, "test"), item("2", label, "val")]
+    line = refused(*items, task=task)
+    assert "train" in line
+    assert "next:" in line
+    nothing = refused(item("0", None, "train"), item("1", None, "test"), task=task)
+    assert "train has no labelled image" in nothing
+
+
+def test_a_class_missing_from_train_is_an_error_from_val_or_test_a_warning() -> None:
+    items = [item(f"{s}{c}", c, s) for s in SPLITS for c in "ab"]
+    whole = read(*items)
+    assert whole.warnings == []
+    without = [i for i in items if i.key != "trainb"]
+    line = refused(*without)
+    assert "train lacks 1 of 2 classes: b" in line
+    assert "next:" in line
+    index = read(*(i for i in items if i.key != "testb"))
+    assert index.warnings == ["task classify: test lacks 1 of 2 classes: b"]
+
+
+def test_all_problems_are_listed_at_once_each_on_a_line_of_its_own() -> None:
+    items = [
+        Item("0", "0", "s", "train", "g", {"a": "x", "b": (1.0, 2.0)}),
+        Item("1", "1", "s", "test", "g", {"a": "y", "b": 1.0}),
+        Item("1", "1", "s", "test", None, {"a": "y", "b": 1.0}),
+    ]
+    tasks = (Task("a", "classify", ("x",)), Task("b", "regress"))
+    with pytest.raises(BadInput) as error:
+        read_index(Fake(tasks, items), "shop")
+    lines = str(error.value).split("\n")
+    assert len(lines) == 4
+    assert all(line.startswith("shop: ") for line in lines)
+    for word in ("twice", "straddle", "outside the classes", "finite"):
+        assert sum(word in line for line in lines) == 1
+
+
+def test_no_image_at_all_is_refused() -> None:
+    assert "no images" in refused()
+
+
+def test_a_source_without_a_task_is_refused() -> None:
+    with pytest.raises(BadInput, match="names no task"):
+        read_index(Fake((), [item("0")]), "d")
+
+
+def test_a_task_that_the_source_has_not_is_refused_with_those_it_has() -> None:
+    for asked in (["regress"], {"classify": "embed"}):
+        with pytest.raises(BadInput, match=r"exists: classify \(classify\)"):
+            read_index(Fake(CLASSIFY, labelled(4)), "d", read_tasks(asked))
+
+
+def test_classes_of_a_map_are_never_renamed() -> None:
+    source = dense_source()
+    asked = (Task("segment", "segment", ("floor", "wall", "item")),)
+    with pytest.raises(BadInput, match="order.*exists: wall, floor, item"):
+        read_index(source, "d", asked)
+    same = read_index(source, "d", (Task("segment", "segment", ("wall", "floor", "item")),))
+    assert same.tasks[0].classes == ("wall", "floor", "item")
+    assert read_index(source, "d", (Task("segment", "segment"),)).tasks == same.tasks
+
+
+def test_the_fingerprint_changes_with_keys_and_stamps_alone() -> None:
+    plain = read(*MANY[:10]).fingerprint
+    assert read(*(item(i.key, "b", "train") for i in MANY[:10])).fingerprint == plain
+    assert read(*MANY[:9]).fingerprint != plain
+    touched = Item(MANY[0].key, "w", "other", labels={"classify": "a"})
+    assert read(touched, *MANY[1:10]).fingerprint != plain
+
+
+def test_what_the_source_says_of_itself_is_passed_on() -> None:
+    source = Fake(CLASSIFY, labelled(4), notes=["passed over: 3 files"])
+    assert "passed over: 3 files" in read_index(source, "d").warnings
+    assert source.notes == ["passed over: 3 files"]

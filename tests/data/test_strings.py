@@ -1,0 +1,32 @@
+"""Many strings in flat arrays are still a list of strings."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from onetrunk.data.strings import Strings
+
+NAMES = ["a", "", "photos/ø.jpg", "日本", "bad\udcffname", "a"]
+
+
+def test_they_come_back_in_order_whatever_they_hold() -> None:
+    strings = Strings(NAMES)
+    assert list(strings) == NAMES
+    assert len(strings) == len(NAMES)
+    assert [strings[i] for i in np.arange(len(NAMES))] == NAMES
+    assert list(pickle.loads(pickle.dumps(strings))) == NAMES
+
+
+def test_places_count_from_the_end_too_and_end() -> None:
+    strings = Strings(NAMES)
+    assert strings[-2] == "bad\udcffname"
+    for beyond in (len(NAMES), -len(NAMES) - 1):
+        with pytest.raises(IndexError):
+            strings[beyond]
+
+
+def test_none_is_an_empty_list() -> None:
+    assert list(Strings()) == []

@@ -1,0 +1,70 @@
+"""Tasks are what the recipe says, or one line why not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from onetrunk.data.task import Task, check_name, read_tasks
+from onetrunk.errors import BadInput
+
+
+def test_the_short_form_names_a_task_after_its_kind() -> None:
+    assert read_tasks(["classify", "depth"]) == (
+        Task("classify", "classify"),
+        Task("depth", "depth"),
+    )
+
+
+def test_the_long_form_says_kind_column_classes_and_unit() -> None:
+    given = {
+        "category": {"kind": "classify", "column": "cat", "classes": ["b", "a"]},
+        "price": {"kind": "regress", "outputs": 2, "unit": "€"},
+        "depth": "depth",
+    }
+    assert read_tasks(given) == (
+        Task("category", "classify", ("b", "a"), column="cat"),
+        Task("price", "regress", outputs=2, unit="€"),
+        Task("depth", "depth"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["clasify"], "exists: classify"),
+        ({"a": "clasify"}, "exists: classify"),
+        ({"a": {"column": "x"}}, "kind is missing"),
+        ({"a": {"kind": "classify", "colum": "x"}}, "exists: column"),
+        ({"a": 3}, "expected a kind or a table"),
+        ({"A b": "classify"}, "call it 'a-b'"),
+        (["classify", "classify"], "name of its own"),
+        ("classify", r'tasks = \["classify"\]'),
+        ([{"kind": "classify"}], "expected a kind of task"),
+        ({"a": {"kind": "classify", "classes": ["x", "y", "x"]}}, "each class once"),
+        ({"a": {"kind": "classify", "classes": ["1", 1]}}, "each class once"),
+        ({"a": {"kind": "classify", "classes": "cat"}}, "classes are a list"),
+        ({"a": {"kind": "regress", "outputs": 0}}, "at least 1"),
+        ({"a": {"kind": "segment", "classes": [str(i) for i in range(256)]}}, "at most 255"),
+    ],
+    ids=str,
+)
+def test_what_makes_no_task_is_refused_in_one_line(given: Any, said: str) -> None:
+    with pytest.raises(BadInput, match=said) as error:
+        read_tasks(given)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["", "a" * 65, "-a", "A", "a/b", "a b", "é", "a\n", "..", None])
+def test_a_name_that_cannot_be_a_files_name_is_refused(name: Any) -> None:
+    with pytest.raises(BadInput):
+        check_name(name, "domain")
+
+
+def test_the_width_is_what_the_head_puts_out() -> None:
+    classes = ("a", "b", "c")
+    widths = {"classify": 3, "multilabel": 3, "segment": 3, "depth": 1, "normals": 3, "embed": 0}
+    for kind, width in widths.items():
+        assert Task("t", kind, classes).width == width  # type: ignore[arg-type]
+    assert Task("t", "regress", outputs=4).width == 4
