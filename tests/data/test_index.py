@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from fakes import CLASSIFY, Fake, dense_source, labelled
 
-from onetrunk.data.index import SPLITS, Index, read_index, share
+from onetrunk.data.index import Index, read_index
 from onetrunk.data.listing import Item, Label
+from onetrunk.data.splitting import SPLITS, share
 from onetrunk.data.task import NO_CLASS, NO_LABEL, Task, read_tasks
 from onetrunk.errors import BadInput
 
