@@ -37,7 +37,7 @@ def groups_of(
         compiled = re.compile(pattern)
     except re.error as error:
         raise wrong(
-            f"{name}: group is a column, or a regular expression on the path ({error})",
+            f"{name}: group is no column, and no regular expression either ({error})",
             came=pattern,
             next="name a column, or write a pattern such as '([^/]+)/' (the folder)",
         ) from None
