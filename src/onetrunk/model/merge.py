@@ -69,7 +69,10 @@ def fold_norm(weight: Tensor, bias: Tensor | None, norm: Affine) -> tuple[Tensor
 def fold_parallel(weight: Tensor, adapter: Tensor, tap: Sequence[int]) -> Tensor:
     """A 1×1 adapter of the same groups beside a convolution: its new kernel, float64."""
     new = weight.double().clone()
-    new[(..., *tap)] += adapter.double().flatten(2)[:, :, 0]
+    at_tap_OI = new
+    for place in reversed(tap):
+        at_tap_OI = at_tap_OI.select(-1, place)  # views of `new`
+    at_tap_OI += adapter.double().flatten(1).reshape(at_tap_OI.shape)
     return new
 
 
