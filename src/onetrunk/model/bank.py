@@ -135,9 +135,13 @@ class Bank(nn.Module):
     def resolve(self, name: str) -> nn.Module:
         """A plain module that does what this bank does for one domain; shares nothing with it."""
 
-    def own(self) -> bool:
-        """Whether each domain has a slot of its own here (a bank may only need the switch)."""
-        return True
+    def slot(self, slot: nn.Module | None) -> Any:
+        """The slot, where a domain must have one."""
+        if slot is None:
+            raise Failed(
+                f"{self.where}: the running domain has no slot here; it has: {', '.join(self.slots)}"
+            )
+        return slot
 
     # -- running ---------------------------------------------------------------------------------
 
