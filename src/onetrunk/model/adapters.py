@@ -80,16 +80,14 @@ class Adapted(nn.Module):
 class AdapterBank(Bank):
     """A shared layer with each domain's adapter; a domain without one passes through untouched."""
 
+    inner = "layer"
+
     def __init__(self, layer: nn.Module, where: str, switch: Switch) -> None:
         super().__init__(where, switch)
         self.layer = layer
 
     def make_slot(self) -> None:
         """A domain asks for its adapter by name; see `make_adapter`."""
-
-    def common(self) -> str:
-        """A layer's widths are those of what it wraps."""
-        return "layer"
 
     def run(self, x: Tensor, slot: nn.Module | None) -> Tensor:
         """The layer, then the adapter, if there is one."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -110,6 +110,8 @@ def _floats(slot: nn.Module) -> Iterator[tuple[str, dict[str, Any], str, Tensor]
 class Bank(nn.Module):
     """What stands where a layer stood. Subclasses say what a slot is and how it is run."""
 
+    inner: ClassVar[str] = "origin"  # the replaced layer's name inside: what is shared of it
+
     def __init__(self, where: str, switch: Switch) -> None:
         super().__init__()
         self.where = where  # the layer's name in the trunk
@@ -151,6 +153,8 @@ class Bank(nn.Module):
         if isinstance(choice, str):
             return self.run(x, self.slots.get(choice))
         index = choice.index
+        if x.shape[0] % index.shape[0]:
+            raise Unfit(self.where, "what comes here is not one or several rows for each image")
         if x.shape[0] != index.shape[0]:  # k windows or tokens an image, one after another
             index = index.repeat_interleave(x.shape[0] // index.shape[0])
         if not choice.names or not self.learns():
@@ -235,21 +239,25 @@ class Bank(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            layer = self.__dict__.get("_modules", {}).get(self.common())
+            layer = self.__dict__.get("_modules", {}).get(self.inner)
             value = getattr(layer, name, None) if layer is not None else None
             if value is not None and isinstance(value, PLAIN) and not name.startswith("_"):
                 return value  # a width or an epsilon: the same in every slot
             raise ReadsLayer(
-                f"{self.__dict__.get('where')}: a bank stands here and has no {name!r} of its own; "
-                "next: ask one domain's slot"
+                str(self.__dict__.get("where")),
+                f"a bank stands here, and {name!r} is each domain's own; ask one domain's slot",
             ) from None
 
-    def common(self) -> str:
-        """The submodule whose plain numbers every slot has."""
-        return "origin"
+
+class Unfit(Exception):
+    """No bank can stand at `where`, for this reason."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"{where}: {reason}")
+        self.where, self.reason = where, reason
 
 
-class ReadsLayer(AttributeError):
+class ReadsLayer(Unfit, AttributeError):
     """Code outside of a layer's forward reads what a bank has once per domain."""
 
 

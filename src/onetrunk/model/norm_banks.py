@@ -161,6 +161,8 @@ class SharedBatch(Bank):
 class Instance(nn.Module):
     """`instance`: each image by its own moments, one scale and bias (Ulyanov et al. 2016)."""
 
+    inner = "origin"
+
     def __init__(self, layer: nn.Module, where: str) -> None:
         super().__init__()
         self.where = where
