@@ -1,1 +1,1 @@
-"""What is learned: trunks, banks, adapters, heads, the universal network and its packs."""
+"""What is learned: a trunk, a bank for every domain, heads, packs."""
