@@ -1,4 +1,6 @@
-"""Adapters: small learned layers that bend a frozen layer f to one domain (Rebuffi et al. 2017, 2018).
+"""Adapters: small learned layers that bend a frozen layer f to one domain.
+
+(Rebuffi et al. 2017, 2018)
 
 | name | formula |
 |---|---|
@@ -24,6 +26,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +98,7 @@ class AdapterBank(Bank):
         return y if slot is None else slot(x, y)
 
     def gather(self, x: Tensor, index: Tensor) -> Tensor | None:
-        """f once over the whole batch; parallel 1×1s as one batched product where they are narrow."""
+        """f once over the whole batch; narrow parallel 1×1s as one batched product."""
         slots = [self.slots[name] for name in self.slots]
         y: Tensor = self.layer(x)
         if not slots:
@@ -146,49 +149,52 @@ def batched(x: Tensor, y: Tensor, weight_BOI: Tensor, stride: int) -> Tensor:
 
 def make_adapter(kind: str, layer: nn.Module) -> nn.Module | None:
     """A fresh adapter, without effect, for this layer; None where the rule gives it none."""
+    made: nn.Module | None
     if ":" in kind:
         made = load(kind, "adapter", ADAPTERS)(layer)
         if made is not None and not isinstance(made, nn.Module):
             raise wrong(f"adapter {kind!r}: expected None or a module", came=type(made).__name__)
-        return made
-    if kind not in ADAPTERS:
+    elif kind not in ADAPTERS:
         raise wrong("unknown adapters", came=kind, exists=ADAPTERS, next="or package.module:thing")
-    if kind == "none" or why_not(layer):
+    elif kind == "none" or why_not(layer):
         return None
-    weight = getattr(layer, "weight", None)
-    like = {"device": weight.device, "dtype": weight.dtype} if isinstance(weight, Tensor) else {}
-    if isinstance(layer, nn.Linear):
-        inside = layer.out_features if kind == "series" else layer.in_features
-        pair = _pair(nn.Linear(inside, _rank(layer.in_features, layer.out_features), bias=False),
-                     layer.out_features)
-        if kind == "series":
-            return Series(nn.LayerNorm(inside), pair).to(**like)
-        return Parallel(pair).to(**like)
-    assert isinstance(layer, nn.Conv2d)
+    elif isinstance(layer, nn.Conv2d):
+        made = _for_conv(kind, layer)
+    else:
+        assert isinstance(layer, nn.Linear)
+        made = _for_linear(kind, layer)
+    like = next(layer.parameters(), None)
+    return made if made is None or like is None else made.to(like)
+
+
+def _for_linear(kind: str, layer: nn.Linear) -> nn.Module:
+    rank = _rank(layer.in_features, layer.out_features)
+    inside = layer.out_features if kind == "series" else layer.in_features
+    pair = _pair(nn.Linear(inside, rank, bias=False), layer.out_features)
+    return Series(nn.LayerNorm(inside), pair) if kind == "series" else Parallel(pair)
+
+
+def _for_conv(kind: str, layer: nn.Conv2d) -> nn.Module | None:
     dense, point = layer.groups == 1, max(layer.kernel_size) == 1
+    series, out = kind == "series", layer.out_channels
+    inside = out if series else layer.in_channels
+    stride: Any = (1, 1) if series else layer.stride
+    rank = _rank(layer.in_channels, out)
+    branch: nn.Module
     if kind == "lora" and not dense:
         return None
-    out, stride, groups = layer.out_channels, layer.stride, layer.groups
-    inside = out if kind == "series" else layer.in_channels
-    if kind == "series":
-        stride = (1, 1)
-    branch: nn.Module
-    if dense and (point or kind == "lora"):
-        rank = _rank(layer.in_channels, out)
-        if kind == "lora" and not point:
-            down = type(layer)(
-                inside, rank, layer.kernel_size, stride, layer.padding, layer.dilation,
-                bias=False, padding_mode=layer.padding_mode,
-            )
-        else:
-            down = nn.Conv2d(inside, rank, 1, stride, bias=False)
+    if kind == "lora" and not point:  # down has the layer's own window
+        down = copy.deepcopy(layer)
+        down.out_channels, down.bias = rank, None
+        down.weight = nn.Parameter(down.weight.detach().new_empty(rank, *down.weight.shape[1:]))
+        nn.init.kaiming_uniform_(down.weight, a=5**0.5)
         branch = _pair(down, out)
+    elif dense and point:
+        branch = _pair(nn.Conv2d(inside, rank, 1, stride, bias=False), out)
     else:
-        branch = nn.Conv2d(inside, out, 1, stride, groups=groups, bias=False)
+        branch = nn.Conv2d(inside, out, 1, stride, groups=layer.groups, bias=False)
         nn.init.zeros_(branch.weight)
-    if kind == "series":
-        return Series(nn.BatchNorm2d(out), branch).to(**like)
-    return Parallel(branch).to(**like)
+    return Series(nn.BatchNorm2d(out), branch) if series else Parallel(branch)
 
 
 def why_not(layer: nn.Module) -> str:

@@ -1,8 +1,7 @@
-"""Backbones: the plain networks that a trunk starts from, built in or timm's, behind one interface."""
+"""Backbones: the plain networks that trunks start from, built in or timm's, as one interface."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,15 +25,15 @@ class Backbone:
     """A plain network and what onetrunk has to know of it."""
 
     arch: str
-    net: nn.Module
     licence: str | None  # of its pretrained weights
     stages: dict[str, tuple[str, ...]]  # modules of each stage; "" stands for what no module holds
     reductions: tuple[int, ...]  # input pixels per pixel of each map of the pyramid
     size: tuple[int, int] | None = None  # that it was built for
 
-    def forward(self, x: Tensor, pooled: bool, maps: Sequence[int]) -> tuple[Tensor | None, list[Tensor]]:
+    def forward(
+        self, net: Any, x: Tensor, pooled: bool, maps: Sequence[int]
+    ) -> tuple[Tensor | None, list[Tensor]]:
         """Pooled features (B, C) and these maps (B, C, h, w) of the pyramid."""
-        net: Any = self.net
         if not self.arch.startswith("timm/"):
             pyramid = net.forward_pyramid(x)
             return net.pool(pyramid[-1]) if pooled else None, [pyramid[i] for i in maps]
@@ -44,12 +43,12 @@ class Backbone:
         return net.forward_head(last, pre_logits=True) if pooled else None, pyramid
 
 
-def build(arch: str, pretrained: bool | str | Path) -> Backbone:
+def build(arch: str, pretrained: bool | str | Path) -> tuple[nn.Module, Backbone]:
     """The backbone `timm/NAME`, or a built-in, with its weights."""
     if arch.startswith("timm/"):
-        backbone = _timm(arch, pretrained is True)
+        net, backbone = _timm(arch, pretrained is True)
     else:
-        backbone = _builtin(arch)
+        net, backbone = _builtin(arch)
         if pretrained is True:
             raise wrong(
                 f"{arch} has no weights of its own to download",
@@ -57,11 +56,11 @@ def build(arch: str, pretrained: bool | str | Path) -> Backbone:
                 next="pretrained = false, or the path of a file",
             )
     if not isinstance(pretrained, bool):
-        load_weights(backbone, Path(pretrained))
-    return backbone
+        load_weights(net, arch, Path(pretrained))
+    return net, backbone
 
 
-def _timm(arch: str, pretrained: bool) -> Backbone:
+def _timm(arch: str, pretrained: bool) -> tuple[nn.Module, Backbone]:
     import timm
     from timm.models import group_parameters
 
@@ -70,7 +69,7 @@ def _timm(arch: str, pretrained: bool) -> Backbone:
         raise wrong("unknown timm model", came=name, exists=timm.list_models())
     for options in _ANY_SIZE:
         try:
-            net = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+            net: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
             break
         except TypeError:
             if not options:
@@ -85,9 +84,8 @@ def _timm(arch: str, pretrained: bool) -> Backbone:
         first = next((path for path in modules if path), "rest")
         stages["stem" if number == 0 else first] = modules
     config = net.pretrained_cfg
-    return Backbone(
+    return net, Backbone(
         arch,
-        net,
         config.get("license") if pretrained else None,
         stages,
         tuple(int(info["reduction"]) for info in net.feature_info),
@@ -95,13 +93,12 @@ def _timm(arch: str, pretrained: bool) -> Backbone:
     )
 
 
-def _builtin(arch: str) -> Backbone:
+def _builtin(arch: str) -> tuple[nn.Module, Backbone]:
     from onetrunk.model import nets
 
     net = nets.build(arch)
-    return Backbone(
+    return net, Backbone(
         arch,
-        net,
         None,
         {stage.name: (stage.module,) for stage in net.stages},
         tuple(stage.reduction for stage in net.stages),
@@ -109,7 +106,7 @@ def _builtin(arch: str) -> Backbone:
 
 
 def _cover(net: nn.Module, names: set[str]) -> tuple[str, ...]:
-    """The fewest modules whose parameters are exactly these; "" for those held by no such module."""
+    """The fewest modules whose parameters are exactly these; "" for what no such module holds."""
     found: list[str] = []
 
     def visit(module: nn.Module, path: str) -> None:
@@ -126,7 +123,7 @@ def _cover(net: nn.Module, names: set[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def load_weights(backbone: Backbone, path: Path) -> None:
+def load_weights(net: nn.Module, arch: str, path: Path) -> None:
     """Weights from a file: safetensors, or a state dict read without running its pickle's code."""
     if not path.is_file():
         raise wrong("pretrained: no such file", came=path.name)
@@ -146,10 +143,12 @@ def load_weights(backbone: Backbone, path: Path) -> None:
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise wrong(f"pretrained: expected a state dict in {path.name}", came=type(state).__name__)
     state = {key.removeprefix("module."): value for key, value in state.items()}
-    classifier = getattr(backbone.net, "pretrained_cfg", {}).get("classifier") or ()
+    classifier = getattr(net, "pretrained_cfg", {}).get("classifier") or ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    expected = backbone.net.state_dict()
-    extra = [k for k in state if k not in expected and not k.startswith(tuple(f"{h}." for h in heads))]
+    expected = net.state_dict()
+    extra = [
+        k for k in state if k not in expected and not k.startswith(tuple(f"{h}." for h in heads))
+    ]
     lacking = [k for k in expected if k not in state]
     unequal = [
         f"{k} {tuple(state[k].shape)} for {tuple(v.shape)}"
@@ -157,9 +156,11 @@ def load_weights(backbone: Backbone, path: Path) -> None:
         if k in state and state[k].shape != v.shape
     ]
     parts = (("missing", lacking), ("not of this trunk", extra), ("of other shape", unequal))
-    faults = [f"{what}: {', '.join(names[:8])}" + (f" … ({len(names)})" if len(names) > 8 else "")
-              for what, names in parts if names]
+    faults = [
+        f"{what}: {', '.join(names[:8])}" + (f" … ({len(names)})" if len(names) > 8 else "")
+        for what, names in parts
+        if names
+    ]
     if faults:
-        raise wrong(f"pretrained: {path.name} does not fit {backbone.arch}; " + "; ".join(faults))
-    with warnings.catch_warnings():
-        backbone.net.load_state_dict({k: v for k, v in state.items() if k in expected})
+        raise wrong(f"pretrained: {path.name} does not fit {arch}; " + "; ".join(faults))
+    net.load_state_dict({k: v for k, v in state.items() if k in expected})

@@ -52,7 +52,7 @@ class Slots(nn.Module):
 
 
 class Table:
-    """The float tensors of a bank's slots as rows of one matrix, which the slots' tensors look into.
+    """The float tensors of a bank's slots as rows of a matrix that the slots' tensors look into.
 
     The rows *are* the slots' storage, so whatever changes a slot in place changes its row: nothing
     can be stale. What gives a slot other storage (`.to`, `.data = …`, a copied model) is noticed by
@@ -94,9 +94,7 @@ class Table:
 def cut(rows: Tensor, parts: list[tuple[str, torch.Size]]) -> list[Tensor]:
     """Rows (B, width) as their parts, each (B, *shape)."""
     pieces = rows.split([shape.numel() for _, shape in parts], 1)
-    return [
-        piece.reshape(-1, *shape) for piece, (_, shape) in zip(pieces, parts, strict=True)
-    ]
+    return [piece.reshape(-1, *shape) for piece, (_, shape) in zip(pieces, parts, strict=True)]
 
 
 def _floats(slot: nn.Module) -> Iterator[tuple[str, dict[str, Any], str, Tensor]]:
@@ -119,7 +117,7 @@ class Bank(nn.Module):
         self.slots = Slots()
         self._table: Table | None = None
 
-    # -- what a kind of bank says ---------------------------------------------------------------
+    # -- what a kind of bank says
 
     @abstractmethod
     def make_slot(self) -> nn.Module | None:
@@ -141,11 +139,12 @@ class Bank(nn.Module):
         """The slot, where a domain must have one."""
         if slot is None:
             raise Failed(
-                f"{self.where}: the running domain has no slot here; it has: {', '.join(self.slots)}"
+                f"{self.where}: the running domain has no slot here; there are: "
+                + ", ".join(self.slots)
             )
         return slot
 
-    # -- running ---------------------------------------------------------------------------------
+    # -- running
 
     def forward(self, x: Tensor) -> Tensor:
         """Through the slot of the running domain, or each image through its own."""
@@ -163,8 +162,8 @@ class Bank(nn.Module):
                 return y
         if not choice.names:
             raise Failed(
-                f"{self.where}: this bank runs a mixed batch only by segments, which a trace cannot "
-                "see; next: name the domains, one per image, or export one domain"
+                f"{self.where}: this bank runs a mixed batch only by segments, which a trace "
+                "cannot see; next: name the domains, one per image, or export one domain"
             )
         return self.by_segment(x, choice)
 
@@ -211,7 +210,7 @@ class Bank(nn.Module):
         rows = [of.get(name, empty) for name in self.switch.names]
         return [torch.stack(column).index_select(0, index) for column in zip(*rows, strict=True)]
 
-    # -- slots that come and go -------------------------------------------------------------------
+    # -- slots that come and go
 
     def attach(self, name: str, slot: nn.Module | None) -> None:
         """This slot for this domain."""
@@ -225,7 +224,7 @@ class Bank(nn.Module):
             del self.slots[name]
         self._table = None
 
-    # -- what else may happen to a module -----------------------------------------------------------
+    # -- what else may happen to a module
 
     def _apply(self, fn: Any, recurse: bool = True) -> Bank:
         self._table = None

@@ -8,7 +8,7 @@ A transformer's pyramid of one scale is one lateral and the 3×3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ class Decoder(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
-    def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
+    def forward(self, pyramid: Sequence[Tensor] | Mapping[int, Tensor]) -> Tensor:
         """Maps (B, C_i, h_i, w_i), finest first, to (B, width, h, w) at the finest level."""
         merged: Tensor | None = None
         for level, lateral in zip(reversed(self.levels), reversed(self.laterals), strict=True):

@@ -117,7 +117,7 @@ class Heads(nn.Module):
         self.of = nn.ModuleDict()
         for task in tasks:
             inside = self.decoder.width if task.dense and self.decoder else num_features
-            self.of[_key(task.name)] = make_head(task, inside, own.get(task.name))
+            self.of[key_of(task.name)] = make_head(task, inside, own.get(task.name))
 
     @property
     def needs_pyramid(self) -> bool:
@@ -131,27 +131,27 @@ class Heads(nn.Module):
 
     def head(self, task: str) -> nn.Module:
         """The head of this task."""
-        if _key(task) not in self.of:
+        if key_of(task) not in self.of:
             raise wrong("no head for this task", came=task, exists=[t.name for t in self.tasks])
-        return self.of[_key(task)]
+        return self.of[key_of(task)]
 
     def forward(
         self,
         pooled_BC: Tensor | None,
-        pyramid: Sequence[Tensor],
+        pyramid: Sequence[Tensor] | Mapping[int, Tensor],
         size: tuple[int, int],
     ) -> dict[str, Tensor]:
         """Predictions by task name; `pooled_BC` may be None, `pyramid` empty, if none asks."""
         decoded = self.decoder(pyramid) if self.decoder is not None else None
         return {
             task.name: finish(
-                task, self.of[_key(task.name)](decoded if task.dense else pooled_BC), size
+                task, self.of[key_of(task.name)](decoded if task.dense else pooled_BC), size
             )
             for task in self.tasks
         }
 
 
-def _key(task: str) -> str:
+def key_of(task: str) -> str:
     # Of an nn.ModuleDict a method's name ("keys", "type") cannot be a key; a task may be called so.
     return f"task_{task}"
 

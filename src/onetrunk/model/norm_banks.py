@@ -6,7 +6,7 @@ Domain-specific batch normalisation: Bilen & Vedaldi 2017 (moments and affine), 
 from __future__ import annotations
 
 import copy
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,9 +28,7 @@ class DomainNorm(Bank):
     from the image, the bare norm first.
     """
 
-    def __init__(
-        self, layer: nn.Module, where: str, switch: Switch, family: Family | None
-    ) -> None:
+    def __init__(self, layer: nn.Module, where: str, switch: Switch, family: Family | None) -> None:
         super().__init__(where, switch)
         self.origin = layer.requires_grad_(False)
         known = {"weight", "bias", "running_mean", "running_var"}
@@ -58,8 +56,10 @@ class DomainNorm(Bank):
                 return None
             factor = torch.rsqrt(of["running_var"] + self.origin.eps)
             scale = factor if scale is None else scale * factor
-            shift = -of["running_mean"] * scale if shift is None else (
-                torch.addcmul(shift, of["running_mean"], scale, value=-1)
+            shift = (
+                -of["running_mean"] * scale
+                if shift is None
+                else (torch.addcmul(shift, of["running_mean"], scale, value=-1))
             )
         elif self.bare is not None:
             x = self.bare(x)
@@ -128,8 +128,7 @@ class DomainMoments(Bank):
     def resolve(self, name: str) -> nn.Module:
         """The layer with this domain's moments."""
         plain = copy.deepcopy(self.origin)
-        for key, value in self.slots[name].named_buffers():
-            getattr(plain, key).copy_(value)
+        plain.load_state_dict(self.slots[name].state_dict(), strict=False)
         return plain
 
 
@@ -201,7 +200,8 @@ class InstanceDomain(Bank):
     def gather(self, x: Tensor, index: Tensor) -> Tensor:
         """Normalised together, scaled each by its own."""
         scale, shift = self.take(index)
-        bare = instance(x, None, None, None, self.where, self.origin.eps)
+        eps: Any = self.origin.eps
+        bare = instance(x, None, None, None, self.where, eps)
         return after(self.origin, affine(bare, scale, shift, trailing=False))
 
     def resolve(self, name: str) -> nn.Module:
@@ -262,7 +262,7 @@ def forget(layer: nn.Module) -> nn.Module:
     """A batch norm that keeps no moments."""
     for key in ("running_mean", "running_var", "num_batches_tracked"):
         layer._buffers[key] = None
-    layer.track_running_stats = False
+    setattr(layer, "track_running_stats", False)  # noqa: B010
     return layer
 
 

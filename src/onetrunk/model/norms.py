@@ -75,7 +75,10 @@ def family(layer: nn.Module) -> Family | None:
         return "batch"
     if isinstance(layer, nn.GroupNorm):
         return "channel"
-    if isinstance(layer, nn.LayerNorm) and type(layer).__module__.split(".")[0] in ("torch", "timm"):
+    if isinstance(layer, nn.LayerNorm) and type(layer).__module__.split(".")[0] in (
+        "torch",
+        "timm",
+    ):
         return "channel" if "2d" in name else "trailing"
     if name in ("RmsNorm", "RmsNormFp32", "RmsNormAct", "RMSNorm"):
         return "trailing"
@@ -119,15 +122,15 @@ def check_norm(norm: str, arch: str, layers: list[nn.Module]) -> None:
         return
     if not layers:
         raise wrong(
-            f"{arch} has no norm layers that a domain could own (networks with standardised weights "
-            "normalise those instead)",
+            f"{arch} has no norm layers that a domain could own (networks with standardised "
+            "weights normalise those instead)",
             came=norm,
             next="norm = 'shared', with adapters if domains shall differ",
         )
     if norm in MOMENTS and not any(map(keeps_moments, layers)):
         kinds = ", ".join(sorted({type(layer).__name__ for layer in layers}))
         raise wrong(
-            f"{arch} keeps no running moments (its norms: {kinds}), so {norm!r} has no meaning there",
+            f"{arch} keeps no running moments (its norms: {kinds}): {norm!r} has no meaning there",
             came=norm,
             exists=("shared", "domain"),
             next="norm = 'domain'",

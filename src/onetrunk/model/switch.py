@@ -3,9 +3,9 @@
 One per model. Banks read it; only the model's own call sets it. The choice lives in a context
 variable, so threads and asyncio tasks never see each other's. Two places have no such context:
 
-- the backward pass, which on a GPU runs in autograd's own thread and, under gradient checkpointing,
-  computes forward again: `keep` ties a pass's choice to its features, so that the backward pass that
-  reaches them finds it (by autograd's graph task, which no two backward passes share);
+- the backward pass, which on a GPU runs in autograd's own thread and, under gradient
+  checkpointing, computes forward again: `keep` ties a pass's choice to its features, so that the
+  backward pass that reaches them finds it (by autograd's graph task, which no two of them share);
 - a trace (torch.compile, torch.export), which sees no context variable: there a plain field holds
   the choice, set and reset inside the trace.
 """
@@ -98,7 +98,7 @@ class Switch:
         if torch.compiler.is_compiling():
             return
 
-        def announce(gradient: Tensor) -> None:
+        def announce(_: Tensor) -> None:
             task = torch._C._current_graph_task_id()
             if task not in self._backward:
                 Variable._execution_engine.queue_callback(lambda: self._backward.pop(task, None))

@@ -56,10 +56,9 @@ class Trunk(nn.Module):
             )
         if ":" in adapters:
             load(adapters, "adapter", ADAPTERS)
-        backbone = backbones.build(arch, pretrained)
+        self.net, backbone = backbones.build(arch, pretrained)
         self.arch, self.norm, self.sharing, self.adapters = arch, norm, sharing, adapters
         self.adapt = tuple(adapt)
-        self.net = backbone.net
         self.backbone = backbone
         self.licence = backbone.licence
         self.switch = Switch()
@@ -81,9 +80,9 @@ class Trunk(nn.Module):
         self, images_BCHW: Tensor, pooled: bool = True, maps: Sequence[int] = ()
     ) -> tuple[Tensor | None, list[Tensor]]:
         """Pooled features (B, C), and these maps of the pyramid."""
-        return self.backbone.forward(images_BCHW, pooled, maps)
+        return self.backbone.forward(self.net, images_BCHW, pooled, maps)
 
-    # -- banks ---------------------------------------------------------------------------------------
+    # -- banks
 
     def _own(self, given: Sequence[int | str]) -> tuple[str, ...]:
         stages = self.stages
@@ -104,8 +103,8 @@ class Trunk(nn.Module):
             for path in self.backbone.stages[name]:
                 if not path:
                     raise wrong(
-                        f"{self.arch}: stage {name!r} holds parameters of the network itself, which "
-                        "no domain can own",
+                        f"{self.arch}: stage {name!r} holds parameters of the network itself, "
+                        "which no domain can own",
                         exists=[s for s, paths in self.backbone.stages.items() if "" not in paths],
                     )
                 self._put(path, OwnStage(self.net.get_submodule(path), path, self.switch))
@@ -167,10 +166,10 @@ class Trunk(nn.Module):
         """All banks by their place in the network."""
         return {path: bank for path, bank in self.net.named_modules() if isinstance(bank, Bank)}
 
-    # -- domains ---------------------------------------------------------------------------------------
+    # -- domains
 
     def make_slots(self, adapters: str) -> dict[str, nn.Module]:
-        """Fresh slots for one domain, by bank; nothing of the trunk changes but places for adapters."""
+        """Fresh slots for one domain, by bank; the trunk only gets places for adapters."""
         self.put_adapters(adapters)
         slots = {}
         for path, bank in self.banks().items():
@@ -235,8 +234,10 @@ class Trunk(nn.Module):
     def _give_up(self, unfit: Unfit) -> None:
         bank = self.banks().get(unfit.where)
         named = any(fnmatch.fnmatchcase(unfit.where, pattern) for pattern in self.adapt)
-        if bank is None or (named and isinstance(bank, AdapterBank)) or (
-            isinstance(unfit, ReadsLayer) and not isinstance(bank, AdapterBank)
+        if (
+            bank is None
+            or (named and isinstance(bank, AdapterBank))
+            or (isinstance(unfit, ReadsLayer) and not isinstance(bank, AdapterBank))
         ):
             raise wrong(
                 f"{self.arch} cannot have a bank at {unfit.where} ({unfit.reason})",
@@ -245,7 +246,7 @@ class Trunk(nn.Module):
         self.skipped[unfit.where] = unfit.reason
         self._put(unfit.where, bank.get_submodule(bank.inner).requires_grad_(True))
 
-    # -- what is shared -----------------------------------------------------------------------------------
+    # -- what is shared
 
     def shared(self) -> dict[str, Tensor]:
         """The shared tensors by their names in the plain backbone: no slot, no trace of banks."""
@@ -267,7 +268,7 @@ class Trunk(nn.Module):
         return named
 
     def fingerprint(self) -> str:
-        """SHA-256 over the architecture and the sorted names, types, shapes and bytes of `shared`."""
+        """SHA-256 over the architecture and `shared`: sorted names, types, shapes, bytes."""
         digest = hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode())
         for name, tensor in sorted(self.shared().items()):
             plain = tensor.detach().cpu().contiguous()
@@ -293,7 +294,7 @@ class Trunk(nn.Module):
 
     @torch.no_grad()
     def independent(self, name: str, size: tuple[int, int]) -> bool:
-        """Whether one image's features depend on that image alone (csatv2 of timm mixes a batch)."""
+        """Whether an image's features depend on it alone (csatv2 of timm mixes a batch)."""
         like = next(self.net.parameters())
         chance = torch.Generator().manual_seed(0)
         images = torch.randn(2, 3, *size, generator=chance).to(like)
