@@ -4,8 +4,8 @@ First each adapter is merged into the layer that it bends (fold_adapters.py), th
 with running moments into the convolution or linear layer that it follows directly (fold_norms.py).
 All is computed in float64 (merge.py) and checked there against the module as it was. What cannot
 fold stays a plain layer, and the report names it with the reason: norms that take moments from the
-image itself (LayerNorm, instance norms), norms that follow something else (pre-activation networks),
-adapters whose tap depends on the size.
+image itself (LayerNorm, instance norms), norms that follow something else (pre-activation
+networks), adapters whose tap depends on the size.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from onetrunk.model.fold_adapters import merged
 from onetrunk.model.fold_norms import Pairs, remainder, stays
 from onetrunk.model.uses import swap
 
-# Largest relative difference allowed: in float64 a right fold differs by 1e-12, a wrong one by 1e-2.
+# Largest relative difference allowed: in float64 a right fold differs by 1e-12, a wrong by 1e-2.
 ALGEBRA = {torch.float64: 1e-7, torch.float32: 1e-2}
 
 
@@ -102,13 +102,20 @@ def fold(
             f"the folded module answers otherwise, by {error:.1e}; "
             "next: use the model itself, which needs no folding, and report its trunk"
         )
-    left = tuple(
-        Left(name, type(part.adapter if isinstance(part, Adapted) else part).__name__, reason)
-        for name, part in plain.named_modules()
-        if (reason := why.get(name) or stays(part))
-    )
+    left = tuple(_left(plain, why))
     parameters = sum(p.numel() for p in plain.parameters())
     return plain, FoldReport(len(plan.norms), len(plan.adapters), left, parameters, error)
+
+
+def _left(plain: nn.Module, why: dict[str, str]) -> Iterator[Left]:
+    """The layers that stayed, without what is inside of them."""
+    inside = "."  # of no layer's name
+    for name, part in plain.named_modules():
+        reason = why.get(name) or stays(part)
+        if reason and not name.startswith(inside):
+            kind = part.adapter if isinstance(part, Adapted) else part
+            yield Left(name, type(kind).__name__, reason)
+            inside = f"{name}."
 
 
 def _merge_adapters(work: nn.Module, inputs: Sequence[Tensor], plan: _Plan) -> dict[str, str]:

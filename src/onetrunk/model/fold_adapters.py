@@ -7,7 +7,7 @@ A series branch is a 1×1 behind the layer and mixes its output's channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -18,7 +18,7 @@ from onetrunk.model.adapters import Adapted, Parallel, Series
 Weights = tuple[Tensor, Tensor | None]
 
 
-def merged(adapted: Adapted, sizes: Sequence[Sequence[int]]) -> Weights | str:
+def merged(adapted: Adapted, sizes: Iterable[Sequence[int]]) -> Weights | str:
     """The layer's weight and bias with the adapter in them, float64; or why it has to stay.
 
     `sizes` are those of the images or maps (h, w) that reach the layer.
@@ -34,7 +34,7 @@ def merged(adapted: Adapted, sizes: Sequence[Sequence[int]]) -> Weights | str:
 
 
 def _parallel(
-    layer: nn.Linear | nn.Conv2d, adapter: Parallel, sizes: Sequence[Sequence[int]]
+    layer: nn.Linear | nn.Conv2d, adapter: Parallel, sizes: Iterable[Sequence[int]]
 ) -> Weights | str:
     kernel = _kernel(adapter.branch)
     if kernel is None or kernel.shape[:2] != layer.weight.shape[:2]:

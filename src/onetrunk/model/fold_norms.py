@@ -14,6 +14,7 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from onetrunk.model.norm_banks import Instance
 from onetrunk.model.uses import Call, Owners, Uses, watch
 
 LAYERS = {"linear": 2, "conv1d": 3, "conv2d": 4, "conv3d": 5}  # dimensions of what comes out
@@ -57,8 +58,10 @@ def remainder(norm: nn.Module) -> nn.Module | None:
 
 def stays(part: nn.Module) -> str:
     """Why this layer, still there after folding, is one that could not; empty for any other."""
+    if isinstance(part, Instance):
+        return "takes moments from each image itself"
     if isinstance(part, _BatchNorm):
-        return "did not run, or keeps no moments"
+        return "takes the batch's own moments" if part.running_mean is None else "did not run"
     name = type(part).__name__
     is_norm = "norm" in name.lower() and bool(part._parameters or part._buffers)
     return "takes moments from each image itself" if is_norm else ""

@@ -19,6 +19,8 @@ from torch.utils._pytree import tree_leaves
 
 # These give the very tensor back when they have nothing to do: no reader, where they do.
 SAME = frozenset({"dropout", "dropout1d", "dropout2d", "dropout3d", "contiguous", "to", "float"})
+# Of these only the first tensor's values are read, of the others the shape.
+SHAPED = frozenset({"reshape_as", "view_as", "expand_as", "type_as"})
 # These read a tensor's outside only.
 OUTSIDE = frozenset(
     {"__get__", "size", "dim", "numel", "stride", "is_contiguous", "is_floating_point", "__len__"}
@@ -63,6 +65,8 @@ class Uses:
         made = [leaf for leaf in tree_leaves(call.out) if _is(leaf)]
         if not made and call.name in OUTSIDE:
             return
+        if call.name in SHAPED:
+            given = given[:1]
         if call.name in SAME and len(made) == 1 and given and made[0] is given[0]:
             return
         self.calls.append(call)
@@ -117,7 +121,7 @@ class Owners:
                         self._of[id(tensor)].append((part, key))
 
     def only(self, tensor: object, key: str) -> nn.Module | None:
-        """The one module that holds this very tensor under this name; None for shared or computed."""
+        """The one module that holds this tensor under this name; None if shared or computed."""
         found = self._of.get(id(tensor), [])
         return found[0][0] if len(found) == 1 and found[0][1] == key else None
 
