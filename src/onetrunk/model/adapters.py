@@ -125,7 +125,7 @@ class AdapterBank(Bank):
         slots = [self.slots.get(name) for name in choice.names]
         if all(slot is None for slot in slots):
             return y
-        pairs = zip(slots, x.split(sizes), y.split(sizes), strict=True)
+        pairs = zip(slots, torch.split(x, sizes), torch.split(y, sizes), strict=True)
         return torch.cat([b if slot is None else slot(a, b) for slot, a, b in pairs])
 
     def resolve(self, name: str) -> nn.Module:

@@ -93,7 +93,7 @@ class Table:
 
 def cut(rows: Tensor, parts: list[tuple[str, torch.Size]]) -> list[Tensor]:
     """Rows (B, width) as their parts, each (B, *shape)."""
-    pieces = rows.split([shape.numel() for _, shape in parts], 1)
+    pieces = torch.split(rows, [shape.numel() for _, shape in parts], 1)
     return [piece.reshape(-1, *shape) for piece, (_, shape) in zip(pieces, parts, strict=True)]
 
 
@@ -170,7 +170,7 @@ class Bank(nn.Module):
     def by_segment(self, x: Tensor, choice: Mixed) -> Tensor:
         """Cut the sorted batch, each segment through its slot, join."""
         times = x.shape[0] // sum(choice.sizes)
-        pieces = x.split([size * times for size in choice.sizes])
+        pieces = torch.split(x, [size * times for size in choice.sizes])
         return torch.cat(
             [
                 self.run(piece, self.slots.get(name))
@@ -228,7 +228,7 @@ class Bank(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Bank:
         self._table = None
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def __getstate__(self) -> dict[str, Any]:

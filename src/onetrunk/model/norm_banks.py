@@ -28,6 +28,8 @@ class DomainNorm(Bank):
     from the image, the bare norm first.
     """
 
+    origin: Any
+
     def __init__(self, layer: nn.Module, where: str, switch: Switch, family: Family | None) -> None:
         super().__init__(where, switch)
         self.origin = layer.requires_grad_(False)
@@ -86,6 +88,8 @@ class Moments(nn.Module):
 class DomainMoments(Bank):
     """`domain-moments`: running moments of each domain, one scale and bias for all."""
 
+    origin: Any
+
     def __init__(self, layer: nn.Module, where: str, switch: Switch) -> None:
         super().__init__(where, switch)
         self.origin = layer  # its scale and bias are the shared ones
@@ -138,6 +142,8 @@ class SharedBatch(Bank):
     Nothing here belongs to a domain, but a mixed batch must be cut: its moments are not theirs.
     """
 
+    origin: Any
+
     def __init__(self, layer: nn.Module, where: str, switch: Switch) -> None:
         super().__init__(where, switch)
         self.origin = forget(layer)
@@ -162,6 +168,8 @@ class Instance(nn.Module):
 
     inner = "origin"
 
+    origin: Any
+
     def __init__(self, layer: nn.Module, where: str) -> None:
         super().__init__()
         self.where = where
@@ -184,6 +192,8 @@ class Affine(nn.Module):
 class InstanceDomain(Bank):
     """`instance-domain`: each image by its own moments, scale and bias of each domain."""
 
+    origin: Any
+
     def __init__(self, layer: nn.Module, where: str, switch: Switch) -> None:
         super().__init__(where, switch)
         self.origin = forget(layer).requires_grad_(False)
@@ -200,14 +210,13 @@ class InstanceDomain(Bank):
     def gather(self, x: Tensor, index: Tensor) -> Tensor:
         """Normalised together, scaled each by its own."""
         scale, shift = self.take(index)
-        eps: Any = self.origin.eps
-        bare = instance(x, None, None, None, self.where, eps)
+        bare = instance(x, None, None, None, self.where, self.origin.eps)
         return after(self.origin, affine(bare, scale, shift, trailing=False))
 
     def resolve(self, name: str) -> nn.Module:
         """An instance norm with this domain's scale and bias."""
         plain = Instance(copy.deepcopy(self.origin), self.where)
-        mine = self.slots[name]
+        mine: Any = self.slots[name]
         with torch.no_grad():
             plain.origin.weight.copy_(mine.weight)
             plain.origin.bias.copy_(mine.bias)
@@ -244,7 +253,7 @@ def after(layer: nn.Module, y: Tensor) -> Tensor:
 
 def instance(
     x: Tensor,
-    layer: nn.Module | None,
+    layer: Any,
     weight: Tensor | None,
     bias: Tensor | None,
     where: str,
@@ -258,11 +267,11 @@ def instance(
     return after(layer, F.instance_norm(x, None, None, weight, bias, True, 0.0, layer.eps))
 
 
-def forget(layer: nn.Module) -> nn.Module:
+def forget(layer: Any) -> Any:
     """A batch norm that keeps no moments."""
     for key in ("running_mean", "running_var", "num_batches_tracked"):
         layer._buffers[key] = None
-    setattr(layer, "track_running_stats", False)  # noqa: B010
+    layer.track_running_stats = False
     return layer
 
 

@@ -101,9 +101,12 @@ class Switch:
         def announce(_: Tensor) -> None:
             task = torch._C._current_graph_task_id()
             if task not in self._backward:
-                Variable._execution_engine.queue_callback(lambda: self._backward.pop(task, None))
+                Variable._execution_engine.queue_callback(lambda: self._forget(task))
             self._backward[task] = choice
 
         for tensor in features:
             if tensor.requires_grad:
-                tensor.register_hook(announce)
+                tensor.register_hook(announce)  # type: ignore[no-untyped-call]
+
+    def _forget(self, task: int) -> None:
+        self._backward.pop(task, None)
