@@ -1,0 +1,25 @@
+"""onetrunk: one vision network for all of your image domains and tasks."""
+
+from onetrunk.data.augment import Augment
+from onetrunk.data.domain import Domain
+from onetrunk.data.inspect import inspect
+from onetrunk.data.loader import Batch, Loader
+from onetrunk.data.pixels import Pixels
+from onetrunk.data.split import Split
+from onetrunk.data.task import Task
+from onetrunk.errors import BadInput, Failed, Missing, OnetrunkError
+
+__all__ = [
+    "Augment",
+    "BadInput",
+    "Batch",
+    "Domain",
+    "Failed",
+    "Loader",
+    "Missing",
+    "OnetrunkError",
+    "Pixels",
+    "Split",
+    "Task",
+    "inspect",
+]
