@@ -75,11 +75,13 @@ class Budget:
 
     def table(self) -> Table:
         """For people."""
-        table = Table(title=f"{self.arch}: one network of {len(self.domains)} domains")
-        for column in ("", "size", "parameters", "bytes", "FLOPs/image", "alone: parameters"):
-            table.add_column(column, justify="left" if not column else "right")
-        table.add_column("bytes", justify="right")
-        table.add_column("FLOPs/image", justify="right")
+        title = (
+            f"{self.arch}: one network of {len(self.domains)} domains, and a network for each alone"
+        )
+        table = Table(title=title)
+        table.add_column("", no_wrap=True)
+        for column in ("size", *("parameters", "bytes", "FLOPs"), *("alone:", "bytes", "FLOPs")):
+            table.add_column(column, justify="right", no_wrap=True)
         table.add_row("shared", "", *_words(self.shared, flops=False), "", "", "")
         for domain in self.domains:
             size = "×".join(map(str, domain.size))
@@ -150,12 +152,16 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 
 
 def _words(cost: Cost, flops: bool = True) -> tuple[str, str, str]:
-    return f"{cost.parameters:,}", _scaled(cost.bytes, "B"), _scaled(cost.flops) if flops else ""
+    return (
+        _scaled(cost.parameters),
+        _scaled(cost.bytes, "B"),
+        _scaled(cost.flops) if flops else "",
+    )
 
 
 def _scaled(number: float, unit: str = "") -> str:
     for prefix in ("", "k", "M", "G"):
-        if number < 1000:
+        if number < 999.5:  # 999.5 rounds to four digits
             return f"{number:.3g} {prefix}{unit}".strip()
         number /= 1000
     return f"{number:.3g} T{unit}"
