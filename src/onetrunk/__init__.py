@@ -8,18 +8,29 @@ from onetrunk.data.pixels import Pixels
 from onetrunk.data.split import Split
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Failed, Missing, OnetrunkError
+from onetrunk.measure.budget import Budget, budget
+from onetrunk.model.pack import Pack
+from onetrunk.model.trunk import Trunk
+from onetrunk.model.universal import Universal
+from onetrunk.serve.export import export
 
 __all__ = [
     "Augment",
     "BadInput",
     "Batch",
+    "Budget",
     "Domain",
     "Failed",
     "Loader",
     "Missing",
     "OnetrunkError",
+    "Pack",
     "Pixels",
     "Split",
     "Task",
+    "Trunk",
+    "Universal",
+    "budget",
+    "export",
     "inspect",
 ]

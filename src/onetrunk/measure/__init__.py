@@ -1,0 +1,1 @@
+"""How a model is judged: scores, summaries, evaluation, budgets and reports."""

@@ -1,0 +1,1 @@
+"""What is learned: a trunk, a bank for every domain, heads, packs."""

@@ -1,0 +1,74 @@
+"""Batches as they come in: checked, and grouped by size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from onetrunk.errors import wrong
+
+WHITE = 64.0  # whitened pixels are within a few standard deviations; 8-bit ones are not
+
+
+def check(images: object) -> Tensor:
+    """A batch of whitened images (B, 3, H, W), or why it is none."""
+    if not isinstance(images, Tensor):
+        raise wrong(
+            "expected one tensor of images (B, 3, H, W)",
+            came=type(images).__name__,
+            next="model.predict takes files, pictures and arrays",
+        )
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise wrong(
+            "expected images (batch, 3, height, width)",
+            came="×".join(map(str, images.shape)),
+            next="images[None] makes one image a batch" if images.ndim == 3 else None,
+        )
+    if not images.is_floating_point():
+        raise wrong(
+            "expected whitened images, floats",
+            came=str(images.dtype),
+            next="domain.pixels.whiten(images), or model.predict",
+        )
+    if torch.compiler.is_compiling():
+        return images
+    if images.shape[0] == 0:
+        raise wrong("expected at least one image", came="an empty batch")
+    if images.device.type == "cpu":  # elsewhere a look at the values would wait for the device
+        low, high = torch.aminmax(images.detach())
+        if not (low >= -WHITE and high <= WHITE):
+            raise wrong(
+                "expected whitened images, a few units around 0",
+                came=f"values from {low.item():.4g} to {high.item():.4g}",
+                next="domain.pixels.whiten(images), or model.predict",
+            )
+    return images
+
+
+def by_size(
+    images: Tensor | Sequence[Tensor], names: list[str]
+) -> Iterator[tuple[Tensor, list[str], list[int]]]:
+    """Batches of one size each, with their domains and their places in what was given."""
+    count = images.shape[0] if isinstance(images, Tensor) else len(images)
+    if count != len(names):
+        raise wrong(
+            "a mixed batch names one domain per image",
+            came=f"{len(names)} domains for {count} images",
+        )
+    if not count:
+        raise wrong("expected at least one image", came="an empty batch")
+    if isinstance(images, Tensor):
+        yield check(images), names, list(range(count))
+        return
+    places: dict[tuple[int, ...], list[int]] = {}
+    for place, image in enumerate(images):
+        if not isinstance(image, Tensor) or image.ndim != 3:
+            raise wrong(
+                f"image {place}: expected a tensor (3, height, width)",
+                came=tuple(image.shape) if isinstance(image, Tensor) else type(image),
+            )
+        places.setdefault(tuple(image.shape[1:]), []).append(place)
+    for group in places.values():
+        yield check(torch.stack([images[i] for i in group])), [names[i] for i in group], group

@@ -1,0 +1,94 @@
+"""A card: what a model knows of one domain, without its images; a pack carries it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from onetrunk.data.domain import Domain
+from onetrunk.data.pixels import Pixels
+from onetrunk.data.task import Task, check_name
+from onetrunk.errors import BadInput, wrong
+
+
+@dataclass(frozen=True)
+class Card:
+    """A domain's name, its tasks with their classes, its pixels' contract, where it came from."""
+
+    name: str
+    tasks: tuple[Task, ...]
+    pixels: Pixels
+    adapters: str = "none"
+    provenance: Mapping[str, Any] = field(default_factory=dict)  # how it was trained
+    scores: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "domain")
+        if not self.tasks:
+            raise wrong(f"domain {self.name}: it has no task", next="name at least one")
+
+    @classmethod
+    def of(cls, domain: Domain, adapters: str) -> Card:
+        """What of a domain a model keeps."""
+        return cls(domain.name, domain.tasks, domain.pixels, adapters)
+
+    def task(self, name: str) -> Task:
+        """The task of this name."""
+        for task in self.tasks:
+            if task.name == name:
+                return task
+        raise wrong(
+            f"domain {self.name} has no such task",
+            came=name,
+            exists=[task.name for task in self.tasks],
+        )
+
+    def with_record(self, provenance: Mapping[str, Any], scores: Mapping[str, Any]) -> Card:
+        """The same, with how it was trained and what it scored."""
+        return replace(self, provenance=dict(provenance), scores=dict(scores))
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain document; `from_json` reads it back."""
+        tasks = [{**asdict(task), "classes": list(task.classes)} for task in self.tasks]
+        return {
+            "domain": self.name,
+            "tasks": tasks,
+            "pixels": self.pixels.to_json(),
+            "adapters": self.adapters,
+            "provenance": dict(self.provenance),
+            "scores": dict(self.scores),
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Card:
+        """The card that `to_json` wrote; whatever is wrong with it is a BadInput."""
+        try:
+            tasks = []
+            for task in document["tasks"]:
+                known = Task(**task)
+                texts = (*known.classes, known.unit, known.column or "")
+                if not all(isinstance(text, str) for text in texts) or known.outputs < 1:
+                    raise TypeError("a task's classes and names are texts")
+                tasks.append(known)
+            pixels = Pixels.from_json(document["pixels"])
+            numbers = (*pixels.size, pixels.margin, pixels.fill, *pixels.mean, *pixels.std)
+            if not all(isinstance(n, int | float) for n in numbers) or len(pixels.size) != 2:
+                raise TypeError("a size and a whitening are numbers")
+            for key in ("provenance", "scores"):
+                if not isinstance(document[key], dict):
+                    raise TypeError(f"{key} is a table")
+            if not isinstance(document["adapters"], str):
+                raise TypeError("adapters is a name")
+            return cls(
+                document["domain"],
+                tuple(tasks),
+                pixels,
+                document["adapters"],
+                document["provenance"],
+                document["scores"],
+            )
+        except BadInput:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise wrong("this does not describe a domain", came=f"{error}"[:120]) from None

@@ -1,0 +1,313 @@
+"""The trunk: a backbone in which a bank stands wherever domains may differ."""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from onetrunk.errors import OnetrunkError, wrong
+from onetrunk.model import backbone as backbones
+from onetrunk.model.adapters import ADAPTERS, AdapterBank, make_adapter, why_not
+from onetrunk.model.bank import Bank, ReadsLayer, Unfit
+from onetrunk.model.norm_banks import Instance
+from onetrunk.model.norms import check_norm, is_norm, load, make_norm
+from onetrunk.model.own import OwnStage
+from onetrunk.model.switch import Mixed, Switch
+
+SHARING = ("none", "partial", "deep", "full")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a trunk makes of an image: pooled features, and a pyramid of (channels, reduction)."""
+
+    features: int
+    pyramid: tuple[tuple[int, int], ...]
+
+
+class Trunk(nn.Module):
+    """The shared network, images to features; its domains come with a Universal."""
+
+    def __init__(
+        self,
+        arch: str,
+        norm: str = "domain",
+        sharing: str = "deep",
+        own_stages: Sequence[int | str] = (),
+        adapters: str = "none",
+        pretrained: bool | str | Path = False,
+        adapt: Sequence[str] = (),
+    ) -> None:
+        """The keys of a recipe's [trunk]; `adapt`: patterns of layers' names, by default all."""
+        super().__init__()
+        if sharing not in SHARING:
+            raise wrong("unknown sharing", came=sharing, exists=SHARING)
+        if adapters not in ADAPTERS and ":" not in adapters:
+            raise wrong(
+                "unknown adapters", came=adapters, exists=ADAPTERS, next="or package.module:thing"
+            )
+        if ":" in adapters:
+            load(adapters, "adapter", ADAPTERS)
+        self.net, backbone = backbones.build(arch, pretrained)
+        self.arch, self.norm, self.sharing, self.adapters = arch, norm, sharing, adapters
+        self.adapt = tuple(adapt)
+        self.backbone = backbone
+        self.licence = backbone.licence
+        self.switch = Switch()
+        self.skipped: dict[str, str] = {}  # layers without a bank, and why
+        self.own_stages = self._own(own_stages)
+        self._put_norms()
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages' names, the stem's first."""
+        return tuple(self.backbone.stages)
+
+    @property
+    def reductions(self) -> tuple[int, ...]:
+        """Input pixels per pixel of each map of the pyramid, finest first."""
+        return self.backbone.reductions
+
+    def forward(
+        self, images_BCHW: Tensor, pooled: bool = True, maps: Sequence[int] = ()
+    ) -> tuple[Tensor | None, list[Tensor]]:
+        """Pooled features (B, C), and these maps of the pyramid."""
+        return self.backbone.forward(self.net, images_BCHW, pooled, maps)
+
+    # -- banks
+
+    def _own(self, given: Sequence[int | str]) -> tuple[str, ...]:
+        stages = self.stages
+        if bool(given) != (self.sharing == "partial"):
+            raise wrong(
+                "own_stages go with sharing = 'partial'",
+                came=f"sharing {self.sharing!r}, own_stages {list(given)}",
+                exists=stages,
+            )
+        names: list[str] = []
+        for stage in given:
+            if isinstance(stage, int) and 0 <= stage < len(stages):
+                stage = stages[stage]
+            if stage not in stages:
+                raise wrong("own_stages: unknown stage", came=str(stage), exists=stages)
+            names.append(str(stage))
+        for name in names:
+            for path in self.backbone.stages[name]:
+                if not path:
+                    raise wrong(
+                        f"{self.arch}: stage {name!r} holds parameters of the network itself, "
+                        "which no domain can own",
+                        exists=[s for s, paths in self.backbone.stages.items() if "" not in paths],
+                    )
+                self._put(path, OwnStage(self.net.get_submodule(path), path, self.switch))
+        return tuple(names)
+
+    def _put_norms(self) -> None:
+        norms = {path: layer for path, layer in self._free() if is_norm(layer)}
+        check_norm(self.norm, self.arch, list(norms.values()))
+        made: dict[int, nn.Module] = {}  # a layer that stands in two places gets one bank
+        for path, layer in norms.items():
+            if id(layer) not in made:
+                made[id(layer)] = make_norm(self.norm, layer, path, self.switch)
+            if made[id(layer)] is not layer:
+                self._put(path, made[id(layer)])
+
+    def put_adapters(self, kind: str) -> None:
+        """A bank at every layer that this kind of adapter bends, if there is none yet."""
+        if kind == "none":
+            return
+        chosen = 0
+        for path, layer in list(self._free()):
+            named = any(fnmatch.fnmatchcase(path, pattern) for pattern in self.adapt)
+            if isinstance(layer, AdapterBank):
+                chosen += 1
+                continue
+            if is_norm(layer) or path in self.skipped or (self.adapt and not named):
+                continue
+            if ":" not in kind and not isinstance(layer, (nn.Conv2d, nn.Linear)):
+                continue
+            if ":" not in kind and (reason := why_not(layer)):
+                self.skipped[path] = reason
+            elif make_adapter(kind, layer) is not None:
+                chosen += 1
+                self._put(path, AdapterBank(layer, path, self.switch))
+        if not chosen:
+            raise wrong(
+                f"{self.arch}: no layer takes {kind!r} adapters",
+                came=", ".join(self.adapt) or "every layer",
+                next="name other layers in adapt, or adapters = 'none'",
+            )
+
+    def _free(self) -> Iterator[tuple[str, nn.Module]]:
+        """The layers that no bank holds, and the adapter banks themselves."""
+        held: list[str] = []
+        for path, module in self.net.named_modules(remove_duplicate=False):
+            if any(path.startswith(prefix) for prefix in held) or not path:
+                continue
+            if isinstance(module, (Bank, Instance)):
+                held.append(path + ".")
+                if not isinstance(module, AdapterBank):
+                    continue
+            yield path, module
+
+    def _put(self, path: str, module: nn.Module) -> None:
+        parent, _, key = path.rpartition(".")
+        self.net.get_submodule(parent)._modules[key] = module
+
+    def banks(self) -> dict[str, Bank]:
+        """All banks by their place in the network."""
+        return {path: bank for path, bank in self.net.named_modules() if isinstance(bank, Bank)}
+
+    # -- domains
+
+    def make_slots(self, adapters: str) -> dict[str, nn.Module]:
+        """Fresh slots for one domain, by bank; the trunk only gets places for adapters."""
+        self.put_adapters(adapters)
+        slots = {}
+        for path, bank in self.banks().items():
+            if isinstance(bank, AdapterBank):
+                slot = make_adapter(adapters, bank.layer) if adapters != "none" else None
+            else:
+                slot = bank.make_slot()
+            if slot is not None:
+                slots[path] = slot.train(self.training)
+        return slots
+
+    def attach(self, name: str, slots: Mapping[str, nn.Module]) -> None:
+        """These slots are the domain's from now on."""
+        for path, bank in self.banks().items():
+            bank.attach(name, slots.get(path))
+        if name not in self.switch.names:
+            self.switch.names = (*self.switch.names, name)
+
+    def detach(self, name: str) -> None:
+        """The domain's slots are gone; no other's change."""
+        for bank in self.banks().values():
+            bank.detach(name)
+        self.switch.names = tuple(other for other in self.switch.names if other != name)
+
+    @torch.no_grad()
+    def measure(self, name: str, size: tuple[int, int]) -> Shape:
+        """Run this domain once at its size, pure and mixed: what comes out, and whether it can.
+
+        Layers at which no bank can stand show here: adapters there are taken back, with the reason.
+        """
+        like = next(self.net.parameters())
+        images = torch.zeros(3, 3, *size, dtype=like.dtype, device=like.device)
+        index = torch.full((3,), self.switch.names.index(name), device=like.device)
+        before = [(module, module.training) for module in self.modules()]
+        self.eval()
+        try:
+            while True:
+                try:
+                    with self.switch.using(name):
+                        pooled, maps = self(images, True, range(len(self.reductions)))
+                    with self.switch.using(Mixed(index, (name,), (3,))):
+                        self(images)
+                    break
+                except Unfit as unfit:
+                    self._give_up(unfit)
+        except OnetrunkError:
+            raise
+        except (RuntimeError, AssertionError, ValueError, IndexError, TypeError) as error:
+            reason = str(error).split("\n")[0][:160]
+            raise wrong(
+                f"domain {name}: {self.arch} cannot take images of {size[0]}×{size[1]} ({reason})",
+                exists=[f"{h}×{w}" for h, w in [self.backbone.size or (224, 224)]],
+                next="another size, or another trunk",
+            ) from None
+        finally:
+            for module, mode in before:
+                module.training = mode
+        assert pooled is not None
+        shapes = [(m.shape[1], r) for m, r in zip(maps, self.reductions, strict=True)]
+        return Shape(pooled.shape[1], tuple(shapes))
+
+    def _give_up(self, unfit: Unfit) -> None:
+        bank = self.banks().get(unfit.where)
+        named = any(fnmatch.fnmatchcase(unfit.where, pattern) for pattern in self.adapt)
+        if (
+            bank is None
+            or (named and isinstance(bank, AdapterBank))
+            or (isinstance(unfit, ReadsLayer) and not isinstance(bank, AdapterBank))
+        ):
+            raise wrong(
+                f"{self.arch} cannot have a bank at {unfit.where} ({unfit.reason})",
+                next="norm = 'shared', or another trunk",
+            )
+        self.skipped[unfit.where] = unfit.reason
+        self._put(unfit.where, bank.get_submodule(bank.inner).requires_grad_(True))
+
+    # -- what is shared
+
+    def shared(self) -> dict[str, Tensor]:
+        """The shared tensors by their names in the plain backbone: no slot, no trace of banks."""
+        inner = [
+            (f"{path}.slots.", f"{path}.{module.inner}.", f"{path}.")
+            for path, module in self.net.named_modules()
+            if isinstance(module, (Bank, Instance))
+        ]
+        named = {}
+        for key, tensor in self.net.state_dict(keep_vars=True).items():
+            name: str | None = key
+            for slots, inside, outside in inner:
+                if key.startswith(slots):
+                    name = None
+                elif key.startswith(inside):
+                    name = outside + key.removeprefix(inside)
+            if name is not None:
+                named[name] = tensor
+        return named
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the architecture and `shared`: sorted names, types, shapes, bytes."""
+        digest = hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode())
+        for name, tensor in sorted(self.shared().items()):
+            plain = tensor.detach().cpu().contiguous()
+            digest.update(json.dumps([name, str(plain.dtype), list(plain.shape)]).encode())
+            digest.update(plain.flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def describe(self) -> dict[str, object]:
+        """What a pack must agree on."""
+        return {
+            "arch": self.arch,
+            "norm": self.norm,
+            "sharing": self.sharing,
+            "own_stages": list(self.own_stages),
+        }
+
+    def plain(self, name: str) -> Trunk:
+        """A copy for one domain in which every bank has become that domain's plain module."""
+        memo: dict[int, object] = {}
+        for bank in self.banks().values():
+            memo[id(bank)] = bank.resolve(name)
+        return copy.deepcopy(self, memo)
+
+    @torch.no_grad()
+    def independent(self, name: str, size: tuple[int, int]) -> bool:
+        """Whether an image's features depend on it alone (csatv2 of timm mixes a batch)."""
+        like = next(self.net.parameters())
+        chance = torch.Generator().manual_seed(0)
+        images = torch.randn(2, 3, *size, generator=chance).to(like)
+        before = [(module, module.training) for module in self.modules()]
+        self.eval()
+        try:
+            with self.switch.using(name):
+                together, _ = self(images)
+                alone, _ = self(images[:1])
+        finally:
+            for module, mode in before:
+                module.training = mode
+        assert together is not None
+        assert alone is not None
+        scale = alone.abs().max().clamp_min(1e-6)
+        return bool((together[:1] - alone).abs().max() <= 1e-3 * scale)
