@@ -10,6 +10,7 @@ from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Failed, Missing, OnetrunkError
 from onetrunk.measure.budget import Budget, budget
 from onetrunk.model.pack import Pack
+from onetrunk.model.saved import load, save
 from onetrunk.model.trunk import Trunk
 from onetrunk.model.universal import Universal
 from onetrunk.serve.export import export
@@ -33,4 +34,6 @@ __all__ = [
     "budget",
     "export",
     "inspect",
+    "load",
+    "save",
 ]

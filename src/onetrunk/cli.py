@@ -21,6 +21,8 @@ from onetrunk.data.pixels import FITS, Fit
 from onetrunk.data.pocket import cards
 from onetrunk.data.sheet import check_path, contact_sheet
 from onetrunk.errors import BadInput, Missing, OnetrunkError, printable, wrong
+from onetrunk.model.saved import load
+from onetrunk.serve.export import export
 
 app = typer.Typer(
     help="One vision network for all of your image domains and tasks.",
@@ -111,6 +113,36 @@ def data(
     if sheet is not None:
         contact_sheet(domain, sheet)
         print(f"drew {sheet}", file=sys.stderr if as_json else sys.stdout)
+
+
+EXPORT_HELP = """Write a model as ONNX: one domain folded to a plain network, or all of one size.
+
+[bold]Examples[/bold]
+
+  onetrunk export runs/shop shop.onnx --domain catalogue
+
+  onetrunk export runs/shop all.onnx               every domain; the domain is an input
+"""
+
+
+@app.command(name="export", help=EXPORT_HELP)
+def export_onnx(
+    run: Annotated[Path, typer.Argument(help="The folder of a run, or of onetrunk.save.")],
+    out: Annotated[Path, typer.Argument(help="The ONNX file to write.")],
+    domain: Annotated[
+        str | None, typer.Option(help="One domain; without it all, which must be of one size.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+) -> None:
+    """Write a model as ONNX."""
+    model = load(run)
+    path = export(model, out, domain=domain)
+    names = [domain] if domain is not None else list(model.domains)
+    if as_json:
+        print(json.dumps({"file": str(path), "bytes": path.stat().st_size, "domains": names}))
+        return
+    print(f"wrote {path}: {path.stat().st_size / 1e6:.1f} MB, {', '.join(names)}")
+    print("next: read it with onnxruntime, numpy and pillow alone, as docs/onnx.md shows")
 
 
 def main() -> None:

@@ -1,0 +1,136 @@
+"""A model in a folder: `model/trunk.safetensors`, and `model/packs/NAME.pack` for each domain.
+
+The trunk's header says which architecture it is, how domains may differ in it, and their order.
+Nothing is trusted on the way back: names, shapes and finiteness are checked as a pack's are. The
+folder is written beside its place and moved there, so a model is whole or as it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from onetrunk.errors import wrong
+from onetrunk.model.pack import HEADER, KEY, Pack, check
+from onetrunk.model.trunk import Trunk
+from onetrunk.model.universal import Universal
+from onetrunk.store.atomic import sync_folder
+
+FORMAT = 1
+TRUNK = "trunk.safetensors"
+KEYS = (
+    *("arch", "norm", "sharing", "own_stages", "adapters", "adapt", "pair", "licence", "sha256"),
+    "domains",
+)
+
+
+def save(model: Universal, folder: str | PathLike[str]) -> Path:
+    """Write the model into `folder`/model, in place of the one that is there."""
+    place = Path(folder) / "model"
+    beside = place.with_name(f".model.{os.getpid()}.part")
+    shutil.rmtree(beside, ignore_errors=True)
+    (beside / "packs").mkdir(parents=True)
+    try:
+        trunk = model.trunk
+        document = {
+            "format": FORMAT,
+            **trunk.describe(),
+            "adapters": trunk.adapters,
+            "adapt": list(trunk.adapt),
+            "pair": model.pair,
+            "licence": trunk.licence,
+            "sha256": trunk.fingerprint(),
+            "domains": list(model.domains),
+        }
+        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in trunk.shared().items()}
+        save_file(tensors, beside / TRUNK, {KEY: json.dumps(document)})
+        for name in model.domains:
+            model.pack(name).save(beside / "packs" / f"{name}.pack")
+        with (beside / TRUNK).open("rb") as file:
+            os.fsync(file.fileno())
+        sync_folder(beside / "packs")
+        old = place.with_name(f".model.{os.getpid()}.old")
+        if place.exists():
+            os.replace(place, old)
+        os.replace(beside, place)
+        sync_folder(place.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return place
+
+
+def load(folder: str | PathLike[str]) -> Universal:
+    """The model of a folder, in evaluation mode."""
+    place = Path(folder) / "model"
+    if not place.is_dir():
+        near = Path(folder) if Path(folder).is_dir() else Path(folder).parent
+        there = sorted(p.name for p in near.iterdir()) if near.is_dir() else []
+        raise wrong(
+            f"no model in {folder}: expected {Path(folder).name}/model",
+            came=str(folder),
+            exists=there,
+            next="onetrunk.save(model, folder) writes one",
+        )
+    path = place / TRUNK
+    document = _document(path)
+    trunk = Trunk(
+        document["arch"],
+        norm=document["norm"],
+        sharing=document["sharing"],
+        own_stages=document["own_stages"],
+        adapters=document["adapters"],
+        adapt=document["adapt"],
+    )
+    trunk.licence = document["licence"]
+    shared = trunk.shared()
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise wrong(f"{path.name} is damaged", came=str(error)[:100]) from None
+    check(shared, tensors, path.name)
+    with torch.no_grad():
+        for name, tensor in shared.items():
+            tensor.copy_(tensors[name])
+    if trunk.fingerprint() != document["sha256"]:
+        raise wrong(f"{path.name} is damaged: its tensors are not those that it names")
+    model = Universal(trunk, pair=document["pair"])
+    for name in document["domains"]:
+        Pack.open(place / "packs" / f"{name}.pack").join(model)
+    return model.eval()
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """What the trunk's file says of itself, checked."""
+    try:
+        with path.open("rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            if size > HEADER:
+                raise ValueError("a header over 1 MB")
+            document = json.loads(json.loads(file.read(size))["__metadata__"][KEY])
+        if not isinstance(document, dict) or not isinstance(document["format"], int):
+            raise TypeError("no format")
+    except OSError as error:
+        raise wrong(f"cannot read {path.name}", came=error.strerror) from None
+    except (ValueError, KeyError, TypeError, RecursionError, struct.error) as error:
+        raise wrong(f"{path.name} is not a trunk of onetrunk", came=str(error)[:100]) from None
+    if not 1 <= document["format"] <= FORMAT:
+        raise wrong(
+            f"{path.name}: this version reads trunks up to format {FORMAT}",
+            came=f"format {document['format']}",
+            next="pip install --upgrade onetrunk",
+        )
+    lacking = [key for key in KEYS if key not in document]
+    if lacking:
+        raise wrong(f"{path.name} is not a trunk of onetrunk: it lacks {', '.join(lacking)}")
+    return document
