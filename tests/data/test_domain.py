@@ -26,7 +26,14 @@ def torn(count: int, bad: int, **more: Any) -> Domain:
 
 @pytest.mark.parametrize(
     ("count", "bad", "refused"),
-    [(50, 3, False), (50, 4, True), (300, 3, False), (300, 4, True), (400, 4, False), (400, 5, True)],
+    [
+        (50, 3, False),
+        (50, 4, True),
+        (300, 3, False),
+        (300, 4, True),
+        (400, 4, False),
+        (400, 5, True),
+    ],
 )
 def test_more_bad_images_than_1_percent_and_3_are_refused(
     count: int, bad: int, refused: bool
@@ -56,13 +63,13 @@ def test_a_class_that_only_unreadable_images_had_is_missed() -> None:
     items = labelled(40, ("a",), ("train", "val", "test"))
     items.append(type(items[0])("odd.png", "odd", "s", "train", labels={"classify": "b"}))
     domain = Domain("shop", Fake(CLASSIFY, items, {"odd": b"text"}), size=4, allow_bad=True)
-    with pytest.raises(BadInput, match="of the readable images.*train lacks 1 of 2 classes: b"):
+    with pytest.raises(BadInput, match=r"of the readable images.*train lacks 1 of 2 classes: b"):
         _ = domain.train
 
 
 def test_a_domain_of_which_nothing_can_be_read_says_so() -> None:
+    everything = {str(i): b"a text" for i in range(24)}
     with pytest.raises(BadInput) as error:
-        everything = {str(i): b"a text" for i in range(24)}
         _ = Domain("d", small(24, images=everything), size=4, allow_bad=True).pixels
     assert "none of the train images can be read; next: onetrunk data" in str(error.value)
 
@@ -130,7 +137,7 @@ def test_without_a_source_a_domain_has_tasks_and_a_size_alone() -> None:
     assert domain.tasks[0].classes == ("a", "b")
     assert domain.pixels.size == (8, 9)
     assert (domain.pixels.mean, domain.pixels.std) == IMAGENET
-    with pytest.raises(BadInput, match="has no source.*next: Domain"):
+    with pytest.raises(BadInput, match=r"has no source.*next: Domain"):
         _ = domain.train
     with pytest.raises(BadInput, match="names its tasks"):
         _ = Domain("d").tasks
@@ -192,7 +199,7 @@ def test_whitening_may_be_imagenets_or_the_users() -> None:
 
 @pytest.mark.parametrize("whiten", ["dataset", (0.5, 0.5), ((0.5,), (0.2,)), 3, None], ids=str)
 def test_whitening_that_is_none_is_refused(whiten: Any) -> None:
-    with pytest.raises(BadInput, match="whiten.*exists: domain, imagenet"):
+    with pytest.raises(BadInput, match=r"whiten.*exists: domain, imagenet"):
         _ = Domain("d", small(), size=8, whiten=whiten).pixels
 
 

@@ -60,7 +60,7 @@ def test_sizes_and_moments_are_of_what_can_be_read() -> None:
 
 
 def test_a_refused_source_is_still_described() -> None:
-    items = labelled(40, ("a",), ("train",)) + [item("v", "val"), item("w", "test")]
+    items = [*labelled(40, ("a",), ("train",)), item("v", "val"), item("w", "test")]
     images = {**{str(i): b"text" for i in range(40)}, "v": picture(1), "w": picture(2)}
     found = look(items, images)
     assert "40 of 40 train images cannot be read" in found.refused
@@ -98,7 +98,13 @@ def test_the_same_content_under_two_labels_is_a_conflict() -> None:
 def test_an_unlabelled_copy_between_two_labels_hides_no_conflict() -> None:
     more = [item("t1", label=None, where="train0"), item("t2", label="b", where="train0")]
     keys = ("train0", "train00", "train01")  # in the order of their names
-    items = [*PLAIN, *(Item(k, "train0", k, "train", None, m.labels) for k, m in zip(keys[1:], more, strict=True))]
+    items = [
+        *PLAIN,
+        *(
+            Item(k, "train0", k, "train", None, m.labels)
+            for k, m in zip(keys[1:], more, strict=True)
+        ),
+    ]
     found = look(items, IMAGES)
     assert found.conflicts == [["train0", "train01"]]
 

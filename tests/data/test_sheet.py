@@ -112,7 +112,7 @@ def test_a_place_that_is_no_png_is_refused_before_anything_is_read(
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(Failed, match="cannot be written.*next:"):
+    with pytest.raises(Failed, match=r"cannot be written.*next:"):
         contact_sheet(Domain("d", small(), size=8), tmp_path / "file/sheet.png")
 
 
