@@ -150,10 +150,11 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that this terminal cannot show
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # what the verb returned, or a code
         sys.stdout.flush()
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
+        if code == 130:  # how typer says Ctrl-C
+            raise KeyboardInterrupt
+        sys.exit(code if isinstance(code, int) else 0)
     except OnetrunkError as error:
         lines = [printable(line) for line in str(error).split("\n")]
         print("\n".join(f"error: {line}" for line in lines), file=sys.stderr)

@@ -204,7 +204,10 @@ def test_zoom_divides_depth_by_its_factor() -> None:
 
 def test_labels_that_are_no_maps_stay() -> None:
     pixels = Pixels((8, 8), **PLAIN)
-    labels = {"classify": np.arange(COUNT, dtype=np.int32), "price": np.ones((COUNT, 2), np.float32)}
+    labels = {
+        "classify": np.arange(COUNT, dtype=np.int32),
+        "price": np.ones((COUNT, 2), np.float32),
+    }
     _, moved = apply(images_of(pixels), labels, draw(Augment(pad=2, flip=True), pixels), pixels)
     assert moved["classify"].tolist() == list(range(COUNT))
     assert (moved["price"] == 1).all()
@@ -231,9 +234,7 @@ def test_a_draw_depends_on_image_and_view_alone_not_on_its_batch() -> None:
     order = np.random.default_rng(0).permutation(50)
     for part in (order, order[:7], order[7:8]):
         alone = FULL.draw(9, images[part], numbers[part], pixels)
-        for a, b in zip(
-            rows_of(alone, np.arange(len(part))), rows_of(whole, part), strict=True
-        ):
+        for a, b in zip(rows_of(alone, np.arange(len(part))), rows_of(whole, part), strict=True):
             np.testing.assert_array_equal(a, b)
 
 

@@ -211,9 +211,9 @@ def test_of_two_processes_at_once_one_decodes_and_both_end_right(tmp_path: Path)
     waited = [err for _, err in ended if "another process decodes" in err]
     assert len(waited) == 1
     folder = Path(ended[0][0].split()[-1])
-    assert stored(folder) == stored(Domain("d", Files(root), size=8, cache=False).decoded.folder) | {
-        "images.bin": b"".join(PIXELS8.read(root / key).tobytes() for key in sorted(lines(log)))
-    }
+    assert stored(folder) == stored(
+        Domain("d", Files(root), size=8, cache=False).decoded.folder
+    ) | {"images.bin": b"".join(PIXELS8.read(root / key).tobytes() for key in sorted(lines(log)))}
 
 
 PIXELS8 = Pixels((8, 8))
@@ -242,7 +242,7 @@ def test_a_full_disk_says_so_in_one_line_and_the_next_build_goes_on(
     chunks_of_eight(monkeypatch)
     left = iter(range(5))
 
-    def full(handle: int) -> None:
+    def full(_: int) -> None:
         if next(left, None) is None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -272,7 +272,7 @@ def test_a_disk_that_fills_while_pixels_are_written_ends_in_the_same_line(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", on_a_full_disk)
-        with pytest.raises(Failed, match="No space left.*next: free some space"):
+        with pytest.raises(Failed, match=r"No space left.*next: free some space"):
             build(small(30), tmp_path / "full")
     assert build(small(30), tmp_path / "full").frames.folder is not None
 
@@ -419,7 +419,7 @@ def test_a_dangling_link_and_a_folder_named_jpg_are_counted_not_fatal(tmp_path: 
     root = photos(tmp_path / "photos", 20)
     (root / "a/dangling.png").symlink_to(root / "nowhere.png")
     decoded = build(Files(root), tmp_path / "home")
-    assert [why for why in decoded.reasons.values()] == ["No such file or directory"]
+    assert list(decoded.reasons.values()) == ["No such file or directory"]
     folders = Fake(small().tasks, labelled(4), {"2": tmp_path})
     assert "directory" in build(folders, tmp_path / "home").reasons[2].lower()
 
@@ -501,9 +501,7 @@ def test_purge_leaves_what_is_not_its_own(cache_home: Path) -> None:
     assert left == sorted(keep)
 
 
-def test_purge_leaves_what_is_being_decoded(
-    cache_home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_purge_leaves_what_is_being_decoded(capsys: pytest.CaptureFixture[str]) -> None:
     folder = build(small()).folder
     other = build(small(), pixels=Pixels((9, 9))).folder
     with FileLock(f"{folder}.lock"):

@@ -1,4 +1,4 @@
-"""Frames: the same pixels and targets from the cache and from the files; a bad target is no guess."""
+"""Frames: equal pixels and targets from the cache and from the files; no target is guessed."""
 
 from __future__ import annotations
 

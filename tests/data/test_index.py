@@ -331,7 +331,7 @@ def test_a_task_that_the_source_has_not_is_refused_with_those_it_has() -> None:
 def test_classes_of_a_map_are_never_renamed() -> None:
     source = dense_source()
     asked = (Task("segment", "segment", ("floor", "wall", "item")),)
-    with pytest.raises(BadInput, match="order.*exists: wall, floor, item"):
+    with pytest.raises(BadInput, match=r"order.*exists: wall, floor, item"):
         read_index(source, "d", asked)
     same = read_index(source, "d", (Task("segment", "segment", ("wall", "floor", "item")),))
     assert same.tasks[0].classes == ("wall", "floor", "item")

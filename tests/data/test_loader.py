@@ -151,7 +151,7 @@ def test_an_image_that_vanishes_in_training_ends_it_in_one_line(workers: int) ->
 
 
 def test_joined_batches_need_one_size() -> None:
-    with pytest.raises(BadInput, match="one size.*flat.*rooms"):
+    with pytest.raises(BadInput, match=r"one size.*flat.*rooms"):
         Loader(domains(), sampling="joined")
     same = [Domain(name, small(16), size=10) for name in ("a", "b")]
     assert [b.domain for b in take(Loader(same, 4, sampling="joined"), 1)[0]] == ["a", "b"]
@@ -160,7 +160,7 @@ def test_joined_batches_need_one_size() -> None:
 def test_a_loader_needs_a_domain_and_different_names() -> None:
     with pytest.raises(BadInput, match="at least one"):
         Loader([])
-    with pytest.raises(BadInput, match="two domains of one name.*'flat'"):
+    with pytest.raises(BadInput, match=r"two domains of one name.*'flat'"):
         Loader([*domains(), domains()[0]])
 
 

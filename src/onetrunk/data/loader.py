@@ -117,6 +117,7 @@ class Loader:
             )
         for batches, state in steps:
             if isinstance(batches, OnetrunkError):
+                del steps  # the error holds this frame: workers would wait for the next collection
                 raise batches
             self._state = state
             yield batches

@@ -1,0 +1,271 @@
+"""A domain: what the user says of it, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import CLASSIFY, Fake, Files, dense_source, encoded, labelled, picture, png_header, small
+
+from onetrunk.data.augment import Augment
+from onetrunk.data.domain import IMAGENET, SIZE, Domain, check_domains
+from onetrunk.data.task import Task
+from onetrunk.errors import BadInput
+
+
+def torn(count: int, bad: int, **more: Any) -> Domain:
+    """A domain of so many images of one class, all in train but two, of which some are text."""
+    items = labelled(count, ("a",), ("train",)) + [
+        type(labelled(1)[0])(f"z{s}", "0", s, s, labels={"classify": "a"}) for s in ("val", "test")
+    ]
+    images = {str(i): b"a text" for i in range(1, bad + 1)}
+    return Domain("shop", Fake(CLASSIFY, items, images), size=4, **more)
+
+
+@pytest.mark.parametrize(
+    ("count", "bad", "refused"),
+    [
+        (50, 3, False),
+        (50, 4, True),
+        (300, 3, False),
+        (300, 4, True),
+        (400, 4, False),
+        (400, 5, True),
+    ],
+)
+def test_more_bad_images_than_1_percent_and_3_are_refused(
+    count: int, bad: int, refused: bool
+) -> None:
+    if not refused:
+        assert len(torn(count, bad).train) == count - bad
+        return
+    with pytest.raises(BadInput) as error:
+        _ = torn(count, bad).train
+    line = str(error.value)
+    assert f"{bad} of {count} train images" in line
+    assert "0001.png: not an image" in line
+    assert "next: onetrunk data" in line
+    assert "allow_bad = true" in line
+    assert "\n" not in line
+    assert len(torn(count, bad, allow_bad=True).train) == count - bad
+
+
+def test_bad_images_are_skipped_counted_and_listed() -> None:
+    domain = torn(50, 3)
+    assert [domain.index.keys[i] for i in domain.bad("train")] == [f"000{i}.png" for i in (1, 2, 3)]
+    assert len(domain.bad("val")) == 0
+    assert len(domain.good("train")) == 47
+
+
+def test_a_class_that_only_unreadable_images_had_is_missed() -> None:
+    items = labelled(40, ("a",), ("train", "val", "test"))
+    items.append(type(items[0])("odd.png", "odd", "s", "train", labels={"classify": "b"}))
+    domain = Domain("shop", Fake(CLASSIFY, items, {"odd": b"text"}), size=4, allow_bad=True)
+    with pytest.raises(BadInput, match=r"of the readable images.*train lacks 1 of 2 classes: b"):
+        _ = domain.train
+
+
+def test_a_domain_of_which_nothing_can_be_read_says_so() -> None:
+    everything = {str(i): b"a text" for i in range(24)}
+    with pytest.raises(BadInput) as error:
+        _ = Domain("d", small(24, images=everything), size=4, allow_bad=True).pixels
+    assert "none of the train images can be read; next: onetrunk data" in str(error.value)
+
+
+def test_the_files_of_a_careless_folder_are_counted_not_fatal(tmp_path: Path) -> None:
+    for i in range(60):
+        path = tmp_path / "ab"[i % 2] / f"{i:02}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(encoded(picture(i)))
+    bad = {
+        "a/text.jpg": b"a text",
+        "a/cut.png": encoded(picture(1, 60, 60))[:2000],
+        "b/huge.png": png_header(30_000, 30_000),
+        "b/empty.png": b"",
+    }
+    for name, content in bad.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "a/dangling.jpg").symlink_to("nowhere.jpg")
+    domain = Domain("shop", Files(tmp_path), size=8, allow_bad=True)
+    found = {domain.index.keys[row]: why for row, why in domain.decoded.reasons.items()}
+    assert set(found) == {*bad, "a/dangling.jpg"}
+    assert "pixels" in found["b/huge.png"]
+    assert sum(len(part) for part in domain.splits.values()) == 60
+
+
+# names
+
+
+@pytest.mark.parametrize("name", ["Shop", "a b", "", "../x", "-x"])
+def test_a_domain_has_a_name_that_a_file_can_have(name: str) -> None:
+    with pytest.raises(BadInput, match="name of a domain"):
+        Domain(name, small())
+
+
+def test_two_domains_of_one_name_are_refused_and_all_problems_listed() -> None:
+    given = [Domain("a", small()), Domain("b", small()), Domain("a", small()), torn(50, 9)]
+    with pytest.raises(BadInput) as error:
+        check_domains(given)
+    lines = str(error.value).split("\n")
+    assert len(lines) == 2
+    assert "two domains are called a; next:" in lines[0]
+    assert lines[1].startswith("shop: 9 of 50")
+    check_domains(given[:2])
+
+
+# what it needs before anything is read
+
+
+def test_nothing_is_read_before_it_is_asked_for() -> None:
+    class Sealed:
+        tasks = CLASSIFY
+
+        def items(self) -> Any:
+            raise AssertionError("it was listed")
+
+        image = target = items
+
+    domain = Domain("d", Sealed(), size=9)
+    assert domain.shape.size == (9, 9)
+    assert repr(domain).startswith("Domain('d'")
+
+
+def test_without_a_source_a_domain_has_tasks_and_a_size_alone() -> None:
+    domain = Domain("d", tasks=[Task("classify", "classify", ("a", "b"))], size=(8, 9))
+    assert domain.tasks[0].classes == ("a", "b")
+    assert domain.pixels.size == (8, 9)
+    assert (domain.pixels.mean, domain.pixels.std) == IMAGENET
+    with pytest.raises(BadInput, match=r"has no source.*next: Domain"):
+        _ = domain.train
+    with pytest.raises(BadInput, match="names its tasks"):
+        _ = Domain("d").tasks
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [(None, (SIZE, SIZE)), (9, (9, 9)), ((8, 16), (8, 16)), ([8, 16], (8, 16))],
+    ids=str,
+)
+def test_the_size_is_the_users_or_the_usual(size: Any, expected: tuple[int, int]) -> None:
+    assert Domain("d", small(), size=size).shape.size == expected
+
+
+def test_the_size_is_the_sources_where_it_has_one() -> None:
+    assert Domain("d", "pocket:optdigits").shape.size == (8, 8)
+    assert Domain("d", "pocket:optdigits", size=12).shape.size == (12, 12)
+
+
+@pytest.mark.parametrize("size", [0, -3, (0, 8), 99_999], ids=str)
+def test_an_impossible_size_is_refused_and_never_replaced(size: Any) -> None:
+    with pytest.raises(BadInput, match="a size is"):
+        _ = Domain("d", small(), size=size).shape
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"weight": 0.0}, {"weight": -1.0}, {"weight": float("nan")}, {"batch": 0}, {"batch": -4}],
+    ids=str,
+)
+def test_an_impossible_weight_or_batch_is_refused(wrong: dict) -> None:
+    with pytest.raises(BadInput, match="domain d: "):
+        Domain("d", small(), **wrong)
+
+
+# whitening
+
+
+def test_the_usual_whitening_is_by_its_own_training_images() -> None:
+    domain = Domain("d", small(24, images={"3": b"text"}), size=10)
+    images, _ = domain.train.stored(np.arange(len(domain.train)))
+    values = images.reshape(-1, 3) / 255.0
+    np.testing.assert_allclose(domain.pixels.mean, values.mean(0), atol=1e-5)
+    np.testing.assert_allclose(domain.pixels.std, values.std(0), atol=1e-5)
+    seen = domain.train.batch(np.arange(len(domain.train)))[0]
+    np.testing.assert_allclose(seen.mean((0, 2, 3)), 0, atol=1e-4)
+    np.testing.assert_allclose(seen.std((0, 2, 3)), 1, atol=1e-2)
+    assert domain.val.pixels == domain.train.pixels
+
+
+def test_whitening_may_be_imagenets_or_the_users() -> None:
+    imagenet = Domain("d", small(), size=8, whiten="imagenet").pixels
+    assert (imagenet.mean, imagenet.std) == IMAGENET
+    own = Domain("d", small(), size=8, whiten=[[0, 0.5, 1], [1, 2, 3]]).pixels  # type: ignore[arg-type]
+    assert own.mean == (0.0, 0.5, 1.0)
+    assert own.std == (1.0, 2.0, 3.0)
+    assert hash(own)
+
+
+@pytest.mark.parametrize("whiten", ["dataset", (0.5, 0.5), ((0.5,), (0.2,)), 3, None], ids=str)
+def test_whitening_that_is_none_is_refused(whiten: Any) -> None:
+    with pytest.raises(BadInput, match=r"whiten.*exists: domain, imagenet"):
+        _ = Domain("d", small(), size=8, whiten=whiten).pixels
+
+
+def test_a_blank_domain_is_not_blown_up() -> None:
+    blank = {str(i): np.full((8, 8, 3), 100, np.uint8) for i in range(24)}
+    domain = Domain("d", small(24, images=blank), size=8)
+    seen = domain.train.batch(np.arange(4))[0]
+    assert domain.pixels.std == (0.01, 0.01, 0.01)
+    assert seen.abs().max() < 0.01
+
+
+# augmentation
+
+
+def test_augmentation_is_the_usual_the_users_or_on_top() -> None:
+    source = small()
+    assert Domain("d", source, size=32).augmentation == Augment(pad=4)
+    assert Domain("d", source, size=32, flip=True).augmentation == Augment(pad=4, flip=True)
+    assert Domain("d", source, size=32, augment={"pad": 1}).augmentation == Augment(pad=1)
+    own = Augment(scale=(0.5, 1.0))
+    assert Domain("d", source, size=32, augment=own).augmentation == own
+    source.flip = True  # type: ignore[attr-defined]
+    assert Domain("d", source, size=32).augmentation.flip
+    assert not Domain("d", source, size=32, flip=False).augmentation.flip
+
+
+# sources by name
+
+
+def test_a_source_of_the_users_own_is_found_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/__init__.py").write_text("")
+    (tmp_path / "mine/photos.py").write_text(
+        "from fakes import small\n\ndef shop(rest, asked):\n    return small()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert len(Domain("d", "mine.photos:shop", size=8).train) == 12
+    for name, said in (
+        ("mine.photos:nothing", "no such thing"),
+        ("mine.films:shop", "cannot import"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            _ = Domain("d", name).train
+
+
+@pytest.mark.parametrize("name", ["photos", "zip:photos", "", ":", "pocket"])
+def test_a_source_without_a_known_prefix_is_refused_with_those_that_exist(name: str) -> None:
+    with pytest.raises(BadInput, match=r"expected a source.*exists: .*folder:"):
+        _ = Domain("d", name).index
+
+
+def test_a_folder_named_without_its_prefix_is_told_how_to(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(BadInput, match="next: folder:photos"):
+        _ = Domain("d", "photos", base=tmp_path).index
+
+
+@pytest.mark.parametrize("cache", [None, False])
+def test_dense_tasks_of_a_split_are_those_that_were_asked_for(cache: Any) -> None:
+    domain = Domain("d", dense_source(), ["depth"], size=8, cache=cache)
+    assert [task.name for task in domain.tasks] == ["depth"]
+    assert set(domain.train.batch(np.arange(2))[1]) == {"depth"}
+
+
+def test_the_cache_may_have_a_place_of_its_own(tmp_path: Path) -> None:
+    domain = Domain("d", small(), size=8, cache=tmp_path / "here")
+    assert domain.decoded.folder.parent == tmp_path / "here"

@@ -1,0 +1,95 @@
+"""Duplicates: near is near, by a slow comparison of all with all; no more memory than asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fakes import picture
+from PIL import Image
+
+from onetrunk.data import duplicates
+from onetrunk.data.duplicates import BITS, GREY, difference_hash, near_pairs, thumbnail
+
+
+def smooth(seed: int, count: int = 1) -> np.ndarray:
+    """Thumbnails of soft blobs: as photographs are, unlike noise."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(20, 236, (count, 4, 4), dtype=np.uint8)
+    return np.stack([np.asarray(Image.fromarray(c).resize((16, 16))) for c in coarse])
+
+
+def slow_hash(thumb: np.ndarray) -> list[bool]:
+    bits = []
+    for r in range(8):
+        row = (thumb[2 * r].astype(float) + thumb[2 * r + 1]) / 2
+        cells = [row[round(15 * c / 8)] for c in range(9)]
+        bits += [cells[c] > cells[c + 1] for c in range(8)]
+    return bits
+
+
+def test_the_hash_says_what_is_brighter_than_its_right_neighbour() -> None:
+    thumbs = np.stack([thumbnail(picture(i, 20, 20)) for i in range(5)])
+    for thumb, value in zip(thumbs, difference_hash(thumbs), strict=True):
+        expected = slow_hash(thumb)
+        found = np.unpackbits(np.array([value]).view(np.uint8)).astype(bool).tolist()
+        assert found == expected
+
+
+def slow_pairs(a: np.ndarray, b: np.ndarray) -> list[list[int]]:
+    found = []
+    for i, one in enumerate(a):
+        for j, other in enumerate(b):
+            bits = sum(x != y for x, y in zip(slow_hash(one), slow_hash(other), strict=True))
+            gap = np.abs(one.astype(int) - other.astype(int)).mean()
+            if bits <= BITS and gap <= GREY:
+                found.append([i, j])
+    return found
+
+
+def test_pairs_are_those_of_comparing_all_with_all() -> None:
+    rng = np.random.default_rng(4)
+    a = smooth(1, 40)
+    moved = np.clip(a[:20].astype(int) + rng.integers(-3, 4, a[:20].shape), 0, 255).astype(np.uint8)
+    b = np.concatenate([smooth(2, 20), moved, a[30:35]])
+    pairs = near_pairs(a, b)
+    assert pairs.tolist() == slow_pairs(a, b)
+    assert [[30 + i, 40 + i] in pairs.tolist() for i in range(5)] == [True] * 5
+    assert 5 < len(pairs) < 200
+
+
+def test_a_brighter_or_smaller_copy_is_near_and_a_mirrored_one_is_not() -> None:
+    big = np.repeat(np.repeat(smooth(3, 1)[0], 8, 0), 8, 1)[:, :, None].repeat(3, 2)
+    copies = [big, np.clip(big.astype(int) + 3, 0, 255).astype(np.uint8), big[::2, ::2]]
+    thumbs = np.stack([thumbnail(c) for c in copies])
+    assert len(near_pairs(thumbs[:1], thumbs)) == 3
+    mirrored = thumbnail(np.ascontiguousarray(big[:, ::-1]))[None]
+    assert len(near_pairs(thumbs[:1], mirrored)) == 0
+
+
+def test_different_pictures_of_one_hash_are_not_near() -> None:
+    flat = np.full((1, 16, 16), 10, np.uint8)
+    assert difference_hash(flat) == difference_hash(flat + 100)
+    assert len(near_pairs(flat, flat + 100)) == 0
+    assert len(near_pairs(flat, flat + 3)) == 1
+
+
+def test_the_limit_ends_the_search_and_keeps_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = 0
+    gap = duplicates._gap
+
+    def counted(thumbs: np.ndarray, other: np.ndarray) -> np.ndarray:
+        nonlocal compared
+        compared += len(thumbs)
+        return gap(thumbs, other)
+
+    monkeypatch.setattr(duplicates, "_gap", counted)
+    alike = np.zeros((300, 16, 16), np.uint8)
+    pairs = near_pairs(alike, alike, limit=500)
+    assert pairs.tolist() == [[i, j] for i in range(2) for j in range(300)][:500]
+    assert compared == 600  # and not all 90,000
+
+
+def test_no_images_are_no_pairs() -> None:
+    none = np.zeros((0, 16, 16), np.uint8)
+    for a, b in ((none, none), (none, smooth(1, 3)), (smooth(1, 3), none)):
+        assert near_pairs(a, b).shape == (0, 2)

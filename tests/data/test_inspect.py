@@ -1,0 +1,171 @@
+"""Inspection: counts as they are, and every oddity by the name of its file."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from fakes import CLASSIFY, Fake, dense_source, encoded, labelled, picture, small
+
+from onetrunk.data.domain import Domain
+from onetrunk.data.inspect import Inspection, inspect
+from onetrunk.data.listing import Item, Label
+from onetrunk.data.task import Task
+
+
+def item(key: str, split: str = "train", label: Label = "a", where: str | None = None) -> Item:
+    return Item(key, where or key, f"{key} {where}", split, labels={"classify": label})
+
+
+def look(items: list[Item], images: dict, **more: object) -> Inspection:
+    return inspect(Domain("d", Fake(CLASSIFY, items, images), size=16, **more))  # type: ignore[arg-type]
+
+
+def blob(seed: int, size: int = 32) -> np.ndarray:
+    """A soft picture, whose near copies are near."""
+    coarse = np.random.default_rng(seed).integers(30, 220, (4, 4, 3))
+    return coarse.repeat(size // 4, 0).repeat(size // 4, 1).astype(np.uint8)
+
+
+PLAIN = [item(f"{s}{i}", s, "ab"[i % 2]) for s in ("train", "val", "test") for i in range(4)]
+IMAGES = {i.key: blob(n) for n, i in enumerate(PLAIN)}
+
+
+def test_counts_and_classes_are_as_they_are() -> None:
+    images = {"3": b"text"}
+    found = inspect(Domain("d", small(26, ("b", "a"), images=images), size=8))
+    assert found.splits == {"train": 13, "val": 6, "test": 6}
+    (labels,) = found.tasks
+    assert labels.classes == ["a", "b"]
+    assert labels.counts["train"] == {"a": 6, "b": 7}
+    assert labels.extremes() == (("b", 7), ("a", 6))
+    assert labels.missing == {"train": [], "val": [], "test": []}
+    assert found.unreadable == {
+        "0003.png": "not an image, or of a format that pillow does not read"
+    }
+    assert found.refused == ""
+    assert found.cache["pixels"]
+    assert found.cache["bytes"] > 26 * 8 * 8 * 3
+
+
+def test_sizes_and_moments_are_of_what_can_be_read() -> None:
+    images = {str(i): picture(i, 10 + i, 50 - i) for i in range(24)}
+    domain = Domain("d", small(24, images={**images, "0": b"text"}), size=8)
+    found = inspect(domain)
+    assert found.sizes == {"height": [11, 22, 33], "width": [27, 38, 49]}
+    assert found.trained_at == [8, 8]
+    assert found.mean == list(domain.pixels.mean)
+    assert found.std == list(domain.pixels.std)
+
+
+def test_a_refused_source_is_still_described() -> None:
+    items = [*labelled(40, ("a",), ("train",)), item("v", "val"), item("w", "test")]
+    images = {**{str(i): b"text" for i in range(40)}, "v": picture(1), "w": picture(2)}
+    found = look(items, images)
+    assert "40 of 40 train images cannot be read" in found.refused
+    assert len(found.unreadable) == 40
+    assert found.splits["train"] == 0
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_nothing_readable_at_all_is_still_described() -> None:
+    found = look(PLAIN, dict.fromkeys(IMAGES, b"text"))
+    assert found.sizes == {"height": [], "width": []}
+    assert len(found.unreadable) == 12
+    assert found.refused
+
+
+def test_the_same_content_in_two_splits_is_listed_once_and_not_as_near() -> None:
+    items = [*PLAIN, item("copy", "test", "a", where="train0")]
+    found = look(items, IMAGES)
+    assert [sorted(pair) for pair in found.exact] == [["copy", "train0"]]
+    assert found.near == []
+    assert found.conflicts == []
+
+
+def test_copies_within_a_split_are_no_leak() -> None:
+    found = look([*PLAIN, item("copy", "train", "a", where="train0")], IMAGES)
+    assert found.exact == []
+    assert found.near == []
+
+
+def test_the_same_content_under_two_labels_is_a_conflict() -> None:
+    found = look([*PLAIN, item("copy", "train", "b", where="train0")], IMAGES)
+    assert [sorted(pair) for pair in found.conflicts] == [["copy", "train0"]]
+
+
+def test_an_unlabelled_copy_between_two_labels_hides_no_conflict() -> None:
+    more = [item("t1", label=None, where="train0"), item("t2", label="b", where="train0")]
+    keys = ("train0", "train00", "train01")  # in the order of their names
+    items = [
+        *PLAIN,
+        *(
+            Item(k, "train0", k, "train", None, m.labels)
+            for k, m in zip(keys[1:], more, strict=True)
+        ),
+    ]
+    found = look(items, IMAGES)
+    assert found.conflicts == [["train0", "train01"]]
+
+
+def test_nearly_the_same_picture_in_two_splits_is_listed() -> None:
+    near = np.clip(IMAGES["train0"].astype(int) + 2, 0, 255).astype(np.uint8)
+    found = look([*PLAIN, item("near", "val")], {**IMAGES, "near": near})
+    assert [sorted(pair) for pair in found.near] == [["near", "train0"]]
+    assert found.exact == []
+
+
+def test_blank_images_are_named_as_such_and_not_as_each_others_copies() -> None:
+    blank = {f"blank-{s}": np.full((9, 9, 3), 3, np.uint8) for s in ("train", "test")}
+    blank["blank-val"] = np.full((9, 9, 3), 4, np.uint8)
+    items = [*PLAIN, *(item(f"blank-{s}", s) for s in ("train", "val", "test"))]
+    found = look(items, {**IMAGES, **blank})
+    assert sorted(found.suspicious["one colour all over"]) == sorted(blank)
+    assert found.near == []
+
+
+def test_suspicious_files_are_listed_by_what_is_odd() -> None:
+    odd = {"long.png": encoded(picture(1, 9, 90)), "tiny.jpg": encoded(picture(2, 4, 4))}
+    found = look([*PLAIN, *(item(name) for name in odd)], {**IMAGES, **odd})
+    assert found.suspicious == {
+        "its name's ending is of another format": ["tiny.jpg"],
+        "over 5 times as long as wide": ["long.png"],
+        "a side below 8 pixels": ["tiny.jpg"],
+    }
+
+
+def test_classes_missing_from_a_split_and_unlabelled_images_are_counted() -> None:
+    items = [i for i in PLAIN if (i.split, i.labels["classify"]) != ("test", "b")]
+    found = look([*items, item("bare", "val", None)], {**IMAGES, "bare": blob(99)})
+    (labels,) = found.tasks
+    assert labels.missing == {"train": [], "val": [], "test": ["b"]}
+    assert labels.unlabelled == {"train": 0, "val": 1, "test": 0}
+    assert any("test lacks 1 of 2 classes: b" in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize("cache", [None, False])
+def test_every_kind_of_task_is_described(cache: object) -> None:
+    tasks = (Task("tags", "multilabel"), Task("price", "regress"), Task("who", "embed"))
+    split = ("train", "val", "test")
+    items = [
+        Item(
+            f"{i}",
+            str(i),
+            f"{i}",
+            split[i % 3],
+            labels={"tags": ("x", "y")[: 1 + i % 2], "price": float(i), "who": "ab"[i // 3 % 2]},
+        )
+        for i in range(12)
+    ]
+    items.append(Item("z", "99", "z", "train"))
+    found = inspect(Domain("d", Fake(tasks, items), size=8, cache=cache))  # type: ignore[arg-type]
+    tags, price, who = found.tasks
+    assert tags.counts["train"] == {"x": 4, "y": 2}
+    assert tags.unlabelled["train"] == price.unlabelled["train"] == who.unlabelled["train"] == 1
+    assert price.numbers["train"] == [0, 4.5, 9]
+    assert who.counts["val"] == {"a": 2, "b": 2}
+    dense = inspect(Domain("d", dense_source(), size=8, cache=cache))  # type: ignore[arg-type]
+    assert [task.kind for task in dense.tasks] == ["segment", "depth", "normals"]
+    for each in (found, dense):
+        assert json.loads(json.dumps(each.to_json(), allow_nan=False)) == each.to_json()

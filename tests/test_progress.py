@@ -1,0 +1,83 @@
+"""Progress: nothing for what is quick, plain lines elsewhere than on a terminal."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from onetrunk import progress
+from onetrunk.progress import Track, say
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr("onetrunk.progress.time.monotonic", lambda: self.now)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def test_a_line_for_people_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    say("waiting")
+    assert capsys.readouterr() == ("", "waiting\n")
+
+
+def test_quick_work_says_nothing(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with Track("decoding", 10) as track:
+        for _ in range(10):
+            clock.now += progress.PATIENCE / 11
+            track()
+    assert capsys.readouterr() == ("", "")
+    assert track.done == 10
+
+
+def test_slow_work_says_a_line_every_ten_seconds(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Track("decoding", 2000) as track:
+        for _ in range(30):
+            clock.now += 1
+            track(50)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "decoding: 100 of 2,000, about 38 s left",
+        "decoding: 600 of 2,000, about 28 s left",
+        "decoding: 1,100 of 2,000, about 18 s left",
+    ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_there_is_a_bar_and_it_goes_away(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with Track("decoding", 100) as track:
+        clock.now += 3
+        track(40)
+        assert track._bar is not None
+        assert track._bar.tasks[0].completed == 40
+    assert track._bar.finished is False
+    assert "decoding" in terminal.getvalue()
+
+
+def test_an_error_inside_goes_on_outside() -> None:
+    def fail() -> None:
+        with Track("decoding", 10):
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        fail()
