@@ -23,6 +23,7 @@ from onetrunk.model.own import OwnStage
 from onetrunk.model.switch import Mixed, Switch
 
 SHARING = ("none", "partial", "deep", "full")
+LARGE = 1024 * 1024  # pixels; larger images are tried at a half, a quarter, … of their sides
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,10 @@ class Trunk(nn.Module):
         Layers at which no bank can stand show here: adapters there are taken back, with the reason.
         """
         like = next(self.net.parameters())
-        images = torch.zeros(3, 3, *size, dtype=like.dtype, device=like.device)
+        tried = size
+        while tried[0] * tried[1] > LARGE and self.backbone.size is None:
+            tried = (tried[0] // 2, tried[1] // 2)
+        images = torch.zeros(3, 3, *tried, dtype=like.dtype, device=like.device)
         index = torch.full((3,), self.switch.names.index(name), device=like.device)
         before = [(module, module.training) for module in self.modules()]
         self.eval()
