@@ -148,7 +148,7 @@ def test_layers_whose_weights_are_read_elsewhere_are_named():
     trunk = Trunk("timm/test_vit", adapters="lora")
     block = trunk.net.blocks[0].attn
     forward = type(block).forward
-    block.forward = lambda x, *a, **k: forward(block, x * (block.qkv.weight[0, 0] * 0 + 1))
+    block.forward = lambda x, *_, **__: forward(block, x * (block.qkv.weight[0, 0] * 0 + 1))
     Universal(trunk, [domain("a", 64)])
     assert "blocks.0.attn.qkv" in trunk.skipped
     assert "blocks.1.attn.qkv" in trunk.banks()

@@ -51,7 +51,7 @@ def _bank(make, norm="domain"):
     return bank
 
 
-def _mixed(order, times=1):
+def _mixed(order):
     rows = sorted(order, key=NAMES.index)
     present = sorted(set(order), key=NAMES.index)
     index = torch.tensor([NAMES.index(name) for name in rows])

@@ -68,7 +68,7 @@ def test_it_says_nothing_of_this_machine(path):
         assert secret not in text
 
 
-def test_a_pack_is_a_snapshot(model, fresh):
+def test_a_pack_is_a_snapshot(model):
     pack = model.pack("cats")
     before = {k: v.clone() for k, v in pack.tensors.items()}
     twin = copy.deepcopy(model)
@@ -110,19 +110,52 @@ DOCUMENTS = {
     "a name that is no text": ({"domain": 3}, "name of a domain"),
     "bad tasks": ({"tasks": [{"name": "a"}]}, "does not describe"),
     "tasks of another kind": ({"tasks": 7}, "does not describe"),
-    "an unknown kind": ({"tasks": [{"name": "a", "kind": "steal", "classes": [], "outputs": 1, "unit": "", "column": None}]}, "unknown kind"),
+    "an unknown kind": (
+        {
+            "tasks": [
+                {
+                    "name": "a",
+                    "kind": "steal",
+                    "classes": [],
+                    "outputs": 1,
+                    "unit": "",
+                    "column": None,
+                }
+            ]
+        },
+        "unknown kind",
+    ),
     "a class that is no text": (
         {"tasks": [{"name": "classify", "kind": "classify", "classes": [["x"], "y", "z"]}]},
         "does not describe",
     ),
     "too many outputs": (
-        {"tasks": [{"name": "a", "kind": "regress", "classes": [], "outputs": 10**12,
-                    "column": None, "unit": ""}]},
+        {
+            "tasks": [
+                {
+                    "name": "a",
+                    "kind": "regress",
+                    "classes": [],
+                    "outputs": 10**12,
+                    "column": None,
+                    "unit": "",
+                }
+            ]
+        },
         "does not describe",
     ),
     "pixels too large to try": (
-        {"pixels": {"size": [16384, 16384], "fit": "crop", "margin": 0, "fill": 0,
-                    "mean": [0, 0, 0], "std": [1, 1, 1]}, "sha256": "0"},
+        {
+            "pixels": {
+                "size": [16384, 16384],
+                "fit": "crop",
+                "margin": 0,
+                "fill": 0,
+                "mean": [0, 0, 0],
+                "std": [1, 1, 1],
+            },
+            "sha256": "0",
+        },
         "other weights",
     ),
     "no tasks": ({"tasks": []}, "no task"),
@@ -177,7 +210,7 @@ def _deep(_):
 
 
 BYTES = {
-    "empty": lambda data: b"",
+    "empty": lambda _: b"",
     "four bytes": lambda data: data[:4],
     "half": lambda data: data[: len(data) // 2],
     "one byte short": lambda data: data[:-1],
@@ -185,7 +218,7 @@ BYTES = {
     "a huge header": _huge_header,
     "a deep header": _deep,
     "a pickle": lambda data: b"\x80\x04\x95" + data[:100],
-    "text": lambda data: b"onetrunk" * 100,
+    "text": lambda _: b"onetrunk" * 100,
 }
 
 

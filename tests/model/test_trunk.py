@@ -85,7 +85,7 @@ def test_mismatches_are_listed_by_name(tmp_path):
     state["extra"] = torch.zeros(1)
     del state["stem.conv.weight"]
     save_file(state, tmp_path / "w.safetensors")
-    with pytest.raises(BadInput, match="missing: stem.conv.weight; .*extra; .*stage1.unit1.conv1"):
+    with pytest.raises(BadInput, match=r"missing: stem.conv.weight; .*extra; .*stage1.unit1.conv1"):
         Trunk("resnet20", pretrained=tmp_path / "w.safetensors")
 
 

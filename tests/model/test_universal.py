@@ -23,12 +23,12 @@ BAD = {
     "unknown in a list": (lambda m: m(images(2, 32), ["ants", "dogs"]), r"'dogs'; exists"),
     "too short a list": (lambda m: m(images(3, 32), ["ants"]), "1 domains for 3 images"),
     "too long an index": (lambda m: m(images(3, 32), torch.zeros(4).long()), "one number per"),
-    "one image": (lambda m: m(images(2, 32)[0], "ants"), r"3×32×32; next: images\[None\]"),
+    "one image": (lambda m: m(images(2, 32)[0], "ants"), r"3×32×32'; next: images\[None\]"),
     "grey images": (lambda m: m(images(2, 32)[:, :1], "ants"), "2×1×32×32"),
-    "8-bit images": (lambda m: m(images(2, 32).byte(), "ants"), "uint8; next: domain.pixels"),
+    "8-bit images": (lambda m: m(images(2, 32).byte(), "ants"), "uint8'; next: domain.pixels"),
     "not whitened": (lambda m: m(images(2, 32).abs() * 255, "ants"), "expected whitened"),
     "NaN": (lambda m: m(images(2, 32) * float("nan"), "ants"), "expected whitened"),
-    "an array": (lambda m: m(images(2, 32).numpy(), "ants"), "ndarray; next: model.predict"),
+    "an array": (lambda m: m(images(2, 32).numpy(), "ants"), "ndarray'; next: model.predict"),
     "nothing": (lambda m: m(images(2, 32)[:0], "ants"), "an empty batch"),
     "no list": (lambda m: m([], []), "an empty batch"),
     "remove unknown": (lambda m: m.remove("antz"), "'antz'; exists: ants"),
@@ -40,8 +40,8 @@ BAD = {
     "unknown task": (lambda m: m.domains["ants"].task("clasify"), "exists: classify"),
     "no head": (lambda m: m.heads_of("ants").head("segment"), "exists: classify"),
     "second model": (lambda m: Universal(m.trunk, [domain("z")]), "belongs to one model"),
-    "heads for nobody": (lambda m: Universal(Trunk("resnet20"), [], {"a": {}}), "not there"),
-    "pairing": (lambda m: Universal(Trunk("resnet20"), [], pair="luck"), "'luck'; exists: name"),
+    "heads for nobody": (lambda _: Universal(Trunk("resnet20"), [], {"a": {}}), "not there"),
+    "pairing": (lambda _: Universal(Trunk("resnet20"), [], pair="luck"), "'luck'; exists: name"),
 }
 
 
