@@ -181,8 +181,8 @@ def _for_conv(kind: str, layer: nn.Conv2d) -> nn.Module | None:
     stride: Any = (1, 1) if series else layer.stride
     rank = _rank(layer.in_channels, out)
     branch: nn.Module
-    if kind == "lora" and not dense:
-        return None
+    if kind == "lora" and (not dense or layer.state_dict().keys() - {"weight", "bias"}):
+        return None  # a layer with more to it than a kernel has no low-rank twin
     if kind == "lora" and not point:  # down has the layer's own window
         down = copy.deepcopy(layer)
         down.out_channels, down.bias = rank, None

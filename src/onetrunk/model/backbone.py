@@ -77,12 +77,15 @@ def _timm(arch: str, pretrained: bool) -> tuple[nn.Module, Backbone]:
     for need in ("forward_features", "forward_head", "forward_intermediates"):
         if not hasattr(net, need):
             raise wrong(f"{arch} has no {need}: it is no trunk", came=type(net).__name__)
-    groups = group_parameters(net, net.group_matcher(coarse=True))
     stages: dict[str, tuple[str, ...]] = {}
-    for number, names in sorted(groups.items()):
-        modules = _cover(net, set(names))
-        first = next((path for path in modules if path), "rest")
-        stages["stem" if number == 0 else first] = modules
+    if hasattr(net, "group_matcher"):
+        groups = group_parameters(net, net.group_matcher(coarse=True))
+        for number, names in sorted(groups.items()):
+            modules = _cover(net, set(names))
+            first = next((path for path in modules if path), "rest")
+            stages["stem" if number == 0 else first] = modules
+    else:
+        stages = {name: (name,) for name, child in net.named_children() if any(child.parameters())}
     config = net.pretrained_cfg
     return net, Backbone(
         arch,

@@ -26,6 +26,8 @@ def merged(adapted: Adapted, sizes: Iterable[Sequence[int]]) -> Weights | str:
     layer, adapter = adapted.layer, adapted.adapter
     if not isinstance(layer, nn.Linear | nn.Conv2d):
         return f"bends a {type(layer).__name__}"
+    if "Std" in type(layer).__name__ or hasattr(layer, "parametrizations"):
+        return "bends a layer that computes its kernel (standardised weights)"
     if type(adapter) is Parallel:
         return _parallel(layer, adapter, sizes)
     if type(adapter) is Series:

@@ -40,7 +40,7 @@ class DomainNorm(Bank):
 
     def make_slot(self) -> nn.Module:
         """A copy of the layer that this bank replaced."""
-        slot = copy.deepcopy(self.origin)
+        slot: nn.Module = copy.deepcopy(self.origin)
         return slot.requires_grad_(True).train(self.training)
 
     def run(self, x: Tensor, slot: nn.Module | None) -> Tensor:
@@ -131,7 +131,7 @@ class DomainMoments(Bank):
 
     def resolve(self, name: str) -> nn.Module:
         """The layer with this domain's moments."""
-        plain = copy.deepcopy(self.origin)
+        plain: nn.Module = copy.deepcopy(self.origin)
         plain.load_state_dict(self.slots[name].state_dict(), strict=False)
         return plain
 
@@ -160,7 +160,8 @@ class SharedBatch(Bank):
 
     def resolve(self, name: str) -> nn.Module:
         """The layer, still without moments."""
-        return copy.deepcopy(self.origin)
+        plain: nn.Module = copy.deepcopy(self.origin)
+        return plain
 
 
 class Instance(nn.Module):

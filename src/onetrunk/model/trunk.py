@@ -181,6 +181,14 @@ class Trunk(nn.Module):
                 slots[path] = slot.train(self.training)
         return slots
 
+    def bytes_per_domain(self, adapters: str | None = None) -> dict[str, int]:
+        """Bytes of one more domain's slots by layer, before anything is trained (heads aside)."""
+        slots = self.make_slots(self.adapters if adapters is None else adapters)
+        return {
+            path: sum(t.numel() * t.element_size() for t in slot.state_dict().values())
+            for path, slot in slots.items()
+        }
+
     def attach(self, name: str, slots: Mapping[str, nn.Module]) -> None:
         """These slots are the domain's from now on."""
         for path, bank in self.banks().items():

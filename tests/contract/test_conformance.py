@@ -1,0 +1,91 @@
+"""Every trunk family, norm and adapter through the one conformance suite."""
+
+import pytest
+
+from onetrunk.model.adapters import ADAPTERS
+from onetrunk.model.norms import NORMS
+from onetrunk.model.trunk import Trunk
+from onetrunk.testing import conform
+
+# The smallest of each kind of network; sizes that each can take.
+FAMILIES = [
+    ("resnet20", 32),
+    ("timm/test_resnet", 64),
+    ("timm/test_efficientnet", 64),
+    ("timm/test_efficientnet_evos", 64),
+    ("timm/test_byobnet", 64),
+    ("timm/test_convnext", 64),
+    ("timm/test_mambaout", 64),
+    ("timm/test_vit", 64),
+    ("timm/test_vit4", 64),
+    ("timm/mobilenetv3_small_050", 64),
+    ("timm/tf_efficientnet_lite0", 32),
+]
+THREE = [("resnet20", 32), ("timm/test_efficientnet", 48), ("timm/test_vit", 48)]
+
+
+@pytest.mark.parametrize(("arch", "size"), FAMILIES)
+def test_families(arch, size):
+    conform(lambda: Trunk(arch, norm="domain", adapters="parallel"), size)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize(("arch", "size"), THREE)
+def test_norms(arch, size, norm):
+    if arch == "timm/test_vit" and norm not in ("shared", "domain"):
+        pytest.skip("no running moments there; the refusal is tested with the norms")
+    conform(lambda: Trunk(arch, norm=norm), size)
+
+
+@pytest.mark.parametrize("adapters", [a for a in ADAPTERS if a != "none"])
+@pytest.mark.parametrize(("arch", "size"), THREE)
+def test_adapters(arch, size, adapters):
+    conform(lambda: Trunk(arch, norm="shared", adapters=adapters), size)
+
+
+def test_owned_stages():
+    conform(lambda: Trunk("resnet20", sharing="partial", own_stages=["3"]), 32)
+
+
+def test_full_sharing():
+    conform(lambda: Trunk("resnet20", sharing="full"), 32)
+
+
+def test_standardised_weights():
+    conform(lambda: Trunk("timm/test_nfnet", norm="shared", adapters="parallel"), 64)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"norm": "tests.contract.outside:norm"},
+        {"norm": "domain", "adapters": "tests.contract.outside:adapter"},
+    ],
+    ids=["norm", "adapter"],
+)
+def test_from_outside_the_package(keys, monkeypatch, pytestconfig):
+    monkeypatch.syspath_prepend(str(pytestconfig.rootpath))
+    conform(lambda: Trunk("resnet20", **keys), 32, fold=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arch", "size"),
+    [
+        ("timm/resnet18", 64),
+        ("timm/regnety_002", 64),
+        ("timm/convnext_atto", 64),
+        ("timm/vit_tiny_patch16_224", 64),
+        ("timm/swin_tiny_patch4_window7_224", 64),
+        ("timm/levit_128s", 224),
+        ("timm/efficientvit_b0", 64),
+        ("timm/mobilevit_xxs", 64),
+        ("timm/test_efficientnet_gn", 64),
+        ("timm/test_efficientnet_ln", 64),
+        ("timm/resnet18", (48, 80)),
+        ("timm/convnext_atto", (64, 96)),
+        ("timm/vit_tiny_patch16_224", (64, 96)),
+    ],
+)
+def test_more_families(arch, size):
+    conform(lambda: Trunk(arch, norm="domain", adapters="parallel"), size)
