@@ -1,0 +1,36 @@
+"""onetrunk: one vision network for all of your image domains and tasks."""
+
+from onetrunk.data.augment import Augment
+from onetrunk.data.domain import Domain
+from onetrunk.data.inspect import inspect
+from onetrunk.data.loader import Batch, Loader
+from onetrunk.data.pixels import Pixels
+from onetrunk.data.split import Split
+from onetrunk.data.task import Task
+from onetrunk.errors import BadInput, Failed, Missing, OnetrunkError
+from onetrunk.measure.budget import Budget, budget
+from onetrunk.model.pack import Pack
+from onetrunk.model.trunk import Trunk
+from onetrunk.model.universal import Universal
+from onetrunk.serve.export import export
+
+__all__ = [
+    "Augment",
+    "BadInput",
+    "Batch",
+    "Budget",
+    "Domain",
+    "Failed",
+    "Loader",
+    "Missing",
+    "OnetrunkError",
+    "Pack",
+    "Pixels",
+    "Split",
+    "Task",
+    "Trunk",
+    "Universal",
+    "budget",
+    "export",
+    "inspect",
+]

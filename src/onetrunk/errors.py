@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 
 class OnetrunkError(Exception):
-    """Anything that onetrunk refuses or fails at; the command line prints it without a traceback."""
+    """Anything that onetrunk refuses or fails at; the command line prints no traceback."""
 
 
 class BadInput(OnetrunkError, ValueError):

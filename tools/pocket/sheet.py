@@ -8,20 +8,19 @@ not straddle splits (font family, game map, …).
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from onetrunk.data.duplicates import near_pairs, thumbnail
 
 ROOT = Path(__file__).resolve().parents[2]
 ASSETS = ROOT / "src" / "onetrunk" / "data" / "assets"
 WORK = ROOT / ".pocket"  # downloads and intermediate files; ignored by git
 SPLITS = ("train", "val", "test")
-
-sys.path.insert(0, str(ROOT / "src"))
-from onetrunk.data.duplicates import near_pairs, thumbnail  # noqa: E402
 
 
 @dataclass
@@ -46,7 +45,7 @@ class Card:
     licence: str
     counterpart: str  # the first paper's data set that it stands for
     grouping: str  # what never straddles splits
-    extra: dict = field(default_factory=dict)  # anything that only this domain has
+    extra: dict[str, Any] = field(default_factory=dict)  # anything that only this domain has
 
 
 def drop_near(train: list[Tile], *others: list[Tile]) -> list[list[Tile]]:
@@ -65,7 +64,12 @@ def write(card: Card, splits: dict[str, list[Tile]], format: str = "webp") -> in
     """Write sheets and card; returns their bytes. The same tiles give the same bytes."""
     ASSETS.mkdir(parents=True, exist_ok=True)
     height, width = next(iter(splits.values()))[0].image.shape[:2]
-    document: dict = {**card.__dict__, "size": [height, width], "format": format, "splits": {}}
+    document: dict[str, Any] = {
+        **card.__dict__,
+        "size": [height, width],
+        "format": format,
+        "splits": {},
+    }
     extra = document.pop("extra")
     total = 0
     for name in SPLITS:

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from onetrunk.data.augment import Augment
+from onetrunk.data.cache import Decoded, decode_all
+from onetrunk.data.frames import GOOD
+from onetrunk.data.index import Index, check_classes, read_index
 from onetrunk.data.pixels import Fit, Pixels
-from onetrunk.data.sources import Source
+from onetrunk.data.sources import Asked, Source, open_source
+from onetrunk.data.split import Split
+from onetrunk.data.splitting import SPLITS
 from onetrunk.data.task import Task, TasksLike, check_name, read_tasks
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput, wrong
+
+SIZE = 64  # pixels, where neither the user nor the source says one
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+Moments = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
 class Domain:
     """What the user says of one domain; nothing is read before it is asked for.
 
-    A domain without a source has no images: it names tasks (with their classes) and a size, which
-    is all that a model needs of it.
+    `source` is `"prefix:rest"`, `"package.module:thing"` or an object that does what
+    `data.sources.Source` says. Without one the domain has no images: its tasks (with classes) and
+    its size are all that a model needs of it.
+
+    `whiten`: "domain" (the mean and deviation of its own training images), "imagenet", or a pair
+    (mean, std). `cache`: a folder, None for the usual one, False to store no pixels. `base`: where
+    relative paths start.
     """
 
     def __init__(
@@ -25,26 +47,199 @@ class Domain:
         *,
         size: int | tuple[int, int] | None = None,
         fit: Fit = "squash",
+        margin: int = 0,
+        fill: int = 0,
         flip: bool | None = None,
+        augment: Augment | Mapping[str, Any] | None = None,
+        whiten: Literal["domain", "imagenet"] | Moments = "domain",
+        image: str | None = None,
+        group: str | None = None,
+        split: str | None = None,
         weight: float = 1.0,
+        batch: int | None = None,
+        allow_bad: bool = False,
+        base: str | Path = ".",
+        cache: str | Path | Literal[False] | None = None,
     ) -> None:
         self.name = check_name(name, "domain")
         self.source = source
         self.size = size
         self.fit = fit
+        self.margin = margin
+        self.fill = fill
         self.flip = flip
+        self.augment = augment
+        self.whiten = whiten
+        self.image = image
+        self.group = group
+        self.split = split
         self.weight = weight
+        self.batch = batch
+        self.allow_bad = allow_bad
+        self.base = Path(base)
+        self.cache = cache
         self._tasks = None if tasks is None else read_tasks(tasks)
+
+    def __repr__(self) -> str:
+        return f"Domain({self.name!r}, {self.source!r})"
+
+    @cached_property
+    def opened(self) -> Source:
+        """The source itself."""
+        if self.source is None:
+            raise wrong(
+                f"domain {self.name} has no source, so it has no images",
+                next="Domain(name, source), for example folder:photos or pocket:digits",
+            )
+        if not isinstance(self.source, str):
+            return self.source
+        asked = Asked(self.base, self._tasks, self.image, self.group, self.split)
+        return open_source(self.source, asked)
+
+    @cached_property
+    def index(self) -> Index:
+        """Its images by name, with splits and labels; nothing is decoded for it."""
+        return read_index(self.opened, self.name, self._tasks, self.group)
 
     @cached_property
     def tasks(self) -> tuple[Task, ...]:
         """Its tasks with their classes."""
+        if self.source is not None:
+            return self.index.tasks
         if self._tasks is None:
             raise wrong(f"domain {self.name}: a domain without a source names its tasks")
         return self._tasks
 
     @cached_property
+    def shape(self) -> Pixels:
+        """The pixels' contract but for the whitening: nothing is decoded for it."""
+        size = self.size
+        if size is None and self.source is not None:
+            size = getattr(self.opened, "size", None)  # embedded domains have a size of their own
+        size = size or SIZE
+        size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+        return Pixels(size, self.fit, self.margin, self.fill)
+
+    @cached_property
+    def decoded(self) -> Decoded:
+        """All its images looked at once, and in the cache where there is room."""
+        home = Path(self.cache) if self.cache else None
+        return decode_all(
+            self.opened,
+            self.index,
+            self.shape,
+            name=self.name,
+            home=home,
+            keep=self.cache is not False,
+        )
+
+    @cached_property
     def pixels(self) -> Pixels:
         """What it does to an image, whitening included."""
-        size = self.size or 64
-        return Pixels((size, size) if isinstance(size, int) else size, self.fit)
+        if self.whiten == "imagenet" or (self.whiten == "domain" and self.source is None):
+            mean, std = IMAGENET
+        elif self.whiten == "domain":
+            mean, std = self.moments("train")
+        elif isinstance(self.whiten, str):
+            raise wrong(
+                f"domain {self.name}: whiten", came=self.whiten, exists=("domain", "imagenet")
+            )
+        else:
+            mean, std = self.whiten
+        return replace(self.shape, mean=mean, std=std)
+
+    @cached_property
+    def augmentation(self) -> Augment:
+        """How its training images are varied: what the user said, on top of what suits most."""
+        if isinstance(self.augment, Augment):
+            return self.augment
+        flip = self.flip if self.flip is not None else getattr(self.opened, "flip", False)
+        return Augment.usual(self.shape, flip, self.augment or {})
+
+    @property
+    def train(self) -> Split:
+        """The images that are learned from."""
+        return self.splits["train"]
+
+    @property
+    def val(self) -> Split:
+        """The images that choices are made on."""
+        return self.splits["val"]
+
+    @property
+    def test(self) -> Split:
+        """The images that the result is judged on, and nothing else."""
+        return self.splits["test"]
+
+    @cached_property
+    def splits(self) -> dict[str, Split]:
+        """Its three splits, without unreadable images; too many of those are an error."""
+        self.check()
+        return {
+            name: Split(name, self.good(name), self.index, self.decoded.frames, self.pixels)
+            for name in SPLITS
+        }
+
+    def good(self, split: str) -> NDArray[np.int64]:
+        """Places in the index of a split's readable images."""
+        rows = self.index.rows(split)
+        kept: NDArray[np.int64] = rows[self.decoded.scan["status"][rows] == GOOD]
+        return kept
+
+    def bad(self, split: str) -> NDArray[np.int64]:
+        """Places in the index of a split's unreadable images."""
+        return np.setdiff1d(self.index.rows(split), self.good(split))
+
+    def moments(self, split: str) -> Moments:
+        """Mean and deviation of a split's stored images by channel, of values in 0…1."""
+        seen = self.decoded.scan[self.good(split)]
+        if len(seen) == 0:
+            raise wrong(f"{self.name}: none of the {split} images can be read", next=self._look())
+        mean = seen["mean"].astype(np.float64).mean(0)
+        square = seen["square"].astype(np.float64).mean(0)
+        std = np.sqrt(np.maximum(square - mean**2, 1e-4))  # a blank domain is not blown up
+        m, s = (tuple(round(float(v), 6) for v in vector) for vector in (mean, std))
+        return (m[0], m[1], m[2]), (s[0], s[1], s[2])
+
+    def check(self) -> None:
+        """Refuse a domain of which too much cannot be read, or whose training lost a class."""
+        problems: list[str] = []
+        for split in SPLITS:
+            bad, rows = self.bad(split), self.index.rows(split)
+            limit = max(0.01 * len(rows), 3)
+            if len(bad) > limit and not self.allow_bad:
+                first = int(bad[0])
+                problems.append(
+                    f"{self.name}: {len(bad)} of {len(rows)} {split} images cannot be read, more "
+                    f"than max(1 %, 3); first: {self.index.keys[first]}: "
+                    f"{self.decoded.reasons.get(first, '')}; next: {self._look()} lists them; mend "
+                    "or remove them, or say allow_bad = true"
+                )
+        for task in self.tasks:
+            if task.classes and task.name in self.index.labels:
+                codes = self.index.split.copy()
+                codes[self.decoded.scan["status"] != GOOD] = len(SPLITS)
+                lost: list[str] = []
+                check_classes(task, self.index.labels[task.name], codes, lost, [])
+                problems += [f"{self.name}: of the readable images, {line}" for line in lost]
+        if problems:
+            raise BadInput("\n".join(problems))
+
+    def _look(self) -> str:
+        return f"onetrunk data {self.source}" if isinstance(self.source, str) else "onetrunk data"
+
+
+def check_domains(domains: Sequence[Domain]) -> None:
+    """Two domains of one name are an error; every domain's own problems are listed together."""
+    names = [domain.name for domain in domains]
+    problems = [
+        f"two domains are called {name}; next: name them apart"
+        for name in sorted({n for n in names if names.count(n) > 1})
+    ]
+    for domain in domains:
+        try:
+            domain.check()
+        except BadInput as error:
+            problems.append(str(error))
+    if problems:
+        raise BadInput("\n".join(problems))

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from onetrunk.errors import wrong
 
@@ -73,7 +73,10 @@ class Pixels:
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Pixels:
         """The contract that `to_json` wrote."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in document.items()})
+        given: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in document.items()
+        }
+        return cls(**given)
 
     def read(self, raw: Raw) -> U8:
         """One image at the stored size, (H, W, 3) uint8; BadImage where it cannot be read."""
@@ -116,9 +119,17 @@ class Pixels:
     def whiten(self, images_BHWC: U8 | torch.Tensor) -> torch.Tensor:
         """8-bit images to the trunk's input: (B, 3, H, W) float32, channels last in memory."""
         images = torch.as_tensor(images_BHWC)
-        scale = 1.0 / (255.0 * torch.tensor(self.std, dtype=torch.float32, device=images.device))
-        shift = -torch.tensor(self.mean, dtype=torch.float32, device=images.device) * 255.0 * scale
-        return images.float().mul_(scale).add_(shift).permute(0, 3, 1, 2)
+        count, height, width = images.shape[:3]
+        std = torch.tensor(self.std, dtype=torch.float32, device=images.device)
+        mean = torch.tensor(self.mean, dtype=torch.float32, device=images.device)
+        # over whole rows: a product over the three channels alone is not vectorised, and 5x slower
+        scale = (1 / (255 * std)).repeat(width)
+        shift = (-mean / std).repeat(width)
+        rows = images.reshape(count * height, width * 3).float()
+        if rows.data_ptr() == images.data_ptr():  # floats came: what is the caller's stays
+            rows = rows.clone()
+        torch.addcmul(shift, rows, scale, out=rows)
+        return rows.view(count, height, width, 3).permute(0, 3, 1, 2)
 
     def prepare(self, images: Sequence[Raw]) -> torch.Tensor:
         """Images of any kind as one whitened batch, exactly as evaluation prepares them."""
@@ -126,7 +137,7 @@ class Pixels:
 
 
 def decode(raw: Raw) -> Image.Image:
-    """Any image as an 8-bit picture, mode L or RGB, upright, over white; BadImage with the reason."""
+    """Any image as an 8-bit picture, L or RGB, upright, over white; BadImage with the reason."""
     try:
         picture = _open(raw)
         if picture.width * picture.height > MAX_PIXELS:
@@ -147,7 +158,7 @@ def decode(raw: Raw) -> Image.Image:
         raise BadImage("no such file") from None
     except PermissionError:
         raise BadImage("no permission to read it") from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise BadImage("not an image, or of a format that pillow does not read") from None
     except Exception as error:  # decoders raise whatever a broken file leads them to
         raise BadImage(str(error).split("\n")[0][:120] or type(error).__name__) from None
@@ -203,7 +214,7 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
 def _geometry(
     source: Sequence[int], out: tuple[int, int], fit: Fit
 ) -> tuple[tuple[float, float, float, float], tuple[int, int, int, int]]:
-    """Which box (x0, y0, x1, y1) of the source fills which place (top, left, h, w) of the output."""
+    """Which box (x0, y0, x1, y1) of the source fills which place (top, left, h, w)."""
     height, width = source[0], source[1]
     if fit == "crop":
         scale = max(out[0] / height, out[1] / width)

@@ -17,6 +17,7 @@ LABELLED: frozenset[str] = frozenset({"classify", "multilabel", "segment", "embe
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")  # of domains, tasks and runs, inside packs too
 
 NO_CLASS = -1  # classify, embed: this image has no label
+NO_LABEL = 255  # multilabel: a whole row of these where the image has no label
 NO_PIXEL = 255  # segment: this pixel has no label; so a map has at most 255 classes
 
 
@@ -80,7 +81,7 @@ TasksLike = Sequence["Task | str"] | Mapping[str, "str | Mapping[str, Any]"]
 
 
 def read_tasks(given: TasksLike) -> tuple[Task, ...]:
-    """Tasks as a recipe writes them: `["classify"]`, `{name = {kind = …, column = …}}`, or Tasks."""
+    """Tasks as a recipe writes them: `["classify"]`, `{name = {kind = …}}`, or Tasks."""
     tasks: list[Task] = []
     if isinstance(given, Mapping):
         for name, spec in given.items():

@@ -35,17 +35,26 @@ class Asked:
 
 @runtime_checkable
 class Source(Protocol):
-    """What every source can do; a user's own class does the same."""
+    """What every source can do; a user's own class does the same.
+
+    A source may also have `notes: list[str]`: what it says of itself to people, a line each (files
+    passed over, splits not used). They are complete once `items()` was read to its end; a problem
+    that a source only finds there is raised there.
+    """
 
     tasks: tuple[Task, ...]
-    """What its images are labelled with. Classes may be empty: they are then the sorted names met."""
+    """What its images are labelled with. Classes may be empty: then they are the names met. Those
+    of a segment task are always known."""
 
     def items(self) -> Iterator[Item]:
         """Every image once, in an order that depends on the content alone; nothing is decoded."""
         ...
 
     def image(self, where: str) -> Raw:
-        """One image, encoded (a path, bytes) or decoded (a picture, an array)."""
+        """One image, encoded (a path, bytes) or decoded (a picture, an array).
+
+        `BadImage` where this one cannot be had, `Failed` where none can be (the network is down).
+        """
         ...
 
     def target(self, where: str, task: str) -> NDArray[Any] | None:
@@ -53,7 +62,7 @@ class Source(Protocol):
 
         segment: (H, W) integers, 255 where a pixel has no label; depth: (H, W) float32 metres, 0
         where unknown; normals: (H, W, 3) float32 unit vectors (x right, y up, z to the viewer), 0
-        where unknown.
+        where unknown. `BadImage` where this one cannot be read.
         """
         ...
 

@@ -1,0 +1,5 @@
+"""`python -m onetrunk` is `onetrunk`."""
+
+from onetrunk.cli import main
+
+main()

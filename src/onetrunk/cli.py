@@ -1,0 +1,252 @@
+"""The verbs of the command line; thin."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from onetrunk.data.cache import cache_home, purge
+from onetrunk.data.domain import Domain
+from onetrunk.data.inspect import Inspection, inspect
+from onetrunk.data.pixels import FITS, Fit
+from onetrunk.data.pocket import cards
+from onetrunk.data.sheet import contact_sheet
+from onetrunk.errors import BadInput, Missing, OnetrunkError, wrong
+
+app = typer.Typer(
+    help="One vision network for all of your image domains and tasks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+SHOWN = 8  # files that a list names on the terminal; --json names all
+
+
+@app.callback()
+def _verbs() -> None:
+    """One vision network for all of your image domains and tasks."""
+
+
+DATA_HELP = """Look at a source before training: splits, classes, sizes, bad files, duplicates.
+
+[bold]Examples[/bold]
+
+  onetrunk data                                   list the embedded domains
+
+  onetrunk data pocket:digits --sheet digits.png  look at one, and draw it
+
+  onetrunk data folder:photos                     class folders of your own
+
+  onetrunk data table:shop.csv --task category=classify --task price=regress --group item_id
+"""
+
+
+@app.command(help=DATA_HELP)
+def data(
+    source: Annotated[
+        str | None, typer.Argument(help="PREFIX:REST; nothing lists the embedded domains.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Pixels that images are brought to: 64 or 96x128.")
+    ] = None,
+    fit: Annotated[str, typer.Option(help="squash, pad or crop.")] = "squash",
+    task: Annotated[
+        list[str] | None, typer.Option(help="NAME=KIND or NAME=KIND:COLUMN; as often as needed.")
+    ] = None,
+    image: Annotated[str | None, typer.Option(help="The column that names the image.")] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(help="Column, or pattern on the path, of what must not straddle splits."),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="The column that names the split.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Draw a contact sheet into this PNG.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+    purge_cache: Annotated[
+        bool, typer.Option("--purge", help="Empty the cache of decoded images.")
+    ] = False,
+) -> None:
+    """Look at a source before training."""
+    if purge_cache:
+        home, freed = purge()
+        print(f"emptied {home}: {freed / 1e6:.1f} MB")
+        if source is None:
+            return
+    if source is None:
+        _list_embedded(as_json)
+        return
+    domain = Domain(
+        "data",
+        source,
+        tasks=_tasks(task),
+        size=_size(size),
+        fit=_fit(fit),
+        image=image,
+        group=group,
+        split=split,
+    )
+    found = inspect(domain)
+    if as_json:
+        print(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
+    else:
+        _show(found)
+    if found.refused:
+        raise BadInput(found.refused)
+    if sheet is not None:
+        contact_sheet(domain, sheet)
+        print(f"drew {sheet}", file=sys.stderr if as_json else sys.stdout)
+
+
+def main() -> None:
+    """The console script: errors in one line, exit code 1 (failed) or 2 (bad input)."""
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except OnetrunkError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, BadInput | Missing) else 1)
+    except (KeyboardInterrupt, typer.Abort):
+        print("stopped; what was done is kept: the same command goes on", file=sys.stderr)
+        sys.exit(1)
+    except Exception as error:
+        usage = getattr(error, "show", None)  # a wrong option: typer's own message and help
+        if usage is None:
+            raise
+        usage()
+        sys.exit(2)
+
+
+def _tasks(given: list[str] | None) -> dict[str, dict[str, str]] | None:
+    if not given:
+        return None
+    tasks: dict[str, dict[str, str]] = {}
+    for text in given:
+        name, equals, rest = text.partition("=")
+        if not equals:
+            raise wrong("--task is NAME=KIND or NAME=KIND:COLUMN", came=text)
+        kind, colon, column = rest.partition(":")
+        tasks[name] = {"kind": kind, **({"column": column} if colon else {})}
+    return tasks
+
+
+def _size(text: str | None) -> int | tuple[int, int] | None:
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
+        raise wrong("--size is one number or HEIGHTxWIDTH", came=text)
+    return int(text) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
+
+
+def _fit(text: str) -> Fit:
+    for fit in FITS:
+        if fit == text:
+            return fit
+    raise wrong("unknown fit", came=text, exists=FITS)
+
+
+def _list_embedded(as_json: bool) -> None:
+    kept = ("title", "size", "classes", "package", "licence", "counterpart")
+    if as_json:
+        found = {
+            name: {key: card[key] for key in kept}
+            | {"splits": {s: part["count"] for s, part in card["splits"].items()}}
+            for name, card in cards().items()
+        }
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    table = Table(title="embedded domains", title_justify="left")
+    for column in ("source", "what", "pixels", "classes", "train", "val", "test"):
+        table.add_column(column, justify="left" if column in ("source", "what") else "right")
+    for name, card in cards().items():
+        counts = [f"{card['splits'][s]['count']:,}" for s in ("train", "val", "test")]
+        height, width = card["size"]
+        shape = f"{height}x{width}"
+        table.add_row(f"pocket:{name}", card["title"], shape, str(len(card["classes"])), *counts)
+    _console().print(table)
+    print("next: onetrunk data pocket:digits --sheet digits.png")
+
+
+def _show(found: Inspection) -> None:
+    console = _console()
+    table = Table(title=found.source, title_justify="left", show_header=False, box=None)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+
+    def row(name: str, value: object) -> None:
+        table.add_row(name, escape(str(value)))
+
+    counts = ", ".join(f"{split} {n:,}" for split, n in found.splits.items())
+    row("images", f"{counts} ({found.how})")
+    for labels in found.tasks:
+        row(labels.task, _describe(labels))
+        for split, names in labels.missing.items():
+            if names:
+                row("", f"{split} lacks {len(names)}: {_some(names)}")
+        if any(labels.unlabelled.values()):
+            row("", f"not labelled: {_counts(labels.unlabelled)}")
+    if found.sizes["height"]:
+        (h0, h1, h2), (w0, w1, w2) = found.sizes["height"], found.sizes["width"]
+        sizes = f"{h0}x{w0}"
+        if (h0, w0) != (h2, w2):
+            sizes = f"height {h0} to {h2} (median {h1}), width {w0} to {w2} (median {w1})"
+        row("pixels", f"{sizes}; trained at {found.trained_at[0]}x{found.trained_at[1]}")
+    row("mean", " ".join(f"{v:.3f}" for v in found.mean))
+    row("deviation", " ".join(f"{v:.3f}" for v in found.std))
+    for file, why in list(found.unreadable.items())[:SHOWN]:
+        row("unreadable", f"{file}: {why}")
+    if len(found.unreadable) > SHOWN:
+        row("", f"… {len(found.unreadable)} unreadable in all; --json lists them")
+    for what, files in found.suspicious.items():
+        row("suspicious", f"{len(files):,} {what}: {_some(files)}")
+    for name, pairs in (
+        ("same content in two splits", found.exact),
+        ("nearly alike in two splits", found.near),
+        ("same content, two labels", found.conflicts),
+    ):
+        if pairs:
+            row("duplicates", f"{len(pairs):,} {name}: {_some([' = '.join(p) for p in pairs], 3)}")
+    if not found.exact and not found.near:
+        row("duplicates", "none across splits")
+    for warning in found.warnings:
+        row("note", warning)
+    kind = "decoded images" if found.cache["pixels"] else "records alone"
+    row("cache", f"{found.cache['bytes'] / 1e6:.1f} MB of {kind} in {cache_home()}")
+    console.print(table)
+
+
+def _describe(labels: Any) -> str:
+    text = str(labels.kind)
+    if labels.classes:
+        text += f", {len(labels.classes):,} classes"
+    extremes = labels.extremes()
+    if extremes:
+        (most, n), (least, m) = extremes
+        text += f"; largest {most} ({n:,}), smallest {least} ({m:,})"
+    elif labels.classes:
+        text += f": {_some(labels.classes)}"
+    if "train" in labels.numbers:
+        low, mean, high = labels.numbers["train"]
+        text += f"; {low:g} to {high:g}, mean {mean:.4g}"
+    return text
+
+
+def _some(names: list[str], shown: int = 4) -> str:
+    more = f", … ({len(names):,} in all)" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{split} {n:,}" for split, n in counts.items() if n)
+
+
+def _console() -> Console:
+    return Console(soft_wrap=False, highlight=False)

@@ -1,0 +1,214 @@
+"""Image and targets varied together, a whole batch at a time, each image by its own seeded draw.
+
+Every geometric change is one axis-aligned window of the stored image: where its middle is, how many
+stored pixels one output pixel covers, and whether it is mirrored. Colour is one affine map of RGB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from onetrunk.data.chance import Chance
+from onetrunk.data.pixels import U8, Pixels
+from onetrunk.data.split import as_tensor
+from onetrunk.data.task import NO_PIXEL, Task
+from onetrunk.errors import wrong
+
+F64 = NDArray[np.float64]
+LUMA = np.array([0.299, 0.587, 0.114])  # grey of RGB (ITU-R BT.601)
+
+
+@dataclass(frozen=True)
+class Views:
+    """What was drawn for each image of a batch; a precomputed feature stores the same."""
+
+    y: F64  # the window's middle in the stored image, pixels
+    x: F64
+    step_y: F64  # stored pixels that one output pixel covers
+    step_x: F64
+    mirror: NDArray[np.bool_]
+    colour: NDArray[np.float32] | None  # (B, 3, 4): RGB' = M·RGB + c, in grey levels
+
+
+@dataclass(frozen=True)
+class Augment:
+    """How a domain's training images are varied; the default changes nothing.
+
+    `pad`: the window moves this far over the image's edge. `area`: random resized crop, the share
+    of the image that the window covers, `aspect` its height over width. `scale`: zoom, as a range
+    of factors; depth is divided by it. `flip`: mirrored half of the time; a normal's x is negated.
+    `brightness`, `contrast`, `saturation`: each factor is drawn from 1 ± this.
+    """
+
+    pad: int = 0
+    area: tuple[float, float] = (1.0, 1.0)
+    aspect: tuple[float, float] = (1.0, 1.0)
+    scale: tuple[float, float] = (1.0, 1.0)
+    flip: bool = False
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("area", "aspect", "scale"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high or (name == "area" and high > 1):
+                raise wrong(f"augment: {name} is a range above 0, area at most 1", came=(low, high))
+        for name in ("brightness", "contrast", "saturation"):
+            if not 0 <= getattr(self, name) < 1:
+                raise wrong(f"augment: {name} is 0 to below 1", came=getattr(self, name))
+        if self.pad < 0:
+            raise wrong("augment: pad is a number of pixels", came=self.pad)
+
+    @classmethod
+    def usual(cls, pixels: Pixels, flip: bool, given: Mapping[str, Any]) -> Augment:
+        """Pad-and-crop by an eighth of the size (a margin replaces the pad), and what was given."""
+        names = [field.name for field in fields(cls)]
+        for key in given:
+            if key not in names:
+                raise wrong("augment: unknown key", came=key, exists=names)
+        pad = 0 if pixels.margin else min(pixels.size) // 8
+        usual = cls(pad=pad, flip=flip)
+        changes: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in given.items()
+        }
+        return replace(usual, **changes)
+
+    def draw(
+        self, seed: int, images: NDArray[np.int64], views: NDArray[np.int64], pixels: Pixels
+    ) -> Views:
+        """The draw of each image's view: image and view are numbers, the seed is the run's."""
+
+        chance = Chance(seed, images, views)
+        (height, width), (rows, columns) = pixels.stored, pixels.size
+        if self.moves_by_whole_pixels:
+            # windows lie on the pixels' grid: they are copied, not sampled; every offset as likely
+            steps_y, steps_x = height - rows + 2 * self.pad + 1, width - columns + 2 * self.pad + 1
+            y = np.floor(chance(0) * steps_y) - self.pad + rows / 2
+            x = np.floor(chance(1) * steps_x) - self.pad + columns / 2
+            step_y = step_x = np.ones(len(images))
+        else:
+            cover = np.sqrt(chance(2, *self.area))
+            shape = np.exp(chance(3, *np.log(self.aspect)) / 2)
+            zoom = np.exp(chance(4, *np.log(self.scale)))
+            # a resized crop is a share of all that is stored; else the margin is to move in
+            full_y, full_x = (rows, columns) if self.area == (1.0, 1.0) else (height, width)
+            high = np.minimum(full_y * cover * shape, height) / zoom
+            wide = np.minimum(full_x * cover / shape, width) / zoom
+            y = height / 2 + chance(0, -1, 1) * (np.maximum(height - high, 0) / 2 + self.pad)
+            x = width / 2 + chance(1, -1, 1) * (np.maximum(width - wide, 0) / 2 + self.pad)
+            step_y, step_x = high / rows, wide / columns
+        mirror = chance(5) < 0.5 if self.flip else np.zeros(len(images), np.bool_)
+        coloured = self.brightness or self.contrast or self.saturation
+        return Views(y, x, step_y, step_x, mirror, self._colour(chance) if coloured else None)
+
+    @property
+    def moves_by_whole_pixels(self) -> bool:
+        """Neither zoom nor resized crop: pixels are copied as they are."""
+        return self.area == self.aspect == self.scale == (1.0, 1.0)
+
+    def _colour(self, chance: Chance) -> NDArray[np.float32]:
+        """Brightness, then contrast about middle grey, then saturation about the pixel's grey."""
+        b = chance(6, 1 - self.brightness, 1 + self.brightness)[:, None, None]
+        c = chance(7, 1 - self.contrast, 1 + self.contrast)[:, None, None]
+        s = chance(8, 1 - self.saturation, 1 + self.saturation)[:, None, None]
+        matrix = b * c * (s * np.eye(3) + (1 - s) * np.tile(LUMA, (3, 1)))
+        shift = np.broadcast_to(127.5 * (1 - c), (len(b), 3, 1))
+        return np.concatenate([matrix, shift], 2).astype(np.float32)
+
+
+def apply(
+    images_BHWC: U8,
+    targets: Mapping[str, NDArray[Any]],
+    views: Views,
+    pixels: Pixels,
+    tasks: tuple[Task, ...] = (),
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Stored images and targets, seen through their views: (B, 3, H, W) whitened, and tensors."""
+    if bool((views.step_y == 1).all() and (views.step_x == 1).all()):
+        seen = torch.from_numpy(_window(images_BHWC, views, pixels))
+    else:
+        seen = _sample(images_BHWC, views, pixels)
+    if views.colour is not None:
+        flat = seen.reshape(len(seen), -1, 3).float()
+        map_B34 = torch.from_numpy(views.colour)
+        flat = torch.baddbmm(map_B34[:, None, :, 3], flat, map_B34[:, :, :3].mT)
+        seen = flat.clamp_(0, 255).reshape(seen.shape)
+    dense = {task.name: task.kind for task in tasks if task.dense}
+    moved = {
+        name: _move(target, dense[name], views, pixels) if name in dense else target
+        for name, target in targets.items()
+    }
+    return pixels.whiten(seen), {name: as_tensor(target) for name, target in moved.items()}
+
+
+def _window(images_BHWC: U8, views: Views, pixels: Pixels) -> U8:
+    """Whole-pixel windows, copied out of the images with `fill` around them, some mirrored."""
+    (rows, columns), (count, height, width) = pixels.size, images_BHWC.shape[:3]
+    top = np.rint(views.y - rows / 2).astype(np.int64)
+    left = np.rint(views.x - columns / 2).astype(np.int64)
+    pad = int(max(0, -top.min(), -left.min(), (top + rows - height).max()))
+    pad = max(pad, int((left + columns - width).max()))
+    if pad:
+        padded = np.full((count, height + 2 * pad, width + 2 * pad, 3), pixels.fill, np.uint8)
+        padded[:, pad : pad + height, pad : pad + width] = images_BHWC
+    else:
+        padded = np.ascontiguousarray(images_BHWC)
+    # every window as a view, (B, tops, lefts, rows, columns·3): picking one copies it row by row
+    s = padded.strides
+    shape = (count, padded.shape[1] - rows + 1, padded.shape[2] - columns + 1, rows, columns * 3)
+    every = np.lib.stride_tricks.as_strided(padded, shape, (s[0], s[1], s[2], s[1], 1))
+    picked = every[np.arange(count), top + pad, left + pad].reshape(count, rows, columns, 3)
+    if views.mirror.any():
+        # torch mirrors 8-bit channels-last images several times faster than numpy does
+        turned = torch.from_numpy(picked[views.mirror]).permute(0, 3, 1, 2).flip(3)
+        picked[views.mirror] = turned.permute(0, 2, 3, 1).numpy()
+    return picked
+
+
+def _sample(images_BHWC: U8, views: Views, pixels: Pixels) -> torch.Tensor:
+    """Windows of any size by bilinear sampling, in grey levels, (B, H, W, 3)."""
+    (rows, columns), (height, width) = pixels.size, images_BHWC.shape[1:3]
+    sign = np.where(views.mirror, -1.0, 1.0)
+    zero = np.zeros_like(views.y)
+    # grid_sample's coordinates run from -1 to 1 over the stored image
+    across = np.stack([sign * views.step_x * columns / width, zero, 2 * views.x / width - 1], 1)
+    down = np.stack([zero, views.step_y * rows / height, 2 * views.y / height - 1], 1)
+    theta = torch.from_numpy(np.stack([across, down], 1).astype(np.float32))
+    grid = torch.nn.functional.affine_grid(
+        theta, [len(zero), 3, rows, columns], align_corners=False
+    )
+    # outside of the image is `fill`, which zero padding means once it is taken away
+    levels = torch.from_numpy(images_BHWC).permute(0, 3, 1, 2).float() - pixels.fill
+    seen = torch.nn.functional.grid_sample(levels, grid, align_corners=False)
+    return (seen + pixels.fill).permute(0, 2, 3, 1).contiguous()
+
+
+def _move(target: NDArray[Any], kind: str, views: Views, pixels: Pixels) -> NDArray[Any]:
+    """A dense target through the same windows, by its nearest pixel; outside is not labelled."""
+    (rows, columns), (height, width) = pixels.size, target.shape[1:3]
+    sign = np.where(views.mirror, -1.0, 1.0)
+    y = views.y[:, None] + (np.arange(rows) + 0.5 - rows / 2) * views.step_y[:, None]
+    x = views.x[:, None] + (np.arange(columns) + 0.5 - columns / 2) * (sign * views.step_x)[:, None]
+    row, column = np.floor(y).astype(np.int64), np.floor(x).astype(np.int64)
+    over, aside = (row < 0) | (row >= height), (column < 0) | (column >= width)
+    outside = over[:, :, None] | aside[:, None, :]
+    picked: NDArray[Any] = target[
+        np.arange(len(target))[:, None, None],
+        row.clip(0, height - 1)[:, :, None],
+        column.clip(0, width - 1)[:, None, :],
+    ]
+    picked[outside] = NO_PIXEL if kind == "segment" else 0
+    if kind == "depth":
+        # a window of fewer pixels brings the scene nearer by as much
+        picked = picked * np.sqrt(views.step_y * views.step_x)[:, None, None].astype(np.float32)
+    elif kind == "normals":
+        picked = picked.astype(np.float32)
+        picked[views.mirror, :, :, 0] *= -1
+    return picked

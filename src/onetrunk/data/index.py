@@ -1,0 +1,215 @@
+"""A source's items as columns: names, splits, labels as numbers. Nothing is decoded here.
+
+Everything that can be wrong with the list itself is found while it is read, and said at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onetrunk.data.listing import Item
+from onetrunk.data.sources import Source
+from onetrunk.data.splitting import SPLITS, groups_of, listed, split_codes
+from onetrunk.data.strings import Strings
+from onetrunk.data.task import NO_CLASS, NO_LABEL, Task
+from onetrunk.errors import BadInput, wrong
+
+
+@dataclass
+class Index:
+    """The columns of a source's list, in the order of its keys."""
+
+    tasks: tuple[Task, ...]
+    keys: Strings  # names for people
+    where: Strings  # names for the source
+    split: NDArray[np.uint8]  # 0 train, 1 val, 2 test
+    labels: dict[str, NDArray[Any]]  # by task; dense targets are read with the image
+    how: str  # how the splits were made, for people
+    fingerprint: str  # of all keys and stamps: changes when the data does
+    warnings: list[str]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def rows(self, split: str) -> NDArray[np.int64]:
+        """The positions of one split's items."""
+        return np.flatnonzero(self.split == SPLITS.index(split))
+
+
+def read_index(
+    source: Source, name: str, asked: Sequence[Task] | None = None, group: str | None = None
+) -> Index:
+    """Read the whole list of a source once; `name` is the domain's, for the messages.
+
+    `asked` are the tasks that the user named: all of them, and no others, must be the source's.
+    """
+    items = sorted(source.items(), key=lambda item: item.key)
+    if not items:
+        raise wrong(
+            f"{name}: no images in its source", next="onetrunk data SOURCE shows what is read"
+        )
+    problems: list[str] = []
+    warnings = list(getattr(source, "notes", ()))
+    keys = [item.key for item in items]
+    twice = [a for a, b in itertools.pairwise(keys) if a == b]
+    if twice:
+        problems.append(listed("the source names an image twice", twice))
+    groups = groups_of(items, name, group)
+    codes, how = split_codes(items, groups, name, problems)
+    tasks: list[Task] = []
+    labels: dict[str, NDArray[Any]] = {}
+    for task in _chosen(source, name, asked):
+        if not task.dense:
+            task, labels[task.name] = _numbers(task, items, problems)
+            if task.classes:
+                check_classes(task, labels[task.name], codes, problems, warnings)
+        tasks.append(task)
+    if not tasks:
+        problems.append("it names no task; next: --task NAME=KIND, or tasks in the recipe")
+    if problems:
+        raise BadInput("\n".join(f"{name}: {problem}" for problem in problems))
+    print_of = hashlib.sha256()
+    for item in items:
+        print_of.update(f"{item.key}\0{item.stamp}\0".encode("utf-8", "surrogateescape"))
+    return Index(
+        tuple(tasks),
+        Strings(keys),
+        Strings(item.where for item in items),
+        codes,
+        labels,
+        how,
+        print_of.hexdigest(),
+        warnings,
+    )
+
+
+def _chosen(source: Source, name: str, asked: Sequence[Task] | None) -> list[Task]:
+    """The tasks that the user asked for, as the source knows them; all where none were."""
+    if asked is None:
+        return list(source.tasks)
+    own = {task.name: task for task in source.tasks}
+    chosen = []
+    for task in asked:
+        if task.name not in own or own[task.name].kind != task.kind:
+            raise wrong(
+                f"{name}: its source has no such task",
+                came=f"{task.name} ({task.kind})",
+                exists=[f"{t.name} ({t.kind})" for t in source.tasks],
+            )
+        chosen.append(own[task.name].with_classes(task.classes or own[task.name].classes))
+    return chosen
+
+
+def _numbers(task: Task, items: list[Item], problems: list[str]) -> tuple[Task, NDArray[Any]]:
+    """Labels as an array, and the task with its classes."""
+    raw = [item.labels.get(task.name) for item in items]
+    if task.kind == "regress":
+        width = max(
+            (len(r) if isinstance(r, tuple) else 1 for r in raw if r is not None), default=1
+        )
+        values = np.full((len(items), width), np.nan, np.float32)
+        for i, r in enumerate(raw):
+            if r is not None:
+                row = np.atleast_1d(np.asarray(r, np.float32))
+                if row.shape != (width,) or not np.isfinite(row).all():
+                    problems.append(
+                        f"task {task.name}: {items[i].key}: expected {width} finite "
+                        f"numbers; came: {r}"
+                    )
+                    break
+                values[i] = row
+        return Task(task.name, "regress", (), width, task.column, task.unit), values
+    met = Counter[str]()
+    for r in raw:
+        if isinstance(r, tuple):
+            met.update(str(c) for c in r)
+        elif r is not None:
+            met[str(r)] += 1
+    if not task.classes:
+        task = task.with_classes(sorted(met, key=_natural))
+    place = {c: i for i, c in enumerate(task.classes)}
+    outside = [c for c in met if c not in place]
+    if outside:
+        example = next(
+            i.key
+            for i, r in zip(items, raw, strict=True)
+            if r is not None and (outside[0] in r if isinstance(r, tuple) else str(r) == outside[0])
+        )
+        problems.append(
+            str(
+                wrong(
+                    f"task {task.name}: {example}: a label outside the classes",
+                    came=outside[0],
+                    exists=task.classes,
+                )
+            )
+        )
+        return task, np.full(len(items), NO_CLASS, np.int32)
+    if task.kind == "multilabel":
+        many = np.full((len(items), len(place)), NO_LABEL, np.uint8)
+        for i, r in enumerate(raw):
+            if r is not None:
+                many[i] = 0
+                many[i, [place[str(c)] for c in (r if isinstance(r, tuple) else (r,))]] = 1
+        return task, many
+    one = np.full(len(items), NO_CLASS, np.int32)
+    for i, r in enumerate(raw):
+        if isinstance(r, tuple):
+            problems.append(
+                f"task {task.name}: {items[i].key}: expected one class; came: {r}; "
+                'next: kind = "multilabel"'
+            )
+            break
+        if r is not None:
+            one[i] = place[str(r)]
+    return task, one
+
+
+def check_classes(
+    task: Task,
+    values: NDArray[Any],
+    codes: NDArray[np.uint8],
+    problems: list[str],
+    warnings: list[str],
+) -> None:
+    """A class missing from train is an error, from val or test a warning."""
+    for code, split in enumerate(SPLITS):
+        part = values[codes == code]
+        if task.kind == "multilabel":
+            labelled = part[(part != NO_LABEL).all(1)] if len(part) else part
+            counts = (labelled == 1).sum(0)
+        else:
+            labelled = part[part != NO_CLASS]
+            counts = np.bincount(labelled, minlength=len(task.classes))
+        if len(labelled) == 0:
+            (problems if split == "train" else warnings).append(
+                f"task {task.name}: {split} has no labelled image"
+            )
+            continue
+        empty = [c for c, n in zip(task.classes, counts.tolist(), strict=True) if n == 0]
+        if empty:
+            (problems if split == "train" else warnings).append(
+                listed(
+                    f"task {task.name}: {split} lacks {len(empty)} of {len(task.classes)} classes",
+                    empty,
+                )
+                + ("; next: add images, or name the split" if split == "train" else "")
+            )
+
+
+def _natural(name: str) -> tuple[tuple[int, int | str], ...]:
+    """Sorts "2" before "10", and names as names."""
+    return tuple(
+        (0, int(part)) if part.isdecimal() else (1, part)
+        for part in re.split(r"(\d+)", name)
+        if part
+    )

@@ -1,0 +1,148 @@
+"""Steps of whitened, augmented batches, made here or by worker processes: the same either way."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from onetrunk.data.augment import Augment, apply
+from onetrunk.data.domain import Domain, check_domains
+from onetrunk.data.sampling import Draw, Sampler
+from onetrunk.data.split import Split
+from onetrunk.data.task import Task
+from onetrunk.errors import wrong
+
+
+@dataclass
+class Batch:
+    """Images of one domain with their targets; `places` are theirs in the split."""
+
+    domain: str
+    images: torch.Tensor  # (B, 3, H, W), whitened, channels last in memory
+    targets: dict[str, torch.Tensor]  # by task, as Split says
+    places: NDArray[np.int64]
+    views: NDArray[np.int64]
+
+
+AHEAD = 2  # steps made before they are asked for
+
+Plan = tuple[list[Draw], dict[str, Any]]  # a step's draws, and the sampler's state after it
+
+
+class _Steps(Dataset[tuple[list[Batch], dict[str, Any]]]):
+    """Turns a plan into batches; what a worker process holds."""
+
+    def __init__(self, domains: Sequence[Domain]) -> None:
+        self.parts: dict[str, tuple[Split, Augment, tuple[Task, ...]]] = {
+            domain.name: (domain.train, domain.augmentation, domain.tasks) for domain in domains
+        }
+
+    def __getitem__(self, plan: Plan) -> tuple[list[Batch], dict[str, Any]]:
+        draws, state = plan
+        return [self._batch(draw) for draw in draws], state
+
+    def _batch(self, draw: Draw) -> Batch:
+        split, augment, tasks = self.parts[draw.domain]
+        images, targets = split.stored(draw.places)
+        # an image's own number: the view stays the same if others leave the split
+        views = augment.draw(draw.seed, split.rows[draw.places], draw.views, split.pixels)
+        seen, moved = apply(images, targets, views, split.pixels, tasks)
+        return Batch(draw.domain, seen, moved, draw.places, draw.views)
+
+
+class Loader:
+    """`for batches in Loader(domains, batch=64, seed=0)`: endless steps; take as many as you need.
+
+    `workers`: processes that decode and augment ahead. Cached images need none (a thread makes
+    their batches); images read straight from their files do. `state()`
+    belongs to the last step that was handed out, however far the workers are ahead.
+    """
+
+    def __init__(
+        self,
+        domains: Sequence[Domain],
+        batch: int = 64,
+        *,
+        seed: int = 0,
+        sampling: str = "round-robin",
+        temperature: float = 2.0,
+        workers: int = 0,
+        pin: bool = False,
+    ) -> None:
+        if not domains:
+            raise wrong("a loader needs at least one domain")
+        check_domains(domains)
+        if sampling == "joined" and len({domain.pixels.size for domain in domains}) > 1:
+            sizes = ", ".join(f"{d.name} {d.pixels.size}" for d in domains)
+            raise wrong("joined batches need one size for all domains", came=sizes)
+        self.workers = workers
+        self.pin = pin
+        self.sampler = Sampler(
+            {domain.name: len(domain.train) for domain in domains},
+            {domain.name: domain.batch or batch for domain in domains},
+            seed,
+            sampling,
+            temperature,
+        )
+        self._steps = _Steps(domains)
+        self._state = self.sampler.state()
+
+    def __iter__(self) -> Iterator[list[Batch]]:
+        self.sampler.restore(self._state)  # workers of an earlier loop may have drawn ahead
+        if self.workers == 0:
+            steps: Iterator[Any] = self._ahead()
+        else:
+            steps = iter(
+                DataLoader(
+                    self._steps,
+                    batch_size=None,
+                    sampler=self._plans(),
+                    num_workers=self.workers,
+                    pin_memory=self.pin,
+                )
+            )
+        for batches, state in steps:
+            self._state = state
+            yield batches
+
+    def _ahead(self) -> Iterator[tuple[list[Batch], dict[str, Any]]]:
+        """Steps made by one thread, a little ahead of whoever learns from them.
+
+        It computes on one core: the other cores are the learner's, and torch's own threads, when
+        they wait for a busy core, take many times longer than one that works alone.
+        """
+        plans = self._plans()
+        waiting: deque[Future[tuple[list[Batch], dict[str, Any]]]] = deque()
+        pool = ThreadPoolExecutor(1, "onetrunk-batches", torch.set_num_threads, (1,))
+        try:
+            waiting.extend(pool.submit(self._steps.__getitem__, next(plans)) for _ in range(AHEAD))
+            while True:
+                done = waiting.popleft().result()
+                waiting.append(pool.submit(self._steps.__getitem__, next(plans)))
+                yield done
+        finally:
+            for step in waiting:
+                step.cancel()
+            pool.shutdown(wait=False)
+
+    def state(self) -> dict[str, Any]:
+        """A few numbers; `restore` goes on after the step that was handed out last."""
+        return self._state
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state, in mid-epoch too."""
+        self.sampler.restore(state)
+        self._state = self.sampler.state()
+
+    def _plans(self) -> Iterator[Plan]:
+        while True:
+            draws = self.sampler.next()
+            yield draws, self.sampler.state()

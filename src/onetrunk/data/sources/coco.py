@@ -1,0 +1,184 @@
+"""`coco:FILE.json[:IMAGES]` or `coco:ROOT`: masks and categories of COCO's instance files.
+
+ROOT holds annotations/instances_{train,val,…}*.json and the images in train2017/ and so on.
+segment: class 0 is "background", then the categories in the order of their ids; smaller objects lie
+over larger ones, crowds count as not labelled. multilabel: the categories in an image. An image
+without annotations holds none of them; a file without annotations labels nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from onetrunk.data.listing import Item, Label
+from onetrunk.data.sources import Asked
+from onetrunk.data.sources.annotations import Annotations, first_that_holds
+from onetrunk.data.sources.common import Root, distinct, only, outside, place, split_in, stamp
+from onetrunk.data.sources.masks import compact, paint, tool
+from onetrunk.data.task import NO_PIXEL, Task
+from onetrunk.errors import wrong
+
+
+class Coco:
+    """One annotation file, or the usual folder of them."""
+
+    def __init__(self, rest: str, asked: Asked) -> None:
+        self.name = f"coco:{rest}"
+        self.notes: list[str] = []
+        file, images = _parse(rest)
+        path = place(asked.base, file, "coco")
+        found = _annotation_files(path, self.name) if path.is_dir() else [path]
+        self._parts = [
+            _Part(one, self.name, Path(asked.base, images) if images else None) for one in found
+        ]
+        by_split: dict[str | None, list[str]] = {}
+        for part in self._parts:
+            by_split.setdefault(part.split, []).append(part.file.name)
+        if len(self._parts) > 1 and (
+            twice := [v for s, v in by_split.items() if len(v) > 1 or not s]
+        ):
+            raise wrong(
+                f"{self.name}: expected one file a split",
+                exists=[name for names in twice for name in names],
+                next=f"coco:{file}/annotations/{twice[0][0]}",
+            )
+        categories = self._parts[0].read().categories
+        for part in self._parts[1:]:
+            if part.labelled and part.read().categories != categories:
+                raise wrong(f"{self.name}: the categories of its files differ", came=part.file.name)
+        self._index = {category: index for index, category in enumerate(categories, 1)}
+        self._names = list(categories.values())
+        self.tasks = self._read_tasks(asked.tasks)
+
+    def items(self) -> Iterator[Item]:
+        """Every image of every file, in the order of their names."""
+        for at, part in enumerate(self._parts):
+            document = part.read()
+            root = part.root()
+            known = stamp(part.file)
+            for image in sorted(document.images, key=lambda image: str(image["file_name"])):
+                path = root.find(str(image["file_name"]))
+                if path is None:
+                    raise outside(f"{self.name}: {part.file.name}", str(image["file_name"]))
+                name = root.key(path)
+                labels: dict[str, Label] = {}
+                for task in self.tasks:
+                    if task.kind == "multilabel" and document.labelled:
+                        rows = document.of_image.get(image["id"], [])
+                        present = sorted({self._index[row["category_id"]] for row in rows})
+                        labels[task.name] = tuple(self._names[index - 1] for index in present)
+                    elif task.kind == "multilabel":
+                        labels[task.name] = None
+                dense = any(task.dense for task in self.tasks)
+                yield Item(
+                    f"{root.folder.name}/{name}",
+                    f"{at}:{image['id']}:{name}",
+                    f"{stamp(path)}+{known}" if dense else stamp(path),
+                    part.split,
+                    labels=labels,
+                )
+
+    def image(self, where: str) -> Path:
+        """The image's path."""
+        at, _, name = where.split(":", 2)
+        return self._parts[int(at)].root().open(name)
+
+    def target(self, where: str, task: str) -> NDArray[Any] | None:
+        """The map of classes, painted from polygons and run lengths."""
+        if next(t for t in self.tasks if t.name == task).kind != "segment":
+            return None
+        at, number, _ = where.split(":", 2)
+        document = self._parts[int(at)].read()
+        if not document.labelled:
+            return None
+        image = document.by_id[int(number)]
+        return paint(image, document.of_image.get(int(number), []), self._index)
+
+    def _read_tasks(self, asked: tuple[Task, ...] | None) -> tuple[Task, ...]:
+        asked = (Task("segment", "segment"),) if asked is None else asked
+        only(self.name, asked, ("segment", "multilabel"), "a table: source for other tasks")
+        tasks = []
+        for task in asked:
+            names = self._names
+            if task.kind == "segment":
+                tool(self.name)
+                names = distinct(["background", *names], range(len(names) + 1))
+                if len(names) > NO_PIXEL:
+                    raise wrong(
+                        f"{self.name}: a map has at most 254 categories beside the background",
+                        came=len(names) - 1,
+                        next='tasks = ["multilabel"], or a file with fewer categories',
+                    )
+            if task.classes and list(task.classes) != names:
+                raise wrong(
+                    f"{self.name}: task {task.name}: its classes are those of the file",
+                    came=", ".join(task.classes[:8]),
+                    exists=names,
+                    next="leave classes out",
+                )
+            tasks.append(task.with_classes(names))
+        return tuple(tasks)
+
+
+class _Document(Annotations):
+    """Annotations with their coordinates packed, and images by their id."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        super().__init__(path, name, compact)
+        self.by_id = {image["id"]: image for image in self.images}
+
+
+class _Part:
+    """One annotation file with the folder of its images; read when it is needed, and once."""
+
+    def __init__(self, file: Path, source: str, images: Path | None) -> None:
+        self.file = file
+        self.split = split_in(file.stem)
+        self.labelled = True
+        self._source = source
+        self._images = images
+        self._document: _Document | None = None
+        self._root: Root | None = None
+
+    def read(self) -> _Document:
+        """What the file says."""
+        if self._document is None:
+            self._document = _Document(self.file, f"{self._source}: {self.file.name}")
+            self.labelled = self._document.labelled
+        return self._document
+
+    def root(self) -> Root:
+        """Where its images lie."""
+        if self._root is None:
+            suffix = self.file.stem.rpartition("_")[2]
+            above = self.file.parent.parent
+            likely = [above / suffix, above / "images" / suffix, above / str(self.split)]
+            likely += [above / "images", self.file.parent, above]
+            names = [str(image["file_name"]) for image in self.read().images]
+            if not names:
+                raise wrong(f"{self._source}: {self.file.name}: no images")
+            folders = likely if self._images is None else [self._images]
+            self._root = Root(first_that_holds(folders, names, f"{self._source}: {self.file.name}"))
+        return self._root
+
+
+def _parse(rest: str) -> tuple[str, str | None]:
+    found = re.fullmatch(r"(.+?\.json):(.+)", rest)
+    return (found[1], found[2]) if found else (rest, None)
+
+
+def _annotation_files(root: Path, name: str) -> list[Path]:
+    files = sorted((root / "annotations").glob("instances_*.json"))
+    if not files:
+        raise wrong(
+            f"{name}: expected annotations/instances_*.json in it",
+            exists=sorted(path.name for path in root.glob("*/*.json")),
+            next="coco:FILE.json:IMAGES",
+        )
+    order = {"train": 0, "val": 1, "test": 2}
+    return sorted(files, key=lambda file: (order.get(str(split_in(file.stem)), 3), file.name))

@@ -1,0 +1,120 @@
+"""Dense targets as files: what may stand in a segmentation, a depth map or a map of normals.
+
+segment: PNG (or WebP), one class index a pixel (grey or palette), 255 = not labelled.
+depth: NPY of floats in metres, or a 16-bit PNG in millimetres; 0, NaN and infinity = unknown.
+normals: NPY (H, W, 3) of unit vectors (x right, y up, z to the viewer); 0 and NaN = unknown.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from onetrunk.data.pixels import MAX_PIXELS, BadImage
+from onetrunk.data.task import NO_PIXEL, Kind, Task
+
+ENDINGS: dict[Kind, tuple[str, ...]] = {
+    "segment": (".png", ".webp"),
+    "depth": (".npy", ".png"),
+    "normals": (".npy",),
+}
+DENSE_KINDS = tuple(ENDINGS)
+
+
+def read_target(task: Task, raw: Path | bytes) -> NDArray[Any]:
+    """A target as the protocol of sources wants it; BadImage with the reason."""
+    try:
+        if task.kind == "segment":
+            return _segment(raw, len(task.classes))
+        return _depth(raw) if task.kind == "depth" else _normals(raw)
+    except BadImage as error:
+        raise BadImage(f"{task.name}: {error}") from None
+    except FileNotFoundError:
+        raise BadImage(f"{task.name}: no such file") from None
+    except Exception as error:  # decoders raise whatever a broken file leads them to
+        reason = str(error).split("\n")[0][:120] or type(error).__name__
+        raise BadImage(f"{task.name}: {reason}") from None
+
+
+def largest_class(raw: Path | bytes) -> int:
+    """The largest class index of a map, -1 where no pixel is labelled."""
+    return _top(read_target(Task("map", "segment"), raw))
+
+
+def _picture(raw: Path | bytes) -> Image.Image:
+    picture = Image.open(io.BytesIO(raw) if isinstance(raw, bytes) else raw)
+    if picture.width * picture.height > MAX_PIXELS:
+        raise BadImage(f"{picture.width}×{picture.height} pixels are over the limit")
+    return picture
+
+
+def _segment(raw: Path | bytes, classes: int) -> NDArray[np.uint8]:
+    picture = _picture(raw)
+    if picture.mode not in ("1", "L", "P") and not picture.mode.startswith("I"):
+        raise BadImage(f"expected a class index a pixel (grey or palette), came {picture.mode}")
+    labels = np.asarray(picture)
+    if labels.min(initial=0) < 0 or labels.max(initial=0) > NO_PIXEL:
+        raise BadImage(f"class indices are 0 to 254, came up to {labels.max()}")
+    labels = labels.astype(np.uint8)
+    top = _top(labels)
+    if classes and top >= classes:
+        raise BadImage(f"class index {top} is outside the {classes} classes")
+    return labels
+
+
+def _top(labels: NDArray[np.uint8]) -> int:
+    labelled = labels[labels != NO_PIXEL]
+    return int(labelled.max()) if labelled.size else -1
+
+
+def _depth(raw: Path | bytes) -> NDArray[np.float32]:
+    if _is_npy(raw):
+        metres = _npy(raw)
+        if metres.ndim == 3 and metres.shape[2] == 1:
+            metres = metres[:, :, 0]
+        if metres.ndim != 2:
+            raise BadImage(f"expected depth (H, W), came {metres.shape}")
+    else:
+        picture = _picture(raw)
+        if not picture.mode.startswith("I"):
+            raise BadImage(f"expected a 16-bit PNG in millimetres, came mode {picture.mode}")
+        metres = np.asarray(picture).astype(np.float32) / 1000
+    metres = np.nan_to_num(metres.astype(np.float32), nan=0.0, posinf=0.0, neginf=-1.0)
+    if metres.min(initial=0) < 0:
+        raise BadImage("depth below 0 metres")
+    return metres
+
+
+def _normals(raw: Path | bytes) -> NDArray[np.float32]:
+    normals = _npy(raw)
+    if normals.ndim != 3 or normals.shape[2] != 3:
+        raise BadImage(f"expected normals (H, W, 3), came {normals.shape}")
+    normals = np.nan_to_num(normals.astype(np.float32), nan=0.0, posinf=2.0, neginf=-2.0)
+    length = np.linalg.norm(normals, axis=2, keepdims=True)
+    known = length > 0.5
+    if (length > 1.1).any() or ((length > 0.01) & (length < 0.9)).any():
+        raise BadImage("expected unit vectors (0 where unknown)")
+    return np.where(known, normals / np.maximum(length, 0.5), 0).astype(np.float32)
+
+
+def _is_npy(raw: Path | bytes) -> bool:
+    return raw[:6] == b"\x93NUMPY" if isinstance(raw, bytes) else raw.suffix.lower() == ".npy"
+
+
+def _npy(raw: Path | bytes) -> NDArray[Any]:
+    """An array of floats; mapped, so that a header that claims too much costs no memory."""
+    if isinstance(raw, bytes):
+        array = np.load(io.BytesIO(raw), allow_pickle=False)
+    else:
+        array = np.load(raw, mmap_mode="r", allow_pickle=False)
+    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+        came = getattr(array, "dtype", "an archive")
+        raise BadImage(f"expected an NPY of floats, came {came}")
+    if array.ndim < 2 or array.shape[0] * array.shape[1] > MAX_PIXELS:
+        raise BadImage(f"expected a map of at most {MAX_PIXELS:,} pixels, came {array.shape}")
+    return array

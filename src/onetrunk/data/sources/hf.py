@@ -1,0 +1,212 @@
+"""`hf:PATH` or `hf:OWNER/NAME[/CONFIG]`: a dataset of the `datasets` library.
+
+PATH holds what `save_to_disk` wrote. Tasks are its ClassLabel columns (classify), lists of them
+(multilabel), text and numbers; images stay encoded until they are read. No code of a dataset runs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from onetrunk.data.listing import Item, Label
+from onetrunk.data.pixels import BadImage
+from onetrunk.data.sources import Asked
+from onetrunk.data.sources.common import LABEL_COLUMNS, only, regular, some, split_of
+from onetrunk.data.sources.values import empty, label_of
+from onetrunk.data.task import Kind, Task, check_name
+from onetrunk.errors import BadInput, Failed, Missing, wrong
+
+KINDS: tuple[Kind, ...] = ("classify", "embed", "multilabel", "regress")
+
+
+class HuggingFace:
+    """A dataset on disk or on the hub."""
+
+    def __init__(self, rest: str, asked: Asked) -> None:
+        self.name = f"hf:{rest}"
+        self.notes: list[str] = []
+        try:
+            import datasets
+        except ImportError:
+            raise Missing("datasets", "hf", self.name) from None
+        self._splits = self._sort_out(_load(rest, Path(asked.base), datasets))
+        features = next(iter(self._splits.values())).features
+        self._features = dict(features)
+        for split, part in self._splits.items():
+            if part.features != features:
+                raise wrong(f"{self.name}: the columns of its splits differ", came=split)
+        self._image = self._image_column(asked.image, datasets)
+        self._group = asked.group if asked.group in features else None
+        for split, part in self._splits.items():
+            self._splits[split] = part.cast_column(self._image, datasets.Image(decode=False))
+        self._columns: dict[str, str] = {}
+        self.tasks = self._read_tasks(asked.tasks, datasets)
+
+    def items(self) -> Iterator[Item]:
+        """Every row, split by split; images are not touched."""
+        for name, part in self._splits.items():
+            stamp = part._fingerprint  # the library's own hash of what the rows hold
+            for index, row in enumerate(self._rows(part)):
+                labels: dict[str, Label] = {}
+                for task in self.tasks:
+                    column = self._columns[task.name]
+                    place = f"{self.name}: {name} row {index}, column {column}"
+                    labels[task.name] = label_of(task, [self._named(column, row[column])], place)
+                group = row[self._group] if self._group else None
+                yield Item(
+                    f"{name}/{index}",
+                    f"{name}/{index}",
+                    f"{stamp}-{index}",
+                    split_of(name),
+                    None if empty(group) else str(group),
+                    labels,
+                )
+
+    def _rows(self, part: Any) -> Iterator[dict[str, Any]]:
+        """Rows without their images."""
+        columns = list(self._columns.values()) + ([self._group] if self._group else [])
+        if not columns:
+            yield from ({} for _ in range(len(part)))
+            return
+        for batch in part.select_columns(list(dict.fromkeys(columns))).iter(1000):
+            for cells in zip(*batch.values(), strict=True):
+                yield dict(zip(batch, cells, strict=True))
+
+    def image(self, where: str) -> bytes | Path:
+        """The encoded image."""
+        name, _, index = where.rpartition("/")
+        value = self._splits[name][int(index)][self._image]
+        if value is None:
+            raise BadImage("no image in this row")
+        if value.get("bytes") is not None:
+            return bytes(value["bytes"])
+        if not value.get("path"):
+            raise BadImage("neither bytes nor a path in this row")
+        return regular(Path(value["path"]))
+
+    def target(self, where: str, task: str) -> NDArray[Any] | None:
+        """It has none."""
+        return None
+
+    def _sort_out(self, loaded: Any) -> dict[str, Any]:
+        """Its splits by their own names; those that are none of ours are left out and said."""
+        if not isinstance(loaded, dict):
+            return {str(loaded.split or "all"): loaded}
+        known: dict[str, Any] = {name: part for name, part in loaded.items() if split_of(name)}
+        if not known and len(loaded) == 1:
+            return dict(loaded)
+        left = [name for name in loaded if name not in known]
+        if not known:
+            raise wrong(
+                f"{self.name}: expected splits train, val or test",
+                came=some(left),
+                next="save the dataset with such splits",
+            )
+        if left:
+            self.notes.append(f"splits not used: {some(left)}")
+        order = ("train", "val", "test")
+        return dict(sorted(known.items(), key=lambda i: (order.index(str(split_of(i[0]))), i[0])))
+
+    def _image_column(self, asked: str | None, datasets: Any) -> str:
+        found = [n for n, f in self._features.items() if isinstance(f, datasets.Image)]
+        if asked in found:
+            return str(asked)
+        if asked is not None or len(found) != 1:
+            raise wrong(
+                f"{self.name}: expected one column of images",
+                came=asked or (some(found) if found else None),
+                exists=[f"{n} ({type(f).__name__})" for n, f in self._features.items()],
+                next=f'image = "{found[0] if found else "COLUMN"}"',
+            )
+        return str(found[0])
+
+    def _named(self, column: str, value: Any) -> Any:
+        """A ClassLabel's number as its name (-1 and None: not labelled); lists likewise."""
+        feature = self._features[column]
+        if hasattr(feature, "int2str"):
+            return None if value is None or value == -1 else feature.int2str(value)
+        inner: Any = getattr(feature, "feature", None)
+        if hasattr(inner, "int2str") and value is not None:
+            return [inner.int2str(v) for v in value]
+        return value
+
+    def _read_tasks(self, asked: Sequence[Task] | None, datasets: Any) -> tuple[Task, ...]:
+        label = [n for n, f in self._features.items() if isinstance(f, datasets.ClassLabel)]
+        several = [n for n, f in self._features.items() if self._classes(n) and n not in label]
+        if asked is None:
+            guesses = label or several
+            guesses = guesses or [n for n in LABEL_COLUMNS if n in self._features][:1]
+            kind: Kind = "multilabel" if guesses == several and several else "classify"
+            if not guesses:
+                raise self._no_column("no column of classes", None)
+            names = [kind] if len(guesses) == 1 else [_task_name(name) for name in guesses]
+            asked = [Task(n, kind, column=c) for n, c in zip(names, guesses, strict=True)]
+        only(self.name, asked, KINDS, "folder: or table: for dense targets")
+        tasks = []
+        for task in asked:
+            usual = [task.name, *(several if task.kind == "multilabel" else label), *LABEL_COLUMNS]
+            found = [n for n in ([task.column] if task.column else usual) if n in self._features]
+            if not found or found[0] == self._image:
+                raise self._no_column(f"no column for task {task.name}", task.column)
+            self._columns[task.name] = found[0]
+            names = self._classes(found[0])
+            if task.kind == "regress" and names:
+                raise wrong(f"{self.name}: column {found[0]} holds classes, not numbers")
+            if not task.classes and names:
+                task = task.with_classes(names)
+            tasks.append(replace(task, column=found[0]))
+        return tuple(tasks)
+
+    def _classes(self, column: str) -> list[str]:
+        feature = self._features[column]
+        names = getattr(feature, "names", None) or getattr(
+            getattr(feature, "feature", None), "names", None
+        )
+        return list(names or [])
+
+    def _no_column(self, what: str, came: str | None) -> BadInput:
+        return wrong(
+            f"{self.name}: {what}",
+            came=came,
+            exists=[f"{n} ({type(f).__name__})" for n, f in self._features.items()],
+            next='tasks = { NAME = { kind = "classify", column = "COLUMN" } }',
+        )
+
+
+def _task_name(column: str) -> str:
+    return check_name(re.sub(r"[^a-z0-9_-]+", "-", column.lower()).strip("-_")[:64], "task")
+
+
+def _load(rest: str, base: Path, datasets: Any) -> Any:
+    name = f"hf:{rest}"
+    path = Path(base, Path(rest).expanduser())
+    try:
+        if path.is_dir():
+            if not any((path / f).is_file() for f in ("dataset_dict.json", "dataset_info.json")):
+                raise wrong(
+                    f"{name}: expected a folder that save_to_disk wrote",
+                    exists=sorted(p.name for p in path.iterdir()),
+                    next="dataset.save_to_disk(FOLDER), or table:FILE.parquet, or folder:FOLDER",
+                )
+            return datasets.load_from_disk(str(path.resolve()))
+        if not re.fullmatch(r"[\w.-]+(/[\w.-]+){0,2}", rest):
+            raise wrong(
+                f"{name}: no such folder, and no name on the hub",
+                next="hf:FOLDER, or hf:OWNER/NAME or hf:OWNER/NAME/CONFIG",
+            )
+        owner, _, config = rest.rpartition("/") if rest.count("/") == 2 else (rest, "", "")
+        return datasets.load_dataset(owner, config or None)
+    except BadInput:
+        raise
+    except Exception as error:  # whatever the library, the files or the network lead to
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise Failed(
+            f"{name}: cannot be loaded; came: {reason}; next: check the name and the network, or "
+            "save_to_disk where it loads and use hf:FOLDER"
+        ) from None

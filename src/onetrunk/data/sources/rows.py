@@ -1,0 +1,136 @@
+"""Rows of a CSV, TSV, JSON-lines or Parquet file, streamed, each with its place for people."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from onetrunk.data.sources.common import read_json, some
+from onetrunk.errors import Missing, wrong
+
+Row = Mapping[str, Any]
+ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq")
+
+
+class Rows:
+    """A table's columns, and its rows as often as they are wanted."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._path = path
+        self.name = name
+        self._kind = path.suffix.lower()
+        if self._kind not in ENDINGS:
+            raise wrong(
+                f"{name}: expected a table by its ending",
+                came=self._kind or "no ending",
+                exists=ENDINGS,
+                next="save it as one of these (a .json list as JSON lines, one object a line)",
+            )
+        if not path.is_file():
+            raise wrong(f"{name}: expected a file", next="folder:PATH for a folder of images")
+        self.columns = self._columns()
+        if len(set(self.columns)) < len(self.columns) or not all(self.columns):
+            raise wrong(f"{name}: every column has a name of its own", came=some(self.columns, 20))
+
+    def read(self, columns: Sequence[str]) -> Iterator[tuple[str, Row]]:
+        """("line 7", {column: cell}) for every row that is not blank."""
+        try:
+            if self._kind in (".csv", ".tsv"):
+                yield from self._csv()
+            elif self._kind in (".jsonl", ".ndjson"):
+                yield from self._json()
+            else:
+                yield from self._parquet(columns)
+        except UnicodeDecodeError as error:
+            raise wrong(
+                f"{self.name}: not UTF-8",
+                came=f"byte {error.object[error.start]:#x}",
+                next="save the table as UTF-8",
+            ) from None
+        except OSError as error:
+            raise wrong(f"{self.name}: cannot be read", came=error.strerror or str(error)) from None
+
+    def _columns(self) -> list[str]:
+        if self._kind in (".parquet", ".pq"):
+            return list(self._parquet_file().schema_arrow.names)
+        if self._kind in (".csv", ".tsv"):
+            return list(next(self._lines(), (0, []))[1])
+        columns: dict[str, None] = {}  # of JSON lines: all keys of all lines, as first met
+        for _, row in self.read(()):
+            columns.update(dict.fromkeys(row))
+        return list(columns)
+
+    def _lines(self) -> Iterator[tuple[int, list[str]]]:
+        """Lines of a CSV with their numbers; the first one names the columns."""
+        try:
+            with open(self._path, encoding="utf-8-sig", newline="") as file:
+                first = file.readline()
+                file.seek(0)
+                delimiter = "\t" if self._kind == ".tsv" else ","
+                if self._kind == ".csv" and "," not in first and ";" in first:
+                    delimiter = ";"  # as spreadsheets write it where the comma is the decimal point
+                reader = csv.reader(file, delimiter=delimiter, strict=True)
+                header = True
+                for cells in reader:
+                    if cells or header:
+                        yield reader.line_num, [c.strip() for c in cells] if header else cells
+                    header = False
+        except csv.Error as error:
+            raise wrong(f"{self.name}: line {reader.line_num}: not CSV", came=str(error)) from None
+        except UnicodeDecodeError:
+            raise wrong(f"{self.name}: not UTF-8", next="save the table as UTF-8") from None
+
+    def _csv(self) -> Iterator[tuple[str, Row]]:
+        lines = self._lines()
+        _, columns = next(lines, (0, []))
+        for number, cells in lines:
+            if len(cells) != len(columns):
+                raise wrong(
+                    f"{self.name}: line {number}: expected {len(columns)} cells",
+                    came=f"{len(cells)}",
+                    next="put cells that hold the separator into quotes",
+                )
+            yield f"line {number}", dict(zip(columns, cells, strict=True))
+
+    def _json(self) -> Iterator[tuple[str, Row]]:
+        with open(self._path, encoding="utf-8-sig") as file:
+            for number, text in enumerate(file, 1):
+                if text.strip():
+                    row = read_json(text, f"{self.name}: line {number}")
+                    if not isinstance(row, dict):
+                        raise wrong(
+                            f"{self.name}: line {number}: expected one JSON object a line",
+                            came=type(row).__name__,
+                        )
+                    yield f"line {number}", row
+
+    def _parquet(self, columns: Sequence[str]) -> Iterator[tuple[str, Row]]:
+        number = 0
+        with self._parquet_file() as file:
+            batches = file.iter_batches(batch_size=4096, columns=list(dict.fromkeys(columns)))
+            while (batch := self._next(batches)) is not None:
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"row {number}", row
+
+    def _next(self, batches: Iterator[Any]) -> Any:
+        try:
+            return next(batches, None)
+        except Exception as error:  # the library's own kinds, after what a broken file holds
+            came = str(error).split("\n")[0][:120]
+            raise wrong(f"{self.name}: a damaged Parquet file", came=came) from None
+
+    def _parquet_file(self) -> Any:
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ImportError:
+            raise Missing("pyarrow", "parquet", f"{self.name}: a Parquet table") from None
+        try:
+            return pyarrow.parquet.ParquetFile(self._path)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise wrong(
+                f"{self.name}: not a Parquet file", came=str(error).split("\n")[0][:120]
+            ) from None

@@ -1,0 +1,150 @@
+"""What a tar of samples holds and where: read once by its headers, so that any sample can be
+fetched on its own afterwards. Hostile or damaged archives end in one line."""
+
+from __future__ import annotations
+
+import tarfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
+
+from onetrunk.errors import BadInput, wrong
+
+SMALL = frozenset({"cls", "json", "txt"})  # members that are labels
+SMALL_BYTES = 1 << 20
+LARGE_BYTES = 1 << 29  # no image is larger
+PICKLES = frozenset({"pyd", "pkl", "pickle", "pth", "pt", "dill", "joblib"})
+COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
+
+
+class Readable(Protocol):
+    """A file that is read from its start to its end."""
+
+    def read(self, size: int, /) -> bytes: ...
+    def seek(self, offset: int, /) -> object: ...
+    def tell(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file in a tar: `key` up to its first dot, `ending` behind it, and where its bytes lie."""
+
+    key: str
+    ending: str
+    offset: int
+    size: int
+    data: bytes | None  # of labels only
+    check: int  # CRC-32 of its bytes where they passed by, else 0
+
+
+def members(file: Readable, name: str, *, length: int | None, check: bool) -> Iterator[Member]:
+    """The plain files of a tar, in order; `check` reads all bytes for their checksum."""
+    for magic, kind in COMPRESSED.items():
+        if name.endswith((".gz", ".tgz", ".bz2", ".xz", ".zst")) or _starts(file, magic):
+            raise wrong(
+                f"{name}: a compressed tar cannot be read at random",
+                came=kind if _starts(file, magic) else name.rpartition(".")[2],
+                next="unpack it to a plain .tar (images are compressed already)",
+            )
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:  # type: ignore[call-overload]
+            while (info := tar.next()) is not None:
+                tar.members.clear()  # tarfile would keep them all
+                if not info.isdir():
+                    yield _member(file, info, name, length, check)
+            end = tar.offset
+        file.seek(end)
+        mark = file.read(512)
+    except (tarfile.TarError, OverflowError, MemoryError, ValueError, OSError) as error:
+        if isinstance(error, BadInput):
+            raise
+        raise wrong(f"{name}: not a whole tar", came=str(error), next=AGAIN) from None
+    if len(mark) < 512 or any(mark):
+        came = "its end is missing" if len(mark) < 512 else f"no header at byte {end}"
+        raise wrong(f"{name}: a damaged tar", came=came, next=AGAIN)
+
+
+AGAIN = "write or download it again"
+
+
+def _starts(file: Readable, magic: bytes) -> bool:
+    peek = getattr(file, "peek", None)
+    return peek is not None and peek(8)[: len(magic)] == magic
+
+
+def _member(
+    file: Readable, info: tarfile.TarInfo, name: str, length: int | None, check: bool
+) -> Member:
+    what = f"{name}: {info.name!a}"
+    folder, slash, base = info.name.rpartition("/")
+    stem, _, ending = base.partition(".")
+    ending = ending.lower()
+    if not info.isreg() or info.issparse():
+        raise wrong(f"{what} is no plain file (a link, a device, a sparse file)", next=CLEAN)
+    if ending.rpartition(".")[2] in PICKLES:
+        raise wrong(f"{what} would run code when it is read (a pickle)", next=CLEAN)
+    limit = SMALL_BYTES if ending in SMALL else LARGE_BYTES
+    if not 0 <= info.size <= limit:
+        raise wrong(f"{what}: expected at most {limit} bytes", came=info.size, next=CLEAN)
+    if length is not None and info.offset_data + info.size > length:
+        raise wrong(f"{what} reaches beyond the end of the tar", next=AGAIN)
+    try:
+        info.name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise wrong(f"{what}: a name that is not UTF-8", next=CLEAN) from None
+    data, crc = None, 0
+    if check or ending in SMALL:
+        file.seek(info.offset_data)
+        parts, left = [], info.size
+        while left and (part := file.read(min(left, 1 << 20))):
+            left -= len(part)
+            crc = zlib.crc32(part, crc)
+            if ending in SMALL:
+                parts.append(part)
+        if left:
+            raise wrong(f"{what} is cut short", next=AGAIN)
+        data = b"".join(parts) if ending in SMALL else None
+    return Member(f"{folder}{slash}{stem}", ending, info.offset_data, info.size, data, crc)
+
+
+CLEAN = "write the shard again without it"
+
+
+class Forward:
+    """A stream with the `tell` and forward `seek` that reading a tar needs, and one block back."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._at = 0
+        self._last = b""  # what was read last, where that was one block
+        self._ahead = b""  # of it, what is read again
+
+    def read(self, size: int, /) -> bytes:
+        """Exactly so many bytes unless the stream ends."""
+        parts = [self._ahead[:size]]
+        self._ahead = self._ahead[size:]
+        left = size - len(parts[0])
+        while left > 0 and (part := self._stream.read(min(left, 1 << 20))):
+            parts.append(part)
+            left -= len(part)
+        self._at += size - left
+        data = b"".join(parts)
+        self._last = data if size <= 512 else b""
+        return data
+
+    def tell(self) -> int:
+        """The place of the next byte."""
+        return self._at
+
+    def seek(self, offset: int, /) -> int:
+        """Skip to this byte."""
+        back = self._at - offset
+        if back > len(self._last):
+            raise OSError("a stream does not go back")
+        if back > 0:
+            self._ahead = self._last[-back:] + self._ahead
+            self._last, self._at = b"", offset
+        while self._at < offset and self.read(min(offset - self._at, 1 << 20)):
+            pass
+        return self._at

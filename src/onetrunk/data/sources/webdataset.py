@@ -1,0 +1,280 @@
+"""`webdataset:SHARDS`: tars of samples, local or by URL; several patterns joined by `::`.
+
+A pattern has braces (`train-{0000..0003}.tar`) or the stars of a shell. A sample is the files of
+one name up to the first dot: its image, and its labels in `.cls`, `.txt` or `.json` (a task's
+`column` is "cls", "txt" or a key of the JSON). Shards named after train, val or test are that
+split. Local shards are indexed by their headers; those behind a URL are read through once for the
+listing, and samples are then fetched one by one.
+"""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import posixpath
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from onetrunk.data.listing import Item, Label
+from onetrunk.data.pixels import BadImage
+from onetrunk.data.sources import Asked, web
+from onetrunk.data.sources.common import (
+    IMAGE_ENDINGS,
+    LABEL_COLUMNS,
+    only,
+    read_json,
+    some,
+    split_in,
+    split_of,
+    stamp,
+)
+from onetrunk.data.sources.tar import Forward, Member, members
+from onetrunk.data.sources.values import empty, label_of
+from onetrunk.data.task import Kind, Task
+from onetrunk.errors import Failed, Missing, wrong
+
+KINDS: tuple[Kind, ...] = ("classify", "embed", "multilabel", "regress")
+MOST_SHARDS = 100_000
+Sample = dict[str, Member]  # ending -> member
+
+
+class WebDataset:
+    """Shards in the layout of the webdataset package."""
+
+    def __init__(self, rest: str, asked: Asked) -> None:
+        self.name = f"webdataset:{rest}"
+        self.notes: list[str] = []
+        self._shards = _expand(rest, asked.base, self.name)
+        self._names = _short(self._shards)
+        self._image = None if asked.image is None else asked.image.lower().lstrip(".")
+        self._group = asked.group
+        self._split = [_split(name) for name in self._names]
+        if None in self._split and len(set(self._split)) > 1:
+            at = self._split.index(None)
+            raise wrong(
+                f"{self.name}: some shards name their split and some do not",
+                came=self._names[at],
+                next="name all shards after train, val or test, or none",
+            )
+        self.tasks = self._read_tasks(asked.tasks)
+
+    def items(self) -> Iterator[Item]:
+        """Every sample with an image, shard by shard."""
+        for at, shard in enumerate(self._shards):
+            remote, seen = _remote(shard), ""
+            if remote:
+                web.read_range(shard, 0, 1)  # say now that samples cannot be fetched, not later
+            else:
+                seen = stamp(shard)
+            for key, sample in self._samples(at):
+                place = f"{self._names[at]}: {key}"
+                image = self._image_of(sample, place)
+                document = self._document(sample, place)
+                labels: dict[str, Label] = {}
+                for task in self.tasks:
+                    column = str(task.column)
+                    cells = [self._cell(sample, document, c, place) for c in column.split(",")]
+                    labels[task.name] = label_of(task, cells, f"{place}, {column}")
+                group = document.get(self._group) if self._group else None
+                check = f"{image.check:08x}"
+                yield Item(
+                    f"{self._names[at]}/{key}",
+                    f"{at}:{image.offset}:{image.size}:{check}",
+                    f"{image.size}-{check}" if remote else f"{seen}-{image.offset}",
+                    self._split[at],
+                    None if empty(group) else str(group),
+                    labels,
+                )
+
+    def image(self, where: str) -> bytes:
+        """The encoded image, read at its place in the shard."""
+        at, offset, size, check = where.split(":")
+        if size == "0":
+            raise BadImage("no image in this sample")
+        shard = self._shards[int(at)]
+        if _remote(shard):
+            data = web.read_range(shard, int(offset), int(size))
+            if f"{zlib.crc32(data):08x}" != check:
+                raise Failed(f"{shard}: changed since it was listed; next: start again")
+            return data
+        try:
+            with open(shard, "rb") as file:
+                file.seek(int(offset))
+                return file.read(int(size))
+        except OSError as error:
+            raise BadImage(error.strerror or str(error)) from None
+
+    def target(self, where: str, task: str) -> NDArray[Any] | None:
+        """It has none."""
+        return None
+
+    def _samples(self, at: int) -> Iterator[tuple[str, Sample]]:
+        """Neighbouring members of one key; a key that comes back later is refused."""
+        met: set[str] = set()
+        for key, group in itertools.groupby(self._members(at), key=lambda member: member.key):
+            sample: Sample = {}
+            for member in group:
+                if member.ending in sample or key in met:
+                    raise wrong(f"{self._names[at]}: sample {key} comes twice", came=member.ending)
+                sample[member.ending] = member
+            met.add(key)
+            yield key, sample
+
+    def _members(self, at: int) -> Iterator[Member]:
+        shard, name = self._shards[at], self._names[at]
+        if _remote(shard):
+            with web.open_url(shard) as stream:
+                yield from members(Forward(stream), name, length=None, check=True)
+            return
+        try:
+            with open(shard, "rb") as file:
+                length = Path(shard).stat().st_size
+                yield from members(file, name, length=length, check=False)
+        except OSError as error:
+            raise wrong(f"{name}: cannot be read", came=error.strerror or str(error)) from None
+
+    def _image_of(self, sample: Sample, place: str) -> Member:
+        found = [e for e in sample if f".{e.rpartition('.')[2]}" in IMAGE_ENDINGS]
+        if self._image is not None:
+            found = [e for e in sample if e == self._image]
+        if len(found) > 1:
+            plain = [ending for ending in found if "." not in ending]
+            found = plain if len(plain) == 1 else found
+        if len(found) > 1:
+            raise wrong(
+                f"{place}: expected one image", came=some(found), next=f'image = "{found[0]}"'
+            )
+        return sample[found[0]] if found else Member("", "", 0, 0, None, 0)
+
+    @staticmethod
+    def _document(sample: Sample, place: str) -> dict[str, Any]:
+        if "json" not in sample:
+            return {}
+        document = read_json(sample["json"].data or b"", f"{place}.json")
+        if not isinstance(document, dict):
+            raise wrong(f"{place}.json: expected an object", came=type(document).__name__)
+        return document
+
+    @staticmethod
+    def _cell(sample: Sample, document: dict[str, Any], column: str, place: str) -> Any:
+        column = column.strip()
+        if column not in ("cls", "txt"):
+            return document.get(column)
+        if column not in sample:
+            return None
+        try:
+            return (sample[column].data or b"").decode("utf-8")
+        except UnicodeDecodeError:
+            raise wrong(f"{place}.{column}: not UTF-8") from None
+
+    def _read_tasks(self, asked: Sequence[Task] | None) -> tuple[Task, ...]:
+        key, sample = next(self._samples(0), ("", {}))
+        if not sample:
+            raise wrong(f"{self._names[0]}: no samples", next="write a shard with samples")
+        document = self._document(sample, f"{self._names[0]}: {key}")
+        there = [c for c in ("cls", "txt") if c in sample] + list(document)
+        usual = [c for c in ("cls", *LABEL_COLUMNS, "txt") if c in there]
+        if asked is None and not usual:
+            raise wrong(
+                f"{self.name}: no label (.cls, .txt, or {', '.join(LABEL_COLUMNS)} in .json)",
+                exists=there,
+                next='tasks = { NAME = { kind = "classify", column = "KEY" } }',
+            )
+        asked = (Task("classify", "classify"),) if asked is None else asked
+        only(self.name, asked, KINDS, "folder: or table: for dense targets")
+        tasks = []
+        for task in asked:
+            column = task.column or (task.name if task.name in there else None)
+            column = column or (usual[0] if usual else None)
+            several = [] if column is None else [part.strip() for part in column.split(",")]
+            if column is None or not set(several) & set(there):
+                raise wrong(
+                    f"{self.name}: task {task.name}: neither an ending nor a key of the JSON",
+                    came=column,
+                    exists=there,
+                    next=f'tasks = {{ {task.name} = {{ kind = "{task.kind}", column = "KEY" }} }}',
+                )
+            outputs = max(task.outputs, len(several)) if task.kind == "regress" else task.outputs
+            tasks.append(replace(task, column=column, outputs=outputs))
+        return tuple(tasks)
+
+
+def _remote(shard: str) -> bool:
+    return shard.startswith(("http://", "https://"))
+
+
+def _expand(rest: str, base: Path, name: str) -> list[str]:
+    """All shards of all patterns, in order."""
+    shards: list[str] = []
+    for pattern in rest.split("::"):
+        if not pattern or re.match(r"pipe:", pattern, re.I):
+            raise wrong(f"{name}: expected files or URLs, no commands", next="webdataset:*.tar")
+        if "://" in pattern and not _remote(pattern):
+            raise wrong(
+                f"{name}: expected files, http:// or https://",
+                came=pattern.partition("://")[0],
+                next="download the shards, or use their https address",
+            )
+        for one in _braces(pattern, name):
+            if _remote(one):
+                shards.append(one)
+                continue
+            path = str(Path(base, Path(one).expanduser()))
+            found = sorted(glob.glob(path)) if glob.has_magic(path) else [path]
+            if not found or not all(Path(shard).is_file() for shard in found):
+                folder = Path(path).parent
+                raise wrong(
+                    f"{name}: no such shard",
+                    came=one,
+                    exists=sorted(p.name for p in folder.glob("*.tar*")),
+                    next="check the pattern; relative paths start at the recipe's folder",
+                )
+            shards += found
+    if len(set(shards)) < len(shards):
+        raise wrong(f"{name}: a shard is named twice", came=some(sorted(shards), 3))
+    return shards
+
+
+def _braces(pattern: str, name: str) -> list[str]:
+    if "{" not in pattern:
+        return [pattern]
+    try:
+        from braceexpand import braceexpand
+    except ImportError:
+        raise Missing("braceexpand", "webdataset", f"{name}: a pattern with braces") from None
+    count = 1  # counted before: the package would build them all
+    for group in re.findall(r"\{([^{}]*)\}", pattern):
+        ends = re.fullmatch(r"(\d+)\.\.(\d+)(?:\.\.\d+)?", group)
+        count *= abs(int(ends[2]) - int(ends[1])) + 1 if ends else group.count(",") + 1
+    if count > MOST_SHARDS:
+        raise wrong(f"{name}: at most {MOST_SHARDS} shards", came=pattern)
+    try:
+        return list(braceexpand(pattern))
+    except ValueError as error:
+        raise wrong(f"{name}: braces that do not close", came=str(error)) from None
+
+
+def _short(shards: Sequence[str]) -> list[str]:
+    """Names of shards without what is common to all of their folders."""
+    plain = [
+        shard.partition("://")[2].partition("?")[0]
+        if _remote(shard)
+        else Path(shard).absolute().as_posix()
+        for shard in shards
+    ]
+    folders = [posixpath.dirname(path) for path in plain]
+    same = len({path.startswith("/") for path in plain}) == 1
+    folder = posixpath.commonpath(folders) if same else ""
+    return [path[len(folder) :].lstrip("/") for path in plain]
+
+
+def _split(name: str) -> str | None:
+    *folders, base = name.split("/")
+    inside = [split for folder in reversed(folders) if (split := split_of(folder))]
+    return split_in(base) or (inside[0] if inside else None)

@@ -1,0 +1,69 @@
+"""One split of a domain: its readable images with their targets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from onetrunk.data.frames import Frames
+from onetrunk.data.index import Index
+from onetrunk.data.pixels import U8, Pixels
+
+
+class Split:
+    """Images by their place in the split, 0 … len-1, in the order of their keys.
+
+    Targets are tensors by task: classify and embed (B,) int64, -1 not labelled; multilabel (B, C)
+    uint8, 255 not labelled; regress (B, N) float32, NaN not labelled; segment (B, H, W) uint8, 255
+    not labelled; depth (B, H, W) float32 metres and normals (B, 3, H, W) float32, 0 not labelled.
+    """
+
+    def __init__(
+        self, name: str, rows: NDArray[np.int64], index: Index, frames: Frames, pixels: Pixels
+    ) -> None:
+        self.name = name
+        self.rows = rows  # places in the index; unreadable images are left out
+        self.pixels = pixels  # whitening included
+        self._index = index
+        self._frames = frames
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def key(self, i: int) -> str:
+        """The image's name, for people."""
+        return self._index.keys[self.rows[i]]
+
+    def label(self, task: str) -> NDArray[Any]:
+        """All labels of one task that is not dense."""
+        return self._index.labels[task][self.rows]
+
+    def stored(self, places: NDArray[np.int64]) -> tuple[U8, dict[str, NDArray[Any]]]:
+        """Images (B, H, W, 3) at the stored size and all targets: what augmentation starts from."""
+        rows = self.rows[places]
+        images, targets = self._frames.read(rows)
+        for name, column in self._index.labels.items():
+            targets[name] = column[rows]
+        return images, targets
+
+    def batch(self, places: NDArray[np.int64]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Images as evaluation sees them, whitened (B, 3, H, W), and their targets."""
+        images, targets = self.stored(places)
+        dense = {layer.task.name for layer in self._frames.layers}
+        cut = {n: self.pixels.centre(t) if n in dense else t for n, t in targets.items()}
+        return self.pixels.whiten(self.pixels.centre(images)), {
+            name: as_tensor(target) for name, target in cut.items()
+        }
+
+
+def as_tensor(target: NDArray[Any]) -> torch.Tensor:
+    """A target as the losses take it; (B, H, W, 3) becomes (B, 3, H, W)."""
+    if target.dtype == np.int32:
+        return torch.from_numpy(target.astype(np.int64))
+    if target.dtype == np.float16:
+        target = target.astype(np.float32)
+    tensor = torch.from_numpy(np.ascontiguousarray(target))
+    return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor

@@ -1,0 +1,30 @@
+"""The example's story over domains without images: it runs, and says what it promises."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+import onetrunk as ot
+
+FILE = Path(__file__).parents[2] / "examples" / "universal.py"
+
+
+def test_the_story(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = importlib.util.spec_from_file_location("universal_example", FILE)
+    assert spec is not None
+    assert spec.loader is not None
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    classes = ot.Task("classify", "classify", ("x", "y"))
+    sizes = {"a": 16, "b": 16, "c": 24}
+    domains = [ot.Domain(name, None, [classes], size=size) for name, size in sizes.items()]
+    images = {name: torch.randn(3, 3, size, size) for name, size in sizes.items()}
+    example.story(ot.Trunk("resnet20"), domains, images, tmp_path)
+    said = capsys.readouterr().out
+    assert said.count("'classify': (2,)") == 6
+    assert "the same to the bit: True" in said
+    assert "folded 19 norms" in said
+    assert float(said.split("largest difference ")[1].split()[0]) < 1e-5
+    assert {file.name for file in tmp_path.iterdir()} >= {"a.pack", "a.onnx"}

@@ -1,0 +1,105 @@
+"""Fixed splits: groups kept whole, near duplicates kept together, and a check that says so."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from sheet import SPLITS, Tile
+
+from onetrunk.data.duplicates import near_pairs, thumbnail
+
+Splits = dict[str, list[Tile]]
+
+
+def thumbnails(tiles: list[Tile]) -> np.ndarray:
+    """The thumbnails of all tiles, (N, 16, 16)."""
+    return np.stack([thumbnail(t.image) for t in tiles])
+
+
+def join_near(tiles: list[Tile]) -> list[Tile]:
+    """The same tiles, groups that hold a near pair of images made one group.
+
+    A split by the joined groups has no near duplicates across splits, and nothing need be dropped.
+    """
+    parent = {t.group: t.group for t in tiles}
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            parent[name] = parent[parent[name]]
+            name = parent[name]
+        return name
+
+    thumbs = thumbnails(tiles)
+    for i, j in near_pairs(thumbs, thumbs):
+        a, b = sorted((root(tiles[i].group), root(tiles[j].group)))
+        parent[b] = a
+    return [replace(t, group=root(t.group)) for t in tiles]
+
+
+def share(tiles: list[Tile], wanted: Mapping[str, Mapping[int, int]], seed: int) -> Splits:
+    """Give whole groups to the splits until each has the images of each class that it wants.
+
+    Large groups are placed first, so that they end in train; a group goes where it fills most of
+    what is missing, among equals where most is missing. Groups that nobody needs are left out.
+    """
+    members: dict[str, list[Tile]] = defaultdict(list)
+    for tile in tiles:
+        members[tile.group].append(tile)
+    names = sorted(members)
+    order = np.random.default_rng(seed).permutation(len(names))
+    names = [names[i] for i in order]
+    names.sort(key=lambda name: -len(members[name]))  # stable: equals stay shuffled
+    need = {split: Counter(classes) for split, classes in wanted.items()}
+    result: Splits = {split: [] for split in SPLITS}
+    for name in names:
+        count = Counter(t.label for t in members[name])
+        fills = {s: sum(min(n, max(0, need[s][c])) for c, n in count.items()) for s in SPLITS}
+        lacks = {s: sum(need[s][c] / max(1, wanted[s].get(c, 0)) for c in count) for s in SPLITS}
+        best = max(SPLITS, key=lambda s: (fills[s], lacks[s]))
+        if fills[best] == 0:
+            continue
+        result[best] += members[name]
+        need[best].subtract(count)
+    return {split: in_order(kept) for split, kept in result.items()}
+
+
+def in_order(tiles: list[Tile]) -> list[Tile]:
+    """By class, then by group: similar neighbours compress well."""
+    return sorted(tiles, key=lambda t: (t.label, t.group))
+
+
+def shares(tiles: list[Tile], limit: int, parts: Mapping[str, float]) -> dict[str, dict[int, int]]:
+    """What each split wants of each class: its part of the class, `limit` images at most."""
+    counts = Counter(t.label for t in tiles)
+    return {s: {c: round(min(n, limit) * p) for c, n in counts.items()} for s, p in parts.items()}
+
+
+def verify(splits: Splits, classes: int, *, near: bool = True) -> None:
+    """Print what was checked; fail on a class that a split lacks and on images shared by splits."""
+    pixels = {s: [t.image.tobytes() for t in tiles] for s, tiles in splits.items()}
+    for split, tiles in splits.items():
+        lacking = sorted(set(range(classes)) - {t.label for t in tiles})
+        if lacking:
+            raise SystemExit(f"{split} lacks classes {lacking}")
+    seen: set[bytes] = set()
+    for split in SPLITS:
+        twice = sum(p in seen for p in pixels[split])
+        if twice:
+            raise SystemExit(f"{twice} images of {split} are also in an earlier split")
+        seen |= set(pixels[split])
+    for split in ("val", "test"):
+        straddling = {t.group for t in splits[split]} & {t.group for t in splits["train"]}
+        if straddling:
+            raise SystemExit(f"{len(straddling)} groups straddle train and {split}")
+        pairs = near_pairs(thumbnails(splits[split]), thumbnails(splits["train"]))
+        part = len(set(pairs[:, 0].tolist())) / len(splits[split])
+        print(f"  {split}: {part:.2%} of the images are near one of train, none is equal")
+        if near and part > 0.01:
+            raise SystemExit(f"more than 1 % of {split} is near train")
+    each = {s: Counter(t.label for t in tiles) for s, tiles in splits.items()}
+    least = {s: min(count.values()) for s, count in each.items()}
+    groups = {s: len({t.group for t in tiles}) for s, tiles in splits.items()}
+    print(f"  smallest class: {least}; groups: {groups}")
