@@ -281,3 +281,35 @@ def test_identity_norms_change_no_weight() -> None:
     folded, _ = fold(nn.Sequential(conv, norm), [(8, 8)])
     torch.testing.assert_close(folded[0].weight, conv.weight, rtol=0, atol=0)
     assert merge.affine_of_norm(norm).shift_C.abs().max() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "norms", "left"),
+    [
+        ("resnetv2_50", 32, 17),
+        ("densenet121", 59, 62),
+        ("seresnet18", 20, 0),
+        ("mobilenetv3_small_050", 34, 0),
+        ("ghostnet_050", 80, 0),
+        ("mixnet_s", 15, 34),
+        ("repvgg_a0", 44, 17),
+        ("fastvit_t8", 46, 24),
+        ("tiny_vit_5m_224", 27, 21),
+        ("tresnet_m", 60, 0),
+        ("xception41", 84, 0),
+        ("efficientvit_m0", 112, 0),
+        ("convmixer_768_32", 0, 65),
+        ("nfnet_l0", 0, 0),
+        ("resmlp_12_224", 0, 25),
+    ],
+)
+def test_families(name: str, norms: int, left: int) -> None:
+    torch.manual_seed(0)
+    net = timm.create_model(name, num_classes=0)
+    side = net.default_cfg["input_size"][-1] if net.default_cfg.get("fixed_input_size") else 96
+    module = calibrate(net, (side, side))
+    folded, report = fold(module, [(side, side)])
+    agree(module, folded, (side, side))
+    assert report.error < 1e-10
+    assert (report.norms, len(report.left)) == (norms, left)

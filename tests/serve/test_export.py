@@ -63,10 +63,11 @@ def test_one_domain_with_any_batch(
 ) -> None:
     domain = Domain("shop", None, [CLASSIFY, SEGMENT, DEPTH, NEAR], size=size)
     model = made([domain, Domain("b", None, [CLASSIFY], size=size)], adapters, arch)
-    model.train()
+    model.double().train()
     path = export(model, tmp_path / "shop.onnx", domain="shop")
     assert model.training  # as it was
-    model.eval()
+    assert next(model.parameters()).dtype == torch.float64
+    model.float().eval()
     for batch in (1, 2, 5):
         x = torch.randn(batch, 3, *size)
         out = run(path, images=x.numpy())
@@ -187,6 +188,9 @@ def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         export(model, tmp_path / "all.onnx", domain="shop")
     with pytest.raises(BadInput, match="no such folder"):
         export(model, tmp_path / "nowhere" / "all.onnx", domain="a")
+    batch = Universal(Trunk("resnet20", norm="shared-batch"), [Domain("a", None, [CLASSIFY])])
+    with pytest.raises(BadInput, match="shared-batch"):
+        export(batch, tmp_path / "a.onnx", domain="a")
     there = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "onnx" else there(name)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from onetrunk.model.norm_banks import Instance
+from onetrunk.model.norms import is_norm
 from onetrunk.model.uses import Call, Owners, Uses, watch
 
 LAYERS = {"linear": 2, "conv1d": 3, "conv2d": 4, "conv3d": 5}  # dimensions of what comes out
@@ -62,9 +63,9 @@ def stays(part: nn.Module) -> str:
         return "takes moments from each image itself"
     if isinstance(part, _BatchNorm):
         return "takes the batch's own moments" if part.running_mean is None else "did not run"
-    name = type(part).__name__
-    is_norm = "norm" in name.lower() and bool(part._parameters or part._buffers)
-    return "takes moments from each image itself" if is_norm else ""
+    if type(part).__name__ == "Affine":
+        return "scales what no convolution has just made"
+    return "takes moments from each image itself" if is_norm(part) else ""
 
 
 def _layer_before(uses: Uses, owners: Owners, call: Call, norm: nn.Module) -> nn.Module | str:

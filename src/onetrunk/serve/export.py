@@ -9,6 +9,7 @@ file's metadata under the key `onetrunk`; docs/onnx.md reads it.
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import os
@@ -68,21 +69,24 @@ def export(model: Universal, path: str | PathLike[str], domain: str | None = Non
     cards = list(model.domains.values())
     if not cards:
         raise wrong("export: expected a model with domains", came="none")
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        if domain is not None:
-            whole: nn.Module = model.for_domain(domain)
-            cards = [model.domains[domain]]
-            net: nn.Module = _One(whole, cards[0])
-        else:
-            check_one_size(cards)
-            net = _All(model)
-        inputs = example(model, cards, mixed=domain is None)
-        _write(net.eval(), inputs, cards, model.trunk.licence, to)
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    if model.trunk.norm == "shared-batch":
+        raise wrong(
+            "the norm 'shared-batch' keeps no moments: an exported network would answer each image "
+            "by its batch",
+            next="a trunk with norm = 'domain'",
+        )
+    # A copy, in ONNX Runtime's own type and place: the model may go on learning meanwhile.
+    if domain is not None:
+        plain = model.for_domain(domain).float().cpu()
+        cards = [model.domains[domain]]
+        inputs: tuple[Tensor, ...] = (example(cards),)
+        net: nn.Module = _One(plain, cards[0])
+    else:
+        check_one_size(cards)
+        whole = copy.deepcopy(model).eval().float().cpu()
+        inputs = (example(cards), whole.index([cards[i % len(cards)].name for i in range(3)]))
+        net = _All(whole)
+    _write(net.eval(), inputs, cards, model.trunk.licence, to)
     return to
 
 
@@ -97,15 +101,10 @@ def check_one_size(cards: list[Card]) -> None:
         )
 
 
-def example(model: Universal, cards: list[Card], mixed: bool) -> tuple[Tensor, ...]:
-    """Inputs to trace with; a batch of three, since one and two look like special sizes."""
-    like = next(model.parameters())
+def example(cards: list[Card]) -> Tensor:
+    """Images to trace with: three of them, since an exporter takes one for a size of its own."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(3, 3, *cards[0].pixels.size, generator=generator).to(like)
-    if not mixed:
-        return (images,)
-    names = [cards[i % len(cards)].name for i in range(3)]
-    return images, model.index(names, device=like.device)
+    return torch.randn(3, 3, *cards[0].pixels.size, generator=generator)
 
 
 def document(cards: list[Card], licence: str | None) -> dict[str, Any]:
@@ -156,12 +155,11 @@ def _run(path: Path, inputs: tuple[Tensor, ...]) -> list[Any]:
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [given.name for given in session.get_inputs()]
-    feed = {name: x.cpu().numpy() for name, x in zip(names, inputs, strict=True)}
+    feed = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
     got: list[Any] = session.run(None, feed)
     return got
 
 
 def _difference(got: Any, want: Tensor) -> float:
-    want = want.detach().cpu()
     scale = want.abs().max().clamp_min(torch.finfo(want.dtype).tiny)
     return float((torch.from_numpy(got) - want).abs().max() / scale)
