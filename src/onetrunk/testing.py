@@ -51,7 +51,7 @@ def scatter(model: Universal, size: Size, seed: int = 0) -> None:
         with torch.no_grad():
             for parameter in model.parameters_of(name).values():
                 noise = torch.randn(parameter.shape, generator=chance).to(parameter)
-                parameter += 0.1 * noise * (parameter.abs().mean() + 0.1)
+                parameter.add_(0.1 * noise * (parameter.abs().mean() + 0.1))
         settle(model, name, images(8, size, seed + rank).to(next(model.parameters())))
 
 

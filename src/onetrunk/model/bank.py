@@ -28,6 +28,12 @@ class Slots(nn.Module):
     def __setitem__(self, name: str, slot: nn.Module) -> None:
         self._modules[name] = slot
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "training":  # a mode of every module, and the name of some domain
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def __getitem__(self, name: str) -> nn.Module:
         slot = self._modules.get(name)
         if slot is None:

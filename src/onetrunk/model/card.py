@@ -66,11 +66,12 @@ class Card:
         try:
             tasks = []
             for task in document["tasks"]:
-                known = Task(**task)
-                texts = (*known.classes, known.unit, known.column or "")
-                if not all(isinstance(text, str) for text in texts) or known.outputs < 1:
-                    raise TypeError("a task's classes and names are texts")
-                tasks.append(known)
+                texts = (*task["classes"], task["unit"], task["column"] or "")
+                if not all(isinstance(text, str) for text in texts):
+                    raise TypeError("a task's classes, unit and column are texts")
+                if type(task["outputs"]) is not int or not 1 <= task["outputs"] <= 65_536:
+                    raise TypeError("a task has 1 to 65536 outputs")
+                tasks.append(Task(**task))
             pixels = Pixels.from_json(document["pixels"])
             numbers = (*pixels.size, pixels.margin, pixels.fill, *pixels.mean, *pixels.std)
             if not all(isinstance(n, int | float) for n in numbers) or len(pixels.size) != 2:

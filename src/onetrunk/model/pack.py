@@ -151,6 +151,13 @@ class Pack:
                 came=self.sha256[:12] + "…",
                 next="load the trunk that it was trained on",
             )
+        if ":" in self.card.adapters and self.card.adapters != model.trunk.adapters:
+            # A file never gets to name code that runs.
+            raise wrong(
+                f"{where} has adapters of somebody's own",
+                came=self.card.adapters,
+                next="if you trust them: Trunk(…, adapters=…) with that name",
+            )
         slots, heads = model.make(self.card)
         expected: dict[str, Tensor] = {}
         for path, slot in slots.items():

@@ -37,7 +37,8 @@ def predict(model: Universal, images: Images, domain: str | Sequence[str]) -> An
     "scores"}, regress {"values"}, embed {"vector"}, segment {"map", "classes"}, depth and normals
     {"map"}; maps are at the size that the domain's images are brought to.
     """
-    single = not isinstance(images, list | tuple) and not _folder(images)
+    several = isinstance(images, list | tuple) or _folder(images)
+    several = several or (isinstance(images, np.ndarray) and images.ndim == 4)
     raws = list(_each(images))
     names = [domain] * len(raws) if isinstance(domain, str) else list(domain)
     for name in names:
@@ -69,7 +70,7 @@ def predict(model: Universal, images: Images, domain: str | Sequence[str]) -> An
     finally:
         for module, mode in was:
             module.training = mode
-    return answers[0] if single else answers
+    return answers if several else answers[0]
 
 
 def answer(task: Task, out: Tensor) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from onetrunk.model.own import OwnStage
 from onetrunk.model.switch import Mixed, Switch
 
 SHARING = ("none", "partial", "deep", "full")
+LARGE = 1024 * 1024  # pixels; larger images are tried at a half, a quarter, … of their sides
 
 
 @dataclass(frozen=True)
@@ -120,31 +121,29 @@ class Trunk(nn.Module):
             if made[id(layer)] is not layer:
                 self._put(path, made[id(layer)])
 
-    def put_adapters(self, kind: str) -> None:
-        """A bank at every layer that this kind of adapter bends, if there is none yet."""
+    def _make_adapters(self, kind: str) -> dict[str, nn.Module]:
+        """A fresh adapter for every layer that this kind bends, by the layer's place."""
+        made: dict[str, nn.Module] = {}
         if kind == "none":
-            return
-        chosen = 0
-        for path, layer in list(self._free()):
+            return made
+        for path, layer in self._free():
+            layer = layer.layer if isinstance(layer, AdapterBank) else layer
             named = any(fnmatch.fnmatchcase(path, pattern) for pattern in self.adapt)
-            if isinstance(layer, AdapterBank):
-                chosen += 1
-                continue
             if is_norm(layer) or path in self.skipped or (self.adapt and not named):
                 continue
             if ":" not in kind and not isinstance(layer, (nn.Conv2d, nn.Linear)):
                 continue
             if ":" not in kind and (reason := why_not(layer)):
                 self.skipped[path] = reason
-            elif make_adapter(kind, layer) is not None:
-                chosen += 1
-                self._put(path, AdapterBank(layer, path, self.switch))
-        if not chosen:
+            elif (adapter := make_adapter(kind, layer)) is not None:
+                made[path] = adapter
+        if not made:
             raise wrong(
                 f"{self.arch}: no layer takes {kind!r} adapters",
                 came=", ".join(self.adapt) or "every layer",
                 next="name other layers in adapt, or adapters = 'none'",
             )
+        return made
 
     def _free(self) -> Iterator[tuple[str, nn.Module]]:
         """The layers that no bank holds, and the adapter banks themselves."""
@@ -169,17 +168,13 @@ class Trunk(nn.Module):
     # -- domains
 
     def make_slots(self, adapters: str) -> dict[str, nn.Module]:
-        """Fresh slots for one domain, by bank; the trunk only gets places for adapters."""
-        self.put_adapters(adapters)
-        slots = {}
+        """Fresh slots for one domain, by the layer's place; the trunk stays as it is."""
+        slots = self._make_adapters(adapters)
         for path, bank in self.banks().items():
-            if isinstance(bank, AdapterBank):
-                slot = make_adapter(adapters, bank.layer) if adapters != "none" else None
-            else:
-                slot = bank.make_slot()
+            slot = bank.make_slot()
             if slot is not None:
-                slots[path] = slot.train(self.training)
-        return slots
+                slots[path] = slot
+        return {path: slot.train(self.training) for path, slot in slots.items()}
 
     def bytes_per_domain(self, adapters: str | None = None) -> dict[str, int]:
         """Bytes of one more domain's slots by layer, before anything is trained (heads aside)."""
@@ -190,7 +185,11 @@ class Trunk(nn.Module):
         }
 
     def attach(self, name: str, slots: Mapping[str, nn.Module]) -> None:
-        """These slots are the domain's from now on."""
+        """These slots are the domain's from now on; layers without a bank get one for adapters."""
+        for path in slots:
+            layer = self.net.get_submodule(path)
+            if not isinstance(layer, Bank):
+                self._put(path, AdapterBank(layer, path, self.switch).train(layer.training))
         for path, bank in self.banks().items():
             bank.attach(name, slots.get(path))
         if name not in self.switch.names:
@@ -198,8 +197,10 @@ class Trunk(nn.Module):
 
     def detach(self, name: str) -> None:
         """The domain's slots are gone; no other's change."""
-        for bank in self.banks().values():
+        for path, bank in self.banks().items():
             bank.detach(name)
+            if isinstance(bank, AdapterBank) and not len(bank.slots):
+                self._put(path, bank.layer)
         self.switch.names = tuple(other for other in self.switch.names if other != name)
 
     @torch.no_grad()
@@ -209,7 +210,10 @@ class Trunk(nn.Module):
         Layers at which no bank can stand show here: adapters there are taken back, with the reason.
         """
         like = next(self.net.parameters())
-        images = torch.zeros(3, 3, *size, dtype=like.dtype, device=like.device)
+        tried = size
+        while tried[0] * tried[1] > LARGE and self.backbone.size is None:
+            tried = (tried[0] // 2, tried[1] // 2)
+        images = torch.zeros(3, 3, *tried, dtype=like.dtype, device=like.device)
         index = torch.full((3,), self.switch.names.index(name), device=like.device)
         before = [(module, module.training) for module in self.modules()]
         self.eval()

@@ -210,10 +210,10 @@ class Universal(nn.Module):
         try:
             shape = trunk.measure(card.name, card.pixels.size)
             made = Heads(card.tasks, shape.features, shape.pyramid, heads)
+            banks = trunk.banks()  # where measuring found that none can stand, none is left
+            slots = {path: slot for path, slot in slots.items() if path in banks}
         finally:
             trunk.detach(card.name)
-        banks = trunk.banks()
-        slots = {path: slot for path, slot in slots.items() if path in banks}
         made.to(next(trunk.net.parameters()))
         return slots, made.train(self.training)
 
