@@ -56,13 +56,16 @@ def test_batches_are_identical_for_0_1_and_2_workers(sampling: str, cache: Any) 
 
 
 @pytest.mark.slow
-def test_batches_are_identical_from_spawned_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = domains()
+@pytest.mark.parametrize("cache", [None, False])
+def test_batches_are_identical_from_spawned_workers(cache: Any) -> None:
+    given = domains(cache=cache)
     expected = take(Loader(given, 4, seed=5), 6)
-    monkeypatch.setattr(
-        "torch.utils.data.dataloader.multiprocessing", multiprocessing.get_context("spawn")
-    )
-    assert_same(take(Loader(given, 4, seed=5, workers=2), 6), expected)
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        assert_same(take(Loader(given, 4, seed=5, workers=2), 6), expected)
+    finally:
+        multiprocessing.set_start_method(before, force=True)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
