@@ -166,6 +166,10 @@ def measure(arch: str, size: int, setting: Setting, figures: Figures) -> None:
         model = universal(arch, plain, count, size, "none", setting)
         among = list(model.domains)[: setting.mixed]
         pure = pure_call(model, x, among[0])
+        with torch.no_grad():  # the very same network, before anything is compared
+            torch.testing.assert_close(
+                model.eval()(x, domain=among[0])["classify"], plain.eval()(x)
+            )
         mixed = mixed_call(model, x, [among[i % len(among)] for i in range(setting.batch)])
         for what, make, aim in (("inference", infer, "1.10"), ("train", train, "1.6")):
             bare = make(plain, lambda: plain(x), setting)
@@ -199,7 +203,7 @@ def add_bytes(arch: str, plain: Plain, model: ot.Universal, figures: Figures) ->
     one = sum(t.numel() * t.element_size() for t in plain.trunk.state_dict().values())
     every = ot.budget(model).universal.bytes - sum(t.numel() * t.element_size() for t in heads)
     count = len(model.domains)
-    shown = f"{every / one:.3f} (separate networks: {count})"
+    shown = f"{every / one:.3f}, apart {count}"
     figures.add(f"{arch}_bytes_{count}_ratio", every / one, shown, "at most 1.05")
 
 
