@@ -1,7 +1,9 @@
 """Every code block of README.md and docs/ does what it says.
 
-Each block runs alone in an empty folder; of console blocks, the lines `$ onetrunk …` must exit 0.
-A block that cannot run here says why, in the line before it: <!-- not run: reason -->.
+A page's blocks run one after the other, as a reader types them, in a folder that holds what the
+pages speak of: class folders `photos/`, a table `shop.csv`, scenes with dense targets. Of console
+blocks, the lines `$ onetrunk …` must exit 0. A block that cannot run here says why, in the line
+before it: <!-- not run: reason -->.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
@@ -67,14 +71,35 @@ def run(block: Block, folder: Path) -> None:
         assert done.returncode == 0, f"{program[-1]}\n{done.stdout}{done.stderr}"
 
 
-ALL = [b for page in PAGES for b in blocks(page.read_text("utf-8"), str(page.relative_to(ROOT)))]
+def what_a_reader_has(folder: Path) -> None:
+    """The data that the pages speak of."""
+    chance = np.random.default_rng(0)
+    rows = ["path,item_id,category,price"]
+    for kind in ("cat", "dog", "fish"):
+        (folder / "photos" / kind).mkdir(parents=True)
+        for i in range(30):
+            picture = chance.integers(0, 256, (40, 60, 3), np.uint8)
+            path = f"photos/{kind}/{i}.png"
+            Image.fromarray(picture).save(folder / path)
+            rows.append(f"{path},{kind}-{i // 2},{kind},{i / 2}")
+    (folder / "shop.csv").write_text("\n".join(rows) + "\n")
+    for part in ("images", "segment", "depth"):
+        (folder / "scenes" / part).mkdir(parents=True)
+    for i in range(20):
+        picture = chance.integers(0, 256, (24, 32, 3), np.uint8)
+        Image.fromarray(picture).save(folder / f"scenes/images/{i}.png")
+        classes = chance.integers(0, 3, (24, 32)).astype(np.uint8)
+        Image.fromarray(classes).save(folder / f"scenes/segment/{i}.png")
+        np.save(folder / f"scenes/depth/{i}.npy", chance.uniform(1, 9, (24, 32)).astype("f4"))
 
 
-@pytest.mark.parametrize("block", ALL, ids=lambda b: f"{b.page}:{b.line}")
-def test_a_block_of_the_documentation_runs(block: Block, tmp_path: Path) -> None:
-    if block.not_run:
-        pytest.skip(block.not_run)
-    run(block, tmp_path)
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path) -> None:
+    found = blocks(page.read_text("utf-8"), page.name)
+    what_a_reader_has(tmp_path)
+    for block in found:
+        if block.not_run is None:
+            run(block, tmp_path)
 
 
 PAGE = """

@@ -37,6 +37,8 @@ def _picked(out, names):
         ("resnet20", 32, {}),
         ("resnet20", 32, {"adapters": "parallel"}),
         ("timm/test_vit", 64, {}),
+        ("timm/test_vit", 64, {"adapters": "lora"}),
+        ("timm/test_efficientnet", 64, {"norm": "domain-moments"}),
     ],
 )
 def test_one_graph_for_twelve_domains(arch, size, keys):

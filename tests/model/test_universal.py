@@ -7,7 +7,7 @@ import torch
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
-from onetrunk.errors import BadInput
+from onetrunk.errors import BadInput, Failed
 from onetrunk.model.trunk import Trunk
 from onetrunk.model.universal import Universal
 from onetrunk.testing import NAMES, build, domain, far, images
@@ -81,6 +81,32 @@ def test_the_index_form_runs_eagerly_too(model):
         by_name = model(x, order)
     for i, name in enumerate(order):
         assert far(by_index[name]["classify"][i], by_name[i]["classify"]) < 1e-5
+
+
+def test_an_index_has_no_segments_to_take_moments_of():
+    model = build(lambda: Trunk("resnet20"), 32)
+    index = model.index(["ants", "bees"])
+    with pytest.raises(Failed, match="only by segments"):
+        model.train()(images(2, 32), index)
+
+
+@pytest.mark.parametrize(("arch", "size"), [("resnet26", 32), ("timm/test_vit", 64)])
+def test_adapters_by_index(arch, size):
+    model = build(lambda: Trunk(arch, adapters="parallel"), size)
+    x, order = images(3, size), ["cats", "ants", "cats"]
+    with torch.no_grad():
+        by_index = model(x, model.index(order))
+        for i, name in enumerate(order):
+            alone = model(x[i : i + 1], name)["classify"][0]
+            assert far(by_index[name]["classify"][i], alone) < 1e-5
+
+
+def test_the_shared_tensors_come_back_from_a_file():
+    model, other = build(lambda: Trunk("resnet20"), 32), Trunk("resnet20")
+    other.load_shared({k: v.detach().clone() for k, v in model.trunk.shared().items()})
+    assert other.fingerprint() == model.trunk.fingerprint()
+    with pytest.raises(BadInput, match="trunk resnet20: it lacks tensors"):
+        other.load_shared({})
 
 
 def test_every_kind_of_task_at_an_odd_size():

@@ -84,6 +84,7 @@ class AdapterBank(Bank):
     """A shared layer with each domain's adapter; a domain without one passes through untouched."""
 
     inner = "layer"
+    layer: Any
 
     def __init__(self, layer: nn.Module, where: str, switch: Switch) -> None:
         super().__init__(where, switch)
@@ -98,20 +99,23 @@ class AdapterBank(Bank):
         return y if slot is None else slot(x, y)
 
     def gather(self, x: Tensor, index: Tensor) -> Tensor | None:
-        """f once over the whole batch; narrow parallel 1×1s as one batched product."""
+        """f once over the whole batch, then parallel branches as batched products.
+
+        A dense 1×1 that is wide goes by segment instead, where the segments are known: a batched
+        product would copy C² numbers for every image.
+        """
         slots = [self.slots[name] for name in self.slots]
-        y: Tensor = self.layer(x)
+        segments = self.switch.read()
+        known = not isinstance(segments, str) and bool(segments.names)
         if not slots:
-            return y
-        dense = all(type(s) is Parallel and type(s.branch) is nn.Conv2d for s in slots)
-        first = slots[0].branch if dense else None
-        traced = torch.compiler.is_compiling()
-        if isinstance(first, nn.Conv2d) and first.groups == 1:
-            wide = max(first.in_channels, first.out_channels) > BATCHED
-            if not wide or traced:
-                (weight,) = self.take(index)  # (B, C_out, C_in, 1, 1)
-                return batched(x, y, weight.flatten(2), first.stride[0])
-        return None if traced else self._segments(x, y)
+            return self.layer(x)  # type: ignore[no-any-return]
+        stride = _one_by_one(slots)
+        if stride is not None:
+            wide = self.layer.weight.shape[0] > BATCHED or self.layer.weight.shape[1] > BATCHED
+            pair = isinstance(slots[0].branch, nn.Sequential)
+            if not known or (not wide and not pair):
+                return batched(x, self.layer(x), self.take(index), stride)
+        return self._segments(x, self.layer(x)) if known else None
 
     def by_segment(self, x: Tensor, choice: object) -> Tensor:
         """The layer over the whole batch, only the adapters by segment."""
@@ -134,17 +138,46 @@ class AdapterBank(Bank):
         return layer if slot is None else Adapted(layer, copy.deepcopy(slot))
 
 
-def batched(x: Tensor, y: Tensor, weight_BOI: Tensor, stride: int) -> Tensor:
-    """y + A∗x with a 1×1 A for each image, as one batched matrix product added onto y in place."""
+def _one_by_one(slots: list[Any]) -> int | None:
+    """The stride of parallel branches that are matrices of one kind, else None; 0: linear."""
+    strides: set[tuple[int, int]] = set()
+    for slot in slots:
+        if type(slot) is not Parallel:
+            return None
+        parts = list(slot.branch) if type(slot.branch) is nn.Sequential else [slot.branch]
+        for part in parts:
+            if type(part) is nn.Conv2d and part.groups == 1 and part.kernel_size == (1, 1):
+                continue
+            if type(part) is not nn.Linear:
+                return None
+        first: Any = parts[0]
+        strides.add((len(parts), 0 if isinstance(first, nn.Linear) else int(first.stride[0])))
+    return strides.pop()[1] if len(strides) == 1 else None
+
+
+def batched(x: Tensor, y: Tensor, weights: list[Tensor], stride: int) -> Tensor:
+    """y + A∗x with a matrix A (or a pair, down then up) for each image, as batched products."""
+    first, *rest = [weight.flatten(2) if weight.ndim > 3 else weight for weight in weights]
+    if stride == 0:  # linear: (B, …, C)
+        x_BPC, y_BPC = (
+            x.reshape(x.shape[0], -1, x.shape[-1]),
+            y.reshape(y.shape[0], -1, y.shape[-1]),
+        )
+        return _product(x_BPC, y_BPC, first, rest).view(y.shape)
     if stride > 1:
         x = x[:, :, ::stride, ::stride]
     B, _, H, W = x.shape
-    if y.is_contiguous():
-        flat = torch.baddbmm(y.flatten(2), weight_BOI, x.flatten(2))
-        return flat.view(B, -1, H, W)
+    if y.is_contiguous() and not rest:
+        return torch.baddbmm(y.flatten(2), first, x.flatten(2)).view(B, -1, H, W)
     x_BPC, y_BPC = x.permute(0, 2, 3, 1).flatten(1, 2), y.permute(0, 2, 3, 1).flatten(1, 2)
-    flat = torch.baddbmm(y_BPC, x_BPC, weight_BOI.transpose(1, 2))
-    return flat.view(B, H, W, -1).permute(0, 3, 1, 2)
+    return _product(x_BPC, y_BPC, first, rest).view(B, H, W, -1).permute(0, 3, 1, 2)
+
+
+def _product(x_BPC: Tensor, y_BPC: Tensor, first: Tensor, rest: list[Tensor]) -> Tensor:
+    last = first
+    if rest:
+        x_BPC, last = torch.bmm(x_BPC, first.transpose(1, 2)), rest[0]
+    return torch.baddbmm(y_BPC, x_BPC, last.transpose(1, 2))
 
 
 def make_adapter(kind: str, layer: nn.Module) -> nn.Module | None:

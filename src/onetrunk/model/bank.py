@@ -168,8 +168,8 @@ class Bank(nn.Module):
                 return y
         if not choice.names:
             raise Failed(
-                f"{self.where}: this bank runs a mixed batch only by segments, which a trace "
-                "cannot see; next: name the domains, one per image, or export one domain"
+                f"{self.where}: this bank runs a mixed batch only by segments, which an index "
+                "does not tell; next: name the domains, one per image, or export one domain"
             )
         return self.by_segment(x, choice)
 

@@ -1,8 +1,8 @@
-"""Batches as they come in: checked, and grouped by size."""
+"""What comes in from outside, checked: batches (and grouped by size), and tensors of files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -72,3 +72,24 @@ def by_size(
         places.setdefault(tuple(image.shape[1:]), []).append(place)
     for group in places.values():
         yield check(torch.stack([images[i] for i in group])), [names[i] for i in group], group
+
+
+def check_tensors(expected: Mapping[str, Tensor], came: Mapping[str, Tensor], where: str) -> None:
+    """The very tensors that are expected: names, types, shapes, and finite numbers."""
+    for what, names in (
+        ("it lacks tensors", sorted(expected.keys() - came.keys())),
+        ("it has tensors that nothing here takes", sorted(came.keys() - expected.keys())),
+    ):
+        if names:
+            raise wrong(f"{where}: {what}", came=", ".join(names[:4]) + (" …" * (len(names) > 4)))
+    for name, tensor in came.items():
+        like = expected[name]
+        if tensor.shape != like.shape or tensor.is_floating_point() != like.is_floating_point():
+            raise wrong(
+                f"{where}: {name} is to be {like.dtype} {tuple(like.shape)}",
+                came=f"{tensor.dtype} {tuple(tensor.shape)}",
+            )
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise wrong(f"{where}: {name} is to be finite", came="NaN or infinity")
+        if name.endswith("running_var") and (tensor < 0).any():
+            raise wrong(f"{where}: {name} is a variance", came="negative numbers")

@@ -49,7 +49,7 @@ class DomainNorm(Bank):
 
     def gather(self, x: Tensor, index: Tensor) -> Tensor | None:
         """One multiply-add with each image's own scale and shift."""
-        if self.family is None:
+        if self.family is None or (self.family == "batch" and self.training):
             return None
         of = dict(zip(self.keys, self.take(index), strict=True))
         scale, shift = of.get("weight"), of.get("bias")
@@ -118,8 +118,10 @@ class DomainMoments(Bank):
         )
         return after(layer, y)
 
-    def gather(self, x: Tensor, index: Tensor) -> Tensor:
+    def gather(self, x: Tensor, index: Tensor) -> Tensor | None:
         """As `domain`'s, with one scale and bias."""
+        if self.training:
+            return None
         mean, var = self.take(index)
         scale = torch.rsqrt(var + self.origin.eps)
         if self.origin.weight is not None:

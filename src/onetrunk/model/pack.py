@@ -17,7 +17,6 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as read_tensors
 from safetensors.torch import save as write_tensors
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from onetrunk.errors import BadInput, wrong
 from onetrunk.model import together
+from onetrunk.model.batches import check_tensors
 from onetrunk.model.card import Card
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class Pack:
         for path, slot in slots.items():
             expected |= {f"slots/{path}/{key}": v for key, v in slot.state_dict().items()}
         expected |= {f"heads/{key}": v for key, v in heads.state_dict().items()}
-        check(expected, self.tensors, where)
+        check_tensors(expected, self.tensors, where)
         for path, slot in slots.items():
             _load(slot, self.tensors, f"slots/{path}/")
         _load(heads, self.tensors, "heads/")
@@ -177,27 +177,6 @@ class Pack:
                 model.remove(name)
                 raise
         return name
-
-
-def check(expected: Mapping[str, Tensor], came: Mapping[str, Tensor], where: str) -> None:
-    """The very tensors that are expected: names, types, shapes, and finite numbers."""
-    for what, names in (
-        ("it lacks tensors", sorted(expected.keys() - came.keys())),
-        ("it has tensors that nothing here takes", sorted(came.keys() - expected.keys())),
-    ):
-        if names:
-            raise wrong(f"{where}: {what}", came=", ".join(names[:4]) + (" …" * (len(names) > 4)))
-    for name, tensor in came.items():
-        like = expected[name]
-        if tensor.shape != like.shape or tensor.is_floating_point() != like.is_floating_point():
-            raise wrong(
-                f"{where}: {name} is to be {like.dtype} {tuple(like.shape)}",
-                came=f"{tensor.dtype} {tuple(tensor.shape)}",
-            )
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise wrong(f"{where}: {name} is to be finite", came="NaN or infinity")
-        if name.endswith("running_var") and (tensor < 0).any():
-            raise wrong(f"{where}: {name} is a variance", came="negative numbers")
 
 
 def _load(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> None:

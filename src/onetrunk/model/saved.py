@@ -15,12 +15,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from onetrunk.errors import wrong
-from onetrunk.model.pack import HEADER, KEY, Pack, check
+from onetrunk.model.pack import HEADER, KEY, Pack
 from onetrunk.model.trunk import Trunk
 from onetrunk.model.universal import Universal
 from onetrunk.store.atomic import sync_folder
@@ -92,16 +91,12 @@ def load(folder: str | PathLike[str]) -> Universal:
         adapt=document["adapt"],
     )
     trunk.licence = document["licence"]
-    shared = trunk.shared()
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise wrong(f"{path.name} is damaged", came=str(error)[:100]) from None
-    check(shared, tensors, path.name)
-    with torch.no_grad():
-        for name, tensor in shared.items():
-            tensor.copy_(tensors[name])
+    trunk.load_shared(tensors)
     if trunk.fingerprint() != document["sha256"]:
         raise wrong(f"{path.name} is damaged: its tensors are not those that it names")
     model = Universal(trunk, pair=document["pair"])

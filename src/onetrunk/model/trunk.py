@@ -17,6 +17,7 @@ from onetrunk.errors import OnetrunkError, wrong
 from onetrunk.model import backbone as backbones
 from onetrunk.model.adapters import ADAPTERS, AdapterBank, make_adapter, why_not
 from onetrunk.model.bank import Bank, ReadsLayer, Unfit
+from onetrunk.model.batches import check_tensors as check
 from onetrunk.model.norm_banks import Instance
 from onetrunk.model.norms import check_norm, is_norm, load, make_norm
 from onetrunk.model.own import OwnStage
@@ -278,6 +279,14 @@ class Trunk(nn.Module):
             if name is not None:
                 named[name] = tensor
         return named
+
+    @torch.no_grad()
+    def load_shared(self, tensors: Mapping[str, Tensor]) -> None:
+        """The shared tensors that `shared` named, from a file; refused whole or taken whole."""
+        mine = self.shared()
+        check(mine, tensors, f"trunk {self.arch}")
+        for name, tensor in mine.items():
+            tensor.copy_(tensors[name])
 
     def fingerprint(self) -> str:
         """SHA-256 over the architecture and `shared`: sorted names, types, shapes, bytes."""
