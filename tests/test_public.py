@@ -12,15 +12,23 @@ PUBLIC = [
     "Augment",
     "BadInput",
     "Batch",
+    "Budget",
     "Domain",
     "Failed",
     "Loader",
     "Missing",
     "OnetrunkError",
+    "Pack",
     "Pixels",
     "Split",
     "Task",
+    "Trunk",
+    "Universal",
+    "budget",
+    "export",
     "inspect",
+    "load",
+    "save",
 ]
 
 

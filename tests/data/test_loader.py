@@ -163,7 +163,7 @@ def test_joined_batches_need_one_size() -> None:
 def test_a_loader_needs_a_domain_and_different_names() -> None:
     with pytest.raises(BadInput, match="at least one"):
         Loader([])
-    with pytest.raises(BadInput, match=r"two domains of one name.*'flat'"):
+    with pytest.raises(BadInput, match="two domains are called flat; next: name them"):
         Loader([*domains(), domains()[0]])
 
 
