@@ -85,7 +85,9 @@ def _timm(arch: str, pretrained: bool) -> tuple[nn.Module, Backbone]:
             first = next((path for path in modules if path), "rest")
             stages["stem" if number == 0 else first] = modules
     else:
-        stages = {name: (name,) for name, child in net.named_children() if any(child.parameters())}
+        for name, child in net.named_children():
+            if next(child.parameters(), None) is not None:
+                stages[name if stages else "stem"] = (name,)
     config = net.pretrained_cfg
     return net, Backbone(
         arch,
