@@ -9,7 +9,7 @@ from onetrunk.model.trunk import Trunk
 from onetrunk.model.universal import Universal
 from onetrunk.testing import domain, far, images
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 LARGEST = 40_000_000  # parameters
 TRIED = 5  # models of a module that are looked at; lists go from small to large, nearly

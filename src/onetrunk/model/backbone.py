@@ -78,14 +78,19 @@ def _timm(arch: str, pretrained: bool) -> tuple[nn.Module, Backbone]:
         if not hasattr(net, need):
             raise wrong(f"{arch} has no {need}: it is no trunk", came=type(net).__name__)
     stages: dict[str, tuple[str, ...]] = {}
-    if hasattr(net, "group_matcher"):
+    try:
         groups = group_parameters(net, net.group_matcher(coarse=True))
+    except (AttributeError, AssertionError):  # some models have none, or only a fine one
+        groups = {}
+    if groups:
         for number, names in sorted(groups.items()):
             modules = _cover(net, set(names))
             first = next((path for path in modules if path), "rest")
             stages["stem" if number == 0 else first] = modules
     else:
-        stages = {name: (name,) for name, child in net.named_children() if any(child.parameters())}
+        for name, child in net.named_children():
+            if next(child.parameters(), None) is not None:
+                stages[name if stages else "stem"] = (name,)
     config = net.pretrained_cfg
     return net, Backbone(
         arch,
