@@ -87,8 +87,9 @@ def compare(figures: Figures, name: str, side: int, ending: str, count: int, qui
         write_folder(root, count, side, ending)
         loader = usual(root, side)
         theirs_first = usual_rate(loader)
-        began = time.perf_counter()
         domain = domain_of(root, cache)
+        print(f"  {len(domain.index):,} images listed, as ImageFolder lists them before its epoch")
+        began = time.perf_counter()
         steps = iter(ot.Loader([domain], BATCH, seed=SEED))
         batches = len(domain.train) // BATCH
         for _ in range(batches):

@@ -151,6 +151,7 @@ class Slow(Files):
         time.sleep(pause)
         return super().image(where)
 print("ready", flush=True)
+sys.stdin.readline()  # until the test says go: starting takes longer than building
 domain = Domain("d", Slow(root, log), size=8, cache=home)
 print(len(domain.train), domain.decoded.folder, flush=True)
 """
@@ -170,10 +171,22 @@ def start(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", SLOW_BUILD, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(src), str(HERE)])},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def go(*children: subprocess.Popen[str]) -> None:
+    """Let them build, once all of them are ready to."""
+    for child in children:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write("go\n")
+        child.stdin.flush()
 
 
 def lines(path: Path) -> list[str]:
@@ -184,6 +197,7 @@ def lines(path: Path) -> list[str]:
 def test_a_process_killed_from_outside_frees_the_lock_and_loses_no_record(tmp_path: Path) -> None:
     root, log, home = photos(tmp_path / "photos"), tmp_path / "log", tmp_path / "home"
     child = start(root, log, home, 0.03)
+    go(child)
     while len(lines(log)) < 25 and child.poll() is None:
         time.sleep(0.01)
     child.kill()
@@ -204,6 +218,7 @@ def test_a_process_killed_from_outside_frees_the_lock_and_loses_no_record(tmp_pa
 def test_of_two_processes_at_once_one_decodes_and_both_end_right(tmp_path: Path) -> None:
     root, log, home = photos(tmp_path / "photos"), tmp_path / "log", tmp_path / "home"
     children = [start(root, log, home, 0.05) for _ in range(2)]
+    go(*children)
     ended = [child.communicate() for child in children]
     assert [child.returncode for child in children] == [0, 0]
     assert ended[0][0] == ended[1][0]  # the same number of images, the same folder

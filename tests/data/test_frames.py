@@ -26,6 +26,7 @@ from onetrunk.data.frames import (
 )
 from onetrunk.data.listing import Item
 from onetrunk.data.pixels import Pixels
+from onetrunk.data.records import gather
 from onetrunk.data.task import Task
 from onetrunk.errors import Failed
 
@@ -103,7 +104,7 @@ def look(targets: dict[str, np.ndarray | Exception], **more: object) -> Looked:
 def test_targets_are_stored_as_they_are() -> None:
     given = dense_targets(1, 10, 14)
     looked = look(given)
-    assert looked.record[0] == GOOD
+    assert looked.status == GOOD
     np.testing.assert_array_equal(looked.arrays["target.segment"], given["segment"])
     np.testing.assert_array_equal(looked.arrays["target.depth"], given["depth"])
     np.testing.assert_allclose(looked.arrays["target.normals"], given["normals"], atol=1e-3)
@@ -133,7 +134,7 @@ def test_a_target_follows_the_turned_image_not_the_stored_one() -> None:
 
 def test_a_target_that_is_not_there_is_not_labelled() -> None:
     looked = look({})
-    assert looked.record[0] == GOOD
+    assert looked.status == GOOD
     assert (looked.arrays["target.segment"] == 255).all()
     assert (looked.arrays["target.depth"] == 0).all()
     assert (looked.arrays["target.normals"] == 0).all()
@@ -174,7 +175,7 @@ def test_a_target_that_means_nothing_costs_the_image_and_is_never_guessed(
     targets: dict, why: str
 ) -> None:
     looked = look(targets)
-    assert looked.record[0] == BAD
+    assert looked.status == BAD
     assert why in looked.why
     assert looked.arrays == {}
 
@@ -211,12 +212,13 @@ def test_normals_are_brought_to_length_one() -> None:
 )
 def test_the_suspicious_is_noted(where: str, image: bytes, flags: int) -> None:
     looked = read_one(Fake(CLASSIFY, (), {where: image}), where, Pixels((12, 12)), ())
-    assert looked.record[:2] == (GOOD, flags)
+    assert looked.status == GOOD
+    assert gather([looked]).scan["flags"].tolist() == [flags]
 
 
 def test_equal_content_has_equal_digests_and_other_content_others() -> None:
     def digest(image: object) -> object:
-        return read_one(Fake(CLASSIFY, (), {"x": image}), "x", Pixels((4, 4)), ()).record[4]  # type: ignore[dict-item]
+        return read_one(Fake(CLASSIFY, (), {"x": image}), "x", Pixels((4, 4)), ()).digest  # type: ignore[dict-item]
 
     assert digest(encoded(picture(1))) == digest(encoded(picture(1)))
     assert digest(picture(1)) == digest(picture(1).copy())
@@ -232,7 +234,7 @@ def test_a_file_of_absurd_length_is_refused_unread(
     path.write_bytes(encoded(picture(1)))
     monkeypatch.setattr("onetrunk.data.frames.MAX_BYTES", 100)
     looked = read_one(Fake(CLASSIFY, (), {"x": path}), "x", Pixels((4, 4)), ())
-    assert looked.record[0] == BAD
+    assert looked.status == BAD
     assert "over the limit" in looked.why
 
 

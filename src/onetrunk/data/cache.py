@@ -31,9 +31,18 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from PIL import Image
 
-from onetrunk.data.frames import BAD, TODO, UNREADABLE, Frames, Layer, layers_of, read_one
+from onetrunk.data.frames import (
+    BAD,
+    TODO,
+    UNREADABLE,
+    Frames,
+    Layer,
+    layers_of,
+    read_one,
+)
 from onetrunk.data.index import Index
 from onetrunk.data.pixels import Pixels
+from onetrunk.data.records import SCAN, Part, gather
 from onetrunk.data.sources import Source
 from onetrunk.errors import Failed
 from onetrunk.progress import Track, say
@@ -43,19 +52,6 @@ FORMAT = 1  # part of the key: a new layout never meets an old folder
 CHUNK_BYTES = 32 * 2**20  # decoded between two syncs; two chunks are in memory at once
 SPARE = 512 * 2**20  # bytes of the disk that the cache never takes
 OURS = re.compile(r"[0-9a-f]{24}-\d+x\d+(-looked)?")  # the names of our folders, and of no others
-
-SCAN = np.dtype(
-    [
-        ("status", "u1"),
-        ("flags", "u1"),
-        ("height", "<u4"),  # of the image as it is seen, after the EXIF turn
-        ("width", "<u4"),
-        ("digest", "<u8", 2),
-        ("mean", "<f4", 3),  # of the stored pixels, 0…1, by channel
-        ("square", "<f4", 3),  # mean of their squares
-        ("thumb", "u1", (16, 16)),
-    ]
-)
 
 
 def cache_home() -> Path:
@@ -254,53 +250,52 @@ def _decode_into(
         todo = np.flatnonzero((scan["status"] == TODO) | (scan["status"] == UNREADABLE))
         with Track(f"{name}: decoding", count) as track, (folder / "bad.jsonl").open("a") as bad:
             track(count - len(todo))
-            for rows, results in _decoded(source, index, pixels, layers, todo):
-                scan = np.zeros(len(rows), SCAN)
-                for i, (row, result) in enumerate(zip(rows, results, strict=True)):
-                    scan[i] = result.record
-                    if result.why and result.why != known.get(int(row)):
-                        bad.write(json.dumps({"row": int(row), "why": result.why}) + "\n")
-                    if keep:
-                        for file, array in result.arrays.items():
-                            files[file].seek(int(row) * array.nbytes)
-                            files[file].write(array.data)
+            for rows, parts in _decoded(source, index, pixels, layers, todo):
+                for mine, part in zip(np.array_split(rows, len(parts)), parts, strict=True):
+                    for i, why in part.reasons.items():
+                        if why != known.get(int(mine[i])):
+                            bad.write(json.dumps({"row": int(mine[i]), "why": why}) + "\n")
+                    for name, array in part.arrays.items() if keep else ():
+                        _write(files[name], mine, array)
                 bad.flush()
-                _sync(f for file, f in files.items() if file != "scan")
-                for first, last in _runs(rows):
-                    files["scan"].seek(int(rows[first]) * SCAN.itemsize)
-                    files["scan"].write(scan[first:last].tobytes())
+                _sync(f for name, f in files.items() if name != "scan")
+                scan = np.concatenate([part.scan for part in parts])
+                _write(files["scan"], rows, scan)
                 _sync([files["scan"]])
                 track(len(rows))
 
 
 def _decoded(
     source: Source, index: Index, pixels: Pixels, layers: Sequence[Layer], todo: NDArray[np.int64]
-) -> Iterator[tuple[NDArray[np.int64], list[Any]]]:
+) -> Iterator[tuple[NDArray[np.int64], list[Part]]]:
     """Chunks of decoded images, in order, a few ahead of whoever writes them.
 
     Threads: pillow's decoders and resizing release the interpreter's lock.
     """
-    with warnings.catch_warnings(), ThreadPoolExecutor(cpus()) as pool:
+    threads = cpus()
+    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
         # our own limit refuses what pillow would only warn of; odd metadata changes no pixel
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", module=r"PIL\.")
         size = min(max(CHUNK_BYTES // bytes_needed(1, pixels, layers), 8), 1024)
         chunks = iter([todo[i : i + size] for i in range(0, len(todo), size)])
-        waiting: deque[tuple[NDArray[np.int64], list[Future[Any]]]] = deque()
+        waiting: deque[tuple[NDArray[np.int64], list[Future[Part]]]] = deque()
+
+        def look(rows: NDArray[np.int64]) -> Part:
+            return gather([read_one(source, index.where[i], pixels, layers) for i in rows])
 
         def submit() -> None:
             rows = next(chunks, None)
             if rows is not None:
-                futures = [
-                    pool.submit(read_one, source, index.where[i], pixels, layers) for i in rows
-                ]
-                waiting.append((rows, futures))
+                # a part for each thread: handing over single images costs as much as a decoding
+                parts = np.array_split(rows, threads)
+                waiting.append((rows, [pool.submit(look, part) for part in parts]))
 
         submit()
         while waiting:
             submit()
-            rows, futures = waiting.popleft()
-            yield rows, [future.result() for future in futures]
+            rows, parts = waiting.popleft()
+            yield rows, [part.result() for part in parts]
 
 
 def cpus() -> int:
@@ -329,6 +324,13 @@ def _sync(files: Any) -> None:
     for file in files:
         file.flush()
         os.fsync(file.fileno())
+
+
+def _write(file: IO[bytes], rows: NDArray[np.int64], values: NDArray[Any]) -> None:
+    """Each row's values to its place in the file: rows that follow each other at once."""
+    for first, last in _runs(rows):
+        file.seek(int(rows[first]) * values[0].nbytes)
+        file.write(values[first:last].data)
 
 
 def _runs(rows: NDArray[np.int64]) -> Iterator[tuple[int, int]]:

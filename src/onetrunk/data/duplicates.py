@@ -8,9 +8,10 @@ share a hash.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 THUMB = 16  # pixels, thumbnail's side
 BITS = 3  # of 64: hashes that differ in more are never compared
@@ -18,14 +19,36 @@ CHUNK = 16_384  # thumbnails compared at once
 GREY = 4.0  # of 255: mean absolute difference of two thumbnails that count as near
 
 U8 = NDArray[np.uint8]
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # grey of RGB (ITU-R BT.601)
 Pairs = NDArray[np.int64]
 
 
+def thumbnails(images_BHWC: U8) -> U8:
+    """The 16×16 grey thumbnails that near duplicates are judged on: means over equal areas."""
+    count, height, width = images_BHWC.shape[:3]
+    rows = images_BHWC.reshape(count, height, -1).astype(np.float32)
+    down = _areas(height) @ rows  # first whole rows, which are many values at once
+    across: NDArray[np.float32] = _areas(width) @ down.reshape(count, THUMB, width, -1)
+    grey: NDArray[np.float32] = across @ LUMA if across.shape[3] == 3 else across[..., 0]
+    rounded: U8 = np.floor(grey + np.float32(0.5)).astype(np.uint8)
+    return rounded
+
+
 def thumbnail(image_HWC: U8) -> U8:
-    """The 16×16 grey thumbnail that near duplicates are judged on."""
-    picture = Image.fromarray(image_HWC.squeeze())
-    grey = picture.convert("L").resize((THUMB, THUMB), Image.Resampling.BOX)
-    return np.asarray(grey, dtype=np.uint8)
+    """One image's thumbnail."""
+    first: U8 = thumbnails(image_HWC[None])[0]
+    return first
+
+
+@lru_cache
+def _areas(length: int) -> NDArray[np.float32]:
+    """(16, length): the share of each pixel in each of 16 equal parts of a side."""
+    edges = np.linspace(0, length, THUMB + 1)
+    at = np.arange(length)
+    shares = np.minimum(edges[1:, None], at + 1) - np.maximum(edges[:-1, None], at)
+    shares = np.maximum(shares, 0)
+    whole: NDArray[np.float32] = (shares / shares.sum(1, keepdims=True)).astype(np.float32)
+    return whole
 
 
 def difference_hash(thumbs_NHW: U8) -> NDArray[np.uint64]:

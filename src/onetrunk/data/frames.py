@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from onetrunk.data.duplicates import thumbnail
 from onetrunk.data.pixels import U8, BadImage, Pixels, decode
 from onetrunk.data.sources import Source
 from onetrunk.data.strings import Strings
@@ -34,6 +33,7 @@ ENDINGS = {
     b"II*\0": (".tif", ".tiff"),
     b"MM\0*": (".tif", ".tiff"),
 }
+KNOWN = frozenset(ending for endings in ENDINGS.values() for ending in endings)
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,18 @@ def layers_of(tasks: Sequence[Task]) -> tuple[Layer, ...]:
 
 @dataclass
 class Looked:
-    """What came of reading one image: its record, and its arrays or the reason why not."""
+    """What came of reading one image: its arrays, or the reason why there are none."""
 
-    record: tuple[Any, ...]
-    arrays: dict[str, NDArray[Any]]
+    status: int
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    size: tuple[int, int] = (0, 0)  # height, width as it is seen
+    digest: tuple[int, int] = (0, 0)
+    flags: int = 0
     why: str = ""
 
 
 def read_one(source: Source, where: str, pixels: Pixels, layers: Sequence[Layer]) -> Looked:
-    """Read, decode and fit one image and its targets, and note what is to be known of it."""
-    zero = np.zeros((16, 16), np.uint8)
+    """Read, decode and fit one image and its targets."""
     try:
         raw = source.image(where)
         if isinstance(raw, str | os.PathLike):
@@ -80,33 +82,20 @@ def read_one(source: Source, where: str, pixels: Pixels, layers: Sequence[Layer]
         size = (picture.height, picture.width)
         arrays = {"images": pixels.place(picture)}
         arrays |= _targets(source, where, size, pixels, layers)
-        digest = _digest(raw)
+        return Looked(GOOD, arrays, size, _digest(raw), _suspicious(raw, where, size))
     except BadImage as error:
-        return Looked((BAD, 0, 0, 0, (0, 0), 0, 0, zero), {}, str(error))
+        return Looked(BAD, why=str(error))
     except (OSError, MemoryError) as error:
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return Looked((UNREADABLE, 0, 0, 0, (0, 0), 0, 0, zero), {}, why)
-    image = arrays["images"]
-    record = (GOOD, _suspicious(raw, where, size, image), *size, digest, *_moments(image))
-    return Looked((*record, thumbnail(image)), arrays)
-
-
-def _moments(image_HW3: U8) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Means of the values in 0…1 and of their squares, by channel.
-
-    Whole rows are added up, in integers: a sum over three interleaved channels is ten times slower.
-    """
-    height, width = image_HW3.shape[:2]
-    rows = image_HW3.reshape(height, width * 3).astype(np.uint16)
-    sums = rows.sum(0, dtype=np.uint64), np.square(rows).sum(0, dtype=np.uint64)
-    mean, square = (s.reshape(width, 3).sum(0) / (height * width) for s in sums)
-    return mean / 255.0, square / 255.0**2
+        return Looked(UNREADABLE, why=why)
 
 
 def _file(path: Path) -> bytes:
-    if path.stat().st_size > MAX_BYTES:
-        raise BadImage(f"a file of {path.stat().st_size:,} bytes, over the limit of {MAX_BYTES:,}")
-    return path.read_bytes()
+    with open(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_BYTES:
+            raise BadImage(f"a file of {size:,} bytes, over the limit of {MAX_BYTES:,}")
+        return file.readall()
 
 
 def _targets(
@@ -162,23 +151,20 @@ def _digest(raw: bytes | Image.Image | NDArray[Any]) -> tuple[int, int]:
         content = f"{raw.dtype} {raw.shape}".encode() + np.ascontiguousarray(raw).tobytes()
     else:
         content = raw
-    sum_of = hashlib.blake2b(content, digest_size=16).digest()
+    sum_of = hashlib.sha256(content).digest()[:16]  # processors have instructions for it
     return int.from_bytes(sum_of[:8], "little"), int.from_bytes(sum_of[8:], "little")
 
 
-def _suspicious(raw: object, where: str, size: tuple[int, int], image: U8) -> int:
+def _suspicious(raw: object, where: str, size: tuple[int, int]) -> int:
     flags = 0
-    if int(image.max()) - int(image.min()) < 2:
-        flags |= BLANK
     if max(size) > 5 * min(size):
         flags |= LONG
     if min(size) < 8:
         flags |= TINY
     if isinstance(raw, bytes):
-        ending = Path(where).suffix.lower()
-        known = any(ending in endings for endings in ENDINGS.values())
+        ending = os.path.splitext(where)[1].lower()
         right = [e for magic, e in ENDINGS.items() if raw.startswith(magic)]
-        if known and right and ending not in right[0]:
+        if right and ending in KNOWN and ending not in right[0]:
             flags |= MISNAMED
     return flags
 

@@ -1,0 +1,61 @@
+"""What a chunk's records say, against one image at a time worked out slowly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from onetrunk.data import records
+from onetrunk.data.duplicates import thumbnails
+from onetrunk.data.frames import BAD, BLANK, GOOD, Looked
+from onetrunk.data.records import gather, moments
+
+
+def slow_thumbnail(image_HW3: np.ndarray) -> np.ndarray:
+    """Each pixel cut into 16×16 pieces: then every part of the thumbnail holds whole pieces."""
+    height, width = image_HW3.shape[:2]
+    pieces = image_HW3.astype(np.float64).repeat(16, 0).repeat(16, 1)
+    grey = pieces @ np.array([0.299, 0.587, 0.114])
+    return grey.reshape(16, height, 16, width).mean((1, 3))
+
+
+@pytest.mark.parametrize("size", [(16, 16), (64, 64), (28, 28), (8, 8), (17, 5), (1, 40)])
+def test_thumbnails_are_means_over_equal_areas(size: tuple[int, int]) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (3, *size, 3), np.uint8)
+    expected = np.stack([slow_thumbnail(image) for image in images])
+    assert np.abs(thumbnails(images) - expected).max() <= 0.501
+
+
+def test_moments_are_those_of_each_channel() -> None:
+    images = np.random.default_rng(2).integers(0, 256, (4, 300, 7, 3), np.uint8)
+    images[1] = 255  # the largest sums
+    mean, square = moments(images)
+    values = images.astype(np.float64) / 255
+    np.testing.assert_allclose(mean, values.mean((1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(square, (values**2).mean((1, 2)), rtol=1e-12)
+
+
+def test_a_chunk_has_the_records_of_its_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    chunk = [
+        Looked(GOOD, {"images": rng.integers(0, 256, (9, 9, 3), np.uint8)}, (i + 1, 9), (i, 2**63))
+        for i in range(5)
+    ]
+    chunk[2] = Looked(BAD, why="not an image")
+    chunk[4].arrays["images"][:] = 77
+    whole = gather(chunk)
+    assert whole.scan["status"].tolist() == [GOOD, GOOD, BAD, GOOD, GOOD]
+    assert whole.scan["height"].tolist() == [1, 2, 0, 4, 5]
+    assert whole.scan["digest"][3].tolist() == [3, 2**63]
+    assert whole.scan["flags"][[0, 1, 3, 4]].tolist() == [0, 0, 0, BLANK]
+    assert whole.reasons == {2: "not an image"}
+    assert not whole.arrays["images"][2].any()
+    monkeypatch.setattr(records, "BLOCK", 1)  # image by image: the same
+    alone = gather(chunk)
+    assert alone.scan.tobytes() == whole.scan.tobytes()
+
+
+def test_a_chunk_without_a_readable_image_has_no_arrays() -> None:
+    part = gather([Looked(BAD, why="torn"), Looked(BAD, why="torn")])
+    assert part.arrays == {}
+    assert part.scan["status"].tolist() == [BAD, BAD]
