@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Iterator
+from operator import getitem
 from typing import Any, ClassVar
 
 import torch
@@ -69,6 +70,10 @@ class Table:
         self.names = names
         self.parts: list[tuple[str, torch.Size]] = []
         self._places: dict[str, list[tuple[dict[str, Any], str, int]]] = {}
+        self._asked: tuple[str, ...] = ()
+        self._homes: list[dict[str, Any]] = []
+        self._keys: list[str] = []
+        self._addresses: list[int] = []
         with torch.inference_mode(False), torch.no_grad():
             some = next(slots[name] for name in slots)
             self.parts = [(path, tensor.shape) for path, _, _, tensor in _floats(some)]
@@ -87,10 +92,19 @@ class Table:
                     at += tensor.numel()
                 self._places[name] = places
 
-    def holds(self, name: str) -> bool:
-        """Whether this slot's tensors still look into their row."""
-        places = self._places.get(name, ())
-        return all(home[key].data_ptr() == address for home, key, address in places)
+    def holds(self, names: tuple[str, ...]) -> bool:
+        """Whether these slots' tensors still look into their rows.
+
+        Asked once a bank and mixed pass, so it runs over flat lists without a line of Python each.
+        """
+        if names != self._asked:
+            places = [place for name in names for place in self._places.get(name, ())]
+            self._asked = names
+            self._homes = [home for home, _, _ in places]
+            self._keys = [key for _, key, _ in places]
+            self._addresses = [address for _, _, address in places]
+        tensors = map(getitem, self._homes, self._keys)
+        return list(map(Tensor.data_ptr, tensors)) == self._addresses
 
     def take(self, index: Tensor) -> list[Tensor]:
         """Per image its slot's tensors, each (B, *shape)."""
@@ -197,7 +211,7 @@ class Bank(nn.Module):
             return table.take(index)
         choice = self.switch.read()
         present = choice.names if isinstance(choice, Mixed) and choice.names else names
-        if table is None or table.names != names or not all(map(table.holds, present)):
+        if table is None or table.names != names or not table.holds(present):
             with self.switch.lock:
                 table = self._table = Table(names, self.slots)
         return table.take(index)
