@@ -14,7 +14,7 @@ test: setup       ## everything that takes seconds
 	$(RUN)/python -m pytest -q -n 2
 
 slow: setup       ## what takes longer
-	$(RUN)/python -m pytest -q -m slow
+	$(RUN)/python -m pytest -q -m slow -n 2
 
 check: setup      ## format, lint, types, layers
 	$(RUN)/ruff format --check .
