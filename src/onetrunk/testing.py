@@ -212,8 +212,10 @@ def others_never_move(model: Universal, size: Size) -> None:
         model(images(4, size, seed=5), "dogs")["classify"].square().sum().backward()
         adam.step()
     assert not _same(start, _state(model, "dogs")), "dogs did not learn"
-    unmoved("dogs learned")
+    # torch.matmul takes another kernel for a weight that requires a gradient, with other last bits
+    # (levit's linear layers have no bias and go there), so the flags are to be as they were
     model.learn_only(None)
+    unmoved("dogs learned")
     model.remove("dogs")
     unmoved("dogs was removed")
 
