@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onetrunk.errors import wrong
-from onetrunk.model import segments
 from onetrunk.model.bank import Bank, strip
-from onetrunk.model.switch import Mixed, Switch
+from onetrunk.model.switch import Switch
 
 Family = Literal["batch", "channel", "trailing"]  # what a norm is over, and where its channels are
 
@@ -67,15 +66,6 @@ class DomainNorm(Bank):
         elif self.bare is not None:
             x = self.bare(x)
         return after(self.origin, affine(x, scale, shift, trailing=self.family == "trailing"))
-
-    def by_segment(self, x: Tensor, choice: Mixed) -> Tensor:
-        """Batch norms in training all at once, where there are several."""
-        slots = [self.slot(self.slots.get(name)) for name in choice.names]
-        times = x.shape[0] // sum(choice.sizes)
-        sizes = [size * times for size in choice.sizes]
-        if self.family == "batch" and segments.fits(x, slots, sizes):
-            return after(slots[0], segments.batch_norm(x, slots, sizes))
-        return super().by_segment(x, choice)
 
     def resolve(self, name: str) -> nn.Module:
         """The slot's copy."""
