@@ -32,7 +32,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onetrunk.data.frames import (
-    BAD,
     TODO,
     UNREADABLE,
     Frames,
@@ -42,7 +41,7 @@ from onetrunk.data.frames import (
 )
 from onetrunk.data.index import Index
 from onetrunk.data.pixels import Pixels
-from onetrunk.data.records import SCAN, Part, gather
+from onetrunk.data.records import SCAN, Part, gather, read_reasons, read_records
 from onetrunk.data.sources import Source
 from onetrunk.errors import Failed
 from onetrunk.progress import Track, say
@@ -93,9 +92,9 @@ def decode_all(
     if not _finished(folder):
         with _locked(folder, name):
             if not _finished(folder):
-                _build(folder, source, index, pixels, layers, name, keep)
+                _build(_Job(folder, source, index, pixels, layers, name, keep))
     frames = Frames(folder if keep else None, source, index.where, pixels, layers)
-    return Decoded(folder, _records(folder), _reasons(folder), frames)
+    return Decoded(folder, read_records(folder), read_reasons(folder), frames)
 
 
 def purge(home: Path | None = None) -> tuple[Path, int]:
@@ -203,59 +202,58 @@ class _locked:
         self.lock.release()
 
 
-def _build(
-    folder: Path,
-    source: Source,
-    index: Index,
-    pixels: Pixels,
-    layers: Sequence[Layer],
-    name: str,
-    keep: bool,
-) -> None:
+@dataclass
+class _Job:
+    """What is decoded, and where to; `keep`: pixels too, not only records."""
+
+    folder: Path
+    source: Source
+    index: Index
+    pixels: Pixels
+    layers: Sequence[Layer]
+    name: str
+    keep: bool
+
+
+def _build(job: _Job) -> None:
     """Decode what has no record yet, chunk by chunk: pixels, sync, records."""
-    count = len(index)
     try:
-        _decode_into(folder, source, index, pixels, layers, name, keep)
-        if not (_records(folder)["status"] == UNREADABLE).any():
-            document = {"name": name, "count": count, "pixels": pixels.to_json()}
-            write_atomic(folder / "done.json", json.dumps(document) + "\n")
+        _decode_into(job)
+        if not (read_records(job.folder)["status"] == UNREADABLE).any():
+            document = {"name": job.name, "count": len(job.index), "pixels": job.pixels.to_json()}
+            write_atomic(job.folder / "done.json", json.dumps(document) + "\n")
     except OSError as error:
         raise Failed(
-            f"{name}: the cache {folder} cannot be written ({error.strerror or error}); what is "
-            "there is kept; next: free some space or set ONETRUNK_CACHE, then run it again"
+            f"{job.name}: the cache {job.folder} cannot be written ({error.strerror or error}); "
+            "what is there is kept; next: free some space or set ONETRUNK_CACHE, then run it again"
         ) from None
 
 
-def _decode_into(
-    folder: Path,
-    source: Source,
-    index: Index,
-    pixels: Pixels,
-    layers: Sequence[Layer],
-    name: str,
-    keep: bool,
-) -> None:
-    count = len(index)
+def _decode_into(job: _Job) -> None:
+    folder, stored, count = job.folder, job.pixels.stored, len(job.index)
     files: dict[str, IO[bytes]] = {}
     with ExitStack() as open_files:  # closing writes too: a full disk may show there
         _allocate(folder / "scan.bin", count * SCAN.itemsize)
-        if keep:
-            sizes = {"images": 3 * pixels.stored[0] * pixels.stored[1]}
-            sizes |= {f"target.{x.task.name}": x.bytes(pixels.stored) for x in layers}
+        if job.keep:
+            sizes = {"images": 3 * stored[0] * stored[1]}
+            sizes |= {f"target.{x.task.name}": x.bytes(stored) for x in job.layers}
             for file, size in sizes.items():
                 _allocate(folder / f"{file}.bin", count * size)
                 files[file] = open_files.enter_context((folder / f"{file}.bin").open("r+b"))
         files["scan"] = open_files.enter_context((folder / "scan.bin").open("r+b"))
-        scan, known = _records(folder), _reasons(folder)
+        scan, known = read_records(folder), read_reasons(folder)
         todo = np.flatnonzero((scan["status"] == TODO) | (scan["status"] == UNREADABLE))
-        with Track(f"{name}: decoding", count) as track, (folder / "bad.jsonl").open("a") as bad:
+        with (
+            Track(f"{job.name}: decoding", count) as track,
+            (folder / "bad.jsonl").open("a") as bad,
+        ):
             track(count - len(todo))
-            for rows, parts in _decoded(source, index, pixels, layers, todo):
+            for rows, parts in _decoded(job, todo):
                 for mine, part in zip(np.array_split(rows, len(parts)), parts, strict=True):
                     for i, why in part.reasons.items():
                         if why != known.get(int(mine[i])):
                             bad.write(json.dumps({"row": int(mine[i]), "why": why}) + "\n")
-                    for name, array in part.arrays.items() if keep else ():
+                    for name, array in part.arrays.items() if job.keep else ():
                         _write(files[name], mine, array)
                 bad.flush()
                 _sync(f for name, f in files.items() if name != "scan")
@@ -265,9 +263,7 @@ def _decode_into(
                 track(len(rows))
 
 
-def _decoded(
-    source: Source, index: Index, pixels: Pixels, layers: Sequence[Layer], todo: NDArray[np.int64]
-) -> Iterator[tuple[NDArray[np.int64], list[Part]]]:
+def _decoded(job: _Job, todo: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], list[Part]]]:
     """Chunks of decoded images, in order, a few ahead of whoever writes them.
 
     Threads: pillow's decoders and resizing release the interpreter's lock.
@@ -277,12 +273,13 @@ def _decoded(
         # our own limit refuses what pillow would only warn of; odd metadata changes no pixel
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        size = min(max(CHUNK_BYTES // bytes_needed(1, pixels, layers), 8), 1024)
+        size = min(max(CHUNK_BYTES // bytes_needed(1, job.pixels, job.layers), 8), 1024)
         chunks = iter([todo[i : i + size] for i in range(0, len(todo), size)])
         waiting: deque[tuple[NDArray[np.int64], list[Future[Part]]]] = deque()
 
         def look(rows: NDArray[np.int64]) -> Part:
-            return gather([read_one(source, index.where[i], pixels, layers) for i in rows])
+            where = (job.index.where[i] for i in rows)
+            return gather([read_one(job.source, w, job.pixels, job.layers) for w in where])
 
         def submit() -> None:
             rows = next(chunks, None)
@@ -338,25 +335,3 @@ def _runs(rows: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
     breaks = np.flatnonzero(np.diff(rows) != 1) + 1
     edges = [0, *breaks.tolist(), len(rows)]
     return itertools.pairwise(edges)
-
-
-def _records(folder: Path) -> NDArray[Any]:
-    return np.memmap(folder / "scan.bin", SCAN, "r")
-
-
-def _reasons(folder: Path) -> dict[int, str]:
-    """Why a row is bad; the newest line counts, and only for rows that are bad now."""
-    try:
-        lines = (folder / "bad.jsonl").read_text().splitlines()
-    except FileNotFoundError:
-        return {}
-    status = _records(folder)["status"]
-    found: dict[int, str] = {}
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except ValueError:  # a line cut by a kill: its row has no record either, and was redone
-            continue
-        if status[entry["row"]] in (BAD, UNREADABLE):
-            found[entry["row"]] = entry["why"]
-    return dict(sorted(found.items()))

@@ -5,15 +5,17 @@ Looking at a whole chunk costs a third of looking at its images one by one.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onetrunk.data.duplicates import THUMB, thumbnails
-from onetrunk.data.frames import BLANK, GOOD, Looked
+from onetrunk.data.frames import BAD, BLANK, GOOD, UNREADABLE, Looked
 from onetrunk.data.pixels import U8
 
 SCAN = np.dtype(
@@ -75,3 +77,26 @@ def moments(images_BHW3: U8) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     sums = [rows.sum(1, dtype=np.uint32), np.square(rows).sum(1, dtype=np.uint64)]
     by_channel = [s.reshape(count, width, 3).sum(1) / (height * width) for s in sums]
     return by_channel[0] / 255.0, by_channel[1] / 255.0**2
+
+
+def read_records(folder: Path) -> NDArray[Any]:
+    """The records that a folder of the cache holds, memory-mapped."""
+    return np.memmap(folder / "scan.bin", SCAN, "r")
+
+
+def read_reasons(folder: Path) -> dict[int, str]:
+    """Why a row is bad; the newest line counts, and only for rows that are bad now."""
+    try:
+        lines = (folder / "bad.jsonl").read_text().splitlines()
+    except FileNotFoundError:
+        return {}
+    status = read_records(folder)["status"]
+    found: dict[int, str] = {}
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except ValueError:  # a line cut by a kill: its row has no record either, and was redone
+            continue
+        if status[entry["row"]] in (BAD, UNREADABLE):
+            found[entry["row"]] = entry["why"]
+    return dict(sorted(found.items()))
