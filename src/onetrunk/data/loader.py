@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from onetrunk.data.domain import Domain, check_domains
 from onetrunk.data.sampling import Draw, Sampler
 from onetrunk.data.split import Split
 from onetrunk.data.task import Task
-from onetrunk.errors import OnetrunkError, wrong
+from onetrunk.errors import Failed, OnetrunkError, wrong
 
 
 @dataclass
@@ -30,6 +30,12 @@ class Batch:
     targets: dict[str, torch.Tensor]  # by task, as Split says
     places: NDArray[np.int64]
     views: NDArray[np.int64]
+
+    def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Batch:
+        """The same on a device, its images of this type."""
+        images = self.images.to(device, dtype, non_blocking=True)
+        targets = {task: t.to(device, non_blocking=True) for task, t in self.targets.items()}
+        return replace(self, images=images, targets=targets)
 
 
 AHEAD = 2  # steps made before they are asked for
@@ -113,9 +119,10 @@ class Loader:
                     sampler=self._plans(),
                     num_workers=self.workers,
                     pin_memory=self.pin,
+                    generator=torch.Generator(),  # else each loop draws from the caller's
                 )
             )
-        for batches, state in steps:
+        for batches, state in _alive(steps):
             if isinstance(batches, OnetrunkError):
                 del steps  # the error holds this frame: workers would wait for the next collection
                 raise batches
@@ -155,3 +162,19 @@ class Loader:
         while True:
             draws = self.sampler.next()
             yield draws, self.sampler.state()
+
+
+def _alive(steps: Iterator[Step]) -> Iterator[Step]:
+    """The steps; a worker process that dies is said in our words."""
+    while True:
+        try:
+            step = next(steps)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            died = str(error).split("\n")[0].rstrip(". ")
+            raise Failed(
+                f"a process that reads images died: {died}; next: go on with fewer workers, or "
+                "with workers = 0 (its memory may have run out)"
+            ) from None
+        yield step

@@ -3,7 +3,7 @@
 | kind | output | from |
 |---|---|---|
 | classify, multilabel | logits (B, classes) | pooled features, linear |
-| regress | numbers (B, outputs) | pooled features, linear |
+| regress | numbers (B, outputs) | pooled features, linear, scaled |
 | embed | unit vectors (B, 128) | pooled features, linear, L2-normalised |
 | segment | logits (B, classes, H, W) | the domain's decoder, 1×1 |
 | depth | metres (B, 1, H, W) | the domain's decoder, 1×1 |
@@ -22,6 +22,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -38,6 +39,25 @@ class Pooled(nn.Linear):
 
     def __init__(self, task: Task, inside: int) -> None:
         super().__init__(inside, task.width)
+
+
+class Numbers(Pooled):
+    """Numbers in the labels' own unit: ŷ = μ + s·(W f + b), μ and s of the training labels.
+
+    So W and b are of the size that every rate and decay is made for, whatever the unit.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, task: Task, inside: int) -> None:
+        super().__init__(task, inside)
+        self.register_buffer("mean", torch.zeros(task.width))
+        self.register_buffer("std", torch.ones(task.width))
+
+    def forward(self, features_BC: Tensor) -> Tensor:
+        """(B, C) to (B, outputs)."""
+        return super().forward(features_BC) * self.std + self.mean
 
 
 class Embed(nn.Module):
@@ -62,7 +82,7 @@ class Dense(nn.Conv2d):
 _MAKE: Mapping[str, MakeHead] = {
     "classify": Pooled,
     "multilabel": Pooled,
-    "regress": Pooled,
+    "regress": Numbers,
     "embed": Embed,
     "segment": Dense,
     "depth": Dense,

@@ -1,5 +1,7 @@
 """A model in a folder: `model/trunk.safetensors`, and `model/packs/NAME.pack` for each domain.
 
+Networks of one domain each (sharing = "none") lie side by side, each so under `model/NAME/`.
+
 The trunk's header says which architecture it is, how domains may differ in it, and their order.
 Nothing is trusted on the way back: names, shapes and finiteness are checked as a pack's are. The
 folder is written beside its place and moved there, so a model is whole or as it was.
@@ -11,6 +13,7 @@ import json
 import os
 import shutil
 import struct
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -34,30 +37,21 @@ KEYS = (
 
 def save(model: Universal, folder: str | PathLike[str]) -> Path:
     """Write the model into `folder`/model, in place of the one that is there."""
+    return save_models({"": model}, folder)
+
+
+def save_models(models: Mapping[str, Universal], folder: str | PathLike[str]) -> Path:
+    """Write one model (named "") into `folder`/model, or several into `folder`/model/NAME."""
     place = Path(folder) / "model"
     beside = place.with_name(f".model.{os.getpid()}.part")
     shutil.rmtree(beside, ignore_errors=True)
-    (beside / "packs").mkdir(parents=True)
+    beside.mkdir(parents=True)
     try:
-        trunk = model.trunk
-        document = {
-            "format": FORMAT,
-            **trunk.describe(),
-            "adapters": trunk.adapters,
-            "adapt": list(trunk.adapt),
-            "pair": model.pair,
-            "licence": trunk.licence,
-            "sha256": trunk.fingerprint(),
-            "domains": list(model.domains),
-        }
-        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in trunk.shared().items()}
-        save_file(tensors, beside / TRUNK, {KEY: json.dumps(document)})
-        for name in model.domains:
-            model.pack(name).save(beside / "packs" / f"{name}.pack")
-        with (beside / TRUNK).open("rb") as file:
-            os.fsync(file.fileno())
-        sync_folder(beside / "packs")
+        for name, model in models.items():
+            _write(model, beside / name)
+        sync_folder(beside)
         old = place.with_name(f".model.{os.getpid()}.old")
+        shutil.rmtree(old, ignore_errors=True)
         if place.exists():
             os.replace(place, old)
         os.replace(beside, place)
@@ -68,8 +62,59 @@ def save(model: Universal, folder: str | PathLike[str]) -> Path:
     return place
 
 
-def load(folder: str | PathLike[str]) -> Universal:
-    """The model of a folder, in evaluation mode."""
+def _write(model: Universal, folder: Path) -> None:
+    """The trunk's file and a pack for each domain."""
+    (folder / "packs").mkdir(parents=True)
+    trunk = model.trunk
+    document = {
+        "format": FORMAT,
+        **trunk.describe(),
+        "adapters": trunk.adapters,
+        "adapt": list(trunk.adapt),
+        "pair": model.pair,
+        "licence": trunk.licence,
+        "sha256": trunk.fingerprint(),
+        "domains": list(model.domains),
+    }
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in trunk.shared().items()}
+    save_file(tensors, folder / TRUNK, {KEY: json.dumps(document)})
+    for name in model.domains:
+        model.pack(name).save(folder / "packs" / f"{name}.pack")
+    with (folder / TRUNK).open("rb") as file:
+        os.fsync(file.fileno())
+    sync_folder(folder / "packs")
+    sync_folder(folder)
+
+
+def load(folder: str | PathLike[str], domain: str | None = None) -> Universal:
+    """The model of a folder, in evaluation mode; of several networks that of one `domain`."""
+    place = _place(folder)
+    if (place / TRUNK).is_file():
+        return _read(place)
+    alone = _alone(place)
+    if not alone:
+        raise wrong(f"no trunk in {place}: expected {TRUNK}", exists=sorted(os.listdir(place)))
+    if domain not in alone:
+        raise wrong(
+            f"{Path(folder).name} holds one network for each domain: name one of them",
+            came=domain,
+            exists=alone,
+            next=f"onetrunk.load({str(folder)!r}, domain={alone[0]!r})",
+        )
+    return _read(place / domain)
+
+
+def models_of(folder: str | PathLike[str]) -> dict[str, Universal]:
+    """By domain the model that answers for it: one for all of them, or a network each."""
+    place = _place(folder)
+    if (place / TRUNK).is_file():
+        model = _read(place)
+        return dict.fromkeys(model.domains, model)
+    return {name: load(folder, name) for name in _alone(place)}
+
+
+def _place(folder: str | PathLike[str]) -> Path:
+    """Where the model of a folder lies."""
     place = Path(folder) / "model"
     if not place.is_dir():
         near = Path(folder) if Path(folder).is_dir() else Path(folder).parent
@@ -78,8 +123,18 @@ def load(folder: str | PathLike[str]) -> Universal:
             f"no model in {folder}: expected {Path(folder).name}/model",
             came=str(folder),
             exists=there,
-            next="onetrunk.save(model, folder) writes one",
+            next="onetrunk train RECIPE, or onetrunk.save(model, folder), writes one",
         )
+    return place
+
+
+def _alone(place: Path) -> list[str]:
+    """The networks that lie side by side, by name."""
+    return sorted(path.parent.name for path in place.glob(f"*/{TRUNK}"))
+
+
+def _read(place: Path) -> Universal:
+    """One model from its trunk's file and its packs."""
     path = place / TRUNK
     document = _document(path)
     trunk = Trunk(

@@ -16,7 +16,7 @@ from onetrunk.data.task import LABELLED, Task
 from onetrunk.errors import wrong
 from onetrunk.model.bank import Slots
 from onetrunk.model.card import Card
-from onetrunk.model.heads import Dense, Embed, Heads, Pooled, key_of
+from onetrunk.model.heads import Dense, Embed, Heads, Numbers, Pooled, key_of
 
 
 class Shared(nn.Module):
@@ -57,7 +57,7 @@ def join(
     for task in card.tasks:
         key = key_of(task.name)
         mine = new.of[key]
-        if type(mine) not in (Pooled, Dense, Embed):
+        if type(mine) not in (Pooled, Numbers, Dense, Embed):
             continue
         partner = _partner(task, cards, pair)
         if partner is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from onetrunk.data.domain import Domain
 from onetrunk.errors import wrong
-from onetrunk.model import batches, together
-from onetrunk.model.bank import Bank, Slots
+from onetrunk.model import batches, owners, together
+from onetrunk.model.bank import Slots
 from onetrunk.model.card import Card
 from onetrunk.model.heads import Heads, MakeHead
 from onetrunk.model.plain import Plain
@@ -127,21 +127,45 @@ class Universal(nn.Module):
         sizes = [names.count(name) for name in present]
         if order != list(range(len(names))):
             x = x[torch.tensor(order, device=x.device)]
+        answers: list[Predictions] = [{} for _ in names]
+        start = 0
+        for out, size in zip(self._segments(x, present, sizes), sizes, strict=True):
+            for row in range(size):
+                answers[order[start + row]] = {task: values[row] for task, values in out.items()}
+            start += size
+        return answers
+
+    def joined(self, images: Sequence[Tensor], names: Sequence[str]) -> list[Predictions]:
+        """Batches of one domain each, all of one size, through one pass; their predictions."""
+        if len(names) == 1:
+            return [self(images[0], names[0])]
+        rows = {name: row for row, name in enumerate(self.trunk.switch.names)}
+        order = sorted(range(len(names)), key=lambda i: rows[names[i]])
+        present = [names[i] for i in order]
+        sizes = [len(images[i]) for i in order]
+        found = self._segments(torch.cat([images[i] for i in order]), present, sizes)
+        answers: list[Predictions] = [{} for _ in names]
+        for i, answer in zip(order, found, strict=True):
+            answers[i] = answer
+        return answers
+
+    def _segments(self, x: Tensor, present: list[str], sizes: list[int]) -> list[Predictions]:
+        """Images sorted by domain through one pass; each domain's predictions."""
         if len(present) == 1:
             choice: Choice = present[0]
         else:
             self._check_independent(present[0])
-            index = torch.tensor([rows[names[i]] for i in order], device=x.device)
-            choice = Mixed(index, tuple(present), tuple(sizes))
+            rows = {name: row for row, name in enumerate(self.trunk.switch.names)}
+            index = [rows[n] for n, size in zip(present, sizes, strict=True) for _ in range(size)]
+            choice = Mixed(torch.tensor(index, device=x.device), tuple(present), tuple(sizes))
         pooled, maps = self._features(x, choice, present)
-        answers: list[Predictions] = [{} for _ in names]
+        answers = []
         start = 0
         for name, size in zip(present, sizes, strict=True):
             rest = slice(start, start + size)
             mine = {level: m[rest] for level, m in maps.items()}
-            out = self._heads(name, None if pooled is None else pooled[rest], mine, x.shape[-2:])
-            for row in range(size):
-                answers[order[start + row]] = {task: values[row] for task, values in out.items()}
+            whole = None if pooled is None else pooled[rest]
+            answers.append(self._heads(name, whole, mine, x.shape[-2:]))
             start += size
         return answers
 
@@ -239,17 +263,7 @@ class Universal(nn.Module):
     def own(self, name: str) -> dict[str, Tensor]:
         """The domain's own tensors: `slots/LAYER/…` and `heads/…`."""
         self._known(name)
-        mine: dict[str, Tensor] = {}
-        for path, bank in self.trunk.banks().items():
-            slot = bank.slots.get(name)
-            if slot is not None:
-                for key, value in slot.state_dict(keep_vars=True).items():
-                    mine[f"slots/{path}/{key}"] = value
-        for key, value in self.heads[name].state_dict(keep_vars=True).items():
-            mine[f"heads/{key}"] = value
-        if self.trunk.sharing == "none":
-            mine |= {f"trunk/{key}": value for key, value in self.trunk.shared().items()}
-        return mine
+        return owners.own(self, name)
 
     def heads_of(self, name: str) -> Heads:
         """The domain's heads."""
@@ -264,11 +278,7 @@ class Universal(nn.Module):
 
     def shared_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that all domains share and that may learn."""
-        named = {} if self.trunk.sharing == "none" else self.trunk.shared()
-        for key, value in self.together.state_dict(keep_vars=True).items():
-            named[f"heads/{key}"] = value
-        kept = {id(p) for bank in self.trunk.banks().values() for p in templates(bank)}
-        return {k: v for k, v in named.items() if isinstance(v, nn.Parameter) and id(v) not in kept}
+        return owners.shared(self)
 
     def learn_only(self, name: str | None) -> None:
         """Only this domain's own parameters learn; all that is shared stays in evaluation mode.
@@ -332,12 +342,3 @@ class Universal(nn.Module):
         from onetrunk.model.pack import Pack
 
         return Pack.open(path).join(self)
-
-
-def templates(bank: Bank) -> Iterator[nn.Parameter]:
-    """What a bank keeps only for new slots to start from."""
-    from onetrunk.model.norm_banks import DomainNorm, InstanceDomain
-    from onetrunk.model.own import OwnStage
-
-    if isinstance(bank, DomainNorm | InstanceDomain | OwnStage):
-        yield from bank.origin.parameters()

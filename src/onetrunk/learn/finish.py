@@ -1,0 +1,55 @@
+"""The end of a run: the model, its scores on validation and test, and how they came about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from onetrunk.data.domain import Domain
+from onetrunk.data.splitting import SPLITS
+from onetrunk.learn.selection import Selection
+from onetrunk.measure.budget import budget
+from onetrunk.measure.evaluate import evaluate
+from onetrunk.model.saved import save_models
+from onetrunk.model.universal import Universal
+from onetrunk.store.run import RunFolder
+
+FORMAT = 1
+
+
+def finish(
+    run: RunFolder,
+    models: Mapping[str, Universal],
+    domains: Sequence[Domain],
+    chosen: Mapping[str, Selection],
+    seed: int,
+) -> dict[str, Any]:
+    """Judge, write everything, scores.json last: with it the run is finished."""
+    of = {name: model for model in models.values() for name in model.domains}
+    tables = {split: evaluate(of, domains, split) for split in ("val", "test")}
+    for model in models.values():
+        for name, card in model.domains.items():
+            scores = {
+                f"{split}/{row.task}/{row.metric}": row.value
+                for split, table in tables.items()
+                for row in table.rows
+                if row.domain == name
+            }
+            model.domains[name] = card.with_record(card.provenance, scores)
+    save_models(models, run.path)
+    document = {
+        "format": FORMAT,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": seed,
+        **{split: table.to_json() for split, table in tables.items()},
+        "best": {part: {"step": s.step, "score": s.score} for part, s in chosen.items()},
+        "own_best": {name: best for s in chosen.values() for name, best in s.own.items()},
+        "bad": {d.name: {s: len(d.bad(s)) for s in SPLITS} for d in domains},
+        "splits": {
+            d.name: {"how": d.index.how, **{s: len(d.splits[s]) for s in SPLITS}} for d in domains
+        },
+        "budget": {part: budget(model).to_json() for part, model in models.items()},
+    }
+    run.finish(document)
+    return document

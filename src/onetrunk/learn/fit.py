@@ -1,0 +1,239 @@
+"""The loop: one network learned on many domains.
+
+A step is a list of pure batches. L = mean over the step's batches of w·ℓ, so every domain counts
+equally whatever its size (Bilen & Vedaldi 2017). What is shared descends ∇L; what a domain owns
+descends the mean over its own batches, so that a head's rate does not fall as domains are added.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onetrunk.data.chance import seed_of
+from onetrunk.data.domain import Domain
+from onetrunk.data.loader import Batch, Loader
+from onetrunk.errors import Failed
+from onetrunk.learn.average import Average
+from onetrunk.learn.clock import Clock
+from onetrunk.learn.device import Precision, deterministic
+from onetrunk.learn.losses import Losses
+from onetrunk.learn.mixup import Mixup
+from onetrunk.learn.optim import Descent
+from onetrunk.learn.selection import Selection
+from onetrunk.learn.state import restore, snapshot, take_weights
+from onetrunk.learn.stopping import Stop, Stopped, stoppable
+from onetrunk.learn.tally import Tally
+from onetrunk.learn.watch import Watch
+from onetrunk.measure.evaluate import evaluate
+from onetrunk.model.universal import Universal
+from onetrunk.recipe import Train
+from onetrunk.store.run import RunFolder
+
+CHECKPOINT = 300.0  # seconds that a kill costs at most, beside the checkpoints by steps
+
+
+@dataclass
+class Learner:
+    """A model with everything that moves while it learns."""
+
+    model: Universal
+    domains: Sequence[Domain]
+    train: Train
+    device: torch.device
+    seed: int
+
+    def __post_init__(self) -> None:
+        train, domains = self.train, self.domains
+        self.model.to(self.device)
+        if train.channels_last:
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.precision = Precision.of(train.precision, self.device)
+        self.losses = Losses(domains, train.label_smoothing, train.class_weights == "balanced")
+        self.mixup = Mixup(train.mixup, self.seed)
+        self.weights = {domain.name: domain.weight for domain in domains}
+        self.descent = Descent(self.model, train)
+        self.average = Average(self.model, train.average) if train.average else None
+        self.loader = Loader(
+            domains,
+            train.batch,
+            seed=self.seed,
+            sampling=train.sampling,
+            temperature=train.temperature,
+            workers=train.workers,
+            pin=self.device.type == "cuda",
+        )
+        self.clock = Clock.of(train, self.loader.sampler.steps_per_epoch)
+        self.selection = Selection(train.patience)
+        self.tally = Tally()
+        self.forward = self.model.joined
+        if train.compile:
+            self.forward = torch.compile(self.forward)
+
+    def step(self, passes: Sequence[Sequence[Batch]]) -> dict[str, float]:
+        """Batches to losses to gradients to descent; the loss of every unit.
+
+        `passes`: what goes through the network together: one batch, or one of every domain.
+        """
+        batches = [batch for group in passes for batch in group]
+        times = Counter(batch.domain for batch in batches)
+        units: dict[str, list[Tensor]] = {}
+        for group in passes:
+            seen = [self.mixup(self._moved(batch), self.clock.step) for batch in group]
+            with self.precision.autocast():
+                outputs = self.forward([x for x, _ in seen], [batch.domain for batch in group])
+            total = torch.zeros((), device=self.device)
+            for batch, output, (_, shares) in zip(group, outputs, seen, strict=True):
+                losses = self.losses(batch.domain, output, shares)
+                for task, loss in losses.items():
+                    units.setdefault(f"{batch.domain}/{task}", []).append(loss.detach())
+                mean = torch.stack(list(losses.values())).mean()
+                total = total + self.weights[batch.domain] * mean / len(batches)
+            if total.requires_grad:  # a batch may be without any label
+                self.precision.backward(total)
+
+        found = self._finite(units, batches)
+        for name, count in times.items():
+            if own := self.descent.gradients([name]):
+                torch._foreach_mul_(own, len(batches) / count)
+        if self.train.clip:
+            self.precision.unscale(self.descent.of(times))
+            self.descent.clip(times)
+        rate = self.descent.step(times, self.clock.progress, self.precision.scaler)
+        self.precision.update()
+        if self.average is not None:
+            self.average.step(times)
+        images = Counter(batch.domain for batch in batches for _ in batch.places)
+        self.tally.add(found, images, rate)
+        return found
+
+    def passes(self) -> Iterator[list[list[Batch]]]:
+        """Endless steps. Gradients of several steps added up are those of one longer step."""
+        joined = self.train.sampling == "joined"
+        steps = iter(self.loader)
+        while True:
+            taken = [next(steps) for _ in range(self.train.accumulate)]
+            yield taken if joined else [[batch] for batches in taken for batch in batches]
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The model as it is evaluated: with its averaged weights, if it has them."""
+        with self.average.applied() if self.average is not None else nullcontext():
+            yield
+
+    def _moved(self, batch: Batch) -> Batch:
+        return batch.to(self.device, next(self.model.parameters()).dtype)
+
+    def _finite(self, units: dict[str, list[Tensor]], batches: Sequence[Batch]) -> dict[str, float]:
+        """The losses as numbers; one that is not finite ends the run before anything is moved."""
+        flat = torch.stack([value for values in units.values() for value in values])
+        numbers = iter(flat.double().tolist())  # the step's one wait for the device
+        found = {unit: [next(numbers) for _ in values] for unit, values in units.items()}
+        for unit, values in found.items():
+            domain, _, task = unit.partition("/")
+            own = [batch for batch in batches if batch.domain == domain]
+            for value, batch in zip(values, own, strict=True):
+                if not abs(value) < float("inf"):
+                    split = next(d for d in self.domains if d.name == domain).train
+                    files = [split.key(int(place)) for place in batch.places]
+                    raise NotFinite(self.clock.step + 1, domain, task, value, files)
+        return {unit: sum(values) / len(values) for unit, values in found.items()}
+
+
+class NotFinite(Failed):
+    """A loss that is NaN or infinite."""
+
+    def __init__(self, step: int, domain: str, task: str, value: float, files: list[str]) -> None:
+        shown = ", ".join(files[:6]) + (f", … ({len(files)} in all)" if len(files) > 6 else "")
+        super().__init__(
+            f"the loss of {domain}/{task} is {value} at step {step}; files of the batch: {shown}; "
+            "nothing after it was written and the last checkpoint is whole; next: look at these "
+            "files, or start a new run with a lower train.lr or with train.clip = 1"
+        )
+        self.record = {"step": step, "domain": domain, "task": task, "files": files}
+
+
+def fit(
+    model: Universal,
+    domains: Sequence[Domain],
+    train: Train,
+    run: RunFolder,
+    watch: Watch,
+    *,
+    part: str = "",
+    device: torch.device,
+    seed: int = 0,
+) -> Selection:
+    """Learn; the model ends with the weights of its best evaluation. Goes on from `run`."""
+    with stoppable() as stop, deterministic(train.deterministic, device):
+        torch.manual_seed(seed_of(seed, part, "fit"))
+        learner = Learner(model, domains, train, device, seed)
+        if (saved := run.last(part)) is not None:
+            restore(learner, saved)
+        learn(learner, run, watch, part, stop)
+        take_weights(learner, run.at(part, learner.selection.step))
+    return learner.selection
+
+
+def learn(learner: Learner, run: RunFolder, watch: Watch, part: str, stop: Stop) -> None:
+    """From wherever the learner is to the end."""
+    clock, tally, selection = learner.clock, learner.tally, learner.selection
+    clock.start()
+    names = [domain.name for domain in learner.domains]
+    plan = {"part": part, "step": clock.step, "steps": clock.steps, "domains": names}
+    watch.begin({**plan, "run": str(run.path)})
+    written = time.monotonic()
+    learner.model.train()
+    steps = learner.passes()
+    while not clock.over and not selection.enough:
+        if stop.asked:
+            save(learner, run, part)
+            raise Stopped(
+                f"stopped at step {clock.step} of {clock.described}, all of it kept in {run.path}; "
+                f"next: onetrunk train {run.path / 'recipe.toml'} --resume"
+            )
+        try:
+            passes = next(steps)
+        except Failed:  # the images cannot come: a worker died, a disk is gone
+            save(learner, run, part)
+            raise
+        learner.step(passes)
+        clock.tick()
+
+        if clock.log_due:
+            record = {"step": clock.step, "part": part, **tally.take(clock)}
+            run.log(record)
+            watch.step(record)
+        if evaluated := clock.evaluation_due:
+            record = {"step": clock.step, "part": part, **validate(learner)}
+            run.log(record)
+            watch.evaluated(record)
+        late = time.monotonic() - written > CHECKPOINT
+        if evaluated or late or clock.step % learner.train.checkpoint == 0:
+            save(learner, run, part)
+            written = time.monotonic()
+    steps.close()
+    watch.end()
+
+
+def validate(learner: Learner) -> dict[str, Any]:
+    """Headline errors on the validation splits, and whether they are the best so far."""
+    with learner.applied():
+        table = evaluate(learner.model, learner.domains, "val", progress=False)
+    best = learner.selection.see(learner.clock.step, table)
+    values = {f"{r.domain}/{r.task}/{r.metric}": r.value for r in table.rows if r.headline}
+    return {"val": values, "score": learner.selection.last, "best": best}
+
+
+def save(learner: Learner, run: RunFolder, part: str) -> None:
+    """A checkpoint: everything that the next step depends on."""
+    tensors, state = snapshot(learner)
+    run.save(part, learner.clock.step, tensors, state)
+    run.prune(part, learner.train.keep, {learner.selection.step})

@@ -1,0 +1,152 @@
+"""The loss of each kind of task; whatever is not labelled takes no part in it.
+
+| kind | loss | mean over |
+|---|---|---|
+| classify | cross-entropy, with label smoothing and class weights where asked | labelled images |
+| multilabel | binary cross-entropy | labelled (image, class) pairs |
+| regress | ((ŷ − y)/s)², s the deviation of the training targets | labelled numbers |
+| segment | cross-entropy | labelled pixels |
+| depth | abs(ŷ − y) | labelled pixels |
+| normals | 1 − ⟨n̂, n⟩ | labelled pixels |
+| embed | supervised contrast (Khosla et al. 2020, L_out), τ = 0.1 | images with a mate |
+
+A batch without any label has the loss 0 and teaches nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from onetrunk.data.domain import Domain
+from onetrunk.data.task import NO_CLASS, NO_LABEL, NO_PIXEL, Task
+
+Shares = Sequence[tuple[float, Mapping[str, Tensor]]]  # (share of the loss, targets)
+Loss = Callable[[Tensor, Tensor], Tensor]  # (output, target) of a batch to a scalar
+TEMPERATURE = 0.1  # of the supervised contrast
+
+
+def classify(out_BC: Tensor, target_B: Tensor, smooth: float, weights_C: Tensor | None) -> Tensor:
+    """Cross-entropy; with class weights the weighted mean."""
+    if not (target_B != NO_CLASS).any():
+        return out_BC.new_zeros(())
+    return F.cross_entropy(
+        out_BC, target_B, weights_C, ignore_index=NO_CLASS, label_smoothing=smooth
+    )
+
+
+def multilabel(out_BC: Tensor, target_BC: Tensor) -> Tensor:
+    """Binary cross-entropy of every labelled (image, class) pair."""
+    known = target_BC != NO_LABEL
+    each = F.binary_cross_entropy_with_logits(
+        out_BC, (target_BC == 1).to(out_BC.dtype), reduction="none"
+    )
+    return mean_of(each, known)
+
+
+def regress(out_BN: Tensor, target_BN: Tensor, scale_N: Tensor) -> Tensor:
+    """The squared difference, in deviations of the training targets."""
+    known = ~target_BN.isnan()
+    wrong_by = (out_BN - torch.where(known, target_BN, 0)) / scale_N
+    return mean_of(wrong_by.square(), known)
+
+
+def segment(out_BCHW: Tensor, target_BHW: Tensor) -> Tensor:
+    """Cross-entropy of every labelled pixel."""
+    target = target_BHW.long()
+    if not (target != NO_PIXEL).any():
+        return out_BCHW.new_zeros(())
+    return F.cross_entropy(out_BCHW, target, ignore_index=NO_PIXEL)
+
+
+def depth(out_B1HW: Tensor, target_BHW: Tensor) -> Tensor:
+    """The absolute difference in metres."""
+    return mean_of((out_B1HW[:, 0] - target_BHW).abs(), target_BHW > 0)
+
+
+def normals(out_B3HW: Tensor, target_B3HW: Tensor) -> Tensor:
+    """One minus the cosine of the angle between unit vectors."""
+    known = (target_B3HW != 0).any(1)
+    return mean_of(1 - (out_B3HW * F.normalize(target_B3HW, dim=1)).sum(1), known)
+
+
+def embed(out_BC: Tensor, target_B: Tensor) -> Tensor:
+    """−1/|P(i)| Σ_{p ∈ P(i)} log exp(z_i·z_p/τ) / Σ_{a ≠ i} exp(z_i·z_a/τ), mean over images i
+    with mates P(i): the others of the batch with i's class."""
+    known = target_B != NO_CLASS
+    z, target = out_BC[known], target_B[known]
+    if len(z) < 2:
+        return out_BC.new_zeros(())
+    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    near = (z @ z.T / TEMPERATURE).masked_fill(itself, -torch.inf)
+    log = near.log_softmax(1).masked_fill(itself, 0)
+    mates = (target[:, None] == target) & ~itself
+    each = -(log * mates).sum(1) / mates.sum(1).clamp_min(1)
+    return mean_of(each, mates.any(1))
+
+
+def mean_of(each: Tensor, known: Tensor) -> Tensor:
+    """The mean over what is labelled, 0 where nothing is."""
+    return torch.where(known, each, 0).sum() / known.sum().clamp_min(1)
+
+
+def make_loss(
+    task: Task, domain: Domain | None = None, smooth: float = 0.0, balanced: bool = False
+) -> Loss:
+    """The loss of one task; the domain's training labels give class weights and scales."""
+    if task.kind == "classify":
+        weights = class_weights(domain, task) if balanced and domain is not None else None
+        return lambda out, target: classify(
+            out, target, smooth, None if weights is None else weights.to(out)
+        )
+    if task.kind == "regress":
+        scale = numbers(domain, task)[1] if domain is not None else torch.ones(task.outputs)
+        return lambda out, target: regress(out, target, scale.to(out))
+    plain: Mapping[str, Loss] = {
+        "multilabel": multilabel,
+        "segment": segment,
+        "depth": depth,
+        "normals": normals,
+        "embed": embed,
+    }
+    return plain[task.kind]
+
+
+class Losses:
+    """The losses of all units, (domain, task) pairs."""
+
+    def __init__(self, domains: Sequence[Domain], smooth: float = 0.0, balanced: bool = False):
+        self.of = {
+            domain.name: {t.name: make_loss(t, domain, smooth, balanced) for t in domain.tasks}
+            for domain in domains
+        }
+
+    def __call__(
+        self, domain: str, outputs: Mapping[str, Tensor], shares: Shares
+    ) -> dict[str, Tensor]:
+        """A batch's loss by task, of the targets by their shares; never in half precision."""
+        found: dict[str, Tensor] = {}
+        for task, loss in self.of[domain].items():
+            out = outputs[task]
+            out = out if out.dtype == torch.float64 else out.float()
+            found[task] = torch.stack([s * loss(out, targets[task]) for s, targets in shares]).sum()
+        return found
+
+
+def class_weights(domain: Domain, task: Task) -> Tensor:
+    """n/(C·n_c): every class counts the same, the mean over images stays 1."""
+    labels = domain.train.label(task.name)
+    counts = np.bincount(labels[labels != NO_CLASS], minlength=len(task.classes))
+    return torch.from_numpy(counts.sum() / (len(counts) * np.maximum(counts, 1)))
+
+
+def numbers(domain: Domain, task: Task) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of a regress task's training targets, by output."""
+    labels = domain.train.label(task.name).astype(np.float64).reshape(-1, task.outputs)
+    mean, std = np.nanmean(labels, 0), np.nanstd(labels, 0)
+    std[std < 1e-8] = 1.0  # a constant target needs no scale
+    return torch.from_numpy(mean).float(), torch.from_numpy(std).float()

@@ -1,0 +1,160 @@
+"""From domains and settings to a finished run: `ot.train`, and what `onetrunk train` does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onetrunk.data.domain import Domain, check_domains
+from onetrunk.errors import wrong
+from onetrunk.learn.described import described
+from onetrunk.learn.device import choose_device
+from onetrunk.learn.environment import check_data, environment
+from onetrunk.learn.finish import finish
+from onetrunk.learn.fit import NotFinite, fit
+from onetrunk.learn.losses import numbers
+from onetrunk.learn.mixup import KINDS
+from onetrunk.learn.start import adopt
+from onetrunk.learn.watch import make_watch
+from onetrunk.measure.table import Table
+from onetrunk.model.heads import Numbers
+from onetrunk.model.together import Shared
+from onetrunk.model.universal import Universal
+from onetrunk.progress import say
+from onetrunk.recipe import Recipe, Train
+from onetrunk.store.run import RunFolder
+
+Models = Mapping[str, Universal]  # one under the name "", or by domain a network each
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training."""
+
+    folder: Path
+    models: Models
+    scores: Mapping[str, Any]  # what scores.json holds
+
+    @property
+    def model(self) -> Universal:
+        """The one network; of specialists there are several, in `models`."""
+        if len(self.models) > 1:
+            raise wrong("this run holds a network for each domain", exists=self.models)
+        return next(iter(self.models.values()))
+
+    @property
+    def table(self) -> Table:
+        """Scores on the test split."""
+        return Table.from_json(self.scores["test"])
+
+
+def train(
+    model: Universal,
+    domains: Sequence[Domain],
+    *,
+    out: str | Path,
+    seed: int = 0,
+    resume: bool = False,
+    device: str | torch.device | None = None,
+    **settings: Any,
+) -> Run:
+    """Learn `domains` with `model`, into the run folder `out`.
+
+    `settings` are the keys of a recipe's [train] (`onetrunk.recipe.Train`), checked as those are:
+    steps, batch, optimizer, lr, … The model is trained in place; of a run that was stopped,
+    `resume=True` goes on.
+    """
+    names = [domain.name for domain in domains]
+    if sorted(names) != sorted(model.domains):
+        raise wrong("the model's domains are learned, all of them", came=names, exists=model.domains)
+    check_domains(domains)
+    recipe = described(model, domains, Train.of(settings), seed, Path(out))
+    part = names[0] if model.trunk.sharing == "none" else ""
+    return train_models({part: model}, domains, recipe, resume=resume, device=device)
+
+
+def train_recipe(recipe: Recipe, *, resume: bool = False, device: str | None = None) -> Run:
+    """Everything that the recipe says, from its domains to its scores."""
+    checked = recipe.check()
+    for warning in checked.warnings:
+        say(f"note: {warning}")
+    models = recipe.make_model(checked.domains)
+    if recipe.init_folder is not None:
+        adopt(models, recipe.init_folder)
+    return train_models(models, checked.domains, recipe, resume=resume, device=device)
+
+
+def train_models(
+    models: Models,
+    domains: Sequence[Domain],
+    recipe: Recipe,
+    *,
+    resume: bool,
+    device: str | torch.device | None,
+) -> Run:
+    """Each model on its domains, one after the other, then their scores."""
+    train, place = recipe.train, choose_device(device)
+    check_tasks(domains, train)
+    folder = recipe.out_folder
+    with RunFolder.open(folder, recipe.moved_to(folder).to_toml(), resume=resume) as run:
+        for model in models.values():
+            record(model, recipe)
+            scale_numbers(model, domains)
+        found = environment(domains, recipe.seed, place)
+        check_data(run, found)
+        last = [saved for part in models if (saved := run.last(part)) is not None]
+        run.rewind(last[-1] if last else None)
+        watch = make_watch(train.loggers, run.path)
+        chosen = {}
+        for part, model in models.items():
+            mine = [domain for domain in domains if domain.name in model.domains]
+            try:
+                chosen[part] = fit(
+                    model, mine, train, run, watch, part=part, device=place, seed=recipe.seed
+                )
+            except NotFinite as error:
+                run.write("failed.json", error.record)
+                raise
+        scores = finish(run, models, domains, chosen, recipe.seed)
+    return Run(run.path, models, scores)
+
+
+def check_tasks(domains: Sequence[Domain], train: Train) -> None:
+    """Settings that some kinds of tasks cannot have."""
+    for domain in domains:
+        for task in domain.tasks:
+            if train.mixup and task.kind not in KINDS:
+                raise wrong(
+                    f"train.mixup: a mixed image has no {task.kind} label ({domain.name})",
+                    came=train.mixup,
+                    exists=KINDS,
+                    next="train.mixup = 0",
+                )
+
+
+def record(model: Universal, recipe: Recipe) -> None:
+    """What a domain's pack says of its training; `shared-batch` is evaluated by its batch."""
+    train = recipe.train
+    for name, card in model.domains.items():
+        batch = next((d.batch for d in recipe.domains if d.name == name and d.batch), train.batch)
+        provenance = {"run": recipe.name, "seed": recipe.seed, "batch": batch}
+        model.domains[name] = card.with_record(provenance, card.scores)
+
+
+def scale_numbers(model: Universal, domains: Sequence[Domain]) -> None:
+    """Heads that predict numbers start from the training labels' mean and deviation."""
+    scaled: set[int] = set()
+    for domain in domains:
+        for task in domain.tasks if domain.name in model.domains else ():
+            head = model.heads_of(domain.name).head(task.name)
+            head = head.held[0] if isinstance(head, Shared) else head
+            if isinstance(head, Numbers) and id(head) not in scaled:
+                scaled.add(id(head))  # shared by domains, it has the first one's scale
+                mean, std = numbers(domain, task)
+                with torch.no_grad():
+                    head.mean.copy_(mean)
+                    head.std.copy_(std)

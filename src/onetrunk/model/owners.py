@@ -1,0 +1,45 @@
+"""Who owns what: the tensors of one domain, and the parameters that all share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from onetrunk.model.bank import Bank
+from onetrunk.model.norm_banks import DomainNorm, InstanceDomain
+from onetrunk.model.own import OwnStage
+
+if TYPE_CHECKING:
+    from onetrunk.model.universal import Universal
+
+
+def own(model: Universal, name: str) -> dict[str, Tensor]:
+    """A domain's own tensors: `slots/LAYER/…`, `heads/…`, and `trunk/…` where it shares nothing."""
+    mine: dict[str, Tensor] = {}
+    for path, bank in model.trunk.banks().items():
+        slot = bank.slots.get(name)
+        if slot is not None:
+            for key, value in slot.state_dict(keep_vars=True).items():
+                mine[f"slots/{path}/{key}"] = value
+    for key, value in model.heads[name].state_dict(keep_vars=True).items():
+        mine[f"heads/{key}"] = value
+    if model.trunk.sharing == "none":
+        mine |= {f"trunk/{key}": value for key, value in model.trunk.shared().items()}
+    return mine
+
+
+def shared(model: Universal) -> dict[str, nn.Parameter]:
+    """The parameters that no domain owns and that may learn."""
+    named = {} if model.trunk.sharing == "none" else model.trunk.shared()
+    for key, value in model.together.state_dict(keep_vars=True).items():
+        named[f"heads/{key}"] = value
+    kept = {id(p) for bank in model.trunk.banks().values() for p in _templates(bank)}
+    return {k: v for k, v in named.items() if isinstance(v, nn.Parameter) and id(v) not in kept}
+
+
+def _templates(bank: Bank) -> Iterator[nn.Parameter]:
+    """What a bank keeps only for new slots to start from."""
+    if isinstance(bank, DomainNorm | InstanceDomain | OwnStage):
+        yield from bank.origin.parameters()
