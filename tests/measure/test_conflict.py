@@ -1,5 +1,7 @@
 """Gradients on what is shared: by hand, and what must hold whatever they are."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,6 @@ from small import domain, network
 from torch import Tensor
 
 from onetrunk.data.domain import Domain
-from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
 from onetrunk.measure import conflict as module
 from onetrunk.measure.conflict import conflict
@@ -16,8 +17,8 @@ from onetrunk.measure.features import draw
 from onetrunk.model.universal import Universal
 
 
-def entropy(_: Task, out: Tensor, target: Tensor) -> Tensor:
-    return F.cross_entropy(out, target, ignore_index=-1)
+def entropy(_: str, out: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> Tensor:
+    return F.cross_entropy(out["classify"], target["classify"], ignore_index=-1)
 
 
 def two() -> tuple[Universal, list[Domain]]:
@@ -28,7 +29,7 @@ def two() -> tuple[Universal, list[Domain]]:
 def flat(model: Universal, of: Domain, places: np.ndarray) -> Tensor:
     images, targets = of.val.batch(places)
     model.zero_grad()
-    entropy(of.tasks[0], model(images, domain=of.name)["classify"], targets["classify"]).backward()
+    entropy(of.name, model(images, domain=of.name), targets).backward()
     shared = model.shared_parameters().values()
     return torch.cat([p.grad.flatten().clone() for p in shared if p.grad is not None])
 
@@ -77,8 +78,8 @@ def test_a_domain_agrees_with_its_twin_and_not_with_its_opposite() -> None:
     found = conflict(model, domains[:2], entropy, batches=1, batch=24)
     assert found.cosine[0, 1] == pytest.approx(1, abs=1e-5)
 
-    def towards(_: Task, out: Tensor, __: Tensor) -> Tensor:
-        return out.sum()
+    def towards(_: str, out: Mapping[str, Tensor], __: Mapping[str, Tensor]) -> Tensor:
+        return out["classify"].sum()
 
     found = conflict(model, domains, towards, batches=2, batch=12)
     assert found.cosine[0, 2] == pytest.approx(-1, abs=1e-5)

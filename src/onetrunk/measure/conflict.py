@@ -11,7 +11,7 @@ The network stands in evaluation mode, so no running moment moves, and is left a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onetrunk.data.domain import Domain
-from onetrunk.data.task import Task
 from onetrunk.errors import wrong
 from onetrunk.measure.features import draw, evaluating
+from onetrunk.measure.seen import split_for
 from onetrunk.model.universal import Universal
 
-Loss = Callable[[Task, Tensor, Tensor], Tensor]  # task, predictions, targets: one number
+Loss = Callable[[str, Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
+# the domain's name, outputs and targets by task: one number
 MOST = 4_000_000  # shared numbers that are looked at; of more, so many are drawn by the seed
 
 
@@ -102,20 +103,19 @@ def _gradients(
     seed: int,
 ) -> tuple[Tensor, Tensor, int]:
     """The mean gradient over each half of a domain's batches, flat."""
-    part = domain.splits[split]
+    part = split_for(domain, model.domains[domain.name], split)
     like = next(model.parameters())
     places = draw(part, domain.name, max(2, batches) * batch, seed)
     places = np.random.default_rng(seed).permutation(places)  # not one class a batch
-    pieces = np.array_split(places, max(2, min(batches, len(places))))
+    pieces = np.array_split(places, max(2, batches))
     sums: list[Tensor | None] = [None, None]
     for number, piece in enumerate(pieces):
-        if len(piece) == 0:
-            continue
         images, targets = part.batch(piece)
         out = model(images.to(like.device, like.dtype), domain=domain.name)
-        tasks = model.domains[domain.name].tasks
-        losses = [loss(t, out[t.name], targets[t.name].to(like.device)) for t in tasks]
-        total = torch.stack(losses).mean()
+        known = {task: target.to(like.device) for task, target in targets.items()}
+        total = loss(domain.name, out, known)
+        if not total.requires_grad:
+            continue  # a batch without any label
         grads = torch.autograd.grad(total, shared, allow_unused=True)
         flat = torch.cat(
             [

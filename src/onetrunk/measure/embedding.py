@@ -23,6 +23,7 @@ from torch import Tensor
 from onetrunk.data.domain import Domain
 from onetrunk.errors import wrong
 from onetrunk.measure.features import draw, pooled
+from onetrunk.measure.seen import split_for
 from onetrunk.model.universal import Universal
 from onetrunk.progress import Track
 
@@ -58,7 +59,7 @@ def embedding(
     each = max(1, points // max(1, len(domains)))
     found = []
     for domain in domains:
-        part = domain.splits[split]
+        part = split_for(domain, model.domains[domain.name], split)
         found.append(pooled(model, domain.name, part, draw(part, domain.name, each, seed)))
     domain_N = np.repeat(np.arange(len(domains)), [len(part) for part in found])
     features = torch.cat(found).double()

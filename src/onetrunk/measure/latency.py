@@ -21,7 +21,7 @@ from onetrunk.measure.features import FEWEST, evaluating
 from onetrunk.model.universal import Universal
 
 BATCH = 64
-LEAST, MOST = 5, 50  # repetitions
+LEAST, MOST = 3, 50  # rounds
 
 
 @dataclass(frozen=True)
@@ -125,11 +125,13 @@ def medians(
     ways: Mapping[str, Callable[[], object]], seconds: float, device: torch.device
 ) -> dict[str, float]:
     """Milliseconds of each way, in turns, after one run that does not count."""
-    once = sum(_run(way, device) for way in ways.values())
-    once = sum(_run(way, device) for way in ways.values()) or once
-    rounds = max(LEAST, min(MOST, int(seconds / max(once, 1e-9))))
+    for way in ways.values():
+        way()
     times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
+    began = time.perf_counter()
+    for done in range(MOST):
+        if done >= LEAST and time.perf_counter() - began > seconds:
+            break
         for name, way in ways.items():
             times[name].append(_run(way, device))
     return {name: 1000 * statistics.median(taken) for name, taken in times.items()}

@@ -33,7 +33,9 @@ def neighbour_error(domain: Domain, split: str = "test", task: str | None = None
     return float(100 * np.mean(known_labels[nearest.numpy()] != labels))
 
 
-def _labelled(split: Split, task: str) -> tuple[torch.Tensor, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+def _labelled(
+    split: Split, task: str
+) -> tuple[torch.Tensor, np.ndarray[tuple[int], np.dtype[np.int64]]]:
     """Pixels (n, 3·H·W) and classes of the images that have one."""
     labels = split.label(task).astype(np.int64)
     places = np.flatnonzero(labels != NO_CLASS)

@@ -31,6 +31,7 @@ from torch import Tensor
 from onetrunk.data.domain import Domain
 from onetrunk.errors import wrong
 from onetrunk.measure.features import FEWEST, by_depth, depth_names, draw, evaluating
+from onetrunk.measure.seen import split_for
 from onetrunk.model.universal import Universal
 
 PROBES = 320  # images in all, shared out over the domains
@@ -78,7 +79,10 @@ def similarity(
     if len(domains) < 2:
         raise wrong("similarity is between at least two domains", came=len(domains))
     each = max(FEWEST, images // len(domains))
-    probes = [d.splits[split].batch(draw(d.splits[split], d.name, each, seed))[0] for d in domains]
+    probes = []
+    for domain in domains:
+        part = split_for(domain, models[domain.name].domains[domain.name], split)
+        probes.append(part.batch(draw(part, domain.name, each, seed))[0])
     names = [domain.name for domain in domains]
     depths = depth_names(models[names[0]])
     found: list[list[Tensor]] = []  # by domain, by depth
