@@ -70,7 +70,9 @@ def train(
     """
     names = [domain.name for domain in domains]
     if sorted(names) != sorted(model.domains):
-        raise wrong("the model's domains are learned, all of them", came=names, exists=model.domains)
+        raise wrong(
+            "the model's domains are learned, all of them", came=names, exists=model.domains
+        )
     check_domains(domains)
     recipe = described(model, domains, Train.of(settings), seed, Path(out))
     part = names[0] if model.trunk.sharing == "none" else ""
