@@ -41,8 +41,13 @@ TYPES = {
 }
 
 
-def write_tensors(file: IO[bytes], tensors: Mapping[str, Tensor]) -> None:
-    """Each tensor whole, whatever it shares memory with, from any device, in row-major order."""
+def write_tensors(
+    file: IO[bytes], tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None
+) -> None:
+    """Each tensor whole, whatever it shares memory with, from any device, in row-major order.
+
+    `about`: texts for the header, safetensors' `__metadata__`.
+    """
     if sys.byteorder != "little":
         raise wrong("safetensors files are little-endian", came=f"a {sys.byteorder}-endian machine")
     for name, tensor in tensors.items():
@@ -54,7 +59,7 @@ def write_tensors(file: IO[bytes], tensors: Mapping[str, Tensor]) -> None:
             )
     # widest types first: every tensor then starts at a multiple of its element's size
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    header: dict[str, object] = {}
+    header: dict[str, object] = {"__metadata__": dict(about)} if about else {}
     end = 0
     for name in order:
         tensor = tensors[name]
