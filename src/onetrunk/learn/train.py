@@ -70,7 +70,7 @@ def train(
     """
     names = [domain.name for domain in domains]
     if sorted(names) != sorted(model.domains):
-        raise wrong("the model's domains are learned, all of them", came=names, exists=model.domains)
+        raise wrong("all of a model's domains are learned", came=names, exists=model.domains)
     check_domains(domains)
     recipe = described(model, domains, Train.of(settings), seed, Path(out))
     part = names[0] if model.trunk.sharing == "none" else ""
@@ -119,7 +119,9 @@ def train_models(
             except NotFinite as error:
                 run.write("failed.json", error.record)
                 raise
-        scores = finish(run, models, domains, chosen, recipe.seed)
+            if len(models) > 1:
+                model.cpu()  # the device holds one specialist at a time
+        scores = finish(run, models, domains, chosen, recipe.seed, place)
     return Run(run.path, models, scores)
 
 

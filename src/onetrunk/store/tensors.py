@@ -42,10 +42,12 @@ TYPES = {
 }
 
 
-def write_tensors(file: IO[bytes], tensors: Mapping[str, Tensor]) -> str:
+def write_tensors(
+    file: IO[bytes], tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None
+) -> str:
     """Each tensor whole, whatever it shares memory with, from any device, in row-major order.
 
-    The SHA-256 of all that was written.
+    `about`: texts for the header, safetensors' `__metadata__`. The SHA-256 of all that was written.
     """
     if sys.byteorder != "little":
         raise wrong("safetensors files are little-endian", came=f"a {sys.byteorder}-endian machine")
@@ -58,7 +60,7 @@ def write_tensors(file: IO[bytes], tensors: Mapping[str, Tensor]) -> str:
             )
     # widest types first: every tensor then starts at a multiple of its element's size
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    header: dict[str, object] = {}
+    header: dict[str, object] = {"__metadata__": dict(about)} if about else {}
     end = 0
     for name in order:
         tensor = tensors[name]
