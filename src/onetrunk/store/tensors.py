@@ -7,6 +7,7 @@ Format: 8 bytes length of the header, the header in JSON, the tensors' bytes one
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 import sys
@@ -43,10 +44,10 @@ TYPES = {
 
 def write_tensors(
     file: IO[bytes], tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None
-) -> None:
+) -> str:
     """Each tensor whole, whatever it shares memory with, from any device, in row-major order.
 
-    `about`: texts for the header, safetensors' `__metadata__`.
+    `about`: texts for the header, safetensors' `__metadata__`. The SHA-256 of all that was written.
     """
     if sys.byteorder != "little":
         raise wrong("safetensors files are little-endian", came=f"a {sys.byteorder}-endian machine")
@@ -68,11 +69,16 @@ def write_tensors(
         header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    file.write(struct.pack("<Q", len(text)) + text)
+    text = struct.pack("<Q", len(text)) + text
+    file.write(text)
+    digest = hashlib.sha256(text)
     for name in order:
         flat = tensors[name].detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
         if flat.numel():
-            file.write(flat.view(torch.uint8).numpy().data)
+            data = flat.view(torch.uint8).numpy().data
+            file.write(data)
+            digest.update(data)
+    return digest.hexdigest()
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
