@@ -32,6 +32,8 @@ def test_the_wheel_alone_lists_and_loads_the_embedded_domains(tmp_path: Path) ->
         archive.extractall(site)
         names = archive.namelist()
     assert any(name.endswith("py.typed") for name in names)
+    recipes = ROOT / "src" / "onetrunk" / "recipes"
+    assert {f"onetrunk/recipes/{path.name}" for path in recipes.glob("*.toml")} <= set(names)
     env = os.environ | {"PYTHONPATH": str(site), "ONETRUNK_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(
         [sys.executable, "-c", READ], env=env, cwd=tmp_path, capture_output=True, text=True

@@ -1,0 +1,268 @@
+"""Recipe: what to do, from TOML; validated, frozen, complete."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field, PrivateAttr, field_validator, model_validator
+
+from onetrunk.data.domain import Domain
+from onetrunk.data.task import check_name
+from onetrunk.errors import wrong
+from onetrunk.recipe.domains import DomainPart
+from onetrunk.recipe.part import Part
+from onetrunk.recipe.sets import apply_sets, grid
+from onetrunk.recipe.toml import document_of, section
+from onetrunk.recipe.train import LENGTHS, Train
+from onetrunk.recipe.trunk import TrunkPart
+
+if TYPE_CHECKING:
+    from onetrunk.model.universal import Universal
+    from onetrunk.recipe.check import Checked
+
+FILE = "recipe.toml"
+MOST = 2**20  # bytes of a recipe
+
+
+class Recipe(Part):
+    """What `onetrunk train` does. Two recipes are equal where all of their keys are."""
+
+    name: str = Field(description="of the run")
+    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="of all that is drawn")
+    out: str = Field(default="", description="the run's folder")
+    init: str = Field(default="", description="a finished run to start from")
+    base: str = Field(default=".", description="where relative paths start")
+    trunk: TrunkPart = TrunkPart()
+    domains: Annotated[tuple[DomainPart, ...], Field(strict=False)] = Field(
+        description="[[domains]], each with a name and a source"
+    )
+    train: Train = Train()
+    _folder: Path = PrivateAttr(default=Path())  # where the recipe's file lies
+    _said: dict[str, Any] | None = PrivateAttr(default=None)  # the document as it was written
+
+    # -- reading
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str], sets: Sequence[str] = ()) -> Recipe:
+        """The recipe of a file, or of a run's folder; `sets`: keys changed on the way."""
+        place = Path(path)
+        place = place / FILE if place.is_dir() else place
+        try:
+            with place.open("rb") as file:
+                text = file.read(MOST + 1)
+        except OSError as error:
+            folder = place.parent
+            there = sorted(p.name for p in folder.glob("*.toml")) if folder.is_dir() else []
+            raise wrong(
+                f"cannot read the recipe {place} ({(error.strerror or '').lower()})",
+                came=place.name,
+                exists=[*there, *named_recipes()],
+                next="onetrunk recipes folders > recipe.toml writes one to start from",
+            ) from None
+        if len(text) > MOST:
+            raise wrong(f"{place}: a recipe has at most 1 MB")
+        try:
+            return cls.parse(text.decode("utf-8"), place.parent, sets, place.name)
+        except UnicodeDecodeError as error:
+            raise wrong(f"{place}: not a text in UTF-8", came=str(error)[:80]) from None
+
+    @classmethod
+    def named(cls, name: str, sets: Sequence[str] = ()) -> Recipe:
+        """One of the recipes inside the package; relative paths start where you are."""
+        known = named_recipes()
+        if name not in known:
+            raise wrong("no such recipe", came=name, exists=known, next="onetrunk recipes")
+        return cls.parse(known[name], sets=sets, what=name)
+
+    @classmethod
+    def parse(
+        cls,
+        text: str,
+        base: str | os.PathLike[str] = ".",
+        sets: Sequence[str] = (),
+        what: str = "the recipe",
+    ) -> Recipe:
+        """The recipe that a text holds; `base`: the folder of its file."""
+        try:
+            document = tomllib.loads(text)
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            raise wrong(f"{what} is not TOML", came=str(error)[:120], next="mend it") from None
+        return cls._made(apply_sets(document, sets), Path(base))
+
+    @classmethod
+    def from_domains(cls, domains: Sequence[str], name: str | None = None) -> Recipe:
+        """A recipe with every default over `NAME=SOURCE` each."""
+        found = []
+        for text in domains:
+            own, equals, source = text.partition("=")
+            if not equals:
+                raise wrong(
+                    "--domain is NAME=SOURCE", came=text, next="--domain shop=folder:photos/shop"
+                )
+            found.append({"name": own, "source": source})
+        if not found:
+            raise wrong("expected at least one domain", next="--domain shop=folder:photos/shop")
+        if name is None:
+            name = "-".join(part["name"] for part in found)[:64].rstrip("-")
+        return cls._made({"name": name, "domains": found}, Path())
+
+    @classmethod
+    def _made(cls, document: Mapping[str, Any], folder: Path) -> Recipe:
+        made = cls.of(document)
+        made._folder = folder
+        made._said = dict(document)
+        return made
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and not given.get("out"):
+            return {**given, "out": f"runs/{given.get('name')}"}
+        return given
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, name: str) -> str:
+        return check_name(name, "run")
+
+    @field_validator("domains")
+    @classmethod
+    def _names(cls, domains: tuple[DomainPart, ...]) -> tuple[DomainPart, ...]:
+        if not domains:
+            raise wrong("expected at least one", came=[])
+        names = [part.name for part in domains]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise wrong("each domain has a name of its own", came=", ".join(twice))
+        return domains
+
+    # -- what it says
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Recipe) and self.document() == other.document()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def document(self) -> dict[str, Any]:
+        """All keys as a file spells them."""
+        made = document_of(self, ("trunk", "domains", "train"))
+        made["trunk"] = document_of(self.trunk)
+        made["domains"] = [document_of(part) for part in self.domains]
+        unset = tuple(name for name in LENGTHS if getattr(self.train, name) is None)
+        made["train"] = document_of(self.train, unset)
+        return made
+
+    def to_toml(self) -> str:
+        """The whole recipe, every key said; it parses to an equal one."""
+        document = self.document()
+        parts = [section("", {k: document[k] for k in ROOT}, Recipe, ())]
+        parts.append(section("[trunk]", document["trunk"], TrunkPart, ()))
+        for place, domain in enumerate(document["domains"]):
+            notes = DomainPart if place == 0 else None  # explained once
+            parts.append(section("[[domains]]", domain, notes, ("tasks",)))
+        parts.append(section("[train]", document["train"], Train, ()))
+        return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
+
+    @property
+    def root(self) -> Path:
+        """Where relative paths start."""
+        return self._folder / self.base
+
+    @property
+    def out_folder(self) -> Path:
+        """The run's folder."""
+        return self.root / self.out
+
+    @property
+    def init_folder(self) -> Path | None:
+        """The finished run to start from, if any."""
+        return self.root / self.init if self.init else None
+
+    # -- others like it
+
+    def with_sets(self, sets: Sequence[str]) -> Recipe:
+        """The same with these keys changed: `["train.lr=0.1", "domains.shop.size=96"]`."""
+        said = self.document() if self._said is None else self._said
+        return self._made(apply_sets(said, sets), self._folder)
+
+    def grid(self, sets: Sequence[str]) -> list[tuple[str, list[str]]]:
+        """The combinations of values that list several, each checked: (label, sets)."""
+        chosen = grid(sets)
+        for _, one in chosen:
+            self.with_sets(one)
+        return chosen
+
+    def moved_to(self, folder: str | os.PathLike[str]) -> Recipe:
+        """The same recipe for a file in another folder: its relative paths still hold there."""
+        place, root = os.path.realpath(folder), os.path.realpath(self.root)
+        try:
+            base = os.path.relpath(root, place)
+        except ValueError:  # another drive
+            base = root
+        if Path(self.base).is_absolute():
+            base = self.base
+        document = {**(self._said or self.document()), "base": base.replace(os.sep, "/")}
+        return self._made(document, Path(folder))
+
+    def differences(self, other: Recipe) -> list[str]:
+        """The keys that differ, each with both values: `train.lr: 0.1 and 0.03`."""
+        mine, theirs = _flat(self.document()), _flat(other.document())
+        keys = [*mine, *(key for key in theirs if key not in mine)]
+        absent = object()
+        return [
+            f"{key}: {_shown(mine.get(key, absent), absent)} and "
+            f"{_shown(theirs.get(key, absent), absent)}"
+            for key in keys
+            if mine.get(key, absent) != theirs.get(key, absent)
+        ]
+
+    # -- what it makes
+
+    def make_domains(self) -> list[Domain]:
+        """Its domains; nothing is read yet."""
+        return [part.make(self.root) for part in self.domains]
+
+    def make_model(self, domains: Sequence[Domain]) -> dict[str, Universal]:
+        """The seeded model under the key ""; with sharing = "none" one for each domain."""
+        from onetrunk.recipe.make import make_model
+
+        return make_model(self, domains)
+
+    def check(self) -> Checked:
+        """Everything that can be wrong before training, found at once and listed together."""
+        from onetrunk.recipe.check import check
+
+        return check(self)
+
+
+ROOT = ("name", "seed", "out", "init", "base")
+
+
+def named_recipes() -> dict[str, str]:
+    """The texts of the recipes inside the package, by name."""
+    found = [p for p in (files("onetrunk") / "recipes").iterdir() if p.name.endswith(".toml")]
+    return {
+        p.name.removesuffix(".toml"): p.read_text("utf-8")
+        for p in sorted(found, key=lambda p: p.name)
+    }
+
+
+def _flat(value: Any, key: str = "") -> dict[str, Any]:
+    """A document by dotted keys; domains by their names."""
+    if isinstance(value, list) and value and all(isinstance(v, Mapping) for v in value):
+        value = {part["name"]: part for part in value}
+    if not isinstance(value, Mapping):
+        return {key: value}
+    found: dict[str, Any] = {}
+    for name, inner in value.items():
+        found |= _flat(inner, f"{key}.{name}" if key else str(name))
+    return found
+
+
+def _shown(value: object, absent: object) -> str:
+    return "not there" if value is absent else repr(value)

@@ -1,0 +1,416 @@
+"""A recipe: read, complete, equal to what it writes, and sharp where it is wrong."""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from onetrunk.errors import BadInput
+from onetrunk.recipe import DomainPart, Recipe, Train, TrunkPart, named_recipes
+
+SMALL = """
+name = "shop"
+[[domains]]
+name = "digits"
+source = "pocket:digits"
+"""
+LARGE = """
+name = "shop"
+seed = 3
+out = "elsewhere/shop"
+base = "data"
+[trunk]
+arch = "timm/resnet18"
+pretrained = "weights.safetensors"
+sharing = "partial"
+own_stages = [1, "stem"]
+adapters = "package.module:thing"
+adapt = ["layer1.*"]
+[[domains]]
+name = "catalogue"
+source = 'table:C:\\catalogue "new".csv'
+image = "path"
+group = "item_id"
+size = [96, 128]
+fit = "crop"
+flip = true
+weight = 2
+batch = 16
+augment = { area = [0.5, 1], brightness = 0.2, pad = 3 }
+whiten = [[0.5, 0.5, 0.5], [0.2, 0.2, 0.25]]
+[domains.tasks]
+category = { kind = "classify", column = "category", classes = ["a", "é"] }
+"quoted-name" = { kind = "regress", outputs = 2, unit = "m" }
+[[domains]]
+name = "scenes"
+source = "folder:scenes"
+tasks = ["segment", "depth"]
+[train]
+epochs = 10
+optimizer = "sgd"
+lr = 0.1
+schedule = "step"
+milestones = [0.3, 0.6, 0.9]
+loggers = ["tensorboard", "my.module:Logger"]
+"""
+
+
+def lines(text: str, *sets: str) -> list[str]:
+    """What is wrong with a recipe."""
+    with pytest.raises(BadInput) as caught:
+        Recipe.parse(text, sets=sets)
+    return str(caught.value).split("\n")
+
+
+def test_all_but_name_and_domains_has_a_default() -> None:
+    recipe = Recipe.parse(SMALL)
+    assert (recipe.seed, recipe.out, recipe.init, recipe.base) == (0, "runs/shop", "", ".")
+    assert recipe.trunk == TrunkPart()
+    assert (recipe.trunk.arch, recipe.trunk.norm, recipe.trunk.sharing) == (
+        *("resnet26", "domain", "deep"),
+    )
+    train = recipe.train
+    assert (train.steps, train.epochs, train.hours) == (4000, None, None)
+    assert (train.optimizer, train.lr, train.weight_decay) == ("adamw", 1e-3, 0.05)
+    assert recipe.domains == (DomainPart(name="digits", source="pocket:digits"),)
+
+
+@pytest.mark.parametrize("text", [SMALL, LARGE])
+def test_what_it_writes_is_complete_and_parses_to_the_same(text: str) -> None:
+    recipe = Recipe.parse(text)
+    written = recipe.to_toml()
+    assert Recipe.parse(written) == recipe
+    assert Recipe.parse(written).to_toml() == written
+    document = tomllib.loads(written)
+    lengths = {"steps", "epochs", "hours"}
+    assert list(document) == list(Recipe.model_fields)  # in the order of the declaration
+    assert set(document["trunk"]) == set(TrunkPart.model_fields)
+    assert set(document["train"]) - lengths == set(Train.model_fields) - lengths
+    assert len(lengths & set(document["train"])) == 1
+    for domain in document["domains"]:
+        assert set(domain) == set(DomainPart.model_fields)
+
+
+def test_the_written_values_are_those_of_the_file() -> None:
+    document = tomllib.loads(Recipe.parse(LARGE).to_toml())
+    first, second = document["domains"]
+    assert first["source"] == 'table:C:\\catalogue "new".csv'
+    assert first["tasks"] == {
+        "category": {"kind": "classify", "column": "category", "classes": ["a", "é"]},
+        "quoted-name": {"kind": "regress", "outputs": 2, "unit": "m"},
+    }
+    assert first["augment"] == {"area": [0.5, 1], "brightness": 0.2, "pad": 3}
+    assert (first["size"], first["batch"], first["flip"]) == ([96, 128], 16, True)
+    assert second["tasks"] == ["segment", "depth"]
+    assert (second["size"], second["batch"], second["flip"]) == ("auto", "auto", "auto")
+    assert (second["image"], second["group"], second["split"]) == ("", "", "")
+    assert document["train"]["epochs"] == 10
+    assert document["train"]["weight_decay"] == 5e-4  # that of sgd
+    assert document["trunk"]["own_stages"] == [1, "stem"]
+
+
+def test_a_written_recipe_explains_each_key_once() -> None:
+    written = Recipe.parse(LARGE).to_toml()
+    assert "optimizer = " in written and "# adamw | sgd (with Nesterov)" in written
+    assert written.count("# squash | pad | crop") == 1
+    order = ["name =", "[trunk]", "[[domains]]", "[domains.tasks]", "\n[train]"]
+    places = [written.index(head) for head in order]
+    assert places == sorted(places)
+
+
+@given(
+    st.text(max_size=20),
+    st.floats(allow_nan=False, allow_infinity=False, min_value=1e-300),
+    st.integers(0, 2**63 - 1),
+)
+def test_any_text_and_number_survive_writing(text: str, lr: float, seed: int) -> None:
+    recipe = Recipe(
+        name="x",
+        seed=seed,
+        domains=(DomainPart(name="a", source=f"folder:{text}"),),
+        train=Train(lr=lr),
+    )
+    assert Recipe.parse(recipe.to_toml()) == recipe
+
+
+def test_it_is_frozen() -> None:
+    recipe = Recipe.parse(SMALL)
+    with pytest.raises(ValidationError):
+        recipe.seed = 1
+    with pytest.raises(ValidationError):
+        recipe.train.lr = 1.0
+
+
+WRONG = {
+    "seeed = 1": "seeed: unknown key; came: 'seeed'; exists: seed,",
+    "seed = -1": "seed: expected a whole number at least 0",
+    "seed = true": "seed: expected a whole number",
+    "out = 3": "out: expected text; came: 3; next: in quotes, '3'",
+    "[trunk]\nnorm = 'domian'": "trunk.norm: unknown norm; came: 'domian'; exists: domain,",
+    "[trunk]\nsharing = 'dep'": "trunk.sharing: unknown sharing; came: 'dep'; exists: deep,",
+    "[trunk]\nadapters = 'serie'": "trunk.adapters: unknown adapters; came: 'serie'; exists: seri",
+    "[trunk]\nsharing = 'partial'": "trunk.own_stages: it goes with sharing = 'partial'",
+    "[trunk]\nown_stages = [1]": "trunk.own_stages: it goes with sharing = 'partial'",
+    "[trunk]\nown_stages = [1.5]": "trunk.own_stages: expected a list of stages",
+    "[trunk]\npretrained = 1": "trunk.pretrained: expected true, false, or the path of a file",
+    "[trunk]\nadapt = 'a'": "trunk.adapt: expected a list; came: 'a'",
+    "[trunk]\nadapt = [1]": "trunk.adapt[0]: expected text; came: 1",
+    "[trunk]\npair = 'nam'": "trunk.pair: unknown pair; came: 'nam'; exists: name, index",
+    "[train]\nlrate = 1": "train.lrate: unknown key; came: 'lrate'; exists:",
+    "[train]\nlr = 0": "train.lr: expected a number above 0; came: 0",
+    "[train]\nlr = nan": "train.lr: expected a number above 0; came: nan",
+    "[train]\nlr = '1'": "train.lr: expected a number above 0; came: '1'",
+    "[train]\nsteps = 0": "train.steps: expected a whole number at least 1; came: 0",
+    "[train]\nsteps = 1.5": "train.steps: expected a whole number at least 1; came: 1.5",
+    "[train]\nsteps = 1\nhours = 2": "train.hours: expected one of steps, epochs and hours; came:",
+    "[train]\noptimizer = 'adam'": "train.optimizer: unknown optimizer; came: 'adam'; exists: ada",
+    "[train]\nwarmup = 1": "train.warmup: expected a number at least 0 and below 1; came: 1",
+    "[train]\nmilestones = [0.5, 0.5]": "train.milestones: expected rising shares",
+    "[train]\nmilestones = [1]": "train.milestones: expected rising shares",
+    "[train]\ngamma = 1.5": "train.gamma: expected a number above 0 and at most 1; came: 1.5",
+    "[train]\ntemperature = 0": "train.temperature: expected a number above 0; came: 0",
+    "[train]\nloggers = ['tensorbord']": "train.loggers: unknown logger; came: 'tensorbord'",
+    "[train]\ncompile = 'yes'": "train.compile: expected true or false; came: 'yes'",
+    "[train]\nmomentum = 1": "train.momentum: expected a number at least 0 and below 1",
+    "[train]\nkeep = 0": "train.keep: expected a whole number at least 1",
+    "[[domains]]\nname = 'A b'\nsource = 'a:b'": "domains[1].name: the name of a domain has lower",
+    "[[domains]]\nname = 'a'": "domains.a.source: it is missing: PREFIX:REST",
+    "[[domains]]\nname = 'a'\nsource = 'photos'": "domains.a.source: expected PREFIX:REST; came:",
+    "[[domains]]\nname = 'digits'\nsource = 'a:b'": "domains: each domain has a name of its own",
+}
+OF_A_DOMAIN = {
+    "size = 0": "size: expected pixels, 1 to 16384",
+    "size = [1, 2, 3]": "size: expected pixels, 1 to 16384",
+    "size = [1]": "size: expected pixels, 1 to 16384",
+    "fit = 'padd'": "fit: unknown fit; came: 'padd'; exists: pad,",
+    "margin = -1": "margin: expected a whole number at least 0",
+    "flip = 'no'": "flip: expected true or false; came: 'no'",
+    "augment = { are = [0, 1] }": "augment: augment: unknown key; came: 'are'; exists: area,",
+    "augment = { area = 0.5 }": "augment: area: expected [least, greatest]; came: 0.5",
+    "augment = { area = [0, 1] }": "augment: augment: area is a range above 0",
+    "augment = { pad = 1.5 }": "augment: pad: expected a whole number",
+    "augment = { brightness = 'a' }": "augment: brightness: expected a number; came: 'a'",
+    "augment = { flip = 1 }": "augment: flip: expected true or false; came: 1",
+    "augment = 3": "augment: expected a table; came: 3",
+    "whiten = 'imagenett'": "whiten: expected a word, or [[three means], [three deviations]]",
+    "whiten = [[0, 0, 0], [0, 1, 1]]": "whiten: whitening divides by the deviations",
+    "weight = 0": "weight: expected a number above 0",
+    "batch = 0": "batch: expected a whole number at least 1",
+    "tasks = 'classify'": "tasks: tasks are a list or a table; came: 'classify'; next: tasks = [",
+    "tasks = ['clasify']": "tasks: unknown kind of task; came: 'clasify'; exists: classify,",
+    "tasks = []": "tasks: expected at least one task",
+    "tasks = 3": "tasks: expected a list of kinds, or a table of tasks; came: 3",
+    "tasks = { a = { kind = 'classify', classes = 'b' } }": "tasks: task a: classes is a list",
+    "tasks = { a = { kind = 'regress', outputs = true } }": "tasks: task a: outputs is a whole",
+    "tasks = { a = { column = 'b' } }": "tasks: task a: its kind is missing",
+    "tasks = { a = { kind = 'classify', colum = 'b' } }": "tasks: task a: unknown key; came: 'co",
+    "group = 3": "group: expected text; came: 3",
+    "allow_bad = 1": "allow_bad: expected true or false; came: 1",
+    "colour = 1": "colour: unknown key; came: 'colour'; exists:",
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_what_is_wrong_is_said_in_one_line(text: str) -> None:
+    (line,) = lines(SMALL + text if text[0] == "[" else text + SMALL)
+    assert line.startswith(WRONG[text]), line
+
+
+@pytest.mark.parametrize("text", OF_A_DOMAIN)
+def test_what_is_wrong_with_a_domain_is_said_with_its_name(text: str) -> None:
+    (line,) = lines(SMALL + text)
+    assert line.startswith("domains.digits." + OF_A_DOMAIN[text]), line
+
+
+def test_all_problems_are_listed_at_once() -> None:
+    found = lines(
+        SMALL.replace("shop", "The Shop")
+        + "size = -1\nfits = 1\n[trunk]\nnorm = 'a'\n[train]\nlr = 0\nsteps = 1\nhours = 1\n"
+    )
+    places = [line.split(":")[0] for line in found]
+    assert sorted(places) == [
+        *("domains.digits.fits", "domains.digits.size", "name", "train.hours", "train.lr"),
+        "trunk.norm",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "name: it is missing"),
+        ("name = 'x'", "domains: it is missing"),
+        ("name = 'x'\ndomains = []", "domains: expected at least one"),
+        ("name = 'x'\ndomains = 3", "domains: expected a list; came: 3"),
+        ("name = 'x'\ndomains = [3]", "domains[0]: expected a table; came: 3"),
+        ("train = 3\n" + SMALL, "train: expected a table; came: 3"),
+        ("name = x", "the recipe is not TOML; came: 'Invalid value (at line 1"),
+        ("a = " + "[" * 5000, "the recipe is not TOML"),
+    ],
+)
+def test_texts_that_are_no_recipe(text: str, said: str) -> None:
+    assert any(line.startswith(said) for line in lines(text)), lines(text)
+
+
+def test_a_name_in_a_message_is_shown_and_not_obeyed() -> None:
+    found = lines('name = "x"\n"\\u001b[31mred" = 1\n[[domains]]\nname = "\\u001b"\nsource = "a:b"')
+    assert all("\x1b" not in line for line in found)
+    assert len(found) == 2
+
+
+# -- files
+
+
+def test_reading_files_and_folders(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(LARGE, "utf-8")
+    recipe = Recipe.read(tmp_path / "a.toml")
+    assert recipe == Recipe.parse(LARGE)
+    assert recipe.root == tmp_path / "data"
+    assert recipe.out_folder == tmp_path / "data/elsewhere/shop"
+    assert recipe.init_folder is None
+    assert {domain.base for domain in recipe.make_domains()} == {tmp_path / "data"}
+    (tmp_path / "recipe.toml").write_text(SMALL)
+    assert Recipe.read(tmp_path, ["seed=5"]).seed == 5
+    assert Recipe.read(tmp_path, ["init=runs/old"]).init_folder == tmp_path / "runs/old"
+
+
+def test_a_file_that_is_not_there_says_what_is(tmp_path: Path) -> None:
+    (tmp_path / "shop.toml").write_text(SMALL)
+    with pytest.raises(BadInput, match=r"cannot read the recipe .*exists: shop.toml, pocket"):
+        Recipe.read(tmp_path / "shp.toml")
+    (tmp_path / "latin.toml").write_bytes("name = 'é'".encode("latin-1"))
+    with pytest.raises(BadInput, match="not a text in UTF-8"):
+        Recipe.read(tmp_path / "latin.toml")
+    (tmp_path / "vast.toml").write_bytes(b"#" * (2**20 + 1))
+    with pytest.raises(BadInput, match="at most 1 MB"):
+        Recipe.read(tmp_path / "vast.toml")
+
+
+def test_paths_hold_after_a_move(tmp_path: Path) -> None:
+    home = tmp_path / "project"
+    (home / "data").mkdir(parents=True)
+    (home / "a.toml").write_text(LARGE, "utf-8")
+    recipe = Recipe.read(home / "a.toml")
+    run = recipe.out_folder
+    run.mkdir(parents=True)
+    moved = recipe.moved_to(run)
+    assert moved.base == "../.."
+    assert moved.root.resolve() == recipe.root.resolve()
+    (run / "recipe.toml").write_text(moved.to_toml(), "utf-8")
+    again = Recipe.read(run)
+    assert again.out_folder.resolve() == run.resolve()
+    assert again.moved_to(run).to_toml() == moved.to_toml()
+    assert moved.differences(recipe) == ["base: '../..' and 'data'"]
+
+
+def test_paths_hold_behind_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk/deep/runs").mkdir(parents=True)
+    home = tmp_path / "project"
+    home.mkdir()
+    (home / "runs").symlink_to(tmp_path / "disk/deep/runs")
+    (home / "a.toml").write_text(SMALL)
+    recipe = Recipe.read(home / "a.toml")
+    recipe.out_folder.mkdir()
+    moved = recipe.moved_to(recipe.out_folder)
+    assert moved.root.resolve() == home.resolve()
+
+
+def test_an_absolute_base_stays(tmp_path: Path) -> None:
+    recipe = Recipe.parse(SMALL, tmp_path, [f"base={tmp_path.as_posix()}/a"])
+    assert recipe.moved_to(tmp_path / "elsewhere").base == f"{tmp_path.as_posix()}/a"
+    assert recipe.root == tmp_path / "a"
+
+
+# -- others like it
+
+
+def test_sets_change_what_they_name_and_nothing_else() -> None:
+    recipe = Recipe.parse(LARGE)
+    other = recipe.with_sets(
+        [
+            *("train.lr=0.3", "domains.scenes.size=96", "trunk.arch=timm/resnet50"),
+            *("train.hours=2", "domains.catalogue.tasks.category.column=kind", "name=new"),
+        ]
+    )
+    assert other.train.lr == 0.3
+    assert other.domains[1].size == 96
+    assert recipe.differences(other) == [
+        "name: 'shop' and 'new'",
+        "trunk.arch: 'timm/resnet18' and 'timm/resnet50'",
+        "domains.catalogue.tasks.category.column: 'category' and 'kind'",
+        "domains.scenes.size: 'auto' and 96",
+        "train.epochs: 10.0 and not there",
+        "train.lr: 0.1 and 0.3",
+        "train.hours: not there and 2.0",
+    ]
+    assert recipe == Recipe.parse(LARGE)
+    assert recipe.differences(recipe) == []
+
+
+def test_what_was_not_said_follows_a_set() -> None:
+    recipe = Recipe.parse(SMALL)
+    other = recipe.with_sets(["name=new", "train.optimizer=sgd"])
+    assert other.out == "runs/new"
+    assert other.train.weight_decay == 5e-4
+    said = Recipe.parse(recipe.to_toml()).with_sets(["name=new", "train.optimizer=sgd"])
+    assert (said.out, said.train.weight_decay) == ("runs/shop", 0.05)
+
+
+def test_a_wrong_set_is_as_wrong_as_a_wrong_file() -> None:
+    assert lines(SMALL, "train.lrr=1")[0].startswith(
+        "train.lrr: unknown key; came: 'lrr'; exists: lr"
+    )
+    assert lines(SMALL, "trian.lr=1")[0].startswith(
+        "trian: unknown key; came: 'trian'; exists: train"
+    )
+    (line,) = lines(SMALL, "domains.digit.size=3")
+    assert line.startswith("--set domains.digit: no such domain; came: 'digit'; exists: digits")
+    assert "--set name.x" not in lines(SMALL, "name.x=3")[0]
+
+
+def test_a_grid_is_checked_before_anything_runs() -> None:
+    recipe = Recipe.parse(SMALL)
+    chosen = recipe.grid(["train.lr=0.1,0.03", "trunk.norm=shared,domain", "seed=2"])
+    expected = itertools.product(["0.1", "0.03"], ["shared", "domain"])
+    assert [sets for _, sets in chosen] == [
+        [f"train.lr={lr}", f"trunk.norm={norm}", "seed=2"] for lr, norm in expected
+    ]
+    with pytest.raises(BadInput, match=r"train\.lr: expected a number above 0"):
+        recipe.grid(["train.lr=0.1,0"])
+
+
+def test_from_domains() -> None:
+    recipe = Recipe.from_domains(["shop=folder:photos/shop", "digits=pocket:digits"])
+    assert recipe.name == "shop-digits"
+    assert [part.source for part in recipe.domains] == ["folder:photos/shop", "pocket:digits"]
+    assert recipe.train == Train()
+    assert Recipe.from_domains(["a=pocket:digits"], name="mine").out == "runs/mine"
+    with pytest.raises(BadInput, match="--domain is NAME=SOURCE"):
+        Recipe.from_domains(["folder:photos"])
+    with pytest.raises(BadInput, match="at least one domain"):
+        Recipe.from_domains([])
+
+
+def test_named_recipes() -> None:
+    assert Recipe.named("pocket-quick").name == "pocket-quick"
+    assert Recipe.named("pocket-quick", ["seed=3"]).seed == 3
+    with pytest.raises(BadInput, match="no such recipe; came: 'pocket-quik'; exists: pocket-quick"):
+        Recipe.named("pocket-quik")
+
+
+@pytest.mark.parametrize("name", named_recipes())
+def test_every_named_recipe_is_one(name: str) -> None:
+    recipe = Recipe.named(name)
+    assert recipe.name == name
+    assert Recipe.parse(recipe.to_toml()) == recipe
+    head = named_recipes()[name].splitlines()[0]
+    assert head.startswith("# ") and len(head) > 20
+    comments = "\n".join(x for x in named_recipes()[name].splitlines() if x.startswith("#"))
+    assert f"onetrunk train {name}" in comments or "onetrunk train recipe.toml" in comments
+    assert "Hardware:" in comments
+    assert "Measured result:" in comments or "not run here" in comments
