@@ -11,8 +11,6 @@ from onetrunk.data.splitting import SPLITS
 from onetrunk.learn.selection import Selection
 from onetrunk.measure.budget import budget
 from onetrunk.measure.evaluate import evaluate
-from onetrunk.measure.outcomes import save_outcomes
-from onetrunk.measure.table import Table
 from onetrunk.model.saved import save_models
 from onetrunk.model.universal import Universal
 from onetrunk.store.run import RunFolder
@@ -28,18 +26,8 @@ def finish(
     seed: int,
 ) -> dict[str, Any]:
     """Judge, write everything, scores.json last: with it the run is finished."""
-    tables: dict[str, Table] = {}
-    for split in ("val", "test"):
-        rows = []
-        outcomes: dict[str, Any] = {}
-        for model in models.values():
-            mine = [domain for domain in domains if domain.name in model.domains]
-            table, found = evaluate_with_outcomes(model, mine, split)
-            rows += table.rows
-            outcomes |= found
-        tables[split] = Table(tuple(rows))
-        if split == "test":
-            save_outcomes(run.path, outcomes)
+    of = {name: model for model in models.values() for name in model.domains}
+    tables = {split: evaluate(of, domains, split) for split in ("val", "test")}
     for model in models.values():
         for name, card in model.domains.items():
             scores = {

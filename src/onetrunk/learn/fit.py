@@ -225,8 +225,8 @@ def learn(learner: Learner, run: RunFolder, watch: Watch, part: str, stop: Stop)
 
 def validate(learner: Learner) -> dict[str, Any]:
     """Headline errors on the validation splits, and whether they are the best so far."""
-    with torch.no_grad(), learner.applied():
-        table = evaluate(learner.model, learner.domains, "val", intervals=False)
+    with learner.applied():
+        table = evaluate(learner.model, learner.domains, "val", progress=False)
     best = learner.selection.see(learner.clock.step, table)
     values = {f"{r.domain}/{r.task}/{r.metric}": r.value for r in table.rows if r.headline}
     return {"val": values, "score": learner.selection.last, "best": best}

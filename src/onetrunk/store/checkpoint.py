@@ -90,7 +90,8 @@ def _move(part: Path, to: Path) -> None:
 def make_folder(place: Path) -> None:
     """The folder and those above it, each known to its parent after a power cut too."""
     new = [folder for folder in (place, *place.parents) if not folder.exists()]
-    place.mkdir(parents=True, exist_ok=True)
+    if new:
+        place.mkdir(parents=True, exist_ok=True)
     for folder in new:
         sync_folder(folder.parent)
 

@@ -1,0 +1,217 @@
+"""Evaluation: every domain's split through its own part of the model, scores as a table.
+
+Each domain runs in pure batches, in the order of its split, through the pixels' contract that the
+model's card keeps. The norm `shared-batch` keeps no moments, so there the batch is part of the
+answer: the batch size that the card records and a seeded shuffle, the same in every evaluation.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from onetrunk.data.chance import permutation, seed_of
+from onetrunk.data.domain import Domain
+from onetrunk.data.split import Split
+from onetrunk.errors import Failed, wrong
+from onetrunk.measure.held import Scores
+from onetrunk.measure.rows import rows_of
+from onetrunk.measure.scores import scores_of
+from onetrunk.measure.seen import split_for
+from onetrunk.measure.table import Row, Table
+from onetrunk.model.card import Card
+from onetrunk.model.predict import FEWEST
+from onetrunk.model.universal import Universal
+from onetrunk.progress import Track, say
+
+Models = Universal | Mapping[str, Universal]  # one for all domains, or one for each
+BATCH = 256  # images at most in a pass
+INPUT = 64 * 2**20  # bytes of images in a pass; outputs, maps of many classes, may take four times
+TRAINED = 64  # images in a training batch, where a card does not say it
+AHEAD = 2  # batches that are read before they are asked for
+
+
+@dataclass
+class Judged:
+    """One task of one domain after its whole split: scores, with images in order of arrival."""
+
+    card: Card
+    task: str
+    split: Split
+    scores: Scores
+    order: NDArray[np.int64]  # each arrival's place in the split
+
+
+def evaluate(
+    model: Models,
+    domains: Sequence[Domain],
+    split: str = "test",
+    *,
+    batch: int = BATCH,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> Table:
+    """The scores of a model (or of one model for each domain) on a split of these domains.
+
+    `batch`: images in a pass, at most; fewer where memory asks for it. A task without any labelled
+    image in the split has no rows, which is said.
+    """
+    judged = judge(model, domains, split, batch=batch, device=device, progress=progress)
+    rows: list[Row] = []
+    for one in judged:
+        rows += rows_of(one.card.name, one.card.task(one.task), one.scores, split)
+    return Table(tuple(rows), split)
+
+
+def judge(
+    model: Models,
+    domains: Sequence[Domain],
+    split: str = "test",
+    *,
+    batch: int = BATCH,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> list[Judged]:
+    """The split of every domain through the model, once: what tables and intervals are made of."""
+    if isinstance(domains, Domain):
+        domains = [domains]
+    if batch < 1:
+        raise wrong("a batch is at least one image", came=batch)
+    names = [domain.name for domain in domains]
+    for name in names:
+        if names.count(name) > 1:
+            raise wrong("each domain once", came=name)
+    if not names:
+        raise wrong("expected at least one domain to evaluate", came="none")
+    todo = []
+    for domain in domains:
+        own = _model_of(model, domain.name)
+        images = split_for(domain, own.domains[domain.name], split)
+        if len(images):
+            todo.append((own, domain.name, images))
+        else:
+            say(f"{domain.name}: its {split} split has no images: left out")
+    judged: list[Judged] = []
+    with Track(f"evaluating {split}", sum(len(images) for _, _, images in todo)) as track:
+        for own, name, images in todo:
+            with judging(own, device):
+                judged += _one(own, name, images, batch, track if progress else None)
+    return judged
+
+
+def _model_of(model: Models, name: str) -> Universal:
+    """The model that knows this domain."""
+    if isinstance(model, Mapping):
+        if name not in model:
+            raise wrong("no model for this domain", came=name, exists=model)
+        model = model[name]
+    if name not in model.domains:
+        raise wrong("the model does not know this domain", came=name, exists=model.domains)
+    return model
+
+
+@contextmanager
+def judging(model: Universal, device: torch.device | str | None = None) -> Iterator[None]:
+    """The model in evaluation mode, on a device; afterwards as it was and where it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    home = next(model.parameters()).device
+    model.eval()
+    if device is not None:
+        model.to(device)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        if device is not None:
+            model.to(home)
+        for module, mode in modes:
+            module.training = mode
+
+
+def _one(
+    model: Universal, name: str, images: Split, batch: int, track: Track | None
+) -> list[Judged]:
+    """One domain's split through the model."""
+    card = model.domains[name]
+    scores = {task.name: scores_of(task) for task in card.tasks}
+    batches = plan(card, len(images), images.name, model.trunk.norm == "shared-batch", batch)
+    like = next(model.parameters())
+    for pixels, targets in read_ahead(images, batches):
+        x = pixels.to(device=like.device, dtype=like.dtype, non_blocking=True)
+        answers = model(x, domain=name)
+        for task, score in scores.items():
+            score.update(answers[task], targets[task])
+        if track is not None:
+            track(len(pixels))
+    order = np.concatenate(batches)
+    for task, score in scores.items():
+        broken = score.broken()
+        if len(broken):
+            first = images.key(int(order[broken[0]]))
+            raise Failed(
+                f"{name}/{task}: the model's outputs are not finite for {len(broken)} of "
+                f"{len(images)} {images.name} images, {first} among them; "
+                "next: a smaller learning rate, or an earlier checkpoint"
+            )
+    return [Judged(card, task, images, score, order) for task, score in scores.items()]
+
+
+def plan(
+    card: Card, count: int, split: str, by_batch: bool = False, batch: int = BATCH
+) -> list[NDArray[np.int64]]:
+    """Which places of a split go together, in which order."""
+    if by_batch:
+        return shuffled(card, count, split)
+    height, width = card.pixels.size
+    channels = sum(task.width for task in card.tasks if task.dense)
+    bytes_each = 4 * height * width * max(3, channels / 4)
+    step = max(1, min(batch, int(INPUT // bytes_each)))
+    return [np.arange(i, min(i + step, count)) for i in range(0, count, step)]
+
+
+def shuffled(card: Card, count: int, split: str) -> list[NDArray[np.int64]]:
+    """Batches as in training, where each image is normalised by those beside it.
+
+    A last batch of fewer than 8 images joins the one before.
+    """
+    if count < FEWEST:
+        raise wrong(
+            f"{card.name}: the norm 'shared-batch' keeps no moments: it needs at least {FEWEST} "
+            "images at once",
+            came=f"{count} {split} images",
+        )
+    known = card.provenance.get("batch", TRAINED)
+    step = max(known, FEWEST) if isinstance(known, int) else TRAINED
+    order = permutation(seed_of("evaluate", card.name, split), 0, count)
+    starts = list(range(0, count, step))
+    if len(starts) > 1 and count - starts[-1] < FEWEST:
+        starts.pop()
+    return np.split(order, starts[1:])
+
+
+def read_ahead(
+    images: Split, batches: Sequence[NDArray[np.int64]]
+) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    """A split's batches, read by one thread a little ahead of whoever judges them."""
+    pool = ThreadPoolExecutor(1, "onetrunk-evaluate", torch.set_num_threads, (1,))
+    waiting: deque[Future[tuple[Tensor, dict[str, Tensor]]]] = deque()
+    rest = iter(batches)
+    try:
+        waiting.extend(pool.submit(images.batch, places) for places in islice(rest, AHEAD))
+        while waiting:
+            done = waiting.popleft().result()
+            waiting.extend(pool.submit(images.batch, places) for places in islice(rest, 1))
+            yield done
+    finally:
+        for future in waiting:
+            future.cancel()
+        pool.shutdown(wait=False)
