@@ -116,7 +116,7 @@ def rate_at(progress: float, train: Train) -> float:
     every milestone passed; or constant.
     """
     if progress < train.warmup:
-        return max(progress, 1e-3) / train.warmup
+        return min(1.0, max(progress, 1e-3) / train.warmup)
     if train.schedule == "cosine":
         t = (progress - train.warmup) / max(1 - train.warmup, 1e-9)
         return 0.5 * (1 + math.cos(math.pi * min(t, 1.0)))
