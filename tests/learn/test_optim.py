@@ -271,3 +271,23 @@ def test_what_is_remembered_lies_in_memory_as_its_parameter() -> None:
             for tensor in kept.values():
                 if tensor.shape == parameter.shape:
                     assert tensor.stride() == parameter.stride()
+
+
+def test_an_overflow_of_float16_in_one_unit_leaves_the_others_finite() -> None:
+    domains = worlds("ants", "bees")
+    made = learner(domains, precision="float16", clip=1.0)
+    going = made.passes()
+    made.step(next(going))
+    assert made.precision.scaler is not None
+    scale, before = made.precision.scaler.get_scale(), weights(made.model)
+    head = made.model.heads_of("bees").head("classify").weight
+    hook = head.register_hook(lambda grad: grad * math.nan)
+    made.step(next(going))
+    after = weights(made.model)
+    assert made.precision.scaler.get_scale() == scale / 2
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in after.values())
+    bees = [name for name in after if name.startswith("heads.bees.")]
+    assert bees and all(after[name].equal(before[name]) for name in bees)
+    hook.remove()
+    made.step(next(going))
+    assert all(not weights(made.model)[name].equal(after[name]) for name in bees)
