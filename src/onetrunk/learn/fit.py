@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +54,7 @@ class Learner:
         train, domains = self.train, self.domains
         self.model.to(self.device)
         if train.channels_last:
-            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.model.to(memory_format=torch.channels_last)
         self.precision = Precision.of(train.precision, self.device)
         self.losses = Losses(domains, train.label_smoothing, train.class_weights == "balanced")
         self.mixup = Mixup(train.mixup, self.seed)
@@ -114,7 +114,7 @@ class Learner:
         self.tally.add(found, images, rate)
         return found
 
-    def passes(self) -> Iterator[list[list[Batch]]]:
+    def passes(self) -> Generator[list[list[Batch]]]:
         """Endless steps. Gradients of several steps added up are those of one longer step."""
         joined = self.train.sampling == "joined"
         steps = iter(self.loader)
