@@ -119,7 +119,12 @@ class Learner:
         joined = self.train.sampling == "joined"
         steps = iter(self.loader)
         while True:
-            taken = [next(steps) for _ in range(self.train.accumulate)]
+            before = self.loader.state()
+            try:
+                taken = [next(steps) for _ in range(self.train.accumulate)]
+            except Failed:  # of these steps nothing was learned: whoever goes on has them again
+                self.loader.restore(before)
+                raise
             yield taken if joined else [[batch] for batches in taken for batch in batches]
 
     @contextmanager
@@ -134,7 +139,7 @@ class Learner:
     def _finite(self, units: dict[str, list[Tensor]], batches: Sequence[Batch]) -> dict[str, float]:
         """The losses as numbers; one that is not finite ends the run before anything is moved."""
         flat = torch.stack([value for values in units.values() for value in values])
-        numbers = iter(flat.double().tolist())  # the step's one wait for the device
+        numbers = iter(flat.tolist())  # the step's one wait for the device
         found = {unit: [next(numbers) for _ in values] for unit, values in units.items()}
         for unit, values in found.items():
             domain, _, task = unit.partition("/")
