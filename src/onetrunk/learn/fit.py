@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,39 +193,46 @@ def learn(learner: Learner, run: RunFolder, watch: Watch, part: str, stop: Stop)
     clock.start()
     names = [domain.name for domain in learner.domains]
     plan = {"part": part, "step": clock.step, "steps": clock.steps, "domains": names}
-    watch.begin({**plan, "run": str(run.path)})
     written = time.monotonic()
     learner.model.train()
-    steps = learner.passes()
-    while not clock.over and not selection.enough:
-        if stop.asked:
-            save(learner, run, part)
-            raise Stopped(
-                f"stopped at step {clock.step} of {clock.described}, all of it kept in {run.path}; "
-                f"next: onetrunk train {run.path / 'recipe.toml'} --resume"
-            )
-        try:
-            passes = next(steps)
-        except Failed:  # the images cannot come: a worker died, a disk is gone
-            save(learner, run, part)
-            raise
-        learner.step(passes)
-        clock.tick()
+    with shown(watch, {**plan, "run": str(run.path)}), closing(learner.passes()) as steps:
+        while stop.asked or not (clock.over or selection.enough):
+            if stop.asked:
+                save(learner, run, part)
+                raise Stopped(
+                    f"stopped at step {clock.step} of {clock.described}, all of it kept in "
+                    f"{run.path}; next: onetrunk train {run.path / 'recipe.toml'} --resume"
+                )
+            try:
+                passes = next(steps)
+            except Failed:  # the images cannot come: a worker died, a disk is gone
+                save(learner, run, part)
+                raise
+            learner.step(passes)
+            clock.tick()
 
-        if clock.log_due:
-            record = {"step": clock.step, "part": part, **tally.take(clock)}
-            run.log(record)
-            watch.step(record)
-        if evaluated := clock.evaluation_due:
-            record = {"step": clock.step, "part": part, **validate(learner)}
-            run.log(record)
-            watch.evaluated(record)
-        late = time.monotonic() - written > CHECKPOINT
-        if evaluated or late or clock.step % learner.train.checkpoint == 0:
-            save(learner, run, part)
-            written = time.monotonic()
-    steps.close()
-    watch.end()
+            if clock.log_due:
+                record = {"step": clock.step, "part": part, **tally.take(clock)}
+                run.log(record)
+                watch.step(record)
+            if evaluated := clock.evaluation_due:
+                record = {"step": clock.step, "part": part, **validate(learner)}
+                run.log(record)
+                watch.evaluated(record)
+            late = time.monotonic() - written > CHECKPOINT
+            if evaluated or late or clock.step % learner.train.checkpoint == 0:
+                save(learner, run, part)
+                written = time.monotonic()
+
+
+@contextmanager
+def shown(watch: Watch, plan: Mapping[str, Any]) -> Iterator[None]:
+    """The watch is told of the end, whatever it is."""
+    watch.begin(plan)
+    try:
+        yield
+    finally:
+        watch.end()
 
 
 def validate(learner: Learner) -> dict[str, Any]:
