@@ -23,7 +23,7 @@ from onetrunk.data.loader import Batch, Loader
 from onetrunk.errors import Failed
 from onetrunk.learn.average import Average
 from onetrunk.learn.clock import Clock
-from onetrunk.learn.device import Precision, deterministic
+from onetrunk.learn.device import Precision, deterministic, start_generators
 from onetrunk.learn.losses import Losses
 from onetrunk.learn.mixup import Mixup
 from onetrunk.learn.optim import Descent
@@ -178,7 +178,7 @@ def fit(
 ) -> Selection:
     """Learn; the model ends with the weights of its best evaluation. Goes on from `run`."""
     with stoppable() as stop, deterministic(train.deterministic, device):
-        torch.manual_seed(seed_of(seed, part, "fit"))
+        start_generators(seed_of(seed, part, "fit"), device)
         learner = Learner(model, domains, train, device, seed)
         if (saved := run.last(part)) is not None:
             restore(learner, saved)
