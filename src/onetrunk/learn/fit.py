@@ -134,7 +134,10 @@ class Learner:
             yield
 
     def _moved(self, batch: Batch) -> Batch:
-        return batch.to(self.device, next(self.model.parameters()).dtype)
+        moved = batch.to(self.device, next(self.model.parameters()).dtype)
+        if not self.train.channels_last:  # as they come, their layout would decide that of all
+            moved.images = moved.images.contiguous()
+        return moved
 
     def _finite(self, units: dict[str, list[Tensor]], batches: Sequence[Batch]) -> dict[str, float]:
         """The losses as numbers; one that is not finite ends the run before anything is moved."""
