@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from onetrunk.data.chance import permutation, seed_of
 from onetrunk.data.domain import Domain
@@ -139,7 +139,7 @@ def _model_of(model: Models, name: str) -> Universal:
 
 
 @contextmanager
-def judging(model: Universal, device: torch.device | str | None = None) -> Iterator[None]:
+def judging(model: nn.Module, device: torch.device | str | None = None) -> Iterator[None]:
     """The model in evaluation mode, on a device; afterwards as it was and where it was."""
     modes = [(module, module.training) for module in model.modules()]
     home = next(model.parameters()).device
@@ -174,11 +174,11 @@ def _one(
     order = np.concatenate(batches)
     judged = [Judged(name, card.task(task), images, score, order) for task, score in scores.items()]
     for one in judged:
-        _finite(one)
+        finite(one)
     return judged
 
 
-def _finite(judged: Judged) -> None:
+def finite(judged: Judged) -> None:
     """A network that gives no numbers is not judged; the first of its images is named."""
     broken = judged.scores.broken()
     if len(broken):

@@ -20,6 +20,7 @@ from onetrunk.measure.table import Row, Table
 from onetrunk.progress import say
 
 PAIRS = 10  # of a task's confusions, where nobody says how many
+OTHER = "(none of the classes)"  # what someone else's model may say
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class Judged:
                 *(span if place == 0 else (None, None)),
             )
             for place, metric in enumerate(metrics)
+            if metric.name in values
         ]
 
     def confused(self, most: int) -> list[Confused]:
@@ -89,7 +91,7 @@ class Judged:
         if not isinstance(self.scores, Classify) or not self.scores.count:
             return []
         true, best = self.scores.pairs()
-        classes = self.task.classes
+        classes = (*self.task.classes, OTHER)
         each = np.bincount(true, minlength=len(classes))
         pairs, counts = np.unique(
             np.stack([true, best])[:, true != best], axis=1, return_counts=True
