@@ -16,6 +16,7 @@ from onetrunk.learn.device import choose_device
 from onetrunk.learn.environment import check_data, environment
 from onetrunk.learn.finish import finish
 from onetrunk.learn.fit import NotFinite, fit
+from onetrunk.learn.frozen import fit_heads
 from onetrunk.learn.losses import numbers
 from onetrunk.learn.mixup import KINDS
 from onetrunk.learn.start import adopt
@@ -108,18 +109,19 @@ def train_models(
         check_data(run, found)
         last = [saved for part in models if (saved := run.last(part)) is not None]
         run.rewind(last[-1] if last else None)
+        learn = fit_heads if train.frozen else fit
         watch = make_watch(train.loggers, run.path)
         chosen = {}
         for part, model in models.items():
             mine = [domain for domain in domains if domain.name in model.domains]
             try:
-                chosen[part] = fit(
+                chosen[part] = learn(
                     model, mine, train, run, watch, part=part, device=place, seed=recipe.seed
                 )
             except NotFinite as error:
                 run.write("failed.json", error.record)
                 raise
-        scores = finish(run, models, domains, chosen, recipe.seed)
+        scores = finish(run, models, domains, chosen, recipe.seed, train.frozen)
     return Run(run.path, models, scores)
 
 
