@@ -28,6 +28,7 @@ def finish(
     chosen: Mapping[str, Selection],
     seed: int,
     device: torch.device,
+    frozen: bool = False,
 ) -> dict[str, Any]:
     """Judge, write everything, scores.json last: with it the run is finished."""
     of = {name: model for model in models.values() for name in model.domains}
@@ -49,6 +50,7 @@ def finish(
         "format": FORMAT,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": seed,
+        "frozen": frozen,
         **{split: table.to_json() for split, table in tables.items()},
         "best": {part: {"step": s.step, "score": s.score} for part, s in chosen.items()},
         "own_best": {name: best for s in chosen.values() for name, best in s.own.items()},
