@@ -33,6 +33,16 @@ class Classify(Scores):
         sure = out.float().softmax(1).amax(1)
         self.hold({"best": out.argmax(1), "sure": sure, "target": target})
 
+    def take(self, best: NDArray[np.int64], target: NDArray[Any]) -> None:
+        """Classes that someone else predicted, without a confidence: no calibration error then.
+
+        A class outside the task's, one number above them, is always wrong.
+        """
+        classes, labels = (torch.from_numpy(a.astype(np.int64)) for a in (best, target))
+        sure = torch.full(labels.shape, torch.nan)
+        held = {"best": classes, "sure": sure, "target": labels}
+        self.hold({**held, "finite": torch.ones(labels.shape, dtype=torch.bool)})
+
     @property
     def labelled(self) -> NDArray[np.bool_]:
         known: NDArray[np.bool_] = self.held("target") != NO_CLASS
@@ -50,11 +60,14 @@ class Classify(Scores):
         each = np.bincount(true, minlength=classes)
         hits = np.bincount(true[right], minlength=classes)
         recall = hits[each > 0] / each[each > 0]
-        return {
+        metrics = {
             "error": 100 * float((~right).sum()) / len(right),
             "balanced_error": 100 * (1 - total(recall) / len(recall)),
-            "ece": 100 * calibration(self.held("sure")[self.labelled], right),
         }
+        sure = self.held("sure")[self.labelled]
+        if not np.isnan(sure).any():
+            metrics["ece"] = 100 * calibration(sure, right)
+        return metrics
 
     def parts(self) -> dict[str, NDArray[Any]]:
         known = self.labelled

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.split import Split
@@ -29,13 +30,11 @@ def neighbour_error(domain: Domain, split: str = "test", task: str | None = None
     if not len(asked) or not len(known):
         raise wrong(f"{domain.name}: no labelled image in {split} or train", came=task)
     half = known.square().sum(1) / 2  # ‖x − k‖² = ‖x‖² − 2(x·k − ‖k‖²/2)
-    nearest = torch.cat([(part @ known.T - half).argmax(1) for part in asked.split(CHUNK)])
+    nearest = torch.cat([(part @ known.T - half).argmax(1) for part in torch.split(asked, CHUNK)])
     return float(100 * np.mean(known_labels[nearest.numpy()] != labels))
 
 
-def _labelled(
-    split: Split, task: str
-) -> tuple[torch.Tensor, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+def _labelled(split: Split, task: str) -> tuple[torch.Tensor, NDArray[np.int64]]:
     """Pixels (n, 3·H·W) and classes of the images that have one."""
     labels = split.label(task).astype(np.int64)
     places = np.flatnonzero(labels != NO_CLASS)

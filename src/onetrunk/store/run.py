@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from io import FileIO
 from os import PathLike
 from pathlib import Path
@@ -169,6 +169,10 @@ class RunFolder:
         with _writing(self.path, name):
             write_atomic(to, text)
         return to
+
+    def writing(self, what: str) -> AbstractContextManager[None]:
+        """Around writes of one's own to a file of the run: a full disk is said in one line."""
+        return _writing(self.path, what)
 
     def finish(self, scores: Mapping[str, Any]) -> Path:
         """Write scores.json, last of all: the run is finished."""
