@@ -44,6 +44,8 @@ def column_of(
 def in_words(run: Run) -> str:
     """What kind of network a recipe makes."""
     trunk = run.trunk
+    if not run.text:
+        return "predictions from elsewhere"
     words = [str(trunk.get("arch", "")), f"norm {trunk.get('norm', 'domain')}"]
     sharing = str(trunk.get("sharing", "deep"))
     stages = ", ".join(map(str, trunk.get("own_stages") or ()))

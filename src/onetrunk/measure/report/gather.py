@@ -17,12 +17,13 @@ from onetrunk.errors import OnetrunkError, wrong
 from onetrunk.measure.conflict import Loss, conflict
 from onetrunk.measure.embedding import embedding
 from onetrunk.measure.latency import latency
+from onetrunk.measure.outside import judge_predictions
 from onetrunk.measure.report.column import column_of, validation
 from onetrunk.measure.report.findings import Column, Findings, Splits
 from onetrunk.measure.report.machine import machine
 from onetrunk.measure.report.pictures import pictures
 from onetrunk.measure.report.private import without_files
-from onetrunk.measure.report.runs import Group, PathOrRun, read_groups
+from onetrunk.measure.report.runs import Group, PathOrRun, Run, read_groups, variations
 from onetrunk.measure.report.training import courses
 from onetrunk.measure.report.verdict import Candidate, decide
 from onetrunk.measure.similarity import similarity
@@ -49,10 +50,13 @@ def gather(
 
     Where a recipe's domains and a task's loss come from is the caller's to say: both lie above.
     """
-    groups, base = _groups(runs, baseline)
+    groups, base = _groups(runs, baseline, open_domains)
     every = [*groups, *([base] if base else [])]
     tried = Tried(images)
-    models = {group.name: tried(f"model {group.name}", _models, group) or {} for group in every}
+    models = {
+        group.name: (tried(f"model {group.name}", _models, group) if group.first.text else {}) or {}
+        for group in every
+    }
     base_column = column_of(base, "base", None, models[base.name]) if base else None
     columns = [
         column_of(group, f"g{place % 6}", base, models[group.name])
@@ -84,7 +88,9 @@ def gather(
         splits=_splits(judged),
         courses=courses(places),
         recipes=tuple(
-            (g.name, g.first.text if images else without_files(g.first.text)) for g in every
+            (g.name, g.first.text if images else without_files(g.first.text))
+            for g in every
+            if g.first.text
         ),
         environments=tuple((g.name, g.first.environment) for g in every if g.first.environment),
         images=images,
@@ -140,7 +146,7 @@ def _inside(
 
 
 def _groups(
-    runs: Sequence[PathOrRun], baseline: PathOrRun | None
+    runs: Sequence[PathOrRun], baseline: PathOrRun | None, open_domains: OpenDomains
 ) -> tuple[list[Group], Group | None]:
     if not runs:
         raise wrong("expected at least one run", next="onetrunk report RUN")
@@ -154,8 +160,28 @@ def _groups(
             came=Path(baseline).name,
             next="name it as --baseline alone",
         )
-    groups = read_groups([*runs, *([] if baseline is None else [baseline])])
-    return (groups, None) if baseline is None else (groups[:-1], groups[-1])
+    if baseline is None:
+        return read_groups(runs), None
+    if Path(baseline).is_file():
+        groups = read_groups(runs)
+        return groups, outside(Path(baseline), open_domains(groups[0].first.path))
+    if len(variations(Path(baseline))) > 1:
+        raise wrong(
+            "a baseline is one run, or the seeds of one",
+            came=f"{Path(baseline).name}, which holds several settings",
+            exists=[path.name for path in variations(Path(baseline))],
+        )
+    groups = read_groups([*runs, baseline])
+    return groups[:-1], groups[-1]
+
+
+def outside(path: Path, domains: Sequence[Domain]) -> Group:
+    """Someone else's predictions as a baseline: scores and outcomes without a network."""
+    found = judge_predictions(path, domains)
+    for note in found.notes:
+        say(note)
+    scores = {"test": found.table().to_json()}
+    return Group(path.name, (Run(path, "", {}, scores, {}, (), found.outcomes()),))
 
 
 def _models(group: Group) -> Models:

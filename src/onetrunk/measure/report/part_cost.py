@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onetrunk.measure.budget import Cost
+from onetrunk.measure.budget import Cost, scaled
 from onetrunk.measure.latency import Timed
 from onetrunk.measure.report.findings import Findings
 from onetrunk.measure.report.html import Html, el
@@ -11,7 +11,6 @@ from onetrunk.measure.report.words import (
     heads,
     milliseconds,
     row_head,
-    scaled,
     scroll,
     section,
     times,

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from onetrunk.errors import BadInput, wrong
+from onetrunk.measure.outcomes import Outcomes
 from onetrunk.measure.table import Table
+from onetrunk.store.run import METRICS, RECIPE, SCORES
 
-RECIPE, SCORES, METRICS = "recipe.toml", "scores.json", "metrics.jsonl"
 ENVIRONMENT, OUTCOMES = "environment.json", "outcomes.safetensors"
+SWEEP = "sweep.json"  # of a folder that holds several settings
 SEED = "seed-"  # of folders inside a run's: one each, for `--seeds`
 
 
@@ -29,6 +31,7 @@ class Run:
     scores: Mapping[str, Any]  # empty while it is not finished
     environment: Mapping[str, Any]
     records: tuple[Mapping[str, Any], ...] = field(repr=False)  # of metrics.jsonl
+    held: Outcomes | None = None  # where no file holds them
 
     @classmethod
     def read(cls, path: Path) -> Run:
@@ -78,6 +81,14 @@ class Run:
         except BadInput as error:
             raise wrong(f"{self.path.name}/{SCORES}: {error}") from None
 
+    @cached_property
+    def outcomes(self) -> Outcomes | None:
+        """What each test image added to the scores, where that was kept."""
+        if self.held is not None:
+            return self.held
+        path = self.path / OUTCOMES
+        return Outcomes.open(path) if self.test is not None and path.is_file() else None
+
     def chosen(self, domain: str) -> int | None:
         """The step whose weights this domain's network ends with."""
         best = self.scores.get("best")
@@ -121,8 +132,7 @@ PathOrRun = str | PathLike[str]
 def read_groups(paths: Sequence[PathOrRun]) -> list[Group]:
     """Each folder's runs; the names of two groups differ."""
     groups: list[Group] = []
-    for given in paths:
-        path = Path(given)
+    for path in [each for given in paths for each in variations(Path(given))]:
         runs = tuple(Run.read(folder) for folder in folders(path))
         name = path.resolve().name
         taken = [group.name for group in groups]
@@ -132,6 +142,14 @@ def read_groups(paths: Sequence[PathOrRun]) -> list[Group]:
             name += "'"
         groups.append(Group(name, runs))
     return groups
+
+
+def variations(path: Path) -> list[Path]:
+    """The recipes' folders of a path: itself, or those of a sweep over settings."""
+    if (path / SWEEP).is_file() and not any(path.glob(f"{SEED}*")):
+        found = {seed.parent.parent for seed in path.glob(f"*/{SEED}*/{RECIPE}")}
+        return sorted(found) or [path]
+    return [path]
 
 
 def folders(path: Path) -> list[Path]:

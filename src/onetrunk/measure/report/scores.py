@@ -10,7 +10,7 @@ import numpy as np
 
 from onetrunk.measure.intervals import differences, percentiles, replicates
 from onetrunk.measure.outcomes import Key, Outcomes
-from onetrunk.measure.report.runs import OUTCOMES, Group
+from onetrunk.measure.report.runs import Group
 from onetrunk.measure.report.verdict import Compared, Estimate, margin, read
 from onetrunk.measure.scores import as_error
 from onetrunk.measure.table import Row
@@ -129,10 +129,11 @@ def _outcomes(ours: Group, baseline: Group) -> tuple[list[Outcomes], list[Outcom
     """Of all runs on either side, the tasks that all of them have over the same images."""
     sides = []
     for group in (ours, baseline):
-        paths = [run.path / OUTCOMES for run in group.runs if run.test is not None]
-        if not paths or not all(path.is_file() for path in paths):
+        found = [run.outcomes for run in group.runs if run.test is not None]
+        known = [one for one in found if one is not None]
+        if not known or len(known) < len(found):
             return None
-        sides.append([Outcomes.open(path) for path in paths])
+        sides.append(known)
     every = [run for side in sides for run in side]
     first = every[0]
     kept = [

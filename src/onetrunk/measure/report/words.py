@@ -47,16 +47,6 @@ def difference(estimate: Estimate, unit: str, like: float = 0.0) -> Html:
     return el("td.num", shown, el("small", ends))
 
 
-def scaled(count: float, unit: str = "") -> str:
-    """Three digits and k, M, G: `269 k`, `1.08 MB`."""
-    for prefix in ("", "k", "M", "G"):
-        if count < 999.5:
-            text = f"{count:.3g}"
-            return f"{text} {prefix}{unit}".strip()
-        count /= 1000
-    return f"{count:.3g} T{unit}"
-
-
 def times(one: float | None, other: float | None) -> str:
     """`0.14×`, or a dash where nothing can be divided."""
     if one is None or not other:
