@@ -170,10 +170,6 @@ class RunFolder:
             write_atomic(to, text)
         return to
 
-    def writing(self, what: str) -> AbstractContextManager[None]:
-        """Around writes of one's own to a file of the run: a full disk is said in one line."""
-        return _writing(self.path, what)
-
     def finish(self, scores: Mapping[str, Any]) -> Path:
         """Write scores.json, last of all: the run is finished."""
         with _writing(self.path, METRICS):
@@ -194,6 +190,10 @@ class RunFolder:
         top = self.path / CHECKPOINTS
         inner = sorted(top.iterdir()) if top.is_dir() else []
         return [top, *(path for path in inner if path.is_dir() and PART.fullmatch(path.name))]
+
+    def writing(self, what: str) -> AbstractContextManager[None]:
+        """Around others' writes into this folder: what the system refuses is said in our words."""
+        return _writing(self.path, what)
 
     def close(self) -> None:
         """Let others write here."""
