@@ -27,7 +27,7 @@ def build() -> typer.Typer:
     app.command("data", help=data.HELP)(data.data)
     app.command("recipes", help=recipes.HELP)(recipes.recipes)
     app.command("train", help=train.HELP)(train.train)
-    app.command("baselines", help=baselines.HELP)(baselines.verb)
+    app.command("baselines", help=baselines.HELP)(baselines.baselines)
     app.command("export", help=export.HELP)(export.export_onnx)
     return app
 

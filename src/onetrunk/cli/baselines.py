@@ -2,51 +2,52 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import shlex
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from onetrunk.learn.baselines import KINDS, baselines, beside, shown
-from onetrunk.recipe import Recipe, named_recipes
-from onetrunk.store.strict import strict_json
+from onetrunk.cli.shown import console, print_json
+from onetrunk.cli.train import recipe_of
+from onetrunk.learn import baselines as learn
+from onetrunk.store.run import SCORES
 
-HELP = """What you would otherwise pick, over the same domains: to judge the recipe's network by.
+HELP = """What you would otherwise pick, over the same domains: to judge a recipe's network by.
 
-frozen: linear heads on the trunk as it starts, in minutes. finetune: a full network for each domain.
-joint: one network with nothing per domain but heads. They go to OUT-frozen, OUT-finetune and
-OUT-joint; what is finished is not run again.
+frozen: linear heads on the trunk as it starts, in minutes; finetune: a full network for each
+domain; joint: one network, and nothing per domain but heads. They are runs beside the recipe's own:
+OUT-frozen, OUT-finetune, OUT-joint.
 
 [bold]Examples[/bold]
 
-  onetrunk baselines shop.toml                 all three
+  onetrunk baselines recipe.toml                   all three, one after the other
 
   onetrunk baselines pocket-quick --only frozen,joint --set train.steps=200
 
-  onetrunk baselines shop.toml --resume        go on where it was stopped
+  onetrunk baselines recipe.toml --resume          go on; what is finished stays as it is
 """
 
 
-def verb(
-    recipe: Annotated[str, typer.Argument(help="A recipe's file, its run's folder, or its name.")],
-    only: Annotated[str, typer.Option(help="Which of them, with commas.")] = ",".join(KINDS),
+def baselines(
+    recipe: Annotated[str, typer.Argument(help="A recipe's file, or the name of a recipe.")],
+    only: Annotated[str, typer.Option(help="Which of them, with commas.")] = ",".join(learn.KINDS),
     sets: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE: a key of the recipe changed.")
+        list[str] | None, typer.Option("--set", help="KEY=VALUE: as of train; repeatable.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what was stopped.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; else what is there.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
 ) -> None:
-    """What a user would otherwise pick."""
-    named = recipe in named_recipes() and not Path(recipe).exists()
-    read = Recipe.named(recipe, sets or ()) if named else Recipe.read(recipe, sets or ())
+    """Train what a user would otherwise pick."""
+    made = recipe_of(recipe, sets or [])
     kinds = [kind.strip() for kind in only.split(",") if kind.strip()]
-    document = baselines(read, kinds, resume=resume, device=device)
+    document = learn.baselines(made, kinds, resume=resume, device=device)
     if as_json:
-        print(strict_json(document, indent=1))
+        print_json(document)
         return
-    Console(highlight=False).print(shown(document))
-    print(f"wrote {beside(read, 'baselines.json')}")
-    for line in document["next"]:
-        print(f"next: {line}")
+    console().print(learn.shown(document))
+    print(f"wrote {learn.beside(made, 'baselines.json')}")
+    if not (made.out_folder / SCORES).exists():
+        words = " ".join(f"--set {shlex.quote(one)}" for one in sets or [])
+        print(f"next: onetrunk train {shlex.quote(recipe)} {words}".rstrip())
+    print(f"next: {document['next']}")

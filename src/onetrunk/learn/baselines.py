@@ -2,7 +2,7 @@
 
 | kind | what it is | how the recipe differs |
 |---|---|---|
-| frozen | linear heads on the trunk as it starts, never trained | `train.frozen`, nothing per domain |
+| frozen | linear heads on the trunk as it starts | `train.frozen = true`, `trunk.norm = "shared"` |
 | finetune | a full network for each domain | `trunk.sharing = "none"` |
 | joint | one network, and nothing per domain but heads | `trunk.norm = "shared"` |
 
@@ -89,7 +89,7 @@ def variant(recipe: Recipe, kind: str) -> Recipe:
     if kind == "joint":
         if recipe.trunk.norm != "shared":
             raise wrong(
-                f"joint: a network without norms of its domains' own cannot start from {recipe.init}",
+                f"joint: a network whose domains share their norms cannot start from {recipe.init}",
                 came=f"norm = {recipe.trunk.norm!r}",
                 next="--only frozen,finetune",
             )
@@ -152,7 +152,8 @@ def _run(one: Recipe) -> dict[str, Any]:
 
 def seconds_of(folder: Path) -> float:
     """What a run's training took, by its metrics: every head that was solved, every part's loop."""
-    solved, loops = 0.0, {}
+    solved = 0.0
+    loops: dict[str, float] = {}
     for line in (folder / METRICS).read_text("utf-8").splitlines():
         record = json.loads(line)
         if "frozen" in record:
@@ -185,15 +186,12 @@ def _rows(tables: Mapping[str, Table]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _next(recipe: Recipe, kinds: Sequence[str]) -> list[str]:
-    """What to type now."""
+def _next(recipe: Recipe, kinds: Sequence[str]) -> str:
+    """What to type when the recipe itself is trained."""
     out = recipe.out_folder
     against = next(kind for kind in ("finetune", "joint", "frozen") if kind in kinds)
-    compare = f"onetrunk report {shlex.quote(str(out))}"
-    compare += f" --baseline {shlex.quote(str(beside(recipe, against)))}"
-    if (out / SCORES).exists():
-        return [compare]
-    return [f"train the recipe itself: {shlex.quote(str(out))} has no scores yet", compare]
+    run, baseline = (shlex.quote(str(path)) for path in (out, beside(recipe, against)))
+    return f"onetrunk report {run} --baseline {baseline}"
 
 
 def shown(document: Mapping[str, Any]) -> rich.table.Table:

@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from onetrunk.data.domain import Domain
+from onetrunk.errors import Failed
 from onetrunk.learn.stopping import Stop, stopped
 from onetrunk.measure.evaluate import judging, plan, read_ahead
 from onetrunk.measure.seen import split_for
@@ -81,6 +82,12 @@ def features_of(
                     pooled, _ = model.trunk(x)
                 found = pooled.float().cpu().numpy()
                 width = found.shape[1]
+                if not np.isfinite(found).all():
+                    bad = int(parts[number - 1][~np.isfinite(found).all(1)][0])
+                    raise Failed(
+                        f"{domain.name}: the trunk's features of {images.key(bad)} are not finite; "
+                        "next: other weights, or another trunk"
+                    )
                 file.write(found.astype("<f4").tobytes())
                 track(len(found))
                 now = time.monotonic()

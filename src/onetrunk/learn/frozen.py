@@ -26,7 +26,7 @@ from onetrunk.learn.solve import Head, keep, kept
 from onetrunk.learn.stopping import Stop, stoppable
 from onetrunk.learn.watch import Watch
 from onetrunk.measure.evaluate import evaluate
-from onetrunk.measure.rows import rows_of
+from onetrunk.measure.judged import Judged
 from onetrunk.measure.table import Row, Table, number, spaced
 from onetrunk.model.heads import Embed, Numbers, Pooled
 from onetrunk.model.universal import Universal
@@ -61,7 +61,7 @@ def fit_heads(
         say(f"decoders on the frozen trunk learn from images: {names}")
         with decoders_learn(model, dense):
             step = fit(model, dense, train, run, watch, part=part, device=device, seed=seed).step
-        rows = list(evaluate(model, domains, "val").rows)
+        rows = list(evaluate(model, domains, "val", intervals=False).rows)
     selection.see(step, Table(tuple(rows), "val"))
     return selection
 
@@ -128,7 +128,7 @@ def _linear(
             keep(chosen, path, learned.digest, run)
         head.take(chosen.solved)
         l2 = strengths[task.name] = chosen.solved.l2
-        mine = rows_of(domain.name, task, head.judge(), "val")
+        mine = Judged(domain.name, task, domain.val, head.judge(), judged.places).rows(False)
         rows += mine
         heads = [row for row in mine if row.headline]
         if unit not in written:

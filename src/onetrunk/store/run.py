@@ -170,10 +170,6 @@ class RunFolder:
             write_atomic(to, text)
         return to
 
-    def writing(self, what: str) -> AbstractContextManager[None]:
-        """Around writes of one's own to a file of the run: a full disk is said in one line."""
-        return _writing(self.path, what)
-
     def finish(self, scores: Mapping[str, Any]) -> Path:
         """Write scores.json, last of all: the run is finished."""
         with _writing(self.path, METRICS):
