@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from onetrunk.cli import baselines, data, export, recipes, train
+from onetrunk.cli import baselines, data, export, recipes, report, train
 from onetrunk.errors import BadInput, Missing, OnetrunkError, printable
 
 HELP = "One vision network for all of your image domains and tasks."
@@ -28,6 +28,7 @@ def build() -> typer.Typer:
     app.command("recipes", help=recipes.HELP)(recipes.recipes)
     app.command("train", help=train.HELP)(train.train)
     app.command("baselines", help=baselines.HELP)(baselines.baselines)
+    app.command("report", help=report.HELP)(report.verb)
     app.command("export", help=export.HELP)(export.export_onnx)
     return app
 
