@@ -235,6 +235,9 @@ def test_an_empty_split_and_unlabelled_tasks_are_left_out_and_said(
     assert "flat: its test split has no images: left out" in capsys.readouterr().err
     assert evaluate(model, every, "val").tasks("flat") == ("what",)
     said = capsys.readouterr().err
+    evaluate(model, every, progress=False)
+    evaluate(model, every, "val", progress=False)
+    assert capsys.readouterr().err == ""
     assert "flat/tags: val has no image with a label: left out" in said
     assert "flat/much: val has no labelled images whose numbers differ: left out" in said
     assert "flat/like: val has no two labelled images of one class: left out" in said
