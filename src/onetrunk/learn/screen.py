@@ -1,0 +1,191 @@
+"""What a run looks like: a live line per domain on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from onetrunk.progress import EVERY, say
+
+REFRESH = 0.1  # seconds between two pictures on a terminal
+NARROW = 60  # columns below which only domains, losses and errors are shown, without names
+NAMED = 8  # domains that a plain line names
+
+
+@dataclass
+class Line:
+    """What is known of one domain."""
+
+    loss: dict[str, float] = field(default_factory=dict)  # by task
+    val: dict[str, float] = field(default_factory=dict)  # by task and metric
+    rate: float | None = None  # images per second
+
+
+class Screen:
+    """A watch for people, on standard error."""
+
+    def __init__(self) -> None:
+        self._live: Live | None = None
+        self._lines: dict[str, Line] = {}
+        self._part, self._step, self._steps = "", 0, 0
+        self._left: float | None = None
+        self._seconds = 0.0
+        self._best: tuple[float, int] | None = None  # score and step
+        self._drawn = self._said = 0.0
+        self._begun = False
+
+    def begin(self, plan: Mapping[str, Any]) -> None:
+        """A part begins: a new picture."""
+        self.end()
+        self._part, self._step, self._steps = plan["part"], plan["step"], plan["steps"]
+        self._lines = {name: Line() for name in plan["domains"]}
+        self._left, self._best, self._seconds = None, None, 0.0
+        self._begun, self._said, self._drawn = True, time.monotonic(), 0.0
+        console = Console(stderr=True)
+        if sys.stderr.isatty() and not console.is_dumb_terminal:
+            self._live = Live(self._picture(console), console=console, auto_refresh=False)
+            self._live.start()
+
+    def step(self, record: Mapping[str, Any]) -> None:
+        """Losses, images per second, the time left."""
+        self._step, self._left, self._seconds = record["step"], record["left_s"], record["seconds"]
+        for unit, loss in record["loss"].items():
+            domain, _, task = unit.partition("/")
+            self._lines.setdefault(domain, Line()).loss[task] = loss
+        for domain, rate in record["images_per_s"].items():
+            self._lines.setdefault(domain, Line()).rate = rate
+        now = time.monotonic()
+        if self._live is not None:
+            self._draw(now)
+        elif now - self._said >= EVERY:
+            self._said = now
+            self._say(
+                f"{self._at()}: loss {self._by_domain('loss')}; "
+                f"{self._rate():,.0f} images/s{self._remaining('; about {} left')}"
+            )
+
+    def evaluated(self, record: Mapping[str, Any]) -> None:
+        """Validation errors, and whether they are the best so far."""
+        self._step = record["step"]
+        for unit, value in record["val"].items():
+            domain, _, task = unit.partition("/")
+            self._lines.setdefault(domain, Line()).val[task] = value
+        if record["best"]:
+            self._best = record["score"], record["step"]
+        now = time.monotonic()
+        if self._live is not None:
+            self._draw(now)
+        else:
+            self._said = now
+            best = ", the best so far" if record["best"] else ""
+            self._say(
+                f"{self._at()}: validation {self._by_domain('val')}; "
+                f"mean {number(record['score'])}{best}"
+            )
+
+    def end(self) -> None:
+        """The last picture stays."""
+        if self._live is not None:
+            self._live.update(self._picture(self._live.console))
+            self._live.stop()
+            self._live = None
+        elif self._begun:
+            took = f" after {lasting(self._seconds)}" if self._seconds else ""
+            self._say(f"{self._at()}: end{took}{self._chosen('; best {} at step {}')}")
+        self._begun = False
+
+    def _draw(self, now: float) -> None:
+        if self._live is not None and now - self._drawn >= REFRESH:
+            self._drawn = now
+            self._live.update(self._picture(self._live.console), refresh=True)
+
+    def _picture(self, console: Console) -> Group:
+        width, height = console.size
+        title = f"{self._part}: " if self._part else ""
+        title += self._at() + self._remaining(" · {} left") + self._chosen(" · best {} at step {}")
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+        names = max(10, width // 4)  # a long name leaves room for numbers
+        table.add_column("domain", no_wrap=True, overflow="ellipsis", max_width=names)
+        columns = ["loss", "validation", *(["images/s"] if width >= NARROW else [])]
+        for column in columns:
+            table.add_column(column, no_wrap=True, overflow="ellipsis")
+        room = max(1, height - 4)  # the title, the columns' names, the count, the cursor
+        shown = list(self._lines.items())[:room]
+        for name, line in shown:
+            rate = "" if line.rate is None else f"{line.rate:,.0f}"
+            cells = (_joined, _val) if width >= NARROW else (_bare, _bare)
+            loss, val = cells[0](line.loss), cells[1](line.val)
+            table.add_row(*map(Text, (name, loss, val, rate)[: 1 + len(columns)]))
+        rows: list[Text | Table] = [Text(title, no_wrap=True, overflow="ellipsis"), table]
+        if len(shown) < len(self._lines):
+            more = f"… and {len(self._lines) - len(shown)} more domains"
+            rows.append(Text(more, style="dim", no_wrap=True, overflow="ellipsis"))
+        return Group(*rows)
+
+    def _at(self) -> str:
+        return f"step {self._step:,}" + (f" of {self._steps:,}" if self._steps else "")
+
+    def _remaining(self, form: str) -> str:
+        return "" if self._left is None else form.format(lasting(self._left))
+
+    def _chosen(self, form: str) -> str:
+        return (
+            "" if self._best is None else form.format(number(self._best[0]), f"{self._best[1]:,}")
+        )
+
+    def _rate(self) -> float:
+        return sum(line.rate or 0.0 for line in self._lines.values())
+
+    def _by_domain(self, what: str) -> str:
+        known = [(name, getattr(line, what)) for name, line in self._lines.items()]
+        known = [(name, values) for name, values in known if values]
+        named = [f"{name} {_val(v) if what == 'val' else _joined(v)}" for name, v in known[:NAMED]]
+        return ", ".join(named) + (f", … ({len(known)} domains)" if len(known) > NAMED else "")
+
+    def _say(self, line: str) -> None:
+        say(f"{self._part}: {line}" if self._part else line)
+
+
+def number(value: float | None) -> str:
+    """Three figures after the point where they tell something."""
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:,.2f}"
+
+
+def lasting(seconds: float) -> str:
+    """12 s, 3 min 20 s, 5 h 10 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60} min"
+
+
+def _joined(values: Mapping[str, float]) -> str:
+    """One task's number alone; of several each with its name."""
+    if len(values) == 1:
+        return number(next(iter(values.values())))
+    return " ".join(f"{task} {number(value)}" for task, value in values.items())
+
+
+def _bare(values: Mapping[str, float]) -> str:
+    """Numbers alone."""
+    return " ".join(map(number, values.values()))
+
+
+def _val(values: Mapping[str, float]) -> str:
+    """`error 12.30`, or of several tasks `category 12.30 price 0.410`."""
+    if len(values) == 1:
+        ((unit, value),) = values.items()
+        return f"{unit.rpartition('/')[2]} {number(value)}"
+    return _joined({unit.partition("/")[0]: value for unit, value in values.items()})
