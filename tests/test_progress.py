@@ -6,6 +6,8 @@ import io
 import sys
 
 import pytest
+from rich.console import Console
+from rich.live import Live
 
 from onetrunk import progress
 from onetrunk.progress import Track, say
@@ -72,6 +74,20 @@ def test_on_a_terminal_there_is_a_bar_and_it_goes_away(
         assert track._bar.tasks[0].completed == 40
     assert track._bar.finished is False
     assert "decoding" in terminal.getvalue()
+
+
+def test_under_another_live_display_there_are_lines(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    display = Live("training", console=Console(stderr=True), auto_refresh=False)
+    with display, Track("evaluating", 100) as track:
+        clock.now += 3
+        track(40)
+        assert track._bar is None
+    assert "evaluating: 40 of 100, about 4 s left\n" in terminal.getvalue()
 
 
 def test_an_error_inside_goes_on_outside() -> None:

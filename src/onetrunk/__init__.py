@@ -8,11 +8,16 @@ from onetrunk.data.pixels import Pixels
 from onetrunk.data.split import Split
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Failed, Missing, OnetrunkError
+from onetrunk.learn.train import Run, train
 from onetrunk.measure.budget import Budget, budget
+from onetrunk.measure.evaluate import evaluate
+from onetrunk.measure.summary import decathlon_score, delta_mtl
+from onetrunk.measure.table import Table
 from onetrunk.model.pack import Pack
 from onetrunk.model.saved import load, save
 from onetrunk.model.trunk import Trunk
 from onetrunk.model.universal import Universal
+from onetrunk.recipe import Recipe
 from onetrunk.serve.export import export
 
 __all__ = [
@@ -27,13 +32,20 @@ __all__ = [
     "OnetrunkError",
     "Pack",
     "Pixels",
+    "Recipe",
+    "Run",
     "Split",
+    "Table",
     "Task",
     "Trunk",
     "Universal",
     "budget",
+    "decathlon_score",
+    "delta_mtl",
+    "evaluate",
     "export",
     "inspect",
     "load",
     "save",
+    "train",
 ]

@@ -7,6 +7,7 @@ import time
 from types import TracebackType
 
 from rich.console import Console
+from rich.file_proxy import FileProxy
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -45,7 +46,8 @@ class Track:
         now = time.monotonic()
         if now - self._began < PATIENCE:
             return
-        if not sys.stderr.isatty():
+        # a proxy stands there while another display is drawn: lines go above it, a bar into it
+        if not sys.stderr.isatty() or isinstance(sys.stderr, FileProxy):
             if now - self._said >= EVERY or self._said == self._began:
                 self._said = now
                 rate = self.done / (now - self._began)

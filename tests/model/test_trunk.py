@@ -1,11 +1,13 @@
 """Trunks: stages, weights from files, what is shared."""
 
+import logging
+
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
 
-from onetrunk.errors import BadInput
+from onetrunk.errors import BadInput, Failed
 from onetrunk.model import nets
 from onetrunk.model.own import OwnStage
 from onetrunk.model.trunk import Trunk
@@ -33,6 +35,27 @@ def test_stages_are_owned_by_name_or_place(given, name):
     assert owned == {"layer1": ["layer1"], "stem": ["conv1", "bn1"]}[name]
     model = Universal(trunk, [domain("a"), domain("b")])
     assert any(key.startswith(f"slots/{owned[0]}/") for key in model.parameters_of("b"))
+
+
+def test_weights_that_cannot_be_fetched_say_how_to_give_a_file(monkeypatch, capsys):
+    create = timm.create_model
+
+    def offline(name, pretrained=False, **options):
+        logging.getLogger("huggingface_hub.utils").warning("Retrying in 8s")
+        if pretrained:
+            raise OSError("no network\nmore of it")
+        return create(name, **options)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(Failed) as caught:
+        Trunk("timm/resnet18", pretrained=True)
+    assert str(caught.value) == (
+        "the pretrained weights of timm/resnet18 could not be fetched (no network); next: download "
+        "model.safetensors of https://huggingface.co/timm/resnet18.a1_in1k elsewhere and say "
+        "pretrained = 'PATH', or pretrained = false"
+    )
+    assert "Retrying" not in capsys.readouterr().err
+    Trunk("timm/test_resnet")
 
 
 def test_what_no_domain_can_own():

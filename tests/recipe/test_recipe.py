@@ -281,7 +281,7 @@ def test_reading_files_and_folders(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there_says_what_is(tmp_path: Path) -> None:
     (tmp_path / "shop.toml").write_text(SMALL)
-    with pytest.raises(BadInput, match=r"cannot read the recipe .*exists: shop.toml, pocket"):
+    with pytest.raises(BadInput, match=r"cannot read the recipe .*exists: shop.toml, folders"):
         Recipe.read(tmp_path / "shp.toml")
     (tmp_path / "latin.toml").write_bytes("name = 'é'".encode("latin-1"))
     with pytest.raises(BadInput, match="not a text in UTF-8"):
@@ -396,10 +396,14 @@ def test_from_domains() -> None:
         Recipe.from_domains([])
 
 
+NAMED = ["folders", "pocket", "pocket-quick", "pocket-specialists", "rooms-specialists"]
+
+
 def test_named_recipes() -> None:
+    assert list(named_recipes()) == [*NAMED, "universal-2017"]
     assert Recipe.named("pocket-quick").name == "pocket-quick"
     assert Recipe.named("pocket-quick", ["seed=3"]).seed == 3
-    with pytest.raises(BadInput, match="no such recipe; came: 'pocket-quik'; exists: pocket-quick"):
+    with pytest.raises(BadInput, match=r"came: 'pocket-quik'; exists: pocket-quick, pocket"):
         Recipe.named("pocket-quik")
 
 
@@ -409,8 +413,26 @@ def test_every_named_recipe_is_one(name: str) -> None:
     assert recipe.name == name
     assert Recipe.parse(recipe.to_toml()) == recipe
     head = named_recipes()[name].splitlines()[0]
-    assert head.startswith("# ") and len(head) > 20
+    assert head.startswith("# ")
+    assert len(head) > 20
     comments = "\n".join(x for x in named_recipes()[name].splitlines() if x.startswith("#"))
     assert f"onetrunk train {name}" in comments or "onetrunk train recipe.toml" in comments
     assert "Hardware:" in comments
     assert "Measured result:" in comments or "not run here" in comments
+
+
+def test_the_baseline_differs_in_sharing_alone() -> None:
+    one, each = Recipe.named("pocket"), Recipe.named("pocket-specialists")
+    assert [line.split(":")[0] for line in one.differences(each)] == [
+        "name",
+        "out",
+        "trunk.sharing",
+    ]
+    assert len(one.domains) == 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NAMED if name != "folders"])
+def test_recipes_over_embedded_domains_pass_their_check(name: str) -> None:
+    checked = Recipe.named(name).check()
+    assert checked.warnings == []

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,8 +62,9 @@ class Precision:
 
     def unscale(self, optimizers: Iterable[tuple[str, torch.optim.Optimizer]]) -> None:
         """Gradients as they are, before something looks at their size."""
-        for _, optimizer in optimizers if self.scaler is not None else ():
-            self.scaler.unscale_(optimizer)
+        if self.scaler is not None:
+            for _, optimizer in optimizers:
+                self.scaler.unscale_(optimizer)
 
     def update(self) -> None:
         """After a step."""
@@ -78,14 +80,25 @@ def deterministic(wanted: bool, device: torch.device) -> Iterator[None]:
     """
     before = torch.are_deterministic_algorithms_enabled()
     warn = torch.is_deterministic_algorithms_warn_only_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    memory: Any = torch.utils.deterministic
+    fill = memory.fill_uninitialized_memory
     devices = [device.index or 0] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         try:
             if wanted:
                 torch.use_deterministic_algorithms(True, warn_only=True)
-                torch.utils.deterministic.fill_uninitialized_memory = False  # it only costs time
+                memory.fill_uninitialized_memory = False  # it only costs time
             yield
         finally:
             torch.use_deterministic_algorithms(before, warn_only=warn)
-            torch.utils.deterministic.fill_uninitialized_memory = fill
+            memory.fill_uninitialized_memory = fill
+
+
+def start_generators(seed: int, device: torch.device) -> None:
+    """Those that training draws from; `torch.manual_seed` would move those of every device."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import torch
+
 from onetrunk.data.domain import Domain
 from onetrunk.data.splitting import SPLITS
 from onetrunk.learn.selection import Selection
@@ -24,10 +26,11 @@ def finish(
     domains: Sequence[Domain],
     chosen: Mapping[str, Selection],
     seed: int,
+    device: torch.device,
 ) -> dict[str, Any]:
     """Judge, write everything, scores.json last: with it the run is finished."""
     of = {name: model for model in models.values() for name in model.domains}
-    tables = {split: evaluate(of, domains, split) for split in ("val", "test")}
+    tables = {split: evaluate(of, domains, split, device=device) for split in ("val", "test")}
     for model in models.values():
         for name, card in model.domains.items():
             scores = {
@@ -37,7 +40,8 @@ def finish(
                 if row.domain == name
             }
             model.domains[name] = card.with_record(card.provenance, scores)
-    save_models(models, run.path)
+    with run.writing("the model"):
+        save_models(models, run.path)
     document = {
         "format": FORMAT,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

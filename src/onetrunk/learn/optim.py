@@ -68,7 +68,10 @@ class Descent:
     def clip(self, domains: Iterable[str]) -> None:
         """Scale the step's gradients to the norm that the settings allow."""
         moved = [p for unit, _ in self.of(domains) for p in self.parameters[unit].values()]
-        nn.utils.clip_grad_norm_(moved, self.train.clip)
+        total = nn.utils.get_total_norm([p.grad for p in moved if p.grad is not None])
+        # float16 may overflow in one unit, whose step is then skipped; NaN would reach the others
+        total = total.nan_to_num(nan=math.inf, posinf=math.inf)
+        nn.utils.clip_grads_with_norm_(moved, self.train.clip, total)
 
     def step(
         self, domains: Iterable[str], progress: float, scaler: torch.amp.GradScaler | None = None
@@ -104,7 +107,7 @@ class Descent:
             parameter = self.parameters[unit][name]
             if value.shape == parameter.shape:
                 value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-            elif parameter.is_cuda and value.ndim == 0:
+            else:
                 value = value.to(parameter.device)  # the fused kernels count steps on the device
             self.optimizers[unit].state[parameter][key] = value
 
@@ -116,7 +119,7 @@ def rate_at(progress: float, train: Train) -> float:
     every milestone passed; or constant.
     """
     if progress < train.warmup:
-        return max(progress, 1e-3) / train.warmup
+        return min(1.0, max(progress, 1e-3) / train.warmup)
     if train.schedule == "cosine":
         t = (progress - train.warmup) / max(1 - train.warmup, 1e-9)
         return 0.5 * (1 + math.cos(math.pi * min(t, 1.0)))

@@ -1,9 +1,9 @@
 """Which step's weights are kept: the lowest mean validation error, and when to stop waiting.
 
 Where all tasks are of one kind the score is the mean of the domains' headline errors (a domain's
-own is the mean over its tasks). Where kinds mix, percent, metres and degrees have no mean: each unit's
-error is divided by its own at the run's first evaluation, so that the score starts at 1. (This
-weighs the units against each other within a run; Δ between runs has a stored baseline.)
+own is the mean over its tasks). Where kinds mix, percent, metres and degrees have no mean: each
+unit's error is divided by its own at the run's first evaluation, so that the score starts at 1.
+(This weighs the units against each other within a run; Δ between runs has a stored baseline.)
 """
 
 from __future__ import annotations

@@ -44,9 +44,9 @@ class Tally:
 
     def state(self) -> dict[str, Any]:
         """As JSON takes it."""
-        sums = {"losses": self.losses, "counts": self.counts, "images": self.images}
         # copies: the sums go on while a state is held
-        return {k: dict(v) for k, v in sums.items()} | {"rate": self.rate, "since": self.since}
+        sums = {"losses": {**self.losses}, "counts": {**self.counts}, "images": {**self.images}}
+        return {**sums, "rate": self.rate, "since": self.since}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint."""

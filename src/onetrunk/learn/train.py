@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +19,16 @@ from onetrunk.learn.finish import finish
 from onetrunk.learn.fit import NotFinite, fit
 from onetrunk.learn.losses import numbers
 from onetrunk.learn.mixup import KINDS
-from onetrunk.learn.start import adopt
+from onetrunk.learn.start import adopt, start_from
 from onetrunk.learn.watch import make_watch
 from onetrunk.measure.table import Table
 from onetrunk.model.heads import Numbers
+from onetrunk.model.saved import load
 from onetrunk.model.together import Shared
 from onetrunk.model.universal import Universal
 from onetrunk.progress import say
 from onetrunk.recipe import Recipe, Train
-from onetrunk.store.run import RunFolder
+from onetrunk.store.run import SCORES, RunFolder
 
 Models = Mapping[str, Universal]  # one under the name "", or by domain a network each
 
@@ -70,7 +72,7 @@ def train(
     """
     names = [domain.name for domain in domains]
     if sorted(names) != sorted(model.domains):
-        raise wrong("the model's domains are learned, all of them", came=names, exists=model.domains)
+        raise wrong("all of a model's domains are learned", came=names, exists=model.domains)
     check_domains(domains)
     recipe = described(model, domains, Train.of(settings), seed, Path(out))
     part = names[0] if model.trunk.sharing == "none" else ""
@@ -84,7 +86,7 @@ def train_recipe(recipe: Recipe, *, resume: bool = False, device: str | None = N
         say(f"note: {warning}")
     models = recipe.make_model(checked.domains)
     if recipe.init_folder is not None:
-        adopt(models, recipe.init_folder)
+        start_from(recipe.init_folder, models)
     return train_models(models, checked.domains, recipe, resume=resume, device=device)
 
 
@@ -104,6 +106,11 @@ def train_models(
         for model in models.values():
             record(model, recipe)
             scale_numbers(model, domains)
+        if run.finished:
+            say(f"{run.path} is finished already")
+            for part, model in models.items():
+                adopt(model, load(run.path, part or None))
+            return Run(run.path, models, json.loads((run.path / SCORES).read_text("utf-8")))
         found = environment(domains, recipe.seed, place)
         check_data(run, found)
         last = [saved for part in models if (saved := run.last(part)) is not None]
@@ -119,7 +126,9 @@ def train_models(
             except NotFinite as error:
                 run.write("failed.json", error.record)
                 raise
-        scores = finish(run, models, domains, chosen, recipe.seed)
+            if len(models) > 1:
+                model.cpu()  # the device holds one specialist at a time
+        scores = finish(run, models, domains, chosen, recipe.seed, place)
     return Run(run.path, models, scores)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onetrunk.errors import wrong
+from onetrunk.errors import Failed, wrong
+from onetrunk.progress import say
 
 # Most transformers are built for one size; these switches of timm's free them, tried in order.
 _ANY_SIZE: tuple[dict[str, Any], ...] = (
@@ -69,7 +71,7 @@ def _timm(arch: str, pretrained: bool) -> tuple[nn.Module, Backbone]:
         raise wrong("unknown timm model", came=name, exists=timm.list_models())
     for options in _ANY_SIZE:
         try:
-            net: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+            net: Any = _create(name, pretrained, options)
             break
         except TypeError:
             if not options:
@@ -99,6 +101,35 @@ def _timm(arch: str, pretrained: bool) -> tuple[nn.Module, Backbone]:
         tuple(int(info["reduction"]) for info in net.feature_info),
         tuple(config["input_size"][1:]) if config.get("fixed_input_size") else None,
     )
+
+
+def _create(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
+    """timm's model; where its weights cannot be had, one line that says how to give them."""
+    import timm
+
+    if not pretrained:
+        return timm.create_model(name, num_classes=0, **options)
+    hub = logging.getLogger("huggingface_hub")  # a line for each of many tries, else
+    level = hub.level
+    say(f"the weights of timm/{name}: from this machine's cache, else from the network")
+    hub.setLevel(logging.ERROR)
+    try:
+        return timm.create_model(name, pretrained=True, num_classes=0, **options)
+    except TypeError:  # an option that this model does not take
+        raise
+    except Exception as error:  # of whatever library fetches them
+        config = timm.get_pretrained_cfg(name)
+        where = config.url if config else ""
+        if config and config.hf_hub_id:
+            where = f"model.safetensors of https://huggingface.co/{config.hf_hub_id}"
+        reason = str(error).split("\n")[0][:120] or type(error).__name__
+        raise Failed(
+            f"the pretrained weights of timm/{name} could not be fetched ({reason}); next: "
+            f"download {where or 'them'} elsewhere and say pretrained = 'PATH', or pretrained = "
+            "false"
+        ) from None
+    finally:
+        hub.setLevel(level)
 
 
 def _builtin(arch: str) -> tuple[nn.Module, Backbone]:

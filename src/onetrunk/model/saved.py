@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from onetrunk.errors import wrong
 from onetrunk.model.pack import HEADER, KEY, Pack
 from onetrunk.model.trunk import Trunk
 from onetrunk.model.universal import Universal
 from onetrunk.store.atomic import sync_folder
+from onetrunk.store.tensors import write_tensors
 
 FORMAT = 1
 TRUNK = "trunk.safetensors"
@@ -76,12 +76,12 @@ def _write(model: Universal, folder: Path) -> None:
         "sha256": trunk.fingerprint(),
         "domains": list(model.domains),
     }
-    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in trunk.shared().items()}
-    save_file(tensors, folder / TRUNK, {KEY: json.dumps(document)})
+    with (folder / TRUNK).open("xb") as file:
+        write_tensors(file, trunk.shared(), {KEY: json.dumps(document)})
+        file.flush()
+        os.fsync(file.fileno())
     for name in model.domains:
         model.pack(name).save(folder / "packs" / f"{name}.pack")
-    with (folder / TRUNK).open("rb") as file:
-        os.fsync(file.fileno())
     sync_folder(folder / "packs")
     sync_folder(folder)
 

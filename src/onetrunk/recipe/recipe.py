@@ -246,10 +246,8 @@ ROOT = ("name", "seed", "out", "init", "base")
 def named_recipes() -> dict[str, str]:
     """The texts of the recipes inside the package, by name."""
     found = [p for p in (files("onetrunk") / "recipes").iterdir() if p.name.endswith(".toml")]
-    return {
-        p.name.removesuffix(".toml"): p.read_text("utf-8")
-        for p in sorted(found, key=lambda p: p.name)
-    }
+    texts = {p.name.removesuffix(".toml"): p.read_text("utf-8") for p in found}
+    return dict(sorted(texts.items()))
 
 
 def _flat(value: Any, key: str = "") -> dict[str, Any]:

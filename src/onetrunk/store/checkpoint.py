@@ -55,10 +55,10 @@ def save(place: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[s
         make_folder(place)
         part.mkdir()
         with (part / TENSORS).open("xb") as file:
-            write_tensors(file, tensors)
+            sha256 = write_tensors(file, tensors)
             file.flush()
             os.fsync(file.fileno())
-        text = strict_json({"format": FORMAT, "step": step, "sha256": digest(part), **state})
+        text = strict_json({"format": FORMAT, "step": step, "sha256": sha256, **state})
         with (part / STATE).open("xb") as file:
             file.write(text.encode())
             file.flush()

@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from io import FileIO
 from os import PathLike
 from pathlib import Path
@@ -190,6 +190,10 @@ class RunFolder:
         top = self.path / CHECKPOINTS
         inner = sorted(top.iterdir()) if top.is_dir() else []
         return [top, *(path for path in inner if path.is_dir() and PART.fullmatch(path.name))]
+
+    def writing(self, what: str) -> AbstractContextManager[None]:
+        """Around others' writes into this folder: what the system refuses is said in our words."""
+        return _writing(self.path, what)
 
     def close(self) -> None:
         """Let others write here."""

@@ -7,6 +7,7 @@ Format: 8 bytes length of the header, the header in JSON, the tensors' bytes one
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 import sys
@@ -41,8 +42,13 @@ TYPES = {
 }
 
 
-def write_tensors(file: IO[bytes], tensors: Mapping[str, Tensor]) -> None:
-    """Each tensor whole, whatever it shares memory with, from any device, in row-major order."""
+def write_tensors(
+    file: IO[bytes], tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None
+) -> str:
+    """Each tensor whole, whatever it shares memory with, from any device, in row-major order.
+
+    `about`: texts for the header, safetensors' `__metadata__`. The SHA-256 of all that was written.
+    """
     if sys.byteorder != "little":
         raise wrong("safetensors files are little-endian", came=f"a {sys.byteorder}-endian machine")
     for name, tensor in tensors.items():
@@ -54,7 +60,7 @@ def write_tensors(file: IO[bytes], tensors: Mapping[str, Tensor]) -> None:
             )
     # widest types first: every tensor then starts at a multiple of its element's size
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    header: dict[str, object] = {}
+    header: dict[str, object] = {"__metadata__": dict(about)} if about else {}
     end = 0
     for name in order:
         tensor = tensors[name]
@@ -63,11 +69,16 @@ def write_tensors(file: IO[bytes], tensors: Mapping[str, Tensor]) -> None:
         header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    file.write(struct.pack("<Q", len(text)) + text)
+    text = struct.pack("<Q", len(text)) + text
+    file.write(text)
+    digest = hashlib.sha256(text)
     for name in order:
         flat = tensors[name].detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
         if flat.numel():
-            file.write(flat.view(torch.uint8).numpy().data)
+            data = flat.view(torch.uint8).numpy().data
+            file.write(data)
+            digest.update(data)
+    return digest.hexdigest()
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -1,45 +1,27 @@
-"""The verbs of the command line; thin."""
+"""`onetrunk data`: look at a source before training on it."""
 
 from __future__ import annotations
 
-import io
-import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from onetrunk.cli.shown import console, counted, print_json, some
 from onetrunk.data.cache import cache_home, purge
 from onetrunk.data.domain import Domain
 from onetrunk.data.inspect import Inspection, inspect
 from onetrunk.data.pixels import FITS, Fit
 from onetrunk.data.pocket import cards
 from onetrunk.data.sheet import check_path, contact_sheet
-from onetrunk.errors import BadInput, Missing, OnetrunkError, printable, wrong
-from onetrunk.model.saved import load
-from onetrunk.serve.export import export
+from onetrunk.errors import BadInput, printable, wrong
 
-app = typer.Typer(
-    help="One vision network for all of your image domains and tasks.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
 SHOWN = 8  # files that a list names on the terminal; --json names all
 
-
-@app.callback()
-def _verbs() -> None:
-    """One vision network for all of your image domains and tasks."""
-
-
-DATA_HELP = """Look at a source before training: splits, classes, sizes, bad files, duplicates.
+HELP = """Look at a source before training: splits, classes, sizes, bad files, duplicates.
 
 [bold]Examples[/bold]
 
@@ -53,7 +35,6 @@ DATA_HELP = """Look at a source before training: splits, classes, sizes, bad fil
 """
 
 
-@app.command(help=DATA_HELP)
 def data(
     source: Annotated[
         str | None, typer.Argument(help="PREFIX:REST; nothing lists the embedded domains.")
@@ -83,7 +64,7 @@ def data(
     if purge_cache:
         home, freed = purge()
         if source is None and as_json:
-            _print_json({"emptied": str(home), "bytes": freed})
+            print_json({"emptied": str(home), "bytes": freed})
         else:
             print(
                 f"emptied {home}: {freed / 1e6:.1f} MB", file=sys.stderr if as_json else sys.stdout
@@ -105,7 +86,7 @@ def data(
     )
     found = inspect(domain)
     if as_json:
-        _print_json(found.to_json())
+        print_json(found.to_json())
     else:
         _show(found)
     if found.refused:
@@ -113,70 +94,6 @@ def data(
     if sheet is not None:
         contact_sheet(domain, sheet)
         print(f"drew {sheet}", file=sys.stderr if as_json else sys.stdout)
-
-
-EXPORT_HELP = """Write a model as ONNX: one domain folded to a plain network, or all of one size.
-
-[bold]Examples[/bold]
-
-  onetrunk export runs/shop shop.onnx --domain catalogue
-
-  onetrunk export runs/shop all.onnx               every domain; the domain is an input
-"""
-
-
-@app.command(name="export", help=EXPORT_HELP)
-def export_onnx(
-    run: Annotated[Path, typer.Argument(help="The folder of a run, or of onetrunk.save.")],
-    out: Annotated[Path, typer.Argument(help="The ONNX file to write.")],
-    domain: Annotated[
-        str | None, typer.Option(help="One domain; without it all, which must be of one size.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
-) -> None:
-    """Write a model as ONNX."""
-    model = load(run)
-    path = export(model, out, domain=domain)
-    names = [domain] if domain is not None else list(model.domains)
-    if as_json:
-        print(json.dumps({"file": str(path), "bytes": path.stat().st_size, "domains": names}))
-        return
-    print(f"wrote {path}: {path.stat().st_size / 1e6:.1f} MB, {', '.join(names)}")
-    print("next: read it with onnxruntime, numpy and pillow alone, as docs/onnx.md shows")
-
-
-def main() -> None:
-    """The console script: errors in one line, exit code 1 (failed) or 2 (bad input)."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name that this terminal cannot show
-    try:
-        code = app(standalone_mode=False)  # what the verb returned, or a code
-        sys.stdout.flush()
-        if code == 130:  # how typer says Ctrl-C
-            raise KeyboardInterrupt
-        sys.exit(code if isinstance(code, int) else 0)
-    except OnetrunkError as error:
-        lines = [printable(line) for line in str(error).split("\n")]
-        print("\n".join(f"error: {line}" for line in lines), file=sys.stderr)
-        sys.exit(2 if isinstance(error, BadInput | Missing) else 1)
-    except (KeyboardInterrupt, typer.Abort):
-        print("stopped; what was done is kept: the same command goes on", file=sys.stderr)
-        sys.exit(1)
-    except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(1)
-    except Exception as error:
-        usage = getattr(error, "format_message", None)  # a wrong option, as typer found it
-        if usage is None:
-            raise
-        context = getattr(error, "ctx", None)
-        if context is not None and not sys.argv[1:]:
-            print(context.get_help())
-        else:
-            path = context.command_path if context is not None else "onetrunk"
-            line = printable(" ".join(usage().split()))
-            print(f"error: {line}; next: {path} --help", file=sys.stderr)
-        sys.exit(2)
 
 
 def _tasks(given: list[str] | None) -> dict[str, dict[str, str]] | None:
@@ -210,11 +127,6 @@ def _fit(text: str) -> Fit:
     raise wrong("unknown fit", came=text, exists=FITS)
 
 
-def _print_json(document: dict[str, Any]) -> None:
-    # ASCII alone, so that it is JSON whatever the terminal's encoding and the files' names
-    print(json.dumps(document, indent=1, allow_nan=False))
-
-
 def _list_embedded(as_json: bool) -> None:
     kept = ("title", "size", "classes", "package", "licence", "counterpart")
     if as_json:
@@ -223,7 +135,7 @@ def _list_embedded(as_json: bool) -> None:
             | {"splits": {s: part["count"] for s, part in card["splits"].items()}}
             for name, card in cards().items()
         }
-        _print_json(found)
+        print_json(found)
         return
     table = Table(title="embedded domains", title_justify="left")
     for column in ("source", "what", "pixels", "classes", "train", "val", "test"):
@@ -233,12 +145,12 @@ def _list_embedded(as_json: bool) -> None:
         height, width = card["size"]
         shape = f"{height}x{width}"
         table.add_row(f"pocket:{name}", card["title"], shape, str(len(card["classes"])), *counts)
-    _console().print(table)
+    console().print(table)
     print("next: onetrunk data pocket:digits --sheet digits.png")
 
 
 def _show(found: Inspection) -> None:
-    console = _console()
+    paper = console()
     table = Table(
         title=escape(printable(found.source)), title_justify="left", show_header=False, box=None
     )
@@ -254,9 +166,9 @@ def _show(found: Inspection) -> None:
         row(labels.task, _describe(labels))
         for split, names in labels.missing.items():
             if names:
-                row("", f"{split} lacks {len(names)}: {_some(names)}")
+                row("", f"{split} lacks {len(names)}: {some(names)}")
         if any(labels.unlabelled.values()):
-            row("", f"not labelled: {_counts(labels.unlabelled)}")
+            row("", f"not labelled: {counted(labels.unlabelled)}")
     if found.sizes["height"]:
         (h0, h1, h2), (w0, w1, w2) = found.sizes["height"], found.sizes["width"]
         sizes = f"{h0}x{w0}"
@@ -270,21 +182,21 @@ def _show(found: Inspection) -> None:
     if len(found.unreadable) > SHOWN:
         row("", f"… {len(found.unreadable)} unreadable in all; --json lists them")
     for what, files in found.suspicious.items():
-        row("suspicious", f"{len(files):,} {what}: {_some(files)}")
+        row("suspicious", f"{len(files):,} {what}: {some(files)}")
     for name, pairs in (
         ("same content in two splits", found.exact),
         ("nearly alike in two splits", found.near),
         ("same content, two labels", found.conflicts),
     ):
         if pairs:
-            row("duplicates", f"{len(pairs):,} {name}: {_some([' = '.join(p) for p in pairs], 3)}")
+            row("duplicates", f"{len(pairs):,} {name}: {some([' = '.join(p) for p in pairs], 3)}")
     if not found.exact and not found.near:
         row("duplicates", "none across splits")
     for warning in found.warnings:
         row("note", warning)
     kind = "decoded images" if found.cache["pixels"] else "records alone"
     row("cache", f"{found.cache['bytes'] / 1e6:.1f} MB of {kind} in {cache_home()}")
-    console.print(table)
+    paper.print(table)
 
 
 def _describe(labels: Any) -> str:
@@ -296,21 +208,8 @@ def _describe(labels: Any) -> str:
         (most, n), (least, m) = extremes
         text += f"; largest {most} ({n:,}), smallest {least} ({m:,})"
     elif labels.classes:
-        text += f": {_some(labels.classes)}"
+        text += f": {some(labels.classes)}"
     if "train" in labels.numbers:
         low, mean, high = labels.numbers["train"]
         text += f"; {low:g} to {high:g}, mean {mean:.4g}"
     return text
-
-
-def _some(names: list[str], shown: int = 4) -> str:
-    more = f", … ({len(names):,} in all)" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{split} {n:,}" for split, n in counts.items() if n)
-
-
-def _console() -> Console:
-    return Console(soft_wrap=False, highlight=False)

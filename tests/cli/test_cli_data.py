@@ -1,4 +1,4 @@
-"""The command line: results on standard output, errors in one line, exit codes 0, 1 and 2."""
+"""`onetrunk data`, and the command line itself: results on standard output, errors in one line."""
 
 from __future__ import annotations
 
@@ -8,62 +8,15 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
+from verbs import Ran, one_line, photos
 
-from onetrunk import cli
+from onetrunk.cli import data
 from onetrunk.data.cache import cache_home as place
 from onetrunk.errors import Failed
-
-
-@dataclass
-class Ran:
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def onetrunk(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Callable[..., Ran]:
-    """Run `onetrunk …` in the test's folder, in this process."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*words: str) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["onetrunk", *words])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = capsys.readouterr()
-        return Ran(code, out, err)
-
-    return run
-
-
-def photos(root: Path, classes: tuple[str, ...] = ("cat", "dog"), each: int = 40) -> Path:
-    rng = np.random.default_rng(0)
-    for name in classes:
-        (root / name).mkdir(parents=True)
-        for i in range(each):
-            image = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
-            Image.fromarray(image).save(root / name / f"{i:03}.png")
-    return root
-
-
-def one_line(ran: Ran, code: int = 2) -> str:
-    """The single line of an error."""
-    assert ran.code == code
-    assert ran.err.count("\n") == 1, ran.err
-    assert ran.err.startswith("error: ")
-    return ran.err.strip()
 
 
 def test_alone_it_lists_the_embedded_domains(onetrunk: Callable[..., Ran]) -> None:
@@ -226,7 +179,7 @@ def test_a_failure_is_exit_code_1(
     def fail(*_: object) -> None:
         raise Failed("the disk is full; next: free some space")
 
-    monkeypatch.setattr(cli, "inspect", fail)
+    monkeypatch.setattr(data, "inspect", fail)
     ran = onetrunk("data", "pocket:digits")
     assert one_line(ran, 1) == "error: the disk is full; next: free some space"
 
@@ -237,7 +190,7 @@ def test_ctrl_c_says_how_to_go_on(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "inspect", interrupt)
+    monkeypatch.setattr(data, "inspect", interrupt)
     ran = onetrunk("data", "pocket:digits")
     assert ran.code == 1
     assert ran.err == "stopped; what was done is kept: the same command goes on\n"
@@ -249,7 +202,7 @@ def test_a_programmers_mistake_is_not_dressed_up(
     def mistake(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli, "inspect", mistake)
+    monkeypatch.setattr(data, "inspect", mistake)
     with pytest.raises(ZeroDivisionError):
         onetrunk("data", "pocket:digits")
 
