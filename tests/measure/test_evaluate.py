@@ -315,8 +315,8 @@ def test_shared_batch_is_judged_by_its_own_batches() -> None:
 def test_order_of_arrival_is_known() -> None:
     domain = Domain("flat", many(), size=16)
     model = Universal(Trunk("resnet20", norm="shared-batch"), [domain])
-    for one in judge(model, [domain]):
-        if one.task == "what":
+    for one in judge(model, [domain]).tasks:
+        if one.task.name == "what":
             labels = one.scores.held("target")  # as they came
             assert np.array_equal(labels, domain.test.label("what")[one.order])
             assert not np.array_equal(one.order, np.arange(len(one.order)))

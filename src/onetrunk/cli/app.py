@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from onetrunk.cli import data, export
+from onetrunk.cli import data, export, recipes, train
 from onetrunk.errors import BadInput, Missing, OnetrunkError, printable
 
 HELP = "One vision network for all of your image domains and tasks."
@@ -25,6 +25,8 @@ def build() -> typer.Typer:
     )
     app.callback(help=HELP)(_verbs)
     app.command("data", help=data.HELP)(data.data)
+    app.command("recipes", help=recipes.HELP)(recipes.recipes)
+    app.command("train", help=train.HELP)(train.train)
     app.command("export", help=export.HELP)(export.export_onnx)
     return app
 
