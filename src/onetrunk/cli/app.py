@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from onetrunk.cli import baselines, data, export, recipes, report, train
+from onetrunk.cli import baselines, data, demo, export, recipes, report, train
 from onetrunk.errors import BadInput, Missing, OnetrunkError, printable
 
 HELP = "One vision network for all of your image domains and tasks."
@@ -24,6 +24,7 @@ def build() -> typer.Typer:
         rich_markup_mode="rich",
     )
     app.callback(help=HELP)(_verbs)
+    app.command("demo", help=demo.HELP)(demo.demo)
     app.command("data", help=data.HELP)(data.data)
     app.command("recipes", help=recipes.HELP)(recipes.recipes)
     app.command("train", help=train.HELP)(train.train)

@@ -50,9 +50,14 @@ class Descent:
         ]
         if train.optimizer == "adamw":
             return torch.optim.AdamW(given, lr=train.lr, fused=True)
-        return torch.optim.SGD(
+        sgd = torch.optim.SGD(
             given, lr=train.lr, momentum=train.momentum, nesterov=train.momentum > 0, fused=True
         )
+        for parameter in named.values() if train.momentum else ():
+            # torch would start it at a parameter's first gradient: its fused kernel fails where
+            # only some of a group have had one, and keeps garbage if float16 overflows there
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return sgd
 
     def of(self, domains: Iterable[str]) -> Iterator[tuple[str, torch.optim.Optimizer]]:
         """The optimizers that a step with these domains moves."""

@@ -78,9 +78,10 @@ class Classify(Scores):
 class Multilabel(Scores):
     """100 · (1 − mean average precision), over the classes that some image has.
 
-    Average precision is torchmetrics' (the area under the steps of precision over recall, ties
-    together). It is given ranks: of logits it would take the sigmoid, which in single precision is
-    1 from 17 on, and so loses their order. It calls a class without any image 0, and averages that.
+    Average precision is the area under the steps of precision over recall, ties together:
+    AP = Σ_k (R_k − R_{k−1})·P_k over distinct scores, highest first. torchmetrics takes the sigmoid
+    of logits, which in single precision is 1 from 17 on and loses their order, calls a class
+    without any image 0 and averages that, and takes nine times as long (50,000 images, 80 labels).
     """
 
     def judge(self, out: Tensor, target: Tensor) -> None:
@@ -92,15 +93,9 @@ class Multilabel(Scores):
         return known
 
     def measure(self) -> dict[str, float]:
-        from torchmetrics.functional.classification import binary_average_precision
-
         scores, truth = self.held("scores")[self.labelled], self.held("target")[self.labelled]
-        found = []
-        for column, true in zip(scores.T, truth.T, strict=True):
-            if true.any():
-                rank = np.unique(column, return_inverse=True)[1] / len(column)
-                given = torch.from_numpy(rank), torch.from_numpy(true.astype(np.int64))
-                found.append(float(binary_average_precision(*given, validate_args=False)))
+        columns = zip(scores.T, truth.T, strict=True)
+        found = [average_precision(column, true == 1) for column, true in columns if true.any()]
         return {"map_error": 100 * (1 - total(np.array(found)) / len(found))} if found else {}
 
     def parts(self) -> dict[str, NDArray[Any]]:
@@ -227,3 +222,13 @@ def calibration(sure: NDArray[Any], right: NDArray[np.bool_]) -> float:
     bins = np.minimum((sure * BINS).astype(np.int64), BINS - 1)
     gaps = [total(right[bins == b] - sure[bins == b]) for b in range(BINS)]
     return total(np.abs(gaps)) / len(sure)
+
+
+def average_precision(scores: NDArray[Any], true: NDArray[np.bool_]) -> float:
+    """Area under precision over recall of one class that some image has."""
+    order = np.argsort(-scores)
+    falling = scores[order]
+    last = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))  # of equal scores
+    hits = true[order].cumsum()[last]
+    gained = np.diff(hits, prepend=0)
+    return float((gained * hits / (last + 1)).sum() / hits[-1])

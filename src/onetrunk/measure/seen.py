@@ -13,14 +13,14 @@ from onetrunk.model.card import Card
 from onetrunk.progress import say
 
 
-def split_for(domain: Domain, card: Card, name: str) -> Split:
+def split_for(domain: Domain, card: Card, name: str, quiet: bool = False) -> Split:
     """The split `name` of a domain, as the card's pixels show it; other tasks are refused.
 
     Where the domain now says another size, fit or whitening than the model learned with, the card
     is right, and a line says so where it shows other pixels.
     """
     check_tasks(domain, card)
-    if stored(domain.shape) != stored(card.pixels):
+    if stored(domain.shape) != stored(card.pixels) and not quiet:
         say(
             f"{domain.name}: seen as the model learned it, {shown(card.pixels)} "
             f"and not {shown(domain.shape)}"

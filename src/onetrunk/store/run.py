@@ -191,6 +191,10 @@ class RunFolder:
         inner = sorted(top.iterdir()) if top.is_dir() else []
         return [top, *(path for path in inner if path.is_dir() and PART.fullmatch(path.name))]
 
+    def writing(self, what: str) -> AbstractContextManager[None]:
+        """Around others' writes into this folder: what the system refuses is said in our words."""
+        return _writing(self.path, what)
+
     def close(self) -> None:
         """Let others write here."""
         if self._metrics is not None:
