@@ -164,7 +164,7 @@ def test_everything_that_was_found_is_on_the_page(whole: Findings) -> None:
         "Recipe and environment",
     ]
     for words in (
-        *("The rules of the verdict", "In one number", "Other metrics", "Latency"),
+        *("The rules of the verdict", "In few numbers", "Other metrics", "Latency"),
         *("What one more domain costs", "The domains in the features", "Which weights were kept"),
         *("How alike the domains&#x27; features are, by depth", "Validation error"),
         *("Whether the domains&#x27; gradients agree", "Training loss", "all domains mixed"),

@@ -10,7 +10,8 @@ from onetrunk.measure.report.findings import Findings
 from onetrunk.measure.report.html import Html, el
 from onetrunk.measure.report.part_cost import cost_part
 from onetrunk.measure.report.part_inside import inside_part, pictures_part
-from onetrunk.measure.report.part_scores import common, mean_error, scores_part
+from onetrunk.measure.report.part_scores import scores_part
+from onetrunk.measure.report.part_summary import common, mean_error
 from onetrunk.measure.report.part_training import data_part, recipe_part, training_part
 from onetrunk.measure.report.words import section, signed, times
 from onetrunk.measure.table import number

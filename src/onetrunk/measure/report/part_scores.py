@@ -9,16 +9,23 @@ from onetrunk.measure.outcomes import Key
 from onetrunk.measure.report.charts import Scale, scale_of, strip, strip_axis
 from onetrunk.measure.report.findings import Column, Findings
 from onetrunk.measure.report.html import Html, el
+from onetrunk.measure.report.part_summary import (
+    common,
+    mean_error,
+    metric_words,
+    name_of,
+    other_metrics,
+    rules,
+    summaries,
+)
 from onetrunk.measure.report.scores import Score
-from onetrunk.measure.report.verdict import RULES, Compared, Estimate
+from onetrunk.measure.report.verdict import Compared, Estimate
 from onetrunk.measure.report.words import (
     difference,
     figure,
     head,
     heads,
-    note,
     reading,
-    row_head,
     scroll,
     section,
     signed,
@@ -28,25 +35,6 @@ from onetrunk.measure.report.words import (
 from onetrunk.measure.table import number, spaced
 
 FURTHEST = 20  # times as many test images as there are: beyond that nobody will collect them
-NAMES = {
-    "error": "error",
-    "map_error": "1 − mAP",
-    "nrmse": "RMSE ÷ deviation",
-    "miou": "mean IoU",
-    "abs": "absolute error",
-    "mean": "mean angle",
-    "recall_at_1": "recall@1",
-    "balanced_error": "balanced error",
-    "ece": "calibration error",
-    "pixel_accuracy": "pixels right",
-    "rel": "relative error",
-    "median": "median angle",
-    "within_11": "within 11.25°",
-    "within_22": "within 22.5°",
-    "within_30": "within 30°",
-    "rmse": "RMSE",
-    "mae": "mean absolute error",
-}
 
 
 def scores_part(findings: Findings) -> Html | None:
@@ -59,20 +47,9 @@ def scores_part(findings: Findings) -> Html | None:
         "scores",
         "Scores, domain by domain",
         figure(table, _caption(findings, against), "figure.whole"),
-        _rules(findings),
-        _summaries(findings),
-        _all_metrics(findings),
-    )
-
-
-def _rules(findings: Findings) -> Html | None:
-    """By which rules the verdict came about."""
-    if findings.baseline is None:
-        return None
-    return el(
-        "div.rules",
-        el("h3", "The rules of the verdict"),
-        el("ol.small.note", [el("li", rule) for rule in RULES]),
+        rules(findings),
+        summaries(findings),
+        other_metrics(findings),
     )
 
 
@@ -99,19 +76,6 @@ def _groups(column: Column) -> list[tuple[str, list[tuple[Key, Score]]]]:
     for key, score in column.scores.items():
         found.setdefault(f"{score.row.metric} {score.row.unit}", []).append((key, score))
     return sorted(found.items(), key=lambda pair: -len(pair[1]))
-
-
-def metric_words(metric: str, unit: str, better: str = "lower") -> str:
-    """`error, %`"""
-    words = NAMES.get(metric, metric)
-    words += f", {unit}" if unit else ""
-    return words + (" (higher is better)" if better == "higher" else "")
-
-
-def _name(key: Key, column: Column) -> Html:
-    """The domain, and its task where that says more."""
-    several = sum(domain == key[0] for domain, _ in column.scores) > 1
-    return row_head(key[0], key[1] if several or key[1] != column.scores[key].row.kind else "")
 
 
 def _against(findings: Findings) -> Html:
@@ -142,7 +106,7 @@ def _against(findings: Findings) -> Html:
             cells = [_cell(column, key) for column in columns]
             mark, *rest = _compared(compared.get(key), scale, score)
             count = el("td.num", f"{score.row.count:,}")
-            rows.append(el("tr", _name(key, judged), mark, cells, rest, count))
+            rows.append(el("tr", name_of(key, judged), mark, cells, rest, count))
         bodies.append(el("tbody", rows))
     table = el("table.full", el("thead", top), bodies, _foot(findings, columns))
     return scroll(table, "scores by domain")
@@ -206,21 +170,6 @@ def _foot(findings: Findings, columns: Sequence[Column]) -> Html | None:
     return el("tfoot", el("tr", label, cells, rest))
 
 
-def common(columns: Sequence[Column]) -> list[Key]:
-    """Tasks that every column has an error in percent of."""
-    first = columns[0].scores
-    return [
-        key
-        for key, score in first.items()
-        if score.row.kind == "classify" and all(key in column.scores for column in columns)
-    ]
-
-
-def mean_error(column: Column, keys: Sequence[Key]) -> float:
-    """In percent, over these tasks."""
-    return math.fsum(column.scores[key].estimate.value for key in keys) / len(keys)
-
-
 def _plain(findings: Findings) -> Html:
     """Without a baseline: each score with its interval."""
     judged = findings.judged
@@ -247,7 +196,7 @@ def _plain(findings: Findings) -> Html:
             drawn = strip(scale, e.value, e.low, e.high, None, "one", said)
             cells = [_cell(column, key) for column in findings.columns]
             count = el("td.num", f"{score.row.count:,}")
-            rows.append(el("tr", _name(key, judged), count, cells, el("td.wide", drawn)))
+            rows.append(el("tr", name_of(key, judged), count, cells, el("td.wide", drawn)))
         bodies.append(el("tbody", rows))
     foot = None
     keys = common(findings.columns)
@@ -257,63 +206,3 @@ def _plain(findings: Findings) -> Html:
         means = [number(mean_error(column, keys), "%") + " %" for column in findings.columns]
         foot = el("tfoot", el("tr", label, [el("td.num", mean) for mean in means], el("td")))
     return scroll(el("table.full", el("thead", top), bodies, foot), "scores by domain")
-
-
-def _all_metrics(findings: Findings) -> Html | None:
-    """Everything else that was scored."""
-    columns = [*findings.columns, *([findings.baseline] if findings.baseline else [])]
-    rows = []
-    for key, score in findings.judged.scores.items():
-        for metric, unit, _ in score.also:
-            cells = []
-            for column in columns:
-                other = column.scores.get(key)
-                found = [v for m, _, v in other.also if m == metric] if other else []
-                cells.append(el("td.num", number(found[0], unit) if found else "–"))
-            name = _name(key, findings.judged) if metric == score.also[0][0] else el("td")
-            rows.append(el("tr", name, el("td", metric_words(metric, unit)), cells))
-    if not rows:
-        return None
-    top = el("tr", heads("domain", "metric"), [head(column, findings) for column in columns])
-    table = el("table", el("thead", top), el("tbody", rows))
-    return el("div", el("h3", "Other metrics"), scroll(table, "other metrics"))
-
-
-def _summaries(findings: Findings) -> Html | None:
-    """Decathlon score and Δ, by column."""
-    if findings.baseline is None or not any(c.decathlon or c.delta for c in findings.columns):
-        return None
-    rows = []
-    for column in findings.columns:
-        cells = [
-            _summary(column.decathlon, "{:,.0f}"),
-            _summary(column.delta, "{:+.2f} %"),
-        ]
-        seeds = ", ".join(map(str, column.seeds))
-        name = row_head(title(column, findings), column.what)
-        rows.append(el("tr", name, cells, el("td.num", seeds)))
-    domains = len(common([findings.judged, findings.baseline]))
-    top = el("tr", heads("", ">decathlon score", ">Δ", ">seeds"))
-    table = el("table", el("thead", top), el("tbody", rows))
-    return el(
-        "div",
-        el("h3", "In one number"),
-        scroll(table, "summary scores"),
-        note(
-            f"Decathlon score (Rebuffi et al. 2017): the baseline has 250 for each of the "
-            f"{domains} domains that both classify, {250 * domains:,} in all, a network without "
-            "errors four times as much. Δ (Maninis et al. 2019): the mean relative gain over the "
-            "baseline's tasks; below 0 is a loss. With several seeds: their mean and range."
-        ),
-    )
-
-
-def _summary(values: Sequence[float], how: str) -> Html:
-    if not values:
-        return el("td.num", "–")
-    shown = how.format(sum(values) / len(values)).replace("-", "−")
-    small = None
-    if len(values) > 1:
-        low, high = (how.format(v).replace("-", "−") for v in (min(values), max(values)))
-        small = el("small", f"{low} to {high}")
-    return el("td.num", shown, small)

@@ -8,7 +8,7 @@ from onetrunk.data.splitting import SPLITS
 from onetrunk.measure.report.charts import Curve, panel
 from onetrunk.measure.report.findings import Column, Findings
 from onetrunk.measure.report.html import Html, el
-from onetrunk.measure.report.part_scores import metric_words
+from onetrunk.measure.report.part_summary import metric_words
 from onetrunk.measure.report.training import Course, Line
 from onetrunk.measure.report.words import (
     figure,

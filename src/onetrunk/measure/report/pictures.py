@@ -178,6 +178,8 @@ def _regress(task: Task, out: Tensor, target: Tensor, seed: int) -> _Rows:
 
 def _embed(task: Task, out: Tensor, target: Tensor, seed: int) -> _Rows:
     known = torch.nonzero(target != NO_CLASS).flatten()
+    if len(known) < 2:
+        return []
     label = target[known]
     near = out[known] @ out[known].T
     near.fill_diagonal_(-2)
