@@ -99,9 +99,7 @@ def test_going_on_whatever_domains_own(trunk: dict[str, Any], tmp_path: Path) ->
 
 
 def test_going_on_with_dropout(tmp_path: Path) -> None:
-    domains = worlds("ants", "bees")
-    for domain in domains:
-        domain.size = 32
+    domains = worlds("ants", "bees", size=32)
 
     def model() -> Universal:
         made = network(domains, arch="timm/test_vit")

@@ -34,7 +34,7 @@ def noise(count: int = 40, classes: Sequence[str] = ("a", "b"), first: int = 0) 
 def worlds(*names: str, **more: Any) -> list[Domain]:
     """Domains of different images; of different numbers of them, too."""
     return [
-        Domain(name, noise(40 + 20 * i, "abc"[: 2 + i % 2], 1000 * i), size=8, **more)
+        Domain(name, noise(40 + 20 * i, "abc"[: 2 + i % 2], 1000 * i), **{"size": 8, **more})
         for i, name in enumerate(names)
     ]
 
