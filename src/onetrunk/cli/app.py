@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from onetrunk.cli import data, export, recipes, train
+from onetrunk.cli import data, export, info, judge, predict, recipes, train
 from onetrunk.errors import BadInput, Missing, OnetrunkError, printable
 
 HELP = "One vision network for all of your image domains and tasks."
@@ -27,6 +27,9 @@ def build() -> typer.Typer:
     app.command("data", help=data.HELP)(data.data)
     app.command("recipes", help=recipes.HELP)(recipes.recipes)
     app.command("train", help=train.HELP)(train.train)
+    app.command("eval", help=judge.HELP)(judge.evaluate)
+    app.command("predict", help=predict.HELP)(predict.predict)
+    app.command("info", help=info.HELP)(info.info)
     app.command("export", help=export.HELP)(export.export_onnx)
     return app
 
