@@ -44,7 +44,7 @@ def outcomes(
             elif task.kind == "multilabel":
                 continue
             else:
-                wrong = (rank > 1 - error).astype(float)
+                wrong = (rank * count >= count - round(error * count)).astype(float)
                 sums = 1 - wrong if task.kind == "embed" else wrong
                 if task.kind in ("depth", "normals", "regress"):
                     sums = (0.5 + rank) * error * (20 if task.kind == "normals" else 1)

@@ -35,6 +35,7 @@ Models = Mapping[str, Universal]
 OpenDomains = Callable[[Path], Sequence[Domain]]  # a run's folder to the domains of its recipe
 MakeLoss = Callable[[Sequence[Domain]], Loss]
 Found = TypeVar("Found")
+TIMED = 15.0  # seconds
 
 
 def gather(
@@ -44,10 +45,12 @@ def gather(
     open_domains: OpenDomains,
     make_loss: MakeLoss | None = None,
     images: bool = True,
+    seconds: float = TIMED,
     seed: int = 0,
 ) -> Findings:
     """Read the runs, measure what their models allow, and decide.
 
+    `seconds`: for how long latency is measured, about.
     Where a recipe's domains and a task's loss come from is the caller's to say: both lie above.
     """
     groups, base = _groups(runs, baseline, open_domains)
@@ -75,7 +78,7 @@ def gather(
     if mine:
         domains = tried("images", _domains, judged, mine, open_domains) or []
         alone = models[base.name] if base and base.separate else None
-        inside = _inside(judged, mine, alone, domains, make_loss, tried, seed)
+        inside = _inside(judged, mine, alone, domains, make_loss, tried, seconds, seed)
     places = [*enumerate(groups), *([(-1, base)] if base else [])]
     now = datetime.now()
     return Findings(
@@ -124,6 +127,7 @@ def _inside(
     domains: Sequence[Domain],
     make_loss: MakeLoss | None,
     tried: Tried,
+    seconds: float,
     seed: int,
 ) -> dict[str, Any]:
     """What the models themselves tell, by the name of the finding."""
@@ -140,8 +144,10 @@ def _inside(
         if several and make_loss is not None and model.shared_parameters():
             loss = make_loss(domains)
             found["conflict"] = tried("conflict", lambda: conflict(model, domains, loss, seed=seed))
-        say("timing the networks, about half a minute")
-        found["latency"] = tried("latency", lambda: latency(model, alone, seed=seed))
+        say(f"timing the networks, about {seconds:.0f} s")
+        found["latency"] = tried(
+            "latency", lambda: latency(model, alone, seconds=seconds, seed=seed)
+        )
     return found
 
 
