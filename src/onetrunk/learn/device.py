@@ -92,3 +92,13 @@ def deterministic(wanted: bool, device: torch.device) -> Iterator[None]:
         finally:
             torch.use_deterministic_algorithms(before, warn_only=warn)
             memory.fill_uninitialized_memory = fill
+
+
+def start_generators(seed: int, device: torch.device) -> None:
+    """Those that training draws from; `torch.manual_seed` would move those of every device."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)

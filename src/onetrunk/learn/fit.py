@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +23,13 @@ from onetrunk.data.loader import Batch, Loader
 from onetrunk.errors import Failed
 from onetrunk.learn.average import Average
 from onetrunk.learn.clock import Clock
-from onetrunk.learn.device import Precision, deterministic
+from onetrunk.learn.device import Precision, deterministic, start_generators
 from onetrunk.learn.losses import Losses
 from onetrunk.learn.mixup import Mixup
 from onetrunk.learn.optim import Descent
 from onetrunk.learn.selection import Selection
 from onetrunk.learn.state import restore, snapshot, take_weights
-from onetrunk.learn.stopping import Stop, Stopped, stoppable
+from onetrunk.learn.stopping import Stop, stoppable, stopped
 from onetrunk.learn.tally import Tally
 from onetrunk.learn.watch import Watch
 from onetrunk.measure.evaluate import evaluate
@@ -96,8 +96,7 @@ class Learner:
                     units.setdefault(f"{batch.domain}/{task}", []).append(loss.detach())
                 mean = torch.stack(list(losses.values())).mean()
                 total = total + self.weights[batch.domain] * mean / len(batches)
-            if total.requires_grad:  # a batch may be without any label
-                self.precision.backward(total)
+            self.precision.backward(total)
 
         found = self._finite(units, batches)
         for name, count in times.items():
@@ -119,7 +118,12 @@ class Learner:
         joined = self.train.sampling == "joined"
         steps = iter(self.loader)
         while True:
-            taken = [next(steps) for _ in range(self.train.accumulate)]
+            before = self.loader.state()
+            try:
+                taken = [next(steps) for _ in range(self.train.accumulate)]
+            except Failed:  # of these steps nothing was learned: whoever goes on has them again
+                self.loader.restore(before)
+                raise
             yield taken if joined else [[batch] for batches in taken for batch in batches]
 
     @contextmanager
@@ -129,12 +133,15 @@ class Learner:
             yield
 
     def _moved(self, batch: Batch) -> Batch:
-        return batch.to(self.device, next(self.model.parameters()).dtype)
+        moved = batch.to(self.device, next(self.model.parameters()).dtype)
+        if not self.train.channels_last:  # as they come, their layout would decide that of all
+            moved.images = moved.images.contiguous()
+        return moved
 
     def _finite(self, units: dict[str, list[Tensor]], batches: Sequence[Batch]) -> dict[str, float]:
         """The losses as numbers; one that is not finite ends the run before anything is moved."""
         flat = torch.stack([value for values in units.values() for value in values])
-        numbers = iter(flat.double().tolist())  # the step's one wait for the device
+        numbers = iter(flat.tolist())  # the step's one wait for the device
         found = {unit: [next(numbers) for _ in values] for unit, values in units.items()}
         for unit, values in found.items():
             domain, _, task = unit.partition("/")
@@ -173,7 +180,7 @@ def fit(
 ) -> Selection:
     """Learn; the model ends with the weights of its best evaluation. Goes on from `run`."""
     with stoppable() as stop, deterministic(train.deterministic, device):
-        torch.manual_seed(seed_of(seed, part, "fit"))
+        start_generators(seed_of(seed, part, "fit"), device)
         learner = Learner(model, domains, train, device, seed)
         if (saved := run.last(part)) is not None:
             restore(learner, saved)
@@ -188,39 +195,45 @@ def learn(learner: Learner, run: RunFolder, watch: Watch, part: str, stop: Stop)
     clock.start()
     names = [domain.name for domain in learner.domains]
     plan = {"part": part, "step": clock.step, "steps": clock.steps, "domains": names}
-    watch.begin({**plan, "run": str(run.path)})
     written = time.monotonic()
     learner.model.train()
-    steps = learner.passes()
-    while not clock.over and not selection.enough:
-        if stop.asked:
-            save(learner, run, part)
-            raise Stopped(
-                f"stopped at step {clock.step} of {clock.described}, all of it kept in {run.path}; "
-                f"next: onetrunk train {run.path / 'recipe.toml'} --resume"
-            )
-        try:
-            passes = next(steps)
-        except Failed:  # the images cannot come: a worker died, a disk is gone
-            save(learner, run, part)
-            raise
-        learner.step(passes)
-        clock.tick()
+    if not any(p.requires_grad for p in learner.model.trunk.parameters()):
+        learner.model.trunk.eval()  # of a frozen trunk the moments stay, too
+    with shown(watch, {**plan, "run": str(run.path)}), closing(learner.passes()) as steps:
+        while stop.asked or not (clock.over or selection.enough):
+            if stop.asked:
+                save(learner, run, part)
+                raise stopped(f"at step {clock.step} of {clock.described}", run.path)
+            try:
+                passes = next(steps)
+            except Failed:  # the images cannot come: a worker died, a disk is gone
+                save(learner, run, part)
+                raise
+            learner.step(passes)
+            clock.tick()
 
-        if clock.log_due:
-            record = {"step": clock.step, "part": part, **tally.take(clock)}
-            run.log(record)
-            watch.step(record)
-        if evaluated := clock.evaluation_due:
-            record = {"step": clock.step, "part": part, **validate(learner)}
-            run.log(record)
-            watch.evaluated(record)
-        late = time.monotonic() - written > CHECKPOINT
-        if evaluated or late or clock.step % learner.train.checkpoint == 0:
-            save(learner, run, part)
-            written = time.monotonic()
-    steps.close()
-    watch.end()
+            if clock.log_due:
+                record = {"step": clock.step, "part": part, **tally.take(clock)}
+                run.log(record)
+                watch.step(record)
+            if evaluated := clock.evaluation_due:
+                record = {"step": clock.step, "part": part, **validate(learner)}
+                run.log(record)
+                watch.evaluated(record)
+            late = time.monotonic() - written > CHECKPOINT
+            if evaluated or late or clock.step % learner.train.checkpoint == 0:
+                save(learner, run, part)
+                written = time.monotonic()
+
+
+@contextmanager
+def shown(watch: Watch, plan: Mapping[str, Any]) -> Iterator[None]:
+    """The watch is told of the end, whatever it is."""
+    watch.begin(plan)
+    try:
+        yield
+    finally:
+        watch.end()
 
 
 def validate(learner: Learner) -> dict[str, Any]:

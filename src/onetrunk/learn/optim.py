@@ -50,9 +50,14 @@ class Descent:
         ]
         if train.optimizer == "adamw":
             return torch.optim.AdamW(given, lr=train.lr, fused=True)
-        return torch.optim.SGD(
+        sgd = torch.optim.SGD(
             given, lr=train.lr, momentum=train.momentum, nesterov=train.momentum > 0, fused=True
         )
+        for parameter in named.values() if train.momentum else ():
+            # torch starts it at a parameter's first gradient: its fused kernel fails where some of
+            # a group have had one and some not, and keeps garbage where float16 overflowed
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return sgd
 
     def of(self, domains: Iterable[str]) -> Iterator[tuple[str, torch.optim.Optimizer]]:
         """The optimizers that a step with these domains moves."""
@@ -68,7 +73,10 @@ class Descent:
     def clip(self, domains: Iterable[str]) -> None:
         """Scale the step's gradients to the norm that the settings allow."""
         moved = [p for unit, _ in self.of(domains) for p in self.parameters[unit].values()]
-        nn.utils.clip_grad_norm_(moved, self.train.clip)
+        total = nn.utils.get_total_norm([p.grad for p in moved if p.grad is not None])
+        # float16 may overflow in one unit, whose step is then skipped; NaN would reach the others
+        total = total.nan_to_num(nan=math.inf, posinf=math.inf)
+        nn.utils.clip_grads_with_norm_(moved, self.train.clip, total)
 
     def step(
         self, domains: Iterable[str], progress: float, scaler: torch.amp.GradScaler | None = None
@@ -104,7 +112,7 @@ class Descent:
             parameter = self.parameters[unit][name]
             if value.shape == parameter.shape:
                 value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-            elif parameter.is_cuda and value.ndim == 0:
+            else:
                 value = value.to(parameter.device)  # the fused kernels count steps on the device
             self.optimizers[unit].state[parameter][key] = value
 
@@ -116,7 +124,7 @@ def rate_at(progress: float, train: Train) -> float:
     every milestone passed; or constant.
     """
     if progress < train.warmup:
-        return max(progress, 1e-3) / train.warmup
+        return min(1.0, max(progress, 1e-3) / train.warmup)
     if train.schedule == "cosine":
         t = (progress - train.warmup) / max(1 - train.warmup, 1e-9)
         return 0.5 * (1 + math.cos(math.pi * min(t, 1.0)))

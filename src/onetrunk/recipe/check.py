@@ -52,6 +52,10 @@ def check(recipe: Recipe) -> Checked:
     found, said = _trunk(recipe, domains)
     problems += found
     warnings += said
+    if recipe.train.frozen and not recipe.trunk.pretrained and not recipe.init:
+        warnings.append(
+            "train.frozen: the trunk has fresh weights, so its heads learn from random features"
+        )
     if problems:
         raise BadInput("\n".join(dict.fromkeys(problems)))
     return Checked(domains, warnings)
@@ -105,6 +109,11 @@ def _settings(recipe: Recipe, domains: Sequence[Domain]) -> list[str]:
         problems.append(
             f"train.sampling: joined batches need one size for all domains; came: {came}; "
             "next: give each domain the same size, or sampling = 'round-robin'"
+        )
+    if train.frozen and recipe.trunk.sharing == "full":
+        problems.append(
+            "train.frozen: each domain's heads are solved by themselves, and sharing = 'full' "
+            "shares them; next: sharing = 'deep'"
         )
     for part in recipe.domains:
         batch = part.batch or train.batch
