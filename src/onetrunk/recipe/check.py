@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from onetrunk.data.domain import Domain
+from onetrunk.data.splitting import SPLITS
 from onetrunk.errors import BadInput, Missing, OnetrunkError, printable
 from onetrunk.model.norm_banks import DomainMoments, DomainNorm
 from onetrunk.model.predict import FEWEST
@@ -48,6 +49,7 @@ def check(recipe: Recipe) -> Checked:
             for name in ("val", "test"):
                 if not len(domain.splits[name]):
                     warnings.append(f"{domain.name}: {name} has no image")
+            warnings += _unreadable(domain)
     problems += _settings(recipe, domains)
     found, said = _trunk(recipe, domains)
     problems += found
@@ -96,6 +98,22 @@ def _look(part: DomainPart, root: Path, problems: list[str]) -> Domain | None:
             for line in str(error).split("\n")
         ]
         return None
+
+
+def _unreadable(domain: Domain) -> list[str]:
+    """What is left out because it cannot be read: few enough to go on, and never silently."""
+    lines = []
+    for name in SPLITS:
+        if count := len(bad := domain.bad(name)):
+            key = domain.index.keys[int(bad[0])]
+            why = domain.decoded.reasons.get(int(bad[0]), "")
+            lines.append(
+                printable(
+                    f"{domain.name}: {count} of {len(domain.index.rows(name)):,} {name} images "
+                    f"cannot be read and are left out; first: {key}: {why}"
+                )
+            )
+    return lines
 
 
 def _settings(recipe: Recipe, domains: Sequence[Domain]) -> list[str]:
