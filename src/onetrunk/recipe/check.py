@@ -64,7 +64,10 @@ def check(recipe: Recipe) -> Checked:
 
 
 def read_all(text: str, folder: Path, sets: Sequence[str] = (), what: str = "the recipe") -> Recipe:
-    """`Recipe.parse`, but where the text is wrong the domains that it names are looked at, too."""
+    """`Recipe.parse`, but where the text is wrong the domains that it names are listed, too.
+
+    No image is decoded then: who mistyped a key does not wait for a million images.
+    """
     from onetrunk.recipe.recipe import Recipe
 
     try:
@@ -81,15 +84,15 @@ def read_all(text: str, folder: Path, sets: Sequence[str] = (), what: str = "the
             part = DomainPart.of(table if isinstance(table, dict) else {})
         except BadInput:
             continue  # listed already
-        _look(part, folder / base, problems)
+        _look(part, folder / base, problems, images=False)
     raise BadInput("\n".join(dict.fromkeys(problems)))
 
 
-def _look(part: DomainPart, root: Path, problems: list[str]) -> Domain | None:
+def _look(part: DomainPart, root: Path, problems: list[str], images: bool = True) -> Domain | None:
     """The domain, its list read and its images looked at; None where something is wrong."""
     try:
         domain = part.make(root)
-        _ = domain.splits, domain.augmentation
+        _ = domain.index, domain.augmentation, domain.splits if images else None
         return domain
     except (BadInput, Missing) as error:
         place = f"domains.{part.name}: "
