@@ -22,7 +22,8 @@ from onetrunk.errors import Failed
 from onetrunk.learn.stopping import Stopped
 from onetrunk.model.universal import Universal
 
-SHORT: dict[str, Any] = {"steps": 9, "evaluate": 4, "checkpoint": 2, "log": 1, "keep": 9}
+# an epoch of the smaller domain has 6 steps; the only checkpoint on the way is the evaluation's
+SHORT: dict[str, Any] = {"steps": 7, "evaluate": 4, "log": 1, "keep": 9}
 WAYS: dict[str, dict[str, Any]] = {
     "sgd": {"sampling": "round-robin", "clip": 1.0},
     "adamw": {"optimizer": "adamw", "lr": 1e-3, "warmup": 0.3},
@@ -49,29 +50,29 @@ def stops() -> None:
     signal.raise_signal(signal.SIGTERM)
 
 
-def falls(model: Callable[[], Universal], domains: list[Domain], place: Path, **given: Any) -> None:
-    """Undisturbed; broken by an error and by a signal, and gone on with; nothing may differ."""
-    whole = model()
+def falls(
+    model: Callable[[], Universal],
+    domains: list[Domain],
+    place: Path,
+    act: Callable[[], None] = breaks,
+    **given: Any,
+) -> None:
+    """Undisturbed; broken off, and gone on with by a model of other weights: nothing differs."""
+    whole, other = model(), model()
     chosen = go(place / "whole", domains, whole, **given)
-    for act, error in ((breaks, Broken), (stops, Stopped)):
-        folder = place / act.__name__
-        last = given["steps"] if not given.get("patience") else 3
-        moment = min(5, last - 1)
-        watch = at("step", moment, act) if given["log"] == 1 else at("evaluated", 4, act)
-        if given.get("patience"):
-            watch = at("evaluated", 2, act)
-        with pytest.raises(error):
-            go(folder, domains, model(), watch, **given)
-        assert watch.seen[-1] == ("end", -1)
-        assert len(lines(folder)) < len(lines(place / "whole"))
-        other = model()
-        with torch.no_grad():  # whatever it is now, it becomes what it was
-            for parameter in other.parameters():
-                parameter.add_(1.0)
-        again = go(folder, domains, other, **given)
-        assert again.state() == chosen.state()
-        assert same(weights(other), weights(whole))
-        assert_same_run(folder, place / "whole")
+    patient = "patience" in given  # that one ends by itself after three evaluations
+    watch = at("evaluated", 2, act) if patient else at("step", 6, act)
+    with pytest.raises(Broken if act is breaks else Stopped):
+        go(place / "run", domains, other, watch, **given)
+    assert watch.seen[-1] == ("end", -1)
+    assert len(lines(place / "run")) < len(lines(place / "whole"))
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1.0)
+    again = go(place / "run", domains, other, **given)
+    assert again.state() == chosen.state()
+    assert same(weights(other), weights(whole))
+    assert_same_run(place / "run", place / "whole")
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -80,9 +81,16 @@ def test_going_on_is_not_having_stopped(way: str, tmp_path: Path) -> None:
     falls(lambda: network(domains), domains, tmp_path, **{**SHORT, **WAYS[way]})
 
 
+@pytest.mark.parametrize("way", ["sgd", "accumulate"])
+def test_a_signal_keeps_all_up_to_its_step(way: str, tmp_path: Path) -> None:
+    domains = worlds("ants", "bees")
+    falls(lambda: network(domains), domains, tmp_path, stops, **{**SHORT, **WAYS[way]})
+    assert (tmp_path / "run" / "checkpoints" / "step-6").is_dir()
+
+
 @pytest.mark.parametrize(
     "trunk",
-    [{"norm": "shared"}, {"adapters": "series"}, {"sharing": "full"}, {"norm": "shared-batch"}],
+    [{"norm": "shared"}, {"adapters": "series", "sharing": "full"}, {"norm": "shared-batch"}],
     ids=str,
 )
 def test_going_on_whatever_domains_own(trunk: dict[str, Any], tmp_path: Path) -> None:
@@ -110,8 +118,8 @@ def test_a_signal_in_the_last_evaluation_is_heard(tmp_path: Path) -> None:
     domains = worlds("ants")
     whole, model = network(domains), network(domains)
     go(tmp_path / "whole", domains, whole, **SHORT)
-    with pytest.raises(Stopped, match=r"stopped at step 9 of 9, .*--resume") as caught:
-        go(tmp_path / "run", domains, model, at("evaluated", 9, stops), **SHORT)
+    with pytest.raises(Stopped, match=r"stopped at step 7 of 7, .*--resume") as caught:
+        go(tmp_path / "run", domains, model, at("evaluated", 7, stops), **SHORT)
     assert str(tmp_path / "run") in str(caught.value)
     go(tmp_path / "run", domains, model, **SHORT)
     assert same(weights(model), weights(whole))
@@ -144,7 +152,7 @@ def test_a_data_worker_that_dies_is_named_and_the_run_goes_on(
 ) -> None:
     monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.1)
     domains = worlds("ants", "bees", cache=False)
-    given = {**SHORT, "steps": 6, "checkpoint": 100, "accumulate": accumulate, "workers": 1}
+    given = {**SHORT, "steps": 6, "accumulate": accumulate, "workers": 1}
     whole, model = network(domains), network(domains)
     go(tmp_path / "whole", domains, whole, **{**given, "workers": 0})
 
