@@ -59,11 +59,13 @@ def test_grid() -> None:
     assert grid([]) == [("", [])]
     assert grid(["a=1"]) == [("", ["a=1"])]
     assert grid(["a=1,2", "b=[1,2]", "c=x,y"]) == [
-        ("a=1 c=x", ["a=1", "b=[1,2]", "c=x"]),
-        ("a=1 c=y", ["a=1", "b=[1,2]", "c=y"]),
-        ("a=2 c=x", ["a=2", "b=[1,2]", "c=x"]),
-        ("a=2 c=y", ["a=2", "b=[1,2]", "c=y"]),
+        ("a=1,c=x", ["a=1", "b=[1,2]", "c=x"]),
+        ("a=1,c=y", ["a=1", "b=[1,2]", "c=y"]),
+        ("a=2,c=x", ["a=2", "b=[1,2]", "c=x"]),
+        ("a=2,c=y", ["a=2", "b=[1,2]", "c=y"]),
     ]
+    labels = [label for label, _ in grid(["t.a=timm/r,timm-r,../r,[1, 2]"])]
+    assert labels == ["t.a=timm-r", "t.a=timm-r-2", "t.a=..-r", "t.a=-1-2"]
     for bad in ("a=1,,2", "a=1,", "a=1,1", "a"):
         with pytest.raises(BadInput):
             grid([bad])

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 from onetrunk.errors import Failed
@@ -15,6 +16,14 @@ from onetrunk.progress import say
 
 class Stopped(Failed):
     """Training was asked to stop and can go on: exit code 1."""
+
+
+def stopped(where: str, run: Path) -> Stopped:
+    """What to raise: `where` is "at step 3 of 40"."""
+    return Stopped(
+        f"stopped {where}, all of it kept in {run}; next: onetrunk train {run / 'recipe.toml'} "
+        "--resume"
+    )
 
 
 @dataclass

@@ -153,13 +153,14 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 
 def _words(cost: Cost, flops: bool = True) -> tuple[str, str, str]:
     return (
-        _scaled(cost.parameters),
-        _scaled(cost.bytes, "B"),
-        _scaled(cost.flops) if flops else "",
+        scaled(cost.parameters),
+        scaled(cost.bytes, "B"),
+        scaled(cost.flops) if flops else "",
     )
 
 
-def _scaled(number: float, unit: str = "") -> str:
+def scaled(number: float, unit: str = "") -> str:
+    """Three digits and a prefix: `5.58 M`, `22.4 MB`."""
     for prefix in ("", "k", "M", "G"):
         if number < 999.5:  # 999.5 rounds to four digits
             return f"{number:.3g} {prefix}{unit}".strip()

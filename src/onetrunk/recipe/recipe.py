@@ -50,26 +50,8 @@ class Recipe(Part):
     @classmethod
     def read(cls, path: str | os.PathLike[str], sets: Sequence[str] = ()) -> Recipe:
         """The recipe of a file, or of a run's folder; `sets`: keys changed on the way."""
-        place = Path(path)
-        place = place / FILE if place.is_dir() else place
-        try:
-            with place.open("rb") as file:
-                text = file.read(MOST + 1)
-        except OSError as error:
-            folder = place.parent
-            there = sorted(p.name for p in folder.glob("*.toml")) if folder.is_dir() else []
-            raise wrong(
-                f"cannot read the recipe {place} ({(error.strerror or '').lower()})",
-                came=place.name,
-                exists=[*there, *named_recipes()],
-                next="onetrunk recipes folders > recipe.toml writes one to start from",
-            ) from None
-        if len(text) > MOST:
-            raise wrong(f"{place}: a recipe has at most 1 MB")
-        try:
-            return cls.parse(text.decode("utf-8"), place.parent, sets, place.name)
-        except UnicodeDecodeError as error:
-            raise wrong(f"{place}: not a text in UTF-8", came=str(error)[:80]) from None
+        text, place = read_text(path)
+        return cls.parse(text, place.parent, sets, place.name)
 
     @classmethod
     def named(cls, name: str, sets: Sequence[str] = ()) -> Recipe:
@@ -175,8 +157,10 @@ class Recipe(Part):
 
     @property
     def out_folder(self) -> Path:
-        """The run's folder."""
-        return self.root / self.out
+        """The run's folder, by a path as short as it goes."""
+        long = self.root / self.out
+        short = os.path.normpath(long)
+        return Path(short) if os.path.realpath(short) == os.path.realpath(long) else long
 
     @property
     def init_folder(self) -> Path | None:
@@ -241,6 +225,31 @@ class Recipe(Part):
 
 
 ROOT = ("name", "seed", "out", "init", "base")
+
+
+def read_text(path: str | os.PathLike[str]) -> tuple[str, Path]:
+    """The text of a recipe's file, or of a run's folder, and which file it was."""
+    place = Path(path)
+    place = place / FILE if place.is_dir() else place
+    try:
+        with place.open("rb") as file:
+            text = file.read(MOST + 1)
+    except (OSError, ValueError) as error:
+        folder = place.parent
+        there = sorted(p.name for p in folder.glob("*.toml")) if folder.is_dir() else []
+        raise wrong(
+            f"cannot read the recipe {place} "
+            f"({(getattr(error, 'strerror', None) or str(error)).lower()})",
+            came=place.name,
+            exists=[*there, *named_recipes()],
+            next="onetrunk recipes folders > recipe.toml writes one to start from",
+        ) from None
+    if len(text) > MOST:
+        raise wrong(f"{place}: a recipe has at most 1 MB")
+    try:
+        return text.decode("utf-8"), place
+    except UnicodeDecodeError as error:
+        raise wrong(f"{place}: not a text in UTF-8", came=str(error)[:80]) from None
 
 
 def named_recipes() -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,7 +32,8 @@ def apply_sets(document: Mapping[str, Any], sets: Sequence[str]) -> dict[str, An
 def grid(sets: Sequence[str]) -> list[tuple[str, list[str]]]:
     """All combinations where a value lists several, split at commas outside brackets and quotes.
 
-    Each is (label, sets): the label names what varies, "train.lr=0.1 trunk.norm=shared".
+    Each is (label, sets). The label names what varies and may name a folder:
+    "train.lr=0.1,trunk.norm=shared".
     """
     options: list[list[str]] = []
     for text in sets:
@@ -44,11 +46,14 @@ def grid(sets: Sequence[str]) -> list[tuple[str, list[str]]]:
         if len(set(values)) < len(values):
             raise wrong("--set: each value of a grid once", came=text)
         options.append([f"{key}={value}" for value in values])
-    chosen = list(itertools.product(*options))
-    return [
-        (" ".join(s for s, all_of in zip(made, options, strict=True) if len(all_of) > 1), [*made])
-        for made in chosen
-    ]
+    made: list[tuple[str, list[str]]] = []
+    for chosen in itertools.product(*options):
+        varied = [s for s, all_of in zip(chosen, options, strict=True) if len(all_of) > 1]
+        label = ",".join(re.sub(r"[^\w.=+-]+", "-", part).strip("-") for part in varied)
+        if label in [other for other, _ in made]:  # "a/b" and "a-b"
+            label += f"-{len(made) + 1}"
+        made.append((label, list(chosen)))
+    return made
 
 
 def split_commas(text: str) -> list[str]:

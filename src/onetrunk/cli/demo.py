@@ -1,0 +1,92 @@
+"""`onetrunk demo`: specialists and one network on four embedded domains, judged side by side."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table as Screen
+
+from onetrunk.cli.shown import console, print_json
+from onetrunk.learn.train import Run, train_recipe
+from onetrunk.measure.neighbour import neighbour_error
+from onetrunk.measure.summary import decathlon_score
+from onetrunk.progress import say
+from onetrunk.recipe import Recipe
+from onetrunk.serve.report import report
+
+HELP = """The whole story on embedded domains, in minutes: N networks, then one in their place.
+
+[bold]Example[/bold]
+
+  onetrunk demo                    goes on where it was stopped; writes runs/demo
+"""
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("runs/demo"),
+    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+) -> None:
+    """Specialists and one universal network, the table, the report, what to try next."""
+    began = time.monotonic()
+    say("four domains: a network for each, then one network for all of them")
+    alone = _trained("specialists", out, "none")
+    one = _trained("universal", out, "deep")
+    domains = Recipe.named("pocket-quick").make_domains()
+    floor = {domain.name: neighbour_error(domain) for domain in domains}
+    page = report([one.folder], baseline=alone.folder, out=out / "report.html")
+    found = {
+        "domains": {
+            name: {
+                "specialist": alone.table.value(name),
+                "universal": one.table.value(name),
+                "nearest neighbour": floor[name],
+            }
+            for name in floor
+        },
+        "decathlon_score": decathlon_score(one.table, alone.table),
+        "parameters": {"specialists": _parameters(alone), "universal": _parameters(one)},
+        "seed": one.scores["seed"],
+        "seconds": round(time.monotonic() - began, 1),
+        "report": str(page),
+    }
+    if as_json:
+        print_json(found)
+    else:
+        _show(found, one.folder)
+
+
+def _trained(name: str, out: Path, sharing: str) -> Run:
+    sets = [f"name={name}", f"out={json.dumps(str(out / name))}", f"trunk.sharing={sharing}"]
+    return train_recipe(Recipe.named("pocket-quick").with_sets(sets), resume=True)
+
+
+def _parameters(run: Run) -> int:
+    return sum(part["universal"]["parameters"] for part in run.scores["budget"].values())
+
+
+def _show(found: dict[str, Any], run: Path) -> None:
+    table = Screen(title="errors on test images, %", title_justify="left")
+    table.add_column("domain")
+    for column in ("nearest neighbour", "specialist", "one network"):
+        table.add_column(column, justify="right")
+    for name, errors in found["domains"].items():
+        shown = (errors[key] for key in ("nearest neighbour", "specialist", "universal"))
+        table.add_row(name, *(f"{error:.1f}" for error in shown))
+    many, one = found["parameters"]["specialists"], found["parameters"]["universal"]
+    table.add_section()
+    table.add_row("parameters", "", f"{many:,}", f"{one:,}")
+    console().print(table)
+    print(
+        f"one network has {100 * one / many:.0f} % of the parameters of {len(found['domains'])}; "
+        f"decathlon score {found['decathlon_score']:.0f} (the specialists: "
+        f"{250 * len(found['domains'])}); seed {found['seed']}, {found['seconds']:.0f} s"
+    )
+    print(f"wrote {found['report']}: open it in a browser")
+    print("next:")
+    print("  onetrunk data folder:PATH/TO/CLASS/FOLDERS       look at images of your own")
+    print("  onetrunk recipes folders > mine.toml             a recipe to train on them")
+    print(f"  onetrunk predict {run} IMAGE --domain emoji      ask this network")

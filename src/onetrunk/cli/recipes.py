@@ -1,0 +1,44 @@
+"""`onetrunk recipes`: the named recipes, and one of them to start from."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from onetrunk.cli.shown import console, print_json
+from onetrunk.errors import wrong
+from onetrunk.recipe import named_recipes
+
+HELP = """List the named recipes, or print one to start from.
+
+[bold]Examples[/bold]
+
+  onetrunk recipes
+
+  onetrunk recipes folders > recipe.toml           the one to copy for your own images
+"""
+
+
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="The one to print.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+) -> None:
+    """List the named recipes, or print one."""
+    known = named_recipes()
+    if name is not None and name not in known:
+        raise wrong("no such recipe", came=name, exists=known, next="onetrunk recipes")
+    if as_json:
+        print_json(known if name is None else {name: known[name]})
+    elif name is not None:
+        sys.stdout.write(known[name])
+    else:
+        table = Table(title="named recipes", title_justify="left")
+        table.add_column("name", no_wrap=True)
+        table.add_column("what")
+        for each, text in known.items():
+            table.add_row(each, text.split("\n", 1)[0].removeprefix("# "))
+        console().print(table)
+        print("next: onetrunk train pocket-quick, or onetrunk recipes folders > recipe.toml")

@@ -1,0 +1,238 @@
+"""`onetrunk train`: from a recipe to a finished run."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table as Grid
+
+from onetrunk.cli.shown import console, print_json
+from onetrunk.errors import Failed, wrong
+from onetrunk.learn.dry import dry_run
+from onetrunk.learn.sweep import sweep
+from onetrunk.learn.train import Run, train_recipe
+from onetrunk.measure.budget import scaled
+from onetrunk.measure.table import Table, number
+from onetrunk.progress import say
+from onetrunk.recipe import Recipe, named_recipes
+from onetrunk.recipe.check import read_all
+from onetrunk.recipe.recipe import FILE, read_text
+from onetrunk.recipe.sets import grid as varied
+from onetrunk.recipe.toml import inline
+from onetrunk.store.atomic import write_atomic
+
+HELP = """Train one network for all domains of a recipe, or with sharing = "none" one for each.
+
+[bold]Examples[/bold]
+
+  onetrunk train pocket-quick                      a named recipe: onetrunk recipes lists them
+
+  onetrunk train recipe.toml --dry-run             steps, time, memory and bytes; nothing trained
+
+  onetrunk train recipe.toml --set train.lr=0.01 --set domains.shop.size=96
+
+  onetrunk train recipe.toml --set train.lr=0.1,0.03 --seeds 0,1   a grid, chosen on validation
+
+  onetrunk train runs/shop/recipe.toml --resume    go on after Ctrl-C, a crash, a full disk
+
+  onetrunk train --domain shop=folder:photos/shop --domain digits=pocket:digits
+"""
+
+
+def train(
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe's file, or the name of a recipe.")
+    ] = None,
+    domain: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=SOURCE instead of a recipe, which is then written; repeatable."),
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="KEY=VALUE, or KEY=A,B for a grid; repeatable."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
+    seeds: Annotated[str | None, typer.Option(help="Several runs: 0,1,2.")] = None,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="What it would take; nothing is written.")
+    ] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+) -> None:
+    """Train what a recipe says."""
+    numbers = None if seeds is None else _seeds(seeds)
+    made, grid = _recipe(recipe, domain or [], sets or [], out)
+    if dry:
+        if numbers is not None or len(grid) > 1:
+            raise wrong("--dry-run is of one run", came="several", next="leave --seeds and grids")
+        _show_dry(dry_run(made, device), as_json)
+        return
+    if domain:
+        made = _written(made)
+    try:
+        if numbers is None and len(grid) == 1:
+            _show_run(train_recipe(made, resume=resume, device=device), as_json)
+        else:
+            found = sweep(made, grid, numbers or [made.seed], resume=resume, device=device)
+            _show_sweep(found, made, as_json)
+    except KeyboardInterrupt:
+        again = made.out_folder / FILE
+        if numbers is not None or len(grid) > 1 or not again.exists():
+            raise
+        go_on = f"onetrunk train {shlex.quote(str(again))} --resume"
+        raise Failed(f"stopped; what was done is kept; next: {go_on}") from None
+
+
+def _recipe(
+    word: str | None, domains: Sequence[str], sets: Sequence[str], out: Path | None
+) -> tuple[Recipe, list[tuple[str, list[str]]]]:
+    """The recipe with the sets that do not vary, and the grid of those that do."""
+    grid = varied(sets)
+    alike = grid[0][1] if len(grid) == 1 else [s for s in sets if len(varied([s])) == 1]
+    if (word is None) != bool(domains):
+        raise wrong(
+            "expected a recipe, or --domain NAME=SOURCE in its place",
+            came="both" if word else "neither",
+            exists=named_recipes(),
+            next="onetrunk train pocket-quick, or onetrunk train --domain shop=folder:photos",
+        )
+    if word is None:
+        made = Recipe.from_domains(domains).with_sets(alike)
+    else:
+        made = recipe_of(word, alike)
+    if out is not None:
+        made = made.with_sets([f"out={inline(_from(made.root, out))}"])
+    for _, one in grid:
+        made.with_sets(one)  # all of them are checked before one of them runs
+    return made, grid
+
+
+def recipe_of(word: str, sets: Sequence[str]) -> Recipe:
+    """A named recipe, or that of a file or a run's folder; all that is wrong is listed at once."""
+    if word in named_recipes():
+        return read_all(named_recipes()[word], Path(), sets, word)
+    text, place = read_text(word)
+    return read_all(text, place.parent, sets, place.name)
+
+
+def _from(root: Path, path: Path) -> str:
+    """A path where the user is, as it is called from another folder."""
+    try:
+        return os.path.relpath(os.path.realpath(path), os.path.realpath(root)).replace(os.sep, "/")
+    except ValueError:  # another drive
+        return os.path.realpath(path)
+
+
+def _seeds(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and part.isascii() for part in parts):
+        raise wrong("--seeds are whole numbers with commas between", came=text, next="--seeds 0,1")
+    numbers = [int(part) for part in parts]
+    if len(set(numbers)) < len(numbers):
+        raise wrong("--seeds: each seed once", came=text)
+    return numbers
+
+
+def _written(recipe: Recipe) -> Recipe:
+    """The recipe in a file of its own, so that it can be read, changed and run again."""
+    path = Path(f"{recipe.name}.toml")
+    text = recipe.to_toml()
+    if path.exists():
+        if path.read_text("utf-8") == text:
+            return recipe
+        raise wrong(
+            f"{path} is there already and says something else; it is not overwritten",
+            next=f"onetrunk train {path}, or another name: --set name=NAME",
+        )
+    recipe.check()  # a recipe that cannot run would stand in the way of the next
+    write_atomic(path, text)
+    say(f"wrote {path}: what is trained now, with every key; change it and run it again")
+    return recipe
+
+
+def _show_run(run: Run, as_json: bool) -> None:
+    folder = shlex.quote(str(run.folder))
+    if as_json:
+        print_json({"run": str(run.folder), "scores": dict(run.scores)})
+        return
+    table = Table.from_json(run.scores["test"])
+    console().print(table)
+    for part, best in run.scores["best"].items():
+        of = f" of {part}" if part else ""
+        print(f"best{of}: step {best['step']}, chosen on validation")
+    print(f"wrote {run.folder}: model/, scores.json, metrics.jsonl, recipe.toml")
+    first = table.domains[0] if table.domains else "NAME"
+    print(f"next: onetrunk eval {folder}, or onetrunk predict {folder} IMAGE --domain {first}")
+
+
+def _show_dry(found: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    for warning in found["warnings"]:
+        say(f"note: {warning}")
+    grid = Grid(title=escape(f"{found['name']} on {found['device']}"), title_justify="left")
+    grid.add_column("network of")
+    for column in ("steps", "images/s", "time", "parameters", "model", "checkpoint"):
+        grid.add_column(column, justify="right")
+    for part, cost in found["parts"].items():
+        grid.add_row(
+            escape(part or ", ".join(cost["domains"])),
+            f"{cost['steps']:,}",
+            f"{cost['images_per_s']:,.0f}",
+            clock(cost["seconds"]),
+            scaled(cost["parameters"]),
+            scaled(cost["model_bytes"], "B"),
+            scaled(cost["checkpoint_bytes"], "B"),
+        )
+    console().print(grid)
+    memory = found["memory_bytes"]
+    kept = "" if memory is None else f", {scaled(memory, 'B')} of memory"
+    print(
+        f"in all about {clock(found['seconds'])}{kept}, {scaled(found['disk_bytes'], 'B')} on disk"
+    )
+    print(f"nothing was written; without --dry-run it goes to {found['out']}")
+
+
+def _show_sweep(found: Mapping[str, Any], recipe: Recipe, as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    several = len(found["seeds"]) > 1
+    seeds = ", ".join(map(str, found["seeds"]))
+    title = escape(f"{found['recipe']}, seeds {seeds}" if several else str(found["recipe"]))
+    grid = Grid(title=title, title_justify="left")
+    grid.add_column("what varies" if len(found["variations"]) > 1 else "run")
+    grid.add_column("val", justify="right")
+    units = list(found["variations"][0]["test"])
+    for unit in units:
+        grid.add_column(escape(unit.replace("/", " ")), justify="right")
+    for each in found["variations"]:
+        mark = "chosen: " if each["label"] == found["chosen"] and each["label"] else ""
+        cells = [number(each["val"], "%")]
+        for unit in units:
+            mean, std = each["test"][unit]["mean"], each["test"][unit]["std"]
+            cells.append(number(mean, "%") + (f" ± {number(std, '%')}" if several else ""))
+        grid.add_row(escape(mark + (each["label"] or found["recipe"])), *cells)
+    console().print(grid)
+    print(f"val: {found['by']}; ± is the deviation over seeds" if several else found["by"])
+    best = next(v for v in found["variations"] if v["label"] == found["chosen"])
+    run = recipe.out_folder / best["runs"][0]
+    print(f"wrote {recipe.out_folder}: sweep.json, and a run in each folder")
+    print(f"next: onetrunk eval {shlex.quote(str(run))}")
+
+
+def clock(seconds: float) -> str:
+    """A duration for people."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
