@@ -7,8 +7,8 @@ RUN := .venv/bin
 setup:            ## the environment alone
 	@$(PYTHON) tools/setup.py
 
-demo: setup       ## training is not there yet: a tour of the data
-	@$(RUN)/python examples/tour.py
+demo: setup       ## four domains: a network each, then one for all; runs/demo/report.html
+	@$(RUN)/onetrunk demo
 
 test: setup       ## everything that takes seconds
 	$(RUN)/python -m pytest -q -n 2

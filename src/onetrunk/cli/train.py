@@ -105,16 +105,21 @@ def _recipe(
         )
     if word is None:
         made = Recipe.from_domains(domains).with_sets(alike)
-    elif word in named_recipes():
-        made = read_all(named_recipes()[word], Path(), alike, word)
     else:
-        text, place = read_text(word)
-        made = read_all(text, place.parent, alike, place.name)
+        made = recipe_of(word, alike)
     if out is not None:
         made = made.with_sets([f"out={inline(_from(made.root, out))}"])
     for _, one in grid:
         made.with_sets(one)  # all of them are checked before one of them runs
     return made, grid
+
+
+def recipe_of(word: str, sets: Sequence[str]) -> Recipe:
+    """A named recipe, or that of a file or a run's folder; all that is wrong is listed at once."""
+    if word in named_recipes():
+        return read_all(named_recipes()[word], Path(), sets, word)
+    text, place = read_text(word)
+    return read_all(text, place.parent, sets, place.name)
 
 
 def _from(root: Path, path: Path) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from onetrunk.errors import wrong
 from onetrunk.learn.device import choose_device, deterministic
 from onetrunk.learn.fit import Learner
 from onetrunk.learn.state import snapshot
@@ -19,6 +20,12 @@ STEPS = 3  # that are timed, after one that is not
 
 def dry_run(recipe: Recipe, device: str | None = None) -> dict[str, Any]:
     """Steps, seconds, memory and bytes of a training; nothing is written, nothing learned."""
+    if recipe.train.frozen:
+        raise wrong(
+            "a dry run times steps, and frozen heads are solved without any",
+            came="train.frozen = true",
+            next="train it: it takes minutes",
+        )
     place = choose_device(device)
     checked = recipe.check()
     parts: dict[str, dict[str, Any]] = {}

@@ -29,7 +29,7 @@ from onetrunk.learn.mixup import Mixup
 from onetrunk.learn.optim import Descent
 from onetrunk.learn.selection import Selection
 from onetrunk.learn.state import restore, snapshot, take_weights
-from onetrunk.learn.stopping import Stop, Stopped, stoppable
+from onetrunk.learn.stopping import Stop, stoppable, stopped
 from onetrunk.learn.tally import Tally
 from onetrunk.learn.watch import Watch
 from onetrunk.measure.evaluate import evaluate
@@ -197,17 +197,18 @@ def learn(learner: Learner, run: RunFolder, watch: Watch, part: str, stop: Stop)
     plan = {"part": part, "step": clock.step, "steps": clock.steps, "domains": names}
     written = time.monotonic()
     learner.model.train()
+    if not any(p.requires_grad for p in learner.model.trunk.parameters()):
+        learner.model.trunk.eval()  # of a frozen trunk the moments stay, too
     with shown(watch, {**plan, "run": str(run.path)}), closing(learner.passes()) as steps:
         while stop.asked or not (clock.over or selection.enough):
             if stop.asked:
                 save(learner, run, part)
-                raise Stopped(
-                    f"stopped at step {clock.step} of {clock.described}, all of it kept in "
-                    f"{run.path}; next: onetrunk train {run.path / 'recipe.toml'} --resume"
-                )
+                raise stopped(f"at step {clock.step} of {clock.described}", run.path)
             try:
                 passes = next(steps)
             except Failed:  # the images cannot come: a worker died, a disk is gone
+                if stop.asked:  # of the signal that has come here, too
+                    continue
                 save(learner, run, part)
                 raise
             learner.step(passes)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 from onetrunk.errors import Failed
@@ -15,6 +16,14 @@ from onetrunk.progress import say
 
 class Stopped(Failed):
     """Training was asked to stop and can go on: exit code 1."""
+
+
+def stopped(where: str, run: Path) -> Stopped:
+    """What to raise: `where` is "at step 3 of 40"."""
+    return Stopped(
+        f"stopped {where}, all of it kept in {run}; next: onetrunk train {run / 'recipe.toml'} "
+        "--resume"
+    )
 
 
 @dataclass
@@ -36,7 +45,8 @@ def stoppable() -> Iterator[Stop]:
         if stop.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.asked = True
-        say("stopping after this step; once more to stop at once")
+        with suppress(RuntimeError, OSError):  # in the middle of another line, or nobody listens
+            say("stopping after this step; once more to stop at once")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -17,6 +17,7 @@ from onetrunk.learn.device import choose_device
 from onetrunk.learn.environment import check_data, environment
 from onetrunk.learn.finish import finish
 from onetrunk.learn.fit import NotFinite, fit
+from onetrunk.learn.frozen import fit_heads
 from onetrunk.learn.losses import numbers
 from onetrunk.learn.mixup import KINDS
 from onetrunk.learn.start import adopt, start_from
@@ -115,12 +116,13 @@ def train_models(
         check_data(run, found)
         last = [saved for part in models if (saved := run.last(part)) is not None]
         run.rewind(last[-1] if last else None)
+        learn = fit_heads if train.frozen else fit
         watch = make_watch(train.loggers, run.path)
         chosen = {}
         for part, model in models.items():
             mine = [domain for domain in domains if domain.name in model.domains]
             try:
-                chosen[part] = fit(
+                chosen[part] = learn(
                     model, mine, train, run, watch, part=part, device=place, seed=recipe.seed
                 )
             except NotFinite as error:
@@ -128,7 +130,7 @@ def train_models(
                 raise
             if len(models) > 1:
                 model.cpu()  # the device holds one specialist at a time
-        scores = finish(run, models, domains, chosen, recipe.seed, place)
+        scores = finish(run, models, domains, chosen, recipe.seed, place, train.frozen)
     return Run(run.path, models, scores)
 
 

@@ -83,6 +83,9 @@ class Train(Part):
         default=0, ge=0, description="processes that read images; 0 for cached ones"
     )
     loggers: Words = Field(default=(), description='"tensorboard", "package.module:thing"')
+    frozen: bool = Field(
+        default=False, description="only heads learn: solved, their L2 chosen on validation"
+    )
     deterministic: bool = Field(default=True, description="the same numbers every time")
 
     @model_validator(mode="before")

@@ -1,0 +1,184 @@
+"""One linear head: solved for every L2 strength of a grid, the best on validation kept."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from onetrunk.data.domain import Domain
+from onetrunk.data.split import as_tensor
+from onetrunk.data.task import NO_CLASS, NO_LABEL, Task
+from onetrunk.errors import BadInput
+from onetrunk.learn.features import Features
+from onetrunk.learn.linear import (
+    CONTRAST_GRID,
+    GRID,
+    USUAL,
+    Design,
+    Solved,
+    classify,
+    contrast,
+    multilabel,
+    ridge,
+)
+from onetrunk.learn.losses import class_weights
+from onetrunk.learn.stopping import Stop, stopped
+from onetrunk.measure.held import Scores
+from onetrunk.measure.scores import as_error, headline, scores_of
+from onetrunk.model.heads import Embed, Numbers
+from onetrunk.recipe import Train
+from onetrunk.store.atomic import atomic
+from onetrunk.store.run import RunFolder
+from onetrunk.store.tensors import read_tensors, write_tensors
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A task's head, and how its λ was chosen."""
+
+    solved: Solved
+    grid: tuple[tuple[float, float], ...]  # λ, headline error on validation (NaN: not defined)
+    seconds: float
+
+
+@dataclass
+class Head:
+    """One task's head, with the features that it is judged on."""
+
+    module: nn.Module
+    task: Task
+    domain: Domain
+    judged: Features
+
+    def learn(self, on: Features, train: Train, seed: int, stop: Stop, run: Path) -> Chosen:
+        """Solve it for every λ of the grid, keep the one that validation likes best."""
+        began = time.monotonic()
+        grid: Sequence[float] = CONTRAST_GRID if self.task.kind == "embed" else GRID
+        if math.isnan(self.error()):
+            grid = (USUAL,)
+        best, least, seen = None, math.inf, []
+        for solved in self.solve(on, grid, train, seed):
+            self.take(solved)
+            error = self.error()
+            seen.append((solved.l2, error))
+            if best is None or error < least:
+                best, least = solved, error
+            if stop.asked:
+                raise stopped(f"at the head of {self.domain.name}/{self.task.name}", run)
+        assert best is not None
+        return Chosen(best, tuple(seen), time.monotonic() - began)
+
+    def solve(
+        self, on: Features, grid: Sequence[float], train: Train, seed: int
+    ) -> Iterator[Solved]:
+        """The optimum for each λ; nothing is learned where no training image has a label."""
+        task, device = self.task, next(self.module.parameters()).device
+        device = torch.device("cpu") if device.type == "mps" else device  # it has no doubles
+        target = as_tensor(self.domain.train.label(task.name)[on.places])
+        if task.kind == "regress":
+            yield from self._numbers(on, target.reshape(-1, task.outputs), grid, device)
+            return
+        known = (target != NO_LABEL).all(1) if task.kind == "multilabel" else target != NO_CLASS
+        rows = np.flatnonzero(known.numpy())
+        if not len(rows):
+            yield self._nothing(on)
+            return
+        x, target = Design(on.rows, rows, device, task.kind != "embed"), target[rows]
+        if task.kind == "embed":
+            width = next(self.module.parameters()).shape[0]
+            yield from contrast(x, target, width, grid, seed)
+        elif task.kind == "multilabel":
+            yield from multilabel(x, target, grid)
+        else:
+            balanced = train.class_weights == "balanced"
+            weights = class_weights(self.domain, task) if balanced else None
+            yield from classify(x, target, weights, len(task.classes), grid)
+
+    def _numbers(
+        self, on: Features, target_nN: Tensor, grid: Sequence[float], device: torch.device
+    ) -> Iterator[Solved]:
+        """Outputs whose labels are missing in the same images are solved together."""
+        assert isinstance(self.module, Numbers)
+        scaled = (target_nN - self.module.mean.cpu()) / self.module.std.cpu()
+        known = ~scaled.isnan().numpy()
+        groups: dict[bytes, list[int]] = {}
+        for output in range(known.shape[1]):
+            groups.setdefault(known[:, output].tobytes(), []).append(output)
+        solvers: list[tuple[list[int], Iterator[Solved]]] = []
+        for outputs in groups.values():
+            rows = np.flatnonzero(known[:, outputs[0]])
+            if len(rows):
+                y = scaled[rows][:, outputs]
+                solvers.append((outputs, ridge(Design(on.rows, rows, device), y, grid)))
+        for l2 in grid:
+            whole = self._nothing(on, l2)
+            for outputs, solver in solvers:
+                solved = next(solver)
+                whole.weight[outputs] = solved.weight.cpu()
+                whole.bias[outputs] = solved.bias.cpu()
+            yield whole
+
+    def _nothing(self, on: Features, l2: float = USUAL) -> Solved:
+        """The map to zero."""
+        width = next(self.module.parameters()).shape[0]
+        weight = torch.zeros(width, on.rows.shape[1], dtype=torch.float64)
+        return Solved(l2, weight, torch.zeros(width, dtype=torch.float64))
+
+    @torch.no_grad()
+    def take(self, solved: Solved) -> None:
+        """These are the head's weights."""
+        linear = self.module.linear if isinstance(self.module, Embed) else self.module
+        assert isinstance(linear, nn.Linear)
+        linear.weight.copy_(solved.weight)
+        if linear.bias is not None:
+            linear.bias.copy_(solved.bias)
+
+    def judge(self) -> Scores:
+        """Scores on validation, by the features in the batches of `evaluate`."""
+        scores, like = scores_of(self.task), next(self.module.parameters())
+        labels = self.domain.val.label(self.task.name)[self.judged.places]
+        with torch.inference_mode():
+            for batch in self.judged.batches:
+                rows = torch.from_numpy(np.array(self.judged.rows[batch])).to(like)
+                scores.update(self.module(rows), as_tensor(labels[batch]))
+        return scores
+
+    def error(self) -> float:
+        """The headline where lower is better; NaN where no validation image defines it."""
+        found = self.judge().compute().get(headline(self.task.kind).name, math.nan)
+        return as_error(self.task.kind, found)
+
+
+def keep(chosen: Chosen, path: Path, digest: str, run: RunFolder) -> None:
+    """Write it down, with the features that it is for."""
+    solved = chosen.solved
+    numbers = [solved.l2, solved.gradient, chosen.seconds]
+    tensors = {
+        "weight": solved.weight,
+        "bias": solved.bias,
+        "numbers": torch.tensor(numbers, dtype=torch.float64),
+        "grid": torch.tensor(chosen.grid, dtype=torch.float64),
+        "of": torch.tensor(list(bytes.fromhex(digest)), dtype=torch.uint8),
+    }
+    with run.writing(f"the head {path.name}"), atomic(path) as file:
+        write_tensors(file, tensors)
+
+
+def kept(path: Path, digest: str) -> Chosen | None:
+    """A head that was solved before the run was killed, on these very features."""
+    try:
+        found = read_tensors(path)
+        if bytes(found["of"].tolist()).hex() != digest:
+            return None
+        l2, gradient, seconds = found["numbers"].tolist()
+        solved = Solved(l2, found["weight"], found["bias"], gradient)
+        return Chosen(solved, tuple((a, b) for a, b in found["grid"].tolist()), seconds)
+    except (OSError, BadInput, KeyError, ValueError):
+        return None
