@@ -207,6 +207,8 @@ def learn(learner: Learner, run: RunFolder, watch: Watch, part: str, stop: Stop)
             try:
                 passes = next(steps)
             except Failed:  # the images cannot come: a worker died, a disk is gone
+                if stop.asked:  # of the signal that has come here, too
+                    continue
                 save(learner, run, part)
                 raise
             learner.step(passes)

@@ -13,6 +13,7 @@ from onetrunk.learn.train import train_recipe
 from onetrunk.measure.table import Table
 from onetrunk.progress import say
 from onetrunk.recipe import Recipe
+from onetrunk.recipe.toml import inline
 from onetrunk.store.atomic import write_atomic
 from onetrunk.store.run import SCORES
 
@@ -41,7 +42,7 @@ def sweep(
         for seed in seeds:
             below = PurePosixPath(label) / f"seed-{seed}"
             folder = top / below
-            out = json.dumps(str(PurePosixPath(recipe.out) / below))
+            out = inline(str(PurePosixPath(recipe.out) / below))
             one = recipe.with_sets([*sets, f"seed={seed}", f"out={out}"])
             if resume and (folder / SCORES).exists():
                 scores = json.loads((folder / SCORES).read_text("utf-8"))
