@@ -17,7 +17,7 @@ from onetrunk.learn.fit import Learner, fit
 from onetrunk.learn.selection import Selection
 from onetrunk.model.trunk import Trunk
 from onetrunk.model.universal import Universal
-from onetrunk.recipe import Train
+from onetrunk.recipe import Recipe, Train
 from onetrunk.store import checkpoint
 from onetrunk.store.run import RunFolder
 
@@ -160,3 +160,22 @@ def assert_same_run(one: Path, other: Path, part: str = "") -> None:
     for step in mine.keys() & theirs.keys():
         assert mine[step][0] == theirs[step][0]
         assert same(mine[step][1], theirs[step][1])
+
+
+TEXT = """
+name = "tiny"
+out = "runs"
+[trunk]
+arch = "resnet20"
+[[domains]]
+name = "digits"
+source = "pocket:optdigits"
+[train]
+steps = 3
+batch = 4
+"""
+
+
+def recipe(place: Path) -> Recipe:
+    """Three steps on an embedded domain, into `place`/runs."""
+    return Recipe.parse(TEXT, place)
