@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import threading
 from collections.abc import Iterator
@@ -21,8 +22,8 @@ class Stopped(Failed):
 def stopped(where: str, run: Path) -> Stopped:
     """What to raise: `where` is "at step 3 of 40"."""
     return Stopped(
-        f"stopped {where}, all of it kept in {run}; next: onetrunk train {run / 'recipe.toml'} "
-        "--resume"
+        f"stopped {where}, all of it kept in {run}; "
+        f"next: onetrunk train {shlex.quote(str(run / 'recipe.toml'))} --resume"
     )
 
 
