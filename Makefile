@@ -7,8 +7,8 @@ RUN := .venv/bin
 setup:            ## the environment alone
 	@$(PYTHON) tools/setup.py
 
-demo: setup       ## training is not there yet: a tour of the data
-	@$(RUN)/python examples/tour.py
+demo: setup       ## four domains: a network each, then one for all; runs/demo/report.html
+	@$(RUN)/onetrunk demo
 
 test: setup       ## everything that takes seconds
 	$(RUN)/python -m pytest -q -n 2
@@ -24,6 +24,8 @@ check: setup      ## format, lint, types, layers
 
 bench: setup      ## what is timed beside what it is compared to; writes nothing but the table
 	$(RUN)/python benchmarks/data.py
+	$(RUN)/python benchmarks/model.py
+	$(RUN)/python benchmarks/train.py
 
 docs: setup       ## run every snippet of README and docs/
 	$(RUN)/python -m pytest -q tests/docs

@@ -20,15 +20,23 @@ PUBLIC = [
     "OnetrunkError",
     "Pack",
     "Pixels",
+    "Recipe",
+    "Run",
     "Split",
+    "Table",
     "Task",
     "Trunk",
     "Universal",
     "budget",
+    "decathlon_score",
+    "delta_mtl",
+    "evaluate",
     "export",
     "inspect",
     "load",
+    "report",
     "save",
+    "train",
 ]
 
 

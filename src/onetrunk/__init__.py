@@ -19,6 +19,7 @@ from onetrunk.model.trunk import Trunk
 from onetrunk.model.universal import Universal
 from onetrunk.recipe import Recipe
 from onetrunk.serve.export import export
+from onetrunk.serve.report import report
 
 __all__ = [
     "Augment",
@@ -46,6 +47,7 @@ __all__ = [
     "export",
     "inspect",
     "load",
+    "report",
     "save",
     "train",
 ]

@@ -13,26 +13,29 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
+
+import onetrunk
 
 WALL = ("seconds", "images_per_s", "left_s", "finished", "since")  # fields that tell the time
 PATIENCE = 120.0  # seconds for anything that a tiny run does
-MODEL = ("model", "outcomes.safetensors", "environment.json")
+SRC = Path(onetrunk.__file__).parents[1]
 
 SERVER = """
-import json, os, sys, signal
+import ctypes, json, os, sys, signal
 import onetrunk, onetrunk.cli, onetrunk.learn.train, torch, torchmetrics, timm, safetensors.torch
 sys.stdout.write("ready\\n"); sys.stdout.flush()
 for line in sys.stdin:
-    words, log, env = json.loads(line)
+    words, log = json.loads(line)
     child = os.fork()
     if child == 0:
+        os.setsid()  # a group of its own: what a terminal sends reaches its workers too
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # a run does not outlive its server
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(file, 1); os.dup2(file, 2)
         sys.argv = ["onetrunk", *words]
-        os.environ.update(env)
         code = 1
         try:
             onetrunk.cli.main()
@@ -50,11 +53,17 @@ for line in sys.stdin:
 
 
 class Server:
-    """`with Server(tmp_path, threads=1) as server: code, text = server.run("train", …)`"""
+    """`code, text = Server(folder, threads=1).run("train", …)`; paths start at `folder`."""
 
     def __init__(self, folder: Path, threads: int) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True)
         self.log = folder / "said.txt"
         env = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        env["OMP_WAIT_POLICY"] = (
+            "passive"  # threads that spin for a busy core take many times longer
+        )
+        env |= {"ONETRUNK_CACHE": str(folder.parent / "cache"), "PYTHONPATH": str(SRC)}
         self._process = subprocess.Popen(
             [sys.executable, "-c", SERVER],
             stdin=subprocess.PIPE,
@@ -68,7 +77,7 @@ class Server:
     def run(self, *words: str, then: Callable[[int], None] | None = None) -> tuple[int, str]:
         """The exit code (of a signal: negative) and all that was said; `then` gets the process."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps([words, str(self.log), {}]) + "\n")
+        self._process.stdin.write(json.dumps([words, str(self.log)]) + "\n")
         self._process.stdin.flush()
         child = int(self._hear())
         if then is not None:
@@ -79,15 +88,8 @@ class Server:
         assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
 
-    def __enter__(self) -> Server:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """The server goes, and with it whatever it waits for."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
@@ -115,7 +117,10 @@ def gone(child: int) -> bool:
 def signal_when(
     ready: Callable[[], bool], delay: float, number: int = signal.SIGKILL
 ) -> Callable[[int], None]:
-    """Send it `delay` seconds after `ready`; nothing if the process ends before."""
+    """Send it `delay` seconds after `ready`; nothing if the process ends before.
+
+    Ctrl-C goes to the process and its workers, as a terminal sends it.
+    """
 
     def act(child: int) -> None:
         until = time.monotonic() + PATIENCE
@@ -123,7 +128,7 @@ def signal_when(
             time.sleep(0.002)
         time.sleep(delay)
         if not gone(child):
-            os.kill(child, number)
+            (os.killpg if number == signal.SIGINT else os.kill)(child, number)
 
     return act
 

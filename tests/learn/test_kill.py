@@ -5,15 +5,23 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
+import shlex
 import signal
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from killing import Server, lines, outcome, signal_when
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+from onetrunk.store.run import RunFolder
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
+    pytest.mark.timeout(1800),  # of a machine that does other things as well
+]
 
 RECIPE = """
 name = "tiny"
@@ -48,32 +56,49 @@ clip = 5.0
 evaluate = 12
 checkpoint = 3
 log = 1
+workers = {workers}
 """
-STEPS = 48
+STEPS = 36
+
+
+class Shelf:
+    """Servers by their threads, and undisturbed runs: each is made once for all tests."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.servers: dict[int, Server] = {}
+        self.wholes: dict[tuple[int, str], Path] = {}
+
+    def server(self, threads: int = 1) -> Server:
+        if threads not in self.servers:
+            self.servers[threads] = Server(self.folder / f"threads-{threads}", threads)
+        return self.servers[threads]
+
+    def whole(self, threads: int = 1, sharing: str = "deep") -> Path:
+        if (threads, sharing) not in self.wholes:
+            server = self.server(threads)
+            out = f"whole-{sharing}"
+            code, said = server.run("train", recipe(server, out, sharing))
+            assert code == 0, said
+            self.wholes[threads, sharing] = server.folder / out
+        return self.wholes[threads, sharing]
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache of decoded images for all tests of this file."""
-    return tmp_path_factory.mktemp("cache")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
+    shelf = Shelf(tmp_path_factory.mktemp("kill"))
+    yield shelf
+    for server in shelf.servers.values():
+        server.close()
 
 
-@pytest.fixture
-def place(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("ONETRUNK_CACHE", str(home))
-    return tmp_path
-
-
-def recipe(place: Path, out: str, sharing: str = "deep", steps: int = STEPS) -> str:
-    path = place / f"{out}.toml"
-    path.write_text(RECIPE.format(out=out, sharing=sharing, steps=steps))
-    return str(path)
-
-
-def undisturbed(server: Server, place: Path, sharing: str = "deep") -> dict[str, Any]:
-    code, said = server.run("train", recipe(place, "whole", sharing))
-    assert code == 0, said
-    return outcome(place / "whole")
+def recipe(
+    server: Server, out: str, sharing: str = "deep", steps: int = STEPS, workers: int = 0
+) -> str:
+    path = server.folder / f"{out}.toml"
+    text = RECIPE.format(out=out, sharing=sharing, steps=steps, workers=workers)
+    path.write_text(text)
+    return path.name
 
 
 def same(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -82,17 +107,14 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> None:
         assert other[name] == content, f"{name} is another"
 
 
-def killed(
-    server: Server, place: Path, kills: int, sharing: str = "deep", seed: int = 0
-) -> tuple[Path, int]:
-    """A run that is killed so many times, then left alone; how often it was in fact killed.
+def kill(server: Server, run: Path, total: int, kills: int, sharing: str, seed: int) -> int:
+    """Kill a run so many times, then leave it alone; how often it was in fact killed.
 
     Each life gets a random share of what is to be done, so that the instants fall anywhere:
     before the first line, in steps, checkpoints and evaluations, and after the last line.
     """
     chance = random.Random(seed)
-    run, words = place / "killed", ("train", recipe(place, "killed", sharing), "--resume")
-    total = lines(place / "whole")
+    words = ("train", recipe(server, run.name, sharing), "--resume")
     done = 0
     for life in range(kills):
         share = 2 * (total - lines(run)) / (kills - life)  # lines, in the mean half of it
@@ -108,82 +130,76 @@ def killed(
         done += 1
     code, said = server.run(*words)
     assert code == 0, said
-    return run, done
+    return done
 
 
-def test_three_kills_change_nothing(place: Path) -> None:
-    with Server(place, threads=1) as server:
-        whole = undisturbed(server, place)
-        run, kills = killed(server, place, 3)
-        assert kills == 3
-        same(whole, outcome(run))
+def test_three_kills_change_nothing(shelf: Shelf) -> None:
+    whole, run = shelf.whole(), shelf.server().folder / "three"
+    assert kill(shelf.server(), run, lines(whole), 3, "deep", seed=0) == 3
+    same(outcome(whole), outcome(run))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.parametrize("sharing", ["deep", "none"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_thirty_kills_change_nothing(shelf: Shelf, threads: int, sharing: str) -> None:
+    whole = shelf.whole(threads, sharing)
+    server = shelf.server(threads)
+    run = server.folder / f"thirty-{sharing}"
+    kills = kill(server, run, lines(whole), 30, sharing, seed=threads)
+    assert kills >= 27, "the run ended before it could be killed"
+    same(outcome(whole), outcome(run))
+
+
 @pytest.mark.parametrize(
-    ("threads", "sharing"), [(1, "deep"), (2, "deep"), (1, "none"), (2, "none")]
+    ("number", "workers"),
+    [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGINT, 1)],
+    ids=["SIGTERM", "SIGINT", "SIGINT with a worker"],
 )
-def test_thirty_kills_change_nothing(place: Path, threads: int, sharing: str) -> None:
-    with Server(place, threads) as server:
-        whole = undisturbed(server, place, sharing)
-        run, kills = killed(server, place, 30, sharing, seed=threads)
-        assert kills >= 27, "the run ended before it could be killed"
-        same(whole, outcome(run))
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_asked_to_stop_it_writes_a_checkpoint_and_says_how_to_go_on(
-    place: Path, number: signal.Signals
+    shelf: Shelf, number: signal.Signals, workers: int
 ) -> None:
-    run = place / "killed"
-    with Server(place, threads=1) as server:
-        whole = undisturbed(server, place)
-        path = recipe(place, "killed")
-        code, said = server.run(
-            "train", path, then=signal_when(lambda: lines(run) >= 17, 0.01, number)
-        )
-        assert code == 1, said
-        last = said.strip().splitlines()[-1]
-        assert "next: onetrunk train" in last and last.endswith("--resume"), said
-        assert "Traceback" not in said
-        at = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
-        assert (run / f"checkpoints/step-{at}").is_dir(), "what was learned is lost"
-        assert 16 <= at < STEPS
-        words = last.split("next: onetrunk ")[1].split()
-        code, said = server.run(*words)
-        assert code == 0, said
-        same(whole, outcome(run))
+    server, whole = shelf.server(), shelf.whole()
+    run = server.folder / f"asked {number} {workers}"
+    path = recipe(server, run.name, workers=workers)
+    code, said = server.run("train", path, then=signal_when(lambda: lines(run) >= 14, 0.01, number))
+    assert code == 1, said
+    last = said.strip().splitlines()[-1]
+    assert "next: onetrunk train" in last and last.endswith("--resume"), said
+    assert "Traceback" not in said
+    at = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    assert (run / f"checkpoints/step-{at}").is_dir(), "what was learned is lost"
+    assert 13 <= at < STEPS
+    words = shlex.split(last.split("next: onetrunk ")[1])
+    code, said = server.run(*words)
+    assert code == 0, said
+    same(outcome(whole), outcome(run))
 
 
-def test_two_processes_on_one_run_and_a_run_begun_twice_are_refused(place: Path) -> None:
-    run = place / "killed"
-    path = recipe(place, "killed", steps=4000)
-    with Server(place, threads=1) as first, Server(place, threads=1) as second:
-
-        def meanwhile(child: int) -> None:
-            signal_when(lambda: lines(run) >= 1, 0.0, 0)(child)
-            code, said = second.run("train", path, "--resume")
-            assert code == 2 and "another process is writing to the run" in said
-            os.kill(child, signal.SIGKILL)
-
-        first.run("train", path, then=meanwhile)
-        code, said = second.run("train", path)
-        assert code == 2 and "is unfinished at step" in said and "--resume" in said
-        other = recipe(place, "killed", steps=5000)
-        code, said = second.run("train", other, "--resume")
-        assert code == 2 and "train.steps (4000 there, 5000 here)" in said
+def test_two_processes_on_one_run_and_a_run_begun_twice_are_refused(shelf: Shelf) -> None:
+    server = shelf.server()
+    run = server.folder / "twice"
+    path = recipe(server, run.name, steps=4000)
+    RunFolder.open(run, "").close()
+    (run / "recipe.toml").unlink()
+    with FileLock(run / ".lock"):
+        code, said = server.run("train", path, "--resume")
+        assert code == 2 and "another process is writing to the run twice" in said
+    server.run("train", path, then=signal_when((run / "checkpoints/step-3").exists, 0.0))
+    code, said = server.run("train", path)
+    assert code == 2 and re.search(r"is unfinished at step [1-9]\d*; next: .* --resume", said), said
+    other = recipe(server, run.name, steps=5000)
+    code, said = server.run("train", other, "--resume")
+    assert code == 2 and "train.steps (4000 there, 5000 here)" in said
 
 
-def test_a_finished_run_that_is_resumed_stays_as_it_is(place: Path) -> None:
-    with Server(place, threads=1) as server:
-        undisturbed(server, place)
-        before = {p: p.stat().st_mtime_ns for p in (place / "whole").rglob("*") if p.is_file()}
-        time.sleep(0.01)
-        code, said = server.run("train", recipe(place, "whole"))
-        assert code == 2 and "is finished; next: onetrunk eval" in said
-        code, said = server.run("train", recipe(place, "whole"), "--resume")
-        assert code == 0, said
-        after = {p: p.stat().st_mtime_ns for p in (place / "whole").rglob("*") if p.is_file()}
-        before.pop(place / "whole/.lock"), after.pop(place / "whole/.lock")
-        assert before == after
+def test_a_finished_run_that_is_resumed_stays_as_it_is(shelf: Shelf) -> None:
+    server, whole = shelf.server(), shelf.whole()
+    before = {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.name != ".lock"}
+    path = recipe(server, whole.name)
+    code, said = server.run("train", path)
+    assert code == 2 and "is finished; next: onetrunk eval" in said
+    code, said = server.run("train", path, "--resume")
+    assert code == 0, said
+    after = {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.name != ".lock"}
+    assert before == after

@@ -134,6 +134,33 @@ def test_a_step_is_torchs_own(kind: str, head_lr: float) -> None:
     assert all(p.grad is None for p in model.parameters())
 
 
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_a_part_of_what_is_shared_may_meet_its_first_gradient_late(kind: str) -> None:
+    """A head that some domains share, where a step holds one domain."""
+    model, twin = network(worlds("ants", "bees")), network(worlds("ants", "bees"))
+    train = settings(**OPTIMIZERS[kind], schedule="constant", weight_decay=0.0)
+    descent, other = Descent(model, train), Descent(twin, train)
+    ours, theirs = descent.parameters[SHARED], other.parameters[SHARED]
+    # against one optimizer of torch for each parameter: it knows nothing of when the others began
+    alone: list[torch.optim.Optimizer] = []
+    for parameter in theirs.values():
+        if kind == "adamw":
+            alone.append(torch.optim.AdamW([parameter], train.lr, weight_decay=0.0))
+        else:
+            moving = train.momentum > 0
+            alone.append(torch.optim.SGD([parameter], train.lr, train.momentum, nesterov=moving))
+    for step in range(4):
+        for one in (descent, other):
+            give_gradients(one, [SHARED], step)
+        for name in sorted(ours)[: len(ours) // 2] if step < 2 else []:
+            ours[name].grad = theirs[name].grad = None
+        descent.step([], 0.0)
+        for optimizer in alone:
+            optimizer.step()
+    for name, parameter in ours.items():
+        assert torch.allclose(parameter, theirs[name], rtol=1e-5, atol=1e-7), name
+
+
 def test_schedules() -> None:
     def rates(*at: float, **given: Any) -> list[float]:
         return [rate_at(progress, settings(**given)) for progress in at]
@@ -271,6 +298,23 @@ def test_what_is_remembered_lies_in_memory_as_its_parameter() -> None:
             for tensor in kept.values():
                 if tensor.shape == parameter.shape:
                     assert tensor.stride() == parameter.stride()
+
+
+def test_an_overflow_in_the_first_step_leaves_no_garbage() -> None:
+    domains = worlds("ants")
+    made = learner(domains, precision="float16")
+    head = made.model.heads_of("ants").head("classify").weight
+    hook = head.register_hook(lambda grad: grad * math.nan)
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)  # memory that nothing was written to is NaN
+    try:
+        going = made.passes()
+        made.step(next(going))
+        hook.remove()
+        made.step(next(going))
+    finally:
+        torch.use_deterministic_algorithms(before)
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in made.descent.state().values())
 
 
 def test_an_overflow_of_float16_in_one_unit_leaves_the_others_finite() -> None:

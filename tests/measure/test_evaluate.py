@@ -103,6 +103,13 @@ def test_modes_and_gradients_stay_as_they_were(model: Universal, domains: list[D
     assert [m.training for m in model.modules()] == before
 
 
+def test_threads_stay_as_many(model: Universal, domains: list[Domain]) -> None:
+    """The thread that reads ahead computes on one core; whoever evaluates keeps theirs."""
+    torch.set_num_threads(2)
+    evaluate(model, domains)
+    assert torch.get_num_threads() == 2
+
+
 def test_one_model_for_each_domain(domains: list[Domain]) -> None:
     torch.manual_seed(1)
     own = {d.name: Universal(Trunk("resnet20", sharing="none"), [d]) for d in domains}
@@ -235,6 +242,9 @@ def test_an_empty_split_and_unlabelled_tasks_are_left_out_and_said(
     assert "flat: its test split has no images: left out" in capsys.readouterr().err
     assert evaluate(model, every, "val").tasks("flat") == ("what",)
     said = capsys.readouterr().err
+    evaluate(model, every, progress=False)
+    evaluate(model, every, "val", progress=False)
+    assert capsys.readouterr().err == ""
     assert "flat/tags: val has no image with a label: left out" in said
     assert "flat/much: val has no labelled images whose numbers differ: left out" in said
     assert "flat/like: val has no two labelled images of one class: left out" in said

@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onetrunk.errors import BadInput
-from onetrunk.measure.summary import decathlon_points, decathlon_score, delta_mtl, delta_parts
+from onetrunk.measure.summary import (
+    decathlon_points,
+    decathlon_score,
+    delta_mtl,
+    delta_parts,
+    spread,
+)
 from onetrunk.measure.table import Row, Table
 
 DECATHLON = (
@@ -79,6 +85,8 @@ def test_half_a_wrong_image_stands_for_a_baseline_without_any() -> None:
     points = decathlon_points(mine, base, {"a": 1000, "b": 1000})
     assert points == pytest.approx({"a": 1000 * 0.8**2, "b": 562.5})
     assert decathlon_score(table(mine), table(base)) == pytest.approx(sum(points.values()))
+    assert decathlon_score(table(mine), base) == pytest.approx(sum(points.values()))
+    assert decathlon_score(mine, table(base)) == pytest.approx(sum(points.values()))
     assert decathlon_score(mine, base, {"a": 1000}) == pytest.approx(sum(points.values()))
     with pytest.raises(BadInput, match="a: a baseline without any error"):
         decathlon_score(mine, base, {"b": 1000})
@@ -88,8 +96,11 @@ def test_half_a_wrong_image_stands_for_a_baseline_without_any() -> None:
 
 
 BAD: dict[str, tuple[Any, str]] = {
-    "a domain more": (lambda: decathlon_score({"a": 1, "b": 1}, {"a": 1}), "lacks b'; exists: a"),
-    "a domain less": (lambda: decathlon_score({"a": 1}, {"a": 1, "b": 1}), "in the baseline b'"),
+    "a domain more": (
+        lambda: decathlon_score({"a": 1, "b": 1}, {"a": 1}),
+        "only on this side b'; exists: a",
+    ),
+    "a domain less": (lambda: decathlon_score({"a": 1}, {"a": 1, "b": 1}), "only on the other b'"),
     "none": (lambda: decathlon_score({}, {}), "at least one domain"),
     "a table without classes": (lambda: decathlon_score(Table(), Table()), "at least one domain"),
     "a share": (lambda: decathlon_score({"a": 101}, {"a": 1}), "0 to 100 percent; came: 101"),
@@ -107,7 +118,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "no metric": (lambda: delta_mtl({}, {}), "at least one metric"),
     "metrics": (
         lambda: delta_mtl({"m": (1, "lower")}, {"n": (1, "lower")}),
-        "same metrics; came: 'the baseline lacks m'",
+        "same metrics; came: 'only on this side m'",
     ),
 }
 
@@ -143,3 +154,16 @@ def test_properties_of_delta(pairs: dict[str, tuple[float, float]]) -> None:
     assert delta_mtl(half(1, "lower"), half(1, "lower")) == 0
     scaled = delta_mtl(half(0, "higher", 7), half(1, "higher", 7))
     assert scaled == pytest.approx(up, rel=1e-9, abs=1e-9)  # units do not matter
+
+
+def test_spread_over_seeds() -> None:
+    seeds = [table({"a": value, "b": 5.0}) for value in (1.0, 2.0, 6.0)]
+    a, b = spread(seeds)
+    assert (a.mean, a.std, a.seeds) == (3.0, pytest.approx(7**0.5), 3)
+    assert (b.mean, b.std) == (5.0, 0.0)
+    assert a.shown == "3.00 ± 2.65 % (3 seeds)"
+    assert spread(seeds[:1])[0].shown == "1.00 % (1 seed)"
+    with pytest.raises(BadInput, match="same rows; came: 'only on the other c/classify/error'"):
+        spread([table({"a": 1.0}), table({"a": 1.0, "c": 1.0})])
+    with pytest.raises(BadInput, match="at least one table"):
+        spread([])

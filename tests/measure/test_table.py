@@ -110,3 +110,7 @@ def test_latex_has_no_bare_special_character() -> None:
     assert all(line.count("&") == 5 for line in text.splitlines() if line.endswith(r"\\"))
     assert text.count(r"\addlinespace") == 3
     assert "°" not in text and "–" not in text
+    price = Row("a", "price", "rmse", 1.0, 1, "regress", "\\x{$}^~\n&[b]")
+    text = Table((price,)).to_latex()
+    assert r"rmse (\textbackslash{}x\{\$\}\textasciicircum{}\textasciitilde{}" in text
+    assert r"\textbackslash{}n\&[b])" in text and "[b]" in str(Table((price,)))

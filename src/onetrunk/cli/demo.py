@@ -13,10 +13,10 @@ from rich.table import Table as Screen
 from onetrunk.cli.shown import console, print_json
 from onetrunk.learn.train import Run, train_recipe
 from onetrunk.measure.neighbour import neighbour_error
-from onetrunk.measure.report import report
 from onetrunk.measure.summary import decathlon_score
 from onetrunk.progress import say
 from onetrunk.recipe import Recipe
+from onetrunk.serve.report import report
 
 HELP = """The whole story on embedded domains, in minutes: N networks, then one in their place.
 

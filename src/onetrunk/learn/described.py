@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +22,7 @@ def described(
     trunk = model.trunk
     bases = {domain.base for domain in domains}
     document: dict[str, Any] = {
-        "name": out.name.lower() or "run",
+        "name": re.sub(r"[^a-z0-9_-]+", "-", out.name.lower()).strip("-_")[:64] or "run",
         "seed": seed,
         "out": str(out),
         "base": str(bases.pop()) if len(bases) == 1 else ".",

@@ -12,12 +12,13 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.splitting import SPLITS
 from onetrunk.learn.selection import Selection
 from onetrunk.measure.budget import budget
-from onetrunk.measure.evaluate import evaluate
+from onetrunk.measure.evaluate import judge
 from onetrunk.model.saved import save_models
 from onetrunk.model.universal import Universal
 from onetrunk.store.run import RunFolder
 
 FORMAT = 1
+OUTCOMES = "outcomes.safetensors"  # image by image: two runs are compared over the same ones
 
 
 def finish(
@@ -31,7 +32,8 @@ def finish(
 ) -> dict[str, Any]:
     """Judge, write everything, scores.json last: with it the run is finished."""
     of = {name: model for model in models.values() for name in model.domains}
-    tables = {split: evaluate(of, domains, split, device=device) for split in ("val", "test")}
+    judged = {split: judge(of, domains, split, device=device) for split in ("val", "test")}
+    tables = {split: found.table() for split, found in judged.items()}
     for model in models.values():
         for name, card in model.domains.items():
             scores = {
@@ -43,6 +45,7 @@ def finish(
             model.domains[name] = card.with_record(card.provenance, scores)
     with run.writing("the model"):
         save_models(models, run.path)
+        judged["test"].outcomes().save(run.path / OUTCOMES)
     document = {
         "format": FORMAT,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

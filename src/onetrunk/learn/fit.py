@@ -96,8 +96,7 @@ class Learner:
                     units.setdefault(f"{batch.domain}/{task}", []).append(loss.detach())
                 mean = torch.stack(list(losses.values())).mean()
                 total = total + self.weights[batch.domain] * mean / len(batches)
-            if total.requires_grad:  # a batch may be without any label
-                self.precision.backward(total)
+            self.precision.backward(total)
 
         found = self._finite(units, batches)
         for name, count in times.items():
@@ -208,6 +207,8 @@ def learn(learner: Learner, run: RunFolder, watch: Watch, part: str, stop: Stop)
             try:
                 passes = next(steps)
             except Failed:  # the images cannot come: a worker died, a disk is gone
+                if stop.asked:  # of the signal that has come here, too
+                    continue
                 save(learner, run, part)
                 raise
             learner.step(passes)

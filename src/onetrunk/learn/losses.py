@@ -10,7 +10,8 @@
 | normals | 1 − ⟨n̂, n⟩ | labelled pixels |
 | embed | supervised contrast (Khosla et al. 2020, L_out), τ = 0.1 | images with a mate |
 
-A batch without any label has the loss 0 and teaches nothing.
+A batch without any label has the loss 0 and a gradient of 0. Nothing here looks at a number, so
+that nothing waits for the device.
 """
 
 from __future__ import annotations
@@ -32,11 +33,19 @@ TEMPERATURE = 0.1  # of the supervised contrast
 
 def classify(out_BC: Tensor, target_B: Tensor, smooth: float, weights_C: Tensor | None) -> Tensor:
     """Cross-entropy; with class weights the weighted mean."""
-    if not (target_B != NO_CLASS).any():
-        return out_BC.new_zeros(())
-    return F.cross_entropy(
-        out_BC, target_B, weights_C, ignore_index=NO_CLASS, label_smoothing=smooth
+    total = F.cross_entropy(
+        out_BC,
+        target_B,
+        weights_C,
+        ignore_index=NO_CLASS,
+        reduction="sum",
+        label_smoothing=smooth,
     )
+    known = target_B != NO_CLASS
+    if weights_C is None:
+        return total / known.sum().clamp_min(1)
+    mass = (weights_C[target_B.clamp_min(0)] * known).sum()
+    return total / torch.where(mass > 0, mass, 1)
 
 
 def multilabel(out_BC: Tensor, target_BC: Tensor) -> Tensor:
@@ -57,10 +66,8 @@ def regress(out_BN: Tensor, target_BN: Tensor, scale_N: Tensor) -> Tensor:
 
 def segment(out_BCHW: Tensor, target_BHW: Tensor) -> Tensor:
     """Cross-entropy of every labelled pixel."""
-    target = target_BHW.long()
-    if not (target != NO_PIXEL).any():
-        return out_BCHW.new_zeros(())
-    return F.cross_entropy(out_BCHW, target, ignore_index=NO_PIXEL)
+    total = F.cross_entropy(out_BCHW, target_BHW.long(), ignore_index=NO_PIXEL, reduction="sum")
+    return total / (target_BHW != NO_PIXEL).sum().clamp_min(1)
 
 
 def depth(out_B1HW: Tensor, target_BHW: Tensor) -> Tensor:
@@ -77,15 +84,13 @@ def normals(out_B3HW: Tensor, target_B3HW: Tensor) -> Tensor:
 def embed(out_BC: Tensor, target_B: Tensor) -> Tensor:
     """−1/|P(i)| Σ_{p ∈ P(i)} log exp(z_i·z_p/τ) / Σ_{a ≠ i} exp(z_i·z_a/τ), mean over images i
     with mates P(i): the others of the batch with i's class."""
+    itself = torch.eye(len(out_BC), dtype=torch.bool, device=out_BC.device)
     known = target_B != NO_CLASS
-    z, target = out_BC[known], target_B[known]
-    if len(z) < 2:
-        return out_BC.new_zeros(())
-    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
-    near = (z @ z.T / TEMPERATURE).masked_fill(itself, -torch.inf)
-    log = near.log_softmax(1).masked_fill(itself, 0)
-    mates = (target[:, None] == target) & ~itself
-    each = -(log * mates).sum(1) / mates.sum(1).clamp_min(1)
+    near = out_BC @ out_BC.T / TEMPERATURE
+    # the lowest number, not −∞: an image that stands alone has a softmax, too
+    near = near.masked_fill(itself | ~known, torch.finfo(near.dtype).min)
+    mates = (target_B[:, None] == target_B) & ~itself & known
+    each = -torch.where(mates, near.log_softmax(1), 0).sum(1) / mates.sum(1).clamp_min(1)
     return mean_of(each, mates.any(1))
 
 
@@ -94,18 +99,34 @@ def mean_of(each: Tensor, known: Tensor) -> Tensor:
     return torch.where(known, each, 0).sum() / known.sum().clamp_min(1)
 
 
+class Constant:
+    """A tensor that is brought to a device once: each time would wait for it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self._there: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
+    def like(self, other: Tensor) -> Tensor:
+        """The constant where and as another tensor is."""
+        key = (other.device, other.dtype)
+        if key not in self._there:
+            self._there[key] = self.tensor.to(other)
+        return self._there[key]
+
+
 def make_loss(
     task: Task, domain: Domain | None = None, smooth: float = 0.0, balanced: bool = False
 ) -> Loss:
     """The loss of one task; the domain's training labels give class weights and scales."""
     if task.kind == "classify":
-        weights = class_weights(domain, task) if balanced and domain is not None else None
-        return lambda out, target: classify(
-            out, target, smooth, None if weights is None else weights.to(out)
-        )
+        if not balanced or domain is None:
+            return lambda out, target: classify(out, target, smooth, None)
+        weights = Constant(class_weights(domain, task))
+        return lambda out, target: classify(out, target, smooth, weights.like(out))
     if task.kind == "regress":
-        scale = numbers(domain, task)[1] if domain is not None else torch.ones(task.outputs)
-        return lambda out, target: regress(out, target, scale.to(out))
+        std = numbers(domain, task)[1] if domain is not None else torch.ones(task.outputs)
+        scale = Constant(std)
+        return lambda out, target: regress(out, target, scale.like(out))
     plain: Mapping[str, Loss] = {
         "multilabel": multilabel,
         "segment": segment,

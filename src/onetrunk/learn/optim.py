@@ -50,9 +50,14 @@ class Descent:
         ]
         if train.optimizer == "adamw":
             return torch.optim.AdamW(given, lr=train.lr, fused=True)
-        return torch.optim.SGD(
+        sgd = torch.optim.SGD(
             given, lr=train.lr, momentum=train.momentum, nesterov=train.momentum > 0, fused=True
         )
+        for parameter in named.values() if train.momentum else ():
+            # torch starts it at a parameter's first gradient: its fused kernel fails where some of
+            # a group have had one and some not, and keeps garbage where float16 overflowed
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return sgd
 
     def of(self, domains: Iterable[str]) -> Iterator[tuple[str, torch.optim.Optimizer]]:
         """The optimizers that a step with these domains moves."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -21,8 +22,8 @@ class Stopped(Failed):
 def stopped(where: str, run: Path, what: str = "all of it") -> Stopped:
     """What to raise: `where` is "at step 3 of 40", `what` is kept."""
     return Stopped(
-        f"stopped {where}, {what} kept in {run}; next: onetrunk train {run / 'recipe.toml'} "
-        "--resume"
+        f"stopped {where}, {what} kept in {run}; "
+        f"next: onetrunk train {shlex.quote(str(run / 'recipe.toml'))} --resume"
     )
 
 
@@ -45,7 +46,8 @@ def stoppable() -> Iterator[Stop]:
         if stop.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.asked = True
-        say("stopping after this step; once more to stop at once")
+        with suppress(RuntimeError, OSError):  # in the middle of another line, or nobody listens
+            say("stopping after this step; once more to stop at once")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

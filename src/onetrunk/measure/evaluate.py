@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from onetrunk.data.chance import permutation, seed_of
 from onetrunk.data.domain import Domain
 from onetrunk.data.split import Split
-from onetrunk.errors import Failed, wrong
+from onetrunk.errors import Failed, printable, wrong
 from onetrunk.measure.judged import PAIRS, Judged, Judgement
 from onetrunk.measure.outcomes import Outcomes
 from onetrunk.measure.scores import scores_of
@@ -53,7 +53,8 @@ def evaluate(
     """The scores of a model (or of one model for each domain) on a split of these domains.
 
     `batch`: images in a pass, at most; fewer where memory asks for it. `intervals`: 95 % ones of
-    the headlines. A task without any labelled image in the split has no rows, which is said.
+    the headlines. A task without any labelled image in the split has no rows, which is said
+    (unless `progress` is off: a training that evaluates often has said it once).
     """
     judged = judge(model, domains, split, batch=batch, device=device, progress=progress)
     return judged.table(intervals)
@@ -96,23 +97,26 @@ def judge(
     device: torch.device | str | None = None,
     progress: bool = True,
 ) -> Judgement:
-    """The split of every domain through the model, once: table, outcomes and confusions in one."""
+    """The split of every domain through the model, once: table, outcomes and confusions in one.
+
+    `progress`: a bar, and a line for whatever is left out; without it nothing is said.
+    """
     if batch < 1:
         raise wrong("a batch is at least one image", came=batch)
     todo = []
     for domain in each_once(domains):
         own = _model_of(model, domain.name)
-        images = split_for(domain, own.domains[domain.name], split)
+        images = split_for(domain, own.domains[domain.name], split, quiet=not progress)
         if len(images):
             todo.append((own, domain.name, images))
-        else:
+        elif progress:
             say(f"{domain.name}: its {split} split has no images: left out")
     judged: list[Judged] = []
     with Track(f"evaluating {split}", sum(len(images) for _, _, images in todo)) as track:
         for own, name, images in todo:
             with judging(own, device):
                 judged += _one(own, name, images, batch, track if progress else None)
-    return Judgement(split, judged)
+    return Judgement(split, judged, quiet=not progress)
 
 
 def each_once(domains: Sequence[Domain]) -> list[Domain]:
@@ -139,14 +143,14 @@ def _model_of(model: Models, name: str) -> Universal:
 
 
 @contextmanager
-def judging(model: Universal, device: torch.device | str | None = None) -> Iterator[None]:
+def judging(model: nn.Module, device: torch.device | str | None = None) -> Iterator[None]:
     """The model in evaluation mode, on a device; afterwards as it was and where it was."""
     modes = [(module, module.training) for module in model.modules()]
     home = next(model.parameters()).device
-    model.eval()
-    if device is not None:
-        model.to(device)
     try:
+        model.eval()
+        if device is not None:
+            model.to(device)
         with torch.inference_mode():
             yield
     finally:
@@ -174,19 +178,19 @@ def _one(
     order = np.concatenate(batches)
     judged = [Judged(name, card.task(task), images, score, order) for task, score in scores.items()]
     for one in judged:
-        _finite(one)
+        finite(one)
     return judged
 
 
-def _finite(judged: Judged) -> None:
+def finite(judged: Judged) -> None:
     """A network that gives no numbers is not judged; the first of its images is named."""
     broken = judged.scores.broken()
     if len(broken):
         first = judged.split.key(int(judged.order[broken[0]]))
         raise Failed(
             f"{judged.domain}/{judged.task.name}: the model's outputs are not finite for "
-            f"{len(broken)} of {len(judged.split)} {judged.split.name} images, {first} among them; "
-            "next: a smaller learning rate, or an earlier checkpoint"
+            f"{len(broken)} of {len(judged.split)} {judged.split.name} images, {printable(first)} "
+            "among them; next: an earlier checkpoint, or a smaller learning rate"
         )
 
 

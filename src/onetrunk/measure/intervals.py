@@ -4,7 +4,8 @@ A draw takes as many images of a domain as there are, with replacement. Draws de
 domain, number of images) alone, so two runs that saw the same images are drawn alike: a difference
 of their draws is the paired bootstrap, and what both find hard does not blur it. Several seeds of a
 run are drawn too, as often as there are; the same draws on both sides where both have as many.
-(From few seeds this says too little spread: by (S − 1)/S in variance.)
+(From few seeds this says too little spread: by (S − 1)/S in variance. So does drawing single images
+where several show one thing.)
 """
 
 from __future__ import annotations

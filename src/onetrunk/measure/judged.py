@@ -20,6 +20,7 @@ from onetrunk.measure.table import Row, Table
 from onetrunk.progress import say
 
 PAIRS = 10  # of a task's confusions, where nobody says how many
+OTHER = "(none of the classes)"  # what someone else's model may say
 
 
 @dataclass(frozen=True)
@@ -54,18 +55,18 @@ class Judged:
             arrays[name][self.order] = came
         return Part(self.task.kind, arrays) if arrays else None
 
-    def rows(self, intervals: bool) -> list[Row]:
+    def rows(self, intervals: bool = True, quiet: bool = False) -> list[Row]:
         """A row for each metric, the headline first; none, and a line, where it is not defined."""
         values, split = self.scores.compute(), self.split.name
         metrics = metrics_of(self.task)
+        where = f"{self.domain}/{self.task.name}"
         if metrics[0].name not in values:
-            say(f"{self.domain}/{self.task.name}: {split} has {_lack(self.task)}: left out")
+            if not quiet:
+                say(f"{where}: {split} has {_lack(self.task)}: left out")
             return []
-        if isinstance(self.scores, Embed) and self.scores.lonely:
-            say(
-                f"{self.domain}/{self.task.name}: {self.scores.lonely} {split} images have no "
-                "other of their class and are not asked for"
-            )
+        if isinstance(self.scores, Embed) and self.scores.lonely and not quiet:
+            count = self.scores.lonely
+            say(f"{where}: {count} {split} images have no other of their class: not asked for")
         part = self.part() if intervals else None
         span = (None, None) if part is None else interval(self.domain, part)
         return [
@@ -82,6 +83,7 @@ class Judged:
                 *(span if place == 0 else (None, None)),
             )
             for place, metric in enumerate(metrics)
+            if metric.name in values
         ]
 
     def confused(self, most: int) -> list[Confused]:
@@ -89,7 +91,7 @@ class Judged:
         if not isinstance(self.scores, Classify) or not self.scores.count:
             return []
         true, best = self.scores.pairs()
-        classes = self.task.classes
+        classes = (*self.task.classes, OTHER)
         each = np.bincount(true, minlength=len(classes))
         pairs, counts = np.unique(
             np.stack([true, best])[:, true != best], axis=1, return_counts=True
@@ -107,12 +109,13 @@ class Judgement:
 
     split: str
     tasks: Sequence[Judged]
+    quiet: bool = False  # about what is left out
 
     def table(self, intervals: bool = True) -> Table:
         """The table of scores; tasks whose headline is not defined here are left out, and said."""
         rows: list[Row] = []
         for one in self.tasks:
-            rows += one.rows(intervals)
+            rows += one.rows(intervals, self.quiet)
         return Table(tuple(rows), self.split)
 
     def outcomes(self) -> Outcomes:

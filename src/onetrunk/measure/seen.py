@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onetrunk.data.domain import Domain
+from onetrunk.data.frames import Frames, layers_of
 from onetrunk.data.pixels import Pixels
 from onetrunk.data.split import Split
 from onetrunk.data.splitting import SPLITS
@@ -12,24 +13,35 @@ from onetrunk.model.card import Card
 from onetrunk.progress import say
 
 
-def split_for(domain: Domain, card: Card, name: str) -> Split:
+def split_for(domain: Domain, card: Card, name: str, quiet: bool = False) -> Split:
     """The split `name` of a domain, as the card's pixels show it; other tasks are refused.
 
     Where the domain now says another size, fit or whitening than the model learned with, the card
-    is right: another whitening is put in its place, another stored size is decoded anew.
+    is right, and a line says so where it shows other pixels.
     """
-    if name not in SPLITS:
-        raise wrong("unknown split", came=name, exists=SPLITS)
     check_tasks(domain, card)
-    if stored(domain.shape) == stored(card.pixels):
-        whole = domain if domain.pixels == card.pixels else through(domain, card.pixels)
-    else:
-        whole = through(domain, card.pixels)
+    if stored(domain.shape) != stored(card.pixels) and not quiet:
         say(
             f"{domain.name}: seen as the model learned it, {shown(card.pixels)} "
             f"and not {shown(domain.shape)}"
         )
-    return whole.splits[name]
+    return split_through(domain, card.pixels, name)
+
+
+def split_through(domain: Domain, pixels: Pixels, name: str) -> Split:
+    """The split's readable images through any contract.
+
+    From the domain's cache where the stored bytes are the same; otherwise straight from its files,
+    by a few threads, without a second cache.
+    """
+    if name not in SPLITS:
+        raise wrong("unknown split", came=name, exists=SPLITS)
+    domain.check()
+    frames = domain.decoded.frames
+    if stored(domain.shape) != stored(pixels):
+        layers = layers_of(domain.tasks)
+        frames = Frames(None, domain.opened, domain.index.where, pixels, layers)
+    return Split(name, domain.good(name), domain.index, frames, pixels)
 
 
 def stored(pixels: Pixels) -> tuple[object, ...]:
@@ -41,26 +53,6 @@ def shown(pixels: Pixels) -> str:
     """`32×32 (squash, stored at 36×36)`"""
     size, kept = ("×".join(map(str, pair)) for pair in (pixels.size, pixels.stored))
     return f"{size} ({pixels.fit}, stored at {kept})"
-
-
-def through(domain: Domain, pixels: Pixels) -> Domain:
-    """The same images and splits through another contract, decoded anew where they must be."""
-    twin = Domain(
-        domain.name,
-        domain.opened,
-        domain.tasks,
-        size=pixels.size,
-        fit=pixels.fit,
-        margin=pixels.margin,
-        fill=pixels.fill,
-        whiten=(pixels.mean, pixels.std),
-        allow_bad=domain.allow_bad,
-        cache=domain.cache,
-    )
-    twin.index = domain.index
-    if stored(domain.shape) == stored(pixels):
-        twin.decoded = domain.decoded
-    return twin
 
 
 def check_tasks(domain: Domain, card: Card) -> None:

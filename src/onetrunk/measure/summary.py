@@ -12,10 +12,11 @@ lower is better: the mean relative gain in percent over single-task networks.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from onetrunk.errors import wrong
-from onetrunk.measure.table import Better, Table
+from onetrunk.measure.table import Better, Row, Table, number, spaced
 
 Errors = Table | Mapping[str, float]  # percent, by domain
 Measured = Table | Mapping[str, tuple[float, Better]]  # by metric
@@ -29,8 +30,9 @@ def decathlon_points(
     """Each domain's part of the decathlon score."""
     mine, base = _errors(errors, "errors"), _errors(baseline_errors, "baseline_errors")
     _same(mine, base, "domains")
-    if counts is None and isinstance(baseline_errors, Table):
-        counts = baseline_errors.counts()
+    for known in (baseline_errors, errors):
+        if counts is None and isinstance(known, Table):
+            counts = known.counts()
     points = {}
     for domain, error in mine.items():
         least = 0.0
@@ -54,7 +56,7 @@ def decathlon_score(
 ) -> float:
     """The decathlon score S of errors in percent (tables, or by domain) against a baseline's.
 
-    `counts`: images that the baseline's errors are of; a table knows its own.
+    `counts`: images that the errors are of; a table knows its own.
     """
     return math.fsum(decathlon_points(errors, baseline_errors, counts).values())
 
@@ -115,8 +117,8 @@ def _measured(given: Measured, what: str) -> dict[str, tuple[float, Better]]:
 def _same(mine: Collection[str], base: Collection[str], what: str) -> None:
     """Sums over unequal sets would compare nothing."""
     for sets, where in (
-        ((mine, base), "the baseline lacks"),
-        ((base, mine), "only in the baseline"),
+        ((mine, base), "only on this side"),
+        ((base, mine), "only on the other"),
     ):
         more = [name for name in sets[0] if name not in sets[1]]
         if more:
@@ -126,3 +128,38 @@ def _same(mine: Collection[str], base: Collection[str], what: str) -> None:
                 exists=[name for name in mine if name in base],
                 next="evaluate both on the same, or leave these out of both",
             )
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One metric over several seeds: its mean, and its deviation from seed to seed."""
+
+    row: Row  # of the first seed: domain, task, metric, unit
+    mean: float
+    std: float  # √(Σ(x − mean)²/(S − 1)); 0 for one seed, of which nothing is known
+    seeds: int
+
+    @property
+    def shown(self) -> str:
+        """`4.21 ± 0.30 % (3 seeds)`"""
+        mean, std = (number(value, self.row.unit) for value in (self.mean, self.std))
+        if self.seeds == 1:
+            return f"{mean}{spaced(self.row.unit)} (1 seed)"
+        return f"{mean} ± {std}{spaced(self.row.unit)} ({self.seeds} seeds)"
+
+
+def spread(tables: Sequence[Table]) -> tuple[Spread, ...]:
+    """Every metric over the tables of several seeds, which have the same rows."""
+    if not tables:
+        raise wrong("expected at least one table", came="none")
+    seeds = [{(r.domain, r.task, r.metric): r for r in table.rows} for table in tables]
+    for other in seeds[1:]:
+        _same(["/".join(key) for key in seeds[0]], ["/".join(key) for key in other], "rows")
+    found = []
+    for key, row in seeds[0].items():
+        values = [seed[key].value for seed in seeds]
+        mean = math.fsum(values) / len(values)
+        squares = math.fsum((value - mean) ** 2 for value in values)
+        std = math.sqrt(squares / (len(values) - 1)) if len(values) > 1 else 0.0
+        found.append(Spread(row, mean, std, len(values)))
+    return tuple(found)

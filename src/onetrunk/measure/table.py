@@ -14,10 +14,15 @@ from rich.console import Console
 from rich.markup import escape
 
 from onetrunk.data.task import KINDS, check_name
-from onetrunk.errors import BadInput, wrong
+from onetrunk.errors import BadInput, printable, wrong
 
 Better = Literal["lower", "higher"]
-LATEX = {"%": r"\%", "_": r"\_", "°": r"$^\circ$", "&": r"\&", "#": r"\#", "$": r"\$"}
+LATEX = {c: rf"\{c}" for c in "%_&#${}"} | {
+    "°": r"$^\circ$",
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+}
 
 
 @dataclass(frozen=True)
@@ -216,7 +221,7 @@ class Table:
                 first = next((row for row in mine if row.headline), mine[0])
                 also = ", ".join(f"{row.metric} {row.shown}" for row in mine if row is not first)
                 cells = (domain, task, f"{first.count:,}", f"{first.metric} {first.shown}", also)
-                table.add_row(*map(escape, cells))
+                table.add_row(*(escape(printable(cell)) for cell in cells))
         errors = self.errors()
         if len(errors) > 1:
             mean = math.fsum(errors.values()) / len(errors)
@@ -247,4 +252,4 @@ def spaced(unit: str) -> str:
 
 
 def _latex(text: str) -> str:
-    return "".join(LATEX.get(c, c) for c in text)
+    return "".join(LATEX.get(c, c) for c in printable(text))
