@@ -19,10 +19,10 @@ class Stopped(Failed):
     """Training was asked to stop and can go on: exit code 1."""
 
 
-def stopped(where: str, run: Path) -> Stopped:
-    """What to raise: `where` is "at step 3 of 40"."""
+def stopped(where: str, run: Path, what: str = "all of it") -> Stopped:
+    """What to raise: `where` is "at step 3 of 40", `what` is kept."""
     return Stopped(
-        f"stopped {where}, all of it kept in {run}; "
+        f"stopped {where}, {what} kept in {run}; "
         f"next: onetrunk train {shlex.quote(str(run / 'recipe.toml'))} --resume"
     )
 
