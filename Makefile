@@ -24,6 +24,8 @@ check: setup      ## format, lint, types, layers
 
 bench: setup      ## what is timed beside what it is compared to; writes nothing but the table
 	$(RUN)/python benchmarks/data.py
+	$(RUN)/python benchmarks/model.py
+	$(RUN)/python benchmarks/train.py
 
 docs: setup       ## run every snippet of README and docs/
 	$(RUN)/python -m pytest -q tests/docs

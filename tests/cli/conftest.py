@@ -22,6 +22,7 @@ def onetrunk(
 
     def run(*words: str) -> Ran:
         monkeypatch.setattr(sys, "argv", ["onetrunk", *words])
+        capsys.readouterr()  # what came before is not the command's
         code = 0
         try:
             cli.main()

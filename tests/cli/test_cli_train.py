@@ -197,20 +197,29 @@ def test_a_dry_run_writes_nothing(onetrunk: Onetrunk, stub: Stub, tmp_path: Path
 
 BAD = {
     "nothing": ((), "expected a recipe, or --domain NAME=SOURCE"),
-    "both": (("pocket", "--domain", "a=pocket:digits"), "came: 'both'"),
+    "both": (("recipes/shop.toml", "--domain", "a=pocket:digits"), "came: 'both'"),
     "no such recipe": (("pocket-quik",), "exists: pocket-quick"),
-    "a set without a value": (("pocket", "--set", "train.lr"), "--set is KEY=VALUE"),
-    "a set of nothing known": (("pocket", "--set", "train.lrr=1"), "exists: lr"),
+    "a set without a value": (("recipes/shop.toml", "--set", "train.lr"), "--set is KEY=VALUE"),
+    "a set of nothing known": (("recipes/shop.toml", "--set", "train.lrr=1"), "exists: lr"),
     "a domain without a source": (("--domain", "digits"), "--domain is NAME=SOURCE"),
-    "seeds of letters": (("pocket", "--seeds", "a,b"), "--seeds are whole numbers"),
-    "a seed twice": (("pocket", "--seeds", "1,1"), "each seed once"),
-    "a dry run of several": (("pocket", "--dry-run", "--seeds", "0,1"), "--dry-run is of one run"),
-    "a grid with a bad end": (("pocket", "--set", "train.lr=0.1,0"), "train.lr: expected a number"),
+    "seeds of letters": (("recipes/shop.toml", "--seeds", "a,b"), "--seeds are whole numbers"),
+    "a seed twice": (("recipes/shop.toml", "--seeds", "1,1"), "each seed once"),
+    "a dry run of several": (
+        ("recipes/shop.toml", "--dry-run", "--seeds", "0,1"),
+        "--dry-run is of one run",
+    ),
+    "a grid with a bad end": (
+        ("recipes/shop.toml", "--set", "train.lr=0.1,0"),
+        "train.lr: expected a number",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_one_line_and_exit_code_2(name: str, onetrunk: Onetrunk, stub: Stub) -> None:
+def test_bad_input_is_one_line_and_exit_code_2(
+    name: str, onetrunk: Onetrunk, stub: Stub, shop: Path
+) -> None:
+    assert shop.is_file()
     words, said = BAD[name]
     assert said in one_line(onetrunk("train", *words))
     assert stub.recipes == []

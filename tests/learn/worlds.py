@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,10 +13,13 @@ from fakes import CLASSIFY, Fake, labelled, picture
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.loader import Batch
-from onetrunk.learn.fit import Learner
+from onetrunk.learn.fit import Learner, fit
+from onetrunk.learn.selection import Selection
 from onetrunk.model.trunk import Trunk
 from onetrunk.model.universal import Universal
-from onetrunk.recipe import Train
+from onetrunk.recipe import Recipe, Train
+from onetrunk.store import checkpoint
+from onetrunk.store.run import RunFolder
 
 CPU = torch.device("cpu")
 SPLITS = ("train", "train", "train", "val", "test")
@@ -29,7 +34,7 @@ def noise(count: int = 40, classes: Sequence[str] = ("a", "b"), first: int = 0) 
 def worlds(*names: str, **more: Any) -> list[Domain]:
     """Domains of different images; of different numbers of them, too."""
     return [
-        Domain(name, noise(40 + 20 * i, "abc"[: 2 + i % 2], 1000 * i), size=8, **more)
+        Domain(name, noise(40 + 20 * i, "abc"[: 2 + i % 2], 1000 * i), **{"size": 8, **more})
         for i, name in enumerate(names)
     ]
 
@@ -72,3 +77,105 @@ def weights(model: Universal) -> dict[str, torch.Tensor]:
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     """To the bit, names included."""
     return one.keys() == other.keys() and all(one[name].equal(other[name]) for name in one)
+
+
+WALL = ("seconds", "images_per_s", "left_s", "since", "metrics_bytes")  # what tells the time
+
+
+class Looking:
+    """A watch that notes what it is told; `then` acts on every line and evaluation."""
+
+    def __init__(self, then: Callable[[str, int], None] | None = None) -> None:
+        self.seen: list[tuple[str, int]] = []
+        self.then = then
+
+    def begin(self, plan: Mapping[str, Any]) -> None:
+        self._note("begin", plan["step"])
+
+    def step(self, record: Mapping[str, Any]) -> None:
+        self._note("step", record["step"])
+
+    def evaluated(self, record: Mapping[str, Any]) -> None:
+        self._note("evaluated", record["step"])
+
+    def end(self) -> None:
+        self._note("end", -1)
+
+    def _note(self, what: str, step: int) -> None:
+        self.seen.append((what, step))
+        if self.then is not None:
+            self.then(what, step)
+
+
+def at(what: str, step: int, act: Callable[[], Any]) -> Looking:
+    """A watch that does this at that moment."""
+
+    def then(now: str, where: int) -> None:
+        if (now, where) == (what, step):
+            act()
+
+    return Looking(then)
+
+
+def go(
+    folder: Path,
+    domains: Sequence[Domain],
+    model: Universal,
+    watch: Looking | None = None,
+    **given: Any,
+) -> Selection:
+    """Learn into a run's folder, or go on there."""
+    seen = watch or Looking()
+    resume = (folder / "recipe.toml").exists()
+    with RunFolder.open(folder, 'name = "x"\n', resume=resume) as run:
+        run.rewind(run.last())
+        return fit(model, domains, settings(**given), run, seen, device=CPU, seed=3)
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without what tells the time."""
+    text = (folder / "metrics.jsonl").read_text()
+    return [timeless(json.loads(line)) for line in text.splitlines()]
+
+
+def timeless(value: Any) -> Any:
+    """Without what tells the time."""
+    if isinstance(value, dict):
+        return {key: timeless(inner) for key, inner in value.items() if key not in WALL}
+    return value
+
+
+def checkpoints(folder: Path, part: str = "") -> dict[int, tuple[Any, dict[str, torch.Tensor]]]:
+    """Every checkpoint of a run's folder: its state without what tells the time, its tensors."""
+    place = folder / "checkpoints" / part
+    found = {step: checkpoint.read(place, step) for step in checkpoint.steps(place)}
+    return {step: (timeless(saved.state), saved.tensors()) for step, saved in found.items()}
+
+
+def assert_same_run(one: Path, other: Path, part: str = "") -> None:
+    """The same lines and, where both have a checkpoint of a step, the same checkpoint."""
+    assert lines(one) == lines(other)
+    mine, theirs = checkpoints(one, part), checkpoints(other, part)
+    assert max(mine) == max(theirs)
+    for step in mine.keys() & theirs.keys():
+        assert mine[step][0] == theirs[step][0]
+        assert same(mine[step][1], theirs[step][1])
+
+
+TEXT = """
+name = "tiny"
+out = "runs"
+[trunk]
+arch = "resnet20"
+[[domains]]
+name = "digits"
+source = "pocket:optdigits"
+[train]
+steps = 3
+batch = 4
+"""
+
+
+def recipe(place: Path) -> Recipe:
+    """Three steps on an embedded domain, into `place`/runs."""
+    return Recipe.parse(TEXT, place)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from onetrunk.data.cache import cache_home
 from onetrunk.errors import BadInput
 from onetrunk.recipe import Recipe
 from onetrunk.recipe.check import read_all
@@ -161,6 +162,7 @@ def test_data_is_looked_at_even_where_the_text_is_wrong(tmp_path: Path) -> None:
     assert [line.split(":")[0] for line in found] == [
         *("domains.digits.size", "train.lr", "domains.missing"),
     ]
+    assert not list(cache_home().rglob("images.bin"))  # no image was decoded for it
     assert read_all(HEAD + DIGITS, tmp_path, ["seed=3"]).seed == 3
     with pytest.raises(BadInput, match="not TOML"):
         read_all("a = ", tmp_path)

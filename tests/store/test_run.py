@@ -99,6 +99,20 @@ def test_an_empty_folder_and_what_a_killed_start_left_are_not_foreign(tmp_path: 
     assert (tmp_path / "recipe.toml").read_text() == RECIPE
 
 
+def test_what_killed_writers_left_goes_when_the_run_is_opened(tmp_path: Path) -> None:
+    RunFolder.open(tmp_path, RECIPE).close()
+    for name in (".model.12.old", ".model.13.part", ".other.4.old", "other", "mine.old", ".git"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".model.12.old/trunk").write_text("the last whole model")
+    for name in (".scores.json.0a1b2c3d", ".outcomes.safetensors.00000000", ".mine", ".my.json"):
+        (tmp_path / name).write_text("x")
+    RunFolder.open(tmp_path, RECIPE, resume=True).close()
+    assert sorted(os.listdir(tmp_path)) == sorted(
+        [".git", ".lock", ".mine", ".my.json", "mine.old", "model", "other", "recipe.toml"]
+    )
+    assert (tmp_path / "model/trunk").read_text() == "the last whole model"
+
+
 def test_a_second_writer_is_refused_at_once_in_the_same_process_too(tmp_path: Path) -> None:
     with (
         RunFolder.open(tmp_path, RECIPE),
@@ -108,14 +122,14 @@ def test_a_second_writer_is_refused_at_once_in_the_same_process_too(tmp_path: Pa
     RunFolder.open(tmp_path, RECIPE, resume=True).close()
 
 
-HOLD = """
+HOLD = r"""
 import sys, os, time
 from onetrunk.store.run import RunFolder
 run = RunFolder.open(sys.argv[1], sys.argv[2])
 if len(sys.argv) > 3 and os.fork() == 0:
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\n".encode())
     time.sleep(60)
-print("held", flush=True)
+os.write(1, b"held\n")
 time.sleep(60)
 """
 

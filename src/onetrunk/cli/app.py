@@ -8,7 +8,18 @@ import sys
 
 import typer
 
-from onetrunk.cli import baselines, data, demo, export, recipes, report, train
+from onetrunk.cli import (
+    baselines,
+    data,
+    demo,
+    export,
+    info,
+    judge,
+    predict,
+    recipes,
+    report,
+    train,
+)
 from onetrunk.errors import BadInput, Missing, OnetrunkError, printable
 
 HELP = "One vision network for all of your image domains and tasks."
@@ -28,6 +39,9 @@ def build() -> typer.Typer:
     app.command("data", help=data.HELP)(data.data)
     app.command("recipes", help=recipes.HELP)(recipes.recipes)
     app.command("train", help=train.HELP)(train.train)
+    app.command("info", help=info.HELP)(info.info)
+    app.command("eval", help=judge.HELP)(judge.evaluate)
+    app.command("predict", help=predict.HELP)(predict.predict)
     app.command("baselines", help=baselines.HELP)(baselines.baselines)
     app.command("report", help=report.HELP)(report.verb)
     app.command("export", help=export.HELP)(export.export_onnx)

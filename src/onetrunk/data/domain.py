@@ -87,6 +87,11 @@ class Domain:
     def __repr__(self) -> str:
         return f"Domain({self.name!r}, {self.source!r})"
 
+    @property
+    def asked(self) -> tuple[Task, ...] | None:
+        """The tasks as the user named them; None where they are those of the source."""
+        return self._tasks
+
     @cached_property
     def opened(self) -> Source:
         """The source itself."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -109,25 +112,28 @@ class Loader:
 
     def __iter__(self) -> Iterator[list[Batch]]:
         self.sampler.restore(self._state)  # workers of an earlier loop may have drawn ahead
-        if self.workers == 0:
-            steps = self._ahead()
-        else:
-            steps = iter(
-                DataLoader(
-                    self._steps,
-                    batch_size=None,
-                    sampler=self._plans(),
-                    num_workers=self.workers,
-                    pin_memory=self.pin,
-                    generator=torch.Generator(),  # else each loop draws from the caller's
-                )
-            )
+        steps = self._ahead() if self.workers == 0 else self._by_workers()
         for batches, state in _alive(steps):
             if isinstance(batches, OnetrunkError):
                 del steps  # the error holds this frame: workers would wait for the next collection
                 raise batches
             self._state = state
             yield batches
+
+    def _by_workers(self) -> Iterator[Step]:
+        """Steps made by worker processes."""
+        loader = DataLoader(
+            self._steps,
+            batch_size=None,
+            sampler=self._plans(),
+            num_workers=self.workers,
+            pin_memory=self.pin,
+            worker_init_fn=_ignore_ctrl_c,
+            generator=torch.Generator(),  # else each loop draws from the caller's
+        )
+        with _deaths_are_asked_for():
+            steps = iter(loader)
+        yield from steps
 
     def _ahead(self) -> Iterator[Step]:
         """Steps made by one thread, a little ahead of whoever learns from them.
@@ -164,6 +170,29 @@ class Loader:
             yield draws, self.sampler.state()
 
 
+def _ignore_ctrl_c(_: int) -> None:
+    """A terminal sends it to every process; the one that learns decides what becomes of it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _deaths_are_asked_for() -> Iterator[None]:
+    """Without the handler of ended child processes that torch sets for its first loader.
+
+    It raises a worker's death in the middle of whatever this process does then: half a step of
+    learning, or half a checkpoint. The death is found too, in a moment, by who waits for a step.
+    """
+    number = getattr(signal, "SIGCHLD", None)  # not on Windows
+    if number is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        signal.signal(number, signal.SIG_DFL if before is None else before)
+
+
 def _alive(steps: Iterator[Step]) -> Iterator[Step]:
     """The steps; a worker process that dies is said in our words."""
     while True:
@@ -173,8 +202,14 @@ def _alive(steps: Iterator[Step]) -> Iterator[Step]:
             if "DataLoader worker" not in str(error):
                 raise
             died = str(error).split("\n")[0].rstrip(". ")
-            raise Failed(
-                f"a process that reads images died: {died}; next: go on with fewer workers, or "
-                "with workers = 0 (its memory may have run out)"
-            ) from None
+            raise _dead(died) from None
+        except (ConnectionError, EOFError) as error:  # in the middle of handing over a step
+            raise _dead(f"{type(error).__name__} ({error})") from None
         yield step
+
+
+def _dead(how: str) -> Failed:
+    return Failed(
+        f"a process that reads images died: {how}; next: go on with fewer workers, or with "
+        "workers = 0 (its memory may have run out)"
+    )

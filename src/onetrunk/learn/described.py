@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +22,7 @@ def described(
     trunk = model.trunk
     bases = {domain.base for domain in domains}
     document: dict[str, Any] = {
-        "name": out.name.lower() or "run",
+        "name": re.sub(r"[^a-z0-9_-]+", "-", out.name.lower()).strip("-_")[:64] or "run",
         "seed": seed,
         "out": str(out),
         "base": str(bases.pop()) if len(bases) == 1 else ".",
@@ -47,7 +48,7 @@ def _domain(domain: Domain) -> dict[str, Any]:
     said = {
         "name": domain.name,
         "source": source if isinstance(source, str) else f"python:{type(source).__name__}",
-        "tasks": {task.name: _task(task) for task in domain.tasks},
+        "tasks": {task.name: _task(task, domain.asked or ()) for task in domain.tasks},
         "size": list(domain.shape.size),
         "fit": domain.fit,
         "margin": domain.margin,
@@ -65,6 +66,10 @@ def _domain(domain: Domain) -> dict[str, Any]:
     return {key: value for key, value in said.items() if value is not None}
 
 
-def _task(task: Task) -> dict[str, Any]:
-    said = {"kind": task.kind, "outputs": task.outputs, "unit": task.unit}
-    return said | ({"column": task.column} if task.column else {})
+def _task(task: Task, asked: Sequence[Task]) -> dict[str, Any]:
+    said: dict[str, Any] = {"kind": task.kind, "outputs": task.outputs, "unit": task.unit}
+    if task.column:
+        said["column"] = task.column
+    # the user's own classes may leave some out of the source's, or have another order
+    classes = next((given.classes for given in asked if given.name == task.name), ())
+    return said | ({"classes": list(classes)} if classes else {})

@@ -16,7 +16,7 @@ from onetrunk.errors import wrong
 from onetrunk.store.run import RunFolder
 
 NAME = "environment.json"
-PACKAGES = ("onetrunk", "torch", "torchvision", "timm", "torchmetrics", "numpy", "pillow")
+PACKAGES = ("onetrunk", "torch", "torchvision", "timm", "numpy", "pillow")
 
 
 def environment(domains: Sequence[Domain], seed: int, device: torch.device) -> dict[str, Any]:

@@ -184,6 +184,8 @@ def fit(
         learner = Learner(model, domains, train, device, seed)
         if (saved := run.last(part)) is not None:
             restore(learner, saved)
+            # what a kill between a checkpoint and its pruning left
+            run.prune(part, train.keep, {saved.step, learner.selection.step})
         learn(learner, run, watch, part, stop)
         take_weights(learner, run.at(part, learner.selection.step))
     return learner.selection
@@ -207,6 +209,8 @@ def learn(learner: Learner, run: RunFolder, watch: Watch, part: str, stop: Stop)
             try:
                 passes = next(steps)
             except Failed:  # the images cannot come: a worker died, a disk is gone
+                if stop.asked:  # of the signal that has come here, too
+                    continue
                 save(learner, run, part)
                 raise
             learner.step(passes)

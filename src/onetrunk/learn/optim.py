@@ -54,8 +54,8 @@ class Descent:
             given, lr=train.lr, momentum=train.momentum, nesterov=train.momentum > 0, fused=True
         )
         for parameter in named.values() if train.momentum else ():
-            # torch would start it at a parameter's first gradient: its fused kernel fails where
-            # only some of a group have had one, and keeps garbage if float16 overflows there
+            # torch starts it at a parameter's first gradient: its fused kernel fails where some of
+            # a group have had one and some not, and keeps garbage where float16 overflowed
             sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return sgd
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from onetrunk.errors import Failed
 from onetrunk.measure.scores import as_error
-from onetrunk.measure.table import Table
+from onetrunk.measure.table import Row, Table
 
 SMALLEST = 1e-3  # a first error below this would weigh its unit without bound
 
@@ -31,6 +31,7 @@ class Selection:
     own: dict[str, dict[str, float]] = field(default_factory=dict)  # each domain's own best
     first: dict[str, float] = field(default_factory=dict)  # the units' first errors
     waited: int = 0
+    last: float = math.inf  # the newest evaluation's score
 
     def see(self, step: int, table: Table) -> bool:
         """Take an evaluation in; is it the best?"""
@@ -39,13 +40,9 @@ class Selection:
             raise Failed(
                 "no domain has a validation image with a label, so no weights can be chosen"
             )
-        mixed = len({row.kind for row in heads}) > 1
-        by_domain: dict[str, list[float]] = defaultdict(list)
         for row in heads:
-            error = as_error(row.kind, row.value)
-            first = self.first.setdefault(f"{row.domain}/{row.task}", error)
-            by_domain[row.domain].append(error / max(first, SMALLEST) if mixed else error)
-        means = {name: sum(errors) / len(errors) for name, errors in by_domain.items()}
+            self.first.setdefault(unit(row), as_error(row.kind, row.value))
+        means = by_domain(heads, self.first)
         for name, value in means.items():
             if name not in self.own or value < self.own[name]["score"]:
                 self.own[name] = {"step": step, "score": value}
@@ -56,8 +53,6 @@ class Selection:
         else:
             self.waited += 1
         return better
-
-    last: float = math.inf  # the newest evaluation's score
 
     @property
     def enough(self) -> bool:
@@ -75,3 +70,18 @@ class Selection:
         self.step, self.waited = state["step"], state["waited"]
         self.score = math.inf if state["score"] is None else state["score"]
         self.own, self.first = dict(state["own"]), dict(state["first"])
+
+
+def by_domain(heads: Sequence[Row], ones: Mapping[str, float]) -> dict[str, float]:
+    """Each domain's error, the mean over its tasks; where kinds mix, in multiples of `ones`."""
+    mixed = len({row.kind for row in heads}) > 1
+    found: dict[str, list[float]] = defaultdict(list)
+    for row in heads:
+        one = max(ones[unit(row)], SMALLEST) if mixed else 1.0
+        found[row.domain].append(as_error(row.kind, row.value) / one)
+    return {name: sum(errors) / len(errors) for name, errors in found.items()}
+
+
+def unit(row: Row) -> str:
+    """Of which (domain, task) a row is."""
+    return f"{row.domain}/{row.task}"

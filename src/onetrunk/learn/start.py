@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from onetrunk.errors import wrong
 from onetrunk.model.saved import models_of
+from onetrunk.model.together import Shared, separate
 from onetrunk.model.universal import Universal
 from onetrunk.progress import say
 
@@ -26,7 +28,8 @@ def start_from(folder: Path, models: Mapping[str, Universal]) -> None:
                 next="start from a run with sharing = 'deep'",
             )
         theirs = found.get(part) or next(iter(found.values()))
-        for key in ("arch", "norm"):
+        keys = ("arch", "norm", *(("own_stages",) if theirs.trunk.own_stages else ()))
+        for key in keys:
             ours, came = getattr(model.trunk, key), getattr(theirs.trunk, key)
             if ours != came:
                 raise wrong(f"init: trunk.{key} is to be that of {folder}, {came!r}", came=ours)
@@ -41,10 +44,15 @@ def start_from(folder: Path, models: Mapping[str, Universal]) -> None:
 @torch.no_grad()
 def adopt(model: Universal, other: Universal) -> list[str]:
     """The other's shared weights, and all that is a domain's own where a domain is in both with the
-    same tasks and adapters; these domains."""
+    same tasks and adapters; these domains. Any other domain starts as a new one would."""
     model.trunk.load_shared(other.trunk.shared())
-    known = []
+    known: list[str] = []
+    learned: set[int] = set()  # heads that domains share: the first one that knows them says
     for name, card in model.domains.items():
+        for bank in model.trunk.banks().values():
+            fresh, slot = bank.make_slot(), bank.slots.get(name)
+            if fresh is not None and slot is not None:
+                slot.load_state_dict(fresh.state_dict())
         theirs = other.domains.get(name)
         if theirs is None or (card.tasks, card.adapters) != (theirs.tasks, theirs.adapters):
             continue
@@ -52,9 +60,24 @@ def adopt(model: Universal, other: Universal) -> list[str]:
         mine, came = model.own(name), other.own(name)
         for key in mine.keys() & came.keys():
             mine[key].copy_(came[key])
-    if known == list(other.domains) == list(model.domains):  # heads that full sharing shares
-        for ours, theirs_too in zip(
-            model.together.parameters(), other.together.parameters(), strict=True
-        ):
-            ours.copy_(theirs_too)
+        ours, apart = model.heads_of(name), separate(other.heads_of(name))
+        for task in card.tasks:
+            take_head(ours.head(task.name), apart.head(task.name), learned)
     return known
+
+
+def take_head(head: nn.Module, given: nn.Module, learned: set[int]) -> None:
+    """A head's numbers; of one that domains share, each at its own place of this domain's order."""
+    if not isinstance(head, Shared):
+        head.load_state_dict(given.state_dict())
+        return
+    held = head.held[0]
+    if id(held) in learned:
+        return
+    learned.add(id(held))
+    numbers = given.state_dict()
+    for key, tensor in held.state_dict().items():
+        if head.order is None:
+            tensor.copy_(numbers[key])
+        else:
+            tensor[head.order] = numbers[key]

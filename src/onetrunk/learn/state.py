@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 def snapshot(learner: Learner) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The learner as it is between two steps."""
     weights = learner.model.state_dict()
-    for name, tensor in weights.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise Failed(
-                f"{name} is not finite after step {learner.clock.step}, though every loss was; "
-                "the last checkpoint is whole; next: a new run with a lower train.lr or with "
-                "train.clip = 1"
-            )
+    floats = [name for name, tensor in weights.items() if tensor.is_floating_point()]
+    finite = torch.stack([torch.isfinite(weights[name]).all() for name in floats])
+    if not bool(finite.all()):  # looked at together: a look at each would wait for the device
+        name = next(name for name, fine in zip(floats, finite.tolist(), strict=True) if not fine)
+        raise Failed(
+            f"{name} is not finite after step {learner.clock.step}, though every loss was; "
+            "the last checkpoint is whole; next: a new run with a lower train.lr or with "
+            "train.clip = 1"
+        )
     tensors = {f"model/{name}": tensor for name, tensor in weights.items()}
     tensors |= {f"optim/{name}": tensor for name, tensor in learner.descent.state().items()}
     if learner.average is not None:

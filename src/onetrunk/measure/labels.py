@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -124,11 +125,8 @@ class Regress(Scores):
         return target, self.held("out")[known].astype(np.float64) - target
 
     def deviations(self) -> F64:
-        """Standard deviation of each output's targets."""
-        target, _ = self._known()
-        means = np.array([total(column) / len(column) for column in target.T])
-        squares = (target - means) ** 2
-        return np.sqrt([total(column) / len(column) for column in squares.T])
+        """Standard deviation of each output's targets; 0, not its rounding, where they are one."""
+        return np.array([_deviation(column) for column in self._known()[0].T])
 
     def measure(self) -> dict[str, float]:
         _, off = self._known()
@@ -214,6 +212,13 @@ class Embed(Scores):
 
     def parts(self) -> dict[str, NDArray[Any]]:
         return {"sum": self.hits(), "count": self.asked.astype(np.float64)}
+
+
+def _deviation(values: F64) -> float:
+    if not len(values) or (values == values[0]).all():
+        return 0.0
+    mean = total(values) / len(values)
+    return math.sqrt(total((values - mean) ** 2) / len(values))
 
 
 def calibration(sure: NDArray[Any], right: NDArray[np.bool_]) -> float:

@@ -26,7 +26,9 @@ def own(model: Universal, name: str) -> dict[str, Tensor]:
     for key, value in model.heads[name].state_dict(keep_vars=True).items():
         mine[f"heads/{key}"] = value
     if model.trunk.sharing == "none":
-        mine |= {f"trunk/{key}": value for key, value in model.trunk.shared().items()}
+        kept = _kept(model)
+        shared_too = model.trunk.shared().items()
+        mine |= {f"trunk/{key}": value for key, value in shared_too if id(value) not in kept}
     return mine
 
 
@@ -35,8 +37,12 @@ def shared(model: Universal) -> dict[str, nn.Parameter]:
     named = {} if model.trunk.sharing == "none" else model.trunk.shared()
     for key, value in model.together.state_dict(keep_vars=True).items():
         named[f"heads/{key}"] = value
-    kept = {id(p) for bank in model.trunk.banks().values() for p in _templates(bank)}
+    kept = _kept(model)
     return {k: v for k, v in named.items() if isinstance(v, nn.Parameter) and id(v) not in kept}
+
+
+def _kept(model: Universal) -> set[int]:
+    return {id(p) for bank in model.trunk.banks().values() for p in _templates(bank)}
 
 
 def _templates(bank: Bank) -> Iterator[nn.Parameter]:

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from onetrunk.data.pixels import BadImage, Raw
+from onetrunk.data.sources.common import IMAGE_ENDINGS
 from onetrunk.data.task import Task
 from onetrunk.errors import wrong
 
@@ -25,9 +26,6 @@ Answer = dict[str, Any]  # by task: {"label", "score", "scores"}, {"values"}, {"
 
 BATCH = 64
 FEWEST = 8  # images of a domain that a norm without kept moments needs
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"}
-)
 
 
 def predict(model: Universal, images: Images, domain: str | Sequence[str]) -> Any:
@@ -127,7 +125,7 @@ def _each(images: Images) -> Iterator[Raw]:
         for one in images:
             yield from _each(one)
     elif isinstance(images, str | PathLike) and _folder(images):
-        files = sorted(p for p in Path(images).rglob("*") if p.suffix.lower() in SUFFIXES)
+        files = sorted(p for p in Path(images).rglob("*") if p.suffix.lower() in IMAGE_ENDINGS)
         if not files:
             raise wrong("the folder holds no image", came=str(images))
         yield from files

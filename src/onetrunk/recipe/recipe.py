@@ -157,8 +157,10 @@ class Recipe(Part):
 
     @property
     def out_folder(self) -> Path:
-        """The run's folder."""
-        return self.root / self.out
+        """The run's folder, by a path as short as it goes."""
+        long = self.root / self.out
+        short = os.path.normpath(long)
+        return Path(short) if os.path.realpath(short) == os.path.realpath(long) else long
 
     @property
     def init_folder(self) -> Path | None:

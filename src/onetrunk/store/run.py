@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shlex
+import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from io import FileIO
@@ -33,6 +34,9 @@ PART = re.compile(r"|[a-z0-9][a-z0-9_-]{0,63}")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 # what does not make a folder another's: our lock, a recipe whose writer was killed, a desktop's own
 EMPTY = re.compile(r"\.lock|\.recipe\.toml\..*|\.DS_Store|desktop\.ini|Thumbs\.db")
+
+LEFT = re.compile(r"\.[a-z_-]+\.(toml|json|safetensors|html|csv)\.[0-9a-f]{8}")  # of store.atomic
+ASIDE = re.compile(r"\.([a-z]+)\.[0-9]+\.(part|old)")  # of model.saved
 
 
 class RunFolder:
@@ -68,6 +72,8 @@ class RunFolder:
 
     def _begin(self, recipe: str, resume: bool) -> None:
         to = self.path / RECIPE
+        with self.writing("the run's folder"):
+            self._tidy()
         if not to.exists():
             _refuse_foreign(self.path)  # once more: now nobody else writes here
             self.write(RECIPE, recipe)
@@ -86,14 +92,25 @@ class RunFolder:
             raise wrong(
                 f"the run {self.path} is finished", next=f"onetrunk eval {_shell(self.path)}"
             )
-        for place in self._places():
-            checkpoint.tidy(place)
         if not resume:
             step = max((s for place in self._places() for s in checkpoint.steps(place)), default=0)
             raise wrong(
                 f"the run {self.path} is unfinished at step {step}",
                 next=f"onetrunk train {_shell(to)} --resume",
             )
+
+    def _tidy(self) -> None:
+        """What killed writers left: a folder that stood aside comes back, the rest goes."""
+        for path in list(self.path.iterdir()):
+            aside = ASIDE.fullmatch(path.name)
+            if aside and aside[2] == "old" and not (self.path / aside[1]).exists():
+                os.rename(path, self.path / aside[1])
+            elif aside:
+                shutil.rmtree(path, ignore_errors=True)
+            elif LEFT.fullmatch(path.name):
+                path.unlink()
+        for place in self._places():
+            checkpoint.tidy(place)
 
     def log(self, record: Mapping[str, Any]) -> None:
         """One line more in metrics.jsonl, in one write; a number that is not finite is null."""

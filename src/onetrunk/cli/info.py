@@ -1,0 +1,169 @@
+"""`onetrunk info`: what a run holds."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table as Grid
+
+from onetrunk.cli.shown import console, print_json, some
+from onetrunk.data.task import Task
+from onetrunk.errors import printable, wrong
+from onetrunk.measure.budget import scaled
+from onetrunk.measure.table import Table
+from onetrunk.model.card import Card
+from onetrunk.model.saved import models_of
+from onetrunk.model.universal import Universal
+from onetrunk.recipe import Recipe
+from onetrunk.recipe.recipe import FILE
+from onetrunk.store.checkpoint import steps
+from onetrunk.store.run import CHECKPOINTS, SCORES
+
+HELP = """Show what a run holds: domains, tasks, classes, sizes, scores, where they are from.
+
+[bold]Examples[/bold]
+
+  onetrunk info runs/shop
+
+  onetrunk info runs/shop --json
+"""
+
+
+def info(
+    run: Annotated[Path, typer.Argument(help="The folder of a run, or of onetrunk.save.")],
+    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+) -> None:
+    """Show what a run holds."""
+    recipe = Recipe.read(run) if (run / FILE).is_file() else None
+    if recipe is not None and not (run / "model").is_dir():
+        _unfinished(run, recipe, as_json)
+        return
+    models = models_of(run)
+    found = _described(run, models, recipe)
+    if as_json:
+        print_json(found)
+        return
+    _show(found)
+    place, name = shlex.quote(str(run)), next(iter(found["domains"]), "NAME")
+    more = f"onetrunk eval {place}, or " if recipe is not None else ""
+    print(f"next: {more}onetrunk predict {place} IMAGE --domain {name}")
+
+
+def _described(run: Path, models: Mapping[str, Universal], recipe: Recipe | None) -> dict[str, Any]:
+    networks = list({id(model): model for model in models.values()}.values())
+    sources = {} if recipe is None else {part.name: part.source for part in recipe.domains}
+    scores = _scores(run)
+    splits = scores.get("splits", {})
+    domains = {
+        name: {
+            "tasks": [_task(task) for task in model.domains[name].tasks],
+            "size": list(model.domains[name].pixels.size),
+            "adapters": model.domains[name].adapters,
+            "source": sources.get(name),
+            "images": splits.get(name),
+            "scores": _headlines(model.domains[name], scores),
+            "provenance": dict(model.domains[name].provenance),
+        }
+        for name, model in models.items()
+    }
+    trunk = networks[0].trunk if networks else None
+    return {
+        "run": str(run),
+        "name": None if recipe is None else recipe.name,
+        "seed": scores.get("seed"),
+        "finished": scores.get("finished"),
+        "trunk": None if trunk is None else {**trunk.describe(), "licence": trunk.licence},
+        "networks": len(networks),
+        "parameters": sum(map(_parameters, networks)),
+        "bytes": sum(path.stat().st_size for path in (run / "model").rglob("*") if path.is_file()),
+        "domains": domains,
+    }
+
+
+def _parameters(model: Universal) -> int:
+    """Of what domains share and of what they own, each once."""
+    found = list(model.shared_parameters().values())
+    for name in model.domains:
+        found += model.parameters_of(name).values()
+    return sum({id(p): p.numel() for p in found}.values())
+
+
+def _scores(run: Path) -> dict[str, Any]:
+    """What scores.json says; a folder of `onetrunk.save` has none."""
+    path = run / SCORES
+    if not path.is_file():
+        return {}
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise wrong(f"cannot read {path}", came=str(error)[:100]) from None
+    return document if isinstance(document, dict) else {}
+
+
+def _headlines(card: Card, scores: Mapping[str, Any]) -> dict[str, str]:
+    """The test score of each task, as people read it."""
+    if "test" not in scores:
+        return {}
+    rows = Table.from_json(scores["test"]).headlines()
+    return {row.task: f"{row.metric} {row.shown}" for row in rows if row.domain == card.name}
+
+
+def _task(task: Task) -> dict[str, Any]:
+    said = {"name": task.name, "kind": task.kind, "classes": list(task.classes)}
+    return {**said, "outputs": task.outputs, "unit": task.unit}
+
+
+def _show(found: Mapping[str, Any]) -> None:
+    trunk = found["trunk"] or {}
+    lines = [f"{found['name'] or 'a model'} in {found['run']}"]
+    if found["finished"]:
+        lines.append(f"finished {found['finished']}, seed {found['seed']}")
+    lines.append(
+        f"{trunk.get('arch')}, norm {trunk.get('norm')}, sharing {trunk.get('sharing')}; "
+        f"{found['networks']} network{'s' * (found['networks'] != 1)} of "
+        f"{scaled(found['parameters'])} parameters, {scaled(found['bytes'], 'B')} on disk"
+    )
+    if trunk.get("licence"):
+        lines.append(f"licence of the trunk's weights: {trunk['licence']}")
+    print("\n".join(printable(line) for line in lines))
+    grid = Grid()
+    for column in ("domain", "task", "pixels", "classes", "score on test", "from"):
+        grid.add_column(column)
+    for name, domain in found["domains"].items():
+        height, width = domain["size"]
+        for place, task in enumerate(domain["tasks"]):
+            classes = task["classes"]
+            said = (
+                f"{len(classes):,}: {', '.join(classes[:3])}{', …' * (len(classes) > 3)}"
+                if classes
+                else ""
+            )
+            score = domain["scores"].get(task["name"], "")
+            what = task["name"]
+            what += "" if task["kind"] == task["name"] else f" ({task['kind']})"
+            first = (name, f"{height}×{width}", domain["source"] or "") if not place else [""] * 3
+            row = (first[0], what, first[1], said, score, first[2])
+            grid.add_row(*(escape(printable(str(cell))) for cell in row))
+    console().print(grid)
+
+
+def _unfinished(run: Path, recipe: Recipe, as_json: bool) -> None:
+    top = run / CHECKPOINTS
+    places = [top, *(top / part.name for part in recipe.domains)]
+    step = max((n for place in places for n in steps(place)), default=0)
+    names = [part.name for part in recipe.domains]
+    if as_json:
+        found = {"run": str(run), "name": recipe.name, "finished": None, "step": step}
+        print_json(
+            {**found, "domains": {part.name: {"source": part.source} for part in recipe.domains}}
+        )
+        return
+    print(f"{recipe.name} in {run}: not finished, its last checkpoint is of step {step}")
+    print(f"{recipe.trunk.arch}, sharing {recipe.trunk.sharing}; domains: {some(names, 12)}")
+    print(f"next: onetrunk train {shlex.quote(str(run / FILE))} --resume")

@@ -1,0 +1,98 @@
+"""`onetrunk eval`: the scores of a run's model on its domains."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table as Grid
+
+from onetrunk.cli.shown import console, print_json
+from onetrunk.data.domain import Domain
+from onetrunk.errors import printable, wrong
+from onetrunk.learn.device import choose_device
+from onetrunk.measure.evaluate import judge
+from onetrunk.model.saved import models_of
+from onetrunk.recipe import Recipe
+from onetrunk.recipe.recipe import FILE
+
+HELP = """Judge a run's model: a table of domains and tasks, and the classes that it confuses.
+
+[bold]Examples[/bold]
+
+  onetrunk eval runs/shop
+
+  onetrunk eval runs/shop --domain catalogue --split val
+
+  onetrunk eval runs/shop --latex > table.tex
+"""
+WORST = 3  # confusions of a task that people are shown; --json has more
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    domain: Annotated[
+        list[str] | None, typer.Option(help="Only this one; repeatable; without it all.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="test or val.")] = "test",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="The table as CSV.")] = False,
+    as_latex: Annotated[bool, typer.Option("--latex", help="The table as LaTeX.")] = False,
+) -> None:
+    """Judge a run's model."""
+    if split not in ("test", "val"):
+        raise wrong("--split is test or val", came=split, exists=("test", "val"))
+    if as_json + as_csv + as_latex > 1:
+        raise wrong("one of --json, --csv and --latex", came="several")
+    models = models_of(run)
+    found = judge(models, _domains(run, list(models), domain), split, device=choose_device(device))
+    table = found.table()
+    if as_json:
+        confused = found.confusions()
+        print_json({"run": str(run), **table.to_json(), "confusions": confused})
+    elif as_csv:
+        print(table.to_csv(), end="")
+    elif as_latex:
+        print(table.to_latex(), end="")
+    else:
+        paper = console()
+        paper.print(table)
+        worst = found.confusions(WORST)
+        if any(pairs for tasks in worst.values() for pairs in tasks.values()):
+            paper.print(_confused(worst))
+        place = shlex.quote(str(run))
+        name = table.domains[0] if table.domains else next(iter(models))
+        print(f"next: onetrunk predict {place} IMAGE --domain {name}, or onetrunk info {place}")
+
+
+def _domains(run: Path, known: list[str], asked: list[str] | None) -> list[Domain]:
+    """The run's own domains, as its recipe says where they are."""
+    if not (run / FILE).is_file():
+        raise wrong(
+            f"{run} has a model and no {FILE}: nothing says which data to judge it on",
+            next="onetrunk.evaluate(onetrunk.load(folder), domains) in Python",
+        )
+    for name in asked or ():
+        if name not in known:
+            raise wrong("the run has no such domain", came=name, exists=known)
+    wanted = known if asked is None else asked
+    return [one for one in Recipe.read(run).make_domains() if one.name in wanted]
+
+
+def _confused(worst: dict[str, dict[str, list[dict[str, Any]]]]) -> Grid:
+    grid = Grid(title="most confused classes", title_justify="left")
+    for column in ("domain", "task", "these", "taken for"):
+        grid.add_column(column)
+    for column in ("images", "of the class"):
+        grid.add_column(column, justify="right")
+    for name, tasks in worst.items():
+        for task, pairs in tasks.items():
+            for pair in pairs:
+                words = (name, task, pair["true"], pair["predicted"])
+                cells = [escape(printable(word)) for word in words]
+                grid.add_row(*cells, f"{pair['count']:,}", f"{100 * pair['share']:.0f} %")
+    return grid

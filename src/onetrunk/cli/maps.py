@@ -1,0 +1,100 @@
+"""Predicted maps as files: what programs read, and a picture over the image for people."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from onetrunk.data.pixels import U8
+from onetrunk.data.task import Task
+from onetrunk.store.atomic import write_atomic
+
+GOLDEN = 0.618033988749895  # hues that far apart are never near each other
+SHARE = 0.6  # of the map in an overlay
+
+
+class Maps:
+    """A folder of maps: IMAGE.TASK.png (class numbers) or .npy, and IMAGE.TASK.overlay.png."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.count = 0
+        self._taken: set[str] = set()
+
+    def write(
+        self, name: PurePosixPath, image: U8, tasks: Mapping[Task, NDArray[Any]]
+    ) -> dict[str, str]:
+        """The maps of one image; where each was written, by task."""
+        stem = self._stem(name)
+        where: dict[str, str] = {}
+        for task, values in tasks.items():
+            path = self.folder / f"{stem}.{task.name}{'.png' if task.kind == 'segment' else '.npy'}"
+            if task.kind == "segment":
+                picture = Image.fromarray(values)
+                picture.putpalette(palette().tobytes())
+                _save(path, picture)
+            else:
+                held = io.BytesIO()
+                np.save(held, values.astype(np.float32), allow_pickle=False)
+                write_atomic(path, held.getvalue())
+            seen = colours(task, values)
+            mixed = np.rint(SHARE * seen + (1 - SHARE) * image).astype(np.uint8)
+            _save(self.folder / f"{stem}.{task.name}.overlay.png", Image.fromarray(mixed))
+            where[task.name] = str(path)
+            self.count += 1
+        return where
+
+    def _stem(self, name: PurePosixPath) -> str:
+        """The image's name without its ending, told apart from others of that name."""
+        parts = [part for part in name.parts if part not in ("/", "..", ".")]
+        plain = PurePosixPath(*parts)
+        for stem in (str(plain.with_suffix("")), str(plain)):
+            if stem not in self._taken:
+                break
+        number = 2
+        while stem in self._taken:
+            stem = f"{plain}-{number}"
+            number += 1
+        self._taken.add(stem)
+        return stem
+
+
+def colours(task: Task, values: NDArray[Any]) -> U8:
+    """A map as a picture: a colour a class; near bright, far dark; normals as x, y, z in RGB."""
+    if task.kind == "segment":
+        picked: U8 = palette()[values]
+        return picked
+    if task.kind == "normals":
+        turned: U8 = np.rint((values.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+        return turned
+    low, high = float(values.min()), float(values.max())
+    near = 1 - (values - low) / max(high - low, 1e-6)
+    from matplotlib import colormaps
+
+    painted: U8 = np.rint(255 * np.asarray(colormaps["viridis"](near))[..., :3]).astype(np.uint8)
+    return painted
+
+
+def palette() -> U8:
+    """256 colours, neighbours far apart; 255, not labelled, is black."""
+    from matplotlib.colors import hsv_to_rgb
+
+    place = np.arange(256)
+    hue = (place * GOLDEN) % 1
+    value = np.where(place % 2, 0.75, 0.95)
+    rgb = hsv_to_rgb(np.stack([hue, np.full(256, 0.75), value], 1))
+    rgb[255] = 0
+    found: U8 = np.rint(255 * rgb).astype(np.uint8)
+    return found
+
+
+def _save(path: Path, picture: Image.Image) -> None:
+    held = io.BytesIO()
+    picture.save(held, "PNG")
+    write_atomic(path, held.getvalue())

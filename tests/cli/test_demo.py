@@ -1,0 +1,50 @@
+"""`onetrunk demo`, with a few steps in place of hundreds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from verbs import Ran
+
+from onetrunk.recipe import Recipe
+
+QUICK = ("train.steps=3", "train.evaluate=3", "train.batch=8", "domains.emoji.size=12")
+NAMES = {"digits", "flags", "emoji", "creatures"}
+
+
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = Recipe.named
+
+    def short(name: str, sets: Sequence[str] = ()) -> Recipe:
+        return named(name, [*QUICK, *sets])
+
+    monkeypatch.setattr(Recipe, "named", short)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("few_steps")
+def test_it_tells_the_story_and_goes_on_where_it_was(
+    onetrunk: Callable[..., Ran], tmp_path: Path
+) -> None:
+    first = onetrunk("demo", "--json")
+    assert first.code == 0, first.err
+    found = json.loads(first.out)
+    assert found["domains"].keys() == NAMES
+    page = (tmp_path / "runs/demo/report.html").read_text("utf-8")
+    assert set(page.replace("<", " ").replace(">", " ").split()) >= NAMES
+    many, one = found["parameters"]["specialists"], found["parameters"]["universal"]
+    assert one < 0.35 * many
+    for name in ("specialists", "universal"):
+        scores = json.loads((tmp_path / "runs/demo" / name / "scores.json").read_text())
+        assert {row["domain"] for row in scores["test"]["rows"]} == NAMES
+
+    again = onetrunk("demo")
+    assert again.code == 0, again.err
+    assert "is finished already" in again.err
+    for name, errors in found["domains"].items():
+        assert f"{errors['universal']:.1f}" in again.out, name
+    assert "next:" in again.out and "report.html" in again.out
