@@ -67,8 +67,13 @@ def run(block: Block, folder: Path) -> None:
         typed = [line for line in commands(block) if line.split()[0] == "onetrunk"]
         programs = [[sys.executable, "-m", *shlex.split(line)] for line in typed]
     for program in programs:
+        to = None
+        if ">" in program:  # as the shell does: what is printed goes into a file
+            *program, _, to = program
         done = subprocess.run(program, cwd=folder, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, f"{program[-1]}\n{done.stdout}{done.stderr}"
+        if to is not None:
+            (folder / to).write_text(done.stdout)
 
 
 def what_a_reader_has(folder: Path) -> None:

@@ -22,13 +22,16 @@ PATIENCE = 120.0  # seconds for anything that a tiny run does
 SRC = Path(onetrunk.__file__).parents[1]
 
 SERVER = """
-import json, os, sys, signal
+import ctypes, json, os, sys, signal
 import onetrunk, onetrunk.cli, onetrunk.learn.train, torch, torchmetrics, timm, safetensors.torch
 sys.stdout.write("ready\\n"); sys.stdout.flush()
 for line in sys.stdin:
     words, log = json.loads(line)
     child = os.fork()
     if child == 0:
+        os.setsid()  # a group of its own: what a terminal sends reaches its workers too
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # a run does not outlive its server
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(file, 1); os.dup2(file, 2)
@@ -57,6 +60,9 @@ class Server:
         folder.mkdir(parents=True)
         self.log = folder / "said.txt"
         env = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        env["OMP_WAIT_POLICY"] = (
+            "passive"  # threads that spin for a busy core take many times longer
+        )
         env |= {"ONETRUNK_CACHE": str(folder.parent / "cache"), "PYTHONPATH": str(SRC)}
         self._process = subprocess.Popen(
             [sys.executable, "-c", SERVER],
@@ -111,7 +117,10 @@ def gone(child: int) -> bool:
 def signal_when(
     ready: Callable[[], bool], delay: float, number: int = signal.SIGKILL
 ) -> Callable[[int], None]:
-    """Send it `delay` seconds after `ready`; nothing if the process ends before."""
+    """Send it `delay` seconds after `ready`; nothing if the process ends before.
+
+    Ctrl-C goes to the process and its workers, as a terminal sends it.
+    """
 
     def act(child: int) -> None:
         until = time.monotonic() + PATIENCE
@@ -119,7 +128,7 @@ def signal_when(
             time.sleep(0.002)
         time.sleep(delay)
         if not gone(child):
-            os.kill(child, number)
+            (os.killpg if number == signal.SIGINT else os.kill)(child, number)
 
     return act
 

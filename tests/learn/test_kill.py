@@ -18,7 +18,10 @@ from killing import Server, lines, outcome, signal_when
 
 from onetrunk.store.run import RunFolder
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
+    pytest.mark.timeout(1800),  # of a machine that does other things as well
+]
 
 RECIPE = """
 name = "tiny"
@@ -53,8 +56,9 @@ clip = 5.0
 evaluate = 12
 checkpoint = 3
 log = 1
+workers = {workers}
 """
-STEPS = 48
+STEPS = 36
 
 
 class Shelf:
@@ -88,9 +92,12 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
         server.close()
 
 
-def recipe(server: Server, out: str, sharing: str = "deep", steps: int = STEPS) -> str:
+def recipe(
+    server: Server, out: str, sharing: str = "deep", steps: int = STEPS, workers: int = 0
+) -> str:
     path = server.folder / f"{out}.toml"
-    path.write_text(RECIPE.format(out=out, sharing=sharing, steps=steps))
+    text = RECIPE.format(out=out, sharing=sharing, steps=steps, workers=workers)
+    path.write_text(text)
     return path.name
 
 
@@ -133,7 +140,6 @@ def test_three_kills_change_nothing(shelf: Shelf) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("sharing", ["deep", "none"])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_thirty_kills_change_nothing(shelf: Shelf, threads: int, sharing: str) -> None:
@@ -145,21 +151,25 @@ def test_thirty_kills_change_nothing(shelf: Shelf, threads: int, sharing: str) -
     same(outcome(whole), outcome(run))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize(
+    ("number", "workers"),
+    [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGINT, 1)],
+    ids=["SIGTERM", "SIGINT", "SIGINT with a worker"],
+)
 def test_asked_to_stop_it_writes_a_checkpoint_and_says_how_to_go_on(
-    shelf: Shelf, number: signal.Signals
+    shelf: Shelf, number: signal.Signals, workers: int
 ) -> None:
     server, whole = shelf.server(), shelf.whole()
-    run = server.folder / f"asked-{number}"
-    path = recipe(server, run.name)
-    code, said = server.run("train", path, then=signal_when(lambda: lines(run) >= 17, 0.01, number))
+    run = server.folder / f"asked {number} {workers}"
+    path = recipe(server, run.name, workers=workers)
+    code, said = server.run("train", path, then=signal_when(lambda: lines(run) >= 14, 0.01, number))
     assert code == 1, said
     last = said.strip().splitlines()[-1]
     assert "next: onetrunk train" in last and last.endswith("--resume"), said
     assert "Traceback" not in said
     at = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
     assert (run / f"checkpoints/step-{at}").is_dir(), "what was learned is lost"
-    assert 16 <= at < STEPS
+    assert 13 <= at < STEPS
     words = shlex.split(last.split("next: onetrunk ")[1])
     code, said = server.run(*words)
     assert code == 0, said

@@ -21,6 +21,7 @@ from onetrunk.data.domain import Domain
 from onetrunk.errors import Failed
 from onetrunk.learn.stopping import Stopped
 from onetrunk.model.universal import Universal
+from onetrunk.store.run import RunFolder
 
 # an epoch of the smaller domain has 6 steps; the only checkpoint on the way is the evaluation's
 SHORT: dict[str, Any] = {"steps": 7, "evaluate": 4, "log": 1, "keep": 9}
@@ -207,3 +208,17 @@ def test_ctrl_c_comes_to_workers_too_and_stops_none(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         go(tmp_path / "run", domains, network(domains), at("step", 3, press), **given)
     assert lines(tmp_path / "run")[-1]["step"] == 3
+
+
+def test_checkpoints_that_a_kill_left_unpruned_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domains = worlds("ants")
+    given = {**SHORT, "checkpoint": 1, "evaluate": 7, "keep": 1}
+    model = network(domains)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "prune", lambda *_: None)
+        go(tmp_path / "run", domains, model, **given)
+    assert len(list((tmp_path / "run/checkpoints").iterdir())) == 7
+    go(tmp_path / "run", domains, model, **given)
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step-7"]

@@ -36,9 +36,9 @@ class Made:
                     labels[task.name] = task.classes[number % len(task.classes)]
                 elif task.kind == "multilabel":
                     here = [number % len(task.classes), number // 2 % len(task.classes)]
-                    labels[task.name] = sorted({task.classes[i] for i in here})
+                    labels[task.name] = tuple(sorted({task.classes[i] for i in here}))
                 elif task.kind == "regress":
-                    labels[task.name] = [float(number % 7)] * task.outputs
+                    labels[task.name] = (float(number % 7),) * task.outputs
             yield Item(f"{split}/{number:03}.png", str(number), str(number), split, None, labels)
 
     def image(self, where: str) -> NDArray[np.uint8]:

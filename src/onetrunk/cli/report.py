@@ -22,6 +22,8 @@ with intervals, a verdict by written rules, size, latency, pictures, curves, wha
 
   onetrunk report runs/shop --baseline theirs.csv       someone else's predictions
 
+  onetrunk report runs/pets --baseline timm/resnet50    a checkpoint, its labels mapped by name
+
   onetrunk report runs/x-rays --no-images               no picture, no name of a file
 """
 
@@ -30,7 +32,7 @@ def verb(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs; seeds of one go together.")],
     baseline: Annotated[
         Path | None,
-        typer.Option(help="The run of separate networks, or a table of predictions."),
+        typer.Option(help="The run of separate networks, a table of predictions, or timm/NAME."),
     ] = None,
     out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
     images: Annotated[

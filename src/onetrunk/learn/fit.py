@@ -185,6 +185,8 @@ def fit(
         learner = Learner(model, domains, train, device, seed)
         if (saved := run.last(part)) is not None:
             restore(learner, saved)
+            # what a kill between a checkpoint and its pruning left
+            run.prune(part, train.keep, {saved.step, learner.selection.step})
         learn(learner, run, watch, part, stop)
         take_weights(learner, run.at(part, learner.selection.step))
     return learner.selection

@@ -23,7 +23,7 @@ from onetrunk.learn.features import FOLDER, features_of
 from onetrunk.learn.fit import fit
 from onetrunk.learn.selection import Selection
 from onetrunk.learn.solve import Head, keep, kept
-from onetrunk.learn.stopping import Stop, stoppable
+from onetrunk.learn.stopping import Stop, stoppable, stopped
 from onetrunk.learn.watch import Watch
 from onetrunk.measure.evaluate import evaluate
 from onetrunk.measure.judged import Judged
@@ -143,6 +143,8 @@ def _linear(
                 "seconds": round(spent + chosen.seconds, 3),
             }
             run.log(record)
+        if stop.asked:
+            raise stopped(f"after the head of {unit}", run.path)
         spent = 0.0
         shown = [f"{row.metric} {number(row.value, row.unit)}{spaced(row.unit)}" for row in heads]
         say(f"{unit}: L2 {l2:g}; validation {', '.join(shown) or 'has no label: the usual L2'}")

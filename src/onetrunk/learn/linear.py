@@ -5,11 +5,10 @@
 | classify | mean cross-entropy (weighted by class where asked) + λ/2·‖W‖² | L-BFGS |
 | multilabel | mean over images of Σ_c binary cross-entropy + λ/2·‖W‖² | L-BFGS |
 | regress | mean of ½(y − Wx − b)², y standardised, + λ/2·‖W‖² | its closed form |
-| embed | supervised contrast of Wx/‖Wx‖ + λ/2·‖W − W₀‖² | Adam on large batches |
+| embed | supervised contrast of Wz/‖Wz‖ + λ/2·‖W − W₀‖², see `contrast` | Adam, large batches |
 
-The bias is not shrunk. The length of an embedding means nothing, so there λ holds W to where it
-starts: W₀, the leading principal directions without the mean's. Standardised features make one λ
-mean about the same for every trunk; what is handed out is for the features as they come.
+The bias is not shrunk. Standardised features make one λ mean about the same for every trunk; what
+is handed out is for the features as they come.
 """
 
 from __future__ import annotations
@@ -28,15 +27,16 @@ from onetrunk.data.chance import seed_of
 from onetrunk.learn import losses
 
 GRID = (10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # λ, strongest first
-CONTRAST_GRID = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
-USUAL = 1e-3  # λ where no validation image has a label
+CONTRAST_GRID = (1e2, 1e1, 1.0, 1e-1, 1e-2)
+USUAL, CONTRAST_USUAL = 1e-3, 1.0  # λ where no validation image has a label
 GRADIENT = 1e-6  # L-BFGS is done when no entry of the gradient is larger
 MOST = 500  # its iterations
 CHUNK = 2**22  # numbers that are brought to double precision at once
 KEEP = 2**26  # numbers that are kept so (512 MB); larger ones are read again in every pass
 FLAT = 1e-5  # a feature that varies less than this share of its size counts as constant
 STEPS, ROWS, MATES = 150, 512, 8  # of the contrast: steps, images in one, most of a class in one
-RATE = 0.05  # its rate, in units of the entries of W₀
+RATE = 0.02  # its rate, in units of the entries of W₀
+DIRECTIONS, FAINT = 512, 1e-4  # that it sees: at most so many, of at least this share of the first
 
 F32 = NDArray[np.float32]
 Loss = Callable[[Tensor, slice], Tensor]  # outputs of some rows, and which rows: their share
@@ -44,12 +44,12 @@ Loss = Callable[[Tensor, slice], Tensor]  # outputs of some rows, and which rows
 
 @dataclass(frozen=True)
 class Solved:
-    """The optimum for one λ; `gradient`: the largest entry of the objective's there."""
+    """The optimum for one λ; `gradient`: its largest entry where L-BFGS ended."""
 
     l2: float
     weight: Tensor  # (outputs, C), float64, for features as they come
     bias: Tensor  # (outputs,)
-    gradient: float = 0.0
+    gradient: float | None = None
 
 
 class Design:
@@ -211,49 +211,55 @@ def ridge(x: Design, target_nN: Tensor, grid: Sequence[float]) -> Iterator[Solve
 def contrast(
     x: Design, target_n: Tensor, width: int, grid: Sequence[float], seed: int
 ) -> Iterator[Solved]:
-    """A linear map by supervised contrast, for each λ from W₀; `x` is scaled, not centred.
+    """A linear map by supervised contrast, for each λ from the same start; `x` is not centred.
 
-    Batches are of all images where these are few, else of classes drawn by the seed, each with
-    several images, so that everyone has a mate.
+    z are the images' coordinates along the mean's direction and the principal ones across it, each
+    in units of its root mean square; W₀ leaves the mean out and gives the leading others their own
+    size again: the map to principal components. An embedding's length means nothing, so λ does not
+    hold it short but near Wz = W₀z. Batches are of all images where these are few, else of classes
+    drawn by the seed, each with several images, so that everyone has a mate.
     """
-    start = directions(x, width)
+    basis, sizes = directions(x)
+    whiten = basis / sizes[:, None].clamp_min(1e-12).sqrt()
+    start = torch.zeros(width, len(basis), dtype=torch.float64, device=x.device)
+    start[:, 1:].diagonal().copy_((sizes[1:] / sizes[1:].sum()).sqrt()[:width])
     target = target_n.numpy()
     groups = [np.flatnonzero(target == c) for c in np.unique(target)]
     groups = [group for group in groups if len(group) > 1]
     for l2 in grid:
         chance = np.random.default_rng(seed_of(seed, "contrast"))
         weight = start.clone().requires_grad_()
-        optimizer = torch.optim.Adam([weight], lr=RATE / math.sqrt(x.width))
+        optimizer = torch.optim.Adam([weight], lr=RATE / math.sqrt(len(basis)))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
         for _ in range(STEPS if groups else 0):
             places = _drawn(groups, chance)
-            out = F.normalize(x.take(places) @ weight.T, dim=1)
+            out = F.normalize(x.take(places) @ whiten.T @ weight.T, dim=1)
             loss = losses.embed(out, target_n[places].to(x.device))
             total = loss + l2 / 2 * (weight - start).square().sum()
             optimizer.zero_grad()
             total.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-        plain, bias = x.back(weight.detach(), torch.zeros(width, device=x.device).double())
-        yield Solved(
-            l2, plain, bias, 0.0 if weight.grad is None else float(weight.grad.abs().max())
-        )
+        whole = weight.detach() @ whiten
+        yield Solved(l2, *x.back(whole, torch.zeros_like(whole[:, 0])))
 
 
-def directions(x: Design, width: int) -> Tensor:
-    """(width, C): orthonormal rows, the leading principal directions across the mean's own.
+def directions(x: Design) -> tuple[Tensor, Tensor]:
+    """(R, C) the mean's direction, then the principal ones across it; the second moment along each.
 
-    All images share the mean, so its direction only makes them look alike. Where C is smaller than
-    `width` the last rows are 0.
+    All images share the mean: a map that starts along it says that they look alike, and contrast
+    does not get out of there. As one coordinate among others it is as good as a bias.
     """
     total = torch.zeros(x.width, dtype=torch.float64, device=x.device)
     for _, rows in x.chunks():
         total += rows.sum(0)
-    mean = F.normalize(total, dim=0)
+    mean, gram = F.normalize(total, dim=0), x.gram()
     across = torch.eye(x.width, dtype=torch.float64, device=x.device) - torch.outer(mean, mean)
-    _, vectors = torch.linalg.eigh(across @ x.gram() @ across)
-    leading = vectors.flip(1).T[: min(width, x.width - 1)]
-    return torch.cat([leading, leading.new_zeros(width - len(leading), x.width)])
+    values, vectors = torch.linalg.eigh(across @ gram @ across)
+    sizes, basis = values.flip(0), vectors.flip(1).T
+    seen = sizes > FAINT * sizes[0].clamp_min(1e-12)
+    found = torch.cat([mean[None], basis[seen][:DIRECTIONS]])
+    return found, torch.cat([(mean @ gram @ mean)[None], sizes[seen][:DIRECTIONS]])
 
 
 def _drawn(groups: Sequence[NDArray[np.int64]], chance: np.random.Generator) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.split import as_tensor
@@ -19,6 +19,7 @@ from onetrunk.errors import BadInput
 from onetrunk.learn.features import Features
 from onetrunk.learn.linear import (
     CONTRAST_GRID,
+    CONTRAST_USUAL,
     GRID,
     USUAL,
     Design,
@@ -60,9 +61,10 @@ class Head:
     def learn(self, on: Features, train: Train, seed: int, stop: Stop, run: Path) -> Chosen:
         """Solve it for every λ of the grid, keep the one that validation likes best."""
         began = time.monotonic()
-        grid: Sequence[float] = CONTRAST_GRID if self.task.kind == "embed" else GRID
+        embed = self.task.kind == "embed"
+        grid: Sequence[float] = CONTRAST_GRID if embed else GRID
         if math.isnan(self.error()):
-            grid = (USUAL,)
+            grid = (CONTRAST_USUAL if embed else USUAL,)
         best, least, seen = None, math.inf, []
         for solved in self.solve(on, grid, train, seed):
             self.take(solved)
@@ -70,66 +72,33 @@ class Head:
             seen.append((solved.l2, error))
             if best is None or error < least:
                 best, least = solved, error
-            if stop.asked:
-                raise stopped(f"at the head of {self.domain.name}/{self.task.name}", run)
+            if stop.asked and len(seen) < len(grid):
+                unit = f"{self.domain.name}/{self.task.name}"
+                raise stopped(f"at the head of {unit}", run, "features and finished heads")
         assert best is not None
         return Chosen(best, tuple(seen), time.monotonic() - began)
 
     def solve(
         self, on: Features, grid: Sequence[float], train: Train, seed: int
     ) -> Iterator[Solved]:
-        """The optimum for each λ; nothing is learned where no training image has a label."""
+        """The optimum for each λ, over the training images that have a label (some have)."""
         task, device = self.task, next(self.module.parameters()).device
         device = torch.device("cpu") if device.type == "mps" else device  # it has no doubles
         target = as_tensor(self.domain.train.label(task.name)[on.places])
         if task.kind == "regress":
-            yield from self._numbers(on, target.reshape(-1, task.outputs), grid, device)
-            return
-        known = (target != NO_LABEL).all(1) if task.kind == "multilabel" else target != NO_CLASS
-        rows = np.flatnonzero(known.numpy())
-        if not len(rows):
-            yield self._nothing(on)
-            return
-        x, target = Design(on.rows, rows, device, task.kind != "embed"), target[rows]
-        if task.kind == "embed":
-            width = next(self.module.parameters()).shape[0]
-            yield from contrast(x, target, width, grid, seed)
-        elif task.kind == "multilabel":
-            yield from multilabel(x, target, grid)
+            known = ~target.isnan().any(1)
         else:
-            balanced = train.class_weights == "balanced"
-            weights = class_weights(self.domain, task) if balanced else None
-            yield from classify(x, target, weights, len(task.classes), grid)
-
-    def _numbers(
-        self, on: Features, target_nN: Tensor, grid: Sequence[float], device: torch.device
-    ) -> Iterator[Solved]:
-        """Outputs whose labels are missing in the same images are solved together."""
-        assert isinstance(self.module, Numbers)
-        scaled = (target_nN - self.module.mean.cpu()) / self.module.std.cpu()
-        known = ~scaled.isnan().numpy()
-        groups: dict[bytes, list[int]] = {}
-        for output in range(known.shape[1]):
-            groups.setdefault(known[:, output].tobytes(), []).append(output)
-        solvers: list[tuple[list[int], Iterator[Solved]]] = []
-        for outputs in groups.values():
-            rows = np.flatnonzero(known[:, outputs[0]])
-            if len(rows):
-                y = scaled[rows][:, outputs]
-                solvers.append((outputs, ridge(Design(on.rows, rows, device), y, grid)))
-        for l2 in grid:
-            whole = self._nothing(on, l2)
-            for outputs, solver in solvers:
-                solved = next(solver)
-                whole.weight[outputs] = solved.weight.cpu()
-                whole.bias[outputs] = solved.bias.cpu()
-            yield whole
-
-    def _nothing(self, on: Features, l2: float = USUAL) -> Solved:
-        """The map to zero."""
-        width = next(self.module.parameters()).shape[0]
-        weight = torch.zeros(width, on.rows.shape[1], dtype=torch.float64)
-        return Solved(l2, weight, torch.zeros(width, dtype=torch.float64))
+            known = (target != NO_LABEL).all(1) if task.kind == "multilabel" else target != NO_CLASS
+        rows, target = np.flatnonzero(known.numpy()), target[known]
+        x = Design(on.rows, rows, device, task.kind != "embed")
+        if isinstance(self.module, Embed):
+            return contrast(x, target, self.module.linear.out_features, grid, seed)
+        if isinstance(self.module, Numbers):
+            return ridge(x, (target - self.module.mean.cpu()) / self.module.std.cpu(), grid)
+        if task.kind == "multilabel":
+            return multilabel(x, target, grid)
+        weights = class_weights(self.domain, task) if train.class_weights == "balanced" else None
+        return classify(x, target, weights, len(task.classes), grid)
 
     @torch.no_grad()
     def take(self, solved: Solved) -> None:
@@ -159,7 +128,8 @@ class Head:
 def keep(chosen: Chosen, path: Path, digest: str, run: RunFolder) -> None:
     """Write it down, with the features that it is for."""
     solved = chosen.solved
-    numbers = [solved.l2, solved.gradient, chosen.seconds]
+    gradient = math.nan if solved.gradient is None else solved.gradient
+    numbers = [solved.l2, gradient, chosen.seconds]
     tensors = {
         "weight": solved.weight,
         "bias": solved.bias,
@@ -178,7 +148,8 @@ def kept(path: Path, digest: str) -> Chosen | None:
         if bytes(found["of"].tolist()).hex() != digest:
             return None
         l2, gradient, seconds = found["numbers"].tolist()
-        solved = Solved(l2, found["weight"], found["bias"], gradient)
+        end = None if math.isnan(gradient) else gradient
+        solved = Solved(l2, found["weight"], found["bias"], end)
         return Chosen(solved, tuple((a, b) for a, b in found["grid"].tolist()), seconds)
     except (OSError, BadInput, KeyError, ValueError):
         return None

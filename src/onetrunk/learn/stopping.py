@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import threading
 from collections.abc import Iterator
@@ -18,11 +19,11 @@ class Stopped(Failed):
     """Training was asked to stop and can go on: exit code 1."""
 
 
-def stopped(where: str, run: Path) -> Stopped:
-    """What to raise: `where` is "at step 3 of 40"."""
+def stopped(where: str, run: Path, what: str = "all of it") -> Stopped:
+    """What to raise: `where` is "at step 3 of 40", `what` is kept."""
     return Stopped(
-        f"stopped {where}, all of it kept in {run}; next: onetrunk train {run / 'recipe.toml'} "
-        "--resume"
+        f"stopped {where}, {what} kept in {run}; "
+        f"next: onetrunk train {shlex.quote(str(run / 'recipe.toml'))} --resume"
     )
 
 

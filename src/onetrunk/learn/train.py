@@ -21,7 +21,7 @@ from onetrunk.learn.frozen import fit_heads
 from onetrunk.learn.losses import numbers
 from onetrunk.learn.mixup import KINDS
 from onetrunk.learn.start import adopt, start_from
-from onetrunk.learn.watch import make_watch
+from onetrunk.learn.watch import find, make_watch
 from onetrunk.measure.table import Table
 from onetrunk.model.heads import Numbers
 from onetrunk.model.saved import load
@@ -104,6 +104,8 @@ def train_models(
     check_tasks(domains, train)
     if not train.frozen:
         check_val(models, domains)
+    for name in train.loggers:
+        find(name)  # a wrong one leaves no run behind
     folder = recipe.out_folder
     with RunFolder.open(folder, recipe.moved_to(folder).to_toml(), resume=resume) as run:
         for model in models.values():

@@ -22,6 +22,7 @@ from onetrunk.model.universal import Universal
 
 BATCH = 64
 LEAST, MOST = 3, 50  # rounds
+IDLE = 0.75  # of the time one core at least is ours, or the machine is busy with something else
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Latency:
     device: str
     threads: int
     trained: bool  # whether the separate networks are a baseline's, or the bare trunk made plain
+    busy: bool = False  # whether others had so much of the processor that times are too long
 
 
 def latency(
@@ -61,6 +63,7 @@ def latency(
     folded = {n: model.for_domain(n) for n in names}
     each = seconds / (2 * len(names) + 1)
     rows = []
+    began = time.perf_counter(), time.process_time()
     with evaluating(model), torch.inference_mode():
         for name in names:
             size = model.domains[name].pixels.size
@@ -78,7 +81,9 @@ def latency(
                 rows.append(_row(name, count, found))
         if len(names) > 1:
             rows.append(_mixed(model, alone or folded, batch, each, chance))
-    return Latency(tuple(rows), str(like.device), torch.get_num_threads(), bool(alone))
+    took, had = time.perf_counter() - began[0], time.process_time() - began[1]
+    threads = torch.get_num_threads()
+    return Latency(tuple(rows), str(like.device), threads, bool(alone), had < IDLE * took)
 
 
 def _mixed(

@@ -21,6 +21,8 @@ LEFT, RIGHT, TOP, BOTTOM = 38.0, 8.0, 8.0, 20.0
 MOST = 400  # points of a curve
 CUT = 1.2  # heights of a panel: what is above lies outside of its box
 SETTLED = 0.12  # of the steps: what comes before may lie above the panel
+NEIGHBOURS = 8  # of its own domain, by which a point of a map is crowded
+LETTER, LINE = 1.1, 4.0  # width and height of a name's letters, in percent of a map
 ASPECT = 1.6  # width of a map by its height
 
 
@@ -206,7 +208,7 @@ def mark(domain: int) -> Html:
 def scatter(
     xy_N2: NDArray[np.float64], domain_N: NDArray[np.int64], names: Sequence[str], label: str
 ) -> Html:
-    """Points, each with its domain's mark; each domain's name at its middle."""
+    """Points, each with its domain's mark; each domain's name where most of it lies."""
     xy_N2 = fitted(xy_N2)
     groups: list[Html] = []
     order = np.random.default_rng(0).permutation(len(xy_N2))  # no domain lies above another
@@ -214,16 +216,38 @@ def scatter(
         shape, colour = shape_of(int(domain_N[i]))
         x, y = (f"{v:.1f}%" for v in xy_N2[i])
         groups.append(el("use", attributes={"href": f"#{shape}", "x": x, "y": y, "class": colour}))
-    texts: list[Html] = []
-    for number, name in enumerate(names):
-        mine = xy_N2[domain_N == number]
-        if len(mine):
-            middle = np.median(mine, axis=0)
-            spot = {"x": f"{middle[0]:.1f}%", "y": f"{middle[1]:.1f}%"}
-            texts.append(el("text.halo", name, attributes={**spot, "text-anchor": "middle"}))
+    texts = []
+    for name, (across, down) in places(xy_N2, domain_N, names).items():
+        spot = {"x": f"{across:.1f}%", "y": f"{down:.1f}%", "text-anchor": "middle"}
+        texts.append(el("text.halo", name, attributes=spot))
     return el(
         "svg.map", el("g", *groups), join(*texts), attributes={"role": "img", "aria-label": label}
     )
+
+
+def places(
+    xy_N2: NDArray[np.float64], domain_N: NDArray[np.int64], names: Sequence[str]
+) -> dict[str, tuple[float, float]]:
+    """Where each domain's name stands: at its most crowded point that is clear of other names."""
+    placed: dict[str, tuple[float, float]] = {}
+    for number, name in enumerate(names):
+        mine = xy_N2[domain_N == number]
+        if not len(mine):
+            continue
+        apart = np.linalg.norm((mine[:, None] - mine[None]) / [1, ASPECT], axis=-1)
+        near = np.sort(apart, axis=1)[:, min(NEIGHBOURS, len(mine) - 1)]
+        spots = mine[np.argsort(near, kind="stable")]
+        spots = spots.clip([LETTER * len(name) / 2, LINE], [100 - LETTER * len(name) / 2, 99])
+        clear = [
+            all(
+                abs(x - other[0]) > LETTER * (len(name) + len(at)) / 2 or abs(y - other[1]) > LINE
+                for at, other in placed.items()
+            )
+            for x, y in spots
+        ]
+        x, y = spots[clear.index(True) if True in clear else 0]
+        placed[name] = (float(x), float(y))
+    return placed
 
 
 def fitted(xy_N2: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -271,6 +295,6 @@ def _cell(value: float, own: bool) -> Html:
         return el("td.self", "–")
     size = min(abs(value), 1.0)
     css = "pos" if value >= 0 else "neg"
-    text = f"{value:.2f}".replace("0.", ".", 1).replace("-", "−")
+    text = f"{value:.2f}".replace("0.", ".", 1).replace("-.00", ".00").replace("-", "−")
     style = {"style": f"--v:{size:.2f}"}
     return el(f"td.{css}", f"({text})" if own else text, attributes=style)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from onetrunk.data.domain import Domain
 from onetrunk.errors import OnetrunkError, wrong
+from onetrunk.measure.checkpoint import judge_checkpoint
 from onetrunk.measure.conflict import Loss, conflict
 from onetrunk.measure.embedding import embedding
 from onetrunk.measure.latency import latency
@@ -168,7 +169,8 @@ def _groups(
         )
     if baseline is None:
         return read_groups(runs), None
-    if Path(baseline).is_file():
+    checkpoint = str(baseline).startswith("timm/") and not Path(baseline).exists()
+    if checkpoint or Path(baseline).is_file():
         groups = read_groups(runs)
         return groups, outside(Path(baseline), open_domains(groups[0].first.path))
     if len(variations(Path(baseline))) > 1:
@@ -182,8 +184,11 @@ def _groups(
 
 
 def outside(path: Path, domains: Sequence[Domain]) -> Group:
-    """Someone else's predictions as a baseline: scores and outcomes without a network."""
-    found = judge_predictions(path, domains)
+    """Someone else's predictions, or a timm checkpoint's, as a baseline: scores and outcomes."""
+    if path.is_file():
+        found = judge_predictions(path, domains)
+    else:
+        found = judge_checkpoint(path.as_posix(), domains)
     for note in found.notes:
         say(note)
     scores = {"test": found.table().to_json()}

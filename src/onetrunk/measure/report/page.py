@@ -123,7 +123,7 @@ def _facts(findings: Findings) -> Html | None:
         row = mixed[0]
         facts.append(
             (
-                f"{row.batch} images of all domains",
+                f"Mixed batch of {row.batch} images",
                 f"{row.universal:.3g} ms",
                 f"{row.separate:.3g} ms through separate networks",
             )

@@ -138,6 +138,8 @@ def _latency(findings: Findings) -> Html | None:
         "plain copy for one domain. Mixed: one batch of all domains in one pass, against "
         f"{whose}, one after another."
     )
+    if found.busy:
+        caption += " The machine was busy with other work meanwhile: all times are too long."
     return el(
         "div",
         el("h3", "Latency"),

@@ -14,6 +14,7 @@ from onetrunk.measure.report.words import figure, note, section
 
 SIDE = 84  # pixels of a thumbnail on the page
 SWATCHES = 40
+NONE = {True: "None of these images is answered wrong.", False: "None of them is answered right."}
 
 
 def pictures_part(findings: Findings) -> Html | None:
@@ -37,6 +38,8 @@ def _rows(shown: Shown) -> Html:
     for heading, answered in shown.rows:
         items = [_answered(one, shown.kind) for one in answered]
         rows.append(el("figure", el("h4.kind", heading), el("ul.pictures", items)))
+    if len(rows) == 1:
+        rows.append(note(NONE[bool(shown.rows[0][1][0].right)]))
     name = shown.domain if shown.task == shown.kind else f"{shown.domain}/{shown.task}"
     seen = el("small", f" from {shown.seen:,} test images")
     return el("div", el("h3", name, seen), rows)
@@ -48,12 +51,13 @@ def _answered(one: Answered, kind: str) -> Html:
     css = "right" if one.right else "wrong"
     sure = f" {100 * one.score:.0f}\u00a0%" if one.score is not None and kind == "classify" else ""
     words: list[Html] = []
+    truth, said = el("bdi", one.truth), el("bdi", one.said)  # a name may run right to left
     if kind == "classify" and one.right:
-        words.append(el(f"span.truth.{css}", f"✓ {one.truth}{sure}"))
+        words.append(el(f"span.truth.{css}", "✓ ", truth, sure))
     else:
-        words.append(el("span.truth", one.truth))
-        words.append(el(f"span.{css}", f"{'✓' if one.right else '✗'} {one.said}{sure}"))
-    file = el("span.file", one.file, attributes={"title": one.file})
+        words.append(el("span.truth", truth))
+        words.append(el(f"span.{css}", "✓ " if one.right else "✗ ", said, sure))
+    file = el("span.file", el("bdi", one.file), attributes={"title": one.file})
     return el("li", images, words, file)
 
 
@@ -77,7 +81,7 @@ def _maps(shown: Shown) -> Html:
         columns = {"style": f"--columns:{len(rows[0])}"}
         parts.append(el("figure", head, el("div.maps", tiles, attributes=columns)))
     colours = [
-        el("li", el("i", attributes={"style": f"background:{swatch(i)}"}), name)
+        el("li", el("i", attributes={"style": f"background:{swatch(i)}"}), el("bdi", name))
         for i, name in enumerate(shown.classes[:SWATCHES])
     ]
     seen = el("small", f" from {shown.seen:,} test images")
@@ -155,10 +159,11 @@ def _conflict(findings: Findings) -> Html | None:
     found = findings.conflict
     if found is None:
         return None
+    images = " to ".join(map(str, sorted({min(found.images), max(found.images)})))
     caption = (
         "Cosine between two domains' gradients of the validation loss on the "
         f"{found.shared:,} parameters that all share, at the end of training, over "
-        f"{min(found.images)} to {max(found.images)} images each. Above 0 a step for the one helps "
+        f"{images} images each. Above 0 a step for the one helps "
         "the other, below 0 it harms. In brackets: one half of a domain's own images against the "
         "other half, which says how much of a cosine is noise. "
         f"{100 * found.share_in_conflict():.0f} % of the pairs are below 0."

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onetrunk.measure.intervals import differences, percentiles, replicates
+from onetrunk.measure.intervals import differences, percentiles, replicates, wilson
 from onetrunk.measure.outcomes import Key, Outcomes
 from onetrunk.measure.report.runs import Group
 from onetrunk.measure.report.verdict import Compared, Estimate, margin, read
@@ -53,11 +53,20 @@ def over_seeds(rows: Sequence[Row]) -> Estimate:
     """The mean over seeds; its interval is the first seed's, or the mean of the seeds' ends."""
     values = tuple(row.value for row in rows)
     mean = math.fsum(values) / len(values)
-    lows = [row.low for row in rows if row.low is not None]
-    highs = [row.high for row in rows if row.high is not None]
-    if len(lows) < len(rows) or len(highs) < len(rows):
+    known = [ends for row in rows if (ends := _interval(row)) is not None]
+    if len(known) < len(rows):
         return Estimate(mean, seeds=values)
-    return Estimate(mean, math.fsum(lows) / len(lows), math.fsum(highs) / len(highs), values)
+    low, high = (math.fsum(ends) / len(known) for ends in zip(*known, strict=True))
+    return Estimate(mean, low, high, values)
+
+
+def _interval(row: Row) -> tuple[float, float] | None:
+    """As the table has it; of a share of images it follows from how many there are."""
+    if row.low is not None and row.high is not None:
+        return row.low, row.high
+    if row.kind in ("classify", "embed") and row.count:
+        return wilson(row.value / 100, row.count)
+    return None
 
 
 def compare(ours: Group, baseline: Group) -> tuple[Compared, ...]:
