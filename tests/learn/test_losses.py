@@ -340,19 +340,10 @@ def every() -> Fake:
         Task("size", "regress", outputs=2),
         Task("like", "embed", CLASSES),
     )
-    listed = [
-        Item(
-            f"{i}",
-            f"{i}",
-            "",
-            ("train", "train", "train", "val", "test")[i % 5],
-            labels={
-                "what": CLASSES[i % 3],
-                "tags": (CLASSES[i % 3],),
-                "size": (float(i), float(i % 4)),
-                "like": CLASSES[i % 3],
-            },
-        )
-        for i in range(15)
-    ]
+    split = ("train", "train", "train", "val", "test")
+    listed = []
+    for i in range(15):
+        letter = CLASSES[i % 3]
+        labels = {"what": letter, "tags": (letter,), "size": (float(i), 0.0), "like": letter}
+        listed.append(Item(str(i), str(i), "", split[i % 5], labels=labels))
     return Fake(tasks, listed, {str(i): picture(i, 4, 4) for i in range(15)})

@@ -18,6 +18,7 @@ from torch.utils.data import get_worker_info
 from worlds import assert_same_run, at, go, lines, network, noise, same, weights, worlds
 
 from onetrunk.data.domain import Domain
+from onetrunk.data.loader import Plan, Step, _Steps
 from onetrunk.errors import Failed
 from onetrunk.learn.stopping import Stopped
 from onetrunk.model.universal import Universal
@@ -136,6 +137,31 @@ def test_a_run_that_is_over_is_not_learned_again(tmp_path: Path) -> None:
     assert lines(tmp_path / "run") == before
 
 
+@pytest.mark.parametrize("fails", [4, 5])
+def test_images_that_do_not_come_are_had_again(
+    fails: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two steps that are learned as one, the first or the second cannot be had."""
+    domains = worlds("ants", "bees")
+    given = {**SHORT, "accumulate": 2}
+    whole, model = network(domains), network(domains)
+    go(tmp_path / "whole", domains, whole, **given)
+    real = _Steps.__getitem__
+
+    def broken(self: _Steps, plan: Plan) -> Step:
+        draws, state = plan
+        return (Failed("the disk is gone"), state) if state["step"] == fails else real(self, plan)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Steps, "__getitem__", broken)
+        with pytest.raises(Failed, match="the disk is gone"):
+            go(tmp_path / "run", domains, model, **given)
+    assert lines(tmp_path / "run")[-1]["step"] == (fails - 1) // 2
+    go(tmp_path / "run", domains, model, **given)
+    assert same(weights(model), weights(whole))
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
 def kill_the_worker() -> None:
     """As when memory runs out: while this process is busy with something else."""
     (worker,) = multiprocessing.active_children()
@@ -202,8 +228,11 @@ def test_ctrl_c_comes_to_workers_too_and_stops_none(tmp_path: Path) -> None:
     given = {**SHORT, "workers": 1}
 
     def press() -> None:
-        for pid in (*(worker.pid for worker in multiprocessing.active_children()), os.getpid()):
+        (worker,) = multiprocessing.active_children()
+        for pid in (worker.pid, os.getpid()):
             os.kill(pid, signal.SIGINT)
+        worker.join(0.5)
+        assert worker.is_alive()
 
     with pytest.raises(Stopped):
         go(tmp_path / "run", domains, network(domains), at("step", 3, press), **given)

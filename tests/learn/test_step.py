@@ -276,6 +276,17 @@ def test_a_loss_that_is_not_finite_is_named_and_nothing_is_moved() -> None:
     assert same(made.descent.state(), state)
 
 
+def test_gradients_that_somebody_left_are_not_learned() -> None:
+    domains = worlds("ants")
+    model = network(domains)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, math.nan)
+    one, other = learner(domains, model), learner(domains)
+    one.step(steps(one, 1)[0])
+    other.step(steps(other, 1)[0])
+    assert same(weights(one.model), weights(other.model))
+
+
 def test_the_losses_of_a_step_are_means_over_its_batches() -> None:
     domains = worlds("ants", "bees")
     made = exact(domains, accumulate=2)

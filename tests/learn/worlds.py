@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ SPLITS = ("train", "train", "train", "val", "test")
 def noise(count: int = 40, classes: Sequence[str] = ("a", "b"), first: int = 0) -> Fake:
     """Noise of 8×8 pixels; `first` tells the images of one source from those of another."""
     images = {str(i): picture(first + i, 8, 8) for i in range(count)}
-    return Fake(CLASSIFY, labelled(count, classes, SPLITS), images)
+    items = [replace(i, stamp=f"{first}-{i.stamp}") for i in labelled(count, classes, SPLITS)]
+    return Fake(CLASSIFY, items, images)
 
 
 def worlds(*names: str, **more: Any) -> list[Domain]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -60,5 +61,5 @@ def finish(
         },
         "budget": {part: budget(model).to_json() for part, model in models.items()},
     }
-    run.finish(document)
-    return document
+    found: dict[str, Any] = json.loads(run.finish(document).read_text("utf-8"))
+    return found

@@ -53,6 +53,7 @@ class Learner:
     def __post_init__(self) -> None:
         train, domains = self.train, self.domains
         self.model.to(self.device)
+        self.model.zero_grad()  # what somebody else's backward pass left is nobody's lesson
         if train.channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.precision = Precision.of(train.precision, self.device)

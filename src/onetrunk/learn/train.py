@@ -102,6 +102,8 @@ def train_models(
     """Each model on its domains, one after the other, then their scores."""
     train, place = recipe.train, choose_device(device)
     check_tasks(domains, train)
+    if not train.frozen:
+        check_val(models, domains)
     for name in train.loggers:
         find(name)  # a wrong one leaves no run behind
     folder = recipe.out_folder
@@ -147,6 +149,18 @@ def check_tasks(domains: Sequence[Domain], train: Train) -> None:
                     exists=KINDS,
                     next="train.mixup = 0",
                 )
+
+
+def check_val(models: Models, domains: Sequence[Domain]) -> None:
+    """Each model's weights are chosen on validation: found here, not after hours."""
+    for model in models.values():
+        mine = [domain for domain in domains if domain.name in model.domains]
+        if not any(len(domain.val) for domain in mine):
+            raise wrong(
+                f"no validation image to choose weights by: {', '.join(d.name for d in mine)}",
+                came=f"{sum(len(d.train) for d in mine)} for training",
+                next="more images, or a column or folder that names the split val",
+            )
 
 
 def record(model: Universal, recipe: Recipe) -> None:
