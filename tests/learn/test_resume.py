@@ -149,7 +149,7 @@ def test_images_that_do_not_come_are_had_again(
     real = _Steps.__getitem__
 
     def broken(self: _Steps, plan: Plan) -> Step:
-        draws, state = plan
+        _, state = plan
         return (Failed("the disk is gone"), state) if state["step"] == fails else real(self, plan)
 
     with monkeypatch.context() as patch:
