@@ -223,7 +223,9 @@ def test_a_worker_that_dies_of_an_image(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_ctrl_c_comes_to_workers_too_and_stops_none(tmp_path: Path) -> None:
+def test_ctrl_c_comes_to_workers_too_and_stops_none(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     domains = worlds("ants", cache=False)
     given = {**SHORT, "workers": 1}
 
@@ -237,6 +239,7 @@ def test_ctrl_c_comes_to_workers_too_and_stops_none(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         go(tmp_path / "run", domains, network(domains), at("step", 3, press), **given)
     assert lines(tmp_path / "run")[-1]["step"] == 3
+    assert capfd.readouterr().err.count("stopping after this step") == 1
 
 
 def test_checkpoints_that_a_kill_left_unpruned_go(
