@@ -66,12 +66,13 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     errors = {d.name: 20.0 for d in domains}
     make_run(root / "shop", domains, errors, images=300)
     make_run(root / "alone", domains, errors, sharing="none", images=300)
+    others = [make_run(root / f"run-{i}", domains, errors, images=300, model=False) for i in "ab"]
 
     def squares(_: object) -> Any:
         return lambda _, out, __: torch.stack([v.square().mean() for v in out.values()]).mean()
 
     return write_report(
-        [root / "shop"],
+        [root / "shop", *others],
         root / "alone",
         root / "report.html",
         open_domains=lambda _: domains,
@@ -89,10 +90,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    driver.set_page_load_timeout(60)
-    yield driver
-    driver.quit()
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER)) as driver:
+        driver.set_page_load_timeout(60)
+        yield driver
 
 
 def show(browser: Any, page: Path, width: int, scheme: str, media: str = "screen") -> None:

@@ -170,7 +170,7 @@ def test_without_a_baseline() -> None:
     assert found.sentence.startswith("One network for 4 domains at 0.25 times the size")
     assert found.notes == ()
     assert (
-        "separate network for each of 3"
+        "Separate networks for 3 domains"
         in decide([candidate("", domains=3, separate=True)]).sentence
     )
     assert "not finished" in decide([candidate("", domains=0)]).sentence

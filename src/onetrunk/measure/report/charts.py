@@ -106,13 +106,13 @@ def strip(
     return el("svg.strip", *marks, attributes={"role": "img", "aria-label": label, "height": 26})
 
 
-def strip_axis(scale: Scale, unit: str) -> Html:
-    """The numbers under which the strips of one unit lie."""
+def strip_axis(scale: Scale, unit: str, signs: bool = True) -> Html:
+    """The numbers under which the strips of one unit lie; `signs`: + before those above 0."""
     marks: list[Html] = []
     for tick in ticks(scale.low, scale.high, 4):
         where = scale.at(tick)
         marks.append(_line("tick", where, 18, where, 22))
-        text = f"{'+' if tick > 0 else '−' if tick < 0 else ''}{abs(tick):g}"
+        text = f"{'+' if tick > 0 and signs else '−' if tick < 0 else ''}{abs(tick):g}"
         percent = float(where[:-1])
         anchor = "start" if percent < 6 else "end" if percent > 94 else "middle"
         spot = {"x": where, "y": "13", "text-anchor": anchor}

@@ -37,7 +37,7 @@ def _totals(findings: Findings) -> Html:
     for column in findings.columns:
         cost = column.cost
         if cost is not None:
-            other = base or column.separate_cost
+            other = base or (None if column.separate else column.separate_cost)
             rows.append(_total(title(column, findings), column.what, cost, other))
     said = "The ratio is to the separate networks of the baseline run."
     if findings.baseline is not None and base is not None:
@@ -47,13 +47,13 @@ def _totals(findings: Findings) -> Html:
             said = "The ratio is to the baseline."
     else:
         alone = findings.judged.separate_cost
-        count = len(findings.judged.budgets) and sum(
-            len(b.domains) for b in findings.judged.budgets.values()
-        )
+        count = sum(len(budget.domains) for budget in findings.judged.budgets.values())
         if alone is not None and not findings.judged.separate:
             words = "the same trunk once for each domain; computed, not trained"
             rows.append(_total(f"{count} separate networks", words, alone, None))
-        said = "The ratio is to separate networks of the same trunk."
+            said = "The ratio is to separate networks of the same trunk."
+        else:
+            said = "Each domain has a network of its own."
     top = el("tr", heads("", ">parameters", ">on disk", ">FLOPs, one image of each"))
     table = el("table.full", el("thead", top), el("tbody", rows))
     caption = (

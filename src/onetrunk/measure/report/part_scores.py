@@ -188,7 +188,7 @@ def _plain(findings: Findings) -> Html:
         scale = Scale(0.0, 1.05 * max([*values, 1e-9]))
         words = metric_words(first.metric, first.unit, first.better)
         span = {"colspan": 2 + len(titles), "scope": "colgroup"}
-        axis = strip_axis(scale, first.unit)
+        axis = strip_axis(scale, first.unit, signs=False)
         rows = [el("tr", el("th.unit", words, attributes=span), el("td.wide", axis))]
         for key, score in members:
             e = score.estimate

@@ -147,7 +147,7 @@ def _alone(judged: Candidate) -> str:
     if not judged.domains:
         return "Not decided: the run is not finished, so there are no scores yet."
     if judged.separate:
-        return f"A separate network for each of {what}; one network beside them would be judged."
+        return f"Separate networks for {what}; there is no one network here to judge beside them."
     size = f" at {judged.size:.2f} times the size of separate ones" if judged.size else ""
     return f"One network for {what}{size}; whether it is as good needs a baseline to tell."
 
