@@ -13,11 +13,11 @@ from worlds import network, settings, worlds
 
 from onetrunk.errors import BadInput
 from onetrunk.learn import baselines as module
-from onetrunk.learn.baselines import baselines, seconds_of, shown, variant
+from onetrunk.learn.baselines import baselines, check_start, seconds_of, shown, variant
 from onetrunk.learn.train import train, train_recipe
 from onetrunk.measure.evaluate import evaluate
 from onetrunk.measure.table import Table
-from onetrunk.model.saved import models_of
+from onetrunk.model.saved import models_of, save_models
 from onetrunk.recipe import Recipe
 
 TEXT = """
@@ -190,7 +190,9 @@ def test_what_each_changes_of_the_recipe(recipe: Recipe) -> None:
 def test_from_a_run_the_trunk_is_that_runs_as_it_left_it(recipe: Recipe, tmp_path: Path) -> None:
     start = train_recipe(recipe.with_sets(['out="runs/start"']), device="cpu")
     on = recipe.with_sets(['init="runs/start"'])
-    with pytest.raises(BadInput, match=r"joint: .*norm = 'domain'.*--only frozen,finetune"):
+    with pytest.raises(
+        BadInput, match=r"joint has no norms .*norm = 'domain'.*--only frozen,finetune"
+    ):
         baselines(on, device="cpu")
     found = baselines(on, ["frozen"], device="cpu")
     assert found["runs"]["frozen"]["weights"] == "of runs/start"
@@ -201,6 +203,18 @@ def test_from_a_run_the_trunk_is_that_runs_as_it_left_it(recipe: Recipe, tmp_pat
                 assert tensor.cpu().equal(ours.own(name)[key]), key
     for key, tensor in start.model.trunk.shared().items():
         assert tensor.cpu().equal(ours.trunk.shared()[key]), key
+
+
+def test_own_stages_of_a_run_cannot_be_left_behind(recipe: Recipe, tmp_path: Path) -> None:
+    sets = ['trunk.sharing="partial"', "trunk.own_stages=[1]", 'trunk.norm="shared"']
+    partial = recipe.with_sets(sets)
+    save_models(partial.make_model(partial.make_domains()), tmp_path / "runs/start")
+    on = partial.with_sets(['init="runs/start"'])
+    for kind in ("finetune", "joint"):
+        with pytest.raises(BadInput, match=rf"{kind} has no stages .*own_stages = \[1\].*frozen$"):
+            baselines(on, [kind])
+    check_start(on, "frozen")
+    check_start(partial, "joint")  # from nothing: nothing is left behind
 
 
 def test_one_frozen_trunk_serves_a_recipe_of_specialists(recipe: Recipe, tmp_path: Path) -> None:

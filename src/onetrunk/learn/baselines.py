@@ -25,7 +25,7 @@ from onetrunk.errors import wrong
 from onetrunk.learn.train import train_recipe
 from onetrunk.measure.scores import as_error
 from onetrunk.measure.table import Row, Table, number, spaced
-from onetrunk.model.saved import TRUNK
+from onetrunk.model.saved import TRUNK, models_of
 from onetrunk.progress import say
 from onetrunk.recipe import Recipe
 from onetrunk.store.atomic import write_atomic
@@ -55,6 +55,8 @@ def baselines(
             raise wrong("unknown baseline", came=kind, exists=KINDS)
     if not kinds or len(set(kinds)) < len(kinds):
         raise wrong("expected baselines, each once", came=", ".join(kinds) or "none", exists=KINDS)
+    for kind in kinds:
+        check_start(recipe, kind)
     todo = {kind: variant(recipe, kind) for kind in kinds}
     finished = {kind: _finished(one, resume) for kind, one in todo.items()}
     for kind, one in todo.items():
@@ -87,18 +89,31 @@ def variant(recipe: Recipe, kind: str) -> Recipe:
     if recipe.init_folder is None:
         return recipe.with_sets([*sets, *ALONE, 'trunk.sharing="deep"', 'trunk.norm="shared"'])
     if kind == "joint":
-        if recipe.trunk.norm != "shared":
-            raise wrong(
-                f"joint: a network whose domains share their norms cannot start from {recipe.init}",
-                came=f"norm = {recipe.trunk.norm!r}",
-                next="--only frozen,finetune",
-            )
         return recipe.with_sets([*sets, *ALONE, 'trunk.sharing="deep"'])
     # frozen as that run left it: with what it learned for each domain
     several = not (recipe.init_folder / "model" / TRUNK).is_file()
     if recipe.trunk.sharing == "full" or (recipe.trunk.sharing == "none" and not several):
         sets.append('trunk.sharing="deep"')
     return recipe.with_sets(sets)
+
+
+def check_start(recipe: Recipe, kind: str) -> None:
+    """Refuse a baseline that cannot start from the recipe's `init`: what it lacks is in there."""
+    if recipe.init_folder is None or kind == "frozen":
+        return
+    own, rest, came = "", "", f"norm = {recipe.trunk.norm!r}"
+    if kind == "joint" and recipe.trunk.norm != "shared":
+        own, rest = "norms", "frozen,finetune"
+    if recipe.trunk.own_stages and any(
+        model.trunk.own_stages for model in models_of(recipe.init_folder).values()
+    ):
+        own, rest, came = "stages", "frozen", f"own_stages = {list(recipe.trunk.own_stages)}"
+    if own:
+        raise wrong(
+            f"{kind} has no {own} of a domain's own, so it cannot start from {recipe.init}",
+            came=came,
+            next=f"--only {rest}",
+        )
 
 
 def beside(recipe: Recipe, ending: str) -> Path:

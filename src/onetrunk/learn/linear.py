@@ -26,7 +26,7 @@ from torch import Tensor
 from onetrunk.data.chance import seed_of
 from onetrunk.learn import losses
 
-GRID = (10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # λ, strongest first
+GRID = (10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)  # λ, strongest first
 CONTRAST_GRID = (1e2, 1e1, 1.0, 1e-1, 1e-2)
 USUAL, CONTRAST_USUAL = 1e-3, 1.0  # λ where no validation image has a label
 GRADIENT = 1e-6  # L-BFGS is done when no entry of the gradient is larger
