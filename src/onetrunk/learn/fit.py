@@ -11,7 +11,8 @@ import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ from onetrunk.errors import Failed
 from onetrunk.learn.average import Average
 from onetrunk.learn.clock import Clock
 from onetrunk.learn.device import Precision, deterministic, start_generators
+from onetrunk.learn.distill.distiller import Distiller
+from onetrunk.learn.distill.teachers import Teacher
 from onetrunk.learn.losses import Losses
 from onetrunk.learn.mixup import Mixup
 from onetrunk.learn.optim import Descent
@@ -34,9 +37,11 @@ from onetrunk.learn.tally import Tally
 from onetrunk.learn.watch import Watch
 from onetrunk.measure.evaluate import evaluate
 from onetrunk.model.universal import Universal
-from onetrunk.recipe import Train
+from onetrunk.recipe import Distill, Train
 from onetrunk.store.run import RunFolder
 
+NOBODY: Mapping[str, Sequence[Teacher]] = MappingProxyType({})
+NOTHING = Distill()
 CHECKPOINT = 300.0  # seconds that a kill costs at most, beside the checkpoints by steps
 
 
@@ -49,6 +54,8 @@ class Learner:
     train: Train
     device: torch.device
     seed: int
+    teachers: Mapping[str, Sequence[Teacher]] = field(default_factory=dict)  # by domain
+    distill: Distill = NOTHING
 
     def __post_init__(self) -> None:
         train, domains = self.train, self.domains
@@ -61,6 +68,9 @@ class Learner:
         self.mixup = Mixup(train.mixup, self.seed)
         self.weights = {domain.name: domain.weight for domain in domains}
         self.descent = Descent(self.model, train)
+        self.distiller = Distiller(
+            self.model, domains, self.teachers, self.distill, self.precision, train.channels_last
+        )
         self.average = Average(self.model, train.average) if train.average else None
         self.loader = Loader(
             domains,
@@ -87,32 +97,50 @@ class Learner:
         times = Counter(batch.domain for batch in batches)
         units: dict[str, list[Tensor]] = {}
         for group in passes:
-            seen = [self.mixup(self._moved(batch), self.clock.step) for batch in group]
-            with self.precision.autocast():
-                outputs = self.forward([x for x, _ in seen], [batch.domain for batch in group])
             total = torch.zeros((), device=self.device)
-            for batch, output, (_, shares) in zip(group, outputs, seen, strict=True):
-                losses = self.losses(batch.domain, output, shares)
+            for batch, losses, taught in self._told(group):
                 for task, loss in losses.items():
                     units.setdefault(f"{batch.domain}/{task}", []).append(loss.detach())
+                for what, loss in taught.items():
+                    units.setdefault(f"{batch.domain} {what}", []).append(loss.detach())
                 mean = torch.stack(list(losses.values())).mean()
+                if taught:
+                    mean = self.distill.label_weight * mean + sum(taught.values())
                 total = total + self.weights[batch.domain] * mean / len(batches)
             self.precision.backward(total)
 
         found = self._finite(units, batches)
         for name, count in times.items():
-            if own := self.descent.gradients([name]):
+            if own := self.descent.gradients([name]) + self.distiller.gradients([name]):
                 torch._foreach_mul_(own, len(batches) / count)
         if self.train.clip:
             self.precision.unscale(self.descent.of(times))
             self.descent.clip(times)
-        rate = self.descent.step(times, self.clock.progress, self.precision.scaler)
+        progress, scaler = self.clock.progress, self.precision.scaler
+        rate = self.descent.step(times, progress, scaler)
+        self.distiller.step(times, progress, scaler)
         self.precision.update()
         if self.average is not None:
             self.average.step(times)
         images = Counter(batch.domain for batch in batches for _ in batch.places)
-        self.tally.add(found, images, rate)
-        return found
+        told = {unit: loss for unit, loss in found.items() if "/" in unit}
+        taught = {what: loss for what, loss in found.items() if what not in told}
+        self.tally.add(told, images, rate, taught)
+        return told
+
+    def _told(
+        self, group: Sequence[Batch]
+    ) -> Iterator[tuple[Batch, dict[str, Tensor], dict[str, Tensor]]]:
+        """Batches through the network together; each one's losses by task, by its labels and, where
+        it has teachers, by what these say."""
+        seen = [self.mixup(self._moved(batch), self.clock.step) for batch in group]
+        with self.precision.autocast():
+            names = [batch.domain for batch in group]
+            insides = self.forward([x for x, _ in seen], names, self.distiller.points)
+        for batch, inside, (x, shares) in zip(group, insides, seen, strict=True):
+            losses = self.losses(batch.domain, inside.answers, shares)
+            taught = self.distiller.losses(batch, x, inside, self.clock.progress)
+            yield batch, losses, taught
 
     def passes(self) -> Generator[list[list[Batch]]]:
         """Endless steps. Gradients of several steps added up are those of one longer step."""
@@ -145,7 +173,7 @@ class Learner:
         numbers = iter(flat.tolist())  # the step's one wait for the device
         found = {unit: [next(numbers) for _ in values] for unit, values in units.items()}
         for unit, values in found.items():
-            domain, _, task = unit.partition("/")
+            domain, _, task = unit.replace(" ", "/").partition("/")
             own = [batch for batch in batches if batch.domain == domain]
             for value, batch in zip(values, own, strict=True):
                 if not abs(value) < float("inf"):
@@ -178,11 +206,13 @@ def fit(
     part: str = "",
     device: torch.device,
     seed: int = 0,
+    teachers: Mapping[str, Sequence[Teacher]] = NOBODY,
+    distill: Distill = NOTHING,
 ) -> Selection:
     """Learn; the model ends with the weights of its best evaluation. Goes on from `run`."""
     with stoppable() as stop, deterministic(train.deterministic, device):
         start_generators(seed_of(seed, part, "fit"), device)
-        learner = Learner(model, domains, train, device, seed)
+        learner = Learner(model, domains, train, device, seed, teachers, distill)
         if (saved := run.last(part)) is not None:
             restore(learner, saved)
             # what a kill between a checkpoint and its pruning left

@@ -14,6 +14,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import check_name
 from onetrunk.errors import wrong
+from onetrunk.recipe.distill import Distill
 from onetrunk.recipe.domains import DomainPart
 from onetrunk.recipe.part import Part
 from onetrunk.recipe.sets import apply_sets, grid
@@ -42,6 +43,7 @@ class Recipe(Part):
         description="[[domains]], each with a name and a source"
     )
     train: Train = Train()
+    distill: Distill = Distill()
     _folder: Path = PrivateAttr(default=Path())  # where the recipe's file lies
     _said: dict[str, Any] | None = PrivateAttr(default=None)  # the document as it was written
 
@@ -132,11 +134,13 @@ class Recipe(Part):
 
     def document(self) -> dict[str, Any]:
         """All keys as a file spells them."""
-        made = document_of(self, ("trunk", "domains", "train"))
+        made = document_of(self, ("trunk", "domains", "train", "distill"))
         made["trunk"] = document_of(self.trunk)
         made["domains"] = [document_of(part) for part in self.domains]
         unset = tuple(name for name in LENGTHS if getattr(self.train, name) is None)
         made["train"] = document_of(self.train, unset)
+        if self.distill != Distill():
+            made["distill"] = document_of(self.distill)
         return made
 
     def to_toml(self) -> str:
@@ -148,6 +152,8 @@ class Recipe(Part):
             notes = DomainPart if place == 0 else None  # explained once
             parts.append(section("[[domains]]", domain, notes, ("tasks",)))
         parts.append(section("[train]", document["train"], Train, ()))
+        if "distill" in document:
+            parts.append(section("[distill]", document["distill"], Distill, ()))
         return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
 
     @property
