@@ -123,9 +123,9 @@ class Learner:
         if self.average is not None:
             self.average.step(times)
         images = Counter(batch.domain for batch in batches for _ in batch.places)
-        told = {unit: loss for unit, loss in found.items() if "/" in unit}
-        taught = {what: loss for what, loss in found.items() if what not in told}
-        self.tally.add(told, images, rate, taught)
+        told = {unit: value for unit, value in found.items() if "/" in unit}
+        beside = {what: value for what, value in found.items() if what not in told}
+        self.tally.add(told, images, rate, beside)
         return told
 
     def _told(

@@ -127,7 +127,7 @@ def train_models(
     for name in train.loggers:
         find(name)  # a wrong one leaves no run behind
     folder = recipe.out_folder
-    with RunFolder.open(folder, recipe.moved_to(folder).to_toml(), resume=resume) as run:
+    with RunFolder.open(folder, recipe.text_in(folder), resume=resume) as run:
         for model in models.values():
             record(model, recipe)
             scale_numbers(model, domains)

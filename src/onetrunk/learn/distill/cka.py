@@ -23,7 +23,8 @@ def cka(student: Tensor, teacher: Tensor) -> Tensor:
     """Features of the same images, of any widths, to a scalar, 0 to 1."""
     k_NN, l_NN = kernel(means(student)), kernel(means(teacher))
     norm = k_NN.norm() * l_NN.norm()
-    return 1 - (k_NN * l_NN).sum() / norm.clamp_min(1e-12)
+    same: Tensor = (k_NN * l_NN).sum() / norm.clamp_min(1e-12)
+    return 1 - same
 
 
 def kernel(rows_NC: Tensor) -> Tensor:
