@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from onetrunk.learn.balance.method import TINY, Method
+from onetrunk.learn.balance.method import Method
 from onetrunk.learn.balance.protocol import Setup
 from onetrunk.learn.balance.settings import real, take, whole
 
@@ -41,11 +41,11 @@ class Dwa(Method):
     def saw(self, losses_K: Tensor, present: Sequence[int]) -> None:
         super().saw(losses_K, present)
         where, kept = self.setup.of(present), self.kept
-        kept["sum"][where] += losses_K.to(self.setup.device)
+        kept["sum"][where] += self.known(losses_K)
         kept["count"][where] += 1
         if self.step % self.window:
             return
-        mean = (kept["sum"] / kept["count"]).clamp_min(TINY)  # NaN where the unit was not seen
+        mean = kept["sum"] / kept["count"]  # NaN where the unit was not seen
         ratio = mean / kept["last"]
         kept["ratio"].copy_(torch.where(ratio.isnan(), kept["ratio"], ratio))
         kept["last"].copy_(torch.where(mean.isnan(), kept["last"], mean))

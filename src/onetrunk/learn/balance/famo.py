@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from onetrunk.learn.balance.adam import descend, remember
-from onetrunk.learn.balance.method import TINY, Method
+from onetrunk.learn.balance.method import Method
 from onetrunk.learn.balance.protocol import Needs, Setup
 from onetrunk.learn.balance.settings import real, take
 
@@ -40,25 +40,20 @@ class Famo(Method):
         self.before: Tensor | None = None  # of the step that is under way; never in a checkpoint
 
     def weights(self, losses_K: Tensor | None, present: Sequence[int]) -> Tensor:
-        logits = self.kept["xi"][self.setup.of(present)] - self._log(losses_K)
+        logits = self.kept["xi"][self.setup.of(present)] - self.known(losses_K).log()
         return len(present) * torch.softmax(logits, 0)
 
     def saw(self, losses_K: Tensor, present: Sequence[int]) -> None:
         super().saw(losses_K, present)
-        self.before = self._log(losses_K)
+        self.before = self.known(losses_K).log()
 
     def saw_after(self, losses_K: Tensor, present: Sequence[int]) -> None:
         if self.before is None:
             raise RuntimeError("famo is told the losses of a step before those after it")
-        fell_K = self.before - self._log(losses_K)
+        fell_K = self.before - self.known(losses_K).log()
         where = self.setup.of(present)
         xi = self.kept["xi"][where]
         z = torch.softmax(xi, 0)
         slope = z * (fell_K - (z * fell_K).sum()) + self.settings.gamma * xi
         descend(self.kept, "xi", where, slope, self.settings.lr)
         self.before = None
-
-    def _log(self, losses_K: Tensor | None) -> Tensor:
-        if losses_K is None:
-            raise RuntimeError("famo needs the losses of the step")
-        return losses_K.detach().to(self.setup.device).clamp_min(TINY).log()

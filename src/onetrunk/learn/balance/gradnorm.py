@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from onetrunk.learn.balance.adam import descend, remember
-from onetrunk.learn.balance.method import TINY, Method
+from onetrunk.learn.balance.method import Method
 from onetrunk.learn.balance.protocol import Needs, Setup
 from onetrunk.learn.balance.settings import real, take
 
@@ -39,7 +39,7 @@ class GradNorm(Method):
 
     def weigh(self, gram_KK: Tensor, losses_K: Tensor, present: Sequence[int]) -> Tensor:
         where, kept = self.setup.of(present), self.kept
-        losses_K = losses_K.detach().to(self.setup.device).clamp_min(TINY)
+        losses_K = self.known(losses_K)
         first = kept["first"][where]
         kept["first"][where] = torch.where(first.isnan(), losses_K, first)
         w_K = len(self.setup.units) * torch.softmax(kept["v"], 0)[where]

@@ -114,7 +114,8 @@ class Jacobian:
             bad = [self.units[unit] for unit, fine in zip(present, finite, strict=True) if not fine]
             raise Failed(
                 f"the gradient of {', '.join(bad)} on the shared parameters is not finite; the "
-                "last checkpoint is whole; next: a new run with a lower train.lr or with train.clip = 1"
+                "last checkpoint is whole; next: a new run with a lower train.lr or with "
+                "train.clip = 1"
             )
         self.write(gradient if self.scaler is None else gradient * self._scale(gradient))
 

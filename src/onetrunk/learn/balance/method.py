@@ -26,6 +26,12 @@ class Method:
         """One number for each of the run's units."""
         return torch.full((len(self.setup.units),), value, device=self.setup.device)
 
+    def known(self, losses_K: Tensor | None) -> Tensor:
+        """The losses, where and as the numbers here are; above zero."""
+        if losses_K is None:
+            raise RuntimeError(f"{type(self).__name__} needs the losses of the step")
+        return losses_K.detach().to(self.setup.device, torch.float32).clamp_min(TINY)
+
     @property
     def step(self) -> int:
         """Steps that are done."""

@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from onetrunk.learn.balance.method import TINY, Method
+from onetrunk.learn.balance.method import Method
 from onetrunk.learn.balance.protocol import Needs, Setup
 from onetrunk.learn.balance.settings import real, take, whole
 
@@ -38,12 +38,10 @@ class Stch(Method):
         self.kept |= {"sum": self.each(), "count": self.each()}
 
     def weights(self, losses_K: Tensor | None, present: Sequence[int]) -> Tensor:
-        if losses_K is None:
-            raise RuntimeError("stch needs the losses of the step")
         where = self.setup.of(present)
-        log_K = losses_K.detach().to(self.setup.device).clamp_min(TINY).log()
+        log_K = self.known(losses_K).log()
         total, count = self.kept["sum"][where], self.kept["count"][where]
-        far = log_K - (total / count).clamp_min(TINY).log()
+        far = log_K - (total / count).log()
         warm = (count >= self.warmup).all()  # until all of the step are, their f are 0
         return len(present) * torch.softmax(torch.where(warm, far, 0) / self.settings.mu - log_K, 0)
 
@@ -51,5 +49,5 @@ class Stch(Method):
         super().saw(losses_K, present)
         where = self.setup.of(present)
         cold = (self.kept["count"][where] < self.warmup).float()
-        self.kept["sum"][where] += cold * losses_K.to(self.setup.device)
+        self.kept["sum"][where] += cold * self.known(losses_K)
         self.kept["count"][where] += cold

@@ -39,5 +39,5 @@ class Uncertainty(Method):
     def saw(self, losses_K: Tensor, present: Sequence[int]) -> None:
         super().saw(losses_K, present)
         where = self.setup.of(present)
-        slope = 1 - torch.exp(-self.kept["s"][where]) * losses_K.to(self.setup.device)
+        slope = 1 - torch.exp(-self.kept["s"][where]) * self.known(losses_K)
         descend(self.kept, "s", where, slope, self.settings.lr)
