@@ -14,6 +14,7 @@ import torch
 
 from onetrunk.data.domain import Domain, check_domains
 from onetrunk.errors import wrong
+from onetrunk.learn.balance import make_balance
 from onetrunk.learn.described import described
 from onetrunk.learn.device import choose_device
 from onetrunk.learn.distill.find import Given, find_teachers
@@ -118,6 +119,8 @@ def train_models(
     """
     train, place = recipe.train, choose_device(device)
     check_tasks(domains, train)
+    for model in models.values():
+        check_balance(model, train)
     taught = recipe.distill.on and not train.frozen
     found = (
         find_teachers(teachers or recipe.distill.teachers, domains, recipe.root) if taught else {}
@@ -168,6 +171,12 @@ def check_tasks(domains: Sequence[Domain], train: Train) -> None:
                     exists=KINDS,
                     next="train.mixup = 0",
                 )
+
+
+def check_balance(model: Universal, train: Train) -> None:
+    """A balance that does not exist, or that these units cannot have."""
+    units = [f"{name}/{task.name}" for name, card in model.domains.items() for task in card.tasks]
+    make_balance(train.balance, units, settings=train.balance_settings)
 
 
 def check_val(models: Models, domains: Sequence[Domain]) -> None:
