@@ -67,7 +67,7 @@ class Objective:
             settings=train.balance_settings,
             epoch=epoch,
         )
-        self.equal = isinstance(self.balance, Equal)
+        self.equal = type(self.balance) is Equal  # then nothing is multiplied
         self.by_gradients = self.balance.needs in GRADIENTS
         if self.by_gradients:
             self.shared, self.own = shared_and_own(model, self.tasks)
