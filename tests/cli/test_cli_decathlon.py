@@ -146,12 +146,17 @@ def test_what_cannot_be_sent(onetrunk: Onetrunk, tmp_path: Path) -> None:
     assert ran.code == 0, ran.err
     words = ("predict", "runs/ten")
     assert "exists: *.json, *.zip" in one_line(onetrunk(*words, "--decathlon", "results.txt"))
-    assert "takes the images and the domains from the run" in one_line(
+    assert "predicts the run's own test; came: 'images'" in one_line(
         onetrunk(*words, "photos", "--decathlon", "results.json")
+    )
+    assert "is of the Visual Decathlon; came: 'other'" in one_line(
+        onetrunk(*words, "--decathlon", "results.json", "--domain", "other")
     )
     assert "expected images" in one_line(onetrunk(*words))
     ran = onetrunk(*words, "--decathlon", "results.json")
     assert "36 images of aircraft, dtd, vgg-flowers" in ran.err  # the other is no one of the ten
+    ran = onetrunk(*words, "--decathlon", "one.json", "--domain", "dtd")
+    assert "wrote one.json: 8 images of dtd; next" in ran.err
     (home / "data/dtd/test/000900.jpg").write_bytes(b"cut")
     said = one_line(onetrunk(*words, "--decathlon", "results.json"))
     assert "dtd: 1 test images cannot be read" in said and "000900.jpg" in said

@@ -60,9 +60,10 @@ def predict(
 ) -> None:
     """Say what a run's model sees in images."""
     if decathlon is not None:
-        if images or out is not None or domain is not None or form != "csv":
-            raise wrong("--decathlon takes the images and the domains from the run", came="more")
-        write_withheld(run, decathlon, device)
+        given = (("images", images), ("--out", out), ("--format", form != "csv"))
+        if others := [name for name, value in given if value]:
+            raise wrong("--decathlon predicts the run's own test", came=", ".join(others))
+        write_withheld(run, decathlon, domain, device)
         return
     if not images:
         raise wrong("expected images, or folders of images", came="none")

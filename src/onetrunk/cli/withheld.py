@@ -13,15 +13,16 @@ from onetrunk.model.saved import models_of
 from onetrunk.progress import say
 
 
-def write_withheld(run: Path, out: Path, device: str | None) -> None:
-    """The class of every test image of the run's `decathlon:` domains, into a .json or .zip."""
+def write_withheld(run: Path, out: Path, domain: str | None, device: str | None) -> None:
+    """The class of every test image of the run's `decathlon:` domains, or of one, into a file."""
     check_ending(out)
     models = models_of(run)
-    domains = [d for d in domains_of(run, list(models), None) if isinstance(d.opened, Decathlon)]
+    asked = domains_of(run, list(models), None if domain is None else [domain])
+    domains = [one for one in asked if isinstance(one.opened, Decathlon)]
     if not domains:
         raise wrong(
             f"no domain of {run} is of the Visual Decathlon",
-            came=", ".join(models),
+            came=", ".join(one.name for one in asked),
             next='source = "decathlon:ROOT/NAME" in a recipe',
         )
     results = decathlon_results(models, domains, choose_device(device))

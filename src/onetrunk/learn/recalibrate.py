@@ -46,8 +46,8 @@ def recalibrate(
         split = split_for(domain, own.domains[domain.name], "train", quiet=True)
         seed = seed_of("recalibrate", domain.name)
         places = permutation(seed, 0, len(split))[:images]
-        like = next(own.parameters())
         with judging(own, device), _counting(own, domain.name):
+            like = next(own.parameters())
             for part in np.array_split(places, math.ceil(len(places) / batch)):
                 pixels, _ = split.batch(part)
                 own(pixels.to(device=like.device, dtype=like.dtype), domain=domain.name)

@@ -152,7 +152,7 @@ def _check_ids(todo: Sequence[tuple[Domain, Decathlon, Universal]]) -> None:
                 raise wrong(
                     "two domains have a test image of the same id, so one list cannot answer both",
                     came=f"{number} in {owner[number]} and {domain.name}",
-                    next="predict them one at a time, each into its own file",
+                    next="one of them at a time: --domain NAME",
                 )
 
 
