@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from onetrunk.data.domain import Domain, check_domains
 from onetrunk.errors import wrong
+from onetrunk.learn.balance import make_balance
 from onetrunk.learn.described import described
 from onetrunk.learn.device import choose_device
+from onetrunk.learn.distill.find import Given, find_teachers
+from onetrunk.learn.distill.words import in_words
 from onetrunk.learn.environment import check_data, environment
 from onetrunk.learn.finish import finish
 from onetrunk.learn.fit import NotFinite, fit
@@ -63,6 +68,8 @@ def train(
     seed: int = 0,
     resume: bool = False,
     device: str | torch.device | None = None,
+    teachers: Given = "",
+    distill: Sequence[str] | Mapping[str, Any] = MappingProxyType({}),
     **settings: Any,
 ) -> Run:
     """Learn `domains` with `model`, into the run folder `out`.
@@ -70,14 +77,20 @@ def train(
     `settings` are the keys of a recipe's [train] (`onetrunk.recipe.Train`), checked as those are:
     steps, batch, optimizer, lr, … The model is trained in place; of a run that was stopped,
     `resume=True` goes on.
+
+    `teachers`: a run of specialists, or by domain a run, a Teacher, or a list of them. `distill`:
+    the keys of a recipe's [distill], or words for what is taught, such as ["cka", "logits"].
     """
     names = [domain.name for domain in domains]
     if sorted(names) != sorted(model.domains):
         raise wrong("all of a model's domains are learned", came=names, exists=model.domains)
     check_domains(domains)
-    recipe = described(model, domains, Train.of(settings), seed, Path(out))
+    taught = in_words(teachers, distill)
+    recipe = described(model, domains, Train.of(settings), seed, Path(out), taught)
     part = names[0] if model.trunk.sharing == "none" else ""
-    return train_models({part: model}, domains, recipe, resume=resume, device=device)
+    return train_models(
+        {part: model}, domains, recipe, resume=resume, device=device, teachers=teachers
+    )
 
 
 def train_recipe(recipe: Recipe, *, resume: bool = False, device: str | None = None) -> Run:
@@ -98,16 +111,26 @@ def train_models(
     *,
     resume: bool,
     device: str | torch.device | None,
+    teachers: Given = "",
 ) -> Run:
-    """Each model on its domains, one after the other, then their scores."""
+    """Each model on its domains, one after the other, then their scores.
+
+    `teachers`: those of the recipe, where a file cannot say them.
+    """
     train, place = recipe.train, choose_device(device)
     check_tasks(domains, train)
+    for model in models.values():
+        check_balance(model, train)
+    taught = recipe.distill.on and not train.frozen
+    found = (
+        find_teachers(teachers or recipe.distill.teachers, domains, recipe.root) if taught else {}
+    )
     if not train.frozen:
         check_val(models, domains)
     for name in train.loggers:
         find(name)  # a wrong one leaves no run behind
     folder = recipe.out_folder
-    with RunFolder.open(folder, recipe.moved_to(folder).to_toml(), resume=resume) as run:
+    with RunFolder.open(folder, recipe.text_in(folder), resume=resume) as run:
         for model in models.values():
             record(model, recipe)
             scale_numbers(model, domains)
@@ -116,11 +139,10 @@ def train_models(
             for part, model in models.items():
                 adopt(model, load(run.path, part or None))
             return Run(run.path, models, json.loads((run.path / SCORES).read_text("utf-8")))
-        found = environment(domains, recipe.seed, place)
-        check_data(run, found)
+        check_data(run, environment(domains, recipe.seed, place))
         last = [saved for part in models if (saved := run.last(part)) is not None]
         run.rewind(last[-1] if last else None)
-        learn = fit_heads if train.frozen else fit
+        learn = fit_heads if train.frozen else partial(fit, teachers=found, distill=recipe.distill)
         watch = make_watch(train.loggers, run.path)
         chosen = {}
         for part, model in models.items():
@@ -149,6 +171,12 @@ def check_tasks(domains: Sequence[Domain], train: Train) -> None:
                     exists=KINDS,
                     next="train.mixup = 0",
                 )
+
+
+def check_balance(model: Universal, train: Train) -> None:
+    """A balance that does not exist, or that these units cannot have."""
+    units = [f"{name}/{task.name}" for name, card in model.domains.items() for task in card.tasks]
+    make_balance(train.balance, units, settings=train.balance_settings)
 
 
 def check_val(models: Models, domains: Sequence[Domain]) -> None:

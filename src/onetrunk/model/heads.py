@@ -162,10 +162,19 @@ class Heads(nn.Module):
         size: tuple[int, int],
     ) -> dict[str, Tensor]:
         """Predictions by task name; `pooled_BC` may be None, `pyramid` empty, if none asks."""
-        decoded = self.decoder(pyramid) if self.decoder is not None else None
+        return self.answer(pooled_BC, self.decoded(pyramid), size)
+
+    def decoded(self, pyramid: Sequence[Tensor] | Mapping[int, Tensor]) -> Tensor | None:
+        """The map that dense tasks read, where there is one."""
+        return self.decoder(pyramid) if self.decoder is not None else None
+
+    def answer(
+        self, pooled_BC: Tensor | None, decoded_BCHW: Tensor | None, size: tuple[int, int]
+    ) -> dict[str, Tensor]:
+        """Predictions by task name, of what the heads read."""
         return {
             task.name: finish(
-                task, self.of[key_of(task.name)](decoded if task.dense else pooled_BC), size
+                task, self.of[key_of(task.name)](decoded_BCHW if task.dense else pooled_BC), size
             )
             for task in self.tasks
         }

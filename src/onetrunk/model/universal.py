@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from onetrunk.model.bank import Slots
 from onetrunk.model.card import Card
 from onetrunk.model.heads import Heads, MakeHead
 from onetrunk.model.plain import Plain
+from onetrunk.model.points import NOWHERE, POOLED, Inside, Points, at, level_of
 from onetrunk.model.switch import Choice, Mixed
 from onetrunk.model.trunk import Trunk
 
@@ -98,12 +99,12 @@ class Universal(nn.Module):
         return answers
 
     def _features(
-        self, x: Tensor, choice: Choice, names: Sequence[str]
+        self, x: Tensor, choice: Choice, names: Sequence[str], points: Iterable[str] = ()
     ) -> tuple[Tensor | None, dict[int, Tensor]]:
         """Pooled features and the maps that these domains' heads read, through the banks."""
         heads = [self.heads_of(name) for name in names]
-        pooled = any(head.needs_pooled for head in heads)
-        wanted: set[int] = set()
+        pooled = POOLED in points or any(head.needs_pooled for head in heads)
+        wanted = {level for point in points for level in level_of(self.trunk, point)}
         for head in heads:
             if head.decoder is not None:
                 wanted.update(head.decoder.levels)
@@ -131,26 +132,31 @@ class Universal(nn.Module):
         start = 0
         for out, size in zip(self._segments(x, present, sizes), sizes, strict=True):
             for row in range(size):
-                answers[order[start + row]] = {task: values[row] for task, values in out.items()}
+                mine = {task: values[row] for task, values in out.answers.items()}
+                answers[order[start + row]] = mine
             start += size
         return answers
 
-    def joined(self, images: Sequence[Tensor], names: Sequence[str]) -> list[Predictions]:
-        """Batches of one domain each, all of one size, through one pass; their predictions."""
-        if len(names) == 1:
-            return [self(images[0], names[0])]
+    def joined(
+        self, images: Sequence[Tensor], names: Sequence[str], points: Points = NOWHERE
+    ) -> list[Inside]:
+        """Batches of one domain each, all of one size, through one pass: what each domain answers,
+        and its features at these points (points.py), by domain."""
         rows = {name: row for row, name in enumerate(self.trunk.switch.names)}
-        order = sorted(range(len(names)), key=lambda i: rows[names[i]])
+        order = sorted(range(len(names)), key=lambda i: rows[self._known(names[i]).name])
         present = [names[i] for i in order]
         sizes = [len(images[i]) for i in order]
-        found = self._segments(torch.cat([images[i] for i in order]), present, sizes)
-        answers: list[Predictions] = [{} for _ in names]
+        x = batches.check(torch.cat([images[i] for i in order]) if len(order) > 1 else images[0])
+        found = self._segments(x, present, sizes, points)
+        answers = [Inside({}, {}) for _ in names]
         for i, answer in zip(order, found, strict=True):
             answers[i] = answer
         return answers
 
-    def _segments(self, x: Tensor, present: list[str], sizes: list[int]) -> list[Predictions]:
-        """Images sorted by domain through one pass; each domain's predictions."""
+    def _segments(
+        self, x: Tensor, present: list[str], sizes: list[int], points: Points = NOWHERE
+    ) -> list[Inside]:
+        """Images sorted by domain through one pass; each domain's predictions and features."""
         if len(present) == 1:
             choice: Choice = present[0]
         else:
@@ -158,14 +164,19 @@ class Universal(nn.Module):
             rows = {name: row for row, name in enumerate(self.trunk.switch.names)}
             index = [rows[n] for n, size in zip(present, sizes, strict=True) for _ in range(size)]
             choice = Mixed(torch.tensor(index, device=x.device), tuple(present), tuple(sizes))
-        pooled, maps = self._features(x, choice, present)
+        asked = {point: None for name in present for point in points.get(name, ())}
+        pooled, maps = self._features(x, choice, present, asked)
         answers = []
         start = 0
         for name, size in zip(present, sizes, strict=True):
             rest = slice(start, start + size)
             mine = {level: m[rest] for level, m in maps.items()}
             whole = None if pooled is None else pooled[rest]
-            answers.append(self._heads(name, whole, mine, x.shape[-2:]))
+            heads = self.heads_of(name)
+            decoded = heads.decoded(mine)
+            said = heads.answer(whole, decoded, (x.shape[-2], x.shape[-1]))
+            inside = at(self.trunk, points.get(name, ()), whole, mine, decoded)
+            answers.append(Inside(said, inside))
             start += size
         return answers
 
