@@ -49,7 +49,9 @@ def evaluate(
     if as_json + as_csv + as_latex > 1:
         raise wrong("one of --json, --csv and --latex", came="several")
     models = models_of(run)
-    found = judge(models, _domains(run, list(models), domain), split, device=choose_device(device))
+    found = judge(
+        models, domains_of(run, list(models), domain), split, device=choose_device(device)
+    )
     table = found.table()
     if as_json:
         confused = found.confusions()
@@ -69,7 +71,7 @@ def evaluate(
         print(f"next: onetrunk predict {place} IMAGE --domain {name}, or onetrunk info {place}")
 
 
-def _domains(run: Path, known: list[str], asked: list[str] | None) -> list[Domain]:
+def domains_of(run: Path, known: list[str], asked: list[str] | None) -> list[Domain]:
     """The run's own domains, as its recipe says where they are."""
     if not (run / FILE).is_file():
         raise wrong(

@@ -105,7 +105,7 @@ def judge(
         raise wrong("a batch is at least one image", came=batch)
     todo = []
     for domain in each_once(domains):
-        own = _model_of(model, domain.name)
+        own = model_of(model, domain.name)
         images = split_for(domain, own.domains[domain.name], split, quiet=not progress)
         if len(images):
             todo.append((own, domain.name, images))
@@ -131,7 +131,7 @@ def each_once(domains: Sequence[Domain]) -> list[Domain]:
     return several
 
 
-def _model_of(model: Models, name: str) -> Universal:
+def model_of(model: Models, name: str) -> Universal:
     """The model that knows this domain."""
     if isinstance(model, Mapping):
         if name not in model:
