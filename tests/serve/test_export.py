@@ -56,7 +56,11 @@ def close(got: np.ndarray, want: torch.Tensor) -> None:
 
 @pytest.mark.parametrize(
     ("arch", "adapters", "size"),
-    [("resnet20", "parallel", (24, 33)), ("timm/test_vit", "none", (160, 160))],
+    [
+        ("resnet20", "parallel", (24, 33)),
+        ("segnet", "none", (24, 33)),
+        ("timm/test_vit", "none", (160, 160)),
+    ],
 )
 def test_one_domain_with_any_batch(
     tmp_path: Path, arch: str, adapters: str, size: tuple[int, int]
