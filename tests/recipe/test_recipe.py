@@ -281,10 +281,11 @@ def test_from_domains() -> None:
 
 
 NAMED = ["folders", "pocket", "pocket-quick", "pocket-specialists", "rooms-specialists"]
+DENSE = [f"universal-2022-{d}{s}" for d in ("cityscapes", "nyuv2") for s in ("", "-specialists")]
 
 
 def test_named_recipes() -> None:
-    assert list(named_recipes()) == [*NAMED, "universal-2017"]
+    assert list(named_recipes()) == [*NAMED, "universal-2017", *DENSE]
     assert Recipe.named("pocket-quick").name == "pocket-quick"
     assert Recipe.named("pocket-quick", ["seed=3"]).seed == 3
     with pytest.raises(BadInput, match=r"came: 'pocket-quik'; exists: pocket-quick, pocket"):
