@@ -21,7 +21,7 @@ def archive(root: Path, places: tuple[str, ...]) -> None:
     height, width = 36, 48
     across = (np.arange(width) - width / 2 + 0.5) / (0.9 * width)
     up = -(np.arange(height)[:, None] - height / 2 + 0.5) / (0.9 * width)
-    n = np.array([0.6, 0.6, 0.53]) / np.linalg.norm([0.6, 0.6, 0.53])
+    n = np.array([0.4, 0.4, 0.8246])
     for i in range(12):
         side = n * (1 if i % 2 else -1, 1, 1)
         depth = -4 / (side[0] * across + side[1] * up - side[2])
