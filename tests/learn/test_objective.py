@@ -216,4 +216,4 @@ def test_a_task_without_any_label_in_the_batch_is_no_reason_to_fall() -> None:
         batch.targets["segment"] = torch.full_like(batch.targets["segment"], 255)
     found = made.step(passes)
     assert found["rooms/segment"] == 0.0
-    assert CPU == made.device
+    assert made.device == CPU

@@ -32,6 +32,7 @@ class Backbone:
     stages: dict[str, tuple[str, ...]]  # modules of each stage; "" stands for what no module holds
     reductions: tuple[int, ...]  # input pixels per pixel of each map of the pyramid
     size: tuple[int, int] | None = None  # that it was built for
+    decoded: bool = False  # its last map is a decoder's, which dense heads read as it is
 
     def forward(
         self, net: Any, x: Tensor, pooled: bool, maps: Sequence[int]
@@ -39,7 +40,7 @@ class Backbone:
         """Pooled features (B, C) and these maps (B, C, h, w) of the pyramid."""
         if not self.arch.startswith("timm/"):
             pyramid = net.forward_pyramid(x)
-            return net.pool(pyramid[-1]) if pooled else None, [pyramid[i] for i in maps]
+            return net.pooled(pyramid) if pooled else None, [pyramid[i] for i in maps]
         if not maps:
             return net.forward_head(net.forward_features(x), pre_logits=True), []
         last, pyramid = net.forward_intermediates(x, indices=list(maps))
@@ -142,6 +143,7 @@ def _builtin(arch: str) -> tuple[nn.Module, Backbone]:
         None,
         {stage.name: (stage.module,) for stage in net.stages},
         tuple(stage.reduction for stage in net.stages),
+        decoded=net.decoded,
     )
 
 

@@ -244,7 +244,7 @@ class Universal(nn.Module):
         trunk.attach(card.name, slots)
         try:
             shape = trunk.measure(card.name, card.pixels.size)
-            made = Heads(card.tasks, shape.features, shape.pyramid, heads)
+            made = Heads(card.tasks, shape.features, shape.pyramid, heads, shape.decoded)
             banks = trunk.banks()  # where measuring found that none can stand, none is left
             slots = {path: slot for path, slot in slots.items() if path in banks}
         finally:
