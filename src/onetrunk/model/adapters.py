@@ -155,7 +155,7 @@ def _one_by_one(slots: list[Any]) -> int | None:
             if type(part) is not nn.Linear:
                 return None
         first: Any = parts[0]
-        shapes = tuple(part.weight.shape for part in parts)
+        shapes = tuple(part.get_parameter("weight").shape for part in parts)
         strides.add((shapes, 0 if isinstance(first, nn.Linear) else int(first.stride[0])))
     return strides.pop()[1] if len(strides) == 1 else None
 
