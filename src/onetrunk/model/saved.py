@@ -207,12 +207,6 @@ def relist(place: Path, names: Sequence[str]) -> None:
     write_atomic(place / LISTED, json.dumps({"format": FORMAT, "domains": list(names)}) + "\n")
 
 
-def sha256_of(folder: str | PathLike[str]) -> str:
-    """Of the trunk that a folder holds, as its header says: nothing else is read."""
-    sha256: str = _document(_place(folder) / TRUNK)["sha256"]
-    return sha256
-
-
 def _document(path: Path) -> dict[str, Any]:
     """What the trunk's file says of itself, checked."""
     try:

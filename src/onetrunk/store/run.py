@@ -46,6 +46,7 @@ class RunFolder:
         """`again`: the command that goes on; by default the training's own."""
         self.path = path
         self.again = again or f"onetrunk train {shell(path / RECIPE)} --resume"
+        self._instead = "another `out`" if again is None else f"remove {shell(path)}"
         self._lock = lock
         self._metrics: FileIO | None = None
 
@@ -108,7 +109,7 @@ class RunFolder:
             shown = "; ".join(keys[:6]) + (f"; … ({len(keys)} in all)" if keys[6:] else "")
             raise wrong(
                 f"{self.path} holds another run: its recipe differs in {shown}",
-                next=f"another `out`, or {self.again}",
+                next=f"{self._instead}, or {self.again}",
             )
         if not resume and self.finished:
             raise wrong(

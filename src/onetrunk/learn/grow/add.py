@@ -138,20 +138,21 @@ def add_to_run(
     with RunFolder.hold(run, again) as held:
         work = run / shelf.GROWING / name
         if (work / SCORES).exists():  # it was finished, and a kill came before it was in use
-            return _published(held, name)
+            return published(held, name)
         model = load(run)
         if name in listed(top):
             raise taken(str(run), domain, model.domains[name].tasks, model.domains)
         said = dict(document.get("train", {}))
-        like = settled(document, (), train_like(run, len(model.domains)))
+        like = settled(document, train_like(run, len(model.domains)))
         growth = complete(like, said, domain, model, work)
         raise_domain(
             model, domain, growth, work, "added", reachable(run), place, again=again, resume=resume
         )
-        return _published(held, name)
+        return published(held, name)
 
 
-def _published(held: RunFolder, name: str) -> Grown:
+def published(held: RunFolder, name: str) -> Grown:
+    """What is finished in the folder `growing` is the run's from now on."""
     shelf.publish(held, name)
     record = read_json(held.path / shelf.GROWN / name / SCORES)
     return Grown(name, load(held.path), record, held.path)
@@ -225,8 +226,12 @@ def raise_domain(
     again: str,
     resume: bool,
     old: Pack | None = None,
+    start: Pack | None = None,
 ) -> tuple[dict[str, Any], Pack]:
-    """Learn the domain into the folder `work`: its pack and its record. The model stays as it is."""
+    """Learn the domain into the folder `work`: its pack and its record. The model stays as it is.
+
+    Of an update, `old` is the pack in use, and `start` what its successor starts from.
+    """
     name, few_images = domain.name, handful(model, domain, growth.grow.few) and old is None
     check_tasks([domain], growth.train)
     if not few_images and not len(domain.val):
@@ -242,7 +247,7 @@ def raise_domain(
         check_data(run, environment([domain], growth.seed, device))
         before = proof.take(model, others, name)
         watch = make_watch(growth.train.loggers, work)
-        ground = Ground(model, domain, growth, run, watch, device, old)
+        ground = Ground(model, domain, growth, run, watch, device, old, start)
         try:
             kind, tried, chosen, val = _choose(ground, few_images)
         except Stopped as stop:
@@ -317,7 +322,7 @@ def _judged(
         tables = {split: found.table() for split, found in judged.items()}
         if val is not None:
             tables["val"] = Table(val, "val")
-        cost = cost_of(budget_of(_alone(model, name)), name)
+        cost = cost_of(budget_of(only(model, name)), name)
     finally:
         if name in model.domains:
             model.remove(name)
@@ -365,7 +370,7 @@ def _judged(
     return record, pack
 
 
-def _alone(model: Universal, name: str) -> Universal:
+def only(model: Universal, name: str) -> Universal:
     """A view of the model in which only this domain is counted."""
     view = copy.copy(model)
     view.domains = {name: model.domains[name]}

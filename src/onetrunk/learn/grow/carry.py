@@ -63,7 +63,7 @@ def carry(worker: Universal, old: Pack) -> None:
     for task in worker.domains[name].tasks:
         was = before.get(task.name)
         if was is not None and was.kind == task.kind and task.kind in BY_CLASS:
-            by_class |= {key: (was, task) for key in _rows_of(old.tensors, task)}
+            by_class |= dict.fromkeys(_rows_of(old.tensors, task), (was, task))
     for key, tensor in mine.items():
         came = old.tensors.get(key)
         if came is None:

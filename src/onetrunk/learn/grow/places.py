@@ -10,8 +10,7 @@ from onetrunk.data.domain import Domain
 from onetrunk.errors import OnetrunkError
 from onetrunk.learn.grow.settings import domain_of
 from onetrunk.learn.grow.shelf import GROWN
-from onetrunk.model.saved import listed
-from onetrunk.model.saved import TRUNK
+from onetrunk.model.saved import TRUNK, listed
 from onetrunk.recipe import Recipe
 from onetrunk.store.run import RECIPE
 

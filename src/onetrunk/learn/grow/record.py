@@ -93,7 +93,7 @@ def _budget(scores: dict[str, Any], name: str, cost: Mapping[str, Any] | None) -
                 d["name"],
                 tuple(d["size"]),
                 Cost(**d["own"]),
-                Cost(**d["alone"]),  # type: ignore[arg-type]
+                Cost(**d["alone"]),
             )
             for d in domains
         ),

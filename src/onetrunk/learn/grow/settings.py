@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,11 +13,10 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput, wrong
 from onetrunk.model.adapters import ADAPTERS, check_rank
-from onetrunk.recipe import Train
+from onetrunk.recipe import Recipe, Train
 from onetrunk.recipe.domains import DomainPart
 from onetrunk.recipe.part import Part
 from onetrunk.recipe.recipe import FILE, read_text
-from onetrunk.recipe.sets import apply_sets
 from onetrunk.recipe.toml import document_of, section
 from onetrunk.recipe.train import LENGTHS, auto
 
@@ -141,8 +140,6 @@ def train_like(folder: Path, networks: int = 1) -> dict[str, Any]:
 
     Hours were for all of its domains, so one has its share of them.
     """
-    from onetrunk.recipe import Recipe
-
     if not (folder / FILE).is_file():
         return {}
     document = document_of(Recipe.read(folder).train)
@@ -154,17 +151,13 @@ def train_like(folder: Path, networks: int = 1) -> dict[str, Any]:
     return {k: v for k, v in given.items() if v is not None}
 
 
-def settled(
-    document: Mapping[str, Any], sets: Sequence[str], like: Mapping[str, Any]
-) -> dict[str, Any]:
-    """A growth's document with the user's `--set`s, and the rest of [train] as the run's own."""
-    made = apply_sets(document, sets)
-    said = made.get("train", {})
-    rest = dict(like)
-    if isinstance(said, Mapping) and any(name in said for name in LENGTHS):
+def settled(document: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
+    """A growth's document with the rest of [train] as the run's own."""
+    said, rest = document.get("train", {}), dict(like)
+    if any(name in said for name in LENGTHS):
         for name in LENGTHS:
             rest.pop(name, None)
-    if isinstance(said, Mapping) and "optimizer" in said:
-        rest.pop("weight_decay", None)
-    made["train"] = {**rest, **said} if isinstance(said, Mapping) else said
-    return made
+    if "optimizer" in said:  # its rate and its decay are its own
+        for name in ("weight_decay", "lr"):
+            rest.pop(name, None)
+    return {**document, "train": {**rest, **said}}

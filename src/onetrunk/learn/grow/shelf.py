@@ -4,7 +4,7 @@
 RUN/growing/NAME/      a growth that is not finished; its pack and record once it is
 RUN/grown/NAME/        the record of a domain that was grown: recipe.toml, metrics.jsonl, scores.json
 RUN/history/NAME/N/    version N of its pack, with its record
-RUN/removed/NAME/      the pack and the record of a domain that was removed
+RUN/removed/NAME/      the pack and the record of a domain that was removed, and its history
 ```
 
 Everything here is done under the run's lock, in an order that a kill cannot harm, and again from
@@ -25,6 +25,7 @@ from onetrunk.errors import wrong
 from onetrunk.learn.finish import OUTCOMES
 from onetrunk.learn.grow import record as records
 from onetrunk.learn.grow.settings import Grow, Growth, base_from, read
+from onetrunk.model.pack import Pack
 from onetrunk.model.saved import PACKS, TRUNK, listed, relist
 from onetrunk.recipe import Recipe
 from onetrunk.recipe.domains import DomainPart
@@ -186,7 +187,7 @@ def remove(run: Path, name: str) -> Path:
     again = f"onetrunk remove {shell(run)} {name}"
     with RunFolder.hold(run, again) as held:
         names = listed(run / "model")
-        to = run / REMOVED / name
+        to = _place_for(run, name)
         if name in names:
             gone(to)
             _aside(held, name, to)
@@ -196,21 +197,77 @@ def remove(run: Path, name: str) -> Path:
             relist(run / "model", [other for other in names if other != name])
             pack_path(run, name).unlink(missing_ok=True)
             gone(run / GROWN / name)
+            if (run / HISTORY / name).is_dir():
+                os.rename(run / HISTORY / name, to / HISTORY)
         records.merge(held, name, None)
         records.merge_outcomes(held, name, None)
     return to / f"{name}.pack"
 
 
-def put_back(held: RunFolder, name: str, folder: Path, pack: bytes | None = None) -> None:
+def _place_for(run: Path, name: str) -> Path:
+    """Where a removed domain goes: never in place of another one of its name."""
+    there = pack_path(run, name)
+    pack = there.read_bytes() if there.is_file() else b""
+    number = 1
+    while True:
+        to = run / REMOVED / (name if number == 1 else f"{name}-{number}")
+        old = to / f"{name}.pack"
+        if not old.is_file() or (old.read_bytes() == pack and not (to / HISTORY).is_dir()):
+            return to
+        number += 1
+
+
+def replace_with(
+    held: RunFolder, name: str, pack: Pack, record: dict[str, Any], keep_outcomes: bool
+) -> None:
+    """Another pack in place of the one in use, which is kept as a version."""
+    run, number = held.path, version_of(held.path, name)
+    work = run / GROWING / f"{name}.next"
+    gone(work)
+
+    def fill(part: Path) -> None:
+        growth = read(run / GROWN / name) if (run / GROWN / name / RECIPE).is_file() else None
+        growth = growth or original(run, name)
+        if growth is not None:
+            text = growth.model_copy(update={"version": number + 1}).to_toml()
+            write_atomic(part / RECIPE, text)
+        outcomes = records.outcomes_of(run / OUTCOMES, name) if keep_outcomes else None
+        if outcomes is not None:
+            outcomes.save(part / OUTCOMES)
+        write_atomic(part / SCORES, strict_json(record, indent=2) + "\n")
+        pack.save(part / f"{name}.pack")
+
+    with held.writing(f"the pack of {name}"):
+        whole(work, fill)
+        keep_version(held, name, number)
+    put_back(held, name, work)
+    gone(work)
+
+
+def go_back(held: RunFolder, name: str, number: int) -> None:
+    """A version of the history is in use again; the one that was lies beside it, as undone."""
+    top = held.path / HISTORY / name
+    undone = top / f"undone-{number + 1}"
+    with held.writing(f"the version of {name}"):
+        if not (top / str(number) / "back").exists():  # else a kill came in the middle
+            gone(undone)
+            _aside(held, name, undone)
+            write_atomic(top / str(number) / "back", "")
+    put_back(held, name, top / str(number))
+    with held.writing(f"the version of {name}"):
+        gone(top / str(number))
+
+
+def put_back(held: RunFolder, name: str, folder: Path) -> None:
     """A pack with its record, from a folder of the history or of what was removed, into use."""
     run = held.path
     with held.writing(f"the pack of {name}"):
-        write_atomic(pack_path(run, name), pack or (folder / f"{name}.pack").read_bytes())
+        write_atomic(pack_path(run, name), (folder / f"{name}.pack").read_bytes())
     _merge(held, name, folder)
     with held.writing("the list of domains"):
         gone(run / GROWN / name)
         if (folder / RECIPE).is_file() or (folder / SCORES).is_file():
-            kept = shutil.ignore_patterns("*.pack", ".lock")
+            kept = shutil.ignore_patterns("*.pack", LOCK, "back")
             whole(
                 run / GROWN / name,
                 lambda part: shutil.copytree(folder, part, dirs_exist_ok=True, ignore=kept),

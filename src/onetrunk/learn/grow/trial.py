@@ -17,10 +17,12 @@ from typing import Any
 import torch
 
 from onetrunk.data.domain import Domain
+from onetrunk.errors import wrong
 from onetrunk.learn.features import FOLDER
 from onetrunk.learn.fit import fit
 from onetrunk.learn.frozen import fit_heads
 from onetrunk.learn.grow import start as starts
+from onetrunk.learn.grow.carry import carry
 from onetrunk.learn.grow.settings import Growth, kept
 from onetrunk.learn.grow.worker import (
     adapter_numbers,
@@ -32,7 +34,6 @@ from onetrunk.learn.grow.worker import (
 )
 from onetrunk.learn.selection import Selection
 from onetrunk.learn.watch import Watch
-from onetrunk.errors import wrong
 from onetrunk.model.card import Card
 from onetrunk.model.pack import Pack
 from onetrunk.model.universal import Universal
@@ -91,6 +92,7 @@ class Ground:
     watch: Watch
     device: torch.device
     old: Pack | None = None  # of an update: the version before
+    begun: Pack | None = None  # and what its successor starts from
 
     def __post_init__(self) -> None:
         self.tried: dict[str, Any] = self._read()
@@ -120,10 +122,8 @@ class Ground:
 
     def _start(self, worker: Universal) -> None:
         """Found once, for the slots that every kind has; an update goes on from its old pack."""
-        if self.old is not None:
-            from onetrunk.learn.grow.carry import carry
-
-            carry(worker, self.old)
+        if self.begun is not None:
+            carry(worker, self.begun)
             return
         asked, seed = self.growth.grow.start, self.growth.seed
         key = "start" if not _adapted(worker, self.domain.name) else "start, adapted"

@@ -1,4 +1,4 @@
-"""The worker: a copy of a model's trunk with one new domain, which learns while the model serves."""
+"""The worker: a copy of a model's trunk with one new domain, which learns aside from the model."""
 
 from __future__ import annotations
 
