@@ -129,16 +129,16 @@ def show(found: Grown, as_json: bool) -> None:
 
 
 def _ladder(tried: Sequence[Mapping[str, Any]]) -> Grid:
-    """Error against bytes, in the order of trying."""
-    grid = Grid(title="what was tried", title_justify="left")
+    """Error against bytes, in the order of trying; of a handful, the folds of each way."""
+    few = "way" in tried[0]
+    where = "held-out folds" if few else "validation"
+    grid = Grid(title=f"what was tried, errors on {where}", title_justify="left")
     grid.add_column("owned")
-    for column in ("pack", "of the trunk", "error"):
+    for column in ("error",) if few else ("pack", "of the trunk", "error"):
         grid.add_column(column, justify="right")
     for each in tried:
-        label = each.get("way") or each["adapters"]
-        if each.get("rank") is not None and "way" not in each:
-            label += f", rank {each['rank']}"
-        size = scaled(each["bytes"], "B") if "bytes" in each else ""
-        part = f"{each['share']:.1%}" if "share" in each else ""
-        grid.add_row(escape(label), size, part, number(each["error"], "%"))
+        rank = "" if few or each["rank"] is None else f", rank {each['rank']}"
+        label = escape(each["way"] if few else each["adapters"] + rank)
+        sizes = [] if few else [scaled(each["bytes"], "B"), f"{each['share']:.1%}"]
+        grid.add_row(label, *sizes, number(each["error"], "%"))
     return grid

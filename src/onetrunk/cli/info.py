@@ -169,10 +169,10 @@ def _show(found: Mapping[str, Any]) -> None:
 
 def _origin(domain: Mapping[str, Any]) -> str:
     """Where its images or its pack are from, and what became of it since."""
-    events = domain["provenance"].get("history") or []
-    last = events[-1] if isinstance(events, list) else {}
-    since = f"{last.get('what')} {str(last.get('date', ''))[:10]}" if last else ""
-    return ", ".join(part for part in (domain["source"] or "", since.strip()) if part)
+    events = domain["provenance"].get("history")
+    last = events[-1] if isinstance(events, list) and events else None
+    since = f"{last['what']} {last['date'][:10]}" if isinstance(last, dict) else ""
+    return ", ".join(part for part in (domain["source"] or "", since) if part)
 
 
 def _unfinished(run: Path, recipe: Recipe, as_json: bool) -> None:

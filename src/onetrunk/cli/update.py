@@ -17,13 +17,13 @@ HELP = """Learn a domain on, over the classes and images that it has now; or ren
 
 [bold]Examples[/bold]
 
-  onetrunk update runs/shop birds folder:birds                     classes and images as they are now
+  onetrunk update runs/shop birds folder:birds                classes and images as they are now
 
   onetrunk update runs/shop birds folder:birds --rename tit=titmouse
 
-  onetrunk update runs/shop birds --rename tit=titmouse --drop gull      nothing is learned
+  onetrunk update runs/shop birds --rename tit=titmouse --drop gull    nothing is learned
 
-  onetrunk update runs/shop birds --undo                           the version before, to the bit
+  onetrunk update runs/shop birds --undo                      the version before, to the bit
 """
 
 

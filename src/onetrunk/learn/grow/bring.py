@@ -10,10 +10,11 @@ from typing import Any
 
 from onetrunk.errors import wrong
 from onetrunk.learn.grow import proof, shelf, story
-from onetrunk.learn.grow.add import Grown, only
+from onetrunk.learn.grow.add import Grown
 from onetrunk.learn.grow.places import reachable
 from onetrunk.learn.grow.record import cost_of, read_json
 from onetrunk.learn.grow.trial import bytes_of, size_of
+from onetrunk.learn.grow.work import only
 from onetrunk.measure.budget import budget
 from onetrunk.model.pack import Pack
 from onetrunk.model.saved import listed, load

@@ -36,7 +36,7 @@ def renamed(pack: Pack, names: Mapping[str, str]) -> Pack:
 
 
 def with_classes(pack: Pack, tasks: Sequence[Task]) -> Pack:
-    """The same pack for these tasks, whose classes are all known: rows are left out or reordered."""
+    """The same pack for these tasks, whose classes are known to it: rows go or change places."""
     tensors = dict(pack.tensors)
     for old, new in zip(pack.card.tasks, tasks, strict=True):
         if old.kind not in BY_CLASS or old.classes == new.classes:

@@ -3,8 +3,8 @@
 Below 8 images a class there is too little to set a third aside: validation is learned from as well,
 and every way is judged by what it says of images that it has not seen, each once, in folds that
 hold out every class (Stone 1974). The ways, simplest first: class means (means.py), a linear head
-(linear.py), adapters that start from the class means of their fold. The first with the fewest errors
-is taken and learns from all.
+(linear.py), adapters that start from the class means of their fold. The first with the fewest
+errors is taken and learns from all.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ MEANS, LINEAR = "class means", "linear head"
 
 @dataclass(frozen=True)
 class Way:
-    """One way to learn from the few, and what it got wrong of the images held out."""
+    """One way to learn from the few, and the percent that it got wrong of the images held out."""
 
     name: str
     kind: Kind
-    error: float
+    error: float | None  # None: nothing could be held out
 
     def to_json(self) -> dict[str, Any]:
         """As results list it."""
@@ -129,26 +129,27 @@ def choose(ground: Ground, kinds: Sequence[Kind]) -> tuple[Way, list[Way], str]:
     held = sum(len(fold.val) for fold in cut)
     if not cut:
         why = f"{MEANS}: no class has two images, so nothing can be held out to choose by"
-        way = Way(MEANS, Kind("none"), float("nan"))
+        way = Way(MEANS, Kind("none"), None)
         _take_head(ground, frozen, domain, found, MEANS)
         return way, [way], why
-    ways = [Way(MEANS, Kind("none"), _heads_error(found, domain, cut, None))]
+    errors = [(MEANS, Kind("none"), _heads_error(found, domain, cut, None))]
     for l2 in GRID:
         error = _heads_error(found, domain, cut, l2)
-        ways.append(Way(f"{LINEAR}, L2 {l2:g}", Kind("none"), error))
+        errors.append((f"{LINEAR}, L2 {l2:g}", Kind("none"), error))
     for kind in kinds:
         if kind.name != "none":
-            ways.append(Way(kind.label, kind, _adapted_error(ground, kind, cut)))
-    best = min(ways, key=lambda way: way.error)  # the first of equals: the simplest
+            errors.append((kind.label, kind, _adapted_error(ground, kind, cut)))
+    ways = [(Way(*each), each[2]) for each in errors]
+    best, error = min(ways, key=lambda pair: pair[1])  # the first of equals: the simplest
     why = (
-        f"{best.name}: {best.error:.1f} % error on {held} images held out in {len(cut)} folds "
-        f"(class means {ways[0].error:.1f} %)"
+        f"{best.name}: {error:.1f} % error on {held} images held out in {len(cut)} folds "
+        f"(class means {ways[0][1]:.1f} %)"
     )
     if best.kind.name == "none":
         _take_head(ground, frozen, domain, found, best.name)
     else:
         _learn_all(ground, best)
-    return best, ways, why
+    return best, [way for way, _ in ways], why
 
 
 # -- heads on frozen features
@@ -274,4 +275,4 @@ def _learn_all(ground: Ground, way: Way) -> None:
     if part in ground.tried:
         return
     worker = _fitted(ground, way.kind, all_of(ground.domain), part)
-    ground.keep(worker, way.kind, way.error, ground.growth.train.steps or 0, 0.0)
+    ground.keep(worker, way.kind, way.error or 0.0, ground.growth.train.steps or 0, 0.0)

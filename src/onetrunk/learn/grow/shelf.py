@@ -2,7 +2,7 @@
 
 ```
 RUN/growing/NAME/      a growth that is not finished; its pack and record once it is
-RUN/grown/NAME/        the record of a domain that was grown: recipe.toml, metrics.jsonl, scores.json
+RUN/grown/NAME/        the record of one that was grown: recipe.toml, metrics.jsonl, scores.json
 RUN/history/NAME/N/    version N of its pack, with its record
 RUN/removed/NAME/      the pack and the record of a domain that was removed, and its history
 ```

@@ -45,7 +45,7 @@ def history_of(card: Card) -> list[dict[str, Any]]:
     """What a card tells of its life; of one that was trained with its trunk: that."""
     found = card.provenance.get("history")
     if isinstance(found, list):
-        return [event for event in found if isinstance(event, dict)]
+        return found
     said = {k: v for k, v in card.provenance.items() if k != "history"}
     return [{"what": "made", **said, "scores": dict(card.scores)}] if said or card.scores else []
 

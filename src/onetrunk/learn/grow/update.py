@@ -19,12 +19,13 @@ from onetrunk.data.task import Task
 from onetrunk.errors import wrong
 from onetrunk.learn.device import choose_device
 from onetrunk.learn.grow import proof, shelf, story
-from onetrunk.learn.grow.add import Grown, complete, published, raise_domain
+from onetrunk.learn.grow.add import Grown, complete, published
 from onetrunk.learn.grow.carry import check_same_heads, renamed, with_classes
 from onetrunk.learn.grow.places import reachable
 from onetrunk.learn.grow.record import of_run, read_json
 from onetrunk.learn.grow.settings import settled, train_like
 from onetrunk.learn.grow.trial import with_record
+from onetrunk.learn.grow.work import raise_domain
 from onetrunk.model.pack import Pack
 from onetrunk.model.saved import listed, load
 from onetrunk.progress import say
