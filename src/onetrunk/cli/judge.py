@@ -14,9 +14,10 @@ from onetrunk.cli.shown import console, print_json
 from onetrunk.data.domain import Domain
 from onetrunk.errors import printable, wrong
 from onetrunk.learn.device import choose_device
+from onetrunk.learn.grow.places import domains_of
 from onetrunk.measure.evaluate import judge
 from onetrunk.model.saved import models_of
-from onetrunk.recipe import Recipe
+from onetrunk.progress import say
 from onetrunk.recipe.recipe import FILE
 
 HELP = """Judge a run's model: a table of domains and tasks, and the classes that it confuses.
@@ -97,7 +98,18 @@ def domains_of(run: Path, known: list[str], asked: list[str] | None) -> list[Dom
         if name not in known:
             raise wrong("the run has no such domain", came=name, exists=known)
     wanted = known if asked is None else asked
-    return [one for one in Recipe.read(run).make_domains() if one.name in wanted]
+    found = {one.name: one for one in domains_of(run) if one.name in wanted}
+    for name in wanted:
+        if name not in found and asked is not None:
+            raise wrong(
+                f"{name} came as a pack: nothing says where its images are",
+                came=name,
+                exists=found,
+                next=f"onetrunk predict {shlex.quote(str(run))} IMAGE --domain {name}",
+            )
+        if name not in found:
+            say(f"{name} came as a pack, and nothing says where its images are: left out")
+    return list(found.values())
 
 
 def _confused(worst: dict[str, dict[str, list[dict[str, Any]]]]) -> Grid:

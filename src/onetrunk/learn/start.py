@@ -60,7 +60,9 @@ def adopt(model: Universal, other: Universal) -> list[str]:
             if fresh is not None and slot is not None:
                 slot.load_state_dict(fresh.state_dict())
         theirs = other.domains.get(name)
-        if theirs is None or (card.tasks, card.adapters) != (theirs.tasks, theirs.adapters):
+        if theirs is None or any(
+            getattr(card, key) != getattr(theirs, key) for key in ("tasks", "adapters", "rank")
+        ):
             continue
         known.append(name)
         mine, came = model.own(name), other.own(name)
