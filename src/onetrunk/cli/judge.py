@@ -57,7 +57,7 @@ def evaluate(
         raise wrong("one of --json, --csv and --latex", came="several")
     factors = _factors(scales)
     models = models_of(run)
-    domains = domains_of(run, list(models), domain)
+    domains = chosen_domains(run, list(models), domain)
     found = judge(
         models, domains, split, device=choose_device(device), scales=factors, mirror=mirror
     )
@@ -87,7 +87,7 @@ def _factors(text: str) -> tuple[float, ...]:
         raise wrong("--scales are numbers", came=text, next="--scales 0.75,1,1.25") from None
 
 
-def domains_of(run: Path, known: list[str], asked: list[str] | None) -> list[Domain]:
+def chosen_domains(run: Path, known: list[str], asked: list[str] | None) -> list[Domain]:
     """The run's own domains, as its recipe says where they are."""
     if not (run / FILE).is_file():
         raise wrong(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onetrunk.cli.judge import domains_of
+from onetrunk.cli.judge import chosen_domains
 from onetrunk.data.sources.decathlon import Decathlon
 from onetrunk.errors import wrong
 from onetrunk.learn.device import choose_device
@@ -17,7 +17,7 @@ def write_withheld(run: Path, out: Path, domain: str | None, device: str | None)
     """The class of every test image of the run's `decathlon:` domains, or of one, into a file."""
     check_ending(out)
     models = models_of(run)
-    asked = domains_of(run, list(models), None if domain is None else [domain])
+    asked = chosen_domains(run, list(models), None if domain is None else [domain])
     domains = [one for one in asked if isinstance(one.opened, Decathlon)]
     if not domains:
         raise wrong(

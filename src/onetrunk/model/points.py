@@ -3,7 +3,7 @@
 | point | features |
 |---|---|
 | `pooled` | (B, C): what heads of whole images read |
-| `bottleneck` | (B, C, h, w): the trunk's last map |
+| `bottleneck` | (B, C, h, w): the trunk's coarsest map |
 | `decoded` | (B, C, h, w): the domain's decoder's map, which dense heads read |
 | a stage's name | (B, C, h, w): the map that leaves this stage, where the trunk has one for each |
 """
@@ -46,7 +46,8 @@ def level_of(trunk: Trunk, point: str) -> tuple[int, ...]:
     if point in (POOLED, DECODED):
         return ()
     if point == BOTTLENECK:
-        return (len(trunk.reductions) - 1,)
+        coarsest = max(trunk.reductions)
+        return (max(i for i, r in enumerate(trunk.reductions) if r == coarsest),)
     if point not in point_names(trunk):
         raise wrong(f"{trunk.arch} has no such point", came=point, exists=point_names(trunk))
     return (trunk.stages.index(point),)

@@ -121,7 +121,8 @@ def widths(model: Universal, name: str) -> dict[str, int]:
     """Channels at every point of this domain's network."""
     trunk, heads = model.trunk, model.heads_of(name)
     shape = trunk.measure(name, model.domains[name].pixels.size)
-    found = {POOLED: shape.features, BOTTLENECK: shape.pyramid[-1][0]}
+    (coarsest,) = level_of(trunk, BOTTLENECK)
+    found = {POOLED: shape.features, BOTTLENECK: shape.pyramid[coarsest][0]}
     if heads.decoder is not None:
         found[DECODED] = heads.decoder.width
     if len(trunk.stages) == len(trunk.reductions):
