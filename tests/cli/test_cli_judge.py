@@ -225,6 +225,13 @@ def test_maps_are_written_with_pictures_of_them(
             with Image.open(path.with_name(f"{stem}.overlay.png")) as overlay:
                 assert (overlay.size, overlay.mode) == ((24, 16), "RGB")
     assert (tmp_path / "maps/sub/a.segment.png").is_file()
+    metres = np.load(tmp_path / "maps/a.depth.npy")
+    with Image.open(tmp_path / "maps/a.depth.png") as picture:
+        millimetres = np.asarray(picture).astype(int)
+    np.testing.assert_allclose(millimetres, (1000 * metres).clip(0, 65_535), atol=0.5)
+    named = (tmp_path / "maps/segment.classes.txt").read_text().split()
+    assert tuple(named) == tasks["segment"].classes
+    assert "segment.legend.png names colours" in ran.err
     assert "wrote 9 maps into maps" in ran.err
     assert "next: --out maps/" in one_line(onetrunk(*words))
 

@@ -107,7 +107,8 @@ def predict(
             f"{len(files) - bad:,} have an answer{wrote}; next: mend or remove them"
         )
     if maps is not None:
-        say(f"{len(files):,} images{wrote}; next: look at {out}/*.overlay.png")
+        named = next((f"; {t.name}.legend.png names colours" for t in dense if t.classes), "")
+        say(f"{len(files):,} images{wrote}; next: look at {out}/*.overlay.png{named}")
     else:
         say(f"{len(files):,} images; next: --format jsonl has every score")
 
