@@ -1,0 +1,142 @@
+"""`onetrunk add`, `update`, `remove`: what is asked, what is said, what is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from verbs import Ran, one_line, photos
+
+from onetrunk.cli.add import share
+from onetrunk.errors import BadInput
+from onetrunk.learn.train import train_recipe
+from onetrunk.model.saved import load
+from onetrunk.recipe import Recipe
+
+Onetrunk = Callable[..., Ran]
+TEXT = """
+name = "shop"
+out = "run"
+trunk = { arch = "resnet20" }
+domains = [{ name = "digits", source = "pocket:optdigits", size = 8 }]
+train = { steps = 2, batch = 4 }
+"""
+PETS = ("--set", "domains.pets.size=8", "--set", "train.steps=2")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    train_recipe(Recipe.parse(TEXT, folder))
+    return folder / "run"
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path) -> Path:
+    shutil.copytree(made, tmp_path / "run")
+    photos(tmp_path / "pets")
+    return tmp_path / "run"
+
+
+def test_a_domain_comes_is_judged_goes_and_comes_back(onetrunk: Onetrunk, run: Path) -> None:
+    ran = onetrunk("add", "run", "pets", "folder:pets", *PETS)
+    assert ran.code == 0, ran.err
+    assert "pets: unchanged to the bit: digits (outputs on 128 images" in ran.out
+    assert "wrote run/model/packs/pets.pack: " in ran.out
+    assert "of the trunk" in ran.out
+    assert "next: onetrunk predict run IMAGE --domain pets" in ran.out
+    ran = onetrunk("info", "run")
+    assert ran.code == 0, ran.err
+    (line,) = [line for line in ran.out.splitlines() if line.startswith("│ pets")]
+    assert "folder:pets, added 2" in line and " kB " in line and "error " in line
+    found = json.loads(onetrunk("info", "run", "--json").out)["domains"]["pets"]
+    assert found["provenance"]["history"][0]["what"] == "added"
+    assert found["pack_bytes"] == (run / "model/packs/pets.pack").stat().st_size
+    table = json.loads(onetrunk("eval", "run", "--json").out)
+    assert {row["domain"] for row in table["rows"]} == {"digits", "pets"}
+    image = next((run.parent / "pets/cat").iterdir())
+    before = onetrunk("predict", "run", str(image), "--domain", "pets").out
+    ran = onetrunk("remove", "run", "pets")
+    assert "its pack is kept: run/removed/pets/pets.pack" in ran.out
+    assert "next: onetrunk add run pets pack:run/removed/pets/pets.pack brings it back" in ran.out
+    assert list(load(run).domains) == ["digits"]
+    ran = onetrunk("add", "run", "pets", "pack:run/removed/pets/pets.pack")
+    assert ran.code == 0, ran.err
+    assert onetrunk("predict", "run", str(image), "--domain", "pets").out == before
+    assert onetrunk("eval", "run", "--domain", "pets").code == 0
+
+
+def test_updates_from_the_command_line(onetrunk: Onetrunk, run: Path) -> None:
+    assert onetrunk("add", "run", "pets", "folder:pets", *PETS).code == 0
+    photos(run.parent / "more", ("cat", "dog", "fish"))
+    ran = onetrunk("add", "run", "pets", "folder:more", *PETS)
+    assert "with other classes" in one_line(ran)
+    assert ran.err.strip().endswith("next: onetrunk update run pets folder:more")
+    ran = onetrunk("eval", "run", "--domain", "pets")
+    assert ran.code == 0
+    ran = onetrunk("update", "run", "pets", "folder:more", *PETS, "--json")
+    assert ran.code == 0, ran.err
+    assert json.loads(ran.out)["grown"]["version"] == 2
+    assert "2 classes keep their rows; new: fish" in ran.err
+    ran = onetrunk("update", "run", "pets", "--rename", "fish=cod", "--drop", "cat")
+    assert ran.code == 0, ran.err
+    assert load(run).domains["pets"].task("classify").classes == ("dog", "cod")
+    for classes in (("cat", "dog", "fish"), ("cat", "dog")):
+        assert onetrunk("update", "run", "pets", "--undo").code == 0
+        assert load(run).domains["pets"].task("classify").classes == classes
+
+
+def test_the_ladder_is_shown(onetrunk: Onetrunk, run: Path) -> None:
+    ran = onetrunk(
+        "add", "run", "pets", "folder:pets", *PETS, "--adapters", "auto", "--budget", "2%"
+    )
+    assert ran.code == 0, ran.err
+    assert "what was tried, errors on validation" in ran.out
+    assert "parallel: " in ran.err and "over the budget" in ran.err
+    assert "chosen: n" in ran.out  # none or norm
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("add", "run", "digits", "pocket:optdigits"), "already.*onetrunk update run digits"),
+        (("add", "run", "Pets", "folder:pets"), "call it 'pets'"),
+        (("add", "run", "pets", "folder:nowhere"), "nowhere"),
+        (("add", "run", "pets", "pets"), "PREFIX:REST"),
+        (("add", "run", "pets", "folder:pets", "--adapters", "paralel"), "exists: parallel"),
+        (("add", "run", "pets", "folder:pets", "--adapters", "none", "--rank", "3"), "rank"),
+        (("add", "run", "pets", "folder:pets", "--budget", "much"), "--budget 5%"),
+        (("add", "run", "pets", "folder:pets", "--set", "lr=3"), "unknown key"),
+        (("add", "run", "pets", "folder:pets", "--set", "train.stepz=3"), "unknown key"),
+        (("add", "run", "pets", "folder:pets", "--set", "grow.start=nowhere"), "no such domain"),
+        (("add", "run", "pets", "pack:nowhere.pack"), "cannot read the pack"),
+        (("add", "run", "pets", "pack:x.pack", "--rank", "3"), "taken as it is"),
+        (("add", "nowhere", "pets", "folder:pets"), "no model in nowhere"),
+        (("remove", "run", "pets"), "no such domain"),
+        (("update", "run", "pets", "folder:pets"), "next: onetrunk add run pets"),
+        (("update", "run", "digits"), "expected a SOURCE"),
+        (("update", "run", "digits", "--rename", "7"), "OLD=NEW"),
+        (("update", "run", "digits", "--undo", "--drop", "7"), "--undo goes alone"),
+        (("update", "run", "digits", "--undo"), "never updated"),
+        (("update", "run", "digits", "pocket:optdigits", "--drop", "7"), "its classes decide"),
+    ],
+)
+@pytest.mark.usefixtures("run")
+def test_what_is_wrong_is_said_in_one_line(
+    onetrunk: Onetrunk, run: Path, words: tuple[str, ...], says: str
+) -> None:
+    import re
+
+    assert re.search(says, one_line(onetrunk(*words)))
+    assert list(load(run).domains) == ["digits"]
+
+
+@pytest.mark.parametrize(("text", "value"), [("5%", 0.05), ("0.05", 0.05), ("150%", 1.5)])
+def test_a_share(text: str, value: float) -> None:
+    assert share(text) == pytest.approx(value)
+    for wrong in ("0", "-1%", "nan", "inf", "%"):
+        with pytest.raises(BadInput):
+            share(wrong)
