@@ -69,7 +69,7 @@ class Learner:
         self.weights = {domain.name: domain.weight for domain in domains}
         self.descent = Descent(self.model, train)
         self.distiller = Distiller(
-            self.model, domains, self.teachers, self.distill, self.precision, train.channels_last
+            self.model, domains, self.teachers, self.distill, train, self.precision, self.seed
         )
         self.average = Average(self.model, train.average) if train.average else None
         self.loader = Loader(
@@ -139,7 +139,8 @@ class Learner:
             insides = self.forward([x for x, _ in seen], names, self.distiller.points)
         for batch, inside, (x, shares) in zip(group, insides, seen, strict=True):
             losses = self.losses(batch.domain, inside.answers, shares)
-            taught = self.distiller.losses(batch, x, inside, self.clock.progress)
+            now = self.clock
+            taught = self.distiller.losses(batch, x, inside, now.progress, now.step)
             yield batch, losses, taught
 
     def passes(self) -> Generator[list[list[Batch]]]:

@@ -17,6 +17,8 @@ from onetrunk.errors import wrong
 from onetrunk.learn.described import described
 from onetrunk.learn.device import choose_device
 from onetrunk.learn.distill.find import Given, find_teachers
+from onetrunk.learn.distill.plan import Record, plan
+from onetrunk.learn.distill.teachers import Teacher
 from onetrunk.learn.distill.words import in_words
 from onetrunk.learn.environment import check_data, environment
 from onetrunk.learn.finish import finish
@@ -118,15 +120,13 @@ def train_models(
     """
     train, place = recipe.train, choose_device(device)
     check_tasks(domains, train)
-    taught = recipe.distill.on and not train.frozen
-    found = (
-        find_teachers(teachers or recipe.distill.teachers, domains, recipe.root) if taught else {}
-    )
+    folder = recipe.out_folder
+    done = resume and (folder / SCORES).exists()  # its teachers may be gone by now
+    found, taught = ({}, {}) if done else find_taught(models, domains, recipe, teachers)
     if not train.frozen:
         check_val(models, domains)
     for name in train.loggers:
         find(name)  # a wrong one leaves no run behind
-    folder = recipe.out_folder
     with RunFolder.open(folder, recipe.text_in(folder), resume=resume) as run:
         for model in models.values():
             record(model, recipe)
@@ -153,8 +153,25 @@ def train_models(
                 raise
             if len(models) > 1:
                 model.cpu()  # the device holds one specialist at a time
-        scores = finish(run, models, domains, chosen, recipe.seed, place, train.frozen)
+        scores = finish(run, models, domains, chosen, recipe.seed, place, train.frozen, taught)
     return Run(run.path, models, scores)
+
+
+def find_taught(
+    models: Models, domains: Sequence[Domain], recipe: Recipe, teachers: Given
+) -> tuple[dict[str, list[Teacher]], Record]:
+    """The teachers by domain, and what they teach."""
+    distill = recipe.distill
+    if not distill.on:
+        return {}, {}
+    if recipe.train.frozen:
+        raise wrong(
+            "distill.teachers: train.frozen solves heads from labels alone",
+            next="distill.enabled = false",
+        )
+    given = teachers or distill.teachers
+    found = find_teachers(given, domains, recipe.root, distill.logits)
+    return found, plan(models, domains, found, distill, recipe.train)
 
 
 def check_tasks(domains: Sequence[Domain], train: Train) -> None:
