@@ -26,6 +26,7 @@ from onetrunk.learn.average import Average
 from onetrunk.learn.clock import Clock
 from onetrunk.learn.device import Precision, deterministic, start_generators
 from onetrunk.learn.distill.distiller import Distiller
+from onetrunk.learn.distill.stored import fixed_of
 from onetrunk.learn.distill.teachers import Teacher
 from onetrunk.learn.losses import Losses
 from onetrunk.learn.mixup import Mixup
@@ -80,6 +81,7 @@ class Learner:
             temperature=train.temperature,
             workers=train.workers,
             pin=self.device.type == "cuda",
+            fixed={n: fixed for n, t in self.teachers.items() if (fixed := fixed_of(t))},
         )
         self.clock = Clock.of(train, self.loader.sampler.steps_per_epoch)
         self.selection = Selection(train.patience)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,10 +16,12 @@ import torch
 from onetrunk.data.domain import Domain, check_domains
 from onetrunk.errors import wrong
 from onetrunk.learn.described import described
-from onetrunk.learn.device import choose_device
+from onetrunk.learn.device import Precision, choose_device, deterministic
 from onetrunk.learn.distill.find import Given, find_teachers
 from onetrunk.learn.distill.plan import Record, plan
 from onetrunk.learn.distill.teachers import Teacher
+from onetrunk.learn.distill.views import FOLDER as VIEWS
+from onetrunk.learn.distill.views import look_once
 from onetrunk.learn.distill.words import in_words
 from onetrunk.learn.environment import check_data, environment
 from onetrunk.learn.finish import finish
@@ -27,6 +30,7 @@ from onetrunk.learn.frozen import fit_heads
 from onetrunk.learn.losses import numbers
 from onetrunk.learn.mixup import KINDS
 from onetrunk.learn.start import adopt, start_from
+from onetrunk.learn.stopping import stoppable
 from onetrunk.learn.watch import find, make_watch
 from onetrunk.measure.table import Table
 from onetrunk.model.heads import Numbers
@@ -133,12 +137,19 @@ def train_models(
             scale_numbers(model, domains)
         if run.finished:
             say(f"{run.path} is finished already")
+            forget_views(run, recipe)
             for part, model in models.items():
                 adopt(model, load(run.path, part or None))
             return Run(run.path, models, json.loads((run.path / SCORES).read_text("utf-8")))
         check_data(run, environment(domains, recipe.seed, place))
         last = [saved for part in models if (saved := run.last(part)) is not None]
         run.rewind(last[-1] if last else None)
+        if recipe.distill.views and found:
+            with stoppable() as stop, deterministic(train.deterministic, place):
+                precision = Precision.of(train.precision, place)
+                found = look_once(
+                    models, domains, found, recipe.distill, run, recipe.seed, precision, stop
+                )
         learn = fit_heads if train.frozen else partial(fit, teachers=found, distill=recipe.distill)
         watch = make_watch(train.loggers, run.path)
         chosen = {}
@@ -154,7 +165,14 @@ def train_models(
             if len(models) > 1:
                 model.cpu()  # the device holds one specialist at a time
         scores = finish(run, models, domains, chosen, recipe.seed, place, train.frozen, taught)
+        forget_views(run, recipe)
     return Run(run.path, models, scores)
+
+
+def forget_views(run: RunFolder, recipe: Recipe) -> None:
+    """Nothing needs them once the run is finished."""
+    if not recipe.distill.keep:
+        shutil.rmtree(run.path / VIEWS, ignore_errors=True)
 
 
 def find_taught(

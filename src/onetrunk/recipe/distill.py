@@ -78,6 +78,12 @@ class Distill(Part):
     annealing: Literal["none", "linear", "cosine"] = Field(
         default="none", description="how the teachers fade: none | linear | cosine"
     )
+    views: int = Field(
+        default=0, ge=0, description="looked at once, before training; 0: at each step anew"
+    )
+    keep: bool = Field(
+        default=False, description="what was said of views stays in the run, in teachers/"
+    )
     drop: float = Field(
         default=0.0, ge=0, lt=1, description="share of steps that one of several teachers misses"
     )

@@ -10,6 +10,8 @@ from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput, OnetrunkError, wrong
 from onetrunk.learn.distill.foreign import Foreign, Guest
 from onetrunk.learn.distill.pretrained import PREFIX, Checkpoint
+from onetrunk.learn.distill.stored import PREFIX as STORED
+from onetrunk.learn.distill.stored import Stored
 from onetrunk.learn.distill.teachers import Specialist, Teacher
 from onetrunk.model.saved import models_of
 from onetrunk.model.universal import Universal
@@ -119,7 +121,7 @@ class Finder:
                 raise wrong(
                     f"distill.teachers: {domain.name}: this is no teacher",
                     came=type(given).__name__,
-                    exists=("a run's folder", "timm/NAME", "a Universal", "a Foreign"),
+                    exists=("a run's folder", "timm/NAME", "features:FILE", "Universal", "Foreign"),
                     next="Foreign(module, look, pixels=…)",
                 )
             return [given]
@@ -130,6 +132,9 @@ class Finder:
                 came=text,
                 next="ot.train(…, teachers=…, resume=True) goes on with it",
             )
+        if text.startswith(STORED):
+            path = self.root / text.removeprefix(STORED)
+            return [Stored(path, domain, tasks, self.logits)]
         if text.startswith(PREFIX):
             if text not in self.checkpoints:
                 self.checkpoints[text] = Checkpoint(text, self.root)

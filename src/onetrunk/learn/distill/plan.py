@@ -10,6 +10,7 @@ from onetrunk.errors import BadInput, OnetrunkError, wrong
 from onetrunk.learn.distill.cka import FEWEST
 from onetrunk.learn.distill.losses import feature_loss, stands_in
 from onetrunk.learn.distill.pairs import pairs_of
+from onetrunk.learn.distill.stored import fixed_of
 from onetrunk.learn.distill.teachers import Teacher, widths
 from onetrunk.model.universal import Universal
 from onetrunk.progress import say
@@ -36,6 +37,7 @@ def plan(
     for domain in domains:
         batch = domain.batch or train.batch
         lines = record.setdefault(domain.name, [])
+        problems += views_of(domain, teachers.get(domain.name, ()), distill, train)
         for teacher in teachers.get(domain.name, ()):
             try:
                 feature_loss(distill.features, batch)  # an own one may not be there
@@ -68,6 +70,39 @@ def plan(
         said = ", ".join(f"{name} {batch}" for name, batch in small.items())
         say(f"note: cosine stands in for cka in batches of fewer than {FEWEST} images: {said}")
     return record
+
+
+def views_of(
+    domain: Domain, teachers: Sequence[Teacher], distill: Distill, train: Train
+) -> list[str]:
+    """What does not fit views that were looked at before training."""
+    try:
+        fixed = fixed_of(teachers)
+    except OnetrunkError as error:
+        return [str(error)]
+    problems = []
+    if fixed is not None and distill.views not in (0, fixed.views):
+        problems.append(
+            str(
+                wrong(
+                    f"distill.views: {domain.name}'s file of features has {fixed.views} views",
+                    came=distill.views,
+                    next=f"views = {fixed.views}, or another file",
+                )
+            )
+        )
+    if train.mixup and teachers and (fixed is not None or distill.views):
+        problems.append(
+            str(
+                wrong(
+                    f"train.mixup: {domain.name}'s teachers have looked at images as they are, and "
+                    "mixed ones are others in each step",
+                    came=train.mixup,
+                    next="mixup = 0, or views = 0 and no file of features",
+                )
+            )
+        )
+    return problems
 
 
 def _said(teacher: Teacher) -> str:
