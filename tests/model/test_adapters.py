@@ -154,6 +154,51 @@ def test_layers_whose_weights_are_read_elsewhere_are_named():
     assert "blocks.1.attn.qkv" in trunk.banks()
 
 
+RANKED = [  # layer, kind, shapes at rank 2 (of the adapter's own norm none)
+    (nn.Conv2d(32, 64, 3, 2, 1), "parallel", [(2, 32, 1, 1), (64, 2, 1, 1)]),
+    (nn.Conv2d(32, 64, 3, 2, 1), "series", [(2, 64, 1, 1), (64, 2, 1, 1)]),
+    (nn.Conv2d(32, 64, 3, 2, 1), "lora", [(2, 32, 3, 3), (64, 2, 1, 1)]),
+    (nn.Conv2d(32, 64, 1), "parallel", [(2, 32, 1, 1), (64, 2, 1, 1)]),
+    (nn.Linear(128, 256), "lora", [(2, 128), (256, 2)]),
+    (nn.Conv2d(32, 32, 3, padding=1, groups=32), "parallel", [(32, 1, 1, 1)]),
+]
+
+
+@pytest.mark.parametrize(("layer", "kind", "shapes"), RANKED)
+def test_a_rank_makes_pairs_of_it(layer, kind, shapes):
+    made = make_adapter(kind, layer, 2)
+    assert [tuple(p.shape) for p in made.parameters() if p.ndim > 1] == shapes
+    most = make_adapter(kind, layer, 4096)  # never wider than the layer itself
+    assert all(max(p.shape) <= 256 for p in most.parameters())
+
+
+@pytest.mark.parametrize("kind", ["parallel", "series", "lora"])
+def test_ranks_beside_each_other_and_folded(kind):
+    model = build(lambda: Trunk("resnet20"), 32)
+    for name, rank in (("dogs", 2), ("eels", 3), ("flies", None)):
+        model.add_domain(domain(name, 32), adapters=kind, rank=rank)
+        with torch.no_grad():
+            for parameter in model.parameters_of(name).values():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    sizes = [model.trunk.bytes_per_domain(kind, rank) for rank in (2, 3)]
+    assert sum(sizes[0].values()) < sum(sizes[1].values())
+    x, order = images(4, 32), ["eels", "dogs", "flies", "ants"]
+    model.eval()
+    with torch.no_grad():
+        mixed = model(x, order)
+        for i, name in enumerate(order):
+            alone = model(x[i : i + 1], name)["classify"][0]
+            torch.testing.assert_close(mixed[i]["classify"], alone, rtol=1e-4, atol=1e-4)
+            folded = model.for_domain(name)(x[i : i + 1])["classify"][0]
+            torch.testing.assert_close(folded, alone, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("kind", "rank"), [("none", 4), ("lora", 0), ("parallel", 5000)])
+def test_a_rank_that_no_adapter_has(kind, rank):
+    with pytest.raises(BadInput, match="rank"):
+        make_adapter(kind, nn.Conv2d(8, 8, 3, padding=1), rank)
+
+
 def test_unknown_adapters():
     with pytest.raises(BadInput, match="exists: parallel"):
         Trunk("resnet20", adapters="paralel")

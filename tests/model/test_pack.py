@@ -164,6 +164,9 @@ DOCUMENTS = {
     "another trunk": ({"trunk": {"arch": "resnet38"}}, "another trunk"),
     "no trunk": ({"trunk": None}, "name its trunk"),
     "other weights": ({"sha256": "0" * 64}, "other weights"),
+    "a rank that is no number": ({"rank": "4"}, "does not describe"),
+    "a rank beyond bounds": ({"rank": 10**9}, "rank"),
+    "another rank": ({"rank": 2}, "is to be|lacks"),
     "unknown adapters": ({"adapters": "os:system"}, "adapters"),
 }
 TENSORS = {
@@ -280,6 +283,19 @@ def test_shared_heads_must_agree(tmp_path):
     with pytest.raises(BadInput, match="head is not the one"):
         model.load_pack(path)
     assert list(model.domains) == ["a"]
+
+
+def test_a_rank_travels(fresh, tmp_path):
+    model = copy.deepcopy(fresh)
+    model.add_domain(domain("dogs"), adapters="parallel", rank=2)
+    path = model.pack("dogs").save(tmp_path / "dogs.pack")
+    other = copy.deepcopy(fresh)
+    other.load_pack(path)
+    assert other.domains["dogs"].rank == 2
+    x = images(2, 32)
+    with torch.no_grad():
+        ours, theirs = (m.eval()(x, "dogs")["classify"] for m in (model, other))
+    assert torch.equal(ours, theirs)
 
 
 def test_provenance_and_scores_travel(model, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import onetrunk as ot
+from onetrunk.model.saved import listed, relist
 
 DOMAINS = (
     ot.Domain("signs", None, [ot.Task("classify", "classify", ("stop", "go"))], size=32),
@@ -92,3 +93,43 @@ def test_a_damaged_folder_is_refused_in_one_line(tmp_path: Path, harm: str) -> N
     with pytest.raises(ot.BadInput) as refused:
         ot.load(tmp_path)
     assert "\n" not in str(refused.value)
+
+
+def test_the_list_of_domains_decides_and_the_trunk_is_not_written_again(tmp_path: Path) -> None:
+    place = ot.save(made(), tmp_path)
+    trunk = place / "trunk.safetensors"
+    before = trunk.read_bytes(), trunk.stat().st_mtime_ns
+    assert listed(place) == ["signs", "faces"]
+    grown = ot.load(tmp_path)
+    grown.add_domain(ot.Domain("maps", None, [ot.Task("age", "regress")], size=32))
+    grown.pack("maps").save(place / "packs" / "maps.pack")
+    assert list(ot.load(tmp_path).domains) == ["signs", "faces"]  # not listed: not there yet
+    relist(place, ["maps", "signs"])
+    assert list(ot.load(tmp_path).domains) == ["maps", "signs"]
+    assert (trunk.read_bytes(), trunk.stat().st_mtime_ns) == before
+    ot.save(grown, tmp_path)  # whole again
+    assert list(ot.load(tmp_path).domains) == ["signs", "faces", "maps"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{", "[]", "7", '{"format": 1}', '{"format": 1, "domains": ["signs", "signs"]}',
+        '{"format": 9, "domains": ["signs"]}', '{"format": 1, "domains": ["../signs"]}',
+        '{"format": 1, "domains": [3]}', '{"format": 1, "domains": ["nowhere"]}', "[" * 99999,
+    ],
+)  # fmt: skip
+def test_a_hostile_list_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    place = ot.save(made(), tmp_path)
+    (place / "domains.json").write_text(text)
+    with pytest.raises(ot.BadInput) as refused:
+        ot.load(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_pack_under_another_name_is_refused(tmp_path: Path) -> None:
+    place = ot.save(made(), tmp_path)
+    (place / "packs" / "faces.pack").rename(place / "packs" / "signs.pack")
+    relist(place, ["signs"])
+    with pytest.raises(ot.BadInput, match="holds another domain"):
+        ot.load(tmp_path)

@@ -281,12 +281,13 @@ def test_from_domains() -> None:
 
 
 NAMED = ["folders", "pocket", "pocket-quick", "pocket-specialists", "rooms-specialists"]
+DENSE = [f"universal-2022-{d}{s}" for d in ("cityscapes", "nyuv2") for s in ("", "-specialists")]
 
 
 def test_named_recipes() -> None:
     found = named_recipes()
     assert set(NAMED) <= set(found)
-    assert "universal-2017" in found
+    assert {"universal-2017", *DENSE} <= set(found)
     assert list(found) == sorted(found)
     assert Recipe.named("pocket-quick").name == "pocket-quick"
     assert Recipe.named("pocket-quick", ["seed=3"]).seed == 3

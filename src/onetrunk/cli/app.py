@@ -9,6 +9,7 @@ import sys
 import typer
 
 from onetrunk.cli import (
+    add,
     baselines,
     data,
     demo,
@@ -17,8 +18,10 @@ from onetrunk.cli import (
     judge,
     predict,
     recipes,
+    remove,
     report,
     train,
+    update,
 )
 from onetrunk.errors import BadInput, Missing, OnetrunkError, printable
 
@@ -42,6 +45,9 @@ def build() -> typer.Typer:
     app.command("info", help=info.HELP)(info.info)
     app.command("eval", help=judge.HELP)(judge.evaluate)
     app.command("predict", help=predict.HELP)(predict.predict)
+    app.command("add", help=add.HELP)(add.add)
+    app.command("update", help=update.HELP)(update.update)
+    app.command("remove", help=remove.HELP)(remove.remove)
     app.command("baselines", help=baselines.HELP)(baselines.baselines)
     app.command("report", help=report.HELP)(report.verb)
     app.command("export", help=export.HELP)(export.export_onnx)

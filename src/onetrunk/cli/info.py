@@ -15,10 +15,13 @@ from rich.table import Table as Grid
 from onetrunk.cli.shown import console, print_json, some
 from onetrunk.data.task import Task
 from onetrunk.errors import printable, wrong
+from onetrunk.learn.grow.places import grown
+from onetrunk.learn.grow.settings import read
+from onetrunk.learn.grow.shelf import versions
 from onetrunk.measure.budget import scaled
 from onetrunk.measure.table import Table
 from onetrunk.model.card import Card
-from onetrunk.model.saved import models_of
+from onetrunk.model.saved import PACKS, models_of
 from onetrunk.model.universal import Universal
 from onetrunk.recipe import Recipe
 from onetrunk.recipe.recipe import FILE
@@ -31,7 +34,7 @@ HELP = """Show what a run holds: domains, tasks, classes, sizes, scores, where t
 
   onetrunk info runs/shop
 
-  onetrunk info runs/shop --json
+  onetrunk info runs/shop --json                 every pack with its whole history
 """
 
 
@@ -58,17 +61,21 @@ def info(
 def _described(run: Path, models: Mapping[str, Universal], recipe: Recipe | None) -> dict[str, Any]:
     networks = list({id(model): model for model in models.values()}.values())
     sources = {} if recipe is None else {part.name: part.source for part in recipe.domains}
+    sources |= {name: read(place).domain.source for name, place in grown(run).items()}
     scores = _scores(run)
-    splits = scores.get("splits", {})
+    splits, came = scores.get("splits", {}), scores.get("grown", {})
+    origins = {name: f"pack:{about['from']}" for name, about in came.items() if "from" in about}
     domains = {
         name: {
             "tasks": [_task(task) for task in model.domains[name].tasks],
             "size": list(model.domains[name].pixels.size),
             "adapters": model.domains[name].adapters,
-            "source": sources.get(name),
+            "source": sources.get(name) or origins.get(name),
+            "pack_bytes": _pack(run, name).stat().st_size,
             "images": splits.get(name),
             "scores": _headlines(model.domains[name], scores),
             "provenance": dict(model.domains[name].provenance),
+            "versions": versions(run, name),
         }
         for name, model in models.items()
     }
@@ -84,6 +91,12 @@ def _described(run: Path, models: Mapping[str, Universal], recipe: Recipe | None
         "bytes": sum(path.stat().st_size for path in (run / "model").rglob("*") if path.is_file()),
         "domains": domains,
     }
+
+
+def _pack(run: Path, name: str) -> Path:
+    """A domain's file, of one model or of the network of its own."""
+    place = run / "model" / PACKS / f"{name}.pack"
+    return place if place.is_file() else run / "model" / name / PACKS / f"{name}.pack"
 
 
 def _parameters(model: Universal) -> int:
@@ -133,7 +146,7 @@ def _show(found: Mapping[str, Any]) -> None:
         lines.append(f"licence of the trunk's weights: {trunk['licence']}")
     print("\n".join(printable(line) for line in lines))
     grid = Grid()
-    for column in ("domain", "task", "pixels", "classes", "score on test", "from"):
+    for column in ("domain", "task", "pixels", "classes", "score on test", "pack", "from"):
         grid.add_column(column)
     for name, domain in found["domains"].items():
         height, width = domain["size"]
@@ -147,10 +160,19 @@ def _show(found: Mapping[str, Any]) -> None:
             score = domain["scores"].get(task["name"], "")
             what = task["name"]
             what += "" if task["kind"] == task["name"] else f" ({task['kind']})"
-            first = (name, f"{height}×{width}", domain["source"] or "") if not place else [""] * 3
-            row = (first[0], what, first[1], said, score, first[2])
+            size, origin = scaled(domain["pack_bytes"], "B"), _origin(domain)
+            first = (name, f"{height}×{width}", size, origin) if not place else [""] * 4
+            row = (first[0], what, first[1], said, score, *first[2:])
             grid.add_row(*(escape(printable(str(cell))) for cell in row))
     console().print(grid)
+
+
+def _origin(domain: Mapping[str, Any]) -> str:
+    """Where its images or its pack are from, and what became of it since."""
+    events = domain["provenance"].get("history")
+    last = events[-1] if isinstance(events, list) and events else None
+    since = f"{last['what']} {last['date'][:10]}" if isinstance(last, dict) else ""
+    return ", ".join(part for part in (domain["source"] or "", since) if part)
 
 
 def _unfinished(run: Path, recipe: Recipe, as_json: bool) -> None:

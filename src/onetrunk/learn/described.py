@@ -42,7 +42,7 @@ def described(
             "adapt": list(trunk.adapt),
             "pair": model.pair,
         },
-        "domains": [_domain(domain) for domain in domains],
+        "domains": [table_of(domain) for domain in domains],
         "train": train.model_dump(exclude_unset=True),
     }
     if distill != NOTHING:
@@ -52,7 +52,8 @@ def described(
     return Recipe.of(document)
 
 
-def _domain(domain: Domain) -> dict[str, Any]:
+def table_of(domain: Domain) -> dict[str, Any]:
+    """A [[domains]] table."""
     source, augment = domain.source, domain.augment
     said = {
         "name": domain.name,

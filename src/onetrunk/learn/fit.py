@@ -30,6 +30,7 @@ from onetrunk.learn.distill.stored import fixed_of
 from onetrunk.learn.distill.teachers import Teacher
 from onetrunk.learn.losses import Losses
 from onetrunk.learn.mixup import Mixup
+from onetrunk.learn.objective import Again, Objective, Told
 from onetrunk.learn.optim import Descent
 from onetrunk.learn.selection import Selection
 from onetrunk.learn.state import restore, snapshot, take_weights
@@ -37,6 +38,7 @@ from onetrunk.learn.stopping import Stop, stoppable, stopped
 from onetrunk.learn.tally import Tally
 from onetrunk.learn.watch import Watch
 from onetrunk.measure.evaluate import evaluate
+from onetrunk.model.points import NOWHERE, Inside, Points
 from onetrunk.model.universal import Universal
 from onetrunk.recipe import Distill, Train
 from onetrunk.store.run import RunFolder
@@ -67,7 +69,6 @@ class Learner:
         self.precision = Precision.of(train.precision, self.device)
         self.losses = Losses(domains, train.label_smoothing, train.class_weights == "balanced")
         self.mixup = Mixup(train.mixup, self.seed)
-        self.weights = {domain.name: domain.weight for domain in domains}
         self.descent = Descent(self.model, train)
         self.distiller = Distiller(
             self.model, domains, self.teachers, self.distill, train, self.precision, self.seed
@@ -83,6 +84,15 @@ class Learner:
             pin=self.device.type == "cuda",
             fixed={n: fixed for n, t in self.teachers.items() if (fixed := fixed_of(t))},
         )
+        self.objective = Objective(
+            self.model,
+            domains,
+            train,
+            self.precision,
+            self.seed,
+            self.loader.sampler.steps_per_epoch,
+            self.distill.label_weight,
+        )
         self.clock = Clock.of(train, self.loader.sampler.steps_per_epoch)
         self.selection = Selection(train.patience)
         self.tally = Tally()
@@ -97,21 +107,20 @@ class Learner:
         """
         batches = [batch for group in passes for batch in group]
         times = Counter(batch.domain for batch in batches)
-        units: dict[str, list[Tensor]] = {}
+        losses: dict[str, list[Tensor]] = {}
+        self.objective.begin(batches)
         for group in passes:
-            total = torch.zeros((), device=self.device)
-            for batch, losses, taught in self._told(group):
-                for task, loss in losses.items():
-                    units.setdefault(f"{batch.domain}/{task}", []).append(loss.detach())
-                for what, loss in taught.items():
-                    units.setdefault(f"{batch.domain} {what}", []).append(loss.detach())
-                mean = torch.stack(list(losses.values())).mean()
-                if taught:
-                    mean = self.distill.label_weight * mean + sum(taught.values())
-                total = total + self.weights[batch.domain] * mean / len(batches)
-            self.precision.backward(total)
+            told, again = self._told(group)
+            for one in told:
+                name = one.batch.domain
+                for task, loss in one.losses.items():
+                    losses.setdefault(f"{name}/{task}", []).append(loss.detach())
+                for what, loss in one.taught.items():
+                    losses.setdefault(f"{name} {what}", []).append(loss.detach())
+            self.objective.add(told, again)
+        found = self._finite(losses, batches)
+        self.objective.finish()
 
-        found = self._finite(units, batches)
         for name, count in times.items():
             if own := self.descent.gradients([name]) + self.distiller.gradients([name]):
                 torch._foreach_mul_(own, len(batches) / count)
@@ -122,28 +131,33 @@ class Learner:
         rate = self.descent.step(times, progress, scaler)
         self.distiller.step(times, progress, scaler)
         self.precision.update()
+        self.objective.saw()
         if self.average is not None:
             self.average.step(times)
+        units = {unit: value for unit, value in found.items() if "/" in unit}
+        taught = {what: value for what, value in found.items() if what not in units}
         images = Counter(batch.domain for batch in batches for _ in batch.places)
-        told = {unit: value for unit, value in found.items() if "/" in unit}
-        beside = {what: value for what, value in found.items() if what not in told}
-        self.tally.add(told, images, rate, beside)
-        return told
+        self.tally.add(units, images, rate, taught)
+        return units
 
-    def _told(
-        self, group: Sequence[Batch]
-    ) -> Iterator[tuple[Batch, dict[str, Tensor], dict[str, Tensor]]]:
-        """Batches through the network together; each one's losses by task, by its labels and, where
-        it has teachers, by what these say."""
+    def _told(self, group: Sequence[Batch]) -> tuple[list[Told], Again]:
+        """Batches through the network together; what their labels and their teachers say."""
         seen = [self.mixup(self._moved(batch), self.clock.step) for batch in group]
-        with self.precision.autocast():
-            names = [batch.domain for batch in group]
-            insides = self.forward([x for x, _ in seen], names, self.distiller.points)
-        for batch, inside, (x, shares) in zip(group, insides, seen, strict=True):
-            losses = self.losses(batch.domain, inside.answers, shares)
-            now = self.clock
-            taught = self.distiller.losses(batch, x, inside, now.progress, now.step)
-            yield batch, losses, taught
+        names = [batch.domain for batch in group]
+
+        def through(points: Points = NOWHERE) -> Iterator[tuple[Told, Tensor, Inside]]:
+            with self.precision.autocast():
+                insides = self.forward([x for x, _ in seen], names, points)
+            for batch, inside, (x, shares) in zip(group, insides, seen, strict=True):
+                losses = self.losses(batch.domain, inside.answers, shares)
+                yield Told(batch, losses, {}), x, inside
+
+        told = []
+        now = self.clock
+        for one, x, inside in through(self.distiller.points):
+            one.taught = self.distiller.losses(one.batch, x, inside, now.progress, now.step)
+            told.append(one)
+        return told, lambda: [one for one, _, _ in through()]
 
     def passes(self) -> Generator[list[list[Batch]]]:
         """Endless steps. Gradients of several steps added up are those of one longer step."""

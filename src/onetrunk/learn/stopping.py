@@ -16,15 +16,17 @@ from onetrunk.progress import say
 
 
 class Stopped(Failed):
-    """Training was asked to stop and can go on: exit code 1."""
+    """Training was asked to stop and can go on with the command `again`: exit code 1."""
+
+    def __init__(self, said: str, again: str) -> None:
+        super().__init__(f"{said}; next: {again}")
+        self.said = said
 
 
 def stopped(where: str, run: Path, what: str = "all of it") -> Stopped:
     """What to raise: `where` is "at step 3 of 40", `what` is kept."""
-    return Stopped(
-        f"stopped {where}, {what} kept in {run}; "
-        f"next: onetrunk train {shlex.quote(str(run / 'recipe.toml'))} --resume"
-    )
+    again = f"onetrunk train {shlex.quote(str(run / 'recipe.toml'))} --resume"
+    return Stopped(f"stopped {where}, {what} kept in {run}", again)
 
 
 @dataclass

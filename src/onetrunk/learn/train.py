@@ -15,6 +15,7 @@ import torch
 
 from onetrunk.data.domain import Domain, check_domains
 from onetrunk.errors import wrong
+from onetrunk.learn.balance import make_balance
 from onetrunk.learn.described import described
 from onetrunk.learn.device import Precision, choose_device, deterministic
 from onetrunk.learn.distill.find import Given, find_teachers
@@ -124,6 +125,8 @@ def train_models(
     """
     train, place = recipe.train, choose_device(device)
     check_tasks(domains, train)
+    for model in models.values():
+        check_balance(model, train)
     folder = recipe.out_folder
     done = resume and (folder / SCORES).exists()  # its teachers may be gone by now
     found, taught = ({}, {}) if done else find_taught(models, domains, recipe, teachers)
@@ -203,6 +206,12 @@ def check_tasks(domains: Sequence[Domain], train: Train) -> None:
                     exists=KINDS,
                     next="train.mixup = 0",
                 )
+
+
+def check_balance(model: Universal, train: Train) -> None:
+    """A balance that does not exist, or that these units cannot have."""
+    units = [f"{name}/{task.name}" for name, card in model.domains.items() for task in card.tasks]
+    make_balance(train.balance, units, settings=train.balance_settings)
 
 
 def check_val(models: Models, domains: Sequence[Domain]) -> None:

@@ -99,5 +99,5 @@ def _same(domain: str, learned: Task, came: Task) -> None:
     raise wrong(
         f"{where}: its classes are not those that the model learned ({len(learned.classes)})",
         came=f"{len(came.classes)}, {'; '.join(parts)}",
-        next="read the source that it learned from, or train it on this one",
+        next="read the source that it learned from, or onetrunk update RUN NAME SOURCE",
     )

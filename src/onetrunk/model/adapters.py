@@ -18,6 +18,9 @@ nothing changes before something is learned. What A is depends on f alone:
 | grouped or depthwise, odd k | 1×1 of the same groups | none |
 | even k, or padding that is not (k−1)/2 | none | none |
 
+A `rank` r makes every pair one of r channels, and of a dense 1×1 such a pair (the parallel low-rank
+form of Rebuffi et al. 2018); a grouped 1×1 stays. Without it r = max(4, min(in, out)/16).
+
 An adapter of the user's own, "package.module:thing", is called as `thing(layer)` and returns None
 or a module called as `adapter(x, y)` with the layer's input and output.
 """
@@ -37,6 +40,7 @@ from onetrunk.model.norms import load
 from onetrunk.model.switch import Switch
 
 ADAPTERS = ("none", "series", "parallel", "lora")
+MOST = 4096  # the largest rank
 BATCHED = 128  # up to this many channels, one batched product beats one product a segment
 
 MakeAdapter = Callable[[nn.Module], nn.Module | None]
@@ -139,8 +143,8 @@ class AdapterBank(Bank):
 
 
 def _one_by_one(slots: list[Any]) -> int | None:
-    """The stride of parallel branches that are matrices of one kind, else None; 0: linear."""
-    strides: set[tuple[int, int]] = set()
+    """The stride of parallel branches that are matrices of one shape, else None; 0: linear."""
+    strides: set[tuple[tuple[torch.Size, ...], int]] = set()
     for slot in slots:
         if type(slot) is not Parallel:
             return None
@@ -151,7 +155,8 @@ def _one_by_one(slots: list[Any]) -> int | None:
             if type(part) is not nn.Linear:
                 return None
         first: Any = parts[0]
-        strides.add((len(parts), 0 if isinstance(first, nn.Linear) else int(first.stride[0])))
+        shapes = tuple(part.get_parameter("weight").shape for part in parts)
+        strides.add((shapes, 0 if isinstance(first, nn.Linear) else int(first.stride[0])))
     return strides.pop()[1] if len(strides) == 1 else None
 
 
@@ -180,9 +185,20 @@ def _product(x_BPC: Tensor, y_BPC: Tensor, first: Tensor, rest: list[Tensor]) ->
     return torch.baddbmm(y_BPC, x_BPC, last.transpose(1, 2))
 
 
-def make_adapter(kind: str, layer: nn.Module) -> nn.Module | None:
+def check_rank(kind: str, rank: int | None) -> None:
+    """Refuse a rank that no adapter of this kind can have."""
+    if rank is None:
+        return
+    if kind == "none" or ":" in kind:
+        raise wrong("a rank is that of series, parallel or lora adapters", came=f"{kind}, {rank}")
+    if not 1 <= rank <= MOST:
+        raise wrong(f"a rank is a whole number from 1 to {MOST}", came=rank)
+
+
+def make_adapter(kind: str, layer: nn.Module, rank: int | None = None) -> nn.Module | None:
     """A fresh adapter, without effect, for this layer; None where the rule gives it none."""
     made: nn.Module | None
+    check_rank(kind, rank)
     if ":" in kind:
         made = load(kind, "adapter", ADAPTERS)(layer)
         if made is not None and not isinstance(made, nn.Module):
@@ -192,27 +208,27 @@ def make_adapter(kind: str, layer: nn.Module) -> nn.Module | None:
     elif kind == "none" or why_not(layer):
         return None
     elif isinstance(layer, nn.Conv2d):
-        made = _for_conv(kind, layer)
+        made = _for_conv(kind, layer, rank)
     else:
         assert isinstance(layer, nn.Linear)
-        made = _for_linear(kind, layer)
+        made = _for_linear(kind, layer, rank)
     like = next(layer.parameters(), None)
     return made if made is None or like is None else made.to(like)
 
 
-def _for_linear(kind: str, layer: nn.Linear) -> nn.Module:
-    rank = _rank(layer.in_features, layer.out_features)
+def _for_linear(kind: str, layer: nn.Linear, asked: int | None) -> nn.Module:
     inside = layer.out_features if kind == "series" else layer.in_features
+    rank = _rank(layer.in_features, layer.out_features, asked)
     pair = _pair(nn.Linear(inside, rank, bias=False), layer.out_features)
     return Series(nn.LayerNorm(inside), pair) if kind == "series" else Parallel(pair)
 
 
-def _for_conv(kind: str, layer: nn.Conv2d) -> nn.Module | None:
+def _for_conv(kind: str, layer: nn.Conv2d, asked: int | None) -> nn.Module | None:
     dense, point = layer.groups == 1, max(layer.kernel_size) == 1
     series, out = kind == "series", layer.out_channels
     inside = out if series else layer.in_channels
     stride: Any = (1, 1) if series else layer.stride
-    rank = _rank(layer.in_channels, out)
+    rank = _rank(layer.in_channels, out, asked)
     branch: nn.Module
     if kind == "lora" and (not dense or layer.state_dict().keys() - {"weight", "bias"}):
         return None  # a layer with more to it than a kernel has no low-rank twin
@@ -222,7 +238,7 @@ def _for_conv(kind: str, layer: nn.Conv2d) -> nn.Module | None:
         down.weight = nn.Parameter(down.weight.detach().new_empty(rank, *down.weight.shape[1:]))
         nn.init.kaiming_uniform_(down.weight, a=5**0.5)
         branch = _pair(down, out)
-    elif dense and point:
+    elif dense and (point or asked is not None):
         branch = _pair(nn.Conv2d(inside, rank, 1, stride, bias=False), out)
     else:
         branch = nn.Conv2d(inside, out, 1, stride, groups=layer.groups, bias=False)
@@ -246,8 +262,8 @@ def why_not(layer: nn.Module) -> str:
     return ""
 
 
-def _rank(inside: int, out: int) -> int:
-    return max(4, min(inside, out) // 16)
+def _rank(inside: int, out: int, asked: int | None) -> int:
+    return max(4, min(inside, out) // 16) if asked is None else min(asked, inside, out)
 
 
 def _pair(down: nn.Conv2d | nn.Linear, out: int) -> nn.Sequential:

@@ -22,6 +22,7 @@ class Card:
     adapters: str = "none"
     provenance: Mapping[str, Any] = field(default_factory=dict)  # how it was trained
     scores: Mapping[str, Any] = field(default_factory=dict)
+    rank: int | None = None  # of the adapters, where the user chose it
 
     def __post_init__(self) -> None:
         check_name(self.name, "domain")
@@ -29,9 +30,9 @@ class Card:
             raise wrong(f"domain {self.name}: it has no task", next="name at least one")
 
     @classmethod
-    def of(cls, domain: Domain, adapters: str) -> Card:
+    def of(cls, domain: Domain, adapters: str, rank: int | None = None) -> Card:
         """What of a domain a model keeps."""
-        return cls(domain.name, domain.tasks, domain.pixels, adapters)
+        return cls(domain.name, domain.tasks, domain.pixels, adapters, rank=rank)
 
     def task(self, name: str) -> Task:
         """The task of this name."""
@@ -56,6 +57,7 @@ class Card:
             "tasks": tasks,
             "pixels": self.pixels.to_json(),
             "adapters": self.adapters,
+            **({} if self.rank is None else {"rank": self.rank}),
             "provenance": dict(self.provenance),
             "scores": dict(self.scores),
         }
@@ -79,8 +81,9 @@ class Card:
             for key in ("provenance", "scores"):
                 if not isinstance(document[key], dict):
                     raise TypeError(f"{key} is a table")
-            if not isinstance(document["adapters"], str):
-                raise TypeError("adapters is a name")
+            rank = document.get("rank")
+            if not isinstance(document["adapters"], str) or type(rank) not in (int, type(None)):
+                raise TypeError("adapters is a name, rank a whole number")
             return cls(
                 document["domain"],
                 tuple(tasks),
@@ -88,6 +91,7 @@ class Card:
                 document["adapters"],
                 document["provenance"],
                 document["scores"],
+                rank,
             )
         except BadInput:
             raise

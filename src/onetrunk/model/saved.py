@@ -3,6 +3,8 @@
 Networks of one domain each (sharing = "none") lie side by side, each so under `model/NAME/`.
 
 The trunk's header says which architecture it is, how domains may differ in it, and their order.
+Where domains came or went afterwards, `model/domains.json` has the names instead: the trunk's file,
+large and often shared, is never written again, and a pack that is not listed is no domain yet.
 Nothing is trusted on the way back: names, shapes and finiteness are checked as a pack's are. The
 folder is written beside its place and moved there, so a model is whole or as it was.
 """
@@ -13,22 +15,25 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from onetrunk.errors import wrong
+from onetrunk.data.task import check_name
+from onetrunk.errors import BadInput, wrong
 from onetrunk.model.pack import HEADER, KEY, Pack
 from onetrunk.model.trunk import Trunk
 from onetrunk.model.universal import Universal
-from onetrunk.store.atomic import sync_folder
+from onetrunk.store.atomic import sync_folder, write_atomic
 from onetrunk.store.tensors import write_tensors
 
 FORMAT = 1
 TRUNK = "trunk.safetensors"
+PACKS = "packs"
+LISTED = "domains.json"
 KEYS = (
     *("arch", "norm", "sharing", "own_stages", "adapters", "adapt", "pair", "licence", "sha256"),
     "domains",
@@ -64,7 +69,7 @@ def save_models(models: Mapping[str, Universal], folder: str | PathLike[str]) ->
 
 def _write(model: Universal, folder: Path) -> None:
     """The trunk's file and a pack for each domain."""
-    (folder / "packs").mkdir(parents=True)
+    (folder / PACKS).mkdir(parents=True)
     trunk = model.trunk
     document = {
         "format": FORMAT,
@@ -81,8 +86,8 @@ def _write(model: Universal, folder: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     for name in model.domains:
-        model.pack(name).save(folder / "packs" / f"{name}.pack")
-    sync_folder(folder / "packs")
+        model.pack(name).save(folder / PACKS / f"{name}.pack")
+    sync_folder(folder / PACKS)
     sync_folder(folder)
 
 
@@ -155,9 +160,51 @@ def _read(place: Path) -> Universal:
     if trunk.fingerprint() != document["sha256"]:
         raise wrong(f"{path.name} is damaged: its tensors are not those that it names")
     model = Universal(trunk, pair=document["pair"])
-    for name in document["domains"]:
-        Pack.open(place / "packs" / f"{name}.pack").join(model)
+    for pack in _packs(place, document["domains"]):
+        pack.join(model)
     return model.eval()
+
+
+def _packs(place: Path, at_first: Sequence[str]) -> list[Pack]:
+    """The packs of all listed domains, in order; one that goes meanwhile is not missed."""
+    names = listed(place, at_first)
+    try:
+        return [_pack(place, name) for name in names]
+    except BadInput:
+        now = listed(place, at_first)
+        if now == names:
+            raise
+        return [_pack(place, name) for name in now]
+
+
+def _pack(place: Path, name: str) -> Pack:
+    pack = Pack.open(place / PACKS / f"{name}.pack")
+    if pack.card.name != name:
+        raise wrong(f"{name}.pack holds another domain", came=pack.card.name)
+    return pack
+
+
+def listed(place: Path, at_first: Sequence[str] | None = None) -> list[str]:
+    """The domains of the model in a folder `model`, in order; `at_first`: the trunk's own list."""
+    try:
+        text = (place / LISTED).read_bytes()
+    except FileNotFoundError:
+        return list(_document(place / TRUNK)["domains"] if at_first is None else at_first)
+    except OSError as error:
+        raise wrong(f"cannot read {LISTED}", came=error.strerror) from None
+    try:
+        document = json.loads(text)
+        names = [check_name(name, "domain") for name in document["domains"]]
+        if document["format"] != FORMAT or len(set(names)) < len(names):
+            raise ValueError("another format, or a name twice")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise wrong(f"{LISTED} is no list of domains", came=str(error)[:100]) from None
+    return names
+
+
+def relist(place: Path, names: Sequence[str]) -> None:
+    """From now on the model in this folder `model` has these domains; their packs lie there."""
+    write_atomic(place / LISTED, json.dumps({"format": FORMAT, "domains": list(names)}) + "\n")
 
 
 def _document(path: Path) -> dict[str, Any]:

@@ -29,10 +29,14 @@ LARGE = 1024 * 1024  # pixels; larger images are tried at a half, a quarter, …
 
 @dataclass(frozen=True)
 class Shape:
-    """What a trunk makes of an image: pooled features, and a pyramid of (channels, reduction)."""
+    """What a trunk makes of an image: pooled features, and a pyramid of (channels, reduction).
+
+    `decoded`: the last map is a decoder's, which dense heads read as it is.
+    """
 
     features: int
     pyramid: tuple[tuple[int, int], ...]
+    decoded: bool = False
 
 
 class Trunk(nn.Module):
@@ -122,7 +126,7 @@ class Trunk(nn.Module):
             if made[id(layer)] is not layer:
                 self._put(path, made[id(layer)])
 
-    def _make_adapters(self, kind: str) -> dict[str, nn.Module]:
+    def _make_adapters(self, kind: str, rank: int | None) -> dict[str, nn.Module]:
         """A fresh adapter for every layer that this kind bends, by the layer's place."""
         made: dict[str, nn.Module] = {}
         if kind == "none":
@@ -136,7 +140,7 @@ class Trunk(nn.Module):
                 continue
             if ":" not in kind and (reason := why_not(layer)):
                 self.skipped[path] = reason
-            elif (adapter := make_adapter(kind, layer)) is not None:
+            elif (adapter := make_adapter(kind, layer, rank)) is not None:
                 made[path] = adapter
         if not made:
             raise wrong(
@@ -168,18 +172,20 @@ class Trunk(nn.Module):
 
     # -- domains
 
-    def make_slots(self, adapters: str) -> dict[str, nn.Module]:
+    def make_slots(self, adapters: str, rank: int | None = None) -> dict[str, nn.Module]:
         """Fresh slots for one domain, by the layer's place; the trunk stays as it is."""
-        slots = self._make_adapters(adapters)
+        slots = self._make_adapters(adapters, rank)
         for path, bank in self.banks().items():
             slot = bank.make_slot()
             if slot is not None:
                 slots[path] = slot
         return {path: slot.train(self.training) for path, slot in slots.items()}
 
-    def bytes_per_domain(self, adapters: str | None = None) -> dict[str, int]:
+    def bytes_per_domain(
+        self, adapters: str | None = None, rank: int | None = None
+    ) -> dict[str, int]:
         """Bytes of one more domain's slots by layer, before anything is trained (heads aside)."""
-        slots = self.make_slots(self.adapters if adapters is None else adapters)
+        slots = self.make_slots(self.adapters if adapters is None else adapters, rank)
         return {
             path: sum(t.numel() * t.element_size() for t in slot.state_dict().values())
             for path, slot in slots.items()
@@ -242,7 +248,7 @@ class Trunk(nn.Module):
                 module.training = mode
         assert pooled is not None
         shapes = [(m.shape[1], r) for m, r in zip(maps, self.reductions, strict=True)]
-        return Shape(pooled.shape[1], tuple(shapes))
+        return Shape(pooled.shape[1], tuple(shapes), self.backbone.decoded)
 
     def _give_up(self, unfit: Unfit) -> None:
         bank = self.banks().get(unfit.where)

@@ -217,9 +217,10 @@ class Universal(nn.Module):
         domain: Domain,
         adapters: str | None = None,
         heads: Mapping[str, str | MakeHead] | None = None,
+        rank: int | None = None,
     ) -> None:
         """A new domain: slots that do what the trunk's own layers do, and fresh heads."""
-        card = Card.of(domain, self.trunk.adapters if adapters is None else adapters)
+        card = Card.of(domain, self.trunk.adapters if adapters is None else adapters, rank)
         self.place(card, *self.make(card, heads))
 
     def make(
@@ -240,11 +241,11 @@ class Universal(nn.Module):
                 next="one Universal for each domain, or sharing = 'deep'",
             )
         trunk = self.trunk
-        slots = trunk.make_slots(card.adapters)
+        slots = trunk.make_slots(card.adapters, card.rank)
         trunk.attach(card.name, slots)
         try:
             shape = trunk.measure(card.name, card.pixels.size)
-            made = Heads(card.tasks, shape.features, shape.pyramid, heads)
+            made = Heads(card.tasks, shape.features, shape.pyramid, heads, shape.decoded)
             banks = trunk.banks()  # where measuring found that none can stand, none is left
             slots = {path: slot for path, slot in slots.items() if path in banks}
         finally:

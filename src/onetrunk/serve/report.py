@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from onetrunk.data.domain import Domain
+from onetrunk.learn.grow.places import domains_of
 from onetrunk.learn.losses import Losses
 from onetrunk.measure.conflict import Loss
 from onetrunk.measure.report.write import write_report
-from onetrunk.recipe import Recipe
 
 Place = str | PathLike[str]
 
@@ -39,7 +39,7 @@ def report(
         several,
         baseline,
         Path(out),
-        open_domains=lambda folder: Recipe.read(folder).make_domains(),
+        open_domains=domains_of,
         make_loss=loss_of,
         images=images,
     )

@@ -42,32 +42,55 @@ ASIDE = re.compile(r"\.([a-z]+)\.[0-9]+\.(part|old)")  # of model.saved
 class RunFolder:
     """`with RunFolder.open("runs/shop", text, resume=True) as run: …`"""
 
-    def __init__(self, path: Path, lock: FileLock) -> None:
+    def __init__(self, path: Path, lock: FileLock, again: str | None = None) -> None:
+        """`again`: the command that goes on; by default the training's own."""
         self.path = path
+        self.again = again or f"onetrunk train {shell(path / RECIPE)} --resume"
+        self._instead = "another `out`" if again is None else f"remove {shell(path)}"
         self._lock = lock
         self._metrics: FileIO | None = None
 
     @classmethod
-    def open(cls, path: str | PathLike[str], recipe: str, *, resume: bool = False) -> RunFolder:
+    def open(
+        cls,
+        path: str | PathLike[str],
+        recipe: str,
+        *,
+        resume: bool = False,
+        again: str | None = None,
+    ) -> RunFolder:
         """Start a run, or go on with one that has the same recipe; others are refused."""
         place = Path(path)
         _refuse_foreign(place)
-        lock = FileLock(place / LOCK, blocking=False)
-        with _writing(place, f"the run {place}"):
-            checkpoint.make_folder(place)
-            try:
-                lock.acquire()
-            except Timeout:
-                raise wrong(
-                    f"another process is writing to the run {place}",
-                    next="wait for its end, or give this run another `out`",
-                ) from None
-        run = cls(place, lock)
+        run = cls._locked(place, again, "wait for its end, or give this run another `out`")
         try:
             run._begin(recipe, resume)
         except BaseException:
             run.close()
             raise
+        return run
+
+    @classmethod
+    def hold(cls, path: str | PathLike[str], again: str) -> RunFolder:
+        """A folder that holds a model, to change what is in it; `again`: the command that does."""
+        run = cls._locked(Path(path), again, f"wait for its end, then {again}")
+        try:
+            with run.writing("the run's folder"):
+                run._tidy()
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    @classmethod
+    def _locked(cls, place: Path, again: str | None, next: str) -> RunFolder:
+        run = cls(place, FileLock(place / LOCK, blocking=False), again)
+        with run.writing(f"the run {place}"):
+            checkpoint.make_folder(place)
+            try:
+                run._lock.acquire()
+            except Timeout:
+                raise wrong(f"another process is writing to the run {place}", next=next) from None
         return run
 
     def _begin(self, recipe: str, resume: bool) -> None:
@@ -86,17 +109,17 @@ class RunFolder:
             shown = "; ".join(keys[:6]) + (f"; … ({len(keys)} in all)" if keys[6:] else "")
             raise wrong(
                 f"{self.path} holds another run: its recipe differs in {shown}",
-                next=f"another `out`, or onetrunk train {_shell(to)} --resume",
+                next=f"{self._instead}, or {self.again}",
             )
         if not resume and self.finished:
             raise wrong(
-                f"the run {self.path} is finished", next=f"onetrunk eval {_shell(self.path)}"
+                f"the run {self.path} is finished", next=f"onetrunk eval {shell(self.path)}"
             )
         if not resume:
             step = max((s for place in self._places() for s in checkpoint.steps(place)), default=0)
             raise wrong(
                 f"the run {self.path} is unfinished at step {step}",
-                next=f"onetrunk train {_shell(to)} --resume",
+                next=self.again,
             )
 
     def _tidy(self) -> None:
@@ -115,7 +138,7 @@ class RunFolder:
     def log(self, record: Mapping[str, Any]) -> None:
         """One line more in metrics.jsonl, in one write; a number that is not finite is null."""
         line = strict_json(nulls(record)).encode() + b"\n"
-        with _writing(self.path, METRICS):
+        with self.writing(METRICS):
             file = self._open_metrics()
             before = file.seek(0, os.SEEK_END)
             try:
@@ -139,7 +162,7 @@ class RunFolder:
         if taken or step < 0:
             raise wrong("a state needs other keys, and a step that is not negative", came=taken)
         strict_json(state)  # before anything is written
-        with _writing(self.path, f"the checkpoint of step {step}"):
+        with self.writing(f"the checkpoint of step {step}"):
             metrics = self._open_metrics()
             os.fsync(metrics.fileno())
             size = metrics.seek(0, os.SEEK_END)
@@ -166,7 +189,7 @@ class RunFolder:
     def rewind(self, saved: Saved | None) -> None:
         """Cut the lines of metrics.jsonl that came after a checkpoint; None: all of them."""
         step, to = (saved.step, saved.state["metrics_bytes"]) if saved else (0, 0)
-        with _writing(self.path, METRICS):
+        with self.writing(METRICS):
             file = self._open_metrics()
             size = file.seek(0, os.SEEK_END)
             if size < to:
@@ -176,20 +199,20 @@ class RunFolder:
     def prune(self, part: str, keep: int, also: Collection[int] = ()) -> None:
         """Keep the last `keep` checkpoints and those of the steps `also`; never lose the only
         whole one."""
-        with _writing(self.path, "the list of checkpoints"):
+        with self.writing("the list of checkpoints"):
             checkpoint.prune(self._place(part), keep, also)
 
     def write(self, name: str, document: Mapping[str, Any] | str) -> Path:
         """A file of the run, text or JSON, in place of the one that is there."""
         to = self.path / name
         text = document if isinstance(document, str) else strict_json(document, indent=2) + "\n"
-        with _writing(self.path, name):
+        with self.writing(name):
             write_atomic(to, text)
         return to
 
     def finish(self, scores: Mapping[str, Any]) -> Path:
         """Write scores.json, last of all: the run is finished."""
-        with _writing(self.path, METRICS):
+        with self.writing(METRICS):
             os.fsync(self._open_metrics().fileno())
         return self.write(SCORES, scores)
 
@@ -210,7 +233,7 @@ class RunFolder:
 
     def writing(self, what: str) -> AbstractContextManager[None]:
         """Around others' writes into this folder: what the system refuses is said in our words."""
-        return _writing(self.path, what)
+        return _writing(self.path, what, self.again)
 
     def close(self) -> None:
         """Let others write here."""
@@ -232,7 +255,7 @@ class RunFolder:
 
 
 @contextmanager
-def _writing(run: Path, what: str) -> Iterator[None]:
+def _writing(run: Path, what: str, again: str) -> Iterator[None]:
     """What the system refuses, in one line that says how to go on."""
     try:
         yield
@@ -241,8 +264,7 @@ def _writing(run: Path, what: str) -> Iterator[None]:
         raise Failed(
             printable(
                 f"cannot write {what}: {why}; what was finished in {run} is intact; next: "
-                f"{'free some space' if error.errno in FULL else 'repair that'}, then "
-                f"onetrunk train {_shell(run / RECIPE)} --resume"
+                f"{'free some space' if error.errno in FULL else 'repair that'}, then {again}"
             )
         ) from error
 
@@ -262,5 +284,6 @@ def _refuse_foreign(place: Path) -> None:
         )
 
 
-def _shell(path: Path) -> str:
+def shell(path: Path) -> str:
+    """A path as a user's shell takes it."""
     return shlex.quote(str(path)) if os.name != "nt" else f'"{path}"'

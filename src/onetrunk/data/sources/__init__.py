@@ -60,9 +60,9 @@ class Source(Protocol):
     def target(self, where: str, task: str) -> NDArray[Any] | None:
         """A dense target of this image at its own size, None where it is not labelled.
 
-        segment: (H, W) integers, 255 where a pixel has no label; depth: (H, W) float32 metres, 0
-        where unknown; normals: (H, W, 3) float32 unit vectors (x right, y up, z to the viewer), 0
-        where unknown. `BadImage` where this one cannot be read.
+        segment: (H, W) integers, 255 where a pixel has no label; depth: (H, W) float32 metres
+        (or what the task's unit says), 0 where unknown; normals: (H, W, 3) float32 unit vectors (x
+        right, y up, z to the viewer), 0 where unknown. `BadImage` where this one cannot be read.
         """
         ...
 
@@ -75,6 +75,8 @@ KNOWN: Mapping[str, str] = {
     "webdataset": "onetrunk.data.sources.webdataset:WebDataset",
     "coco": "onetrunk.data.sources.coco:Coco",
     "decathlon": "onetrunk.data.sources.decathlon:Decathlon",
+    "nyuv2": "onetrunk.data.sources.nyuv2:NYUv2",
+    "cityscapes": "onetrunk.data.sources.cityscapes:Cityscapes",
     "pocket": "onetrunk.data.pocket:Pocket",
 }
 

@@ -52,7 +52,7 @@ class DbMtl(Method):
                 self.kept[name] = new
             rows.append(self.kept[name])
         length_K = torch.stack([row.norm() for row in rows])
-        factor_K = length_K.max() / length_K.clamp_min(torch.finfo(length_K.dtype).tiny)
+        factor_K = torch.where(length_K > 0, length_K.max() / length_K, 0)
         factor_K = factor_K / (1 / losses_K).sum()  # 1/K times the harmonic mean
         total = torch.zeros_like(rows[0])
         for row, factor in zip(rows, factor_K, strict=True):

@@ -120,11 +120,14 @@ class Jacobian:
         self.write(gradient if self.scaler is None else gradient * self._scale(gradient))
 
     def write(self, gradient_P: Tensor) -> None:
-        """A flat gradient into `.grad`, in each parameter's own layout; None where no loss came."""
+        """A flat gradient onto `.grad`, in each parameter's own layout; None where no loss came."""
         pieces = torch.split(gradient_P, self.sizes)
         for parameter, piece, reached in zip(self.shared, pieces, self.reached, strict=True):
-            if reached:
-                parameter.grad = torch.empty_like(parameter).copy_(piece.view(parameter.shape))
+            if not reached:
+                continue
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad.add_(piece.view(parameter.shape))
 
     def _scale(self, like: Tensor) -> Tensor:
         if self.scaler is None:

@@ -23,7 +23,8 @@ class Bounds:
     def hold(self, value: object) -> bool:
         if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
             return False
-        return self.least <= value <= self.most and not (self.open and value == self.least)
+        inside = self.least <= value <= self.most and abs(value) < float("inf")
+        return inside and not (self.open and value == self.least)
 
     def __str__(self) -> str:
         kind = "a whole number" if self.whole else "a number"

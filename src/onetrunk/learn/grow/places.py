@@ -1,0 +1,55 @@
+"""The domains of a run with their images: those of its recipe, and those that were grown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+from onetrunk.data.domain import Domain
+from onetrunk.errors import OnetrunkError
+from onetrunk.learn.grow.settings import domain_of
+from onetrunk.learn.grow.shelf import GROWN
+from onetrunk.model.saved import TRUNK, listed
+from onetrunk.recipe import Recipe
+from onetrunk.store.run import RECIPE
+
+
+def domains_of(run: str | PathLike[str]) -> list[Domain]:
+    """In the model's order; a pack from elsewhere, whose images nobody named, is left out."""
+    folder = Path(run)
+    found: dict[str, Domain] = {}
+    if (folder / RECIPE).is_file():
+        found = {one.name: one for one in Recipe.read(folder).make_domains()}
+    for name, place in grown(folder).items():
+        found[name] = domain_of(place)
+    names = model_names(folder)
+    return [found[name] for name in names if name in found] if names else list(found.values())
+
+
+def grown(run: Path) -> dict[str, Path]:
+    """By name the folders of domains that were grown and whose images are known."""
+    top = run / GROWN
+    paths = sorted(top.iterdir()) if top.is_dir() else []
+    return {p.name: p for p in paths if p.name[0] != "." and (p / RECIPE).is_file()}
+
+
+def model_names(run: Path) -> Sequence[str]:
+    """The domains of the run's one model, in order; nothing where there are several, or none."""
+    if not (run / "model" / TRUNK).is_file():
+        return ()
+    return listed(run / "model")
+
+
+def reachable(run: Path) -> dict[str, Domain]:
+    """By name those whose settings can be read, whatever is wrong with others."""
+    try:
+        return {domain.name: domain for domain in domains_of(run)}
+    except OnetrunkError:
+        found = {}
+        for name, place in grown(run).items():
+            try:
+                found[name] = domain_of(place)
+            except OnetrunkError:
+                continue
+        return found
