@@ -26,6 +26,7 @@ from onetrunk.learn.average import Average
 from onetrunk.learn.clock import Clock
 from onetrunk.learn.device import Precision, deterministic, start_generators
 from onetrunk.learn.distill.distiller import Distiller
+from onetrunk.learn.distill.stored import fixed_of
 from onetrunk.learn.distill.teachers import Teacher
 from onetrunk.learn.losses import Losses
 from onetrunk.learn.mixup import Mixup
@@ -70,7 +71,7 @@ class Learner:
         self.mixup = Mixup(train.mixup, self.seed)
         self.descent = Descent(self.model, train)
         self.distiller = Distiller(
-            self.model, domains, self.teachers, self.distill, self.precision, train.channels_last
+            self.model, domains, self.teachers, self.distill, train, self.precision, self.seed
         )
         self.average = Average(self.model, train.average) if train.average else None
         self.loader = Loader(
@@ -81,6 +82,7 @@ class Learner:
             temperature=train.temperature,
             workers=train.workers,
             pin=self.device.type == "cuda",
+            fixed={n: fixed for n, t in self.teachers.items() if (fixed := fixed_of(t))},
         )
         self.objective = Objective(
             self.model,
@@ -151,8 +153,9 @@ class Learner:
                 yield Told(batch, losses, {}), x, inside
 
         told = []
+        now = self.clock
         for one, x, inside in through(self.distiller.points):
-            one.taught = self.distiller.losses(one.batch, x, inside, self.clock.progress)
+            one.taught = self.distiller.losses(one.batch, x, inside, now.progress, now.step)
             told.append(one)
         return told, lambda: [one for one, _, _ in through()]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,8 +17,12 @@ from onetrunk.data.domain import Domain, check_domains
 from onetrunk.errors import wrong
 from onetrunk.learn.balance import make_balance
 from onetrunk.learn.described import described
-from onetrunk.learn.device import choose_device
+from onetrunk.learn.device import Precision, choose_device, deterministic
 from onetrunk.learn.distill.find import Given, find_teachers
+from onetrunk.learn.distill.plan import Record, plan
+from onetrunk.learn.distill.teachers import Teacher
+from onetrunk.learn.distill.views import FOLDER as VIEWS
+from onetrunk.learn.distill.views import look_once
 from onetrunk.learn.distill.words import in_words
 from onetrunk.learn.environment import check_data, environment
 from onetrunk.learn.finish import finish
@@ -26,6 +31,7 @@ from onetrunk.learn.frozen import fit_heads
 from onetrunk.learn.losses import numbers
 from onetrunk.learn.mixup import KINDS
 from onetrunk.learn.start import adopt, start_from
+from onetrunk.learn.stopping import stoppable
 from onetrunk.learn.watch import find, make_watch
 from onetrunk.measure.table import Table
 from onetrunk.model.heads import Numbers
@@ -121,27 +127,32 @@ def train_models(
     check_tasks(domains, train)
     for model in models.values():
         check_balance(model, train)
-    taught = recipe.distill.on and not train.frozen
-    found = (
-        find_teachers(teachers or recipe.distill.teachers, domains, recipe.root) if taught else {}
-    )
+    folder = recipe.out_folder
+    done = resume and (folder / SCORES).exists()  # its teachers may be gone by now
+    found, taught = ({}, {}) if done else find_taught(models, domains, recipe, teachers)
     if not train.frozen:
         check_val(models, domains)
     for name in train.loggers:
         find(name)  # a wrong one leaves no run behind
-    folder = recipe.out_folder
     with RunFolder.open(folder, recipe.text_in(folder), resume=resume) as run:
         for model in models.values():
             record(model, recipe)
             scale_numbers(model, domains)
         if run.finished:
             say(f"{run.path} is finished already")
+            forget_views(run, recipe)
             for part, model in models.items():
                 adopt(model, load(run.path, part or None))
             return Run(run.path, models, json.loads((run.path / SCORES).read_text("utf-8")))
         check_data(run, environment(domains, recipe.seed, place))
         last = [saved for part in models if (saved := run.last(part)) is not None]
         run.rewind(last[-1] if last else None)
+        if recipe.distill.views and found:
+            with stoppable() as stop, deterministic(train.deterministic, place):
+                precision = Precision.of(train.precision, place)
+                found = look_once(
+                    models, domains, found, recipe.distill, run, recipe.seed, precision, stop
+                )
         learn = fit_heads if train.frozen else partial(fit, teachers=found, distill=recipe.distill)
         watch = make_watch(train.loggers, run.path)
         chosen = {}
@@ -156,8 +167,32 @@ def train_models(
                 raise
             if len(models) > 1:
                 model.cpu()  # the device holds one specialist at a time
-        scores = finish(run, models, domains, chosen, recipe.seed, place, train.frozen)
+        scores = finish(run, models, domains, chosen, recipe.seed, place, train.frozen, taught)
+        forget_views(run, recipe)
     return Run(run.path, models, scores)
+
+
+def forget_views(run: RunFolder, recipe: Recipe) -> None:
+    """Nothing needs them once the run is finished."""
+    if not recipe.distill.keep:
+        shutil.rmtree(run.path / VIEWS, ignore_errors=True)
+
+
+def find_taught(
+    models: Models, domains: Sequence[Domain], recipe: Recipe, teachers: Given
+) -> tuple[dict[str, list[Teacher]], Record]:
+    """The teachers by domain, and what they teach."""
+    distill = recipe.distill
+    if not distill.on:
+        return {}, {}
+    if recipe.train.frozen:
+        raise wrong(
+            "distill.teachers: train.frozen solves heads from labels alone",
+            next="distill.enabled = false",
+        )
+    given = teachers or distill.teachers
+    found = find_teachers(given, domains, recipe.root, distill.logits)
+    return found, plan(models, domains, found, distill, recipe.train)
 
 
 def check_tasks(domains: Sequence[Domain], train: Train) -> None:

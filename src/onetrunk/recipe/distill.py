@@ -14,10 +14,12 @@ FEATURES = ("l2", "cka", "cosine", "none")
 Named = str | list[str] | dict[str, str | list[str]]  # one teacher, several, or by task
 
 
-def _teachers(value: Any) -> str | dict[str, Named]:
-    """One text, or a table: by domain a text, a list of texts, or a table of those by task."""
+def _teachers(value: Any) -> str | list[str] | dict[str, Named]:
+    """Texts, or a table: by domain a text, a list of texts, or a table of those by task."""
     if isinstance(value, str):
         return value
+    if isinstance(value, list | tuple) and all(isinstance(t, str) and t for t in value):
+        return list(value)
     if isinstance(value, Mapping):
         for name, named in value.items():
             inner = named.values() if isinstance(named, Mapping) else [named]
@@ -30,7 +32,7 @@ def _teachers(value: Any) -> str | dict[str, Named]:
                         next='digits = "runs/specialists"',
                     )
         return {k: _plain(v) for k, v in value.items()}
-    raise wrong("expected a run, or a table of teachers by domain", came=value)
+    raise wrong("expected a teacher, several in a list, or a table by domain", came=value)
 
 
 def _plain(value: Any) -> Any:
@@ -56,7 +58,7 @@ class Distill(Part):
     """Distillation from frozen teachers; without teachers there is none."""
 
     enabled: bool = Field(default=True, description="false turns it off from the command line")
-    teachers: Annotated[str | dict[str, Named], PlainValidator(_teachers)] = Field(
+    teachers: Annotated[str | list[str] | dict[str, Named], PlainValidator(_teachers)] = Field(
         default="", description="a run, or by domain runs, timm/NAME, files of features"
     )
     features: str = Field(
@@ -75,6 +77,15 @@ class Distill(Part):
     label_weight: float = Field(default=1.0, ge=0, description="of the labels' own losses")
     annealing: Literal["none", "linear", "cosine"] = Field(
         default="none", description="how the teachers fade: none | linear | cosine"
+    )
+    views: int = Field(
+        default=0, ge=0, description="looked at once, before training; 0: at each step anew"
+    )
+    keep: bool = Field(
+        default=False, description="what was said of views stays in the run, in teachers/"
+    )
+    drop: float = Field(
+        default=0.0, ge=0, lt=1, description="share of steps that one of several teachers misses"
     )
 
     @field_validator("features")

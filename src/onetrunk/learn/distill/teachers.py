@@ -28,6 +28,7 @@ class Teacher(Protocol):
 
     name: str  # for people
     tasks: tuple[str, ...]  # of the student, that it teaches
+    answers: tuple[str, ...]  # of these, those that it answers
     widths: Mapping[str, int]  # channels of its features, by point
 
     def look(self, images: Tensor, batch: Batch, points: Sequence[str]) -> Inside:
@@ -54,6 +55,11 @@ class Eyes:
         self.scale = None if same else (one[1] / other[1]).reshape(1, 3, 1, 1)
         self.shift = ((one[0] - other[0]) / other[1]).reshape(1, 3, 1, 1)
 
+    @property
+    def changes(self) -> bool:
+        """Whether the teacher's size or whitening is another."""
+        return self.size is not None or self.scale is not None
+
     def __call__(self, images_BCHW: Tensor) -> Tensor:
         """The same views."""
         x = images_BCHW
@@ -73,18 +79,26 @@ class Specialist:
     """A domain of a network of onetrunk's, folded to a plain one."""
 
     def __init__(
-        self, model: Universal, known_as: str, domain: Domain, tasks: Mapping[str, str], name: str
+        self,
+        model: Universal,
+        known_as: str,
+        domain: Domain,
+        tasks: Sequence[str],
+        name: str,
+        logits: bool = True,
     ) -> None:
-        """`known_as`: the domain's name in the teacher; `tasks`: the student's to the teacher's."""
+        """`known_as`: the domain's name in the teacher; `logits`: whether its answers are asked."""
         card = model.domains[known_as]
         self.name = name
         self.tasks = tuple(tasks)
+        self.answers = self.tasks if logits else ()
         self.order: dict[str, Tensor | None] = {}
-        self.theirs = dict(tasks)
-        for mine, theirs in tasks.items():
-            task = next(task for task in domain.tasks if task.name == mine)
-            self.order[mine] = order_of(task, card.task(theirs), f"{name}: {domain.name}")
+        for task in domain.tasks:
+            if task.name in self.answers:
+                theirs = card.task(task.name)
+                self.order[task.name] = order_of(task, theirs, f"{name}: {domain.name}")
         self.net = model.for_domain(known_as).requires_grad_(False)
+        self.dtype = next(self.net.parameters()).dtype  # it works as it was trained
         self.eyes = Eyes(domain.pixels, card.pixels)
         self.widths: Mapping[str, int] = widths(model, known_as)
 
@@ -99,21 +113,22 @@ class Specialist:
     @torch.no_grad()
     def look(self, images: Tensor, batch: Batch, points: Sequence[str]) -> Inside:
         """Its answers and its features at these points."""
-        x = self.eyes(images)
+        x = self.eyes(images).to(self.dtype)
         trunk, heads = self.net.trunk, self.net.heads
         levels = {level for point in points for level in level_of(trunk, point)}
-        if heads.decoder is not None:
+        decodes = heads.decoder is not None and (bool(self.answers) or DECODED in points)
+        if decodes and heads.decoder is not None:
             levels.update(heads.decoder.levels)
         wanted = sorted(levels)
-        pooled, pyramid = trunk(x, heads.needs_pooled or POOLED in points, wanted)
+        whole = POOLED in points or (heads.needs_pooled and bool(self.answers))
+        pooled, pyramid = trunk(x, whole, wanted)
         maps = dict(zip(wanted, pyramid, strict=True))
-        decoded = heads.decoded(maps)
+        decoded = heads.decoded(maps) if decodes else None
         size = (images.shape[-2], images.shape[-1])  # maps at the student's size
-        said = heads.answer(pooled, decoded, size)
+        said = heads.answer(pooled, decoded, size) if self.answers else {}
         answers = {}
-        for mine, theirs in self.theirs.items():
-            order, answer = self.order[mine], said[theirs]
-            answers[mine] = answer if order is None else answer.index_select(1, order)
+        for task, order in self.order.items():
+            answers[task] = said[task] if order is None else said[task].index_select(1, order)
         return Inside(answers, at(trunk, points, pooled, maps, decoded))
 
 
