@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from onetrunk.model.pack import Pack
     from onetrunk.model.predict import Images
 
+FIRST = itemgetter(0)
 Predictions = dict[str, Tensor]
 OwnHeads = Mapping[str, Mapping[str, "str | MakeHead"]]  # by domain, by task
 
@@ -81,15 +83,16 @@ class Universal(nn.Module):
         over all images, of which row i means something for image i's own domain.
         """
         if isinstance(domain, str):
-            self._known(domain)
             x = batches.check(images)
-            return self._heads(domain, *self._features(x, domain, [domain]), x.shape[-2:])
+            pooled, maps = self._features(x, domain, [domain])
+            return self.heads_of(domain)(pooled, maps, x.shape[-2:])
         if isinstance(domain, Tensor):
             x = batches.check(images)
             if domain.ndim != 1 or domain.shape[0] != x.shape[0]:
                 raise wrong("the index has one number per image", came=tuple(domain.shape))
-            found = self._features(x, Mixed(domain), list(self.domains))
-            return {name: self._heads(name, *found, x.shape[-2:]) for name in self.domains}
+            pooled, maps = self._features(x, Mixed(domain), list(self.domains))
+            size = x.shape[-2:]
+            return {name: self.heads_of(name)(pooled, maps, size) for name in self.domains}
         for name in domain:
             self._known(name)
         answers: list[Predictions] = [{} for _ in domain]
@@ -114,44 +117,35 @@ class Universal(nn.Module):
         self.trunk.switch.keep([*pyramid, *([] if features is None else [features])], choice)
         return features, dict(zip(maps, pyramid, strict=True))
 
-    def _heads(
-        self, name: str, pooled: Tensor | None, maps: Mapping[int, Tensor], size: Sequence[int]
-    ) -> Predictions:
-        answer: Predictions = self.heads_of(name)(pooled, maps, (size[0], size[1]))
-        return answer
-
     def _mixed(self, x: Tensor, names: list[str]) -> list[Predictions]:
         """One pass over images of one size, sorted by domain on the way."""
-        rows = {name: row for row, name in enumerate(self.trunk.switch.names)}
-        order = sorted(range(len(names)), key=lambda i: rows[names[i]])
-        present = sorted(set(names), key=rows.__getitem__)
+        order = self._order(names)
+        present = list(dict.fromkeys(names[i] for i in order))
         sizes = [names.count(name) for name in present]
         if order != list(range(len(names))):
             x = x[torch.tensor(order, device=x.device)]
-        answers: list[Predictions] = [{} for _ in names]
-        start = 0
-        for out, size in zip(self._segments(x, present, sizes), sizes, strict=True):
-            for row in range(size):
-                mine = {task: values[row] for task, values in out.answers.items()}
-                answers[order[start + row]] = mine
-            start += size
-        return answers
+        answers: list[Predictions] = [
+            {task: values[row] for task, values in out.answers.items()}
+            for out, size in zip(self._segments(x, present, sizes), sizes, strict=True)
+            for row in range(size)
+        ]
+        return [answer for _, answer in sorted(zip(order, answers, strict=True), key=FIRST)]
 
     def joined(
         self, images: Sequence[Tensor], names: Sequence[str], points: Points = NOWHERE
     ) -> list[Inside]:
-        """Batches of one domain each, all of one size, through one pass: what each domain answers,
-        and its features at these points (points.py), by domain."""
-        rows = {name: row for row, name in enumerate(self.trunk.switch.names)}
-        order = sorted(range(len(names)), key=lambda i: rows[self._known(names[i]).name])
+        """Batches of a domain each, of one size, in one pass; `points`: whose features are kept."""
+        order = self._order(names)
         present = [names[i] for i in order]
         sizes = [len(images[i]) for i in order]
         x = batches.check(torch.cat([images[i] for i in order]) if len(order) > 1 else images[0])
         found = self._segments(x, present, sizes, points)
-        answers = [Inside({}, {}) for _ in names]
-        for i, answer in zip(order, found, strict=True):
-            answers[i] = answer
-        return answers
+        return [answer for _, answer in sorted(zip(order, found, strict=True), key=FIRST)]
+
+    def _order(self, names: Sequence[str]) -> list[int]:
+        """Places of these names, those of one domain together."""
+        rows = {name: row for row, name in enumerate(self.trunk.switch.names)}
+        return sorted(range(len(names)), key=lambda i: rows[names[i]])
 
     def _segments(
         self, x: Tensor, present: list[str], sizes: list[int], points: Points = NOWHERE
