@@ -107,15 +107,15 @@ class Scenes:
             if not asked:
                 raise wrong(
                     f"{self.name}: no targets beside its images",
-                    exists=[*places.values()],
-                    next="put one of these folders beside image/",
+                    exists=sorted(p.name for p in self._root.folder.glob("train/*")),
+                    next=f"put {' or '.join(places.values())} beside image/",
                 )
         only(self.name, asked, places, "a table: or folder: source for other tasks")
         tasks = []
         for task in asked:
             folder = task.column or places[task.kind]
             if not self._holds(folder):
-                beside = {p.parent.name for s in self._splits for p in self._any(f"{s}/*/*.npy")}
+                beside = {p.parent.name for p in self._root.folder.glob("*/*/*.npy")}
                 raise wrong(
                     f"{self.name}: task {task.name}: no such folder of targets",
                     came=folder,
@@ -127,9 +127,6 @@ class Scenes:
 
     def _holds(self, folder: str) -> bool:
         return any(_numbers(self._root.folder / split / folder) for split in ("train", "val"))
-
-    def _any(self, pattern: str) -> Sequence[Path]:
-        return list(self._root.folder.glob(pattern))
 
     def _size(self) -> tuple[int, int]:
         """Height and width of the first image that can be read."""
