@@ -166,7 +166,8 @@ def _show_run(run: Run, as_json: bool) -> None:
     console().print(table)
     for part, best in run.scores["best"].items():
         of = f" of {part}" if part else ""
-        print(f"best{of}: step {best['step']}, chosen on validation")
+        how = "chosen on validation" if best["score"] is not None else "the last: no labels"
+        print(f"best{of}: step {best['step']}, {how}")
     print(f"wrote {run.folder}: model/, scores.json, metrics.jsonl, recipe.toml")
     first = table.domains[0] if table.domains else "NAME"
     print(f"next: onetrunk eval {folder}, or onetrunk predict {folder} IMAGE --domain {first}")

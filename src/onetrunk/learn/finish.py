@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from math import isfinite
 from types import MappingProxyType
 from typing import Any
 
@@ -57,7 +58,10 @@ def finish(
         "frozen": frozen,
         **({"taught": taught} if taught else {}),
         **{split: table.to_json() for split, table in tables.items()},
-        "best": {part: {"step": s.step, "score": s.score} for part, s in chosen.items()},
+        "best": {
+            part: {"step": s.step, "score": s.score if isfinite(s.score) else None}
+            for part, s in chosen.items()
+        },
         "own_best": {name: best for s in chosen.values() for name, best in s.own.items()},
         "bad": {d.name: {s: len(d.bad(s)) for s in SPLITS} for d in domains},
         "splits": {

@@ -94,7 +94,7 @@ class Learner:
             self.distill.label_weight,
         )
         self.clock = Clock.of(train, self.loader.sampler.steps_per_epoch)
-        self.selection = Selection(train.patience)
+        self.selection = Selection(train.patience, all(d.unlabelled for d in domains))
         self.tally = Tally()
         self.forward = self.model.joined
         if train.compile:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from onetrunk.data.domain import Domain, check_domains
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput, wrong
 from onetrunk.learn.balance import make_balance
 from onetrunk.learn.described import described
 from onetrunk.learn.device import Precision, choose_device, deterministic
@@ -130,6 +130,8 @@ def train_models(
     folder = recipe.out_folder
     done = resume and (folder / SCORES).exists()  # its teachers may be gone by now
     found, taught = ({}, {}) if done else find_taught(models, domains, recipe, teachers)
+    if not done:
+        check_labels(domains, taught)
     if not train.frozen:
         check_val(models, domains)
     for name in train.loggers:
@@ -208,6 +210,33 @@ def check_tasks(domains: Sequence[Domain], train: Train) -> None:
                 )
 
 
+def check_labels(domains: Sequence[Domain], taught: Record) -> None:
+    """A task without labels is taught by somebody, or it is refused."""
+    problems = []
+    for domain in (domain for domain in domains if domain.unlabelled):
+        lessons = taught.get(domain.name, ())
+        for task in domain.tasks:
+            answered = any(task.name in lesson["answers"] for lesson in lessons)
+            embedded = task.kind == "embed" and any("features" in lesson for lesson in lessons)
+            if task.kind == "regress":
+                why = "a teacher's numbers have a scale that labels alone say"
+            elif not (answered or embedded):
+                why = "no teacher answers it"
+            else:
+                continue
+            problems.append(
+                str(
+                    wrong(
+                        f"{domain.name}/{task.name}: its images have no labels, and {why}",
+                        next=f"[distill] teachers.{domain.name} = one that does; "
+                        'or tasks = ["embed"], which features alone teach',
+                    )
+                )
+            )
+    if problems:
+        raise BadInput("\n".join(problems))
+
+
 def check_balance(model: Universal, train: Train) -> None:
     """A balance that does not exist, or that these units cannot have."""
     units = [f"{name}/{task.name}" for name, card in model.domains.items() for task in card.tasks]
@@ -218,7 +247,7 @@ def check_val(models: Models, domains: Sequence[Domain]) -> None:
     """Each model's weights are chosen on validation: found here, not after hours."""
     for model in models.values():
         mine = [domain for domain in domains if domain.name in model.domains]
-        if not any(len(domain.val) for domain in mine):
+        if not any(len(domain.val) or domain.unlabelled for domain in mine):
             raise wrong(
                 f"no validation image to choose weights by: {', '.join(d.name for d in mine)}",
                 came=f"{sum(len(d.train) for d in mine)} for training",

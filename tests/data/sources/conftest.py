@@ -71,6 +71,12 @@ def build_folder(root: Path, photo: Any, _: Any) -> str:
     return "folder:photos"
 
 
+def build_unlabelled(root: Path, photo: Any, _: Any) -> str:
+    for i in range(3):
+        photo(root / f"heap/{i % 2}/{i}.png", i)
+    return "unlabelled:heap"
+
+
 def build_dense(root: Path, photo: Any, _: Any) -> str:
     for i in range(4):
         photo(root / "rooms/images" / f"{i}.jpg", seed=i)
@@ -277,6 +283,7 @@ def build_cityscapes(root: Path, *_: Any) -> str:
 
 BUILD: dict[str, Callable[..., str]] = {
     "folder": build_folder,
+    "unlabelled": build_unlabelled,
     "dense": build_dense,
     "table": build_table,
     "hf": build_hf,

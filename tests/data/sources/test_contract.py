@@ -18,7 +18,7 @@ from onetrunk.data.sources import KNOWN, Asked, Source, open_source
 from onetrunk.data.task import Task
 
 KINDS = ["folder", "dense", "table", "hf", "torchvision", "webdataset", "coco", "decathlon"]
-KINDS += ["nyuv2", "cityscapes"]
+KINDS += ["nyuv2", "cityscapes", "unlabelled"]
 
 
 def check_source(make: Callable[[], Source], absolute: str = "") -> None:

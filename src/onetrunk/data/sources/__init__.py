@@ -39,7 +39,8 @@ class Source(Protocol):
 
     A source may also have `notes: list[str]`: what it says of itself to people, a line each (files
     passed over, splits not used). They are complete once `items()` was read to its end; a problem
-    that a source only finds there is raised there.
+    that a source only finds there is raised there. One with `unlabelled = True` has no labels to
+    expect: its tasks are taught by teachers alone.
     """
 
     tasks: tuple[Task, ...]
@@ -69,6 +70,7 @@ class Source(Protocol):
 
 KNOWN: Mapping[str, str] = {
     "folder": "onetrunk.data.sources.folder:Folder",
+    "unlabelled": "onetrunk.data.sources.unlabelled:Unlabelled",
     "table": "onetrunk.data.sources.table:Table",
     "hf": "onetrunk.data.sources.hf:HuggingFace",
     "torchvision": "onetrunk.data.sources.torchvision:TorchVision",

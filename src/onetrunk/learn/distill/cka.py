@@ -38,7 +38,7 @@ def kernel(rows_NC: Tensor) -> Tensor:
         squared.detach()
         .masked_fill(~apart, torch.inf)
         .flatten()
-        .kthvalue((n * (n - 1) + 1) // 2)
+        .kthvalue(max(1, (n * (n - 1) + 1) // 2))
         .values.clamp_min(LEAST)
     )
     k = torch.exp(-squared / (2 * sigma2))

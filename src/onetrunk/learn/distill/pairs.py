@@ -54,6 +54,11 @@ def usual(domain: Domain, teacher: Teacher) -> tuple[str, ...]:
 
 def aim(point: str, theirs: Mapping[str, int]) -> str | None:
     """The teacher's point that the student's is held against: dense ones against its decoded map
-    (Li et al.: both of them), any other against the same; None where the teacher has none."""
-    wanted = (DECODED, BOTTLENECK, POOLED) if point in (BOTTLENECK, DECODED) else (point,)
-    return next((name for name in wanted if name in theirs), None)
+    (Li et al.: both of them), pooled ones against a map's mean where it has no others, any other
+    against the same; None where the teacher has none."""
+    wanted = {
+        BOTTLENECK: (DECODED, BOTTLENECK, POOLED),
+        DECODED: (DECODED, BOTTLENECK, POOLED),
+        POOLED: (POOLED, BOTTLENECK),
+    }
+    return next((name for name in wanted.get(point, (point,)) if name in theirs), None)

@@ -45,7 +45,8 @@ def plan(
             except OnetrunkError as error:
                 problems += str(error).split("\n")
                 continue
-            answers = teacher.answers if distill.logits else ()
+            embeds = [task.name for task in domain.tasks if task.kind == "embed"]
+            answers = [t for t in teacher.answers if distill.logits and t not in embeds]
             if not pairs and not answers:
                 problems.append(
                     str(
@@ -59,7 +60,7 @@ def plan(
             replaced = bool(pairs) and stands_in(distill.features, batch)
             if replaced:
                 small[domain.name] = batch
-            line: dict[str, Any] = {"teacher": teacher.name, "answers": list(answers)}
+            line: dict[str, Any] = {"teacher": teacher.name, "answers": answers}
             if pairs:
                 line["features"] = [list(pair) for pair in pairs]
                 line["loss"] = "cosine" if replaced else distill.features

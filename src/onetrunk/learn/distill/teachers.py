@@ -97,7 +97,7 @@ class Specialist:
             if task.name in self.answers:
                 theirs = card.task(task.name)
                 self.order[task.name] = order_of(task, theirs, f"{name}: {domain.name}")
-        self.net = model.for_domain(known_as).requires_grad_(False)
+        self.net = model.for_domain(known_as).eval().requires_grad_(False)
         self.dtype = next(self.net.parameters()).dtype  # it works as it was trained
         self.eyes = Eyes(domain.pixels, card.pixels)
         self.widths: Mapping[str, int] = widths(model, known_as)
