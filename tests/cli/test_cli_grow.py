@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -89,7 +90,8 @@ def test_updates_from_the_command_line(onetrunk: Onetrunk, run: Path) -> None:
         assert load(run).domains["pets"].task("classify").classes == classes
 
 
-def test_the_ladder_is_shown(onetrunk: Onetrunk, run: Path) -> None:
+@pytest.mark.usefixtures("run")
+def test_the_ladder_is_shown(onetrunk: Onetrunk) -> None:
     ran = onetrunk(
         "add", "run", "pets", "folder:pets", *PETS, "--adapters", "auto", "--budget", "2%"
     )
@@ -124,12 +126,9 @@ def test_the_ladder_is_shown(onetrunk: Onetrunk, run: Path) -> None:
         (("update", "run", "digits", "pocket:optdigits", "--drop", "7"), "its classes decide"),
     ],
 )
-@pytest.mark.usefixtures("run")
 def test_what_is_wrong_is_said_in_one_line(
     onetrunk: Onetrunk, run: Path, words: tuple[str, ...], says: str
 ) -> None:
-    import re
-
     assert re.search(says, one_line(onetrunk(*words)))
     assert list(load(run).domains) == ["digits"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from rich.table import Table as Grid
 from onetrunk.cli.shown import console, print_json
 from onetrunk.errors import Failed, wrong
 from onetrunk.learn.dry import dry_run
+from onetrunk.learn.grow.forgetting import forgotten, told
 from onetrunk.learn.sweep import sweep
 from onetrunk.learn.train import Run, train_recipe
 from onetrunk.measure.budget import scaled
@@ -78,10 +80,11 @@ def train(
         made = _written(made)
     try:
         if numbers is None and len(grid) == 1:
-            _show_run(train_recipe(made, resume=resume, device=device), as_json)
+            found = train_recipe(made, resume=resume, device=device)
+            _show_run(found, as_json, made.init_folder)
         else:
-            found = sweep(made, grid, numbers or [made.seed], resume=resume, device=device)
-            _show_sweep(found, made, as_json)
+            swept = sweep(made, grid, numbers or [made.seed], resume=resume, device=device)
+            _show_sweep(swept, made, as_json)
     except KeyboardInterrupt:
         again = made.out_folder / FILE
         if numbers is not None or len(grid) > 1 or not again.exists():
@@ -157,10 +160,12 @@ def _written(recipe: Recipe) -> Recipe:
     return recipe
 
 
-def _show_run(run: Run, as_json: bool) -> None:
+def _show_run(run: Run, as_json: bool, init: Path | None) -> None:
     folder = shlex.quote(str(run.folder))
+    moved = [] if init is None else forgotten(init, run.folder)
     if as_json:
-        print_json({"run": str(run.folder), "scores": dict(run.scores)})
+        document = {"run": str(run.folder), "scores": dict(run.scores)}
+        print_json(document | ({"forgetting": [asdict(each) for each in moved]} if moved else {}))
         return
     table = Table.from_json(run.scores["test"])
     console().print(table)
@@ -168,6 +173,10 @@ def _show_run(run: Run, as_json: bool) -> None:
         of = f" of {part}" if part else ""
         how = "chosen on validation" if best["score"] is not None else "the last: no labels"
         print(f"best{of}: step {best['step']}, {how}")
+    if moved:
+        print(f"since {init}, on the same test images:")
+    for each in moved:
+        print(f"  {told(each)}")
     print(f"wrote {run.folder}: model/, scores.json, metrics.jsonl, recipe.toml")
     first = table.domains[0] if table.domains else "NAME"
     print(f"next: onetrunk eval {folder}, or onetrunk predict {folder} IMAGE --domain {first}")

@@ -46,10 +46,11 @@ def answers(run: Path, *names: str) -> dict[str, dict[str, Tensor]]:
 
 
 def answers_of(model: Universal, *names: str) -> dict[str, dict[str, Tensor]]:
-    chance = torch.Generator().manual_seed(1)
+    """The same of a model in memory."""
     found = {}
     with torch.no_grad():
         for name in names or model.domains:
+            chance = torch.Generator().manual_seed(1)
             height, width = model.domains[name].pixels.size
             found[name] = model(torch.randn(3, 3, height, width, generator=chance), name)
     return found

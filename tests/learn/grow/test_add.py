@@ -197,7 +197,7 @@ def test_a_model_whose_growth_fails_stays_as_it_was() -> None:
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     with pytest.raises(BadInput, match="unknown key"):
         add(model, more(), stepz=3)
-    with pytest.raises(Failed, match="not finite|is nan|is inf"):
+    with pytest.raises(Failed, match=r"not finite|is nan|is inf"):
         add(model, more(), **{**FEW, "lr": 1e30, "steps": 6})
     after = model.state_dict()
     assert list(before) == list(after)

@@ -76,8 +76,8 @@ def test_class_means_of_colours_win_and_it_is_said(run: Path) -> None:
 def test_the_way_with_the_fewest_errors_is_taken(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(few, "_heads_error", lambda seen, domain, cut, l2: 50.0)
-    monkeypatch.setattr(few, "_adapted_error", lambda ground, kind, cut: 25.0)
+    monkeypatch.setattr(few, "_heads_error", lambda *_: 50.0)
+    monkeypatch.setattr(few, "_adapted_error", lambda *_: 25.0)
     grown = add(run, handful(), adapters="lora", steps=2)
     assert grown.scores["grown"]["chosen"].startswith("lora: 25.0 % error")
     assert grown.model.domains["few"].adapters == "lora"
@@ -87,9 +87,7 @@ def test_the_way_with_the_fewest_errors_is_taken(
 def test_a_linear_head_that_wins_is_solved_from_all(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        few, "_heads_error", lambda seen, domain, cut, l2: 10.0 if l2 == 0.1 else 50.0
-    )
+    monkeypatch.setattr(few, "_heads_error", lambda *given: 10.0 if given[-1] == 0.1 else 50.0)
     grown = add(run, handful(), adapters="none")
     assert grown.scores["grown"]["chosen"].startswith("linear head, L2 0.1: 10.0 %")
 
