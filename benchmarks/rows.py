@@ -12,6 +12,7 @@ FIVE = ("creatures", "digits", "emoji", "fashion", "optdigits")
 THREE = ("digits", "fashion", "optdigits")  # ten classes each
 NORMS = ("shared", "shared-batch", "domain-moments", "domain", "instance", "instance-domain")
 LOSSES = ("l2", "cka", "cosine")
+VIEWS = 4
 BALANCES = ("uncertainty", "dwa", "famo", "db-mtl", "pcgrad", "cagrad")
 TABLES = ("one-or-many", "norms", "sharing", "distill", "losses", "rooms")
 MERGED = ("merged", "merged-recalibrated")  # of the specialists: nothing is trained
@@ -74,6 +75,10 @@ def rows(table: str, out: Path, seed: int) -> list[Row]:
             alone,
             joined,
             *((f"few-distill-{x}", few(FIVE, *sets, f"distill.features={x}")) for x in LOSSES),
+            (
+                "few-distill-views",
+                few(FIVE, *sets, "distill.features=cka", f"distill.views={VIEWS}"),
+            ),
         ]
     if table == "norms":
         return [alone, *((f"norm-{name}", few(FIVE, f"trunk.norm={name}")) for name in NORMS)]

@@ -1,8 +1,8 @@
 """Precomputed features: a teacher looks once at V seeded views of every training image.
 
 The student then sees these views over and over, view v in its passes v, v + V, …, and what the
-teacher said of them comes from a file: a step costs what it costs without a teacher. (The fewer
-views, the less variety: DESIGN's 4 are what the original experiments hardly lose by.)
+teacher said of them comes from a file: a step costs what it costs without a teacher. The fewer
+views, the less variety.
 """
 
 from __future__ import annotations
