@@ -55,8 +55,7 @@ class Setting:
 def specialist(domain: ot.Domain) -> Teacher:
     """A network of the same trunk for one domain."""
     model = ot.Universal(ot.Trunk(ARCH, sharing="none"), [domain]).eval()
-    tasks = {task.name: task.name for task in domain.tasks}
-    return Specialist(model, domain.name, domain, tasks, "fresh")
+    return Specialist(model, domain.name, domain, [task.name for task in domain.tasks], "fresh")
 
 
 class Going:
