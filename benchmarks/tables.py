@@ -157,8 +157,9 @@ def show(name: str, order: list[Row]) -> None:
             if all(column in found for found in seeds.values())
         }
         shown = [f"{means[c]:.2f}" if c in means else "" for c in columns]
-        end = [gain(kept, names[0], row)]
-        if name != DENSE:
+        if name == DENSE:
+            end = [gain(kept, names[0], row)]
+        else:
             mean = f"{statistics.fmean(means.values()):.2f}"
             end = [mean, against(kept, names[0], row), interval(kept, names[1], row)]
         screen.add_row(row, str(len(seeds)), f"{kept['rows'][row]['parameters']:,}", *shown, *end)
