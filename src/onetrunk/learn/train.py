@@ -84,8 +84,9 @@ def train(
     steps, batch, optimizer, lr, … The model is trained in place; of a run that was stopped,
     `resume=True` goes on.
 
-    `teachers`: a run of specialists, or by domain a run, a Teacher, or a list of them. `distill`:
-    the keys of a recipe's [distill], or words for what is taught, such as ["cka", "logits"].
+    `teachers`: a run of specialists, "timm/NAME", "features:FILE", a model, a Foreign; a list of
+    them; or by domain any of these. `distill`: the keys of a recipe's [distill], or words for what
+    is taught, such as ["cka", "logits"].
     """
     names = [domain.name for domain in domains]
     if sorted(names) != sorted(model.domains):
@@ -246,8 +247,8 @@ def check_balance(model: Universal, train: Train) -> None:
 def check_val(models: Models, domains: Sequence[Domain]) -> None:
     """Each model's weights are chosen on validation: found here, not after hours."""
     for model in models.values():
-        mine = [domain for domain in domains if domain.name in model.domains]
-        if not any(len(domain.val) or domain.unlabelled for domain in mine):
+        mine = [d for d in domains if d.name in model.domains and not d.unlabelled]
+        if mine and not any(len(domain.val) for domain in mine):
             raise wrong(
                 f"no validation image to choose weights by: {', '.join(d.name for d in mine)}",
                 came=f"{sum(len(d.train) for d in mine)} for training",

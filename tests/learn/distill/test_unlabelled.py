@@ -14,6 +14,7 @@ from worlds import network, same, weights, worlds
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import Pixels
+from onetrunk.data.split import Split
 from onetrunk.errors import BadInput
 from onetrunk.learn.distill.foreign import Foreign
 from onetrunk.learn.train import train
@@ -138,3 +139,20 @@ def test_without_a_teacher_it_is_refused_before_anything(tmp_path: Path) -> None
     refused(nobody, teachers={"web": a_teacher()}, distill=["l2"])
     refused("web/embed: .* no teacher answers it", web(tmp_path / "b"))
     refused(nobody, frozen=True)
+
+
+def test_images_without_labels_choose_no_weights_for_others(tmp_path: Path) -> None:
+    """A domain with labels and without validation images is refused beside them, too."""
+    (ants,) = worlds("ants")
+    val = ants.splits["val"]
+    ants.splits["val"] = Split("val", val.rows[:0], ants.index, ants.decoded.frames, val.pixels)
+    domains = [ants, web(tmp_path, CLASSES)]
+    with pytest.raises(BadInput, match="no validation image to choose weights by: ants"):
+        train(
+            network(domains),
+            domains,
+            out=tmp_path / "run",
+            teachers={"web": a_teacher()},
+            device="cpu",
+            **SHORT,
+        )
