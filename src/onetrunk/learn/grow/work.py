@@ -53,6 +53,14 @@ def raise_domain(
     """
     name, few_images = domain.name, handful(model, domain, growth.grow.few) and old is None
     check_tasks([domain], growth.train)
+    own = growth.grow.adapters
+    if ":" in own and own != model.trunk.adapters:  # no pack of them would be let in
+        raise wrong(
+            "adapters of one's own are those that the trunk was made with",
+            came=own,
+            exists=[model.trunk.adapters],
+            next=f"a run with trunk.adapters = {own!r}",
+        )
     if not few_images and not len(domain.val):
         raise wrong(
             f"{name}: no validation image to choose weights by",
