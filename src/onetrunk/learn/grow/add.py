@@ -121,7 +121,7 @@ def add_to_run(
 ) -> Grown:
     """The same for a run's folder; `document`: seed, [grow] and [train] as the user said them."""
     name, place = domain.name, choose_device(device)
-    again = again or f"onetrunk add {shell(run)} {name} {domain.source} --resume"
+    again = again or command("add", run, domain)
     top = shelf.check_run(run)
     with RunFolder.hold(run, again) as held:
         work = run / shelf.GROWING / name
@@ -137,6 +137,16 @@ def add_to_run(
             model, domain, growth, work, "added", reachable(run), place, again=again, resume=resume
         )
         return published(held, name)
+
+
+def command(verb: str, run: Path, domain: Domain) -> str:
+    """What to type to go on."""
+    return f"onetrunk {verb} {shell(run)} {domain.name} {source_of(domain)} --resume"
+
+
+def source_of(domain: Domain) -> str:
+    """As a command names it; an object of Python's has no such name."""
+    return domain.source if isinstance(domain.source, str) else "SOURCE"
 
 
 def published(held: RunFolder, name: str) -> Grown:
@@ -179,7 +189,7 @@ def complete(
 
 def taken(where: str, domain: Domain, known: Sequence[Task], names: Mapping[str, Any]) -> Exception:
     """What to raise where the name is there already."""
-    update = f"onetrunk update {where} {domain.name} {domain.source}"
+    update = f"onetrunk update {where} {domain.name} {source_of(domain)}"
     if [(t.name, t.kind) for t in domain.tasks] == [(t.name, t.kind) for t in known] and [
         t.classes for t in domain.tasks
     ] != [t.classes for t in known]:
