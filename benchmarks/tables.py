@@ -1,10 +1,11 @@
-"""The tables of evidence: one network against many, the six norms, the ways of sharing.
+"""The tables of evidence: one network against many, norms, sharing, distillation, balances.
 
-    python benchmarks/tables.py one-or-many norms sharing [--seeds 0,1,2] [--out runs/evidence]
+    python benchmarks/tables.py one-or-many norms … [--seeds 0,1,2] [--out runs/evidence] [--show]
 
 Every row is a run that goes on where it was stopped; a finished one is not run again. The figures
-land in benchmarks/results/tables.json: test errors by domain and seed, of weights chosen on
-validation. Nothing here is timed, so rows may run beside other work.
+land in benchmarks/results/tables.json: test scores by domain (or task) and seed, of weights chosen
+on validation, and differences of the mean over domains with paired intervals. Nothing is timed, so
+rows may run beside other work. `--show` prints what is kept and runs nothing.
 """
 
 from __future__ import annotations
@@ -14,123 +15,155 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table as Screen
+from rows import TABLES, Row, place, rows
 
-from onetrunk.learn.train import Run, train_recipe
+from onetrunk.data.domain import Domain
+from onetrunk.learn.merging import choose_scale
+from onetrunk.learn.train import train_recipe
 from onetrunk.measure.budget import budget
+from onetrunk.measure.evaluate import judge
+from onetrunk.measure.intervals import percentiles, replicates
 from onetrunk.measure.neighbour import neighbour_error
-from onetrunk.measure.summary import decathlon_score
+from onetrunk.measure.outcomes import Outcomes
+from onetrunk.measure.summary import decathlon_score, delta_mtl
+from onetrunk.measure.table import Better, Table
+from onetrunk.model.saved import models_of
+from onetrunk.model.universal import Universal
 from onetrunk.recipe import Recipe
 from onetrunk.recipe.toml import inline
 
 RESULTS = Path(__file__).parent / "results" / "tables.json"
-FIVE = ("creatures", "digits", "emoji", "fashion", "optdigits")
-THREE = ("digits", "fashion", "optdigits")  # ten classes each
-NORMS = ("shared", "shared-batch", "domain-moments", "domain", "instance", "instance-domain")
-Row = tuple[str, Recipe]
+DENSE = "rooms"  # its rows are by task, and their summary is Δ
+BETTER: Mapping[str, Better] = {"segment": "higher", "depth": "lower", "normals": "lower"}
 
 
-def few(names: Iterable[str], *sets: str) -> Recipe:
-    """`pocket` over some of its domains, for a quarter of its steps."""
-    recipe = Recipe.from_domains([f"{name}=pocket:{name}" for name in names], "few")
-    train = ("train.optimizer=sgd", "train.lr=0.05", "train.batch=32", "train.steps=500")
-    return recipe.with_sets(["trunk.arch=resnet20", *train, *sets])
+@dataclass(frozen=True)
+class Done:
+    """A row's result with one seed."""
+
+    models: Mapping[str, Universal]
+    domains: list[Domain]
+    table: Table
+    outcomes: Outcomes
 
 
-def rows(table: str) -> list[Row]:
-    """The rows of a table, by name; the first is what the others are held against."""
-    if table == "one-or-many":
-        alone = ("pocket-specialists", Recipe.named("pocket-specialists"))
-        return [alone, ("pocket", Recipe.named("pocket"))]
-    alone = ("few-specialists", few(FIVE, "trunk.sharing=none"))
-    if table == "norms":
-        return [alone, *((f"norm-{name}", few(FIVE, f"trunk.norm={name}")) for name in NORMS)]
-    return [
-        alone,
-        ("norm-domain", few(FIVE, "trunk.norm=domain")),
-        *(
-            (
-                f"partial-{stage}",
-                few(FIVE, "trunk.sharing=partial", f'trunk.own_stages=["{stage}"]'),
-            )
-            for stage in ("1", "3")
-        ),
-        ("deep-three", few(THREE)),
-        ("full-three", few(THREE, "trunk.sharing=full", "trunk.pair=index")),
-    ]
-
-
-def run(name: str, recipe: Recipe, seed: int, out: Path) -> Run:
-    """One row with one seed."""
-    place = inline(str(out / name / f"seed-{seed}"))
-    sets = [f"name={name}", f"seed={seed}", f"out={place}"]
-    return train_recipe(recipe.with_sets(sets), resume=True)
+def run(name: str, recipe: Recipe | None, seed: int, out: Path, first: Done | None) -> Done:
+    """One row with one seed; one without a recipe is merged from the first row's specialists."""
+    if recipe is None:
+        if first is None:
+            raise ValueError("nothing to merge yet")
+        folder = place(out, "pocket-specialists", seed)
+        merged = choose_scale(folder, first.domains, recalibrated=name.endswith("recalibrated"))
+        judged = judge(merged.model, first.domains, "test")
+        return Done({"": merged.model}, first.domains, judged.table(), judged.outcomes())
+    folder = place(out, name, seed)
+    sets = [f"name={name}", f"seed={seed}", f"out={inline(str(folder))}"]
+    chosen = recipe.with_sets(sets)
+    done = train_recipe(chosen, resume=True)
+    domains = chosen.make_domains()
+    kept = folder / "outcomes.safetensors"
+    if not kept.exists():  # of a run that did not write them yet
+        judge(models_of(folder), domains, "test").outcomes().save(kept)
+    return Done(done.models, domains, done.table, Outcomes.open(kept))
 
 
 def main() -> None:
     """Run what is asked for, one row after the other; print and keep the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    names = ("one-or-many", "norms", "sharing")
-    parser.add_argument("tables", nargs="+", choices=names)
+    parser.add_argument("tables", nargs="+", choices=TABLES)
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--out", type=Path, default=Path("runs/evidence"))
+    parser.add_argument("--show", action="store_true", help="run nothing")
+    parser.add_argument("--only", default="", help="rows, by commas")
     asked = parser.parse_args()
-    seeds = [int(seed) for seed in asked.seeds.split(",")]
-    for seed in seeds:
-        for table in asked.tables:
-            for name, recipe in rows(table):
-                keep(table, name, recipe, seed, run(name, recipe, seed, asked.out))
-                show(table)
+    only = [name for name in asked.only.split(",") if name]
+    for table in asked.tables:
+        for seed in [] if asked.show else [int(seed) for seed in asked.seeds.split(",")]:
+            done: dict[str, Done] = {}
+            for name, recipe in rows(table, asked.out, seed):
+                if only and name not in only:
+                    continue
+                first = next(iter(done.values()), None)
+                done[name] = run(name, recipe, seed, asked.out, first)
+                keep(table, name, recipe, seed, done)
+        show(table, rows(table, asked.out, 0))
 
 
-def keep(table: str, name: str, recipe: Recipe, seed: int, done: Run) -> None:
-    """Add a row's errors to the kept figures."""
+def keep(table: str, name: str, recipe: Recipe | None, seed: int, done: Mapping[str, Done]) -> None:
+    """Add a row's scores to the kept figures, and how it differs from the rows before it."""
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    place = kept.setdefault(table, {})
-    place["about"] = {
+    here = kept.setdefault(table, {})
+    here["about"] = {
         "date": date.today().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "torch": torch.__version__,
     }
-    row = place.setdefault("rows", {}).setdefault(name, {"seeds": {}})
-    row["steps"], row["batch"] = recipe.train.steps, recipe.train.batch
-    row["parameters"] = sum(budget(model).universal.parameters for model in done.models.values())
-    row["seeds"][str(seed)] = {r.domain: r.value for r in done.table.rows if r.headline}
-    floor = kept.setdefault("nearest-neighbour", {})
-    for domain in recipe.make_domains():
-        if domain.name not in floor:
-            floor[domain.name] = neighbour_error(domain)
+    row = here.setdefault("rows", {}).setdefault(name, {"seeds": {}})
+    mine = done[name]
+    if recipe is not None:
+        row["steps"], row["batch"] = recipe.train.steps, recipe.train.batch
+    row["parameters"] = sum(budget(model).universal.parameters for model in mine.models.values())
+    row["seeds"][str(seed)] = {
+        (r.task if table == DENSE else r.domain): r.value for r in mine.table.rows if r.headline
+    }
+    if table != DENSE:
+        against = row.setdefault("mean_minus", {})
+        for other, theirs in list(done.items())[:2]:
+            if other != name:
+                against.setdefault(other, {})[str(seed)] = apart(mine.outcomes, theirs.outcomes)
+        floor = kept.setdefault("nearest-neighbour", {})
+        for domain in mine.domains:
+            if domain.name not in floor:
+                floor[domain.name] = neighbour_error(domain)
     RESULTS.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
 
 
-def show(name: str) -> None:
+def apart(ours: Outcomes, theirs: Outcomes) -> list[float]:
+    """The mean headline over domains, ours minus theirs: value, and its paired 95 % interval."""
+    mine, base = replicates(ours), replicates(theirs)
+    keys = [key for key in mine if key in base]
+    draws = np.mean([mine[key] - base[key] for key in keys], axis=0)
+    value = statistics.fmean(
+        ours.parts[key].headline() - theirs.parts[key].headline() for key in keys
+    )
+    return [value, *percentiles(draws)]
+
+
+def show(name: str, order: list[Row]) -> None:
     """One table on the screen."""
     kept = json.loads(RESULTS.read_text())[name]
-    order = [row for row, _ in rows(name) if row in kept["rows"]]
-    domains = sorted({d for row in order for seed in by_seed(kept, row).values() for d in seed})
-    table = Screen(title=f"{name}: test errors, % (mean over seeds)", title_justify="left")
-    for column in ("", "seeds", "parameters", *domains, "mean", "score"):
-        table.add_column(column, justify="right" if column else "left")
-    for row in order:
+    names = [row for row, _ in order if row in kept["rows"]]
+    columns = sorted({d for row in names for seed in by_seed(kept, row).values() for d in seed})
+    title = f"{name}: test scores (mean over seeds)"
+    screen = Screen(title=title, title_justify="left")
+    last = ["Δ, %"] if name == DENSE else ["mean", "score", "minus the second row (95 %)"]
+    for column in ("", "seeds", "parameters", *columns, *last):
+        screen.add_column(column, justify="right" if column else "left")
+    for row in names:
         seeds = by_seed(kept, row)
         means = {
-            domain: statistics.fmean(found[domain] for found in seeds.values())
-            for domain in domains
-            if all(domain in found for found in seeds.values())
+            column: statistics.fmean(found[column] for found in seeds.values())
+            for column in columns
+            if all(column in found for found in seeds.values())
         }
-        shown = [f"{means[d]:.2f}" if d in means else "" for d in domains]
-        mean = statistics.fmean(means.values())
-        points = against(kept, order[0], row)
-        numbers = f"{kept['rows'][row]['parameters']:,}"
-        table.add_row(row, str(len(seeds)), numbers, *shown, f"{mean:.2f}", points)
-    Console(width=200).print(table)
+        shown = [f"{means[c]:.2f}" if c in means else "" for c in columns]
+        if name == DENSE:
+            end = [gain(kept, names[0], row)]
+        else:
+            mean = f"{statistics.fmean(means.values()):.2f}"
+            end = [mean, against(kept, names[0], row), interval(kept, names[1], row)]
+        screen.add_row(row, str(len(seeds)), f"{kept['rows'][row]['parameters']:,}", *shown, *end)
+    Console(width=220).print(screen)
 
 
 def against(kept: dict[str, Any], base: str, row: str) -> str:
@@ -143,8 +176,30 @@ def against(kept: dict[str, Any], base: str, row: str) -> str:
     return f"{statistics.fmean(scores):.0f} of {250 * len(next(iter(mine.values())))}"
 
 
+def gain(kept: dict[str, Any], base: str, row: str) -> str:
+    """Δ against the first row, mean over the seeds that both have."""
+    mine, theirs = by_seed(kept, row), by_seed(kept, base)
+    found = [
+        delta_mtl(
+            {task: (value, BETTER[task]) for task, value in mine[seed].items()},
+            {task: (value, BETTER[task]) for task, value in theirs[seed].items()},
+        )
+        for seed in sorted(mine.keys() & theirs.keys())
+    ]
+    return f"{statistics.fmean(found):+.2f}"
+
+
+def interval(kept: dict[str, Any], base: str, row: str) -> str:
+    """The mean minus another row's, with its interval, of the first seed."""
+    found = kept["rows"][row].get("mean_minus", {}).get(base, {})
+    if not found:
+        return ""
+    value, low, high = found[min(found)]
+    return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
 def by_seed(kept: dict[str, Any], row: str) -> dict[str, dict[str, float]]:
-    """A row's errors by seed and domain."""
+    """A row's scores by seed and domain or task."""
     found: dict[str, dict[str, float]] = kept["rows"][row]["seeds"]
     return found
 

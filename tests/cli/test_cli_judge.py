@@ -129,6 +129,9 @@ def test_eval_for_people(onetrunk: Onetrunk, run: Path) -> None:
     rooms = onetrunk("eval", str(run), "--domain", "rooms")
     assert "miou" in rooms.out
     assert "confused" not in rooms.out
+    views = onetrunk("eval", str(run), "--domain", "rooms", "--scales", "0.75,1", "--mirror")
+    assert "maps averaged over scales 0.75, 1, each mirrored" in " ".join(views.out.split())
+    assert "maps averaged" not in rooms.out
 
 
 def test_eval_where_there_is_nothing_to_judge(
@@ -137,6 +140,8 @@ def test_eval_where_there_is_nothing_to_judge(
     assert "exists: shop, rooms" in one_line(onetrunk("eval", str(run), "--domain", "shp"))
     assert "--split is test or val" in one_line(onetrunk("eval", str(run), "--split", "train"))
     assert "one of --json" in one_line(onetrunk("eval", str(run), "--json", "--csv"))
+    assert "--scales are numbers" in one_line(onetrunk("eval", str(run), "--scales", "half"))
+    assert "0.25 to 4" in one_line(onetrunk("eval", str(run), "--scales", "0.1,1"))
     assert "no model in" in one_line(onetrunk("eval", str(tmp_path)))
     (run / "recipe.toml").unlink()
     assert "nothing says which data" in one_line(onetrunk("eval", str(run)))
@@ -220,6 +225,13 @@ def test_maps_are_written_with_pictures_of_them(
             with Image.open(path.with_name(f"{stem}.overlay.png")) as overlay:
                 assert (overlay.size, overlay.mode) == ((24, 16), "RGB")
     assert (tmp_path / "maps/sub/a.segment.png").is_file()
+    metres = np.load(tmp_path / "maps/a.depth.npy")
+    with Image.open(tmp_path / "maps/a.depth.png") as picture:
+        millimetres = np.asarray(picture).astype(int)
+    np.testing.assert_allclose(millimetres, (1000 * metres).clip(0, 65_535), atol=0.5)
+    named = (tmp_path / "maps/segment.classes.txt").read_text().split()
+    assert tuple(named) == tasks["segment"].classes
+    assert "segment.legend.png names colours" in ran.err
     assert "wrote 9 maps into maps" in ran.err
     assert "next: --out maps/" in one_line(onetrunk(*words))
 

@@ -55,3 +55,57 @@ def adapter(layer):
 
 
 number = 3
+
+
+class Inverse:
+    """A balance: every unit by the inverse of its loss."""
+
+    needs = "losses"
+
+    def __init__(self, setup, settings):
+        self.setup, self.count = setup, torch.zeros(())
+
+    def weights(self, losses, present):
+        return len(present) * (1 / losses) / (1 / losses).sum()
+
+    def saw(self, losses, present):
+        self.count += 1
+
+    def state(self):
+        return {"count": self.count}
+
+    def restore(self, tensors):
+        self.count.copy_(tensors["count"])
+
+
+class Forgets(Inverse):
+    """Its weights depend on a count that no checkpoint holds."""
+
+    def weights(self, losses, present):
+        return len(present) * torch.softmax(float(self.count) * losses, 0)
+
+    def state(self):
+        return {}
+
+    def restore(self, tensors):
+        pass
+
+
+class ByPlace(Inverse):
+    """The first that is listed counts most."""
+
+    def weights(self, losses, present):
+        return len(present) * torch.softmax(torch.arange(len(present)).flip(0).double(), 0)
+
+
+class Draws(Inverse):
+    def weights(self, losses, present):
+        torch.rand(1)
+        return super().weights(losses, present)
+
+
+class Heavy(Inverse):
+    """Sums where it should average."""
+
+    def weights(self, losses, present):
+        return torch.full((len(present),), float(len(present) + 1))

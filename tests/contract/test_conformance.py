@@ -10,6 +10,7 @@ from onetrunk.testing import conform
 # The smallest of each kind of network; sizes that each can take.
 FAMILIES = [
     ("resnet20", 32),
+    ("segnet", 32),
     ("timm/test_resnet", 64),
     ("timm/test_efficientnet", 64),
     ("timm/test_efficientnet_evos", 64),

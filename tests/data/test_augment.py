@@ -11,6 +11,7 @@ from fakes import dense_source, dense_targets, picture
 
 from onetrunk.data.augment import LUMA, Augment, Views, apply
 from onetrunk.data.pixels import Pixels
+from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
 
 PLAIN: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}  # grey levels
@@ -200,6 +201,9 @@ def test_zoom_divides_depth_by_its_factor() -> None:
     views = draw(Augment(scale=(2.0, 2.0)), pixels)
     _, moved = apply(images_of(pixels), {"depth": depth}, views, pixels, TASKS)
     np.testing.assert_allclose(moved["depth"], 3.0)
+    inverse = (Task("depth", "depth", unit="disparity"),)
+    _, moved = apply(images_of(pixels), {"depth": depth}, views, pixels, inverse)
+    np.testing.assert_allclose(moved["depth"], 12.0)
 
 
 def test_labels_that_are_no_maps_stay() -> None:

@@ -6,16 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from worlds import CPU, network, noise, same, weights, worlds
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
 from onetrunk.learn.start import adopt, start_from
+from onetrunk.learn.train import train_recipe
 from onetrunk.model.saved import save, save_models
 from onetrunk.model.universal import Universal
+from onetrunk.recipe import Recipe
 
 
 def learned(domains: Sequence[Domain], seed: int = 5, **trunk: Any) -> Universal:
@@ -128,6 +132,63 @@ def test_specialists_start_each_from_their_own(tmp_path: Path) -> None:
         assert same(weights(model), weights(others[name]))
     with pytest.raises(BadInput, match=r"holds a network for each domain.*sharing = 'deep'"):
         start_from(tmp_path, {"": network(domains)})
+    (cats,) = worlds("cats")
+    with pytest.raises(BadInput, match=r"and none for cats; came: 'cats'; exists: ants, bees"):
+        start_from(tmp_path, {**models, "cats": network([cats], sharing="none")})
+
+
+@pytest.mark.parametrize("norm", ["domain", "shared"])
+def test_specialists_start_from_one_trunk(
+    norm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fine-tuning: a domain that the trunk knows goes on as it was, a new one as it would come."""
+    domains = worlds("ants", "bees", "cats")
+    deep = learned(domains[:2], norm=norm)
+    save(deep, tmp_path)
+    models = {
+        d.name: network([d], seed, sharing="none", norm=norm) for seed, d in enumerate(domains)
+    }
+    start_from(tmp_path, models)
+    for model in models.values():
+        assert same(dict(model.trunk.shared()), dict(deep.trunk.shared()))
+    for domain in domains[:2]:
+        assert answers(models[domain.name], domain).equal(answers(deep, domain))
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition("go on: ")[2] for line in said] == [
+        "ants; new: none", "bees; new: none", "none; new: cats"
+    ]  # fmt: skip
+
+
+def photos(root: Path, seed: int) -> None:
+    """A folder of two classes of noise, small enough to learn in a moment."""
+    rng = np.random.default_rng(seed)
+    for kind in "ab":
+        (root / kind).mkdir(parents=True)
+        for i in range(20):
+            Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(
+                root / kind / f"{i}.png"
+            )
+
+
+def test_fine_tuning_by_the_keys_of_a_recipe(tmp_path: Path) -> None:
+    """sharing = "none" and init = RUN; at a rate of almost nothing all end where they began."""
+    for seed, name in enumerate(("ants", "bees")):
+        photos(tmp_path / name, seed)
+    text = (
+        'name = "x"\ntrain = { steps = 2, batch = 4, optimizer = "sgd", lr = 1e-9, warmup = 0.0 }\n'
+    )
+    part = '[[domains]]\nname = "{0}"\nsource = "folder:{0}"\nsize = 16\n'
+    both = text + part.format("ants") + part.format("bees")
+    sets = ("trunk.sharing=none", "trunk.arch=resnet20")
+    one = train_recipe(Recipe.parse(text + part.format("ants"), tmp_path, ("out=deep", sets[1])))
+    tuned = train_recipe(Recipe.parse(both, tmp_path, (*sets, "out=alone", "init=deep")))
+    assert list(tuned.models) == ["ants", "bees"]
+    fresh = Recipe.parse(both, tmp_path, sets)
+    for name, model in fresh.make_model(fresh.make_domains()).items():
+        shared, drawn = tuned.models[name].trunk.shared(), model.trunk.shared()
+        for key, tensor in one.model.trunk.shared().items():
+            torch.testing.assert_close(shared[key], tensor, atol=1e-5, rtol=1e-5)
+        assert not all(drawn[key].allclose(tensor) for key, tensor in shared.items())
 
 
 def test_another_trunk_is_refused(tmp_path: Path) -> None:

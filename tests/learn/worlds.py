@@ -14,13 +14,15 @@ from fakes import CLASSIFY, Fake, labelled, picture
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.loader import Batch
+from onetrunk.learn.distill.teachers import Specialist, Teacher
 from onetrunk.learn.fit import Learner, fit
 from onetrunk.learn.selection import Selection
 from onetrunk.model.trunk import Trunk
 from onetrunk.model.universal import Universal
-from onetrunk.recipe import Recipe, Train
+from onetrunk.recipe import Distill, Recipe, Train
 from onetrunk.store import checkpoint
 from onetrunk.store.run import RunFolder
+from onetrunk.testing import scatter
 
 CPU = torch.device("cpu")
 SPLITS = ("train", "train", "train", "val", "test")
@@ -48,6 +50,17 @@ def network(domains: Sequence[Domain], seed: int = 0, **trunk: Any) -> Universal
         return Universal(Trunk(trunk.pop("arch", "resnet20"), **trunk), domains)
 
 
+def specialists(domains: Sequence[Domain], seed: int = 7, **trunk: Any) -> dict[str, list[Teacher]]:
+    """A teacher for each domain, of fresh weights, its moments of noise of its own."""
+    found: dict[str, list[Teacher]] = {}
+    for place, domain in enumerate(domains):
+        model = network([domain], seed + place, **trunk)
+        scatter(model, domain.pixels.size, seed + place)
+        tasks = [task.name for task in domain.tasks]
+        found[domain.name] = [Specialist(model.eval(), domain.name, domain, tasks, "specialists")]
+    return found
+
+
 def settings(**given: Any) -> Train:
     """A few steps of sgd unless something else is said."""
     usual = {"steps": 8, "batch": 4, "optimizer": "sgd", "lr": 0.05, "warmup": 0.0}
@@ -57,11 +70,18 @@ def settings(**given: Any) -> Train:
 
 
 def learner(
-    domains: Sequence[Domain], model: Universal | None = None, seed: int = 0, **given: Any
+    domains: Sequence[Domain],
+    model: Universal | None = None,
+    seed: int = 0,
+    teachers: Mapping[str, Sequence[Teacher]] | None = None,
+    distill: Mapping[str, Any] | None = None,
+    **given: Any,
 ) -> Learner:
     """Ready to step; `learner.step(next(learner.passes()))`."""
     model = network(domains) if model is None else model
-    made = Learner(model, domains, settings(**given), CPU, seed)
+    made = Learner(
+        model, domains, settings(**given), CPU, seed, teachers or {}, Distill.of(distill or {})
+    )
     made.model.train()
     return made
 
@@ -124,14 +144,17 @@ def go(
     domains: Sequence[Domain],
     model: Universal,
     watch: Looking | None = None,
+    teachers: Mapping[str, Sequence[Teacher]] | None = None,
+    distill: Mapping[str, Any] | None = None,
     **given: Any,
 ) -> Selection:
     """Learn into a run's folder, or go on there."""
+    taught = {"teachers": teachers or {}, "distill": Distill.of(distill or {})}
     seen = watch or Looking()
     resume = (folder / "recipe.toml").exists()
     with RunFolder.open(folder, 'name = "x"\n', resume=resume) as run:
         run.rewind(run.last())
-        return fit(model, domains, settings(**given), run, seen, device=CPU, seed=3)
+        return fit(model, domains, settings(**given), run, seen, device=CPU, seed=3, **taught)
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:

@@ -331,5 +331,7 @@ def test_headlines() -> None:
     }
     assert (as_error("segment", 40), as_error("embed", 99), as_error("depth", 0.6)) == (60, 1, 0.6)
     assert [m.unit for m in metrics_of(Task("p", "regress", unit="€"))] == ["", "€", "€"]
+    assert [m.unit for m in metrics_of(Task("d", "depth", unit="disparity"))] == ["disparity", ""]
+    assert metrics_of(Task("d", "depth"))[0].unit == "m"
     with pytest.raises(BadInput, match="exists: classify"):
         headline("classfy")

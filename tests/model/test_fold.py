@@ -234,7 +234,7 @@ def test_heads_and_decoder_fold_too_and_count_no_more_than_bare() -> None:
         def forward(self, x: Tensor) -> dict[str, Tensor]:
             maps = self.trunk.forward_pyramid(x)
             made: dict[str, Tensor] = self.heads(
-                self.trunk.pool(maps[-1]), maps, (x.shape[2], x.shape[3])
+                self.trunk.pooled(maps), maps, (x.shape[2], x.shape[3])
             )
             return made
 

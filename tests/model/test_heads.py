@@ -10,6 +10,7 @@ from onetrunk.errors import BadInput
 from onetrunk.model import nets
 from onetrunk.model.decoder import Decoder, choose_levels
 from onetrunk.model.heads import EMBED, Heads, finish, make_head
+from onetrunk.model.segnet import SegNet
 
 ALL = (
     Task("kind", "classify", ("a", "b", "c")),
@@ -23,9 +24,9 @@ ALL = (
 RESNET20 = [(16, 1), (16, 1), (32, 2), (64, 4)]
 
 
-def of(net: nets.ResNet, heads: Heads, x: Tensor) -> dict[str, Tensor]:
+def of(net: nets.ResNet | SegNet, heads: Heads, x: Tensor) -> dict[str, Tensor]:
     maps = net.forward_pyramid(x)
-    made: dict[str, Tensor] = heads(net.pool(maps[-1]), maps, x.shape[-2:])
+    made: dict[str, Tensor] = heads(net.pooled(maps), maps, x.shape[-2:])
     return made
 
 
@@ -34,7 +35,8 @@ def of(net: nets.ResNet, heads: Heads, x: Tensor) -> dict[str, Tensor]:
 def test_every_kind_over_every_trunk_at_odd_sizes(name: str, size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     net = nets.build(name).eval()
-    heads = Heads(ALL, net.num_features, [(s.channels, s.reduction) for s in net.stages]).eval()
+    pyramid = [(s.channels, s.reduction) for s in net.stages]
+    heads = Heads(ALL, net.num_features, pyramid, decoded=net.decoded).eval()
     out = of(net, heads, torch.randn(2, 3, *size))
     assert list(out) == [task.name for task in ALL]
     shapes = {name: tuple(value.shape) for name, value in out.items()}

@@ -16,6 +16,7 @@ from onetrunk.testing import build, domain, images
 
 STAGES = {
     "resnet20": ("stem", "1", "2", "3"),
+    "segnet": ("stem", "down2", "down3", "down4", "down5", "up5", "up4", "up3", "up2", "up1"),
     "timm/resnet18": ("stem", "layer1", "layer2", "layer3", "layer4"),
     "timm/test_convnext": ("stem", "stages.0", "stages.1", "stages.2", "stages.3"),
     "timm/test_efficientnet": ("stem", "blocks.0", "blocks.1", "blocks.2", "blocks.3"),

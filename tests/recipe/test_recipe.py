@@ -281,10 +281,14 @@ def test_from_domains() -> None:
 
 
 NAMED = ["folders", "pocket", "pocket-quick", "pocket-specialists", "rooms-specialists"]
+DENSE = [f"universal-2022-{d}{s}" for d in ("cityscapes", "nyuv2") for s in ("", "-specialists")]
 
 
 def test_named_recipes() -> None:
-    assert list(named_recipes()) == [*NAMED, "universal-2017"]
+    found = named_recipes()
+    assert set(NAMED) <= set(found)
+    assert {"universal-2017", *DENSE} <= set(found)
+    assert list(found) == sorted(found)
     assert Recipe.named("pocket-quick").name == "pocket-quick"
     assert Recipe.named("pocket-quick", ["seed=3"]).seed == 3
     with pytest.raises(BadInput, match=r"came: 'pocket-quik'; exists: pocket-quick, pocket"):

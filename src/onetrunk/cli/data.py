@@ -200,7 +200,7 @@ def _show(found: Inspection) -> None:
 
 
 def _describe(labels: Any) -> str:
-    text = str(labels.kind)
+    text = str(labels.kind) + (f" in {labels.unit}" if labels.unit else "")
     if labels.classes:
         text += f", {len(labels.classes):,} classes"
     extremes = labels.extremes()

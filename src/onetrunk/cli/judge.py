@@ -29,6 +29,8 @@ HELP = """Judge a run's model: a table of domains and tasks, and the classes tha
   onetrunk eval runs/shop --domain catalogue --split val
 
   onetrunk eval runs/shop --latex > table.tex
+
+  onetrunk eval runs/rooms --scales 0.75,1,1.25 --mirror    maps averaged over views
 """
 WORST = 3  # confusions of a task that people are shown; --json has more
 
@@ -40,6 +42,10 @@ def evaluate(
     ] = None,
     split: Annotated[str, typer.Option(help="test or val.")] = "test",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
+    scales: Annotated[
+        str, typer.Option(help="Average maps over resized images: 0.75,1,1.25; 1 is off.")
+    ] = "1",
+    mirror: Annotated[bool, typer.Option("--mirror", help="And over mirrored ones.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="The table as CSV.")] = False,
     as_latex: Annotated[bool, typer.Option("--latex", help="The table as LaTeX.")] = False,
@@ -49,8 +55,12 @@ def evaluate(
         raise wrong("--split is test or val", came=split, exists=("test", "val"))
     if as_json + as_csv + as_latex > 1:
         raise wrong("one of --json, --csv and --latex", came="several")
+    factors = _factors(scales)
     models = models_of(run)
-    found = judge(models, _domains(run, list(models), domain), split, device=choose_device(device))
+    domains = chosen_domains(run, list(models), domain)
+    found = judge(
+        models, domains, split, device=choose_device(device), scales=factors, mirror=mirror
+    )
     table = found.table()
     if as_json:
         confused = found.confusions()
@@ -70,7 +80,14 @@ def evaluate(
         print(f"next: onetrunk predict {place} IMAGE --domain {name}, or onetrunk info {place}")
 
 
-def _domains(run: Path, known: list[str], asked: list[str] | None) -> list[Domain]:
+def _factors(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError:
+        raise wrong("--scales are numbers", came=text, next="--scales 0.75,1,1.25") from None
+
+
+def chosen_domains(run: Path, known: list[str], asked: list[str] | None) -> list[Domain]:
     """The run's own domains, as its recipe says where they are."""
     if not (run / FILE).is_file():
         raise wrong(

@@ -12,6 +12,7 @@ import typer
 
 from onetrunk.cli.answers import FORMATS, Rows
 from onetrunk.cli.maps import Maps
+from onetrunk.cli.withheld import write_withheld
 from onetrunk.data.pixels import U8, BadImage, Pixels
 from onetrunk.data.sources.common import IMAGE_ENDINGS, regular
 from onetrunk.errors import Failed, printable, wrong
@@ -32,21 +33,40 @@ HELP = """Say what a run's model sees in images: classes with scores, numbers, m
   onetrunk predict runs/shop new-photos/ --domain catalogue --format jsonl   every class's score
 
   onetrunk predict runs/rooms scenes/ --out maps/           maps, and pictures of them
+
+  onetrunk predict runs/ten --decathlon results.zip         the Visual Decathlon's withheld test
 """
 CHUNK = 64  # images in memory at a time
 
 
 def predict(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
-    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    images: Annotated[
+        list[Path] | None, typer.Argument(help="Images, or folders of images.")
+    ] = None,
     domain: Annotated[
         str | None, typer.Option(help="Which domain they are of; needed where there are several.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder that maps go to.")] = None,
     form: Annotated[str, typer.Option("--format", help="csv or jsonl.")] = "csv",
+    decathlon: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of images: the test of the run's decathlon: domains, into a .json or "
+            ".zip for the evaluation server."
+        ),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
 ) -> None:
     """Say what a run's model sees in images."""
+    if decathlon is not None:
+        given = (("images", images), ("--out", out), ("--format", form != "csv"))
+        if others := [name for name, value in given if value]:
+            raise wrong("--decathlon predicts the run's own test", came=", ".join(others))
+        write_withheld(run, decathlon, domain, device)
+        return
+    if not images:
+        raise wrong("expected images, or folders of images", came="none")
     if form not in FORMATS:
         raise wrong("unknown format", came=form, exists=FORMATS)
     model, name = _model(run, domain)
@@ -87,7 +107,8 @@ def predict(
             f"{len(files) - bad:,} have an answer{wrote}; next: mend or remove them"
         )
     if maps is not None:
-        say(f"{len(files):,} images{wrote}; next: look at {out}/*.overlay.png")
+        named = next((f"; {t.name}.legend.png names colours" for t in dense if t.classes), "")
+        say(f"{len(files):,} images{wrote}; next: look at {out}/*.overlay.png{named}")
     else:
         say(f"{len(files):,} images; next: --format jsonl has every score")
 

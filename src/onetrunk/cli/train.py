@@ -171,7 +171,8 @@ def _show_run(run: Run, as_json: bool, init: Path | None) -> None:
     console().print(table)
     for part, best in run.scores["best"].items():
         of = f" of {part}" if part else ""
-        print(f"best{of}: step {best['step']}, chosen on validation")
+        how = "chosen on validation" if best["score"] is not None else "the last: no labels"
+        print(f"best{of}: step {best['step']}, {how}")
     if moved:
         print(f"since {init}, on the same test images:")
     for each in moved:

@@ -42,8 +42,9 @@ class Augment:
 
     `pad`: the window moves this far over the image's edge. `area`: random resized crop, the share
     of the image that the window covers, `aspect` its height over width. `scale`: zoom, as a range
-    of factors; depth is divided by it. `flip`: mirrored half of the time; a normal's x is negated.
-    `brightness`, `contrast`, `saturation`: each factor is drawn from 1 ± this.
+    of factors; depth is divided by it (inverse depth multiplied). `flip`: mirrored half of the
+    time; a normal's x is negated. `brightness`, `contrast`, `saturation`: each factor is
+    drawn from 1 ± this.
     """
 
     pad: int = 0
@@ -140,7 +141,7 @@ def apply(
         map_B34 = torch.from_numpy(views.colour)
         flat = torch.baddbmm(map_B34[:, None, :, 3], flat, map_B34[:, :, :3].mT)
         seen = flat.clamp_(0, 255).reshape(seen.shape)
-    dense = {task.name: task.kind for task in tasks if task.dense}
+    dense = {task.name: task for task in tasks if task.dense}
     moved = {
         name: _move(target, dense[name], views, pixels) if name in dense else target
         for name, target in targets.items()
@@ -207,7 +208,7 @@ def _places(
     return row, column, over[:, :, None] | aside[:, None, :]
 
 
-def _move(target: NDArray[Any], kind: str, views: Views, pixels: Pixels) -> NDArray[Any]:
+def _move(target: NDArray[Any], task: Task, views: Views, pixels: Pixels) -> NDArray[Any]:
     """A dense target through the same windows, by its nearest pixel; outside is not labelled."""
     height, width = target.shape[1:3]
     row, column, outside = _places(views, pixels.size, (height, width))
@@ -216,11 +217,12 @@ def _move(target: NDArray[Any], kind: str, views: Views, pixels: Pixels) -> NDAr
         row.clip(0, height - 1)[:, :, None],
         column.clip(0, width - 1)[:, None, :],
     ]
-    picked[outside] = NO_PIXEL if kind == "segment" else 0
-    if kind == "depth":
+    picked[outside] = NO_PIXEL if task.kind == "segment" else 0
+    if task.kind == "depth":
         # a window of fewer pixels brings the scene nearer by as much
-        picked = picked * np.sqrt(views.step_y * views.step_x)[:, None, None].astype(np.float32)
-    elif kind == "normals":
+        nearer = np.sqrt(views.step_y * views.step_x)[:, None, None].astype(np.float32)
+        picked = picked / nearer if task.inverse else picked * nearer
+    elif task.kind == "normals":
         picked = picked.astype(np.float32)
         picked[views.mirror, :, :, 0] *= -1
     return picked

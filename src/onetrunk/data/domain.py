@@ -105,6 +105,11 @@ class Domain:
         asked = Asked(self.base, self._tasks, self.image, self.group, self.split)
         return open_source(self.source, asked)
 
+    @property
+    def unlabelled(self) -> bool:
+        """Whether its images have no labels at all, and are not meant to."""
+        return self.source is not None and bool(getattr(self.opened, "unlabelled", False))
+
     @cached_property
     def index(self) -> Index:
         """Its images by name, with splits and labels; nothing is decoded for it."""
@@ -225,7 +230,7 @@ class Domain:
                     f"{self.decoded.reasons.get(first, '')}; next: {self._look()} lists them; mend "
                     "or remove them, or say allow_bad = true"
                 )
-        for task in self.tasks:
+        for task in () if self.unlabelled else self.tasks:
             if task.classes and task.name in self.index.labels:
                 codes = self.index.split.copy()
                 codes[self.decoded.scan["status"] != GOOD] = len(SPLITS)

@@ -73,7 +73,7 @@ def read_index(
         if not task.dense:
             known = len(problems)
             task, labels[task.name] = _numbers(task, items, problems)
-            if len(problems) == known:
+            if len(problems) == known and not getattr(source, "unlabelled", False):
                 check_classes(task, labels[task.name], codes, problems, warnings)
         tasks.append(task)
     if not tasks:

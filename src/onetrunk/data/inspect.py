@@ -35,6 +35,7 @@ class Labels:
     unlabelled: dict[str, int]  # split -> images
     missing: dict[str, list[str]]  # split -> classes without an image
     numbers: dict[str, list[float]]  # regress: split -> least, mean, greatest
+    unit: str = ""  # of numbers and depth
 
     def extremes(self) -> tuple[tuple[str, int], tuple[str, int]] | None:
         """The largest and the smallest class of the training images."""
@@ -120,7 +121,7 @@ def inspect(domain: Domain) -> Inspection:
 
 
 def _labels(task: Task, domain: Domain, good: NDArray[np.bool_]) -> Labels:
-    found = Labels(task.name, task.kind, list(task.classes), {}, {}, {}, {})
+    found = Labels(task.name, task.kind, list(task.classes), {}, {}, {}, {}, task.unit)
     column = domain.index.labels.get(task.name)
     if column is None:  # dense: counted by pixels, not by images
         return found

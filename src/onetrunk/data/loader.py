@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from onetrunk.data.augment import Augment, apply
 from onetrunk.data.domain import Domain, check_domains
-from onetrunk.data.sampling import Draw, Sampler
+from onetrunk.data.sampling import Draw, Fixed, Sampler
 from onetrunk.data.split import Split
 from onetrunk.data.task import Task
 from onetrunk.errors import Failed, OnetrunkError, wrong
@@ -65,12 +66,16 @@ class _Steps(Dataset[Step]):
             return error, state
 
     def _batch(self, draw: Draw) -> Batch:
-        split, augment, tasks = self.parts[draw.domain]
-        images, targets = split.stored(draw.places)
-        # an image's own number: the view stays the same if others leave the split
-        views = augment.draw(draw.seed, split.rows[draw.places], draw.views, split.pixels)
-        seen, moved = apply(images, targets, views, split.pixels, tasks)
-        return Batch(draw.domain, seen, moved, draw.places, draw.views)
+        return make_batch(draw, *self.parts[draw.domain])
+
+
+def make_batch(draw: Draw, split: Split, augment: Augment, tasks: tuple[Task, ...]) -> Batch:
+    """The images of a draw, varied and whitened, with their targets."""
+    images, targets = split.stored(draw.places)
+    # an image's own number: the view stays the same if others leave the split
+    views = augment.draw(draw.seed, split.rows[draw.places], draw.views, split.pixels)
+    seen, moved = apply(images, targets, views, split.pixels, tasks)
+    return Batch(draw.domain, seen, moved, draw.places, draw.views)
 
 
 class Loader:
@@ -78,7 +83,8 @@ class Loader:
 
     `workers`: processes that decode and augment ahead. Cached images need none (a thread makes
     their batches); images read straight from their files do. `state()` belongs to the last step
-    that was handed out, however far the workers are ahead.
+    that was handed out, however far the workers are ahead. `fixed`: of domains of which a few views
+    were drawn beforehand, how many and with which seed.
     """
 
     def __init__(
@@ -91,6 +97,7 @@ class Loader:
         temperature: float = 2.0,
         workers: int = 0,
         pin: bool = False,
+        fixed: Mapping[str, Fixed] = MappingProxyType({}),
     ) -> None:
         if not domains:
             raise wrong("a loader needs at least one domain")
@@ -106,6 +113,7 @@ class Loader:
             seed,
             sampling,
             temperature,
+            fixed,
         )
         self._steps = _Steps(domains)
         self._state = self.sampler.state()

@@ -19,6 +19,11 @@ from onetrunk.errors import wrong
 SAMPLINGS = ("round-robin", "temperature", "joined")
 
 
+def views_seed(seed: int, domain: str) -> int:
+    """Of the augmentation of a domain's images, of the seed of a run."""
+    return seed_of(seed, domain, "augment")
+
+
 @dataclass(frozen=True)
 class Draw:
     """One domain's part of a step: places in its split, and which view of each image."""
@@ -27,6 +32,14 @@ class Draw:
     places: NDArray[np.int64]
     views: NDArray[np.int64]  # the epoch of that domain: every pass sees a new view
     seed: int  # of the domain's augmentation
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """So many views of each image, all that are ever seen: pass e sees view e mod `views`."""
+
+    views: int
+    seed: int  # of their augmentation
 
 
 @dataclass
@@ -43,6 +56,7 @@ class Sampler:
     seed: int = 0
     kind: str = "round-robin"
     temperature: float = 2.0
+    fixed: Mapping[str, Fixed] = field(default_factory=dict)  # of domains that have such views
     step: int = 0
     given: dict[str, int] = field(default_factory=dict)  # batches given so far, by domain
 
@@ -99,7 +113,8 @@ class Sampler:
     def _plan(self) -> list[object]:
         """What the draws depend on, beside the step."""
         domains = [[name, n, self.batches[name]] for name, n in sorted(self.sizes.items())]
-        return [domains, self.kind, float(self.temperature), self.seed]
+        fixed = [[name, f.views, f.seed] for name, f in sorted(self.fixed.items())]
+        return [domains, self.kind, float(self.temperature), self.seed, *([fixed] if fixed else [])]
 
     def _draw(self, name: str) -> Draw:
         """The next images of a domain: its shuffled passes end to end, cut into batches."""
@@ -107,11 +122,13 @@ class Sampler:
         first = self.given[name] * batch
         self.given[name] += 1
         at = np.arange(first, first + batch)
-        views, offset = at // size, at % size
+        epochs, offset = at // size, at % size
         places = np.empty(batch, np.int64)
-        for epoch in np.unique(views):
-            places[views == epoch] = self._order(name, int(epoch))[offset[views == epoch]]
-        return Draw(name, places, views, seed_of(self.seed, name, "augment"))
+        for epoch in np.unique(epochs):
+            places[epochs == epoch] = self._order(name, int(epoch))[offset[epochs == epoch]]
+        if (fixed := self.fixed.get(name)) is not None:
+            return Draw(name, places, epochs % fixed.views, fixed.seed)
+        return Draw(name, places, epochs, views_seed(self.seed, name))
 
     def _order(self, name: str, epoch: int) -> NDArray[np.int64]:
         """A domain's order depends on its own name and size alone: others may come and go."""

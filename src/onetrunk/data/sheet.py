@@ -85,7 +85,7 @@ def _dense_rows(part: Split, tasks: list[Task]) -> list[Row]:
             if task.kind == "segment":
                 tiles.append(colour_classes(target))
             elif task.kind == "depth":
-                tiles.append(colour_depth(target))
+                tiles.append(colour_depth(target, task.inverse))
             else:
                 tiles.append(colour_normals(target))
         rows.append((part.key(place), tiles))
@@ -109,10 +109,10 @@ def colour_classes(segment_HW: U8) -> U8:
     return coloured
 
 
-def colour_depth(depth_HW: NDArray[np.float32]) -> U8:
+def colour_depth(depth_HW: NDArray[np.float32], inverse: bool = False) -> U8:
     """Near is bright, far is dark, by inverse depth; pixels without depth are black."""
     known = depth_HW > 0
-    near = np.where(known, 1 / np.maximum(depth_HW, 1e-6), 0)
+    near = depth_HW if inverse else np.where(known, 1 / np.maximum(depth_HW, 1e-6), 0)
     low, high = (near[known].min(), near[known].max()) if known.any() else (0.0, 1.0)
     share = 0.1 + 0.9 * (near - low) / max(high - low, 1e-9)
     coloured: U8 = (colormaps["magma"](share)[..., :3] * 255).astype(np.uint8)

@@ -13,6 +13,7 @@ Kind = Literal["classify", "multilabel", "regress", "segment", "depth", "normals
 KINDS: tuple[Kind, ...] = get_args(Kind)
 DENSE: frozenset[str] = frozenset({"segment", "depth", "normals"})
 LABELLED: frozenset[str] = frozenset({"classify", "multilabel", "segment", "embed"})  # has classes
+INVERSE: frozenset[str] = frozenset({"disparity", "1/m"})  # units of depth in which near is large
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")  # of domains, tasks and runs, inside packs too
 
@@ -39,7 +40,8 @@ class Task:
 
     `classes` are known once the domain's source was read (classify, multilabel, segment, embed);
     `outputs` says how many numbers a regress task predicts; `column` is the table's column that
-    carries the label, `unit` what a number counts, for people.
+    carries the label, `unit` what a number counts, for people. Depth counts metres, or its inverse
+    where the unit is "disparity" or "1/m".
     """
 
     name: str
@@ -72,6 +74,11 @@ class Task:
     def dense(self) -> bool:
         """One prediction a pixel."""
         return self.kind in DENSE
+
+    @property
+    def inverse(self) -> bool:
+        """Depth as its inverse: near is large, and half as far is twice as large."""
+        return self.kind == "depth" and self.unit in INVERSE
 
     @property
     def width(self) -> int:

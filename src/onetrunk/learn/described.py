@@ -12,11 +12,18 @@ from onetrunk.data.augment import Augment
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
 from onetrunk.model.universal import Universal
-from onetrunk.recipe import Recipe, Train
+from onetrunk.recipe import Distill, Recipe, Train
+
+NOTHING = Distill()
 
 
 def described(
-    model: Universal, domains: Sequence[Domain], train: Train, seed: int, out: Path
+    model: Universal,
+    domains: Sequence[Domain],
+    train: Train,
+    seed: int,
+    out: Path,
+    distill: Distill = NOTHING,
 ) -> Recipe:
     """The recipe; what a file cannot say (a source that is an object) is named, not repeated."""
     trunk = model.trunk
@@ -38,6 +45,8 @@ def described(
         "domains": [table_of(domain) for domain in domains],
         "train": train.model_dump(exclude_unset=True),
     }
+    if distill != NOTHING:
+        document["distill"] = distill.model_dump(exclude_unset=True)
     if document["base"] != ".":
         document["out"] = str(out.resolve())
     return Recipe.of(document)

@@ -55,10 +55,10 @@ class Precision:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.dtype)
 
-    def backward(self, loss: Tensor) -> None:
-        """Gradients of a loss, scaled up where float16 would lose them."""
+    def backward(self, loss: Tensor, again: bool = False) -> None:
+        """Gradients of a loss, scaled up where float16 would lose them; `again`: it comes again."""
         scaled = loss if self.scaler is None else self.scaler.scale(loss)
-        scaled.backward()  # type: ignore[no-untyped-call]
+        scaled.backward(retain_graph=again)  # type: ignore[no-untyped-call]
 
     def unscale(self, optimizers: Iterable[tuple[str, torch.optim.Optimizer]]) -> None:
         """Gradients as they are, before something looks at their size."""

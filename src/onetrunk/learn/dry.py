@@ -12,6 +12,7 @@ from onetrunk.errors import wrong
 from onetrunk.learn.device import choose_device, deterministic
 from onetrunk.learn.fit import Learner
 from onetrunk.learn.state import snapshot
+from onetrunk.learn.train import find_taught
 from onetrunk.measure.budget import budget
 from onetrunk.recipe import Recipe
 
@@ -29,10 +30,14 @@ def dry_run(recipe: Recipe, device: str | None = None) -> dict[str, Any]:
     place = choose_device(device)
     checked = recipe.check()
     parts: dict[str, dict[str, Any]] = {}
-    for part, model in recipe.make_model(checked.domains).items():
+    models = recipe.make_model(checked.domains)
+    teachers, _ = find_taught(models, checked.domains, recipe, "")
+    for part, model in models.items():
         mine = [domain for domain in checked.domains if domain.name in model.domains]
         with deterministic(recipe.train.deterministic, place):
-            learner = Learner(model, mine, recipe.train, place, recipe.seed)
+            learner = Learner(
+                model, mine, recipe.train, place, recipe.seed, teachers, recipe.distill
+            )
             model.train()
             passes = learner.passes()
             learner.step(next(passes))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from math import isfinite
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from onetrunk.model.universal import Universal
 from onetrunk.store.run import RunFolder
 
 FORMAT = 1
+NOBODY: Mapping[str, Any] = MappingProxyType({})  # taught it
 OUTCOMES = "outcomes.safetensors"  # image by image: two runs are compared over the same ones
 
 
@@ -30,6 +33,7 @@ def finish(
     seed: int,
     device: torch.device,
     frozen: bool = False,
+    taught: Mapping[str, Any] = NOBODY,
 ) -> dict[str, Any]:
     """Judge, write everything, scores.json last: with it the run is finished."""
     of = {name: model for model in models.values() for name in model.domains}
@@ -52,8 +56,12 @@ def finish(
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": seed,
         "frozen": frozen,
+        **({"taught": taught} if taught else {}),
         **{split: table.to_json() for split, table in tables.items()},
-        "best": {part: {"step": s.step, "score": s.score} for part, s in chosen.items()},
+        "best": {
+            part: {"step": s.step, "score": s.score if isfinite(s.score) else None}
+            for part, s in chosen.items()
+        },
         "own_best": {name: best for s in chosen.values() for name, best in s.own.items()},
         "bad": {d.name: {s: len(d.bad(s)) for s in SPLITS} for d in domains},
         "splits": {

@@ -11,7 +11,8 @@ import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,8 +25,12 @@ from onetrunk.errors import Failed
 from onetrunk.learn.average import Average
 from onetrunk.learn.clock import Clock
 from onetrunk.learn.device import Precision, deterministic, start_generators
+from onetrunk.learn.distill.distiller import Distiller
+from onetrunk.learn.distill.stored import fixed_of
+from onetrunk.learn.distill.teachers import Teacher
 from onetrunk.learn.losses import Losses
 from onetrunk.learn.mixup import Mixup
+from onetrunk.learn.objective import Again, Objective, Told
 from onetrunk.learn.optim import Descent
 from onetrunk.learn.selection import Selection
 from onetrunk.learn.state import restore, snapshot, take_weights
@@ -33,10 +38,13 @@ from onetrunk.learn.stopping import Stop, stoppable, stopped
 from onetrunk.learn.tally import Tally
 from onetrunk.learn.watch import Watch
 from onetrunk.measure.evaluate import evaluate
+from onetrunk.model.points import NOWHERE, Inside, Points
 from onetrunk.model.universal import Universal
-from onetrunk.recipe import Train
+from onetrunk.recipe import Distill, Train
 from onetrunk.store.run import RunFolder
 
+NOBODY: Mapping[str, Sequence[Teacher]] = MappingProxyType({})
+NOTHING = Distill()
 CHECKPOINT = 300.0  # seconds that a kill costs at most, beside the checkpoints by steps
 
 
@@ -49,6 +57,8 @@ class Learner:
     train: Train
     device: torch.device
     seed: int
+    teachers: Mapping[str, Sequence[Teacher]] = field(default_factory=dict)  # by domain
+    distill: Distill = NOTHING
 
     def __post_init__(self) -> None:
         train, domains = self.train, self.domains
@@ -59,8 +69,10 @@ class Learner:
         self.precision = Precision.of(train.precision, self.device)
         self.losses = Losses(domains, train.label_smoothing, train.class_weights == "balanced")
         self.mixup = Mixup(train.mixup, self.seed)
-        self.weights = {domain.name: domain.weight for domain in domains}
         self.descent = Descent(self.model, train)
+        self.distiller = Distiller(
+            self.model, domains, self.teachers, self.distill, train, self.precision, self.seed
+        )
         self.average = Average(self.model, train.average) if train.average else None
         self.loader = Loader(
             domains,
@@ -70,9 +82,19 @@ class Learner:
             temperature=train.temperature,
             workers=train.workers,
             pin=self.device.type == "cuda",
+            fixed={n: fixed for n, t in self.teachers.items() if (fixed := fixed_of(t))},
+        )
+        self.objective = Objective(
+            self.model,
+            domains,
+            train,
+            self.precision,
+            self.seed,
+            self.loader.sampler.steps_per_epoch,
+            self.distill.label_weight,
         )
         self.clock = Clock.of(train, self.loader.sampler.steps_per_epoch)
-        self.selection = Selection(train.patience)
+        self.selection = Selection(train.patience, all(d.unlabelled for d in domains))
         self.tally = Tally()
         self.forward = self.model.joined
         if train.compile:
@@ -85,34 +107,57 @@ class Learner:
         """
         batches = [batch for group in passes for batch in group]
         times = Counter(batch.domain for batch in batches)
-        units: dict[str, list[Tensor]] = {}
+        losses: dict[str, list[Tensor]] = {}
+        self.objective.begin(batches)
         for group in passes:
-            seen = [self.mixup(self._moved(batch), self.clock.step) for batch in group]
-            with self.precision.autocast():
-                outputs = self.forward([x for x, _ in seen], [batch.domain for batch in group])
-            total = torch.zeros((), device=self.device)
-            for batch, output, (_, shares) in zip(group, outputs, seen, strict=True):
-                losses = self.losses(batch.domain, output, shares)
-                for task, loss in losses.items():
-                    units.setdefault(f"{batch.domain}/{task}", []).append(loss.detach())
-                mean = torch.stack(list(losses.values())).mean()
-                total = total + self.weights[batch.domain] * mean / len(batches)
-            self.precision.backward(total)
+            told, again = self._told(group)
+            for one in told:
+                name = one.batch.domain
+                for task, loss in one.losses.items():
+                    losses.setdefault(f"{name}/{task}", []).append(loss.detach())
+                for what, loss in one.taught.items():
+                    losses.setdefault(f"{name} {what}", []).append(loss.detach())
+            self.objective.add(told, again)
+        found = self._finite(losses, batches)
+        self.objective.finish()
 
-        found = self._finite(units, batches)
         for name, count in times.items():
-            if own := self.descent.gradients([name]):
+            if own := self.descent.gradients([name]) + self.distiller.gradients([name]):
                 torch._foreach_mul_(own, len(batches) / count)
         if self.train.clip:
             self.precision.unscale(self.descent.of(times))
             self.descent.clip(times)
-        rate = self.descent.step(times, self.clock.progress, self.precision.scaler)
+        progress, scaler = self.clock.progress, self.precision.scaler
+        rate = self.descent.step(times, progress, scaler)
+        self.distiller.step(times, progress, scaler)
         self.precision.update()
+        self.objective.saw()
         if self.average is not None:
             self.average.step(times)
+        units = {unit: value for unit, value in found.items() if "/" in unit}
+        taught = {what: value for what, value in found.items() if what not in units}
         images = Counter(batch.domain for batch in batches for _ in batch.places)
-        self.tally.add(found, images, rate)
-        return found
+        self.tally.add(units, images, rate, taught)
+        return units
+
+    def _told(self, group: Sequence[Batch]) -> tuple[list[Told], Again]:
+        """Batches through the network together; what their labels and their teachers say."""
+        seen = [self.mixup(self._moved(batch), self.clock.step) for batch in group]
+        names = [batch.domain for batch in group]
+
+        def through(points: Points = NOWHERE) -> Iterator[tuple[Told, Tensor, Inside]]:
+            with self.precision.autocast():
+                insides = self.forward([x for x, _ in seen], names, points)
+            for batch, inside, (x, shares) in zip(group, insides, seen, strict=True):
+                losses = self.losses(batch.domain, inside.answers, shares)
+                yield Told(batch, losses, {}), x, inside
+
+        told = []
+        now = self.clock
+        for one, x, inside in through(self.distiller.points):
+            one.taught = self.distiller.losses(one.batch, x, inside, now.progress, now.step)
+            told.append(one)
+        return told, lambda: [one for one, _, _ in through()]
 
     def passes(self) -> Generator[list[list[Batch]]]:
         """Endless steps. Gradients of several steps added up are those of one longer step."""
@@ -145,7 +190,7 @@ class Learner:
         numbers = iter(flat.tolist())  # the step's one wait for the device
         found = {unit: [next(numbers) for _ in values] for unit, values in units.items()}
         for unit, values in found.items():
-            domain, _, task = unit.partition("/")
+            domain, _, task = unit.replace(" ", "/").partition("/")
             own = [batch for batch in batches if batch.domain == domain]
             for value, batch in zip(values, own, strict=True):
                 if not abs(value) < float("inf"):
@@ -178,11 +223,13 @@ def fit(
     part: str = "",
     device: torch.device,
     seed: int = 0,
+    teachers: Mapping[str, Sequence[Teacher]] = NOBODY,
+    distill: Distill = NOTHING,
 ) -> Selection:
     """Learn; the model ends with the weights of its best evaluation. Goes on from `run`."""
     with stoppable() as stop, deterministic(train.deterministic, device):
         start_generators(seed_of(seed, part, "fit"), device)
-        learner = Learner(model, domains, train, device, seed)
+        learner = Learner(model, domains, train, device, seed, teachers, distill)
         if (saved := run.last(part)) is not None:
             restore(learner, saved)
             # what a kill between a checkpoint and its pruning left

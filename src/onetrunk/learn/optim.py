@@ -95,26 +95,43 @@ class Descent:
 
     def state(self) -> dict[str, Tensor]:
         """What the optimizers remember, by unit, parameter and name."""
-        return {
-            f"{unit}:{name}:{key}": value
-            for unit, optimizer in self.optimizers.items()
-            for name, parameter in self.parameters[unit].items()
-            for key, value in optimizer.state.get(parameter, {}).items()
-            if isinstance(value, Tensor)
-        }
+        return kept(self.optimizers, self.parameters)
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Remember again; each tensor takes the memory layout of its parameter."""
-        for optimizer in self.optimizers.values():
-            optimizer.state.clear()
-        for place, value in tensors.items():
-            unit, name, key = place.split(":", 2)
-            parameter = self.parameters[unit][name]
-            if value.shape == parameter.shape:
-                value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-            else:
-                value = value.to(parameter.device)  # the fused kernels count steps on the device
-            self.optimizers[unit].state[parameter][key] = value
+        """Remember again."""
+        remember(self.optimizers, self.parameters, tensors)
+
+
+Named = Mapping[str, Mapping[str, nn.Parameter]]  # parameters by unit and name
+
+
+def kept(optimizers: Mapping[str, torch.optim.Optimizer], parameters: Named) -> dict[str, Tensor]:
+    """What optimizers remember, by unit, parameter and name."""
+    return {
+        f"{unit}:{name}:{key}": value
+        for unit, optimizer in optimizers.items()
+        for name, parameter in parameters[unit].items()
+        for key, value in optimizer.state.get(parameter, {}).items()
+        if isinstance(value, Tensor)
+    }
+
+
+def remember(
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    parameters: Named,
+    tensors: Mapping[str, Tensor],
+) -> None:
+    """Give optimizers what `kept` held; each tensor takes the memory layout of its parameter."""
+    for optimizer in optimizers.values():
+        optimizer.state.clear()
+    for place, value in tensors.items():
+        unit, name, key = place.split(":", 2)
+        parameter = parameters[unit][name]
+        if value.shape == parameter.shape:
+            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        else:
+            value = value.to(parameter.device)  # the fused kernels count steps on the device
+        optimizers[unit].state[parameter][key] = value
 
 
 def rate_at(progress: float, train: Train) -> float:

@@ -78,12 +78,12 @@ class Screen:
         for unit, value in record["val"].items():
             domain, _, task = unit.partition("/")
             self._lines.setdefault(domain, Line()).val[task] = value
-        if record["best"]:
+        if record["best"] and record["val"]:
             self._best = record["score"], record["step"]
         now = time.monotonic()
         if self._live is not None:
             self._draw(now)
-        else:
+        elif record["val"]:  # nothing, where no domain has labels
             self._said = now
             best = ", the best so far" if record["best"] else ""
             self._say(

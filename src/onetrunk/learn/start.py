@@ -16,14 +16,20 @@ from onetrunk.progress import say
 
 
 def start_from(folder: Path, models: Mapping[str, Universal]) -> None:
-    """Give these models the weights of a finished run (`init = RUN`)."""
+    """Give these models the weights of a finished run (`init = RUN`).
+
+    Specialists go on each from its own; from a run of one network they all start with its trunk.
+    """
     found = models_of(folder)
     if not found:
         raise wrong(f"{folder} holds a model without domains", next="train it first")
+    several = len({id(other) for other in found.values()}) > 1
     for part, model in models.items():
-        if not part and len({id(other) for other in found.values()}) > 1:
+        if several and part not in found:  # whose trunk it were to take would be chance
             raise wrong(
-                f"init: {folder} holds a network for each domain, not one to start from",
+                f"init: {folder} holds a network for each domain, "
+                + (f"and none for {part}" if part else "not one to start from"),
+                came=part or None,
                 exists=found,
                 next="start from a run with sharing = 'deep'",
             )

@@ -28,6 +28,8 @@ def snapshot(learner: Learner) -> tuple[dict[str, Tensor], dict[str, Any]]:
         )
     tensors = {f"model/{name}": tensor for name, tensor in weights.items()}
     tensors |= {f"optim/{name}": tensor for name, tensor in learner.descent.state().items()}
+    tensors |= {f"distill/{name}": tensor for name, tensor in learner.distiller.state().items()}
+    tensors |= {f"balance/{name}": t for name, t in learner.objective.balance.state().items()}
     if learner.average is not None:
         tensors |= {f"average/{name}": t for name, t in learner.average.state().items()}
     tensors["chance/cpu"] = torch.get_rng_state()
@@ -49,6 +51,8 @@ def restore(learner: Learner, saved: Saved) -> None:
     tensors = saved.tensors()
     learner.model.load_state_dict(_under("model/", tensors))
     learner.descent.restore(_under("optim/", tensors))
+    learner.distiller.restore(_under("distill/", tensors))
+    learner.objective.balance.restore(_under("balance/", tensors))
     if learner.average is not None:
         learner.average.restore(_under("average/", tensors))
     torch.set_rng_state(tensors["chance/cpu"])

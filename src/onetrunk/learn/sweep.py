@@ -83,7 +83,7 @@ def finished(one: Recipe) -> dict[str, Any] | None:
     folder = one.out_folder
     if not (folder / SCORES).exists():
         return None
-    with RunFolder.open(folder, one.moved_to(folder).to_toml(), resume=True):
+    with RunFolder.open(folder, one.text_in(folder), resume=True):
         scores: dict[str, Any] = json.loads((folder / SCORES).read_text("utf-8"))
     return scores
 

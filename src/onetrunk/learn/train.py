@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from onetrunk.data.domain import Domain, check_domains
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput, wrong
+from onetrunk.learn.balance import make_balance
 from onetrunk.learn.described import described
-from onetrunk.learn.device import choose_device
+from onetrunk.learn.device import Precision, choose_device, deterministic
+from onetrunk.learn.distill.find import Given, find_teachers
+from onetrunk.learn.distill.plan import Record, plan
+from onetrunk.learn.distill.teachers import Teacher
+from onetrunk.learn.distill.views import FOLDER as VIEWS
+from onetrunk.learn.distill.views import look_once
+from onetrunk.learn.distill.words import in_words
 from onetrunk.learn.environment import check_data, environment
 from onetrunk.learn.finish import finish
 from onetrunk.learn.fit import NotFinite, fit
@@ -21,6 +31,7 @@ from onetrunk.learn.frozen import fit_heads
 from onetrunk.learn.losses import numbers
 from onetrunk.learn.mixup import KINDS
 from onetrunk.learn.start import adopt, start_from
+from onetrunk.learn.stopping import stoppable
 from onetrunk.learn.watch import find, make_watch
 from onetrunk.measure.table import Table
 from onetrunk.model.heads import Numbers
@@ -63,6 +74,8 @@ def train(
     seed: int = 0,
     resume: bool = False,
     device: str | torch.device | None = None,
+    teachers: Given = "",
+    distill: Sequence[str] | Mapping[str, Any] = MappingProxyType({}),
     **settings: Any,
 ) -> Run:
     """Learn `domains` with `model`, into the run folder `out`.
@@ -70,14 +83,21 @@ def train(
     `settings` are the keys of a recipe's [train] (`onetrunk.recipe.Train`), checked as those are:
     steps, batch, optimizer, lr, … The model is trained in place; of a run that was stopped,
     `resume=True` goes on.
+
+    `teachers`: a run of specialists, "timm/NAME", "features:FILE", a model, a Foreign; a list of
+    them; or by domain any of these. `distill`: the keys of a recipe's [distill], or words for what
+    is taught, such as ["cka", "logits"].
     """
     names = [domain.name for domain in domains]
     if sorted(names) != sorted(model.domains):
         raise wrong("all of a model's domains are learned", came=names, exists=model.domains)
     check_domains(domains)
-    recipe = described(model, domains, Train.of(settings), seed, Path(out))
+    taught = in_words(teachers, distill)
+    recipe = described(model, domains, Train.of(settings), seed, Path(out), taught)
     part = names[0] if model.trunk.sharing == "none" else ""
-    return train_models({part: model}, domains, recipe, resume=resume, device=device)
+    return train_models(
+        {part: model}, domains, recipe, resume=resume, device=device, teachers=teachers
+    )
 
 
 def train_recipe(recipe: Recipe, *, resume: bool = False, device: str | None = None) -> Run:
@@ -98,29 +118,45 @@ def train_models(
     *,
     resume: bool,
     device: str | torch.device | None,
+    teachers: Given = "",
 ) -> Run:
-    """Each model on its domains, one after the other, then their scores."""
+    """Each model on its domains, one after the other, then their scores.
+
+    `teachers`: those of the recipe, where a file cannot say them.
+    """
     train, place = recipe.train, choose_device(device)
     check_tasks(domains, train)
+    for model in models.values():
+        check_balance(model, train)
+    folder = recipe.out_folder
+    done = resume and (folder / SCORES).exists()  # its teachers may be gone by now
+    found, taught = ({}, {}) if done else find_taught(models, domains, recipe, teachers)
+    if not done:
+        check_labels(domains, taught)
     if not train.frozen:
         check_val(models, domains)
     for name in train.loggers:
         find(name)  # a wrong one leaves no run behind
-    folder = recipe.out_folder
-    with RunFolder.open(folder, recipe.moved_to(folder).to_toml(), resume=resume) as run:
+    with RunFolder.open(folder, recipe.text_in(folder), resume=resume) as run:
         for model in models.values():
             record(model, recipe)
             scale_numbers(model, domains)
         if run.finished:
             say(f"{run.path} is finished already")
+            forget_views(run, recipe)
             for part, model in models.items():
                 adopt(model, load(run.path, part or None))
             return Run(run.path, models, json.loads((run.path / SCORES).read_text("utf-8")))
-        found = environment(domains, recipe.seed, place)
-        check_data(run, found)
+        check_data(run, environment(domains, recipe.seed, place))
         last = [saved for part in models if (saved := run.last(part)) is not None]
         run.rewind(last[-1] if last else None)
-        learn = fit_heads if train.frozen else fit
+        if recipe.distill.views and found:
+            with stoppable() as stop, deterministic(train.deterministic, place):
+                precision = Precision.of(train.precision, place)
+                found = look_once(
+                    models, domains, found, recipe.distill, run, recipe.seed, precision, stop
+                )
+        learn = fit_heads if train.frozen else partial(fit, teachers=found, distill=recipe.distill)
         watch = make_watch(train.loggers, run.path)
         chosen = {}
         for part, model in models.items():
@@ -134,8 +170,32 @@ def train_models(
                 raise
             if len(models) > 1:
                 model.cpu()  # the device holds one specialist at a time
-        scores = finish(run, models, domains, chosen, recipe.seed, place, train.frozen)
+        scores = finish(run, models, domains, chosen, recipe.seed, place, train.frozen, taught)
+        forget_views(run, recipe)
     return Run(run.path, models, scores)
+
+
+def forget_views(run: RunFolder, recipe: Recipe) -> None:
+    """Nothing needs them once the run is finished."""
+    if not recipe.distill.keep:
+        shutil.rmtree(run.path / VIEWS, ignore_errors=True)
+
+
+def find_taught(
+    models: Models, domains: Sequence[Domain], recipe: Recipe, teachers: Given
+) -> tuple[dict[str, list[Teacher]], Record]:
+    """The teachers by domain, and what they teach."""
+    distill = recipe.distill
+    if not distill.on:
+        return {}, {}
+    if recipe.train.frozen:
+        raise wrong(
+            "distill.teachers: train.frozen solves heads from labels alone",
+            next="distill.enabled = false",
+        )
+    given = teachers or distill.teachers
+    found = find_teachers(given, domains, recipe.root, distill.logits)
+    return found, plan(models, domains, found, distill, recipe.train)
 
 
 def check_tasks(domains: Sequence[Domain], train: Train) -> None:
@@ -151,11 +211,44 @@ def check_tasks(domains: Sequence[Domain], train: Train) -> None:
                 )
 
 
+def check_labels(domains: Sequence[Domain], taught: Record) -> None:
+    """A task without labels is taught by somebody, or it is refused."""
+    problems = []
+    for domain in (domain for domain in domains if domain.unlabelled):
+        lessons = taught.get(domain.name, ())
+        for task in domain.tasks:
+            answered = any(task.name in lesson["answers"] for lesson in lessons)
+            embedded = task.kind == "embed" and any("features" in lesson for lesson in lessons)
+            if task.kind == "regress":
+                why = "a teacher's numbers have a scale that labels alone say"
+            elif not (answered or embedded):
+                why = "no teacher answers it"
+            else:
+                continue
+            problems.append(
+                str(
+                    wrong(
+                        f"{domain.name}/{task.name}: its images have no labels, and {why}",
+                        next=f"[distill] teachers.{domain.name} = one that does; "
+                        'or tasks = ["embed"], which features alone teach',
+                    )
+                )
+            )
+    if problems:
+        raise BadInput("\n".join(problems))
+
+
+def check_balance(model: Universal, train: Train) -> None:
+    """A balance that does not exist, or that these units cannot have."""
+    units = [f"{name}/{task.name}" for name, card in model.domains.items() for task in card.tasks]
+    make_balance(train.balance, units, settings=train.balance_settings)
+
+
 def check_val(models: Models, domains: Sequence[Domain]) -> None:
     """Each model's weights are chosen on validation: found here, not after hours."""
     for model in models.values():
-        mine = [domain for domain in domains if domain.name in model.domains]
-        if not any(len(domain.val) for domain in mine):
+        mine = [d for d in domains if d.name in model.domains and not d.unlabelled]
+        if mine and not any(len(domain.val) for domain in mine):
             raise wrong(
                 f"no validation image to choose weights by: {', '.join(d.name for d in mine)}",
                 came=f"{sum(len(d.train) for d in mine)} for training",

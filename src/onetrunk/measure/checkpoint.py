@@ -120,17 +120,27 @@ def build(
     arch: str, weights: bool | str | PathLike[str], labels: Labels | None
 ) -> tuple[nn.Module, list[Names]]:
     """The network with its classifier, and the names of its labels."""
+    given = None if labels is None else _read(labels)
+    net = create(arch, weights, None if given is None or weights is True else len(given))
+    if net.num_classes < 1:
+        raise wrong(f"{arch} has no classifier", next="choose one that has, or train heads on it")
+    if given is None:
+        return net, names_of(arch, net)
+    if len(given) != net.num_classes:
+        raise wrong(f"{arch} has {net.num_classes} labels", came=f"{len(given)} names")
+    return net, [(label,) for label in given]
+
+
+def create(arch: str, weights: bool | str | PathLike[str], classes: int | None = None) -> Any:
+    """timm's network with these weights and so many classes; its own number where none is said."""
     import timm
 
     name = arch.removeprefix("timm/")
     if not timm.is_model(name):
         raise wrong("unknown timm model", came=name, exists=timm.list_models())
-    given = None if labels is None else _read(labels)
-    options: dict[str, Any] = {"pretrained": weights is True}
-    if given is not None and weights is not True:
-        options["num_classes"] = len(given)
+    options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     try:
-        net: Any = timm.create_model(name, **options)
+        net = timm.create_model(name, pretrained=weights is True, **options)
     except (OSError, RuntimeError, ValueError) as error:
         if weights is not True:
             raise
@@ -140,13 +150,7 @@ def build(
         ) from None
     if not isinstance(weights, bool):
         load_weights(net, arch, Path(weights))
-    if net.num_classes < 1:
-        raise wrong(f"{arch} has no classifier", next="choose one that has, or train heads on it")
-    if given is None:
-        return net, _imagenet(arch, net)
-    if len(given) != net.num_classes:
-        raise wrong(f"{arch} has {net.num_classes} labels", came=f"{len(given)} names")
-    return net, [(label,) for label in given]
+    return net
 
 
 def pixels_of(net: Any) -> Pixels:
@@ -223,7 +227,7 @@ def _read(labels: Labels) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _imagenet(arch: str, net: Any) -> list[Names]:
+def names_of(arch: str, net: Any) -> list[Names]:
     """Names of the labels that a model of this many is known to have."""
     from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 

@@ -28,6 +28,7 @@ from onetrunk.measure.outcomes import Outcomes
 from onetrunk.measure.scores import scores_of
 from onetrunk.measure.seen import split_for
 from onetrunk.measure.table import Table
+from onetrunk.measure.views import Views, answer
 from onetrunk.model.card import Card
 from onetrunk.model.predict import FEWEST
 from onetrunk.model.universal import Universal
@@ -49,14 +50,27 @@ def evaluate(
     device: torch.device | str | None = None,
     intervals: bool = True,
     progress: bool = True,
+    scales: Sequence[float] = (1.0,),
+    mirror: bool = False,
 ) -> Table:
     """The scores of a model (or of one model for each domain) on a split of these domains.
 
     `batch`: images in a pass, at most; fewer where memory asks for it. `intervals`: 95 % ones of
     the headlines. A task without any labelled image in the split has no rows, which is said
-    (unless `progress` is off: a training that evaluates often has said it once).
+    (unless `progress` is off: a training that evaluates often has said it once). `scales` and
+    `mirror`: maps are averaged over resized and mirrored views (see views.py), as the table
+    says.
     """
-    judged = judge(model, domains, split, batch=batch, device=device, progress=progress)
+    judged = judge(
+        model,
+        domains,
+        split,
+        batch=batch,
+        device=device,
+        progress=progress,
+        scales=scales,
+        mirror=mirror,
+    )
     return judged.table(intervals)
 
 
@@ -96,6 +110,8 @@ def judge(
     batch: int = BATCH,
     device: torch.device | str | None = None,
     progress: bool = True,
+    scales: Sequence[float] = (1.0,),
+    mirror: bool = False,
 ) -> Judgement:
     """The split of every domain through the model, once: table, outcomes and confusions in one.
 
@@ -103,9 +119,11 @@ def judge(
     """
     if batch < 1:
         raise wrong("a batch is at least one image", came=batch)
+    views = Views(tuple(scales), mirror)
     todo = []
     for domain in each_once(domains):
-        own = _model_of(model, domain.name)
+        own = model_of(model, domain.name)
+        views.check(own, domain.name)
         images = split_for(domain, own.domains[domain.name], split, quiet=not progress)
         if len(images):
             todo.append((own, domain.name, images))
@@ -115,8 +133,9 @@ def judge(
     with Track(f"evaluating {split}", sum(len(images) for _, _, images in todo)) as track:
         for own, name, images in todo:
             with judging(own, device):
-                judged += _one(own, name, images, batch, track if progress else None)
-    return Judgement(split, judged, quiet=not progress)
+                judged += _one(own, name, images, batch, track if progress else None, views)
+    told = views.described if any(one.task.dense for one in judged) else ""
+    return Judgement(split, judged, quiet=not progress, views=told)
 
 
 def each_once(domains: Sequence[Domain]) -> list[Domain]:
@@ -131,7 +150,7 @@ def each_once(domains: Sequence[Domain]) -> list[Domain]:
     return several
 
 
-def _model_of(model: Models, name: str) -> Universal:
+def model_of(model: Models, name: str) -> Universal:
     """The model that knows this domain."""
     if isinstance(model, Mapping):
         if name not in model:
@@ -161,16 +180,17 @@ def judging(model: nn.Module, device: torch.device | str | None = None) -> Itera
 
 
 def _one(
-    model: Universal, name: str, images: Split, batch: int, track: Track | None
+    model: Universal, name: str, images: Split, batch: int, track: Track | None, views: Views
 ) -> list[Judged]:
     """One domain's split through the model."""
     card = model.domains[name]
     scores = {task.name: scores_of(task) for task in card.tasks}
-    batches = plan(card, len(images), images.name, model.trunk.norm == "shared-batch", batch)
+    by_batch = model.trunk.norm == "shared-batch"
+    batches = plan(card, len(images), images.name, by_batch, batch, views.pixels)
     like = next(model.parameters())
     for pixels, targets in read_ahead(images, batches):
         x = pixels.to(device=like.device, dtype=like.dtype, non_blocking=True)
-        answers = model(x, domain=name)
+        answers = answer(model, x, name, card.tasks, views)
         for task, score in scores.items():
             score.update(answers[task], targets[task])
         if track is not None:
@@ -195,14 +215,19 @@ def finite(judged: Judged) -> None:
 
 
 def plan(
-    card: Card, count: int, split: str, by_batch: bool = False, batch: int = BATCH
+    card: Card,
+    count: int,
+    split: str,
+    by_batch: bool = False,
+    batch: int = BATCH,
+    larger: float = 1.0,
 ) -> list[NDArray[np.int64]]:
-    """Which places of a split go together, in which order."""
+    """Which places of a split go together, in which order; `larger`: pixels seen for each."""
     if by_batch:
         return shuffled(card, count, split)
     height, width = card.pixels.size
     channels = sum(task.width for task in card.tasks if task.dense)
-    bytes_each = 4 * height * width * max(3, channels / 4)
+    bytes_each = 4 * height * width * larger * max(3, channels / 4)
     step = max(1, min(batch, int(INPUT // bytes_each)))
     return [np.arange(i, min(i + step, count)) for i in range(0, count, step)]
 

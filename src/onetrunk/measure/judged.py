@@ -110,13 +110,14 @@ class Judgement:
     split: str
     tasks: Sequence[Judged]
     quiet: bool = False  # about what is left out
+    views: str = ""  # what each map is averaged over, where it is
 
     def table(self, intervals: bool = True) -> Table:
         """The table of scores; tasks whose headline is not defined here are left out, and said."""
         rows: list[Row] = []
         for one in self.tasks:
             rows += one.rows(intervals, self.quiet)
-        return Table(tuple(rows), self.split)
+        return Table(tuple(rows), self.split, self.views)
 
     def outcomes(self) -> Outcomes:
         """What every image adds to the headlines."""

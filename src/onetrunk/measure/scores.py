@@ -6,7 +6,7 @@
 | multilabel | map_error = 100·(1 − mAP), % | |
 | regress | nrmse, in deviations of the targets | rmse, mae |
 | segment | miou, % | pixel_accuracy |
-| depth | abs, metres | rel |
+| depth | abs, metres or the task's unit | rel |
 | normals | mean, degrees | median, within_11, within_22, within_30 |
 | embed | recall_at_1, % | |
 """
@@ -63,8 +63,10 @@ def scores_of(task: Task) -> Scores:
 
 
 def metrics_of(task: Task) -> tuple[Metric, ...]:
-    """A task's metrics, the headline first; numbers that are regressed count in its own unit."""
+    """A task's metrics, the headline first; numbers and depths count in its own unit."""
     metrics = METRICS[task.kind]
+    if task.kind == "depth" and task.unit:
+        return (replace(metrics[0], unit=task.unit), *metrics[1:])
     if task.kind == "regress" and task.unit:
         return (metrics[0], *(replace(metric, unit=task.unit) for metric in metrics[1:]))
     return metrics

@@ -82,10 +82,12 @@ FIELDS = tuple(field.name for field in fields(Row))
 
 @dataclass(frozen=True)
 class Table:
-    """Rows in the order of domains and tasks, each task's headline first; `split`: of what."""
+    """Rows in the order of domains and tasks, each task's headline first; `split`: of what;
+    `views`: what each map was averaged over, where it was."""
 
     rows: tuple[Row, ...] = ()
     split: str = ""
+    views: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", tuple(self.rows))
@@ -156,21 +158,24 @@ class Table:
 
     def to_json(self) -> dict[str, Any]:
         """A plain document; `from_json` reads it back."""
-        return {"split": self.split, "rows": [asdict(row) for row in self.rows]}
+        said = {"views": self.views} if self.views else {}
+        return {"split": self.split, **said, "rows": [asdict(row) for row in self.rows]}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Table:
         """The table that `to_json` wrote; whatever is wrong with it is a BadInput."""
         try:
-            split, rows = document["split"], document["rows"]
-            if not isinstance(split, str) or not isinstance(rows, list):
-                raise TypeError("split is a text, rows are a list")
+            split, rows, views = document["split"], document["rows"], document.get("views", "")
+            if not all(isinstance(text, str) for text in (split, views)):
+                raise TypeError("split and views are texts")
+            if not isinstance(rows, list):
+                raise TypeError("rows are a list")
             for row in rows:
                 if not all(isinstance(row[k], str) for k in ("domain", "task", "metric", "unit")):
                     raise TypeError("names and units are texts")
                 if not isinstance(row["headline"], bool):
                     raise TypeError("headline is true or false")
-            return cls(tuple(Row(**row) for row in rows), split)
+            return cls(tuple(Row(**row) for row in rows), split, views)
         except BadInput:
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -179,14 +184,16 @@ class Table:
     def to_csv(self) -> str:
         """Every row with every field; numbers as they are, not rounded."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
+        said = {"views": self.views} if self.views else {}
+        writer = csv.DictWriter(text, [*FIELDS, *said], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(asdict(row) for row in self.rows)
+        writer.writerows({**asdict(row), **said} for row in self.rows)
         return text.getvalue()
 
     def to_latex(self) -> str:
         """A tabular of the booktabs package; headlines in bold."""
         lines = [
+            *([f"% {printable(self.views)}"] if self.views else []),
             r"\begin{tabular}{lllrrr}",
             r"\toprule",
             r"domain & task & metric & value & 95\,\% interval & images \\",
@@ -209,7 +216,8 @@ class Table:
 
     def table(self) -> rich.table.Table:
         """For people: a line for each domain and task, its headline with interval first."""
-        table = rich.table.Table(title=f"scores on {self.split}" if self.split else None)
+        said = [f"scores on {self.split}"] * bool(self.split) + [self.views] * bool(self.views)
+        table = rich.table.Table(title=escape(", ".join(said)) or None)
         for column in ("domain", "task"):
             table.add_column(column, no_wrap=True)
         table.add_column("images", justify="right", no_wrap=True)

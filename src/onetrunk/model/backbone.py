@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from onetrunk.errors import Failed, wrong
+from onetrunk.model.foreign import published, translate
 from onetrunk.progress import say
 
 # Most transformers are built for one size; these switches of timm's free them, tried in order.
@@ -31,6 +32,7 @@ class Backbone:
     stages: dict[str, tuple[str, ...]]  # modules of each stage; "" stands for what no module holds
     reductions: tuple[int, ...]  # input pixels per pixel of each map of the pyramid
     size: tuple[int, int] | None = None  # that it was built for
+    decoded: bool = False  # its last map is a decoder's, which dense heads read as it is
 
     def forward(
         self, net: Any, x: Tensor, pooled: bool, maps: Sequence[int]
@@ -38,7 +40,7 @@ class Backbone:
         """Pooled features (B, C) and these maps (B, C, h, w) of the pyramid."""
         if not self.arch.startswith("timm/"):
             pyramid = net.forward_pyramid(x)
-            return net.pool(pyramid[-1]) if pooled else None, [pyramid[i] for i in maps]
+            return net.pooled(pyramid) if pooled else None, [pyramid[i] for i in maps]
         if not maps:
             return net.forward_head(net.forward_features(x), pre_logits=True), []
         last, pyramid = net.forward_intermediates(x, indices=list(maps))
@@ -58,7 +60,7 @@ def build(arch: str, pretrained: bool | str | Path) -> tuple[nn.Module, Backbone
                 next="pretrained = false, or the path of a file",
             )
     if not isinstance(pretrained, bool):
-        load_weights(net, arch, Path(pretrained))
+        backbone.licence = load_weights(net, arch, Path(pretrained))
     return net, backbone
 
 
@@ -141,6 +143,7 @@ def _builtin(arch: str) -> tuple[nn.Module, Backbone]:
         None,
         {stage.name: (stage.module,) for stage in net.stages},
         tuple(stage.reduction for stage in net.stages),
+        decoded=net.decoded,
     )
 
 
@@ -162,8 +165,11 @@ def _cover(net: nn.Module, names: set[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def load_weights(net: nn.Module, arch: str, path: Path) -> None:
-    """Weights from a file: safetensors, or a state dict read without running its pickle's code."""
+def load_weights(net: nn.Module, arch: str, path: Path) -> str | None:
+    """Weights from a file: safetensors, or a state dict read without running its pickle's code.
+
+    Their licence, where the file is one that is known.
+    """
     if not path.is_file():
         raise wrong("pretrained: no such file", came=path.name)
     try:
@@ -185,6 +191,11 @@ def load_weights(net: nn.Module, arch: str, path: Path) -> None:
     classifier = getattr(net, "pretrained_cfg", {}).get("classifier") or ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     expected = net.state_dict()
+    known = None
+    if (foreign := translate(state, expected, arch)) is not None:
+        state, known = foreign.tensors, published(path)
+        what = f"{known.name}, {known.licence}" if known else "licence unknown"
+        say(f"{path.name}: weights in {foreign.naming}'s names ({what}), renamed for {arch}")
     extra = [
         k for k in state if k not in expected and not k.startswith(tuple(f"{h}." for h in heads))
     ]
@@ -203,3 +214,4 @@ def load_weights(net: nn.Module, arch: str, path: Path) -> None:
     if faults:
         raise wrong(f"pretrained: {path.name} does not fit {arch}; " + "; ".join(faults))
     net.load_state_dict({k: v for k, v in state.items() if k in expected})
+    return known.licence if known else None

@@ -4,6 +4,8 @@ From the coarsest map down to the finest, p_i = L_i(c_i) + up(p_{i+1}) with L_i 
 to a small width and up bilinear to the finer map's own size (so odd sizes fit), then one 3×3
 convolution, norm and ReLU on the finest. Of several maps with one reduction the deepest is taken.
 A transformer's pyramid of one scale is one lateral and the 3×3.
+
+A trunk that decodes by itself (SegNet) has no use for a second decoder: its last map is taken.
 """
 
 from __future__ import annotations
@@ -49,6 +51,20 @@ class Decoder(nn.Module):
             merged = here
         out: Tensor = self.act(self.norm(self.conv(merged)))
         return out
+
+
+class Taken(nn.Module):
+    """In the decoder's place where the trunk decodes by itself: its last map, as it is."""
+
+    def __init__(self, pyramid: Sequence[tuple[int, int]]) -> None:
+        """`pyramid`: channels and reduction of each map."""
+        super().__init__()
+        self.width = pyramid[-1][0]
+        self.levels = (len(pyramid) - 1,)
+
+    def forward(self, pyramid: Sequence[Tensor] | Mapping[int, Tensor]) -> Tensor:
+        """Maps to the last one."""
+        return pyramid[self.levels[0]]
 
 
 def choose_levels(reductions: Sequence[int]) -> tuple[int, ...]:

@@ -10,7 +10,8 @@
 | normals | unit vectors (B, 3, H, W) | the domain's decoder, 1×1, L2-normalised |
 
 H×W is the input's size, odd sizes too. The decoder (decoder.py) belongs to the domain: its dense
-tasks share one.
+tasks share one. On a trunk that decodes by itself a dense head is, as in the papers that run such
+trunks, a 3×3 and the 1×1 on the trunk's last map.
 
 A head of the user's own, "package.module:thing", is called as `thing(task, inside)` and returns a
 module: of a dense task one from (B, inside, h, w) to (B, width, h, w), which is then resized, of
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 
 from onetrunk.data.task import Task
 from onetrunk.errors import wrong
-from onetrunk.model.decoder import Decoder
+from onetrunk.model.decoder import Decoder, Taken
 
 EMBED = 128  # numbers of an embedding
 MakeHead = Callable[[Task, int], nn.Module]
@@ -79,6 +80,24 @@ class Dense(nn.Conv2d):
         super().__init__(inside, task.width, 1)
 
 
+class Refined(nn.Module):
+    """One prediction a pixel of a trunk's own decoded map: a 3×3 of as many channels, then a 1×1.
+
+    Nothing stands between the two (Liu, Johns & Davison 2019; Li, Liu & Bilen 2022).
+    """
+
+    def __init__(self, task: Task, inside: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inside, inside, 3, padding=1)
+        self.last = nn.Conv2d(inside, task.width, 1)
+        nn.init.xavier_normal_(self.conv.weight)
+
+    def forward(self, map_BCHW: Tensor) -> Tensor:
+        """(B, inside, H, W) to (B, width, H, W)."""
+        out: Tensor = self.last(self.conv(map_BCHW))
+        return out
+
+
 _MAKE: Mapping[str, MakeHead] = {
     "classify": Pooled,
     "multilabel": Pooled,
@@ -90,7 +109,9 @@ _MAKE: Mapping[str, MakeHead] = {
 }
 
 
-def make_head(task: Task, inside: int, head: str | MakeHead | None = None) -> nn.Module:
+def make_head(
+    task: Task, inside: int, head: str | MakeHead | None = None, decoded: bool = False
+) -> nn.Module:
     """The head of one task on `inside` channels; `head` is the user's own."""
     if task.width < 1 and task.kind != "embed":
         raise wrong(
@@ -99,7 +120,7 @@ def make_head(task: Task, inside: int, head: str | MakeHead | None = None) -> nn
             next="name its classes, or read them from the source",
         )
     if head is None:
-        head = _MAKE[task.kind]
+        head = Refined if task.dense and decoded else _MAKE[task.kind]
     elif isinstance(head, str):
         head = _own(head)
     return head(task, inside)
@@ -123,21 +144,23 @@ class Heads(nn.Module):
         num_features: int,
         pyramid: Sequence[tuple[int, int]],
         own: Mapping[str, str | MakeHead] | None = None,
+        decoded: bool = False,
     ) -> None:
-        """`pyramid`: channels and reduction of each map, finest first; `own`: heads by task."""
+        """`pyramid`: channels and reduction of each map, finest first; `own`: heads by task;
+        `decoded`: the last map is a decoder's already."""
         super().__init__()
         own = own or {}
         for name in own:
             if name not in [task.name for task in tasks]:
                 raise wrong("a head for an unknown task", came=name, exists=[t.name for t in tasks])
         self.tasks = tuple(tasks)
-        self.decoder: Decoder | None = None
+        self.decoder: Decoder | Taken | None = None
         if any(task.dense for task in tasks):
-            self.decoder = Decoder(pyramid)
+            self.decoder = Taken(pyramid) if decoded else Decoder(pyramid)
         self.of = nn.ModuleDict()
         for task in tasks:
             inside = self.decoder.width if task.dense and self.decoder else num_features
-            self.of[key_of(task.name)] = make_head(task, inside, own.get(task.name))
+            self.of[key_of(task.name)] = make_head(task, inside, own.get(task.name), decoded)
 
     @property
     def needs_pyramid(self) -> bool:
@@ -162,10 +185,19 @@ class Heads(nn.Module):
         size: tuple[int, int],
     ) -> dict[str, Tensor]:
         """Predictions by task name; `pooled_BC` may be None, `pyramid` empty, if none asks."""
-        decoded = self.decoder(pyramid) if self.decoder is not None else None
+        return self.answer(pooled_BC, self.decoded(pyramid), size)
+
+    def decoded(self, pyramid: Sequence[Tensor] | Mapping[int, Tensor]) -> Tensor | None:
+        """The map that dense tasks read, where there is one."""
+        return self.decoder(pyramid) if self.decoder is not None else None
+
+    def answer(
+        self, pooled_BC: Tensor | None, decoded_BCHW: Tensor | None, size: tuple[int, int]
+    ) -> dict[str, Tensor]:
+        """Predictions by task name, of what the heads read."""
         return {
             task.name: finish(
-                task, self.of[key_of(task.name)](decoded if task.dense else pooled_BC), size
+                task, self.of[key_of(task.name)](decoded_BCHW if task.dense else pooled_BC), size
             )
             for task in self.tasks
         }

@@ -1,4 +1,4 @@
-"""The built-in trunks: four residual networks of the papers, as plain modules.
+"""The built-in trunks: residual networks of the papers, as plain modules, and SegNet (segnet.py).
 
 | name | paper | stem | stages (channels × units) |
 |---|---|---|---|
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,18 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onetrunk.errors import wrong
+from onetrunk.model.segnet import SegNet
+from onetrunk.model.stage import Stage
 
 ShortcutKind = Literal["slice", "pool", "project"]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage of a trunk: its name, the module that computes it, and the map that leaves it."""
-
-    name: str
-    module: str  # the submodule's name
-    channels: int
-    reduction: int  # input pixels per pixel of the map, along one side
 
 
 class Shortcut(nn.Module):
@@ -108,11 +101,13 @@ _PLANS: dict[str, _Plan] = {
     "resnet18-84": _Plan((64, 5, 2, 1), (64, 128, 256, 512), 2, 1, "project"),
 }
 
-NAMES: tuple[str, ...] = tuple(_PLANS)
+NAMES: tuple[str, ...] = (*_PLANS, "segnet")
 
 
 class ResNet(nn.Module):
     """A residual trunk: `stem`, then `stage1`, `stage2`, …; He initialisation."""
+
+    decoded = False
 
     def __init__(self, plan: _Plan, in_chans: int = 3) -> None:
         super().__init__()
@@ -154,13 +149,13 @@ class ResNet(nn.Module):
         """The last stage's map, (B, num_features, h, w)."""
         return self.forward_pyramid(x_BCHW)[-1]
 
-    def pool(self, map_BCHW: Tensor) -> Tensor:
-        """The mean over a map's pixels, (B, C)."""
-        return map_BCHW.mean((2, 3))
+    def pooled(self, pyramid: Sequence[Tensor]) -> Tensor:
+        """The mean over the last map's pixels, (B, num_features)."""
+        return pyramid[-1].mean((2, 3))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Pooled features, (B, num_features)."""
-        return self.pool(self.forward_features(x_BCHW))
+        return self.pooled(self.forward_pyramid(x_BCHW))
 
 
 def _he(module: nn.Module) -> None:
@@ -171,12 +166,12 @@ def _he(module: nn.Module) -> None:
             module.weight.normal_(0.0, math.sqrt(2.0 / n))
 
 
-def build(name: str, in_chans: int = 3) -> ResNet:
+def build(name: str, in_chans: int = 3) -> ResNet | SegNet:
     """The built-in trunk of this name, freshly initialised from torch's generator."""
-    if name not in _PLANS:
+    if name not in NAMES:
         raise wrong(
             "unknown built-in trunk", came=name, exists=NAMES, next="or timm/NAME for timm's"
         )
     if in_chans < 1:
         raise wrong("a trunk takes at least one channel", came=in_chans)
-    return ResNet(_PLANS[name], in_chans)
+    return SegNet(in_chans) if name == "segnet" else ResNet(_PLANS[name], in_chans)

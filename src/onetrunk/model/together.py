@@ -16,7 +16,7 @@ from onetrunk.data.task import LABELLED, Task
 from onetrunk.errors import wrong
 from onetrunk.model.bank import Slots
 from onetrunk.model.card import Card
-from onetrunk.model.heads import Dense, Embed, Heads, Numbers, Pooled, key_of
+from onetrunk.model.heads import Dense, Embed, Heads, Numbers, Pooled, Refined, key_of
 
 
 class Shared(nn.Module):
@@ -40,7 +40,8 @@ class Shared(nn.Module):
         """A head of its own that answers the same."""
         head = copy.deepcopy(self.held[0])
         if self.order is not None:
-            for parameter in head.parameters():
+            outermost = head.last if isinstance(head, Refined) else head
+            for parameter in outermost.parameters():
                 parameter.data = parameter.data[self.order].clone()
         return head
 
@@ -57,7 +58,7 @@ def join(
     for task in card.tasks:
         key = key_of(task.name)
         mine = new.of[key]
-        if type(mine) not in (Pooled, Numbers, Dense, Embed):
+        if type(mine) not in (Pooled, Numbers, Dense, Refined, Embed):
             continue
         partner = _partner(task, cards, pair)
         if partner is None:

@@ -29,10 +29,14 @@ LARGE = 1024 * 1024  # pixels; larger images are tried at a half, a quarter, …
 
 @dataclass(frozen=True)
 class Shape:
-    """What a trunk makes of an image: pooled features, and a pyramid of (channels, reduction)."""
+    """What a trunk makes of an image: pooled features, and a pyramid of (channels, reduction).
+
+    `decoded`: the last map is a decoder's, which dense heads read as it is.
+    """
 
     features: int
     pyramid: tuple[tuple[int, int], ...]
+    decoded: bool = False
 
 
 class Trunk(nn.Module):
@@ -244,7 +248,7 @@ class Trunk(nn.Module):
                 module.training = mode
         assert pooled is not None
         shapes = [(m.shape[1], r) for m, r in zip(maps, self.reductions, strict=True)]
-        return Shape(pooled.shape[1], tuple(shapes))
+        return Shape(pooled.shape[1], tuple(shapes), self.backbone.decoded)
 
     def _give_up(self, unfit: Unfit) -> None:
         bank = self.banks().get(unfit.where)

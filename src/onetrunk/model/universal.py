@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from onetrunk.model.bank import Slots
 from onetrunk.model.card import Card
 from onetrunk.model.heads import Heads, MakeHead
 from onetrunk.model.plain import Plain
+from onetrunk.model.points import NOWHERE, POOLED, Inside, Points, at, level_of
 from onetrunk.model.switch import Choice, Mixed
 from onetrunk.model.trunk import Trunk
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from onetrunk.model.pack import Pack
     from onetrunk.model.predict import Images
 
+FIRST = itemgetter(0)
 Predictions = dict[str, Tensor]
 OwnHeads = Mapping[str, Mapping[str, "str | MakeHead"]]  # by domain, by task
 
@@ -80,15 +83,16 @@ class Universal(nn.Module):
         over all images, of which row i means something for image i's own domain.
         """
         if isinstance(domain, str):
-            self._known(domain)
             x = batches.check(images)
-            return self._heads(domain, *self._features(x, domain, [domain]), x.shape[-2:])
+            pooled, maps = self._features(x, domain, [domain])
+            return self.heads_of(domain)(pooled, maps, x.shape[-2:])
         if isinstance(domain, Tensor):
             x = batches.check(images)
             if domain.ndim != 1 or domain.shape[0] != x.shape[0]:
                 raise wrong("the index has one number per image", came=tuple(domain.shape))
-            found = self._features(x, Mixed(domain), list(self.domains))
-            return {name: self._heads(name, *found, x.shape[-2:]) for name in self.domains}
+            pooled, maps = self._features(x, Mixed(domain), list(self.domains))
+            size = x.shape[-2:]
+            return {name: self.heads_of(name)(pooled, maps, size) for name in self.domains}
         for name in domain:
             self._known(name)
         answers: list[Predictions] = [{} for _ in domain]
@@ -98,12 +102,12 @@ class Universal(nn.Module):
         return answers
 
     def _features(
-        self, x: Tensor, choice: Choice, names: Sequence[str]
+        self, x: Tensor, choice: Choice, names: Sequence[str], points: Iterable[str] = ()
     ) -> tuple[Tensor | None, dict[int, Tensor]]:
         """Pooled features and the maps that these domains' heads read, through the banks."""
         heads = [self.heads_of(name) for name in names]
-        pooled = any(head.needs_pooled for head in heads)
-        wanted: set[int] = set()
+        pooled = POOLED in points or any(head.needs_pooled for head in heads)
+        wanted = {level for point in points for level in level_of(self.trunk, point)}
         for head in heads:
             if head.decoder is not None:
                 wanted.update(head.decoder.levels)
@@ -113,44 +117,40 @@ class Universal(nn.Module):
         self.trunk.switch.keep([*pyramid, *([] if features is None else [features])], choice)
         return features, dict(zip(maps, pyramid, strict=True))
 
-    def _heads(
-        self, name: str, pooled: Tensor | None, maps: Mapping[int, Tensor], size: Sequence[int]
-    ) -> Predictions:
-        answer: Predictions = self.heads_of(name)(pooled, maps, (size[0], size[1]))
-        return answer
-
     def _mixed(self, x: Tensor, names: list[str]) -> list[Predictions]:
         """One pass over images of one size, sorted by domain on the way."""
-        rows = {name: row for row, name in enumerate(self.trunk.switch.names)}
-        order = sorted(range(len(names)), key=lambda i: rows[names[i]])
-        present = sorted(set(names), key=rows.__getitem__)
+        order = self._order(names)
+        present = list(dict.fromkeys(names[i] for i in order))
         sizes = [names.count(name) for name in present]
         if order != list(range(len(names))):
             x = x[torch.tensor(order, device=x.device)]
-        answers: list[Predictions] = [{} for _ in names]
-        start = 0
-        for out, size in zip(self._segments(x, present, sizes), sizes, strict=True):
-            for row in range(size):
-                answers[order[start + row]] = {task: values[row] for task, values in out.items()}
-            start += size
-        return answers
+        answers: list[Predictions] = [
+            {task: values[row] for task, values in out.answers.items()}
+            for out, size in zip(self._segments(x, present, sizes), sizes, strict=True)
+            for row in range(size)
+        ]
+        return [answer for _, answer in sorted(zip(order, answers, strict=True), key=FIRST)]
 
-    def joined(self, images: Sequence[Tensor], names: Sequence[str]) -> list[Predictions]:
-        """Batches of one domain each, all of one size, through one pass; their predictions."""
-        if len(names) == 1:
-            return [self(images[0], names[0])]
-        rows = {name: row for row, name in enumerate(self.trunk.switch.names)}
-        order = sorted(range(len(names)), key=lambda i: rows[names[i]])
+    def joined(
+        self, images: Sequence[Tensor], names: Sequence[str], points: Points = NOWHERE
+    ) -> list[Inside]:
+        """Batches of a domain each, of one size, in one pass; `points`: whose features are kept."""
+        order = self._order(names)
         present = [names[i] for i in order]
         sizes = [len(images[i]) for i in order]
-        found = self._segments(torch.cat([images[i] for i in order]), present, sizes)
-        answers: list[Predictions] = [{} for _ in names]
-        for i, answer in zip(order, found, strict=True):
-            answers[i] = answer
-        return answers
+        x = batches.check(torch.cat([images[i] for i in order]) if len(order) > 1 else images[0])
+        found = self._segments(x, present, sizes, points)
+        return [answer for _, answer in sorted(zip(order, found, strict=True), key=FIRST)]
 
-    def _segments(self, x: Tensor, present: list[str], sizes: list[int]) -> list[Predictions]:
-        """Images sorted by domain through one pass; each domain's predictions."""
+    def _order(self, names: Sequence[str]) -> list[int]:
+        """Places of these names, those of one domain together."""
+        rows = {name: row for row, name in enumerate(self.trunk.switch.names)}
+        return sorted(range(len(names)), key=lambda i: rows[names[i]])
+
+    def _segments(
+        self, x: Tensor, present: list[str], sizes: list[int], points: Points = NOWHERE
+    ) -> list[Inside]:
+        """Images sorted by domain through one pass; each domain's predictions and features."""
         if len(present) == 1:
             choice: Choice = present[0]
         else:
@@ -158,14 +158,19 @@ class Universal(nn.Module):
             rows = {name: row for row, name in enumerate(self.trunk.switch.names)}
             index = [rows[n] for n, size in zip(present, sizes, strict=True) for _ in range(size)]
             choice = Mixed(torch.tensor(index, device=x.device), tuple(present), tuple(sizes))
-        pooled, maps = self._features(x, choice, present)
+        asked = {point: None for name in present for point in points.get(name, ())}
+        pooled, maps = self._features(x, choice, present, asked)
         answers = []
         start = 0
         for name, size in zip(present, sizes, strict=True):
             rest = slice(start, start + size)
             mine = {level: m[rest] for level, m in maps.items()}
             whole = None if pooled is None else pooled[rest]
-            answers.append(self._heads(name, whole, mine, x.shape[-2:]))
+            heads = self.heads_of(name)
+            decoded = heads.decoded(mine)
+            said = heads.answer(whole, decoded, (x.shape[-2], x.shape[-1]))
+            inside = at(self.trunk, points.get(name, ()), whole, mine, decoded)
+            answers.append(Inside(said, inside))
             start += size
         return answers
 
@@ -234,7 +239,7 @@ class Universal(nn.Module):
         trunk.attach(card.name, slots)
         try:
             shape = trunk.measure(card.name, card.pixels.size)
-            made = Heads(card.tasks, shape.features, shape.pyramid, heads)
+            made = Heads(card.tasks, shape.features, shape.pyramid, heads, shape.decoded)
             banks = trunk.banks()  # where measuring found that none can stand, none is left
             slots = {path: slot for path, slot in slots.items() if path in banks}
         finally:

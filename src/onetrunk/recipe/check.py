@@ -136,6 +136,11 @@ def _settings(recipe: Recipe, domains: Sequence[Domain]) -> list[str]:
             "train.frozen: each domain's heads are solved by themselves, and sharing = 'full' "
             "shares them; next: sharing = 'deep'"
         )
+    if train.frozen and recipe.distill.on:
+        problems.append(
+            "distill.teachers: train.frozen solves heads from labels alone; next: "
+            "distill.enabled = false"
+        )
     for part in recipe.domains:
         batch = part.batch or train.batch
         if recipe.trunk.norm == "shared-batch" and batch < FEWEST:

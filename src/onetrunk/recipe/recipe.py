@@ -13,7 +13,8 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import check_name
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput, wrong
+from onetrunk.recipe.distill import Distill
 from onetrunk.recipe.domains import DomainPart
 from onetrunk.recipe.part import Part
 from onetrunk.recipe.sets import apply_sets, grid
@@ -42,6 +43,7 @@ class Recipe(Part):
         description="[[domains]], each with a name and a source"
     )
     train: Train = Train()
+    distill: Distill = Distill()
     _folder: Path = PrivateAttr(default=Path())  # where the recipe's file lies
     _said: dict[str, Any] | None = PrivateAttr(default=None)  # the document as it was written
 
@@ -132,11 +134,12 @@ class Recipe(Part):
 
     def document(self) -> dict[str, Any]:
         """All keys as a file spells them."""
-        made = document_of(self, ("trunk", "domains", "train"))
+        made = document_of(self, ("trunk", "domains", "train", "distill"))
         made["trunk"] = document_of(self.trunk)
         made["domains"] = [document_of(part) for part in self.domains]
         unset = tuple(name for name in LENGTHS if getattr(self.train, name) is None)
         made["train"] = document_of(self.train, unset)
+        made["distill"] = document_of(self.distill)
         return made
 
     def to_toml(self) -> str:
@@ -148,6 +151,7 @@ class Recipe(Part):
             notes = DomainPart if place == 0 else None  # explained once
             parts.append(section("[[domains]]", domain, notes, ("tasks",)))
         parts.append(section("[train]", document["train"], Train, ()))
+        parts.append(section("[distill]", document["distill"], Distill, ()))
         return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
 
     @property
@@ -192,6 +196,18 @@ class Recipe(Part):
             base = self.base
         document = {**(self._said or self.document()), "base": base.replace(os.sep, "/")}
         return self._made(document, Path(folder))
+
+    def text_in(self, folder: str | os.PathLike[str]) -> str:
+        """This recipe as a file in `folder`; one there that says the same stays as it is, though an
+        older version wrote it, without keys that there are now."""
+        moved = self.moved_to(folder)
+        try:
+            text = (Path(folder) / FILE).read_text("utf-8")
+            if self.parse(text, folder) == moved:
+                return text
+        except (OSError, UnicodeDecodeError, BadInput):
+            pass
+        return moved.to_toml()
 
     def differences(self, other: Recipe) -> list[str]:
         """The keys that differ, each with both values: `train.lr: 0.1 and 0.03`."""

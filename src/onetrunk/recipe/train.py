@@ -23,6 +23,11 @@ def auto(value: object) -> object:
     return None if value == "auto" else value
 
 
+def plain(value: object) -> object:
+    """A table of a file's own values."""
+    return dict(value) if isinstance(value, Mapping) else value
+
+
 class Train(Part):
     """Settings of one training; the defaults are sound for someone who sets none."""
 
@@ -54,6 +59,12 @@ class Train(Part):
     )
     temperature: float = Field(
         default=2.0, gt=0, description="1 follows the sizes, large treats all alike"
+    )
+    balance: str = Field(
+        default="equal", description="equal | fixed | uncertainty | dwa | famo | pcgrad | …"
+    )
+    balance_settings: Annotated[dict[str, Any], BeforeValidator(plain)] = Field(
+        default={}, description="of the balance, for example { temperature = 2.0 }"
     )
     clip: float = Field(default=0.0, ge=0, description="largest norm of the gradient; 0 is off")
     accumulate: int = Field(default=1, ge=1, description="steps whose gradients are added")

@@ -71,6 +71,12 @@ def build_folder(root: Path, photo: Any, _: Any) -> str:
     return "folder:photos"
 
 
+def build_unlabelled(root: Path, photo: Any, _: Any) -> str:
+    for i in range(3):
+        photo(root / f"heap/{i % 2}/{i}.png", i)
+    return "unlabelled:heap"
+
+
 def build_dense(root: Path, photo: Any, _: Any) -> str:
     for i in range(4):
         photo(root / "rooms/images" / f"{i}.jpg", seed=i)
@@ -212,8 +218,72 @@ def build_decathlon(root: Path, photo: Any, _: Any) -> str:
     return "decathlon:decathlon/dtd"
 
 
+def room(height: int, width: int, turn: float) -> tuple[Any, Any]:
+    """Depth (H, W, 1) and normals of a box of a room, seen from inside by a camera of FOV 58°.
+
+    x right, y up, z to the viewer; the camera looks along -z, turned by `turn` about y.
+    """
+    focal = 0.9 * width
+    across = (np.arange(width) + 0.5 - width / 2) / focal
+    up = -(np.arange(height) + 0.5 - height / 2) / focal
+    rays = np.stack(np.broadcast_arrays(across, up[:, None], -1.0), -1)
+    c, s = np.cos(turn), np.sin(turn)
+    walls = [(1, 0, 0, -2.0), (-1, 0, 0, -1.5), (0, 1, 0, -1.4), (0, -1, 0, -1.2), (0, 0, 1, -5.0)]
+    depth = np.full((height, width), np.inf)
+    normals = np.zeros((height, width, 3))
+    for x, y, z, d in walls:  # n·p = d, n into the room
+        n = np.array([c * x + s * z, y, -s * x + c * z])
+        facing = rays @ n
+        far = np.where(facing < 0, d / np.where(facing < 0, facing, 1), np.inf)
+        nearer = far < depth
+        depth, normals[nearer] = np.where(nearer, far, depth), n
+    return depth[..., None], normals
+
+
+def build_nyuv2(
+    root: Path,
+    *_: Any,
+    facing: tuple[int, int, int] = (1, 1, 1),
+    size: tuple[int, int] = (72, 96),
+) -> str:
+    """As the archive, a quarter as large unless said; normals stored with these signs."""
+    for split, count in (("train", 4), ("val", 2)):
+        for i in range(count):
+            depth, normals = room(*size, 0.2 * (i - 1.5))
+            rng = np.random.default_rng(i)
+            label = rng.integers(-1, 13, size).astype(np.float64)
+            for what, array in (
+                ("image", rng.random((*size, 3))),
+                ("label", label),
+                ("depth", depth),
+                ("normal", normals * facing),
+            ):
+                (root / "nyuv2" / split / what).mkdir(parents=True, exist_ok=True)
+                np.save(root / "nyuv2" / split / what / f"{i}.npy", array)
+    return "nyuv2:nyuv2"
+
+
+def build_cityscapes(root: Path, *_: Any) -> str:
+    """As the archive of 128×256, with both sets of classes."""
+    for split, count in (("train", 3), ("val", 2)):
+        for i in range(count):
+            rng = np.random.default_rng(i)
+            depth = rng.uniform(0, 0.4922, (128, 256, 1))
+            depth[:9] = 0
+            for what, array in (
+                ("image", rng.random((128, 256, 3)).astype(np.float32)),
+                ("label_7", rng.integers(-1, 7, (128, 256))),
+                ("label_19", rng.integers(-1, 19, (128, 256))),
+                ("depth", depth),
+            ):
+                (root / "cityscapes" / split / what).mkdir(parents=True, exist_ok=True)
+                np.save(root / "cityscapes" / split / what / f"{i}.npy", array)
+    return "cityscapes:cityscapes?classes=19&depth=disparity"
+
+
 BUILD: dict[str, Callable[..., str]] = {
     "folder": build_folder,
+    "unlabelled": build_unlabelled,
     "dense": build_dense,
     "table": build_table,
     "hf": build_hf,
@@ -221,4 +291,6 @@ BUILD: dict[str, Callable[..., str]] = {
     "webdataset": build_webdataset,
     "coco": build_coco,
     "decathlon": build_decathlon,
+    "nyuv2": build_nyuv2,
+    "cityscapes": build_cityscapes,
 }

@@ -18,6 +18,7 @@ from onetrunk.data.sources import KNOWN, Asked, Source, open_source
 from onetrunk.data.task import Task
 
 KINDS = ["folder", "dense", "table", "hf", "torchvision", "webdataset", "coco", "decathlon"]
+KINDS += ["nyuv2", "cityscapes", "unlabelled"]
 
 
 def check_source(make: Callable[[], Source], absolute: str = "") -> None:
@@ -106,7 +107,7 @@ def test_a_changed_file_changes_a_stamp(kind: str, built: Any, tmp_path: Path) -
         pytest.skip("its stamp is the library's own fingerprint")
     name = built(kind)
     before = [item.stamp for item in open_source(name, Asked(tmp_path)).items()]
-    endings = (".png", ".jpg", ".tar")
+    endings = (".png", ".jpg", ".tar", ".npy")
     file = next(p for p in sorted(tmp_path.rglob("*")) if p.suffix in endings and p.is_file())
     import os
 

@@ -97,3 +97,20 @@ def test_a_header_that_claims_too_much_costs_nothing(tmp_path: Path) -> None:
     path.write_bytes(claimed)
     with pytest.raises(BadImage):
         read_target(DEPTH, path)
+
+
+def test_segment_from_an_array(tmp_path: Path) -> None:
+    for kind in ("<i8", "u1", "<f4", "<f8"):
+        labels = np.array([[0, 1], [2, 255 if kind == "u1" else -1]], kind)
+        read = read_target(SEGMENT, npy(tmp_path / "a.npy", labels))
+        assert (read.dtype, read.tolist()) == (np.uint8, [[0, 1], [2, 255]])
+    for broken, said in (
+        (np.array([[0.5]]), "whole numbers"),
+        (np.array([[np.nan]]), "whole numbers"),
+        (np.array([[-2]]), "0 to 254"),
+        (np.zeros((2, 2, 1)), r"\(H, W\)"),
+        (np.array([[3]]), "outside the 3"),
+        (np.array([[None]]), "objects in dtype"),
+    ):
+        with pytest.raises(BadImage, match=said):
+            read_target(SEGMENT, npy(tmp_path / "b.npy", broken))

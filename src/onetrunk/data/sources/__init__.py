@@ -39,7 +39,8 @@ class Source(Protocol):
 
     A source may also have `notes: list[str]`: what it says of itself to people, a line each (files
     passed over, splits not used). They are complete once `items()` was read to its end; a problem
-    that a source only finds there is raised there.
+    that a source only finds there is raised there. One with `unlabelled = True` has no labels to
+    expect: its tasks are taught by teachers alone.
     """
 
     tasks: tuple[Task, ...]
@@ -60,21 +61,24 @@ class Source(Protocol):
     def target(self, where: str, task: str) -> NDArray[Any] | None:
         """A dense target of this image at its own size, None where it is not labelled.
 
-        segment: (H, W) integers, 255 where a pixel has no label; depth: (H, W) float32 metres, 0
-        where unknown; normals: (H, W, 3) float32 unit vectors (x right, y up, z to the viewer), 0
-        where unknown. `BadImage` where this one cannot be read.
+        segment: (H, W) integers, 255 where a pixel has no label; depth: (H, W) float32 metres
+        (or what the task's unit says), 0 where unknown; normals: (H, W, 3) float32 unit vectors (x
+        right, y up, z to the viewer), 0 where unknown. `BadImage` where this one cannot be read.
         """
         ...
 
 
 KNOWN: Mapping[str, str] = {
     "folder": "onetrunk.data.sources.folder:Folder",
+    "unlabelled": "onetrunk.data.sources.unlabelled:Unlabelled",
     "table": "onetrunk.data.sources.table:Table",
     "hf": "onetrunk.data.sources.hf:HuggingFace",
     "torchvision": "onetrunk.data.sources.torchvision:TorchVision",
     "webdataset": "onetrunk.data.sources.webdataset:WebDataset",
     "coco": "onetrunk.data.sources.coco:Coco",
     "decathlon": "onetrunk.data.sources.decathlon:Decathlon",
+    "nyuv2": "onetrunk.data.sources.nyuv2:NYUv2",
+    "cityscapes": "onetrunk.data.sources.cityscapes:Cityscapes",
     "pocket": "onetrunk.data.pocket:Pocket",
 }
 

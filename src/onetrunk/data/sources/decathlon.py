@@ -38,6 +38,7 @@ class Decathlon:
         root, colon, domain = rest.rpartition(":")
         if not colon or "/" in domain or "\\" in domain:  # the colon of a drive is none of ours
             root, _, domain = rest.replace("\\", "/").rstrip("/").rpartition("/")
+        self.domain = domain  # the name that the challenge gives it
         folder = place(asked.base, root or ".", "decathlon")
         self._files = self._find(folder, domain)
         self._read: dict[str, Annotations] = {}
@@ -67,9 +68,7 @@ class Decathlon:
         for split, part in self._read.items():
             for image in sorted(part.images, key=lambda image: str(image["file_name"])):
                 name = str(image["file_name"])
-                path = self._root.find(name.removeprefix(self._strip))
-                if path is None:
-                    raise outside(f"{self.name}: {self._files[split].name}", name)
+                key = self._key(name, split)
                 rows = part.of_image.get(image["id"], [])
                 found = {part.categories[row["category_id"]] for row in rows}
                 if len(found) > 1:
@@ -78,9 +77,8 @@ class Decathlon:
                         came=some(sorted(found)),
                     )
                 label = found.pop() if found else None
-                key = self._root.key(path)
                 labels = {task.name: label for task in self.tasks}
-                yield Item(key, key, stamp(path), split, labels=labels)
+                yield Item(key, key, stamp(self._root.folder / key), split, labels=labels)
 
     def image(self, where: str) -> Path:
         """The image's path."""
@@ -89,6 +87,28 @@ class Decathlon:
     def target(self, where: str, task: str) -> NDArray[Any] | None:
         """It has none."""
         return None
+
+    def test_ids(self) -> dict[str, int]:
+        """By their keys the ids of all test images, as the evaluation server knows them."""
+        if "test" not in self._read:
+            raise wrong(
+                f"{self.name}: no annotations of test, so nobody knows its images' ids",
+                exists=[file.name for file in self._files.values()],
+                next=f"put {self.domain}_test_stripped.json beside them",
+            )
+        part = self._read["test"]
+        return {self._key(str(image["file_name"]), "test"): image["id"] for image in part.images}
+
+    def category_ids(self) -> dict[str, int]:
+        """By its name each class's id."""
+        return {name: number for number, name in self._read["train"].categories.items()}
+
+    def _key(self, name: str, split: str) -> str:
+        """An image's name in the folder of all images."""
+        path = self._root.find(name.removeprefix(self._strip))
+        if path is None:
+            raise outside(f"{self.name}: {self._files[split].name}", name)
+        return self._root.key(path)
 
     def _find(self, folder: Path, domain: str) -> dict[str, Path]:
         for inner in FOLDERS:

@@ -1,6 +1,7 @@
 """Dense targets as files: what may stand in a segmentation, a depth map or a map of normals.
 
-segment: PNG (or WebP), one class index a pixel (grey or palette), 255 = not labelled.
+segment: PNG (or WebP), one class index a pixel (grey or palette), 255 = not labelled; or NPY of
+whole numbers, where -1 is not labelled, too.
 depth: NPY of floats in metres, or a 16-bit PNG in millimetres; 0, NaN and infinity = unknown.
 normals: NPY (H, W, 3) of unit vectors (x right, y up, z to the viewer); 0 and NaN = unknown.
 """
@@ -8,6 +9,8 @@ normals: NPY (H, W, 3) of unit vectors (x right, y up, z to the viewer); 0 and N
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from onetrunk.data.pixels import MAX_PIXELS, BadImage
 from onetrunk.data.task import NO_PIXEL, Kind, Task
 
 ENDINGS: dict[Kind, tuple[str, ...]] = {
-    "segment": (".png", ".webp"),
+    "segment": (".png", ".webp", ".npy"),
     "depth": (".npy", ".png"),
     "normals": (".npy",),
 }
@@ -28,17 +31,24 @@ DENSE_KINDS = tuple(ENDINGS)
 
 def read_target(task: Task, raw: Path | bytes) -> NDArray[Any]:
     """A target as the protocol of sources wants it; BadImage with the reason."""
-    try:
+    with naming(task.name):
         if task.kind == "segment":
             return _segment(raw, len(task.classes))
         return _depth(raw) if task.kind == "depth" else _normals(raw)
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Whatever a broken file leads to becomes a BadImage that says what it was to hold."""
+    try:
+        yield
     except BadImage as error:
-        raise BadImage(f"{task.name}: {error}") from None
+        raise BadImage(f"{what}: {error}") from None
     except FileNotFoundError:
-        raise BadImage(f"{task.name}: no such file") from None
+        raise BadImage(f"{what}: no such file") from None
     except Exception as error:  # decoders raise whatever a broken file leads them to
         reason = str(error).split("\n")[0][:120] or type(error).__name__
-        raise BadImage(f"{task.name}: {reason}") from None
+        raise BadImage(f"{what}: {reason}") from None
 
 
 def largest_class(raw: Path | bytes) -> int:
@@ -54,10 +64,7 @@ def _picture(raw: Path | bytes) -> Image.Image:
 
 
 def _segment(raw: Path | bytes, classes: int) -> NDArray[np.uint8]:
-    picture = _picture(raw)
-    if picture.mode not in ("1", "L", "P") and not picture.mode.startswith("I"):
-        raise BadImage(f"expected a class index a pixel (grey or palette), came {picture.mode}")
-    labels = np.asarray(picture)
+    labels = _indices(raw) if _is_npy(raw) else _painted(raw)
     if labels.min(initial=0) < 0 or labels.max(initial=0) > NO_PIXEL:
         raise BadImage(f"class indices are 0 to 254, came up to {labels.max()}")
     labels = labels.astype(np.uint8)
@@ -67,6 +74,22 @@ def _segment(raw: Path | bytes, classes: int) -> NDArray[np.uint8]:
     return labels
 
 
+def _painted(raw: Path | bytes) -> NDArray[Any]:
+    picture = _picture(raw)
+    if picture.mode not in ("1", "L", "P") and not picture.mode.startswith("I"):
+        raise BadImage(f"expected a class index a pixel (grey or palette), came {picture.mode}")
+    return np.asarray(picture)
+
+
+def _indices(raw: Path | bytes) -> NDArray[Any]:
+    labels = read_npy(raw, "fiu")
+    if labels.ndim != 2:
+        raise BadImage(f"expected class indices (H, W), came {labels.shape}")
+    if not (labels == np.floor(labels)).all():  # NaN, too
+        raise BadImage("expected whole numbers")
+    return np.where(labels == -1, NO_PIXEL, labels)
+
+
 def _top(labels: NDArray[np.uint8]) -> int:
     labelled = labels[labels != NO_PIXEL]
     return int(labelled.max()) if labelled.size else -1
@@ -74,7 +97,7 @@ def _top(labels: NDArray[np.uint8]) -> int:
 
 def _depth(raw: Path | bytes) -> NDArray[np.float32]:
     if _is_npy(raw):
-        metres = _npy(raw)
+        metres = read_npy(raw)
         if metres.ndim == 3 and metres.shape[2] == 1:
             metres = metres[:, :, 0]
         if metres.ndim != 2:
@@ -91,7 +114,7 @@ def _depth(raw: Path | bytes) -> NDArray[np.float32]:
 
 
 def _normals(raw: Path | bytes) -> NDArray[np.float32]:
-    normals = _npy(raw)
+    normals = read_npy(raw)
     if normals.ndim != 3 or normals.shape[2] != 3:
         raise BadImage(f"expected normals (H, W, 3), came {normals.shape}")
     normals = np.nan_to_num(normals.astype(np.float32), nan=0.0, posinf=2.0, neginf=-2.0)
@@ -106,15 +129,18 @@ def _is_npy(raw: Path | bytes) -> bool:
     return raw[:6] == b"\x93NUMPY" if isinstance(raw, bytes) else raw.suffix.lower() == ".npy"
 
 
-def _npy(raw: Path | bytes) -> NDArray[Any]:
-    """An array of floats; mapped, so that a header that claims too much costs no memory."""
+def read_npy(raw: Path | bytes, kinds: str = "f") -> NDArray[Any]:
+    """An array of floats (or of these kinds of numbers), and never a pickle.
+
+    Mapped, so that a header that claims too much costs no memory.
+    """
     if isinstance(raw, bytes):
         array = np.load(io.BytesIO(raw), allow_pickle=False)
     else:
         array = np.load(raw, mmap_mode="r", allow_pickle=False)
-    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in kinds:
         came = getattr(array, "dtype", "an archive")
-        raise BadImage(f"expected an NPY of floats, came {came}")
+        raise BadImage(f"expected an NPY of {'floats' if kinds == 'f' else 'numbers'}, came {came}")
     if array.ndim < 2 or array.shape[0] * array.shape[1] > MAX_PIXELS:
         raise BadImage(f"expected a map of at most {MAX_PIXELS:,} pixels, came {array.shape}")
     return array

@@ -66,6 +66,9 @@ def coloured(task: Task, out: Tensor, target: Tensor) -> tuple[U8, U8]:
     if task.kind == "depth":
         truth, said = target.numpy(), out[0].numpy()
         known = truth[truth > 0]
+        if task.inverse:  # the colours go by the inverse of what they are given
+            truth = np.where(truth > 0, 1 / np.maximum(truth, 1e-3), 0)
+            said, known = 1 / np.maximum(said, 1e-3), truth[truth > 0]
         span = (float(known.min()), float(known.max())) if len(known) else (1.0, 2.0)
         return colour_metres(truth, span), colour_metres(np.maximum(said, 1e-3), span)
     truth_HW3, said_HW3 = (n.permute(1, 2, 0).numpy() for n in (target, out))
@@ -104,7 +107,9 @@ def _error(task: Task, out: Tensor, target: Tensor) -> Tensor:
 def _words(task: Task, error: float) -> str:
     if task.kind == "segment":
         return f"{100 * error:.1f} % of its pixels in the wrong class"
-    return f"off by {error:.2f} m" if task.kind == "depth" else f"off by {error:.1f}° in the mean"
+    if task.kind == "depth":
+        return f"off by {error:.3g} {task.unit or 'm'}"
+    return f"off by {error:.1f}° in the mean"
 
 
 def swatch(number: int) -> str:

@@ -19,6 +19,7 @@ from onetrunk.measure.conflict import Loss, conflict
 from onetrunk.measure.embedding import embedding
 from onetrunk.measure.latency import latency
 from onetrunk.measure.outside import judge_predictions
+from onetrunk.measure.report.by_task import by_task
 from onetrunk.measure.report.column import column_of, validation
 from onetrunk.measure.report.findings import Column, Findings, Splits
 from onetrunk.measure.report.machine import machine
@@ -180,7 +181,7 @@ def _groups(
             exists=[path.name for path in variations(Path(baseline))],
         )
     groups = read_groups([*runs, baseline])
-    return groups[:-1], groups[-1]
+    return groups[:-1], by_task(groups[-1], groups[:-1])
 
 
 def outside(path: Path, domains: Sequence[Domain]) -> Group:

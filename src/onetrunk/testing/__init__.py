@@ -3,7 +3,8 @@
     from onetrunk.testing import conform
     conform(lambda: Trunk("resnet20", norm="mypackage.norms:thing"), size=32)
 
-runs every check that applies and raises AssertionError with what was wrong.
+runs every check that applies and raises AssertionError with what was wrong. `conform_balance` does
+the same for a balance, `conform_feature_loss` for a feature loss of distillation.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from onetrunk.model import backbone as backbones
 from onetrunk.model.norm_banks import Moments
 from onetrunk.model.trunk import Trunk
 from onetrunk.model.universal import Universal
+from onetrunk.testing.balances import conform_balance as conform_balance
+from onetrunk.testing.feature_losses import conform_feature_loss as conform_feature_loss
 
 Make = Callable[[], Trunk]
 Size = int | tuple[int, int]

@@ -1,0 +1,102 @@
+"""The rows of the tables of evidence: each a recipe, the first one what others are held to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from onetrunk.recipe import Recipe
+from onetrunk.recipe.toml import inline
+
+FIVE = ("creatures", "digits", "emoji", "fashion", "optdigits")
+THREE = ("digits", "fashion", "optdigits")  # ten classes each
+NORMS = ("shared", "shared-batch", "domain-moments", "domain", "instance", "instance-domain")
+LOSSES = ("l2", "cka", "cosine")
+VIEWS = 4
+BALANCES = ("uncertainty", "dwa", "famo", "db-mtl", "pcgrad", "cagrad")
+TABLES = ("one-or-many", "norms", "sharing", "distill", "losses", "rooms")
+MERGED = ("merged", "merged-recalibrated")  # of the specialists: nothing is trained
+Row = tuple[str, Recipe | None]  # None: made of the first row's networks
+
+
+def few(names: Iterable[str], *sets: str) -> Recipe:
+    """`pocket` over some of its domains, for a quarter of its steps."""
+    recipe = Recipe.from_domains([f"{name}=pocket:{name}" for name in names], "few")
+    train = ("train.optimizer=sgd", "train.lr=0.05", "train.batch=32", "train.steps=500")
+    return recipe.with_sets(["trunk.arch=resnet20", *train, *sets])
+
+
+def rows(table: str, out: Path, seed: int) -> list[Row]:
+    """The rows of a table, by name; teachers are the first row's run of the same seed."""
+
+    def taught_by(run: str) -> str:
+        return f"distill.teachers={inline(str(place(out, run, seed)))}"
+
+    pocket: list[Row] = [
+        ("pocket-specialists", Recipe.named("pocket-specialists")),
+        ("pocket", Recipe.named("pocket")),
+    ]
+    if table == "one-or-many":
+        return pocket
+    if table == "distill":
+        sets = [taught_by("pocket-specialists")]
+        distilled: list[Row] = [
+            (
+                f"pocket-distill-{loss}",
+                Recipe.named("pocket-distill", [*sets, f"distill.features={loss}"]),
+            )
+            for loss in LOSSES
+        ]
+        return [*pocket, *distilled, *((name, None) for name in MERGED)]
+    if table == "rooms":
+        sets = [taught_by("rooms-specialists")]
+        joint = "distill.enabled=false"
+        return [
+            ("rooms-specialists", Recipe.named("rooms-specialists")),
+            ("rooms-equal", Recipe.named("rooms-distill", [*sets, joint])),
+            *(
+                (
+                    f"rooms-{name}",
+                    Recipe.named("rooms-distill", [*sets, joint, f"train.balance={name}"]),
+                )
+                for name in BALANCES
+            ),
+            ("rooms-distill", Recipe.named("rooms-distill", [*sets, "distill.logits=false"])),
+            (
+                "rooms-distill-answers",
+                Recipe.named("rooms-distill", [*sets, "distill.logits=true"]),
+            ),
+        ]
+    alone = ("few-specialists", few(FIVE, "trunk.sharing=none"))
+    joined = ("norm-domain", few(FIVE, "trunk.norm=domain"))
+    if table == "losses":
+        sets = [taught_by("few-specialists")]
+        return [
+            alone,
+            joined,
+            *((f"few-distill-{x}", few(FIVE, *sets, f"distill.features={x}")) for x in LOSSES),
+            (
+                "few-distill-views",
+                few(FIVE, *sets, "distill.features=cka", f"distill.views={VIEWS}"),
+            ),
+        ]
+    if table == "norms":
+        return [alone, *((f"norm-{name}", few(FIVE, f"trunk.norm={name}")) for name in NORMS)]
+    return [
+        alone,
+        joined,
+        *(
+            (
+                f"partial-{stage}",
+                few(FIVE, "trunk.sharing=partial", f'trunk.own_stages=["{stage}"]'),
+            )
+            for stage in ("1", "3")
+        ),
+        ("deep-three", few(THREE)),
+        ("full-three", few(THREE, "trunk.sharing=full", "trunk.pair=index")),
+    ]
+
+
+def place(out: Path, name: str, seed: int) -> Path:
+    """The folder of a row's run."""
+    return out / name / f"seed-{seed}"

@@ -1,0 +1,1 @@
+"""Distillation: one network from specialists, through small aligners that are thrown away."""
