@@ -108,6 +108,7 @@ DOCUMENTS = {
     "no format": ({"format": "new"}, "no onetrunk document"),
     "a bad name": ({"domain": "../bees"}, "name of a domain"),
     "a name that is no text": ({"domain": 3}, "name of a domain"),
+    "no number": ({"scores": {"error": float("nan")}}, "no onetrunk document"),
     "bad tasks": ({"tasks": [{"name": "a"}]}, "does not describe"),
     "tasks of another kind": ({"tasks": 7}, "does not describe"),
     "an unknown kind": (

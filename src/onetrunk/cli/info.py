@@ -171,7 +171,9 @@ def _origin(domain: Mapping[str, Any]) -> str:
     """Where its images or its pack are from, and what became of it since."""
     events = domain["provenance"].get("history")
     last = events[-1] if isinstance(events, list) and events else None
-    since = f"{last['what']} {last['date'][:10]}" if isinstance(last, dict) else ""
+    since = ""
+    if isinstance(last, dict):  # as a pack says it, which may say anything
+        since = f"{last.get('what', '')} {str(last.get('date', ''))[:10]}".strip()
     return ", ".join(part for part in (domain["source"] or "", since) if part)
 
 

@@ -153,7 +153,7 @@ def _numbers(task: Task, items: list[Item], problems: list[str]) -> tuple[Task, 
         elif r is not None:
             met[str(r)] += 1
     if not task.classes:
-        task = task.with_classes(sorted(met, key=_natural))
+        task = task.with_classes(sorted(met, key=natural))
     place = {c: i for i, c in enumerate(task.classes)}
     outside = [c for c in met if c not in place]
     if outside:
@@ -229,7 +229,7 @@ def check_classes(
             )
 
 
-def _natural(name: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
+def natural(name: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
     """Sorts "2" before "10", and names as names; "01" and "1" by their spelling."""
     parts = [part for part in re.split(r"([0-9]+)", name) if part]
     numbers = [part.lstrip("0") if part[0] in "0123456789" else None for part in parts]

@@ -104,7 +104,7 @@ class Pack:
             raise wrong("cannot read the pack", came=f"{where.name} ({error.strerror})") from None
         header = data[8 : 8 + struct.unpack("<Q", head)[0]]
         try:
-            document = json.loads(json.loads(header)["__metadata__"][KEY])
+            document = json.loads(json.loads(header)["__metadata__"][KEY], parse_constant=_no)
             if not isinstance(document, dict) or not isinstance(document["format"], int):
                 raise TypeError("no format")
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -182,6 +182,10 @@ class Pack:
 def _load(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> None:
     state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     module.load_state_dict(state)
+
+
+def _no(constant: str) -> None:
+    raise ValueError(constant)  # NaN and the infinities are no JSON, and could not be written again
 
 
 def _bad(path: Path, reason: str) -> BadInput:

@@ -205,6 +205,12 @@ def test_a_model_whose_growth_fails_stays_as_it_was() -> None:
     assert all(p.requires_grad for p in model.parameters_of("one").values())
 
 
+def test_adapters_of_ones_own_are_refused_before_anything_is_learned(run: Path) -> None:
+    with pytest.raises(BadInput, match="adapters of one's own"):
+        add(run, more(), adapters="package.module:thing")
+    assert not (run / "growing").exists()
+
+
 def test_auto_shows_the_ladder_and_keeps_to_the_budget(run: Path) -> None:
     grown = add(run, more(), adapters="auto", budget=0.06, **FEW)
     tried = grown.scores["tried"]

@@ -100,6 +100,16 @@ def test_a_domain_of_the_runs_own_is_updated_too(run: Path) -> None:
     assert sorted(history) == ["undone-2", "undone-3"]
 
 
+def test_a_renamed_class_stands_where_its_source_has_it(run: Path) -> None:
+    before, (_, weight) = answers(run), head(run, "two")
+    relabel(run, "two", rename={"a": "zebra"})
+    classes, rows = head(run, "two")
+    assert classes == ("b", "c", "zebra")
+    assert rows.equal(weight[[1, 2, 0]])
+    expected = before["two"]["classify"][:, [1, 2, 0]]
+    torch.testing.assert_close(answers(run, "two")["two"]["classify"], expected)
+
+
 def test_renaming_and_dropping_learn_nothing(run: Path) -> None:
     before, (_, weight) = answers(run), head(run, "one")
     relabel(run, "one", rename={"b": "zebra"})

@@ -16,7 +16,8 @@ from onetrunk.data.task import Task
 from onetrunk.errors import wrong
 from onetrunk.learn.described import table_of
 from onetrunk.learn.device import choose_device
-from onetrunk.learn.grow import few, proof, shelf
+from onetrunk.learn.grow import few as handfuls
+from onetrunk.learn.grow import proof, shelf
 from onetrunk.learn.grow.places import reachable
 from onetrunk.learn.grow.record import read_json
 from onetrunk.learn.grow.settings import (
@@ -70,7 +71,7 @@ def add(
     rank: int | None = None,
     budget: float = 0.15,
     start: str = "auto",
-    shots: str = "auto",
+    few: str = "auto",
     decay: float | None = None,
     others: Sequence[Domain] = (),
     seed: int = 0,
@@ -82,7 +83,7 @@ def add(
 
     `adapters`: parallel, series, lora, norm, none, or auto, which tries them all within `budget`
     (a share of the trunk's bytes). `rank`: of low-rank adapters. `start`: whose slots the new one
-    starts from. `shots`: "yes" for a handful of images, "no" for the ordinary way. `settings`: the
+    starts from. `few`: "yes" for a handful of images, "no" for the ordinary way. `settings`: the
     keys of a recipe's [train]; of a run's folder by default those that it was trained with. The
     model changes at the end and at once; `others` are its domains with their images, on which
     nothing is to change (of a run's folder its own).
@@ -90,7 +91,7 @@ def add(
     grow = {"adapters": adapters, "rank": rank, "budget": float(budget), "start": start}
     document: dict[str, Any] = {
         "seed": seed,
-        "grow": {**grow, "few": shots, "decay": decay},
+        "grow": {**grow, "few": few, "decay": decay},
         "train": dict(settings),
     }
     if not isinstance(model, Universal):
@@ -120,7 +121,7 @@ def add_to_run(
 ) -> Grown:
     """The same for a run's folder; `document`: seed, [grow] and [train] as the user said them."""
     name, place = domain.name, choose_device(device)
-    again = again or f"onetrunk add {shell(run)} {name} {domain.source} --resume"
+    again = again or command("add", run, domain)
     top = shelf.check_run(run)
     with RunFolder.hold(run, again) as held:
         work = run / shelf.GROWING / name
@@ -136,6 +137,16 @@ def add_to_run(
             model, domain, growth, work, "added", reachable(run), place, again=again, resume=resume
         )
         return published(held, name)
+
+
+def command(verb: str, run: Path, domain: Domain) -> str:
+    """What to type to go on."""
+    return f"onetrunk {verb} {shell(run)} {domain.name} {source_of(domain)} --resume"
+
+
+def source_of(domain: Domain) -> str:
+    """As a command names it; an object of Python's has no such name."""
+    return domain.source if isinstance(domain.source, str) else "SOURCE"
 
 
 def published(held: RunFolder, name: str) -> Grown:
@@ -165,18 +176,20 @@ def complete(
     if handful(model, domain, str(made["grow"].get("few", "auto"))):
         if not any(key in said for key in LENGTHS):
             train = {k: v for k, v in train.items() if k not in LENGTHS}
-            train["steps"] = few.STEPS
+            train["steps"] = handfuls.STEPS
         steps = train.get("steps")
         train |= {"workers": 0} | ({"evaluate": steps} if isinstance(steps, int) else {})
         images = len(domain.train) + len(domain.val)
-        train["batch"] = max(1, min(train.get("batch", few.BATCH), few.BATCH, images // 2))
+        train["batch"] = max(
+            1, min(train.get("batch", handfuls.BATCH), handfuls.BATCH, images // 2)
+        )
     made["train"] = train
     return Growth.of(made)
 
 
 def taken(where: str, domain: Domain, known: Sequence[Task], names: Mapping[str, Any]) -> Exception:
     """What to raise where the name is there already."""
-    update = f"onetrunk update {where} {domain.name} {domain.source}"
+    update = f"onetrunk update {where} {domain.name} {source_of(domain)}"
     if [(t.name, t.kind) for t in domain.tasks] == [(t.name, t.kind) for t in known] and [
         t.classes for t in domain.tasks
     ] != [t.classes for t in known]:

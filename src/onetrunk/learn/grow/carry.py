@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from onetrunk.data.index import natural
 from onetrunk.data.task import Task
 from onetrunk.errors import wrong
 from onetrunk.model import together
@@ -19,7 +20,10 @@ BY_CLASS = ("classify", "multilabel", "segment")  # one output a class
 
 
 def renamed(pack: Pack, names: Mapping[str, str]) -> Pack:
-    """The same pack with classes called otherwise: `names` from old to new, in every task."""
+    """The same pack with classes called otherwise: `names` from old to new, in every task.
+
+    Where they stood in the order of their names they do so again: so a source names them.
+    """
     known = {c for task in pack.card.tasks for c in task.classes}
     for old, new in names.items():
         if old not in known:
@@ -32,7 +36,13 @@ def renamed(pack: Pack, names: Mapping[str, str]) -> Pack:
                 next="update with a SOURCE in which the two are one",
             )
     tasks = [task.with_classes([names.get(c, c) for c in task.classes]) for task in pack.card.tasks]
-    return replace(pack, card=replace(pack.card, tasks=tuple(tasks)))
+    made = replace(pack, card=replace(pack.card, tasks=tuple(tasks)))
+    sort = [list(t.classes) == sorted(t.classes, key=natural) for t in pack.card.tasks]
+    again = [
+        task.with_classes(sorted(task.classes, key=natural)) if fine else task
+        for task, fine in zip(tasks, sort, strict=True)
+    ]
+    return with_classes(made, again)
 
 
 def with_classes(pack: Pack, tasks: Sequence[Task]) -> Pack:

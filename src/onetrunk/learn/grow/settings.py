@@ -22,6 +22,7 @@ from onetrunk.recipe.train import LENGTHS, auto
 
 KINDS = ("none", "norm", *ADAPTERS[1:])  # what a new domain may own, beside its head
 USUAL = "parallel"
+BALANCE = ("balance", "balance_settings")
 
 
 class Grow(Part):
@@ -144,7 +145,7 @@ def train_like(folder: Path, networks: int = 1) -> dict[str, Any]:
         return {}
     document = document_of(Recipe.read(folder).train)
     given = {key: value for key, value in document.items() if value != "auto"}
-    for name in ("frozen", "sampling", "loggers"):
+    for name in ("frozen", "sampling", "loggers", *BALANCE):  # of several domains
         given.pop(name, None)
     if (hours := given.get("hours")) is not None:
         given["hours"] = hours / max(1, networks)

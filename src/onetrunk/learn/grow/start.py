@@ -29,7 +29,7 @@ from onetrunk.model.norm_banks import Moments
 from onetrunk.model.universal import Universal
 
 TRUNK = "trunk"  # the layers that banks replaced
-PROBED = 512  # images that a start is tried on
+PROBED = 256  # images that a start is tried on
 TRIED = 16  # starts at most
 SETTLE, BATCH = 30, 64  # passes that moments take, and their images
 

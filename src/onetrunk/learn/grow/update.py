@@ -19,7 +19,7 @@ from onetrunk.data.task import Task
 from onetrunk.errors import wrong
 from onetrunk.learn.device import choose_device
 from onetrunk.learn.grow import proof, shelf, story
-from onetrunk.learn.grow.add import Grown, complete, published
+from onetrunk.learn.grow.add import Grown, command, complete, published
 from onetrunk.learn.grow.carry import check_same_heads, renamed, with_classes
 from onetrunk.learn.grow.places import reachable
 from onetrunk.learn.grow.record import of_run, read_json
@@ -63,7 +63,7 @@ def update_run(
 ) -> Grown:
     """The same; `document`: seed, [grow] and [train] as the user said them."""
     name, place = domain.name, choose_device(device)
-    again = again or f"onetrunk update {shell(run)} {name} {domain.source} --resume"
+    again = again or command("update", run, domain)
     top = shelf.check_run(run)
     with RunFolder.hold(run, again) as held:
         work = run / shelf.GROWING / name

@@ -21,7 +21,7 @@ from onetrunk.learn.grow.record import cost_of
 from onetrunk.learn.grow.settings import Growth
 from onetrunk.learn.grow.trial import Ground, Kind, bytes_of, size_of, with_record
 from onetrunk.learn.stopping import Stopped
-from onetrunk.learn.train import check_tasks
+from onetrunk.learn.train import check_labels, check_tasks
 from onetrunk.learn.watch import find, make_watch
 from onetrunk.measure.budget import budget
 from onetrunk.measure.evaluate import judge
@@ -53,6 +53,15 @@ def raise_domain(
     """
     name, few_images = domain.name, handful(model, domain, growth.grow.few) and old is None
     check_tasks([domain], growth.train)
+    check_labels([domain], {})
+    own = growth.grow.adapters
+    if ":" in own and own != model.trunk.adapters:  # no pack of them would be let in
+        raise wrong(
+            "adapters of one's own are those that the trunk was made with",
+            came=own,
+            exists=[model.trunk.adapters],
+            next=f"a run with trunk.adapters = {own!r}",
+        )
     if not few_images and not len(domain.val):
         raise wrong(
             f"{name}: no validation image to choose weights by",
