@@ -98,7 +98,7 @@ def test_everything_wrong_is_listed_at_once(runs: Path) -> None:
     assert "it lacks a; the domain has no x" in ants
     assert "this run is not finished; next: onetrunk train" in bees and "--resume" in bees
     assert "teacher many does not know cats; came: 'cats/classify'; exists: ants/classify" in cats
-    assert "no model in" in dogs and "no model in" in emus
+    assert "no finished run is there" in dogs and "no finished run is there" in emus
     with pytest.raises(BadInput, match="no such task; came: 'sex'"):
         find_teachers({"ants": {"sex": "many"}}, domains[:1], runs)
 

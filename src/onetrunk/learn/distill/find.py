@@ -16,10 +16,12 @@ from onetrunk.learn.distill.teachers import Specialist, Teacher
 from onetrunk.model.saved import models_of
 from onetrunk.model.universal import Universal
 from onetrunk.progress import say
+from onetrunk.recipe import named_recipes
 from onetrunk.store.run import RECIPE, SCORES
 
 # as [distill] says it, or with what a file cannot say in a text's place
 Given = str | Path | Universal | Foreign | Teacher | Mapping[str, Any] | Sequence[Any]
+MODEL = "model"  # of a run's folder
 PYTHON = "python:"  # what a written recipe says of a teacher that was an object
 
 
@@ -189,5 +191,14 @@ def _models(folder: Path) -> dict[str, Universal]:
         raise wrong(
             f"teacher {folder}: this run is not finished",
             next=f"onetrunk train {folder / RECIPE} --resume",
+        )
+    if not (folder / MODEL).is_dir():
+        near = folder if folder.is_dir() else folder.parent
+        known = folder.name in named_recipes()
+        raise wrong(
+            f"teacher {folder}: no finished run is there",
+            came=str(folder),
+            exists=sorted(p.name for p in near.iterdir()) if near.is_dir() else (),
+            next=f"onetrunk train {folder.name if known else 'RECIPE'} makes one",
         )
     return models_of(folder)
