@@ -66,6 +66,12 @@ def rows(table: str, out: Path, seed: int) -> list[Row]:
                 "rooms-distill-answers",
                 Recipe.named("rooms-distill", [*sets, "distill.logits=true"]),
             ),
+            (
+                "rooms-distill-uncertainty",
+                Recipe.named(
+                    "rooms-distill", [*sets, "distill.logits=false", "train.balance=uncertainty"]
+                ),
+            ),
         ]
     alone = ("few-specialists", few(FIVE, "trunk.sharing=none"))
     joined = ("norm-domain", few(FIVE, "trunk.norm=domain"))

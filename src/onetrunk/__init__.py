@@ -8,6 +8,9 @@ from onetrunk.data.pixels import Pixels
 from onetrunk.data.split import Split
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Failed, Missing, OnetrunkError
+from onetrunk.learn.distill.foreign import Foreign
+from onetrunk.learn.distill.views import precompute
+from onetrunk.learn.grow.add import add
 from onetrunk.learn.train import Run, train
 from onetrunk.measure.budget import Budget, budget
 from onetrunk.measure.evaluate import evaluate
@@ -28,6 +31,7 @@ __all__ = [
     "Budget",
     "Domain",
     "Failed",
+    "Foreign",
     "Loader",
     "Missing",
     "OnetrunkError",
@@ -40,6 +44,7 @@ __all__ = [
     "Task",
     "Trunk",
     "Universal",
+    "add",
     "budget",
     "decathlon_score",
     "delta_mtl",
@@ -47,6 +52,7 @@ __all__ = [
     "export",
     "inspect",
     "load",
+    "precompute",
     "report",
     "save",
     "train",

@@ -160,7 +160,8 @@ def test_equal_weights_are_the_plain_backward_pass(net: Net) -> None:
     assert balance.present == [0, 1, 2]
 
 
-def test_weights_and_what_stood_in_grad(net: Net) -> None:
+def test_weights_and_what_stood_in_grad_is_added_to(net: Net) -> None:
+    """Teachers have put their part there."""
     for parameter in net.shared():
         parameter.grad = torch.ones_like(parameter)
     jacobian = Jacobian(net.shared(), UNITS)
@@ -168,7 +169,8 @@ def test_weights_and_what_stood_in_grad(net: Net) -> None:
     jacobian.learn(Rows(2.0, -1.0))  # type: ignore[arg-type]
     rows = jacobian.matrix()
     flat = torch.cat([p.grad.contiguous().flatten() for p in net.shared()[:4]])  # type: ignore[union-attr]
-    assert torch.allclose(flat, ((2 * rows[0] - rows[1]) / 2)[: len(flat)], atol=1e-7)
+    expected = 1 + (2 * rows[0] - rows[1]) / 2
+    assert torch.allclose(flat, expected[: len(flat)], atol=1e-6)
 
 
 def test_frozen_parameters_and_losses_without_labels(net: Net) -> None:

@@ -99,7 +99,7 @@ class Jacobian:
         return J if self.scaler is None else J / self._scale(J)
 
     def learn(self, balance: Balance) -> None:
-        """The shared parameters' `.grad` becomes what the balance makes of J.
+        """The shared parameters' `.grad` grows by what the balance makes of J.
 
         A gradient that is not finite ends the run, before the balance has seen it; with a scaler
         float16 has overflowed, and the scaler is left to skip the step.
