@@ -104,7 +104,7 @@ class Ground:
             found = {}
         return found
 
-    def worker(self, kind: Kind, head_only: bool = False) -> Universal:
+    def worker(self, kind: Kind) -> Universal:
         """A worker of this kind whose slots stand where they start."""
         card = Card.of(self.domain, kept(kind.name), kind.rank)
         provenance = {"batch": self.growth.domain.batch or self.growth.train.batch}
