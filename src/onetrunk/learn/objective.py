@@ -54,7 +54,7 @@ class Objective:
         epoch: int,
         label_weight: float = 1.0,
     ) -> None:
-        self.model, self.precision, self.label_weight = model, precision, label_weight
+        self.precision, self.label_weight = precision, label_weight
         self.weights = {domain.name: domain.weight for domain in domains}
         self.tasks = {domain.name: [task.name for task in domain.tasks] for domain in domains}
         self.units = tuple(f"{name}/{task}" for name, tasks in self.tasks.items() for task in tasks)
@@ -71,6 +71,8 @@ class Objective:
         self.by_gradients = self.balance.needs in GRADIENTS
         if self.by_gradients:
             self.shared, self.own = shared_and_own(model, self.tasks)
+        if self.balance.needs == "after":
+            self.moments = moments_of(model)
 
     # -- a step: begin, add each pass, finish, then after the descent saw
 
@@ -85,7 +87,9 @@ class Objective:
         self.again: list[Again] = []
         self.sums: dict[int, Tensor] = {}
         self.lambdas: Mapping[int, Tensor] | None = None
-        if self.balance.needs == "nothing":
+        if self.equal:
+            self.lambdas = {}
+        elif self.balance.needs == "nothing":
             self.lambdas = self._by_unit(self.balance.weights(None, self.present))
         elif self.by_gradients:
             scaler = self.precision.scaler
@@ -93,7 +97,8 @@ class Objective:
 
     def add(self, told: Sequence[Told], again: Again) -> None:
         """What went through the network together."""
-        self._sum(told)
+        if not self.equal:
+            self._sum(told)
         if self.balance.needs == "after":
             self.again.append(again)
         if self.by_gradients:
@@ -113,10 +118,13 @@ class Objective:
 
     def saw(self) -> None:
         """The parameters have moved."""
+        if self.equal:
+            return
         self.balance.saw(self._losses(), self.present)
         if self.balance.needs == "after":
             self.sums = {}
-            with torch.no_grad(), moments_kept(self.model):
+            moments = [m for name in ("", *self.times) for m in self.moments[name]]
+            with torch.no_grad(), unmoved(moments):
                 for again in self.again:
                     self._sum(again())
             self.balance.saw_after(self._losses(), self.present)
@@ -201,12 +209,22 @@ def shared_and_own(
     return shared, own
 
 
+def moments_of(model: Universal) -> dict[str, list[Tensor]]:
+    """Running moments and the like, by the domain that owns them; "" for what is shared."""
+    found = {
+        name: [t for t in model.own(name).values() if not isinstance(t, nn.Parameter)]
+        for name in model.domains
+    }
+    taken = {id(tensor) for mine in found.values() for tensor in mine}
+    return {"": [t for t in model.buffers() if id(t) not in taken], **found}
+
+
 @contextmanager
-def moments_kept(model: nn.Module) -> Iterator[None]:
-    """Running moments are afterwards what they were."""
-    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+def unmoved(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """They are afterwards what they were."""
+    before = [tensor.clone() for tensor in tensors]
     try:
         yield
     finally:
-        for buffer, was in before:
-            buffer.copy_(was)
+        for tensor, was in zip(tensors, before, strict=True):
+            tensor.copy_(was)
