@@ -11,6 +11,7 @@ import typer
 from onetrunk.cli import (
     add,
     baselines,
+    compare,
     data,
     demo,
     export,
@@ -48,6 +49,7 @@ def build() -> typer.Typer:
     app.command("add", help=add.HELP)(add.add)
     app.command("update", help=update.HELP)(update.update)
     app.command("remove", help=remove.HELP)(remove.remove)
+    app.command("compare", help=compare.HELP)(compare.verb)
     app.command("baselines", help=baselines.HELP)(baselines.baselines)
     app.command("report", help=report.HELP)(report.verb)
     app.command("export", help=export.HELP)(export.export_onnx)

@@ -11,6 +11,7 @@ from rich.table import Table
 from onetrunk.cli.shown import console, print_json
 from onetrunk.errors import wrong
 from onetrunk.recipe import named_recipes
+from onetrunk.recipe.method import methods, methods_text
 
 HELP = """List the named recipes, or print one to start from.
 
@@ -19,7 +20,10 @@ HELP = """List the named recipes, or print one to start from.
   onetrunk recipes
 
   onetrunk recipes folders > recipe.toml           the one to copy for your own images
+
+  onetrunk recipes methods                         what onetrunk compare holds against each other
 """
+METHODS = "methods"
 
 
 def recipes(
@@ -27,7 +31,7 @@ def recipes(
     as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
 ) -> None:
     """List the named recipes, or print one."""
-    known = named_recipes()
+    known = named_recipes() | {METHODS: methods_text()}
     if name is not None and name not in known:
         raise wrong("no such recipe", came=name, exists=known, next="onetrunk recipes")
     if as_json:
@@ -38,7 +42,13 @@ def recipes(
         table = Table(title="named recipes", title_justify="left")
         table.add_column("name", no_wrap=True)
         table.add_column("what")
-        for each, text in known.items():
+        for each, text in named_recipes().items():
             table.add_row(each, text.split("\n", 1)[0].removeprefix("# "))
         console().print(table)
+        grid = Table(title="methods of onetrunk compare", title_justify="left")
+        grid.add_column("name", no_wrap=True)
+        grid.add_column("what")
+        for each, method in methods().items():
+            grid.add_row(each, method.what + (f" ({method.paper})" if method.paper else ""))
+        console().print(grid)
         print("next: onetrunk train pocket-quick, or onetrunk recipes folders > recipe.toml")

@@ -69,7 +69,7 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
 ) -> None:
     """Train what a recipe says."""
-    numbers = None if seeds is None else _seeds(seeds)
+    numbers = None if seeds is None else seeds_of(seeds)
     made, grid = _recipe(recipe, domain or [], sets or [], out)
     if dry:
         if numbers is not None or len(grid) > 1:
@@ -133,7 +133,8 @@ def _from(root: Path, path: Path) -> str:
         return os.path.realpath(path)
 
 
-def _seeds(text: str) -> list[int]:
+def seeds_of(text: str) -> list[int]:
+    """`0,1,2`."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and part.isascii() for part in parts):
         raise wrong("--seeds are whole numbers with commas between", came=text, next="--seeds 0,1")

@@ -105,11 +105,11 @@ class Budget:
 def budget(model: Universal) -> Budget:
     """What this network costs, as it is now."""
     common = {id(tensor) for tensor in model.together.state_dict(keep_vars=True).values()}
-    bare = list(model.trunk.shared().values())
+    plain = list(model.trunk.shared().values())
     one_network = model.trunk.sharing == "none"
     shared = Cost(
         _numbers(model.shared_parameters().values()),
-        0 if one_network else _bytes([*bare, *model.together.state_dict().values()]),
+        0 if one_network else _bytes([*plain, *model.together.state_dict().values()]),
     )
     domains = []
     for name, card in model.domains.items():
@@ -121,10 +121,16 @@ def budget(model: Universal) -> Budget:
                 name,
                 card.pixels.size,
                 Cost(_numbers(own), _bytes(own), with_adapters),
-                Cost(_numbers([*bare, *heads]), _bytes([*bare, *heads]), without),
+                Cost(_numbers([*plain, *heads]), _bytes([*plain, *heads]), without),
             )
         )
     return Budget(model.trunk.arch, shared, tuple(domains))
+
+
+def bare(model: Universal) -> Cost:
+    """One plain trunk, with one set of norms and without heads."""
+    tensors = list(model.trunk.shared().values())
+    return Cost(_numbers(tensors), _bytes(tensors))
 
 
 def _flops(model: Universal, name: str, size: tuple[int, int]) -> tuple[int, int]:

@@ -6,12 +6,17 @@ bootstrap intervals; domains whose images are not the same in both are left out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from onetrunk.data.domain import Domain
 from onetrunk.learn.finish import OUTCOMES
+from onetrunk.measure.evaluate import evaluate
 from onetrunk.measure.intervals import Difference, differences
 from onetrunk.measure.outcomes import Outcomes
-from onetrunk.measure.table import number, spaced
+from onetrunk.measure.table import Table, number, spaced
+from onetrunk.model.saved import load
+from onetrunk.model.universal import Universal
 
 
 def forgotten(before: Path, after: Path) -> list[Difference]:
@@ -24,6 +29,14 @@ def forgotten(before: Path, after: Path) -> list[Difference]:
     if not left.parts.keys() & right.parts.keys():
         return []
     return differences(left, right)
+
+
+def old_after(run: Path, learned: Universal, domains: Sequence[Domain]) -> Table:
+    """How the run's own domains do on test were its trunk that of a network that `learned` from it:
+    their slots and heads stay as they are. The run's files are not touched."""
+    moved = load(run)
+    moved.trunk.load_shared(learned.trunk.shared())
+    return evaluate(moved, domains, "test")
 
 
 def told(found: Difference) -> str:

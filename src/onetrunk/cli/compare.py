@@ -1,0 +1,114 @@
+"""`onetrunk compare`: the methods of the Decathlon over any list of new domains, in one table."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table as Grid
+
+from onetrunk.cli.shown import console, print_json
+from onetrunk.cli.train import seeds_of
+from onetrunk.errors import Failed, wrong
+from onetrunk.learn.compare import NAME, compare, in_percent, scores
+from onetrunk.measure.budget import scaled
+from onetrunk.model.saved import load
+from onetrunk.recipe import Recipe
+from onetrunk.recipe.sets import apply_sets
+from onetrunk.recipe.toml import inline
+
+HELP = """Hold the ways to have new domains against each other, on a finished run's trunk.
+
+Packs (feature-extractor, norm-only, series, parallel, parallel-low-rank, lora), networks of their own
+(scratch, fine-tune, lwf), and one network of all (joint, distilled, distilled-parallel). The run stays
+as it is. Rows that are finished are not learned again: the same command goes on.
+
+[bold]Examples[/bold]
+
+  onetrunk compare runs/shop --domain digits=pocket:digits --domain flags=pocket:flags
+
+  onetrunk compare runs/shop --domain x-rays=folder:x-rays --methods scratch,fine-tune,parallel
+
+  onetrunk compare runs/shop --domain flags=pocket:flags --set train.steps=500 --seeds 0,1,2
+"""
+TABLES = ("domains", "train")
+
+
+def verb(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    domain: Annotated[list[str], typer.Option(help="NAME=SOURCE, new to the run; repeatable.")],
+    methods: Annotated[
+        str | None, typer.Option(help="Some of them, by commas; onetrunk recipes lists them.")
+    ] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="train.KEY or domains.NAME.KEY; repeatable.")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="0,1,2.")] = "0",
+    out: Annotated[Path, typer.Option(help="Where rows are learned.")] = Path("runs/compare"),
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+) -> None:
+    """Learn what is asked for, and show the table."""
+    asked = Recipe.from_domains(domain, "compare")
+    said: Mapping[str, Any] = apply_sets({"train": {}}, sets or [])
+    for key in said:
+        if key not in TABLES:
+            raise wrong(
+                "--set: unknown key", came=key, exists=("train", "domains.NAME"),
+                next="methods say the rest: onetrunk recipes methods",
+            )  # fmt: skip
+    trunk = load(run).trunk
+    like = [f"trunk.arch={inline(trunk.arch)}", f"trunk.norm={inline(trunk.norm)}"]
+    checked = asked.with_sets([*like, *(sets or [])]).check()
+    names = [name.strip() for name in methods.split(",")] if methods else []
+    try:
+        found = compare(
+            run, checked.domains, out,
+            methods=names, seeds=seeds_of(seeds), train=said["train"], device=device,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        raise Failed("stopped; what was done is kept: the same command goes on") from None
+    if as_json:
+        print_json(found)
+        return
+    show(found)
+    print(f"wrote {out / NAME}")
+
+
+def show(document: Mapping[str, Any]) -> None:
+    """One table: errors, their mean and score, the old domains, sizes and seconds."""
+    percent = in_percent(document)
+    base, points = scores(document)
+    domains, kinds = list(document["domains"]), "test errors, mean over seeds"
+    grid = Grid(title=f"new domains on {document['run']}: {kinds}", title_justify="left")
+    grid.add_column("", no_wrap=True)
+    for column in [
+        *domains, *(["mean"] if percent else []), *(["score"] if points else []),
+        "old domains", "× one network", "per domain", "seconds",
+    ]:  # fmt: skip
+        grid.add_column(column, justify="right")
+    for name, seeds in document["rows"].items():
+        rows = list(seeds.values())
+        errors = [mean(row["errors"][d] for row in rows) for d in domains]
+        olds = [mean(row["old"].values()) for row in rows if row["old"]]
+        cells = [f"{error:.2f}" for error in errors]
+        cells += [f"{mean(errors):.2f}"] if percent else []
+        cells += [f"{points[name]:.0f}" if name in points else ""] if points else []
+        cells += [f"{mean(olds):.2f}" if olds else ""]
+        cells += [f"{rows[0]['parameters'] / document['one']:.2f}"]
+        cells += [scaled(mean(rows[0]["bytes"].values()), "B")]
+        cells += [f"{mean(sum(row['seconds'].values()) / len(row['seconds']) for row in rows):.0f}"]
+        grid.add_row(f"{name} ({len(rows)})" if len(rows) > 1 else name, *cells)
+    console().print(grid)
+    if points:
+        print(f"score: {base} has {250 * len(domains)}")
+    print("old domains: the mean error of the run's own, where the method answers for them")
+    print("per domain: what each new one adds in bytes; of one network for all, its pack")
+
+
+def mean(values: Sequence[float] | Any) -> float:
+    """Of an iterable of numbers."""
+    return statistics.fmean(values)

@@ -1,0 +1,312 @@
+"""The methods of the Decathlon over any list of domains, on one trunk and schedule.
+
+Every row of the table is ordinary runs in folders of their own: `METHOD/seed-S/NAME` of a method
+that has a pack or a network for each domain, `METHOD/seed-S` of one network for all. A finished one
+is not run again, a stopped one goes on. Whatever is chosen, is chosen on validation.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from onetrunk.data.domain import Domain
+from onetrunk.errors import wrong
+from onetrunk.learn.described import table_of
+from onetrunk.learn.device import choose_device
+from onetrunk.learn.grow.add import complete, taken
+from onetrunk.learn.grow.forgetting import old_after
+from onetrunk.learn.grow.places import reachable
+from onetrunk.learn.grow.record import read_json
+from onetrunk.learn.grow.settings import settled, train_like
+from onetrunk.learn.grow.shelf import check_run
+from onetrunk.learn.grow.work import raise_domain
+from onetrunk.learn.start import start_from
+from onetrunk.learn.train import train_models
+from onetrunk.measure.budget import bare, budget
+from onetrunk.measure.evaluate import evaluate
+from onetrunk.measure.scores import as_error
+from onetrunk.measure.summary import decathlon_score
+from onetrunk.measure.table import Table
+from onetrunk.model.saved import load
+from onetrunk.model.universal import Universal
+from onetrunk.progress import say
+from onetrunk.recipe import Recipe
+from onetrunk.recipe.method import Method, chosen
+from onetrunk.store.atomic import write_atomic
+from onetrunk.store.run import METRICS, SCORES, RunFolder
+
+NAME = "compare.json"
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+BASES = ("scratch", "fine-tune")  # whose errors the decathlon score is counted from: the first
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one method came to with one seed."""
+
+    errors: Mapping[str, float]  # by new domain, on test
+    old: Mapping[str, float]  # of the run's own domains, where the method answers for them
+    parameters: int  # that hold the run's domains and the new ones
+    bytes: Mapping[str, int]  # that each new domain adds; of one network for all its pack
+    seconds: Mapping[str, float]  # of its learning; of one network for all under ""
+
+
+class Comparison:
+    """A finished run, the domains that are new to it, and where their rows are learned."""
+
+    def __init__(
+        self,
+        run: Path,
+        domains: Sequence[Domain],
+        out: Path,
+        train: Mapping[str, Any],
+        device: str | None = None,
+    ) -> None:
+        """`train`: what is said of [train]; the rest is as the run's own."""
+        check_run(run)
+        self.run, self.new, self.out, self.said, self.device = run, domains, out, train, device
+        self.model = load(run)
+        for domain in domains:
+            if domain.name in self.model.domains:
+                cards = self.model.domains
+                raise taken(str(run), domain, cards[domain.name].tasks, cards)
+        self.known = reachable(run)
+        self.train = settled({"train": dict(train)}, train_like(run, len(self.model.domains)))
+        self.one = bare(self.model).parameters
+
+    def find(self, name: str, method: Method, seed: int) -> Found:
+        """This method with this seed: learned, or as it was when it was."""
+        top = self.out / name / f"seed-{seed}"
+        if method.way == "add":
+            return self._added(method, seed, top)
+        if method.way == "alone":
+            return self._alone(method, seed, top)
+        return self._all(method, seed, top)
+
+    # -- a pack for each domain
+
+    def _added(self, method: Method, seed: int, top: Path) -> Found:
+        errors, sizes, seconds, own = {}, {}, {}, 0
+        for domain in self.new:
+            work = top / domain.name
+            record = self._grown(domain, method, seed, work)
+            errors[domain.name] = error_of(Table.from_json(record["test"]))[domain.name]
+            sizes[domain.name] = record["grown"]["bytes"]
+            seconds[domain.name] = seconds_of(work) or record["seconds"]
+            own += record["cost"]["own"]["parameters"]
+        old = error_of(self._before())
+        total = budget(self.model).universal.parameters + own
+        return Found(errors, old, total, sizes, seconds)
+
+    def _grown(self, domain: Domain, method: Method, seed: int, work: Path) -> dict[str, Any]:
+        document = {"seed": seed, "grow": dict(method.grow), **self.train}
+        growth = complete(document, self.said, domain, self.model, work)
+        if (work / SCORES).exists():
+            with RunFolder.open(work, growth.to_toml(), resume=True):
+                return read_json(work / SCORES)
+        place = choose_device(self.device)
+        record, _ = raise_domain(
+            self.model, domain, growth, work, "added", self.known, place,
+            again="the same command", resume=True,
+        )  # fmt: skip
+        return record
+
+    # -- networks
+
+    def _alone(self, method: Method, seed: int, top: Path) -> Found:
+        errors, olds, sizes, seconds, own = {}, [], {}, {}, 0
+        for domain in self.new:
+            folder = top / domain.name
+            scores, model = self._learned(method, [domain], seed, folder)
+            errors[domain.name] = error_of(Table.from_json(scores["test"]))[domain.name]
+            cost = budget(model).universal
+            sizes[domain.name], own = cost.bytes, own + cost.parameters
+            seconds[domain.name] = seconds_of(folder)
+            if method.init:
+                olds.append(self._after(folder, model))
+        old = {
+            name: statistics.fmean(each[name] for each in olds)
+            for name in (olds[0] if olds else ())
+        }
+        total = budget(self.model).universal.parameters + own
+        return Found(errors, old, total, sizes, seconds)
+
+    def _all(self, method: Method, seed: int, top: Path) -> Found:
+        domains = [*self.own(), *self.new]
+        scores, model = self._learned(method, domains, seed, top)
+        errors = error_of(Table.from_json(scores["test"]))
+        cost = budget(model)
+        new = [domain.name for domain in self.new]
+        return Found(
+            {name: errors[name] for name in new},
+            {name: error for name, error in errors.items() if name not in new},
+            cost.universal.parameters,
+            {each.name: each.own.bytes for each in cost.domains if each.name in new},
+            {"": seconds_of(top)},
+        )
+
+    def own(self) -> list[Domain]:
+        """The run's domains, all of them with their images."""
+        lost = [name for name in self.model.domains if name not in self.known]
+        if lost:
+            raise wrong(
+                "one network of all domains learns the run's own, too, and nobody named the images "
+                f"of {', '.join(lost)}",
+                exists=self.known,
+                next="--methods without those that learn all",
+            )
+        return [self.known[name] for name in self.model.domains]
+
+    def _learned(
+        self, method: Method, domains: Sequence[Domain], seed: int, folder: Path
+    ) -> tuple[Mapping[str, Any], Universal]:
+        """An ordinary run in this folder: its scores and its network."""
+        if method.taught:
+            for domain in domains:  # the run's own domains have no specialists yet
+                teacher = self._place(method.taught, seed, domain)
+                self._learned(chosen([method.taught])[method.taught], [domain], seed, teacher)
+        recipe = self._recipe(method, domains, seed, folder)
+        models = recipe.make_model(domains)
+        if recipe.init_folder is not None and not (folder / SCORES).exists():
+            start_from(recipe.init_folder, models)
+        done = train_models(models, domains, recipe, resume=True, device=self.device)
+        return done.scores, done.model.cpu()
+
+    def _place(self, method: str, seed: int, domain: Domain) -> Path:
+        return self.out / method / f"seed-{seed}" / domain.name
+
+    def _recipe(self, method: Method, domains: Sequence[Domain], seed: int, folder: Path) -> Recipe:
+        trunk = self.model.trunk
+        bases = {str(domain.base) for domain in domains}
+        document: dict[str, Any] = {
+            "name": folder.name,
+            "seed": seed,
+            "out": str(folder.absolute()),
+            "init": str(self.run.absolute()) if method.init else "",
+            "base": bases.pop() if len(bases) == 1 else ".",
+            "trunk": {
+                "arch": trunk.arch,
+                "norm": trunk.norm,
+                "adapt": list(trunk.adapt),
+                **self._sharing(method),
+                **method.trunk,
+            },
+            "domains": [table_of(domain) for domain in domains],
+            "train": self.train["train"],
+            "distill": dict(method.distill),
+        }
+        if method.taught:
+            teachers = {
+                d.name: str(self._place(method.taught, seed, d).absolute()) for d in domains
+            }
+            document["distill"]["teachers"] = teachers
+        return Recipe.of(document)
+
+    def _sharing(self, method: Method) -> dict[str, Any]:
+        if method.way == "alone":
+            return {"sharing": "none"}
+        if self.model.trunk.sharing == "partial":
+            return {"sharing": "partial", "own_stages": list(self.model.trunk.own_stages)}
+        return {"sharing": "deep"}
+
+    # -- the run's own domains
+
+    def _before(self) -> Table:
+        """Their scores in the run, which no pack changes."""
+        kept = read_json(self.run / SCORES)
+        if "test" not in kept:
+            return Table((), "test")
+        rows = [
+            row for row in Table.from_json(kept["test"]).rows if row.domain in self.model.domains
+        ]
+        return Table(tuple(rows), "test")
+
+    def _after(self, folder: Path, learned: Universal) -> dict[str, float]:
+        """Their errors were this network's trunk to take over, with their own slots and heads."""
+        kept = read_json(folder / "old.json")
+        if not kept:
+            known = [self.known[name] for name in self.model.domains if name in self.known]
+            kept = error_of(old_after(self.run, learned, known)) if known else {}
+            write_atomic(folder / "old.json", json.dumps(kept, indent=1) + "\n")
+        return {name: float(error) for name, error in kept.items()}
+
+
+def compare(
+    run: Path,
+    domains: Sequence[Domain],
+    out: Path,
+    *,
+    methods: Sequence[str] = (),
+    seeds: Sequence[int] = (0,),
+    train: Mapping[str, Any] = NOTHING,
+    device: str | None = None,
+) -> dict[str, Any]:
+    """Every method with every seed; returns, and writes as compare.json, what they came to.
+
+    Rows that are there already of the same domains and settings stay in the document.
+    """
+    asked = chosen(methods)
+    ground = Comparison(run, domains, out, train, device)
+    if any(method.way == "all" for method in asked.values()):
+        ground.own()  # found missing before anything is learned
+    about = {
+        "run": run.name,
+        "domains": {domain.name: [task.kind for task in domain.tasks] for domain in domains},
+        "train": ground.train["train"],
+        "one": ground.one,
+    }
+    kept = read_json(out / NAME)
+    rows = kept.get("rows", {}) if {key: kept.get(key) for key in about} == about else {}
+    for seed in seeds:
+        for name, method in asked.items():
+            say(f"{name}, seed {seed}: {method.what}")
+            found = ground.find(name, method, seed)
+            rows.setdefault(name, {})[str(seed)] = asdict(found)
+            order = [each for each in chosen(()) if each in rows]
+            document = {**about, "rows": {each: rows[each] for each in order}}
+            write_atomic(out / NAME, json.dumps(document, indent=1) + "\n")
+    return document
+
+
+def scores(document: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
+    """The decathlon score of each method over the new domains, mean over the seeds that it has with
+    the baseline; and the baseline: the first of BASES that is there. Nothing without one."""
+    rows = document["rows"]
+    base = next((name for name in BASES if name in rows), "")
+    found = {}
+    for name, seeds in rows.items() if base and in_percent(document) else ():
+        both = [seed for seed in seeds if seed in rows[base]]
+        each = [decathlon_score(seeds[s]["errors"], rows[base][s]["errors"]) for s in both]
+        if each:
+            found[name] = statistics.fmean(each)
+    return base, found
+
+
+def in_percent(document: Mapping[str, Any]) -> bool:
+    """Whether every domain's error is a share of its images or pixels, so that they have a mean."""
+    kinds = {kind for kinds in document["domains"].values() for kind in kinds}
+    return kinds <= {"classify", "multilabel", "segment", "embed"}
+
+
+def error_of(table: Table) -> dict[str, float]:
+    """The mean error of each domain's headlines."""
+    errors: dict[str, list[float]] = {}
+    for row in table.headlines():
+        errors.setdefault(row.domain, []).append(as_error(row.kind, row.value))
+    return {name: statistics.fmean(values) for name, values in errors.items()}
+
+
+def seconds_of(folder: Path) -> float:
+    """Of the learning, as its last line says: what was done before a stop counts, too."""
+    try:
+        lines = (folder / METRICS).read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return 0.0
+    found = (json.loads(line).get("seconds") for line in reversed(lines))
+    return next((float(each) for each in found if each is not None), 0.0)
