@@ -22,9 +22,9 @@ from onetrunk.recipe.toml import inline
 
 HELP = """Hold the ways to have new domains against each other, on a finished run's trunk.
 
-Packs (feature-extractor, norm-only, series, parallel, parallel-low-rank, lora), networks of their own
-(scratch, fine-tune, lwf), and one network of all (joint, distilled, distilled-parallel). The run stays
-as it is. Rows that are finished are not learned again: the same command goes on.
+Packs (feature-extractor, norm-only, series, parallel, parallel-low-rank, lora), a network for each
+(scratch, fine-tune, lwf), and one network of all (joint, distilled, distilled-parallel). The run
+stays as it is. Rows that are finished are not learned again: the same command goes on.
 
 [bold]Examples[/bold]
 

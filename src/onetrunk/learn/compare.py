@@ -29,7 +29,6 @@ from onetrunk.learn.grow.work import raise_domain
 from onetrunk.learn.start import start_from
 from onetrunk.learn.train import train_models
 from onetrunk.measure.budget import bare, budget
-from onetrunk.measure.evaluate import evaluate
 from onetrunk.measure.scores import as_error
 from onetrunk.measure.summary import decathlon_score
 from onetrunk.measure.table import Table

@@ -37,7 +37,7 @@ def methods() -> dict[str, Method]:
 
 
 def chosen(names: Sequence[str]) -> dict[str, Method]:
-    """These in the order of the table, with those that teach them; all of them where none is named."""
+    """These in the table's order, with those that teach them; all where none is named."""
     known = methods()
     for name in names:
         if name not in known:
