@@ -1,0 +1,148 @@
+"""`onetrunk compare`: every row is what the ordinary verbs would have made, and the run stays."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from verbs import Ran, one_line, photos
+
+from onetrunk.data.domain import Domain
+from onetrunk.learn.compare import error_of
+from onetrunk.learn.grow.add import add
+from onetrunk.learn.train import train_recipe
+from onetrunk.measure.evaluate import evaluate
+from onetrunk.model.saved import load
+from onetrunk.recipe import Recipe
+
+Onetrunk = Callable[..., Ran]
+TEXT = """
+name = "shop"
+out = "run"
+trunk = { arch = "resnet20" }
+domains = [{ name = "digits", source = "pocket:optdigits", size = 8 }]
+train = { steps = 2, batch = 4 }
+"""
+PETS = ("--domain", "pets=folder:pets", "--set", "domains.pets.size=8")
+SOME = "fine-tune,feature-extractor,parallel-low-rank,joint"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    train_recipe(Recipe.parse(TEXT, folder))
+    photos(folder / "pets")
+    return folder
+
+
+@pytest.fixture
+def at(made: Path, tmp_path: Path) -> Path:
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def stamps(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def test_rows_are_what_the_other_verbs_make(onetrunk: Onetrunk, at: Path) -> None:
+    before = stamps(at / "run")
+    ran = onetrunk("compare", "run", *PETS, "--methods", SOME, "--out", "rows", "--json")
+    assert ran.code == 0, ran.err
+    assert stamps(at / "run") == before
+    found = json.loads(ran.out)
+    assert list(found["rows"]) == ["feature-extractor", "fine-tune", "parallel-low-rank", "joint"]
+    rows = {name: row["0"] for name, row in found["rows"].items()}
+    run, pets = load(at / "run"), Domain("pets", "folder:pets", size=8, base=at)
+    digits = Domain("digits", "pocket:optdigits", size=8)
+
+    grown = add(run, pets, adapters="parallel", rank=8, steps=2, batch=4)
+    low = rows["parallel-low-rank"]
+    assert low["errors"] == {"pets": grown.table.errors()["pets"]}
+    assert low["old"] == pytest.approx(evaluate(load(at / "run"), [digits], "test").errors())
+    own = sum(p.numel() for p in grown.model.parameters_of("pets").values())
+    alone = sum(p.numel() for p in load(at / "run").shared_parameters().values())
+    first = sum(p.numel() for p in load(at / "run").parameters_of("digits").values())
+    assert low["parameters"] == alone + first + own
+    assert low["seconds"]["pets"] > 0
+
+    tuned = load(at / "rows/fine-tune/seed-0/pets", "pets")
+    moved = load(at / "run")
+    moved.trunk.load_shared(tuned.trunk.shared())
+    assert rows["fine-tune"]["old"] == error_of(evaluate(moved, [digits], "test"))
+    assert not all(
+        tensor.equal(tuned.trunk.shared()[key])
+        for key, tensor in load(at / "run").trunk.shared().items()
+    )
+    assert rows["fine-tune"]["parameters"] > 1.9 * found["one"]
+
+    joint = load(at / "rows/joint/seed-0")
+    assert {**rows["joint"]["errors"], **rows["joint"]["old"]} == pytest.approx(
+        evaluate(joint, [digits, pets], "test").errors()
+    )
+    assert rows["joint"]["bytes"].keys() == {"pets"}
+
+
+def test_what_is_finished_is_not_learned_again(onetrunk: Onetrunk, at: Path) -> None:
+    few = ("compare", "run", *PETS, "--out", "rows", "--methods")
+    assert onetrunk(*few, "norm-only,scratch").code == 0
+    before = stamps(at / "rows")
+    again = onetrunk(*few, "norm-only,scratch")
+    assert again.code == 0, again.err
+    after = stamps(at / "rows")
+    learned = [name for name in before if name != "compare.json"]
+    assert [name for name in learned if before[name] != after[name]] == []
+    assert before["compare.json"][1] == after["compare.json"][1]
+    assert "norm-only" in again.out and "score: scratch has 250" in again.out
+    more = onetrunk(*few, "feature-extractor", "--json")
+    assert list(json.loads(more.out)["rows"]) == ["scratch", "feature-extractor", "norm-only"]
+    other = onetrunk(*few, "norm-only", "--set", "train.steps=3")
+    assert other.code == 2 and "train.steps" in other.err
+
+
+def test_networks_of_scratch_teach_the_one_of_all(onetrunk: Onetrunk, at: Path) -> None:
+    ran = onetrunk("compare", "run", *PETS, "--methods", "distilled-parallel", "--out", "rows")
+    assert ran.code == 0, ran.err
+    assert load(at / "rows/distilled-parallel/seed-0").trunk.adapters == "parallel"
+    taught = json.loads((at / "rows/distilled-parallel/seed-0/scores.json").read_text())["taught"]
+    assert taught.keys() == {"digits", "pets"}
+    assert load(at / "rows/scratch/seed-0/digits", "digits").trunk.sharing == "none"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--domain", "digits=folder:pets"), "has a domain of this name already"),
+        ((*PETS, "--methods", "paralel"), "no such method; came: paralel; exists: scratch"),
+        ((*PETS, "--set", "trunk.norm=shared"), "--set: unknown key; came: trunk"),
+        (("--domain", "pets=folder:nowhere"), "nowhere"),
+        ((*PETS, "--seeds", "0,0"), "each seed once"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    onetrunk: Onetrunk, at: Path, words: tuple[str, ...], said: str
+) -> None:
+    ran = onetrunk("compare", "run", *words, "--out", "rows")
+    assert ran.code == 2
+    assert said in one_line(ran)
+    assert not (at / "rows").exists()
+
+
+@pytest.mark.usefixtures("at")
+def test_a_run_that_is_not_there(onetrunk: Onetrunk) -> None:
+    ran = onetrunk("compare", "nowhere", *PETS)
+    assert ran.code == 2 and "nowhere" in one_line(ran)
+
+
+def test_the_methods_are_listed(onetrunk: Onetrunk) -> None:
+    listed = onetrunk("recipes").out
+    for name in ("scratch", "lwf", "distilled-parallel"):
+        assert name in listed
+    assert onetrunk("recipes", "methods").out.startswith("# Ways to have more domains")
