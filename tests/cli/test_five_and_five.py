@@ -1,0 +1,97 @@
+"""The whole story of growing by the command line.
+
+Five domains learned together, five more added one after another, one taken out and brought back,
+one updated and undone; nothing else moves by a bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from verbs import Ran
+
+from onetrunk.data.domain import Domain
+from onetrunk.model.saved import load
+
+Onetrunk = Callable[..., Ran]
+FIVE = ("creatures", "emoji", "fashion", "glyphs", "optdigits")
+MORE = ("digits", "encounter", "flags", "icons", "words")
+SHORT = ("--set", "train.batch=8", "--set", "train.steps=3")
+
+
+def small(name: str) -> tuple[str, str]:
+    """The domain at a size that takes no time."""
+    return "--set", f"domains.{name}.size=12"
+
+
+def prints(run: Path) -> dict[str, str]:
+    """Of what every domain answers to some of its validation images."""
+    found, model = {}, load(run)
+    with torch.no_grad():
+        for name in model.domains:
+            images, _ = Domain(name, f"pocket:{name}", size=12).val.batch(range(32))
+            said = model(images, name)["classify"]
+            found[name] = hashlib.sha256(said.numpy().tobytes()).hexdigest()
+    return found
+
+
+def folders(domain: Domain, root: Path) -> Path:
+    """Its images in folders by class, and a class that it does not have."""
+    (task,) = domain.tasks
+    for split in (domain.train, domain.val, domain.test):
+        labels = split.label(task.name)
+        for i in range(0, len(split), 10):
+            place = root / split.name / task.classes[int(labels[i])]
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(split.stored(np.array([i]))[0][0]).save(place / f"{i}.png")
+            new = root / split.name / "blank"
+            new.mkdir(exist_ok=True)
+            if i < 300:
+                Image.new("RGB", (28, 28), (i % 256, 255, 255)).save(new / f"{i}.png")
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # seconds: some fifteen commands
+def test_five_and_five_more(onetrunk: Onetrunk, tmp_path: Path) -> None:
+    domains = [word for n in FIVE for word in ("--domain", f"{n}=pocket:{n}")]
+    domains = [*domains, *(word for n in FIVE for word in small(n))]
+    ran = onetrunk("train", *domains, *SHORT, "--set", "trunk.arch=resnet20", "--out", "run")
+    assert ran.code == 0, ran.err
+    run, known = tmp_path / "run", prints(tmp_path / "run")
+    assert set(known) == set(FIVE)
+    for name, kind in zip(MORE, ("parallel", "series", "lora", "norm", "none"), strict=True):
+        ran = onetrunk(
+            "add", "run", name, f"pocket:{name}", *small(name), *SHORT, "--adapters", kind
+        )
+        assert ran.code == 0, ran.err
+        (line,) = [line for line in ran.out.splitlines() if line.startswith(f"{name}: unchanged")]
+        assert all(other in line for other in known)
+        now = prints(run)
+        assert {other: now[other] for other in known} == known
+        known = now
+
+    assert onetrunk("remove", "run", "flags").code == 0
+    assert prints(run) == {name: value for name, value in known.items() if name != "flags"}
+    shutil.move(run / "removed/flags/flags.pack", tmp_path / "flags.pack")
+    ran = onetrunk("add", "run", "flags", "pack:flags.pack")
+    assert ran.code == 0, ran.err
+    assert prints(run) == known
+
+    folders(Domain("digits", "pocket:digits", size=28), tmp_path / "digits-now")
+    ran = onetrunk("update", "run", "digits", "folder:digits-now", *small("digits"), *SHORT)
+    assert ran.code == 0, ran.err
+    assert "new: blank" in ran.err
+    assert len(load(run).domains["digits"].task("classify").classes) == 11
+    now = prints(run)
+    assert now.pop("digits") != known["digits"]
+    assert now == {name: value for name, value in known.items() if name != "digits"}
+    assert onetrunk("update", "run", "digits", "--undo").code == 0
+    assert prints(run) == known
