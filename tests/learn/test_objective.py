@@ -201,9 +201,10 @@ def test_a_gradient_that_is_not_finite_ends_the_run_before_anything_moves() -> N
     ],
 )
 def test_a_wrong_balance_is_refused_before_training(given: dict[str, Any], match: str) -> None:
-    model = exact(worlds("ants")).model
+    domains = worlds("ants")
+    model = exact(domains).model
     with pytest.raises(BadInput, match=match) as refused:
-        check_balance(model, Train.of({"steps": 1, **given}))
+        check_balance(model, domains, Train.of({"steps": 1, **given}))
     assert "\n" not in str(refused.value)
 
 

@@ -138,11 +138,14 @@ def make_loss(
 
 
 class Losses:
-    """The losses of all units, (domain, task) pairs."""
+    """The losses of all units, (domain, task) pairs with labels."""
 
     def __init__(self, domains: Sequence[Domain], smooth: float = 0.0, balanced: bool = False):
         self.of = {
-            domain.name: {t.name: make_loss(t, domain, smooth, balanced) for t in domain.tasks}
+            domain.name: {
+                t.name: make_loss(t, domain, smooth, balanced)
+                for t in (() if domain.unlabelled else domain.tasks)
+            }
             for domain in domains
         }
 

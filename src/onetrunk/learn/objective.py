@@ -5,6 +5,7 @@ L = mean over the step's batches of w_domain · [ w_label · mean over its tasks
 λ the weight that the balance gives to the unit (domain, task): 1 for `equal`. A balance that works
 on gradients takes the place of this sum on what several units share: the trunk, and of a domain
 with several tasks its slots and its decoder; heads learn from their own losses, as they always do.
+A domain without labels has no units: only teachers speak of it.
 """
 
 from __future__ import annotations
@@ -56,20 +57,25 @@ class Objective:
     ) -> None:
         self.precision, self.label_weight = precision, label_weight
         self.weights = {domain.name: domain.weight for domain in domains}
-        self.tasks = {domain.name: [task.name for task in domain.tasks] for domain in domains}
+        self.tasks = {
+            domain.name: [] if domain.unlabelled else [task.name for task in domain.tasks]
+            for domain in domains
+        }
         self.units = tuple(f"{name}/{task}" for name, tasks in self.tasks.items() for task in tasks)
         self.number = {unit: i for i, unit in enumerate(self.units)}
+        name, given = train.balance, train.balance_settings
+        if not self.units:
+            name, given = "equal", {}
         self.balance = make_balance(
-            train.balance,
-            self.units,
+            name,
+            self.units or ("nobody/nothing",),
             seed=seed,
             device=precision.device,
-            settings=train.balance_settings,
+            settings=given,
             epoch=epoch,
         )
-        self.equal = type(self.balance) is Equal  # then nothing is multiplied
-        self.by_gradients = self.balance.needs in GRADIENTS
-        if self.by_gradients:
+        self.equal = type(self.balance) is Equal
+        if self.balance.needs in GRADIENTS:
             self.shared, self.own = shared_and_own(model, self.tasks)
         if self.balance.needs == "after":
             self.moments = moments_of(model)
@@ -83,11 +89,13 @@ class Objective:
         self.present = sorted(
             self.number[f"{name}/{task}"] for name in self.times for task in self.tasks[name]
         )
+        self.plain = self.equal or not self.present  # nothing is multiplied
+        self.by_gradients = not self.plain and self.balance.needs in GRADIENTS
         self.held: list[Told] = []
         self.again: list[Again] = []
         self.sums: dict[int, Tensor] = {}
         self.lambdas: Mapping[int, Tensor] | None = None
-        if self.equal:
+        if self.plain:
             self.lambdas = {}
         elif self.balance.needs == "nothing":
             self.lambdas = self._by_unit(self.balance.weights(None, self.present))
@@ -97,9 +105,9 @@ class Objective:
 
     def add(self, told: Sequence[Told], again: Again) -> None:
         """What went through the network together."""
-        if not self.equal:
+        if not self.plain:
             self._sum(told)
-        if self.balance.needs == "after":
+        if not self.plain and self.balance.needs == "after":
             self.again.append(again)
         if self.by_gradients:
             self._rows(told)
@@ -118,7 +126,7 @@ class Objective:
 
     def saw(self) -> None:
         """The parameters have moved."""
-        if self.equal:
+        if self.plain:
             return
         self.balance.saw(self._losses(), self.present)
         if self.balance.needs == "after":
@@ -145,10 +153,10 @@ class Objective:
         for one in told:
             name = one.batch.domain
             losses = [
-                loss if self.equal else lambdas[self.number[f"{name}/{task}"]] * loss
+                loss if self.plain else lambdas[self.number[f"{name}/{task}"]] * loss
                 for task, loss in one.losses.items()
             ]
-            mean = torch.stack(losses).mean()
+            mean = torch.stack(losses).mean() if losses else torch.zeros_like(total)
             if one.taught:
                 mean = self.label_weight * mean + sum(one.taught.values())
             total = total + self.weights[name] * mean / self.count
@@ -170,6 +178,7 @@ class Objective:
         parts = {
             name: self.label_weight * self.weights[name] / (len(self.tasks[name]) * self.count)
             for name in self.times
+            if self.tasks[name]
         }
         self.jacobian.add(
             [(u, rows[u] * parts[name] * loss) for u, name, loss in units],

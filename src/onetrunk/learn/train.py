@@ -127,7 +127,7 @@ def train_models(
     train, place = recipe.train, choose_device(device)
     check_tasks(domains, train)
     for model in models.values():
-        check_balance(model, train)
+        check_balance(model, domains, train)
     folder = recipe.out_folder
     done = resume and (folder / SCORES).exists()  # its teachers may be gone by now
     found, taught = ({}, {}) if done else find_taught(models, domains, recipe, teachers)
@@ -238,10 +238,16 @@ def check_labels(domains: Sequence[Domain], taught: Record) -> None:
         raise BadInput("\n".join(problems))
 
 
-def check_balance(model: Universal, train: Train) -> None:
+def check_balance(model: Universal, domains: Sequence[Domain], train: Train) -> None:
     """A balance that does not exist, or that these units cannot have."""
-    units = [f"{name}/{task.name}" for name, card in model.domains.items() for task in card.tasks]
-    make_balance(train.balance, units, settings=train.balance_settings)
+    units = [
+        f"{domain.name}/{task.name}"
+        for domain in domains
+        for task in (() if domain.unlabelled else domain.tasks)
+        if domain.name in model.domains
+    ]
+    if units:  # without labels there is nothing to balance
+        make_balance(train.balance, units, settings=train.balance_settings)
 
 
 def check_val(models: Models, domains: Sequence[Domain]) -> None:

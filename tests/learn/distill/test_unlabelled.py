@@ -125,6 +125,50 @@ def test_features_alone_teach_it_beside_a_domain_with_labels(tmp_path: Path) -> 
     assert {row.domain for row in run.table.rows} == {"ants"}
 
 
+@pytest.mark.parametrize("balance", ["uncertainty", "stch", "famo"])
+def test_what_has_no_label_is_not_balanced(tmp_path: Path, balance: str) -> None:
+    """One unit has labels, so every balance is the plain loss; a loss of nothing weighs nothing."""
+    domains = [*worlds("ants"), web(tmp_path)]
+    foreign = Foreign(nn.Conv2d(3, 6, 3), lambda x: x.mean((2, 3)), pixels=Pixels((8, 8)))
+    found = {}
+    for name in ("equal", balance):
+        found[name] = train(
+            network(domains),
+            domains,
+            out=tmp_path / name,
+            device="cpu",
+            teachers={"web": foreign},
+            distill={"features": "cosine"},
+            balance=name,
+            **SHORT,
+        ).model
+    ours, plain = weights(found[balance]), weights(found["equal"])
+    for key, tensor in plain.items():
+        torch.testing.assert_close(ours[key], tensor, atol=1e-5, rtol=1e-4, msg=key)
+    lines = (tmp_path / balance / "metrics.jsonl").read_text().splitlines()
+    assert all("web" not in unit for unit in json.loads(lines[0])["loss"])
+
+
+def test_gradients_are_balanced_beside_images_without_labels(tmp_path: Path) -> None:
+    """A step of the unlabelled domain alone has nothing to balance, and is learned from."""
+    domains = [*worlds("ants", "bees"), web(tmp_path)]
+    foreign = Foreign(nn.Conv2d(3, 6, 3), lambda x: x.mean((2, 3)), pixels=Pixels((8, 8)))
+    train(
+        network(domains),
+        domains,
+        out=tmp_path / "run",
+        device="cpu",
+        teachers={"web": foreign},
+        distill={"features": "cosine"},
+        balance="db-mtl",
+        sampling="temperature",
+        **SHORT,
+    )
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    assert any("web features" in line.get("taught", {}) for line in found)
+
+
 def test_without_a_teacher_it_is_refused_before_anything(tmp_path: Path) -> None:
     domain = web(tmp_path, CLASSES)
 
