@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from typed import typed
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
@@ -61,19 +60,18 @@ def commands(block: Block) -> list[str]:
 
 
 def run(block: Block, folder: Path) -> None:
-    if block.language == "python":
-        programs = [[sys.executable, "-c", block.text]]
-    else:
-        typed = [line for line in commands(block) if line.split()[0] == "onetrunk"]
-        programs = [[sys.executable, "-m", *shlex.split(line)] for line in typed]
+    programs: list[str | list[str]] = [block.text]
+    if block.language != "python":
+        words = [shlex.split(line) for line in commands(block)]
+        programs = [each for each in words if each[0] == "onetrunk"]
     for program in programs:
         to = None
-        if ">" in program:  # as the shell does: what is printed goes into a file
+        if isinstance(program, list) and ">" in program:  # as the shell does: into a file
             *program, _, to = program
-        done = subprocess.run(program, cwd=folder, capture_output=True, text=True, timeout=240)
-        assert done.returncode == 0, f"{program[-1]}\n{done.stdout}{done.stderr}"
+        code, printed = typed(program, folder)
+        assert code == 0, f"{program}\n{printed}"
         if to is not None:
-            (folder / to).write_text(done.stdout)
+            (folder / to).write_text(printed)
 
 
 def what_a_reader_has(folder: Path) -> None:
