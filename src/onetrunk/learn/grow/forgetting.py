@@ -1,17 +1,26 @@
 """Forgetting: what domains lose when a run that starts from another moves the trunk (`init = RUN`).
 
 The test headlines of the new run minus those of the old one, over the same images, with paired
-bootstrap intervals; domains whose images are not the same in both are left out.
+bootstrap intervals; domains whose images are not the same in both are left out. Old domains that
+the new run does not have are judged behind its trunk by what the old run has for them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
+from onetrunk.data.domain import Domain
+from onetrunk.errors import wrong
 from onetrunk.learn.finish import OUTCOMES
+from onetrunk.measure.evaluate import evaluate
 from onetrunk.measure.intervals import Difference, differences
 from onetrunk.measure.outcomes import Outcomes
-from onetrunk.measure.table import number, spaced
+from onetrunk.measure.table import Table, number, spaced
+from onetrunk.model.saved import models_of
+from onetrunk.model.universal import Universal
 
 
 def forgotten(before: Path, after: Path) -> list[Difference]:
@@ -24,6 +33,40 @@ def forgotten(before: Path, after: Path) -> list[Difference]:
     if not left.parts.keys() & right.parts.keys():
         return []
     return differences(left, right)
+
+
+def old_after(
+    run: Path,
+    learned: Universal,
+    domains: Sequence[Domain],
+    *,
+    device: torch.device | str | None = None,
+) -> Table:
+    """The run's own domains on test, their slots and heads as the run has them, all that is shared
+    (moments, too, where the norm shares them) from a network that started from it.
+
+    What they were is in the run's scores; neither the run nor the network is touched.
+    """
+    found = models_of(run)
+    models = {id(model): model for model in found.values()}
+    if len(models) != 1:
+        raise wrong(
+            f"{run} holds no one trunk that all of its domains share",
+            came=f"{len(models)} networks",
+            exists=found,
+            next="a run with sharing = 'deep'",
+        )
+    (before,) = models.values()
+    for key in ("arch", "norm"):
+        mine, theirs = getattr(before.trunk, key), getattr(learned.trunk, key)
+        if mine != theirs:
+            raise wrong(
+                f"trunk.{key} of {run} is {mine!r}",
+                came=theirs,
+                next="a network of init = this run",
+            )
+    before.trunk.load_shared(learned.trunk.shared())
+    return evaluate(before, domains, device=device, progress=False)
 
 
 def told(found: Difference) -> str:
