@@ -5,9 +5,9 @@ that are not learned here are old; in a step one of them, o, is taken in turn, a
 
     remember · mean over o's tasks t of ℓ_t( f_t(x; θ, φ_o), f_t(x; θ₀, φ_o) ),
 
-φ_o its slots and heads as RUN left them, ℓ the loss between answers of logits.py. Over steps that is
-the mean over old domains. What moves is the trunk alone: RUN's network is kept frozen, in evaluation
-mode, and answers a second time with the learner's shared tensors in the place of its own.
+φ_o its slots and heads as RUN left them, ℓ the loss between answers of logits.py. Over steps that
+is the mean over old domains. What moves is the trunk alone: RUN's network is kept frozen, in
+evaluation mode, and answers a second time with the learner's shared tensors in place of its own.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from onetrunk.learn.device import Precision
 from onetrunk.learn.distill.distiller import full
 from onetrunk.learn.distill.logits import Answers, make_answers
 from onetrunk.learn.distill.teachers import Eyes
+from onetrunk.learn.start import one_trunk
 from onetrunk.model.heads import Numbers
-from onetrunk.model.saved import models_of
 from onetrunk.model.together import Shared
 from onetrunk.model.universal import Universal
 from onetrunk.progress import say
@@ -114,15 +114,6 @@ def find_memory(recipe: Recipe, domains: Sequence[Domain]) -> Memory | None:
     folder = recipe.init_folder
     if folder is None or not recipe.distill.remembers:
         return None
-    found = models_of(folder)
-    models = {id(model): model for model in found.values()}
-    if len(models) != 1:
-        raise wrong(
-            f"distill.remember: {folder} holds no one trunk that all of its domains share",
-            came=f"{len(models)} networks",
-            exists=found,
-            next="init = a run with sharing = 'deep', or remember = 0",
-        )
-    memory = Memory(*models.values(), domains, recipe.distill)
+    memory = Memory(one_trunk(folder, "distill.remember: "), domains, recipe.distill)
     say(f"old answers are held on the new images: {', '.join(memory.old)}")
     return memory

@@ -15,11 +15,11 @@ import torch
 from onetrunk.data.domain import Domain
 from onetrunk.errors import wrong
 from onetrunk.learn.finish import OUTCOMES
+from onetrunk.learn.start import one_trunk
 from onetrunk.measure.evaluate import evaluate
 from onetrunk.measure.intervals import Difference, differences
 from onetrunk.measure.outcomes import Outcomes
 from onetrunk.measure.table import Table, number, spaced
-from onetrunk.model.saved import models_of
 from onetrunk.model.universal import Universal
 
 
@@ -47,16 +47,7 @@ def old_after(
 
     What they were is in the run's scores; neither the run nor the network is touched.
     """
-    found = models_of(run)
-    models = {id(model): model for model in found.values()}
-    if len(models) != 1:
-        raise wrong(
-            f"{run} holds no one trunk that all of its domains share",
-            came=f"{len(models)} networks",
-            exists=found,
-            next="a run with sharing = 'deep'",
-        )
-    (before,) = models.values()
+    before = one_trunk(run)
     for key in ("arch", "norm"):
         mine, theirs = getattr(before.trunk, key), getattr(learned.trunk, key)
         if mine != theirs:
