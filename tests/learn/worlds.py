@@ -14,6 +14,7 @@ from fakes import CLASSIFY, Fake, labelled, picture
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.loader import Batch
+from onetrunk.learn.distill.memory import Memory
 from onetrunk.learn.distill.teachers import Specialist, Teacher
 from onetrunk.learn.fit import Learner, fit
 from onetrunk.learn.selection import Selection
@@ -75,13 +76,13 @@ def learner(
     seed: int = 0,
     teachers: Mapping[str, Sequence[Teacher]] | None = None,
     distill: Mapping[str, Any] | None = None,
+    memory: Memory | None = None,
     **given: Any,
 ) -> Learner:
     """Ready to step; `learner.step(next(learner.passes()))`."""
     model = network(domains) if model is None else model
-    made = Learner(
-        model, domains, settings(**given), CPU, seed, teachers or {}, Distill.of(distill or {})
-    )
+    words = Distill.of(distill or {})
+    made = Learner(model, domains, settings(**given), CPU, seed, teachers or {}, words, memory)
     made.model.train()
     return made
 
@@ -146,10 +147,12 @@ def go(
     watch: Looking | None = None,
     teachers: Mapping[str, Sequence[Teacher]] | None = None,
     distill: Mapping[str, Any] | None = None,
+    memory: Memory | None = None,
     **given: Any,
 ) -> Selection:
     """Learn into a run's folder, or go on there."""
-    taught = {"teachers": teachers or {}, "distill": Distill.of(distill or {})}
+    words = Distill.of(distill or {})
+    taught: dict[str, Any] = {"teachers": teachers or {}, "distill": words, "memory": memory}
     seen = watch or Looking()
     resume = (folder / "recipe.toml").exists()
     with RunFolder.open(folder, 'name = "x"\n', resume=resume) as run:

@@ -83,7 +83,7 @@ def variant(recipe: Recipe, kind: str) -> Recipe:
         f"out={json.dumps(recipe.out.rstrip('/') + '-' + kind)}",
         f"name={recipe.name[: 63 - len(kind)]}-{kind}",
         f"train.frozen={json.dumps(kind == 'frozen')}",
-        *(["distill.enabled=false"] if recipe.distill.on else []),
+        *(["distill.enabled=false"] if recipe.distill.on or recipe.distill.remembers else []),
     ]
     if kind == "finetune":
         return recipe.with_sets([*sets, *ALONE, 'trunk.sharing="none"'])

@@ -10,7 +10,9 @@ import torch
 
 from onetrunk.errors import wrong
 from onetrunk.learn.device import choose_device, deterministic
+from onetrunk.learn.distill.memory import find_memory
 from onetrunk.learn.fit import Learner
+from onetrunk.learn.start import start_from
 from onetrunk.learn.state import snapshot
 from onetrunk.learn.train import find_taught
 from onetrunk.measure.budget import budget
@@ -31,12 +33,15 @@ def dry_run(recipe: Recipe, device: str | None = None) -> dict[str, Any]:
     checked = recipe.check()
     parts: dict[str, dict[str, Any]] = {}
     models = recipe.make_model(checked.domains)
+    if recipe.init_folder is not None:
+        start_from(recipe.init_folder, models)  # what it cannot start from is said here, too
+    memory = find_memory(recipe, checked.domains)
     teachers, _ = find_taught(models, checked.domains, recipe, "")
     for part, model in models.items():
         mine = [domain for domain in checked.domains if domain.name in model.domains]
         with deterministic(recipe.train.deterministic, place):
             learner = Learner(
-                model, mine, recipe.train, place, recipe.seed, teachers, recipe.distill
+                model, mine, recipe.train, place, recipe.seed, teachers, recipe.distill, memory
             )
             model.train()
             passes = learner.passes()

@@ -26,6 +26,7 @@ from onetrunk.learn.average import Average
 from onetrunk.learn.clock import Clock
 from onetrunk.learn.device import Precision, deterministic, start_generators
 from onetrunk.learn.distill.distiller import Distiller
+from onetrunk.learn.distill.memory import Memory
 from onetrunk.learn.distill.stored import fixed_of
 from onetrunk.learn.distill.teachers import Teacher
 from onetrunk.learn.losses import Losses
@@ -59,6 +60,7 @@ class Learner:
     seed: int
     teachers: Mapping[str, Sequence[Teacher]] = field(default_factory=dict)  # by domain
     distill: Distill = NOTHING
+    memory: Memory | None = None  # of the domains of the run that this one starts from
 
     def __post_init__(self) -> None:
         train, domains = self.train, self.domains
@@ -73,6 +75,8 @@ class Learner:
         self.distiller = Distiller(
             self.model, domains, self.teachers, self.distill, train, self.precision, self.seed
         )
+        if self.memory is not None:
+            self.memory.follow(self.model, self.precision, train.channels_last)
         self.average = Average(self.model, train.average) if train.average else None
         self.loader = Loader(
             domains,
@@ -156,6 +160,8 @@ class Learner:
         now = self.clock
         for one, x, inside in through(self.distiller.points):
             one.taught = self.distiller.losses(one.batch, x, inside, now.progress, now.step)
+            if self.memory is not None:
+                one.taught["old answers"] = self.memory.loss(one.batch.domain, x, now.step)
             told.append(one)
         return told, lambda: [one for one, _, _ in through()]
 
@@ -190,7 +196,7 @@ class Learner:
         numbers = iter(flat.tolist())  # the step's one wait for the device
         found = {unit: [next(numbers) for _ in values] for unit, values in units.items()}
         for unit, values in found.items():
-            domain, _, task = unit.replace(" ", "/").partition("/")
+            domain, _, task = unit.replace(" ", "/", 1).partition("/")
             own = [batch for batch in batches if batch.domain == domain]
             for value, batch in zip(values, own, strict=True):
                 if not abs(value) < float("inf"):
@@ -225,11 +231,12 @@ def fit(
     seed: int = 0,
     teachers: Mapping[str, Sequence[Teacher]] = NOBODY,
     distill: Distill = NOTHING,
+    memory: Memory | None = None,
 ) -> Selection:
     """Learn; the model ends with the weights of its best evaluation. Goes on from `run`."""
     with stoppable() as stop, deterministic(train.deterministic, device):
         start_generators(seed_of(seed, part, "fit"), device)
-        learner = Learner(model, domains, train, device, seed, teachers, distill)
+        learner = Learner(model, domains, train, device, seed, teachers, distill, memory)
         if (saved := run.last(part)) is not None:
             restore(learner, saved)
             # what a kill between a checkpoint and its pruning left

@@ -36,7 +36,7 @@ class Told:
 
     batch: Batch
     losses: dict[str, Tensor]  # by task, with their graphs
-    taught: dict[str, Tensor]  # "features" and "logits" of its teachers, weighted
+    taught: dict[str, Tensor]  # of teachers "features" and "logits", and "old answers"; weighted
 
 
 Again = Callable[[], list[Told]]  # the same images once more through the network, without teachers

@@ -47,6 +47,20 @@ def start_from(folder: Path, models: Mapping[str, Universal]) -> None:
         )
 
 
+def one_trunk(folder: Path, place: str = "") -> Universal:
+    """The network of a run whose domains all share it; `place`: what asks for it, for people."""
+    found = models_of(folder)
+    models = {id(model): model for model in found.values()}
+    if len(models) != 1:
+        raise wrong(
+            f"{place}{folder} holds no one trunk that all of its domains share",
+            came=f"{len(models)} networks",
+            exists=found,
+            next="a run with sharing = 'deep'",
+        )
+    return next(iter(models.values()))
+
+
 @torch.no_grad()
 def adopt(model: Universal, other: Universal) -> list[str]:
     """The other's shared weights, and all that is a domain's own where a domain is in both with the

@@ -20,7 +20,7 @@ class Tally:
     losses: dict[str, float] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     images: Counter[str] = field(default_factory=Counter)
-    taught: dict[str, float] = field(default_factory=dict)  # by "domain features", "domain logits"
+    taught: dict[str, float] = field(default_factory=dict)  # by "domain features" and the like
     rate: float = 0.0  # the trunk's, in the last step
     since: float = 0.0  # the clock's seconds at the last line
 

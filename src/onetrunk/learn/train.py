@@ -19,6 +19,7 @@ from onetrunk.learn.balance import make_balance
 from onetrunk.learn.described import described
 from onetrunk.learn.device import Precision, choose_device, deterministic
 from onetrunk.learn.distill.find import Given, find_teachers
+from onetrunk.learn.distill.memory import find_memory
 from onetrunk.learn.distill.plan import Record, plan
 from onetrunk.learn.distill.teachers import Teacher
 from onetrunk.learn.distill.views import FOLDER as VIEWS
@@ -131,6 +132,7 @@ def train_models(
     folder = recipe.out_folder
     done = resume and (folder / SCORES).exists()  # its teachers may be gone by now
     found, taught = ({}, {}) if done else find_taught(models, domains, recipe, teachers)
+    memory = None if done else find_memory(recipe, domains)
     if not done:
         check_labels(domains, taught)
     if not train.frozen:
@@ -156,7 +158,11 @@ def train_models(
                 found = look_once(
                     models, domains, found, recipe.distill, run, recipe.seed, precision, stop
                 )
-        learn = fit_heads if train.frozen else partial(fit, teachers=found, distill=recipe.distill)
+        learn = (
+            fit_heads
+            if train.frozen
+            else partial(fit, teachers=found, distill=recipe.distill, memory=memory)
+        )
         watch = make_watch(train.loggers, run.path)
         chosen = {}
         for part, model in models.items():

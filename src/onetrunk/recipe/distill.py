@@ -87,6 +87,12 @@ class Distill(Part):
     drop: float = Field(
         default=0.0, ge=0, lt=1, description="share of steps that one of several teachers misses"
     )
+    remember: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="with init: weight of the old domains' answers on the new images; 0: none",
+    )
 
     @field_validator("features")
     @classmethod
@@ -99,5 +105,10 @@ class Distill(Part):
 
     @property
     def on(self) -> bool:
-        """Whether anything is distilled at all."""
+        """Whether there are teachers."""
         return self.enabled and bool(self.teachers)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the answers of the run that this one starts from are held."""
+        return self.enabled and self.remember > 0

@@ -125,6 +125,16 @@ class Recipe(Part):
             raise wrong("each domain has a name of its own", came=", ".join(twice))
         return domains
 
+    @model_validator(mode="after")
+    def _remembers(self) -> Recipe:
+        if self.distill.remembers and (self.train.frozen or not self.init):
+            raise wrong(
+                "distill.remember: it holds old answers while the trunk of `init` moves",
+                came="train.frozen = true" if self.init else "no init",
+                next="distill.enabled = false" if self.init else "init = a finished run",
+            )
+        return self
+
     # -- what it says
 
     def __eq__(self, other: object) -> bool:

@@ -105,16 +105,16 @@ class Distiller:
                 seen = lesson.teacher.look(images, batch, points)
             weight = sum(w / max(alike[task], 1) for task, w in lesson.features.items())
             for (mine, theirs), aligner in zip(lesson.pairs, lesson.aligners, strict=True):
-                t = _full(seen.features[theirs])
+                t = full(seen.features[theirs])
                 if theirs in lesson.standard:
                     t = lesson.standard[theirs](t)
-                a, t = meet(aligner(_full(inside.features[mine])), t)
+                a, t = meet(aligner(full(inside.features[mine])), t)
                 if lesson.loss is not None:
                     loss = lesson.loss(a, t.to(a.dtype))
                     found.setdefault("features", []).append(weight * loss)
             for task, answers in lesson.answers.items():
-                said = _full(inside.answers[task])
-                loss = answers(said, _full(seen.answers[task]).to(said.dtype))
+                said = full(inside.answers[task])
+                loss = answers(said, full(seen.answers[task]).to(said.dtype))
                 found.setdefault("logits", []).append(lesson.logits[task] / asked[task] * loss)
         tasks = len(self.tasks[batch.domain])
         return {what: fade * torch.stack(values).sum() / tasks for what, values in found.items()}
@@ -174,6 +174,6 @@ def faded(progress: float, annealing: str) -> float:
     return 1.0
 
 
-def _full(tensor: Tensor) -> Tensor:
+def full(tensor: Tensor) -> Tensor:
     """Never in half precision."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()

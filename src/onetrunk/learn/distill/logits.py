@@ -41,8 +41,11 @@ def two_sided(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return temperature**2 * (on + off).mean()
 
 
-def make_answers(task: Task, domain: Domain, temperature: float) -> Answers | None:
-    """The loss between two networks' answers to this task; None where there is none."""
+def make_answers(task: Task, domain: Domain | None, temperature: float) -> Answers | None:
+    """The loss between two networks' answers to this task; None where there is none.
+
+    `domain`: whose training labels give numbers their scale.
+    """
     if task.kind in ("classify", "segment"):
         return lambda s, t: softened(s, t, temperature)
     if task.kind == "multilabel":

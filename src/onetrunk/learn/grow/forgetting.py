@@ -1,7 +1,8 @@
 """Forgetting: what domains lose when a run that starts from another moves the trunk (`init = RUN`).
 
 The test headlines of the new run minus those of the old one, over the same images, with paired
-bootstrap intervals; domains whose images are not the same in both are left out.
+bootstrap intervals; domains whose images are not the same in both are left out. Old domains that
+the new run does not have are judged behind its trunk by what the old run has for them.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from onetrunk.data.domain import Domain
+from onetrunk.errors import wrong
 from onetrunk.learn.finish import OUTCOMES
+from onetrunk.learn.start import one_trunk
 from onetrunk.measure.evaluate import evaluate
 from onetrunk.measure.intervals import Difference, differences
 from onetrunk.measure.outcomes import Outcomes
 from onetrunk.measure.table import Table, number, spaced
-from onetrunk.model.saved import load
 from onetrunk.model.universal import Universal
 
 
@@ -31,12 +35,29 @@ def forgotten(before: Path, after: Path) -> list[Difference]:
     return differences(left, right)
 
 
-def old_after(run: Path, learned: Universal, domains: Sequence[Domain]) -> Table:
-    """How the run's own domains do on test were its trunk that of a network that `learned` from it:
-    their slots and heads stay as they are. The run's files are not touched."""
-    moved = load(run)
-    moved.trunk.load_shared(learned.trunk.shared())
-    return evaluate(moved, domains, "test")
+def old_after(
+    run: Path,
+    learned: Universal,
+    domains: Sequence[Domain],
+    *,
+    device: torch.device | str | None = None,
+) -> Table:
+    """The run's own domains on test, their slots and heads as the run has them, all that is shared
+    (moments, too, where the norm shares them) from a network that started from it.
+
+    What they were is in the run's scores; neither the run nor the network is touched.
+    """
+    before = one_trunk(run)
+    for key in ("arch", "norm"):
+        mine, theirs = getattr(before.trunk, key), getattr(learned.trunk, key)
+        if mine != theirs:
+            raise wrong(
+                f"trunk.{key} of {run} is {mine!r}",
+                came=theirs,
+                next="a network of init = this run",
+            )
+    before.trunk.load_shared(learned.trunk.shared())
+    return evaluate(before, domains, device=device, progress=False)
 
 
 def told(found: Difference) -> str:
