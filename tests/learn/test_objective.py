@@ -10,7 +10,7 @@ import torch
 from fakes import Fake, dense_source
 from test_step import TIGHT, Grads, exact, gradients, weighted
 from torch import Tensor
-from worlds import CPU, learner, same, steps, weights, worlds
+from worlds import CPU, learner, same, specialists, steps, weights, worlds
 
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput, Failed
@@ -103,6 +103,24 @@ def test_all_alike_by_gradients_is_the_plain_objective(thing: type, given: dict[
     assert len(found) > 50
     for name, grad in found.items():
         assert torch.allclose(grad, expected[name], **TIGHT), name
+
+
+@pytest.mark.parametrize("thing", [Alike, Sums], ids=lambda t: t.__name__)
+def test_labels_weigh_less_only_beside_teachers(thing: type) -> None:
+    """`label_weight` holds where somebody teaches, whatever way the gradients go."""
+    ants, bees = worlds("ants", "bees")
+    found = []
+    for balance in ("equal", here(thing)):
+        made = learner(
+            [ants, bees],
+            teachers={"ants": specialists([ants])["ants"]},
+            distill={"label_weight": 0.25, "features": "none"},
+            balance=balance,
+        )
+        found.append(gradients(made, next(made.passes())))
+    expected, other = found
+    for name, grad in other.items():
+        assert torch.allclose(grad, expected[name], rtol=1e-3, atol=1e-5), name
 
 
 def test_weights_by_the_losses_are_those_of_every_gradient() -> None:

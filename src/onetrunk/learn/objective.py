@@ -175,9 +175,10 @@ class Objective:
             for task, loss in one.losses.items()
         ]
         rows = {u: len(self.present) * self.times[name] for u, name, _ in units}
+        labels = {one.batch.domain: self.label_weight if one.taught else 1.0 for one in told}
         parts = {
-            name: self.label_weight * self.weights[name] / (len(self.tasks[name]) * self.count)
-            for name in self.times
+            name: labels[name] * self.weights[name] / (len(self.tasks[name]) * self.count)
+            for name in labels
             if self.tasks[name]
         }
         self.jacobian.add(
