@@ -27,6 +27,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from table import Figures, median
 
@@ -129,7 +130,7 @@ def head(figures: Figures, trunk: ot.Universal, setting: Setting, scratch: Path)
     """The head alone, from the images on and from features that are there."""
     domain = domain_of(setting.head_size, scratch)
     images = len(domain.train) + len(domain.val)
-    domain.train.batch([0])  # its images are prepared, as they were for the steps
+    domain.train.batch(np.arange(1))  # its images are prepared, as they were for the steps
     took: list[float] = []
     with RunFolder.open(scratch / "run", 'name = "bench"\n') as run:
         for _ in range(2):
@@ -201,7 +202,9 @@ def main() -> None:
         head(figures, trunk, setting, scratch)
     figures.values |= {"batch": setting.batch, "rounds": setting.rounds, **machine(device)}
     where = torch.cuda.get_device_name() if fast else "CPU"
-    title = f"one more domain, {ARCH} at {setting.size}², {where}, {torch.get_num_threads()} threads"
+    title = (
+        f"one more domain, {ARCH} at {setting.size}², {where}, {torch.get_num_threads()} threads"
+    )
     figures.finish(f"{title}, batch {setting.batch}, {given.dtype}", given.json)
 
 

@@ -169,9 +169,9 @@ def measure(
     took = latencies(folders, setting)
     memory = {n: loaded[n][1] - loaded[0][1] for n in folders}
     points: dict[str, list[tuple[float, float]]] = {
-        "bytes": [(n, b) for n, b in size.items()],
+        "bytes": list(size.items()),
         "load": [(n, s) for n, (s, _) in loaded.items()],
-        "memory": [(n, m) for n, m in memory.items()],
+        "memory": list(memory.items()),
         **{what: [(n, s) for n, (_, s) in each.items()] for what, each in took.items()},
     }
     shown = {"bytes": (1e-6, "MB"), "load": (1.0, "s"), "memory": (1e-6, "MB")}
