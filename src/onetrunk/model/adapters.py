@@ -124,11 +124,11 @@ class AdapterBank(Bank):
 
     def _stride(self) -> int | None:
         """Of slots that are matrices of one shape; found once, until a domain comes or goes."""
+        if torch.compiler.is_compiling():  # which would compile again whenever one is found
+            return _one_by_one([self.slots[name] for name in self.slots])
         found, names = self._found, self.switch.names
-        if found is None or found[0] != names or torch.compiler.is_compiling():
-            found = (names, _one_by_one([self.slots[name] for name in self.slots]))
-            if not torch.compiler.is_compiling():
-                self._found = found
+        if found is None or found[0] != names:
+            found = self._found = names, _one_by_one([self.slots[name] for name in self.slots])
         return found[1]
 
     def attach(self, name: str, slot: nn.Module | None) -> None:
