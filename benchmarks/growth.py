@@ -18,6 +18,7 @@ says how straight it is.
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,7 @@ from panels import Line, Panel, draw
 from table import Figures, median
 
 import onetrunk as ot
+from onetrunk.model.saved import PACKS, relist
 
 SEED, CLASSES, FEW = 0, 10, 8
 KINDS = {"parallel": "parallel", "norm": "none"}  # as a pack's card calls its adapters
@@ -71,14 +73,21 @@ def domain_of(name: str, size: int) -> ot.Domain:
 
 
 def grown(arch: str, kind: str, setting: Setting, top: Path) -> dict[int, Path]:
-    """By number of packs, a folder with such a model."""
-    model, folders = ot.Universal(ot.Trunk(arch), [domain_of("first", setting.size)]), {}
-    for count in setting.counts:
-        while len(model.domains) < count + 1:
-            name = f"d{len(model.domains)}"
-            model.add_domain(domain_of(name, setting.size), adapters=KINDS[kind])
+    """By number of packs, a run's folder with such a model: the trunk as it was, packs beside."""
+    model = ot.Universal(ot.Trunk(arch), [domain_of("first", setting.size)])
+    none = ot.save(model, top / f"{arch}-{kind}-0")
+    folders, packs = {0: none.parent}, top / f"{arch}-{kind}-packs"
+    packs.mkdir()
+    names = [f"d{i}" for i in range(1, setting.counts[-1] + 1)]
+    for name in names:
+        model.add_domain(domain_of(name, setting.size), adapters=KINDS[kind])
+        model.pack(name).save(packs / f"{name}.pack")
+    for count in setting.counts[1:]:
         folders[count] = top / f"{arch}-{kind}-{count}"
-        ot.save(model, folders[count])
+        place = Path(shutil.copytree(none, folders[count] / "model"))
+        for name in names[:count]:
+            (place / PACKS / f"{name}.pack").hardlink_to(packs / f"{name}.pack")
+        relist(place, ["first", *names[:count]])
     return folders
 
 

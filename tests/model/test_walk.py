@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import Tensor
 import onetrunk as ot
 from onetrunk.model.bank import Bank, Slots
 from onetrunk.model.norm_banks import Instance
+from onetrunk.model.pack import Pack
 from onetrunk.model.walk import places
 
 TASKS = [ot.Task("classify", "classify", ("stop", "go"))]
@@ -126,6 +128,25 @@ def test_one_kind_of_slots_at_one_size_is_tried_once(
     x = torch.randn(1, 3, 48, 48)
     with torch.no_grad():
         assert torch.equal(back(x, "large")["classify"], model.eval()(x, "large")["classify"])
+
+
+def test_no_two_packs_are_in_memory_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[weakref.ref[Pack]] = []
+    alive: list[int] = []
+    first = Pack.open
+
+    def seen(path: Path) -> Pack:
+        alive.append(sum(pack() is not None for pack in opened))
+        pack = first(path)
+        opened.append(weakref.ref(pack))
+        return pack
+
+    ot.save(grown(4), tmp_path)
+    monkeypatch.setattr(Pack, "open", seen)
+    assert list(ot.load(tmp_path).domains) == ["d0", "d1", "d2", "d3"]
+    assert alive == [0, 0, 0, 0]
 
 
 def test_adapters_of_another_kind_under_the_same_name_are_seen() -> None:
