@@ -93,6 +93,7 @@ class AdapterBank(Bank):
     def __init__(self, layer: nn.Module, where: str, switch: Switch) -> None:
         super().__init__(where, switch)
         self.layer = layer
+        self._found: tuple[tuple[str, ...], int | None] | None = None  # with these domains
 
     def make_slot(self) -> None:
         """A domain asks for its adapter by name; see `make_adapter`."""
@@ -108,18 +109,37 @@ class AdapterBank(Bank):
         A dense 1×1 that is wide goes by segment instead, where the segments are known: a batched
         product would copy C² numbers for every image.
         """
-        slots = [self.slots[name] for name in self.slots]
         segments = self.switch.read()
         known = not isinstance(segments, str) and bool(segments.names)
-        if not slots:
+        some: Any = next((self.slots[name] for name in self.slots), None)
+        if some is None:
             return self.layer(x)  # type: ignore[no-any-return]
-        stride = _one_by_one(slots)
+        stride = self._stride()
         if stride is not None:
             wide = self.layer.weight.shape[0] > BATCHED or self.layer.weight.shape[1] > BATCHED
-            pair = isinstance(slots[0].branch, nn.Sequential)
+            pair = isinstance(some.branch, nn.Sequential)
             if not known or (not wide and not pair):
                 return batched(x, self.layer(x), self.take(index), stride)
         return self._segments(x, self.layer(x)) if known else None
+
+    def _stride(self) -> int | None:
+        """Of slots that are matrices of one shape; found once, until a domain comes or goes."""
+        if torch.compiler.is_compiling():  # which would compile again whenever one is found
+            return _one_by_one([self.slots[name] for name in self.slots])
+        found, names = self._found, self.switch.names
+        if found is None or found[0] != names:
+            found = self._found = names, _one_by_one([self.slots[name] for name in self.slots])
+        return found[1]
+
+    def attach(self, name: str, slot: nn.Module | None) -> None:
+        """As of any bank."""
+        super().attach(name, slot)
+        self._found = None
+
+    def detach(self, name: str) -> None:
+        """As of any bank."""
+        super().detach(name)
+        self._found = None
 
     def by_segment(self, x: Tensor, choice: object) -> Tensor:
         """The layer over the whole batch, only the adapters by segment."""

@@ -53,9 +53,11 @@ def is_norm(module: nn.Module) -> bool:
     else:
         # Affine (ResMLP) is that network's norm: a scale and a bias without moments.
         named = "Norm" in name or name == "Affine"
+    if not named:
+        return False
     mine = [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
     below = [p for child in module.children() for p in child.parameters() if is_wide(p)]
-    return named and bool(mine) and not below
+    return bool(mine) and not below
 
 
 def is_wide(parameter: Any) -> bool:

@@ -47,8 +47,8 @@ class Pack:
     banks: tuple[str, ...] = ()  # kinds of the banks that the slots come from
 
     @classmethod
-    def of(cls, model: Universal, name: str) -> Pack:
-        """The domain as it is now; later training does not change the pack."""
+    def of(cls, model: Universal, name: str, sha256: str | None = None) -> Pack:
+        """The domain as it is now; later training does not change the pack. `sha256`: as `join`."""
         tensors = {k: v for k, v in model.own(name).items() if not k.startswith("trunk/")}
         heads = together.separate(model.heads_of(name))
         tensors |= {f"heads/{key}": value for key, value in heads.state_dict().items()}
@@ -56,7 +56,7 @@ class Pack:
         return cls(
             model.domains[name],
             model.trunk.describe(),
-            model.trunk.fingerprint(),
+            sha256 or model.trunk.fingerprint(),
             model.trunk.licence,
             {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()},
             tuple(sorted(kinds)),
@@ -135,8 +135,11 @@ class Pack:
             tuple(str(kind) for kind in document.get("banks") or ()),
         )
 
-    def join(self, model: Universal) -> str:
-        """The domain becomes one of the model's; its name. Refused whole or taken whole."""
+    def join(self, model: Universal, sha256: str | None = None) -> str:
+        """The domain becomes one of the model's; its name. Refused whole or taken whole.
+
+        `sha256`: the trunk's, where it is known already.
+        """
         name, where = self.card.name, f"pack {self.card.name}"
         ours = model.trunk.describe()
         for key in ours:
@@ -145,7 +148,7 @@ class Pack:
                     f"{where} fits another trunk: {key} is to be {ours[key]!r}",
                     came=str(self.trunk.get(key)),
                 )
-        if self.sha256 != (mine := model.trunk.fingerprint()):
+        if self.sha256 != (mine := sha256 or model.trunk.fingerprint()):
             raise wrong(
                 f"{where} fits a trunk {ours['arch']} with other weights: this one is {mine[:12]}…",
                 came=self.sha256[:12] + "…",

@@ -70,7 +70,7 @@ def save_models(models: Mapping[str, Universal], folder: str | PathLike[str]) ->
 def _write(model: Universal, folder: Path) -> None:
     """The trunk's file and a pack for each domain."""
     (folder / PACKS).mkdir(parents=True)
-    trunk = model.trunk
+    trunk, sha256 = model.trunk, model.trunk.fingerprint()
     document = {
         "format": FORMAT,
         **trunk.describe(),
@@ -78,7 +78,7 @@ def _write(model: Universal, folder: Path) -> None:
         "adapt": list(trunk.adapt),
         "pair": model.pair,
         "licence": trunk.licence,
-        "sha256": trunk.fingerprint(),
+        "sha256": sha256,
         "domains": list(model.domains),
     }
     with (folder / TRUNK).open("xb") as file:
@@ -86,7 +86,7 @@ def _write(model: Universal, folder: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     for name in model.domains:
-        model.pack(name).save(folder / PACKS / f"{name}.pack")
+        Pack.of(model, name, sha256).save(folder / PACKS / f"{name}.pack")
     sync_folder(folder / PACKS)
     sync_folder(folder)
 
@@ -160,21 +160,15 @@ def _read(place: Path) -> Universal:
     if trunk.fingerprint() != document["sha256"]:
         raise wrong(f"{path.name} is damaged: its tensors are not those that it names")
     model = Universal(trunk, pair=document["pair"])
-    for pack in _packs(place, document["domains"]):
-        pack.join(model)
+    names = listed(place, document["domains"])
+    for name in names:  # one after the other, so that each is read where the last one was
+        try:
+            _pack(place, name).join(model, document["sha256"])
+        except BadInput:
+            if listed(place, document["domains"]) == names:
+                raise
+            return _read(place)  # one that goes meanwhile is not missed
     return model.eval()
-
-
-def _packs(place: Path, at_first: Sequence[str]) -> list[Pack]:
-    """The packs of all listed domains, in order; one that goes meanwhile is not missed."""
-    names = listed(place, at_first)
-    try:
-        return [_pack(place, name) for name in names]
-    except BadInput:
-        now = listed(place, at_first)
-        if now == names:
-            raise
-        return [_pack(place, name) for name in now]
 
 
 def _pack(place: Path, name: str) -> Pack:

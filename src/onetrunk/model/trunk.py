@@ -7,7 +7,6 @@ import fnmatch
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,22 +20,12 @@ from onetrunk.model.batches import check_tensors as check
 from onetrunk.model.norm_banks import Instance
 from onetrunk.model.norms import check_norm, is_norm, load, make_norm
 from onetrunk.model.own import OwnStage
+from onetrunk.model.shape import Shape
 from onetrunk.model.switch import Mixed, Switch
+from onetrunk.model.walk import places, plain_tensors
 
 SHARING = ("none", "partial", "deep", "full")
 LARGE = 1024 * 1024  # pixels; larger images are tried at a half, a quarter, … of their sides
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What a trunk makes of an image: pooled features, and a pyramid of (channels, reduction).
-
-    `decoded`: the last map is a decoder's, which dense heads read as it is.
-    """
-
-    features: int
-    pyramid: tuple[tuple[int, int], ...]
-    decoded: bool = False
 
 
 class Trunk(nn.Module):
@@ -69,6 +58,7 @@ class Trunk(nn.Module):
         self.licence = backbone.licence
         self.switch = Switch()
         self.skipped: dict[str, str] = {}  # layers without a bank, and why
+        self._tried: dict[tuple[str, int | None, tuple[int, int]], Shape] = {}
         self.own_stages = self._own(own_stages)
         self._put_norms()
 
@@ -153,7 +143,7 @@ class Trunk(nn.Module):
     def _free(self) -> Iterator[tuple[str, nn.Module]]:
         """The layers that no bank holds, and the adapter banks themselves."""
         held: list[str] = []
-        for path, module in self.net.named_modules(remove_duplicate=False):
+        for path, module in places(self.net):
             if any(path.startswith(prefix) for prefix in held) or not path:
                 continue
             if isinstance(module, (Bank, Instance)):
@@ -168,7 +158,11 @@ class Trunk(nn.Module):
 
     def banks(self) -> dict[str, Bank]:
         """All banks by their place in the network."""
-        return {path: bank for path, bank in self.net.named_modules() if isinstance(bank, Bank)}
+        found: dict[int, tuple[str, Bank]] = {}
+        for path, module in places(self.net):
+            if isinstance(module, Bank):
+                found.setdefault(id(module), (path, module))
+        return dict(found.values())
 
     # -- domains
 
@@ -210,6 +204,29 @@ class Trunk(nn.Module):
                 self._put(path, bank.layer)
         self.switch.names = tuple(other for other in self.switch.names if other != name)
 
+    def try_on(
+        self,
+        name: str,
+        slots: Mapping[str, nn.Module],
+        size: tuple[int, int],
+        kind: tuple[str, int | None],
+    ) -> tuple[dict[str, nn.Module], Shape]:
+        """Those of the slots that can stand, and what comes out; the trunk stays as it is.
+
+        Nothing is run where slots of this kind have been tried at this size before: what can stand
+        and what comes out depends on shapes alone. (On code of the user's own it may not.)
+        """
+        shape = self._tried.get((*kind, size))
+        if shape is None or ":" in kind[0]:
+            self.attach(name, slots)
+            try:
+                shape = self._tried[(*kind, size)] = self.measure(name, size)
+                banks = self.banks()  # where measuring found that none can stand, none is left
+                slots = {path: slot for path, slot in slots.items() if path in banks}
+            finally:
+                self.detach(name)
+        return dict(slots), shape
+
     @torch.no_grad()
     def measure(self, name: str, size: tuple[int, int]) -> Shape:
         """Run this domain once at its size, pure and mixed: what comes out, and whether it can.
@@ -222,8 +239,13 @@ class Trunk(nn.Module):
             tried = (tried[0] // 2, tried[1] // 2)
         images = torch.zeros(3, 3, *tried, dtype=like.dtype, device=like.device)
         index = torch.full((3,), self.switch.names.index(name), device=like.device)
-        before = [(module, module.training) for module in self.modules()]
-        self.eval()
+        run = [module for _, module in places(self)]
+        for bank in self.banks().values():
+            slot = bank.slots.get(name)
+            run += [] if slot is None else slot.modules()
+        before = [(module, module.training) for module in run]
+        for module in run:
+            module.training = False
         try:
             while True:
                 try:
@@ -269,22 +291,7 @@ class Trunk(nn.Module):
 
     def shared(self) -> dict[str, Tensor]:
         """The shared tensors by their names in the plain backbone: no slot, no trace of banks."""
-        inner = [
-            (f"{path}.slots.", f"{path}.{module.inner}.", f"{path}.")
-            for path, module in self.net.named_modules()
-            if isinstance(module, (Bank, Instance))
-        ]
-        named = {}
-        for key, tensor in self.net.state_dict(keep_vars=True).items():
-            name: str | None = key
-            for slots, inside, outside in inner:
-                if key.startswith(slots):
-                    name = None
-                elif key.startswith(inside):
-                    name = outside + key.removeprefix(inside)
-            if name is not None:
-                named[name] = tensor
-        return named
+        return plain_tensors(self.net)
 
     @torch.no_grad()
     def load_shared(self, tensors: Mapping[str, Tensor]) -> None:

@@ -234,16 +234,10 @@ class Universal(nn.Module):
                 came=f"{card.name} beside {next(iter(self.domains))}",
                 next="one Universal for each domain, or sharing = 'deep'",
             )
-        trunk = self.trunk
-        slots = trunk.make_slots(card.adapters, card.rank)
-        trunk.attach(card.name, slots)
-        try:
-            shape = trunk.measure(card.name, card.pixels.size)
-            made = Heads(card.tasks, shape.features, shape.pyramid, heads, shape.decoded)
-            banks = trunk.banks()  # where measuring found that none can stand, none is left
-            slots = {path: slot for path, slot in slots.items() if path in banks}
-        finally:
-            trunk.detach(card.name)
+        trunk, size = self.trunk, card.pixels.size
+        fresh = trunk.make_slots(card.adapters, card.rank)
+        slots, shape = trunk.try_on(card.name, fresh, size, (card.adapters, card.rank))
+        made = Heads(card.tasks, shape.features, shape.pyramid, heads, shape.decoded)
         made.to(next(trunk.net.parameters()))
         return slots, made.train(self.training)
 

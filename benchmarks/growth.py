@@ -1,0 +1,258 @@
+"""What 1, 10, 50 and 100 added domains cost one trunk: bytes, loading, memory, latency.
+
+    python benchmarks/growth.py [--quick] [--json FILE] [--picture docs/pictures/growth.svg]
+
+Packs of parallel adapters and packs of norms alone, beside the domain that the trunk was made with.
+Nothing is trained: bytes, time and memory do not depend on what slots have learned.
+
+- bytes: all files of the folder `model`;
+- load: `onetrunk.load` in a process that has just started, and how its resident memory grows;
+- latency of 32 images in one pass: pure, mixed from all domains, and mixed from 8 of them however
+  many there are.
+
+Everything takes turns, so that whatever else the machine does meets all of them. A line is fitted
+to each by least squares: its slope is what one more pack costs, and the largest distance from it
+says how straight it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from panels import Line, Panel, draw
+from table import Figures, median
+
+import onetrunk as ot
+from onetrunk.model.saved import PACKS, relist
+
+SEED, CLASSES, FEW = 0, 10, 8
+KINDS = {"parallel": "parallel", "norm": "none"}  # as a pack's card calls its adapters
+COLD = """
+import gc, sys, time
+from pathlib import Path
+import onetrunk as ot
+
+def resident():
+    gc.collect()
+    line = next(x for x in Path("/proc/self/status").open() if x.startswith("VmRSS"))
+    return int(line.split()[1]) * 1024
+
+before, began = resident(), time.perf_counter()
+model = ot.load(sys.argv[1])
+took = time.perf_counter() - began
+print(took, resident() - before)
+"""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How much to measure."""
+
+    archs: tuple[str, ...]
+    counts: tuple[int, ...]  # packs, none first
+    size: int
+    batch: int
+    rounds: int  # of latency
+    loads: int
+
+
+def domain_of(name: str, size: int) -> ot.Domain:
+    """One without images."""
+    task = ot.Task("classify", "classify", tuple(f"c{i}" for i in range(CLASSES)))
+    return ot.Domain(name, None, [task], size=size)
+
+
+def grown(arch: str, kind: str, setting: Setting, top: Path) -> dict[int, Path]:
+    """By number of packs, a run's folder with such a model: the trunk as it was, packs beside."""
+    model = ot.Universal(ot.Trunk(arch), [domain_of("first", setting.size)])
+    none = ot.save(model, top / f"{arch}-{kind}-0")
+    folders, packs = {0: none.parent}, top / f"{arch}-{kind}-packs"
+    packs.mkdir()
+    names = [f"d{i}" for i in range(1, setting.counts[-1] + 1)]
+    for name in names:
+        model.add_domain(domain_of(name, setting.size), adapters=KINDS[kind])
+        model.pack(name).save(packs / f"{name}.pack")
+    for count in setting.counts[1:]:
+        folders[count] = top / f"{arch}-{kind}-{count}"
+        place = Path(shutil.copytree(none, folders[count] / "model"))
+        for name in names[:count]:
+            (place / PACKS / f"{name}.pack").hardlink_to(packs / f"{name}.pack")
+        relist(place, ["first", *names[:count]])
+    return folders
+
+
+def bytes_of(folder: Path) -> int:
+    """Of all files in it."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def loads(folders: Mapping[int, Path], rounds: int) -> dict[int, tuple[float, float]]:
+    """Seconds, and bytes of memory, that loading takes in a fresh process."""
+    found: dict[int, list[tuple[float, float]]] = {count: [] for count in folders}
+    for _ in range(rounds):
+        for count, folder in folders.items():
+            command = [sys.executable, "-c", COLD, str(folder)]
+            said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            took, resident = map(float, said.split())
+            found[count].append((took, resident))
+    return {
+        count: (median([s for s, _ in each]), median([m for _, m in each]))
+        for count, each in found.items()
+    }
+
+
+def latencies(
+    folders: Mapping[int, Path], setting: Setting
+) -> dict[str, dict[int, tuple[int, float]]]:
+    """By kind of batch and number of packs: the domains that it touches, and its seconds."""
+    chance = np.random.default_rng(SEED)
+    x = torch.randn(setting.batch, 3, setting.size, setting.size)
+    calls: list[tuple[str, int, ot.Universal, str | list[str]]] = []
+    for count, folder in folders.items():
+        model = ot.load(folder)
+        every = list(model.domains)
+        calls.append(("pure", count, model, every[-1]))
+        order = [every[i] for i in chance.permutation(len(every))]
+        calls.append(("mixed", count, model, dealt(order, setting.batch)))
+        if len(every) >= FEW:
+            calls.append(("mixed_few", count, model, dealt(order[:FEW], setting.batch)))
+    took: dict[tuple[str, int], list[float]] = {}
+    touched: dict[tuple[str, int], int] = {}
+    with torch.inference_mode():
+        for turn in range(setting.rounds + 2):
+            for what, count, model, domain in calls:
+                began = time.perf_counter()
+                model(x, domain=domain)
+                if turn >= 2:
+                    took.setdefault((what, count), []).append(time.perf_counter() - began)
+                touched[what, count] = 1 if isinstance(domain, str) else len(set(domain))
+    found: dict[str, dict[int, tuple[int, float]]] = {}
+    for (what, count), each in took.items():
+        found.setdefault(what, {})[count] = (touched[what, count], median(each))
+    return found
+
+
+def dealt(names: Sequence[str], images: int) -> list[str]:
+    """A name for each image, all of them alike often."""
+    return [names[i % len(names)] for i in range(images)]
+
+
+def fitted(
+    figures: Figures,
+    name: str,
+    points: Sequence[tuple[float, float]],
+    scale: float,
+    unit: str,
+    aim: str = "",
+) -> float:
+    """The line through these points: slope and largest deviation, kept and shown; the slope."""
+    xs, ys = np.array(points, float).T
+    slope, at_none = np.polyfit(xs, ys, 1)
+    off = float(np.abs(ys - (slope * xs + at_none)).max())
+    share = off / max(float(np.ptp(ys)), 1e-12)
+    figures.add(f"{name}_slope", slope * scale, f"{slope * scale:.4g} {unit}", aim)
+    said = f"{off * scale:.3g} {unit}, {share:.1%} of the range"
+    figures.add(f"{name}_deviation", off * scale, said)
+    return float(slope)
+
+
+def measure(
+    arch: str, kind: str, setting: Setting, figures: Figures, top: Path
+) -> dict[str, list[tuple[float, float]]]:
+    """One trunk with packs of one kind: its points, for the picture."""
+    folders, of = grown(arch, kind, setting, top), f"{arch}_{kind}"
+    one = (folders[setting.counts[-1]] / "model" / "packs" / "d1.pack").stat().st_size
+    figures.add(f"{of}_pack_bytes", one, f"{one:,} B")
+    size = {n: bytes_of(folder) for n, folder in folders.items()}
+    loaded = loads(folders, setting.loads)
+    took = latencies(folders, setting)
+    memory = {n: loaded[n][1] - loaded[0][1] for n in folders}
+    points: dict[str, list[tuple[float, float]]] = {
+        "bytes": list(size.items()),
+        "load": [(n, s) for n, (s, _) in loaded.items()],
+        "memory": list(memory.items()),
+        **{what: [(n, s) for n, (_, s) in each.items()] for what, each in took.items()},
+    }
+    shown = {"bytes": (1e-6, "MB"), "load": (1.0, "s"), "memory": (1e-6, "MB")}
+    for what, each in points.items():
+        scale, unit = shown.get(what, (1e3, "ms"))
+        for count, value in each:
+            name = f"{of}_{what}_{int(count)}_packs"
+            figures.add(name, value * scale, f"{value * scale:.4g} {unit}")
+    for what in ("bytes", "memory"):
+        slope = fitted(figures, f"{of}_{what}", points[what], 1e-6, "MB a pack")
+        figures.add(f"{of}_{what}_slope_over_pack_ratio", slope / one, f"{slope / one:.3f}×", "≈ 1")
+    fitted(figures, f"{of}_load", points["load"], 1e3, "ms a pack")
+    fitted(figures, f"{of}_pure", points["pure"], 1e3, "ms a pack", "≈ 0")
+    if len(took.get("mixed_few", {})) > 1:
+        fitted(figures, f"{of}_mixed_few", points["mixed_few"], 1e3, "ms a pack", "≈ 0")
+    by_touched = list(took["mixed"].values())
+    fitted(figures, f"{of}_mixed_by_touched", by_touched, 1e3, "ms a domain touched")
+    return points
+
+
+def picture(every: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], file: Path) -> None:
+    """Four panels over the number of packs, a line for each trunk and kind."""
+    panels = []
+    for what, title, scale in (
+        ("bytes", "folder, MB", 1e-6),
+        ("load", "loading, s", 1.0),
+        ("memory", "memory beside no pack, MB", 1e-6),
+        ("mixed_few", f"32 images of {FEW} domains, ms", 1e3),
+    ):
+        lines = [
+            Line(name.replace("_", ", "), [(x, y * scale) for x, y in points.get(what, ())])
+            for name, points in every.items()
+        ]
+        panels.append(Panel(title, lines))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    said = "One trunk with 0 to 100 packs: bytes, loading, memory and latency"
+    file.write_text(draw(panels, "packs", said), encoding="utf-8")
+    print(f"wrote {file}")
+
+
+def main() -> None:
+    """Measure, print, keep, draw."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="small and fast: does it run at all?")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the figures here")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the lines here (SVG)")
+    asked = parser.parse_args()
+    torch.manual_seed(SEED)
+    setting = Setting(
+        archs=("resnet26", "resnet20"),
+        counts=(0, 1, 10, 50, 100),
+        size=64,
+        batch=32,
+        rounds=7,
+        loads=3,
+    )
+    if asked.quick:
+        setting = replace(
+            setting, archs=("resnet20",), counts=(0, 1, 8), size=16, batch=16, rounds=1, loads=1
+        )
+    figures, every = Figures(SEED), {}
+    with tempfile.TemporaryDirectory() as top:
+        for arch in setting.archs:
+            for kind in KINDS:
+                every[f"{arch}_{kind}"] = measure(arch, kind, setting, figures, Path(top))
+    threads = torch.get_num_threads()
+    figures.values |= {"batch": setting.batch, "rounds": setting.rounds, "threads": threads}
+    title = f"packs on one trunk, {setting.size}², batch {setting.batch}, {threads} threads"
+    figures.finish(title, asked.json)
+    if asked.picture is not None:
+        picture(every, asked.picture)
+
+
+if __name__ == "__main__":
+    main()
