@@ -120,8 +120,8 @@ def test_networks_of_scratch_teach_the_one_of_all(onetrunk: Onetrunk, at: Path) 
     ("words", "said"),
     [
         (("--domain", "digits=folder:pets"), "has a domain of this name already"),
-        ((*PETS, "--methods", "paralel"), "no such method; came: paralel; exists: scratch"),
-        ((*PETS, "--set", "trunk.norm=shared"), "--set: unknown key; came: trunk"),
+        ((*PETS, "--methods", "paralel"), "no such method; came: 'paralel'; exists: parallel, "),
+        ((*PETS, "--set", "trunk.norm=shared"), "--set: unknown key; came: 'trunk'"),
         (("--domain", "pets=folder:nowhere"), "nowhere"),
         ((*PETS, "--seeds", "0,0"), "each seed once"),
     ],

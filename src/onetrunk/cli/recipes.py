@@ -35,7 +35,7 @@ def recipes(
     if name is not None and name not in known:
         raise wrong("no such recipe", came=name, exists=known, next="onetrunk recipes")
     if as_json:
-        print_json(known if name is None else {name: known[name]})
+        print_json(named_recipes() if name is None else {name: known[name]})
     elif name is not None:
         sys.stdout.write(known[name])
     else:

@@ -19,7 +19,7 @@ from onetrunk.data.domain import Domain
 from onetrunk.errors import wrong
 from onetrunk.learn.described import table_of
 from onetrunk.learn.device import choose_device
-from onetrunk.learn.grow.add import complete, taken
+from onetrunk.learn.grow.add import complete
 from onetrunk.learn.grow.forgetting import old_after
 from onetrunk.learn.grow.places import reachable
 from onetrunk.learn.grow.record import read_json
@@ -73,8 +73,12 @@ class Comparison:
         self.model = load(run)
         for domain in domains:
             if domain.name in self.model.domains:
-                cards = self.model.domains
-                raise taken(str(run), domain, cards[domain.name].tasks, cards)
+                raise wrong(
+                    f"{run} has a domain of this name already, and new ones are compared",
+                    came=domain.name,
+                    exists=self.model.domains,
+                    next="another name, or another domain",
+                )
         self.known = reachable(run)
         self.train = settled({"train": dict(train)}, train_like(run, len(self.model.domains)))
         self.one = bare(self.model).parameters
