@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from onetrunk.errors import wrong
 from onetrunk.model.bank import Bank
+from onetrunk.model.centre import ride, rides
 from onetrunk.model.norms import load
 from onetrunk.model.switch import Switch
 
@@ -100,6 +101,8 @@ class AdapterBank(Bank):
 
     def run(self, x: Tensor, slot: nn.Module | None) -> Tensor:
         """The layer, then the adapter, if there is one."""
+        if type(slot) is Parallel and rides(x, self.layer, slot.branch):
+            return ride(x, self.layer, slot.branch)  # type: ignore[arg-type]
         y: Tensor = self.layer(x)
         return y if slot is None else slot(x, y)
 
