@@ -244,7 +244,7 @@ def main() -> None:
     )
     if asked.quick:
         setting = replace(
-            setting, archs=("resnet20",), counts=(0, 1, 8), size=16, batch=16, rounds=1, loads=1
+            setting, archs=("resnet20",), counts=(0, 8), size=16, batch=16, rounds=1, loads=1
         )
     figures, every = Figures(SEED), {}
     with tempfile.TemporaryDirectory() as top:
