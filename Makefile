@@ -26,6 +26,9 @@ bench: setup      ## what is timed beside what it is compared to; writes nothing
 	$(RUN)/python benchmarks/data.py
 	$(RUN)/python benchmarks/model.py
 	$(RUN)/python benchmarks/train.py
+	$(RUN)/python benchmarks/distill.py
+	$(RUN)/python benchmarks/grow.py
+	$(RUN)/python benchmarks/growth.py
 
 docs: setup       ## run every snippet of README and docs/
 	$(RUN)/python -m pytest -q tests/docs

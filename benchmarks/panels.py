@@ -1,4 +1,4 @@
-"""Small panels of lines side by side, as an SVG file of its own, legible on light and on dark."""
+"""Small panels of lines side by side, as an SVG file of its own, on a white ground for any page."""
 
 from __future__ import annotations
 
@@ -15,16 +15,13 @@ MARKS = ("circle", "square", "triangle", "diamond")  # so that colour is not all
 STYLE = """
 text { font: 11px system-ui, sans-serif; fill: #333 }
 .title { font-weight: 600 }
-.grid { stroke: #8884; stroke-width: 1 }
-.line { fill: none; stroke-width: 1.6 }
-.c0 { stroke: #1b6ca8; fill: #1b6ca8 } .c1 { stroke: #c2570c; fill: #c2570c }
-.c2 { stroke: #2e7d4f; fill: #2e7d4f } .c3 { stroke: #8a3fa0; fill: #8a3fa0 }
-path.line, polyline.line { fill: none }
-@media (prefers-color-scheme: dark) {
-  text { fill: #ddd }
-  .c0 { stroke: #6db4e8; fill: #6db4e8 } .c1 { stroke: #f0955a; fill: #f0955a }
-  .c2 { stroke: #74c796; fill: #74c796 } .c3 { stroke: #cf93e0; fill: #cf93e0 }
-}
+.ground { fill: #fff }
+.grid { stroke: #ddd }
+polyline { fill: none; stroke-width: 1.6 }
+polyline.c0 { stroke: #1b6ca8 } polygon.c0 { fill: #1b6ca8 }
+polyline.c1 { stroke: #c2570c } polygon.c1 { fill: #c2570c }
+polyline.c2 { stroke: #2e7d4f } polygon.c2 { fill: #2e7d4f }
+polyline.c3 { stroke: #8a3fa0 } polygon.c3 { fill: #8a3fa0 }
 """
 
 
@@ -58,7 +55,8 @@ def draw(panels: Sequence[Panel], across: str, said: str) -> Html:
         "role": "img",
         "aria-label": said,
     }
-    return el("svg", el("style", Html(STYLE)), *drawn, _legend(labels), attributes=head)
+    ground = el("rect.ground", attributes={"width": f"{wide:g}", "height": f"{high:g}"})
+    return el("svg", el("style", Html(STYLE)), ground, *drawn, _legend(labels), attributes=head)
 
 
 def _panel(panel: Panel, across: str) -> Html:
@@ -82,7 +80,7 @@ def _panel(panel: Panel, across: str) -> Html:
     for number, line in enumerate(panel.lines):
         spots = [place(x, y) for x, y in line.points]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
-        marks.append(el(f"polyline.line.c{number % 4}", attributes={"points": path}))
+        marks.append(el(f"polyline.c{number % 4}", attributes={"points": path}))
         marks += [_mark(number, x, y) for x, y in spots]
     return join(marks)
 

@@ -12,7 +12,13 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "count", "aim"), [("model.py", 22, "at most 1.05"), ("train.py", 6, "≥ 0.95")]
+    ("name", "count", "aim"),
+    [
+        ("model.py", 22, "at most 1.05"),
+        ("train.py", 6, "≥ 0.95"),
+        ("grow.py", 5, "≤ 0.65"),
+        ("growth.py", 4, "≈ 1"),
+    ],
 )
 def test_the_quick_table(name: str, count: int, aim: str, tmp_path: Path) -> None:
     kept = tmp_path / "figures.json"
