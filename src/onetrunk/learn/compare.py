@@ -264,12 +264,12 @@ def compare(
         "train": ground.train["train"],
         "one": ground.one,
     }
-    kept = read_json(out / NAME)
-    rows = kept.get("rows", {}) if {key: kept.get(key) for key in about} == about else {}
     for seed in seeds:
         for name, method in asked.items():
             say(f"{name}, seed {seed}: {method.what}")
             found = ground.find(name, method, seed)
+            kept = read_json(out / NAME)  # now: another process may have added rows meanwhile
+            rows = kept.get("rows", {}) if {key: kept.get(key) for key in about} == about else {}
             rows.setdefault(name, {})[str(seed)] = asdict(found)
             order = [each for each in chosen(()) if each in rows]
             document = {**about, "rows": {each: rows[each] for each in order}}
