@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean as mean
 from typing import Annotated, Any
 
 import typer
@@ -107,8 +107,3 @@ def show(document: Mapping[str, Any]) -> None:
         print(f"score: {base} has {250 * len(domains)}")
     print("old domains: the mean error of the run's own, where the method answers for them")
     print("per domain: what each new one adds in bytes; of one network for all, its pack")
-
-
-def mean(values: Sequence[float] | Any) -> float:
-    """Of an iterable of numbers."""
-    return statistics.fmean(values)
