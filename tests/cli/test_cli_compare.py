@@ -135,6 +135,21 @@ def test_what_is_wrong_is_one_line(
     assert not (at / "rows").exists()
 
 
+def test_what_a_method_cannot_do_is_found_before_another_learns(
+    onetrunk: Onetrunk, tmp_path: Path
+) -> None:
+    shared = TEXT.replace('"resnet20"', '"resnet20", norm = "shared"')
+    train_recipe(Recipe.parse(shared, tmp_path))
+    photos(tmp_path / "pets")
+    ran = onetrunk("compare", "run", *PETS, "--out", "rows")
+    assert "resnet20 shares its norms" in one_line(ran)
+    photos(tmp_path / "few", each=1)
+    few = ("--domain", "few=folder:few", "--set", "domains.few.size=8")
+    ran = onetrunk("compare", "run", *few, "--out", "rows", "--methods", "scratch")
+    assert "few has no validation image" in one_line(ran)
+    assert not (tmp_path / "rows").exists()
+
+
 @pytest.mark.usefixtures("at")
 def test_a_run_that_is_not_there(onetrunk: Onetrunk) -> None:
     ran = onetrunk("compare", "nowhere", *PETS)

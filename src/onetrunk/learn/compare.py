@@ -23,15 +23,17 @@ from onetrunk.learn.grow.add import complete
 from onetrunk.learn.grow.forgetting import old_after
 from onetrunk.learn.grow.places import reachable
 from onetrunk.learn.grow.record import read_json
-from onetrunk.learn.grow.settings import settled, train_like
+from onetrunk.learn.grow.settings import kept, settled, train_like
 from onetrunk.learn.grow.shelf import check_run
 from onetrunk.learn.grow.work import raise_domain
+from onetrunk.learn.grow.worker import check_own, make_worker
 from onetrunk.learn.start import start_from
 from onetrunk.learn.train import train_models
 from onetrunk.measure.budget import bare, budget
 from onetrunk.measure.scores import as_error
 from onetrunk.measure.summary import decathlon_score
 from onetrunk.measure.table import Table
+from onetrunk.model.card import Card
 from onetrunk.model.saved import load
 from onetrunk.model.universal import Universal
 from onetrunk.progress import say
@@ -82,6 +84,24 @@ class Comparison:
         self.known = reachable(run)
         self.train = settled({"train": dict(train)}, train_like(run, len(self.model.domains)))
         self.one = bare(self.model).parameters
+
+    def check(self, methods: Mapping[str, Method]) -> None:
+        """What a method cannot do is found before any of them has begun."""
+        for name, method in methods.items():
+            for domain in self.new:
+                if method.way != "add":
+                    if not len(domain.val):
+                        raise wrong(
+                            f"{name}: {domain.name} has no validation image to choose weights by",
+                            came=f"{len(domain.train)} for training",
+                            next="more images, or --methods of packs alone",
+                        )
+                    continue
+                kind, rank = method.grow["adapters"], method.grow.get("rank")
+                card = Card.of(domain, kept(kind), rank)
+                check_own(make_worker(self.model, card, 0), domain.name, kind)
+        if any(method.way == "all" for method in methods.values()):
+            self.own()
 
     def find(self, name: str, method: Method, seed: int) -> Found:
         """This method with this seed: learned, or as it was when it was."""
@@ -256,8 +276,7 @@ def compare(
     """
     asked = chosen(methods)
     ground = Comparison(run, domains, out, train, device)
-    if any(method.way == "all" for method in asked.values()):
-        ground.own()  # found missing before anything is learned
+    ground.check(asked)
     about = {
         "run": run.name,
         "domains": {domain.name: [task.kind for task in domain.tasks] for domain in domains},
@@ -268,8 +287,8 @@ def compare(
         for name, method in asked.items():
             say(f"{name}, seed {seed}: {method.what}")
             found = ground.find(name, method, seed)
-            kept = read_json(out / NAME)  # now: another process may have added rows meanwhile
-            rows = kept.get("rows", {}) if {key: kept.get(key) for key in about} == about else {}
+            old = read_json(out / NAME)  # now: another process may have added rows meanwhile
+            rows = old.get("rows", {}) if {key: old.get(key) for key in about} == about else {}
             rows.setdefault(name, {})[str(seed)] = asdict(found)
             order = [each for each in chosen(()) if each in rows]
             document = {**about, "rows": {each: rows[each] for each in order}}

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 from onetrunk.data.domain import Domain
-from onetrunk.errors import wrong
 from onetrunk.learn.features import FOLDER
 from onetrunk.learn.fit import fit
 from onetrunk.learn.frozen import fit_heads
@@ -26,10 +25,10 @@ from onetrunk.learn.grow.carry import carry
 from onetrunk.learn.grow.settings import Growth, kept
 from onetrunk.learn.grow.worker import (
     adapter_numbers,
+    check_own,
     decay_factor,
     learn_own,
     make_worker,
-    owns,
     scale_heads,
 )
 from onetrunk.learn.selection import Selection
@@ -110,12 +109,7 @@ class Ground:
         provenance = {"batch": self.growth.domain.batch or self.growth.train.batch}
         worker = make_worker(self.model, card.with_record(provenance, {}), self.growth.seed)
         worker.to(self.device)
-        if kind.name == "norm" and not owns(worker, card.name):
-            raise wrong(
-                f"{self.model.trunk.arch} shares its norms, so a domain has none of its own",
-                came=f"norm = {self.model.trunk.norm!r}",
-                next="--adapters none, or parallel",
-            )
+        check_own(worker, card.name, kind.name)
         self._start(worker)
         scale_heads(worker, self.domain)
         return worker

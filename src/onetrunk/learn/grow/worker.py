@@ -67,6 +67,16 @@ def owns(worker: Universal, name: str) -> bool:
     return any(key.startswith("slots/") for key in worker.own(name))
 
 
+def check_own(worker: Universal, name: str, kind: str) -> None:
+    """Norms of its own are asked for, and this trunk shares them."""
+    if kind == "norm" and not owns(worker, name):
+        raise wrong(
+            f"{worker.trunk.arch} shares its norms, so a domain has none of its own",
+            came=f"norm = {worker.trunk.norm!r}",
+            next="--adapters none, or parallel",
+        )
+
+
 def scale_heads(worker: Universal, domain: Domain) -> None:
     """Heads that predict numbers start from these training labels' mean and deviation."""
     for task in domain.tasks:
