@@ -68,20 +68,20 @@ def _panel(panel: Panel, across: str) -> Html:
         inside, tall = WIDE - LEFT - RIGHT, HIGH - TOP - BOTTOM
         return LEFT + inside * x / right, TOP + tall * (1 - max(y, 0.0) / top)
 
-    marks = [_text(panel.title, LEFT, TOP - 11, "start", "title")]
+    marks = [text(panel.title, LEFT, TOP - 11, "start", "title")]
     for tick in ticks(0, top, 4):
         _, y = place(0, tick)
         ends = {"x1": f"{LEFT:g}", "x2": f"{WIDE - RIGHT:g}", "y1": f"{y:.1f}", "y2": f"{y:.1f}"}
-        marks += [el("line.grid", attributes=ends), _text(short(tick), LEFT - 5, y + 4, "end")]
+        marks += [el("line.grid", attributes=ends), text(short(tick), LEFT - 5, y + 4, "end")]
     for tick in ticks(0, right, 4):
         x, y = place(tick, 0)
-        marks.append(_text(short(tick), x, y + 14, "middle"))
-    marks.append(_text(across, (LEFT + WIDE - RIGHT) / 2, HIGH - 3, "middle"))
+        marks.append(text(short(tick), x, y + 14, "middle"))
+    marks.append(text(across, (LEFT + WIDE - RIGHT) / 2, HIGH - 3, "middle"))
     for number, line in enumerate(panel.lines):
         spots = [place(x, y) for x, y in line.points]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
         marks.append(el(f"polyline.c{number % 4}", attributes={"points": path}))
-        marks += [_mark(number, x, y) for x, y in spots]
+        marks += [mark(number, x, y) for x, y in spots]
     return join(marks)
 
 
@@ -89,11 +89,11 @@ def _legend(labels: Sequence[str]) -> Html:
     marks = []
     for number, label in enumerate(labels):
         x, y = LEFT + 6 + WIDE * 0.75 * number, HIGH + LEGEND - 10
-        marks += [_mark(number, x, y), _text(label, x + 9, y + 4, "start")]
+        marks += [mark(number, x, y), text(label, x + 9, y + 4, "start")]
     return join(marks)
 
 
-def _mark(number: int, x: float, y: float) -> Html:
+def mark(number: int, x: float, y: float) -> Html:
     shapes = {
         "circle": [(0, -3), (2.1, -2.1), (3, 0), (2.1, 2.1), (0, 3), (-2.1, 2.1), (-3, 0),
                    (-2.1, -2.1)],
@@ -106,6 +106,6 @@ def _mark(number: int, x: float, y: float) -> Html:
     return el(f"polygon.c{number % 4}", attributes={"points": path})
 
 
-def _text(text: str, x: float, y: float, anchor: str, css: str = "") -> Html:
+def text(text: str, x: float, y: float, anchor: str, css: str = "") -> Html:
     spot = {"x": f"{x:.1f}", "y": f"{y:.1f}", "text-anchor": anchor}
     return el(f"text.{css}" if css else "text", text, attributes=spot)

