@@ -39,6 +39,7 @@ from onetrunk.model.bank import Bank
 from onetrunk.model.centre import ride, rides
 from onetrunk.model.norms import load
 from onetrunk.model.switch import Switch
+from onetrunk.model.thinned import is_pointwise, pointwise
 
 ADAPTERS = ("none", "series", "parallel", "lora")
 MOST = 4096  # the largest rank
@@ -173,7 +174,7 @@ def _one_by_one(slots: list[Any]) -> int | None:
             return None
         parts = list(slot.branch) if type(slot.branch) is nn.Sequential else [slot.branch]
         for part in parts:
-            if type(part) is nn.Conv2d and part.groups == 1 and part.kernel_size == (1, 1):
+            if is_pointwise(part) and part.groups == 1:
                 continue
             if type(part) is not nn.Linear:
                 return None
@@ -262,9 +263,9 @@ def _for_conv(kind: str, layer: nn.Conv2d, asked: int | None) -> nn.Module | Non
         nn.init.kaiming_uniform_(down.weight, a=5**0.5)
         branch = _pair(down, out)
     elif dense and (point or asked is not None):
-        branch = _pair(nn.Conv2d(inside, rank, 1, stride, bias=False), out)
+        branch = _pair(pointwise(inside, rank, stride), out)
     else:
-        branch = nn.Conv2d(inside, out, 1, stride, groups=layer.groups, bias=False)
+        branch = pointwise(inside, out, stride, layer.groups)
         nn.init.zeros_(branch.weight)
     return Series(nn.BatchNorm2d(out), branch) if series else Parallel(branch)
 

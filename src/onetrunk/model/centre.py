@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from onetrunk.model.thinned import is_pointwise, thin
+
 WHOLE = (torch.float32, torch.float64)  # in half precision a small A would round away beside W
 
 
@@ -43,15 +45,17 @@ class Centred(torch.autograd.Function):
             how = (None, stride, padding, dilation, False, (0, 0), 1)
             of_x, _, _ = back(gradient, x, both, *how, (True, False, False))
         if ctx.needs_input_grad[1]:
-            how = (None, stride, (0, 0), (1, 1), False, (0, 0), 1)
-            _, of_branch, _ = back(gradient, x, branch, *how, (False, True, False))
+            how = (None, (1, 1), (0, 0), (1, 1), False, (0, 0), 1)
+            read = thin(x, stride)
+            _, of_branch, _ = back(gradient, read, branch, *how, (False, True, False))
         return of_x, of_branch, None, None, None
 
 
 def rides(x: Tensor, layer: nn.Module, branch: nn.Module) -> bool:
     """Whether this branch learns beside this layer, frozen, and both are as plain as can be."""
-    if type(layer) is not nn.Conv2d or type(branch) is not nn.Conv2d:
+    if type(layer) is not nn.Conv2d or not is_pointwise(branch):
         return False
+    assert isinstance(branch, nn.Conv2d)
     return (
         torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
@@ -59,7 +63,6 @@ def rides(x: Tensor, layer: nn.Module, branch: nn.Module) -> bool:
         and x.dtype in WHOLE
         and branch.weight.requires_grad
         and not any(p.requires_grad for p in layer.parameters())
-        and branch.kernel_size == (1, 1)
         and branch.bias is None
         and branch.groups == layer.groups == 1
         and max(layer.kernel_size) > 1
