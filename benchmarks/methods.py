@@ -102,8 +102,8 @@ def lite() -> Ground:
     return Ground(
         Recipe.from_domains(["fashion=pocket:fashion"], "lite").with_sets(sets),
         [Domain(name, f"pocket:{name}", size=128, whiten=GREY) for name in LITE],
-        {"steps": 150, "batch": 32, "optimizer": "adamw", "lr": 1e-3, "evaluate": 75},
-        (*PACKS, "fine-tune"),
+        {"steps": 400, "batch": 32, "optimizer": "adamw", "lr": 1e-3, "head_lr": 10.0},
+        (*(name for name in PACKS if name != "parallel-low-rank"), "fine-tune"),  # low as it is
         "Two domains on ImageNet's trunk",
         {},
     )
