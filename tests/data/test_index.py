@@ -285,6 +285,48 @@ def test_a_task_without_any_label_in_train_is_refused(kind: str) -> None:
     assert "train has no labelled image" in nothing
 
 
+def nearly(letter: str, far: bool, count: int) -> list[str]:
+    """Names whose hash lies in train, or does not."""
+    names = (f"{letter}{i}.png" for i in range(99))
+    return [name for name in names if (share(name) >= 0.7) == far][:count]
+
+
+def test_a_class_that_the_hash_keeps_from_train_has_an_image_there() -> None:
+    index = read(*(item(f"{c}.png", c) for c in "abcdefghij"))
+    assert set(splits_of(index).values()) == {"train"}
+    (line,) = [line for line in index.warnings if "moved" in line]
+    alone = [c for c in "abcdefghij" if share(f"{c}.png") >= 0.7]
+    assert line.endswith(": " + ", ".join(alone))
+
+
+def test_what_is_moved_to_train_is_the_nearest_and_nothing_else() -> None:
+    many, far = [item(f"{i}.png", "a") for i in range(40)], nearly("z", True, 5)
+    before, after = read(*many), read(*many, *(item(name, "b") for name in far))
+    assert [name for name in far if splits_of(after)[name] == "train"] == [min(far, key=share)]
+    assert splits_of(before).items() <= splits_of(after).items()
+
+
+def test_what_is_moved_to_train_takes_its_group_along() -> None:
+    group, known = nearly("g", True, 1)[0], nearly("g", False, 1)[0]
+    items = [item(f"{i}.png", "a", group=known) for i in range(3)]
+    items += [item("4.png", "b", group=group), item("5.png", "a", group=group)]
+    assert set(splits_of(read(*items)).values()) == {"train"}
+
+
+def test_tags_that_the_hash_keeps_from_train_are_learned() -> None:
+    far, near = nearly("z", True, 3), nearly("a", False, 3)
+    items = [item(name, ("a",)) for name in near] + [item(name, ("a", "b")) for name in far]
+    found = splits_of(read(*items, task=Task("tags", "multilabel")))
+    assert {name for name in found if found[name] == "train"} == {*near, min(far, key=share)}
+
+
+def test_a_class_of_test_alone_stays_there_where_the_source_says_so() -> None:
+    named = [item(f"{s}a", "a", s) for s in SPLITS]
+    assert "train lacks 1 of 2 classes: b" in refused(*named, item("1", "b", "test"))
+    one = read(*named, item(nearly("z", True, 1)[0], "b"))  # whose split is for the hash to say
+    assert splits_of(one)[nearly("z", True, 1)[0]] == "train"
+
+
 def test_a_class_missing_from_train_is_an_error_from_val_or_test_a_warning() -> None:
     items = [item(f"{s}{c}", c, s) for s in SPLITS for c in "ab"]
     whole = read(*items)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from onetrunk.data.listing import Item
 from onetrunk.data.sources import Source
-from onetrunk.data.splitting import SPLITS, groups_of, listed, split_codes
+from onetrunk.data.splitting import SPLITS, groups_of, listed, move_nearest, split_codes
 from onetrunk.data.strings import Strings
 from onetrunk.data.task import NO_CLASS, NO_LABEL, Task
 from onetrunk.errors import BadInput, wrong
@@ -45,6 +45,11 @@ class Index:
         return np.flatnonzero(self.split == SPLITS.index(split))
 
 
+_MOVED = (
+    "task {}: the hash left these classes no image to learn from, so one of each is moved there"
+)
+
+
 def read_index(
     source: Source, name: str, asked: Sequence[Task] | None = None, group: str | None = None
 ) -> Index:
@@ -66,13 +71,16 @@ def read_index(
             listed("the source names an image twice", twice) + "; next: name each image once"
         )
     groups = groups_of(items, name, group, warnings)
-    codes, how = split_codes(items, groups, name, problems)
+    codes, hashed, how = split_codes(items, groups, name, problems)
     tasks: list[Task] = []
     labels: dict[str, NDArray[Any]] = {}
     for task in _chosen(source, name, asked):
         if not task.dense:
             known = len(problems)
             task, labels[task.name] = _numbers(task, items, problems)
+            moved = _learn_every(task, labels[task.name], codes, hashed)
+            if moved:
+                warnings.append(listed(_MOVED.format(task.name), moved))
             if len(problems) == known and not getattr(source, "unlabelled", False):
                 check_classes(task, labels[task.name], codes, problems, warnings)
         tasks.append(task)
@@ -193,6 +201,28 @@ def _numbers(task: Task, items: list[Item], problems: list[str]) -> tuple[Task, 
     return task, one
 
 
+def _learn_every(
+    task: Task, values: NDArray[Any], codes: NDArray[np.uint8], hashed: NDArray[np.float64]
+) -> list[str]:
+    """Classes of which the hash left none in train; each has one there now."""
+    if not task.classes:
+        return []
+    empty = np.flatnonzero(_counts(task, values[codes == 0]) == 0)
+    many = task.kind == "multilabel"
+    return [
+        task.classes[place]
+        for place in empty
+        if move_nearest(values[:, place] == 1 if many else values == place, codes, hashed)
+    ]
+
+
+def _counts(task: Task, part: NDArray[Any]) -> NDArray[np.int64]:
+    """Images of each class."""
+    if task.kind == "multilabel":
+        return np.asarray((part == 1).sum(0))
+    return np.bincount(part[part != NO_CLASS], minlength=len(task.classes))
+
+
 def check_classes(
     task: Task,
     values: NDArray[Any],
@@ -205,20 +235,18 @@ def check_classes(
         part = values[codes == code]
         if task.kind == "multilabel":
             labelled = part[(part != NO_LABEL).all(1)] if task.classes else part[:0]
-            counts = (labelled == 1).sum(0)
         elif task.kind == "regress":
             labelled = part[~np.isnan(part).any(1)]
-            counts = np.ones(0, np.int64)
         else:
             labelled = part[part != NO_CLASS]
-            counts = np.bincount(labelled, minlength=len(task.classes))
         if len(labelled) == 0:
             (problems if split == "train" else warnings).append(
                 f"task {task.name}: {split} has no labelled image"
                 + ("; next: label some, or leave the task out" if split == "train" else "")
             )
             continue
-        empty = [c for c, n in zip(task.classes, counts.tolist(), strict=True) if n == 0]
+        counts: list[int] = _counts(task, labelled).tolist() if task.classes else []
+        empty = [c for c, n in zip(task.classes, counts, strict=True) if n == 0]
         if empty:
             (problems if split == "train" else warnings).append(
                 listed(

@@ -1,7 +1,8 @@
 """Train, val and test: as the source names them, or by hash of the group, else of the path.
 
 A hash depends on a name alone, so adding files never moves old ones, and one item's five
-photographs, which share a group, never straddle splits.
+photographs, which share a group, never straddle splits. One exception: of a class of few images
+that the hash leaves without one to learn from, the one nearest to train learns.
 """
 
 from __future__ import annotations
@@ -57,8 +58,11 @@ def groups_of(
 
 def split_codes(
     items: list[Item], groups: list[str | None], name: str, problems: list[str]
-) -> tuple[NDArray[np.uint8], str]:
-    """A split for every item: as given; by hash of the group (of the key) where none is given."""
+) -> tuple[NDArray[np.uint8], NDArray[np.float64], str]:
+    """A split for every item: as given; by hash of the group (of the key) where none is given.
+
+    The second array has the hash of the items that went by it, and 1 of the others.
+    """
     given = {item.split for item in items}
     unknown = sorted(str(s) for s in given - {*SPLITS, None})
     if unknown:
@@ -69,11 +73,13 @@ def split_codes(
     missing = [s for s in SPLITS if s not in names]
     shares = dict(zip(SPLITS, SHARES, strict=True))
     unit = "group" if any(g is not None for g in groups) else "path"
-    codes = np.zeros(len(items), np.uint8)
+    codes, hashed = np.zeros(len(items), np.uint8), np.ones(len(items))
     cut = {s: shares[s] / (shares["train"] + sum(shares[m] for m in missing)) for s in missing}
     named: dict[str, int] = {}  # a group's split where the source names one
     for i, item in enumerate(items):
         u = share(groups[i] if groups[i] is not None else item.key)  # type: ignore[arg-type]
+        if item.split is None or item.split == "train":
+            hashed[i] = u
         if item.split is None:
             codes[i] = 0 if u < SHARES[0] else 1 if u < SHARES[0] + SHARES[1] else 2
         elif item.split == "train" and missing:
@@ -91,6 +97,7 @@ def split_codes(
     for i, item in enumerate(items):
         if item.split is None and groups[i] in named:
             codes[i] = named[groups[i]]  # type: ignore[index]
+            hashed[i] = 1.0
     seen: dict[str, int] = {}
     straddling = {
         g
@@ -103,13 +110,27 @@ def split_codes(
             + "; next: drop the split column or the group"
         )
     if not names:
-        return codes, f"70/15/15 by hash of the {unit}"
+        return codes, hashed, f"70/15/15 by hash of the {unit}"
     how = "as the source names them"
     if missing and "train" in names:
         how += f"; {' and '.join(missing)} cut from train by hash of the {unit}"
     if None in given:
         how += f"; items without one 70/15/15 by hash of the {unit}"
-    return codes, how
+    return codes, hashed, how
+
+
+def move_nearest(
+    own: NDArray[np.bool_], codes: NDArray[np.uint8], hashed: NDArray[np.float64]
+) -> bool:
+    """Move to train what of these items, a class, is nearest to it by hash, with its group.
+
+    False where none of them went by hash.
+    """
+    nearest = hashed[own].min(initial=1.0)
+    if nearest == 1.0:
+        return False
+    codes[hashed == nearest] = 0  # what shares a group shares the hash
+    return True
 
 
 def listed(what: str, names: Sequence[str]) -> str:
