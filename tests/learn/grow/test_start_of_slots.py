@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from fakes import CLASSIFY, Fake, labelled
 from growing import more
 from worlds import network, worlds
 
@@ -70,6 +71,15 @@ def test_the_start_with_the_lowest_error_is_taken(monkeypatch: pytest.MonkeyPatc
     assert not torch.equal(
         mine["slots/stem.norm/running_mean"], torch.zeros_like(mine["slots/stem.norm/running_mean"])
     )
+
+
+def test_of_an_image_a_class_nothing_is_tried() -> None:
+    domain = Domain("new", Fake(CLASSIFY, labelled(3, "abc", ("train",))), size=8)
+    model = two()
+    worker = worker_of(model, domain)
+    found = start.choose_start(worker, model, domain, "auto", 0)
+    assert (found.of, found.settled, dict(found.errors)) == ("one", False, {})
+    assert equal(worker, model, "one")
 
 
 def test_settling_moves_moments_and_nothing_else() -> None:
