@@ -90,6 +90,23 @@ def test_updates_from_the_command_line(onetrunk: Onetrunk, run: Path) -> None:
         assert load(run).domains["pets"].task("classify").classes == classes
 
 
+def test_one_that_the_run_was_trained_with_is_relabelled_and_undone(
+    onetrunk: Onetrunk, run: Path
+) -> None:
+    assert onetrunk("add", "run", "pets", "folder:pets", *PETS).code == 0
+    ran = onetrunk("update", "run", "digits", "--rename", "0=zero", "--drop", "7")
+    assert ran.code == 0, ran.err
+    assert "digits: unchanged to the bit: pets" in ran.out
+    grown = json.loads((run / "grown/digits/scores.json").read_text())
+    tensors = load(run).pack("digits").tensors.values()
+    assert grown["grown"]["bytes"] == sum(t.numel() * t.element_size() for t in tensors)
+    own = load(run).parameters_of("digits").values()
+    assert grown["cost"]["own"]["parameters"] == sum(p.numel() for p in own)
+    ran = onetrunk("update", "run", "digits", "--undo")
+    assert ran.code == 0, ran.err
+    assert "digits: unchanged to the bit: pets" in ran.out  # which came after that version
+
+
 @pytest.mark.usefixtures("run")
 def test_the_ladder_is_shown(onetrunk: Onetrunk) -> None:
     ran = onetrunk(
