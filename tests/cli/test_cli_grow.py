@@ -107,6 +107,23 @@ def test_one_that_the_run_was_trained_with_is_relabelled_and_undone(
     assert "digits: unchanged to the bit: pets" in ran.out  # which came after that version
 
 
+def test_a_removed_pack_comes_back_beside_another_of_its_name(
+    onetrunk: Onetrunk, run: Path
+) -> None:
+    assert onetrunk("add", "run", "pets", "folder:pets", *PETS).code == 0
+    assert onetrunk("update", "run", "pets", "--rename", "cat=kitten").code == 0
+    assert onetrunk("remove", "run", "pets").code == 0
+    assert onetrunk("add", "run", "pets", "folder:pets", *PETS, "--adapters", "none").code == 0
+    scores = json.loads((run / "scores.json").read_text())
+    ran = onetrunk("add", "run", "cats", "pack:run/removed/pets/pets.pack")
+    assert ran.code == 0, ran.err
+    assert list(load(run).domains) == ["digits", "pets", "cats"]
+    after = json.loads((run / "scores.json").read_text())
+    assert after["test"] == scores["test"]
+    assert [d["name"] for d in after["budget"][""]["domains"]] == ["digits", "pets", "cats"]
+    assert "never updated" in one_line(onetrunk("update", "run", "cats", "--undo"))
+
+
 @pytest.mark.usefixtures("run")
 def test_the_ladder_is_shown(onetrunk: Onetrunk) -> None:
     ran = onetrunk(
