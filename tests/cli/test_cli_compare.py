@@ -12,6 +12,7 @@ from verbs import Ran, one_line, photos
 
 from onetrunk.data.domain import Domain
 from onetrunk.learn.compare import error_of
+from onetrunk.learn.compared import scores
 from onetrunk.learn.grow.add import add
 from onetrunk.learn.train import train_recipe
 from onetrunk.measure.evaluate import evaluate
@@ -105,6 +106,13 @@ def test_what_is_finished_is_not_learned_again(onetrunk: Onetrunk, at: Path) -> 
     assert list(json.loads(more.out)["rows"]) == ["scratch", "feature-extractor", "norm-only"]
     other = onetrunk(*few, "norm-only", "--set", "train.steps=3")
     assert other.code == 2 and "train.steps" in other.err
+
+
+def test_a_score_where_the_baseline_has_no_error() -> None:
+    row = {"0": {"errors": {"pets": 0.0}}}
+    document = {"domains": {"pets": ["classify"]}, "images": {"pets": 50}}
+    base, points = scores({**document, "rows": {"scratch": row, "lora": row}})
+    assert (base, points) == ("scratch", {"scratch": 1000.0, "lora": 1000.0})
 
 
 def test_networks_of_scratch_teach_the_one_of_all(onetrunk: Onetrunk, at: Path) -> None:

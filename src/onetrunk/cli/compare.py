@@ -13,7 +13,8 @@ from rich.table import Table as Grid
 from onetrunk.cli.shown import console, print_json
 from onetrunk.cli.train import seeds_of
 from onetrunk.errors import Failed, wrong
-from onetrunk.learn.compare import NAME, compare, in_percent, scores
+from onetrunk.learn.compare import NAME, compare
+from onetrunk.learn.compared import in_percent, scores
 from onetrunk.measure.budget import scaled
 from onetrunk.model.saved import load
 from onetrunk.recipe import Recipe

@@ -31,7 +31,6 @@ from onetrunk.learn.start import start_from
 from onetrunk.learn.train import train_models
 from onetrunk.measure.budget import bare, budget
 from onetrunk.measure.scores import as_error
-from onetrunk.measure.summary import decathlon_score
 from onetrunk.measure.table import Table
 from onetrunk.model.card import Card
 from onetrunk.model.saved import load
@@ -44,7 +43,6 @@ from onetrunk.store.run import METRICS, SCORES, RunFolder
 
 NAME = "compare.json"
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-BASES = ("scratch", "fine-tune")  # whose errors the decathlon score is counted from: the first
 
 
 @dataclass(frozen=True)
@@ -280,6 +278,7 @@ def compare(
     about = {
         "run": run.name,
         "domains": {domain.name: [task.kind for task in domain.tasks] for domain in domains},
+        "images": {domain.name: len(domain.test) for domain in domains},
         "train": ground.train["train"],
         "one": ground.one,
     }
@@ -294,26 +293,6 @@ def compare(
             document = {**about, "rows": {each: rows[each] for each in order}}
             write_atomic(out / NAME, json.dumps(document, indent=1) + "\n")
     return document
-
-
-def scores(document: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
-    """The decathlon score of each method over the new domains, mean over the seeds that it has with
-    the baseline; and the baseline: the first of BASES that is there. Nothing without one."""
-    rows = document["rows"]
-    base = next((name for name in BASES if name in rows), "")
-    found = {}
-    for name, seeds in rows.items() if base and in_percent(document) else ():
-        both = [seed for seed in seeds if seed in rows[base]]
-        each = [decathlon_score(seeds[s]["errors"], rows[base][s]["errors"]) for s in both]
-        if each:
-            found[name] = statistics.fmean(each)
-    return base, found
-
-
-def in_percent(document: Mapping[str, Any]) -> bool:
-    """Whether every domain's error is a share of its images or pixels, so that they have a mean."""
-    kinds = {kind for kinds in document["domains"].values() for kind in kinds}
-    return kinds <= {"classify", "multilabel", "segment", "embed"}
 
 
 def error_of(table: Table) -> dict[str, float]:
