@@ -108,6 +108,20 @@ def test_what_is_finished_is_not_learned_again(onetrunk: Onetrunk, at: Path) -> 
     assert other.code == 2 and "train.steps" in other.err
 
 
+def test_rows_of_other_images_or_of_a_run_that_grew_are_not_in_the_table(
+    onetrunk: Onetrunk, at: Path
+) -> None:
+    pets = ("compare", "run", *PETS, "--out", "rows", "--json", "--methods")
+    assert onetrunk(*pets, "feature-extractor").code == 0
+    photos(at / "more", ("cat", "dog", "fish"))
+    more = [word.replace("folder:pets", "folder:more") for word in pets]
+    assert list(json.loads(onetrunk(*more, "norm-only").out)["rows"]) == ["norm-only"]
+    assert onetrunk(*pets, "feature-extractor").code == 0
+    size = ("--set", "domains.birds.size=8", "--adapters", "none")
+    assert onetrunk("add", "run", "birds", "folder:more", *size).code == 0
+    assert list(json.loads(onetrunk(*pets, "lora").out)["rows"]) == ["lora"]
+
+
 def test_a_score_where_the_baseline_has_no_error() -> None:
     row = {"0": {"errors": {"pets": 0.0}}}
     document = {"domains": {"pets": ["classify"]}, "images": {"pets": 50}}

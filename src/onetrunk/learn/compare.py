@@ -19,6 +19,7 @@ from onetrunk.data.domain import Domain
 from onetrunk.errors import wrong
 from onetrunk.learn.described import table_of
 from onetrunk.learn.device import choose_device
+from onetrunk.learn.environment import mark_of
 from onetrunk.learn.grow.add import complete
 from onetrunk.learn.grow.forgetting import old_after
 from onetrunk.learn.grow.places import reachable
@@ -270,14 +271,17 @@ def compare(
 ) -> dict[str, Any]:
     """Every method with every seed; returns, and writes as compare.json, what they came to.
 
-    Rows that are there already of the same domains and settings stay in the document.
+    Rows that are there already of the same trunk, images and settings stay in the document.
     """
     asked = chosen(methods)
     ground = Comparison(run, domains, out, train, device)
     ground.check(asked)
     about = {
         "run": run.name,
+        "trunk": ground.model.trunk.fingerprint(),
+        "own": list(ground.model.domains),
         "domains": {domain.name: [task.kind for task in domain.tasks] for domain in domains},
+        "data": {domain.name: mark_of(domain) for domain in domains},
         "images": {domain.name: len(domain.test) for domain in domains},
         "train": ground.train["train"],
         "one": ground.one,
