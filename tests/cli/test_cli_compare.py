@@ -168,8 +168,20 @@ def test_what_a_method_cannot_do_is_found_before_another_learns(
     photos(tmp_path / "few", each=1)
     few = ("--domain", "few=folder:few", "--set", "domains.few.size=8")
     ran = onetrunk("compare", "run", *few, "--out", "rows", "--methods", "scratch")
-    assert "few has no validation image" in one_line(ran)
+    assert "few has no test image" in one_line(ran)
     assert not (tmp_path / "rows").exists()
+
+
+def test_teachers_of_the_runs_own_are_looked_at_before_any_learns(
+    onetrunk: Onetrunk, at: Path
+) -> None:
+    photos(at / "one/train", ("cat",), each=3)
+    photos(at / "one/test", ("cat",), each=3)
+    words = ("--set", "domains.one.size=8", "--adapters", "none")
+    assert onetrunk("add", "run", "one", "folder:one", *words).code == 0
+    ran = onetrunk("compare", "run", *PETS, "--out", "rows")
+    assert "distilled: one has no validation image" in one_line(ran)
+    assert not (at / "rows").exists()
 
 
 @pytest.mark.usefixtures("at")

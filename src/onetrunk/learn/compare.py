@@ -26,7 +26,7 @@ from onetrunk.learn.grow.places import reachable
 from onetrunk.learn.grow.record import read_json
 from onetrunk.learn.grow.settings import kept, settled, train_like
 from onetrunk.learn.grow.shelf import check_run
-from onetrunk.learn.grow.work import raise_domain
+from onetrunk.learn.grow.work import handful, raise_domain
 from onetrunk.learn.grow.worker import check_own, make_worker
 from onetrunk.learn.start import start_from
 from onetrunk.learn.train import train_models
@@ -86,15 +86,24 @@ class Comparison:
 
     def check(self, methods: Mapping[str, Method]) -> None:
         """What a method cannot do is found before any of them has begun."""
+        for domain in self.new:
+            if not len(domain.test):
+                raise wrong(
+                    f"{domain.name} has no test image to be compared on",
+                    came=f"{len(domain.train)} for training",
+                    next="more images, or a column or folder that names the split test",
+                )
         for name, method in methods.items():
-            for domain in self.new:
-                if method.way != "add":
-                    if not len(domain.val):
-                        raise wrong(
-                            f"{name}: {domain.name} has no validation image to choose weights by",
-                            came=f"{len(domain.train)} for training",
-                            next="more images, or --methods of packs alone",
-                        )
+            # the run's own domains get teachers, too
+            for domain in [*self.own(), *self.new] if method.taught else self.new:
+                pack = method.way == "add"
+                if not len(domain.val) and not (pack and handful(self.model, domain, "auto")):
+                    raise wrong(
+                        f"{name}: {domain.name} has no validation image to choose weights by",
+                        came=f"{len(domain.train)} for training",
+                        next="more images, or --methods of packs alone",
+                    )
+                if not pack:
                     continue
                 kind, rank = method.grow["adapters"], method.grow.get("rank")
                 card = Card.of(domain, kept(kind), rank)
