@@ -184,6 +184,13 @@ def test_teachers_of_the_runs_own_are_looked_at_before_any_learns(
     assert not (at / "rows").exists()
 
 
+def test_rows_never_lie_among_images(onetrunk: Onetrunk, at: Path) -> None:
+    before = stamps(at / "pets")
+    ran = onetrunk("compare", "run", *PETS, "--out", "pets", "--methods", "norm-only")
+    assert "pets is no folder of a comparison" in one_line(ran)
+    assert stamps(at / "pets") == before
+
+
 @pytest.mark.usefixtures("at")
 def test_a_run_that_is_not_there(onetrunk: Onetrunk) -> None:
     ran = onetrunk("compare", "nowhere", *PETS)

@@ -283,6 +283,7 @@ def compare(
     Rows that are there already of the same trunk, images and settings stay in the document.
     """
     asked = chosen(methods)
+    _check_place(out)
     ground = Comparison(run, domains, out, train, device)
     ground.check(asked)
     about = {
@@ -306,6 +307,18 @@ def compare(
             document = {**about, "rows": {each: rows[each] for each in order}}
             write_atomic(out / NAME, json.dumps(document, indent=1) + "\n")
     return document
+
+
+def _check_place(out: Path) -> None:
+    """Rows never lie among images, or in a run."""
+    there = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    others = [name for name in there if name[0] != "." and name not in (*chosen(()), NAME)]
+    if (out.exists() and not out.is_dir()) or (others and NAME not in there):
+        raise wrong(
+            f"{out} is no folder of a comparison, and not empty",
+            exists=others,
+            next="another --out",
+        )
 
 
 def error_of(table: Table) -> dict[str, float]:
