@@ -145,7 +145,10 @@ def test_the_ladder_is_shown(onetrunk: Onetrunk) -> None:
         (("add", "run", "pets", "folder:pets", "--adapters", "paralel"), "exists: parallel"),
         (("add", "run", "pets", "folder:pets", "--adapters", "none", "--rank", "3"), "rank"),
         (("add", "run", "pets", "folder:pets", "--budget", "much"), "--budget 5%"),
-        (("add", "run", "pets", "folder:pets", "--budget", "5%"), "parallel'; next: --adapters auto"),
+        (
+            ("add", "run", "pets", "folder:pets", "--budget", "5%"),
+            "parallel'; next: --adapters auto",
+        ),
         (("add", "run", "pets", "folder:pets", "--set", "lr=3"), "unknown key"),
         (("add", "run", "pets", "folder:pets", "--set", "train.stepz=3"), "unknown key"),
         (("add", "run", "pets", "folder:pets", "--set", "grow.start=nowhere"), "no such domain"),
@@ -155,7 +158,10 @@ def test_the_ladder_is_shown(onetrunk: Onetrunk) -> None:
         (("remove", "run", "pets"), "no such domain"),
         (("update", "run", "pets", "folder:pets"), "next: onetrunk add run pets"),
         (("update", "run", "digits"), "expected a SOURCE"),
-        (("update", "run", "digits", "--drop", "7", "--set", "train.steps=2"), "nothing is learned"),
+        (
+            ("update", "run", "digits", "--drop", "7", "--set", "train.steps=2"),
+            "nothing is learned",
+        ),
         (("update", "run", "digits", "--drop", "7", "--resume"), "nothing is learned"),
         (("update", "run", "digits", "--rename", "7"), "OLD=NEW"),
         (("update", "run", "digits", "--undo", "--drop", "7"), "--undo goes alone"),
@@ -168,6 +174,7 @@ def test_what_is_wrong_is_said_in_one_line(
 ) -> None:
     assert re.search(says, one_line(onetrunk(*words)))
     assert list(load(run).domains) == ["digits"]
+    assert not (run / "growing/pets").exists()  # where it would stand in the way of the next
 
 
 @pytest.mark.parametrize(("text", "value"), [("5%", 0.05), ("0.05", 0.05), ("150%", 1.5)])
