@@ -124,6 +124,18 @@ def test_a_removed_pack_comes_back_beside_another_of_its_name(
     assert "never updated" in one_line(onetrunk("update", "run", "cats", "--undo"))
 
 
+def test_what_is_to_be_typed_next_can_be_typed(onetrunk: Onetrunk, run: Path) -> None:
+    run.rename(run.parent / "my run")
+    photos(run.parent / "my pets")
+    ran = onetrunk("add", "my run", "digits", "folder:my pets", "--set", "domains.digits.size=8")
+    assert one_line(ran).endswith("next: onetrunk update 'my run' digits 'folder:my pets'")
+    left = run.parent / "my run/growing/pets"
+    left.mkdir(parents=True)
+    (left / "recipe.toml").write_text("seed = 1\n")
+    ran = onetrunk("add", "my run", "pets", "folder:pets", *PETS)
+    assert one_line(ran).endswith("next: remove 'my run/growing/pets'")
+
+
 @pytest.mark.usefixtures("run")
 def test_the_ladder_is_shown(onetrunk: Onetrunk) -> None:
     ran = onetrunk(

@@ -99,7 +99,7 @@ def add(
     growth = complete(document, document["train"], domain, model)
     place = choose_device(device)
     if domain.name in model.domains:
-        raise taken("the model", domain, model.domains[domain.name].tasks, model.domains)
+        raise taken("the model", "RUN", domain, model.domains[domain.name].tasks, model.domains)
     with tempfile.TemporaryDirectory(prefix="onetrunk-") as folder:
         work = Path(folder) / "grow"
         known = {other.name: other for other in others}
@@ -129,7 +129,7 @@ def add_to_run(
             return published(held, name)
         model = load(run)
         if name in listed(top):
-            raise taken(str(run), domain, model.domains[name].tasks, model.domains)
+            raise taken(str(run), shell(run), domain, model.domains[name].tasks, model.domains)
         said = dict(document.get("train", {}))
         like = settled(document, train_like(run, len(model.domains)))
         growth = complete(like, said, domain, model, work)
@@ -146,7 +146,7 @@ def command(verb: str, run: Path, domain: Domain) -> str:
 
 def source_of(domain: Domain) -> str:
     """As a command names it; an object of Python's has no such name."""
-    return domain.source if isinstance(domain.source, str) else "SOURCE"
+    return shell(domain.source) if isinstance(domain.source, str) else "SOURCE"
 
 
 def published(held: RunFolder, name: str) -> Grown:
@@ -187,9 +187,11 @@ def complete(
     return Growth.of(made)
 
 
-def taken(where: str, domain: Domain, known: Sequence[Task], names: Mapping[str, Any]) -> Exception:
-    """What to raise where the name is there already."""
-    update = f"onetrunk update {where} {domain.name} {source_of(domain)}"
+def taken(
+    where: str, run: str, domain: Domain, known: Sequence[Task], names: Mapping[str, Any]
+) -> Exception:
+    """What to raise where the name is there already; `run`: as a command names it."""
+    update = f"onetrunk update {run} {domain.name} {source_of(domain)}"
     if [(t.name, t.kind) for t in domain.tasks] == [(t.name, t.kind) for t in known] and [
         t.classes for t in domain.tasks
     ] != [t.classes for t in known]:
