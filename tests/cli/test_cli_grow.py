@@ -136,6 +136,27 @@ def test_what_is_to_be_typed_next_can_be_typed(onetrunk: Onetrunk, run: Path) ->
     assert one_line(ran).endswith("next: remove 'my run/growing/pets'")
 
 
+def test_what_is_known_of_a_pack_from_elsewhere(onetrunk: Onetrunk, run: Path) -> None:
+    shutil.copytree(run, run.parent / "other")
+    assert onetrunk("add", "run", "pets", "folder:pets", *PETS).code == 0
+    here = json.loads(onetrunk("info", "run", "--json").out)["domains"]["pets"]["scores"]
+    pack = "pack:run/model/packs/pets.pack"
+    assert onetrunk("add", "other", "pets", pack).code == 0
+    there = json.loads(onetrunk("info", "other", "--json").out)["domains"]["pets"]["scores"]
+    error = here["classify"].split(" (")[0]  # without its interval
+    assert there == {"classify": f"{error}, as its pack says"}
+
+
+@pytest.mark.usefixtures("run")
+def test_a_run_that_every_domain_left(onetrunk: Onetrunk) -> None:
+    assert onetrunk("remove", "run", "digits").code == 0
+    ran = onetrunk("info", "run")
+    assert "resnet20, norm domain, sharing deep; 1 network of 268 k" in ran.out
+    assert ran.out.endswith("no domain is in it; next: onetrunk add run NAME SOURCE\n")
+    assert onetrunk("add", "run", "digits", "pack:run/removed/digits/digits.pack").code == 0
+    assert "next: onetrunk eval run" in onetrunk("info", "run").out
+
+
 @pytest.mark.usefixtures("run")
 def test_the_ladder_is_shown(onetrunk: Onetrunk) -> None:
     ran = onetrunk(
