@@ -12,7 +12,7 @@ from verbs import Ran, one_line, photos
 
 from onetrunk.data.domain import Domain
 from onetrunk.learn.compare import error_of
-from onetrunk.learn.compared import scores
+from onetrunk.learn.compared import old_mean, scores
 from onetrunk.learn.grow.add import add
 from onetrunk.learn.train import train_recipe
 from onetrunk.measure.evaluate import evaluate
@@ -127,6 +127,22 @@ def test_a_score_where_the_baseline_has_no_error() -> None:
     document = {"domains": {"pets": ["classify"]}, "images": {"pets": 50}}
     base, points = scores({**document, "rows": {"scratch": row, "lora": row}})
     assert (base, points) == ("scratch", {"scratch": 1000.0, "lora": 1000.0})
+
+
+def test_half_a_wrong_image_is_of_domains_that_are_counted_in_images() -> None:
+    row = {"0": {"errors": {"tags": 0.5}}}
+    document = {"domains": {"tags": ["multilabel"]}, "images": {"tags": 50}}
+    assert scores({**document, "rows": {"scratch": row}}) == ("scratch", {"scratch": 250.0})
+    row["0"]["errors"]["tags"] = 0.0  # nothing to count a score from
+    assert scores({**document, "rows": {"scratch": row}}) == ("scratch", {})
+
+
+def test_metres_and_percent_of_old_domains_have_no_mean() -> None:
+    own = {"digits": ["classify"], "rooms": ["depth"], "both": ["classify", "depth"]}
+    rows = {"lora": {"0": {"old": {"digits": 10.0, "rooms": 7.0, "both": 9.0}}}}
+    assert old_mean({"own": own, "rows": rows}, "lora") == 10.0
+    rows["lora"]["0"]["old"] = {"rooms": 7.0}
+    assert old_mean({"own": own, "rows": rows}, "lora") is None
 
 
 def test_networks_of_scratch_teach_the_one_of_all(onetrunk: Onetrunk, at: Path) -> None:

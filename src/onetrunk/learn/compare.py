@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from onetrunk.data.domain import Domain
+from onetrunk.data.task import Task
 from onetrunk.errors import wrong
 from onetrunk.learn.described import table_of
 from onetrunk.learn.device import choose_device
@@ -289,8 +290,8 @@ def compare(
     about = {
         "run": run.name,
         "trunk": ground.model.trunk.fingerprint(),
-        "own": list(ground.model.domains),
-        "domains": {domain.name: [task.kind for task in domain.tasks] for domain in domains},
+        "own": {name: kinds_of(card.tasks) for name, card in ground.model.domains.items()},
+        "domains": {domain.name: kinds_of(domain.tasks) for domain in domains},
         "data": {domain.name: mark_of(domain) for domain in domains},
         "images": {domain.name: len(domain.test) for domain in domains},
         "train": ground.train["train"],
@@ -307,6 +308,11 @@ def compare(
             document = {**about, "rows": {each: rows[each] for each in order}}
             write_atomic(out / NAME, json.dumps(document, indent=1) + "\n")
     return document
+
+
+def kinds_of(tasks: Sequence[Task]) -> list[str]:
+    """What a domain's error is made of."""
+    return [task.kind for task in tasks]
 
 
 def _check_place(out: Path) -> None:
