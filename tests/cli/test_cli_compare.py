@@ -200,6 +200,14 @@ def test_teachers_of_the_runs_own_are_looked_at_before_any_learns(
     assert not (at / "rows").exists()
 
 
+def test_what_cannot_be_remembered_is_found_before_any_learns(onetrunk: Onetrunk, at: Path) -> None:
+    sets = ("--set", "domains.one.size=8", "--set", 'domains.one.tasks=["embed"]')
+    assert onetrunk("add", "run", "one", "folder:pets", *sets, "--adapters", "norm").code == 0
+    ran = onetrunk("compare", "run", *PETS, "--out", "rows", "--methods", "norm-only,lwf")
+    assert "an embedding alone has no answers to hold" in one_line(ran)
+    assert not (at / "rows").exists()
+
+
 def test_rows_never_lie_among_images(onetrunk: Onetrunk, at: Path) -> None:
     before = stamps(at / "pets")
     ran = onetrunk("compare", "run", *PETS, "--out", "pets", "--methods", "norm-only")

@@ -20,6 +20,7 @@ from onetrunk.data.task import Task
 from onetrunk.errors import wrong
 from onetrunk.learn.described import table_of
 from onetrunk.learn.device import choose_device
+from onetrunk.learn.distill.memory import Memory
 from onetrunk.learn.environment import mark_of
 from onetrunk.learn.grow.add import complete
 from onetrunk.learn.grow.forgetting import old_after
@@ -38,7 +39,7 @@ from onetrunk.model.card import Card
 from onetrunk.model.saved import load
 from onetrunk.model.universal import Universal
 from onetrunk.progress import say
-from onetrunk.recipe import Recipe
+from onetrunk.recipe import Distill, Recipe
 from onetrunk.recipe.method import Method, chosen
 from onetrunk.store.atomic import write_atomic
 from onetrunk.store.run import METRICS, SCORES, RunFolder
@@ -104,6 +105,8 @@ class Comparison:
                         came=f"{len(domain.train)} for training",
                         next="more images, or --methods of packs alone",
                     )
+                if method.distill.get("remember"):
+                    Memory(load(self.run), [domain], Distill.of(method.distill))
                 if not pack:
                     continue
                 kind, rank = method.grow["adapters"], method.grow.get("rank")
