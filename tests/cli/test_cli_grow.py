@@ -12,7 +12,8 @@ import pytest
 from verbs import Ran, one_line, photos
 
 from onetrunk.cli.add import share
-from onetrunk.errors import BadInput
+from onetrunk.errors import BadInput, Failed
+from onetrunk.learn.grow import shelf
 from onetrunk.learn.train import train_recipe
 from onetrunk.model.saved import load
 from onetrunk.recipe import Recipe
@@ -134,6 +135,23 @@ def test_what_is_to_be_typed_next_can_be_typed(onetrunk: Onetrunk, run: Path) ->
     (left / "recipe.toml").write_text("seed = 1\n")
     ran = onetrunk("add", "my run", "pets", "folder:pets", *PETS)
     assert one_line(ran).endswith("next: remove 'my run/growing/pets'")
+
+
+def test_what_waits_to_be_in_use_is_not_taken_for_something_else(
+    onetrunk: Onetrunk, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise Failed("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shelf, "publish", full)
+        assert onetrunk("add", "run", "pets", "folder:pets", *PETS).code == 1
+    photos(run.parent / "more", ("cat", "dog", "fish"))
+    ran = onetrunk("add", "run", "pets", "folder:more", *PETS)
+    assert "holds a finished pets of folder:pets" in one_line(ran)
+    assert list(load(run).domains) == ["digits"]
+    assert onetrunk("add", "run", "pets", "folder:pets", *PETS).code == 0
+    assert load(run).domains["pets"].task("classify").classes == ("cat", "dog")
 
 
 def test_what_is_known_of_a_pack_from_elsewhere(onetrunk: Onetrunk, run: Path) -> None:

@@ -24,6 +24,7 @@ from onetrunk.learn.grow.settings import (
     USUAL,
     Growth,
     base_from,
+    read,
     settled,
     train_like,
 )
@@ -125,7 +126,7 @@ def add_to_run(
     top = shelf.check_run(run)
     with RunFolder.hold(run, again) as held:
         work = run / shelf.GROWING / name
-        if (work / SCORES).exists():  # it was finished, and a kill came before it was in use
+        if waits(work, domain):
             return published(held, name)
         model = load(run)
         if name in listed(top):
@@ -147,6 +148,20 @@ def command(verb: str, run: Path, domain: Domain) -> str:
 def source_of(domain: Domain) -> str:
     """As a command names it; an object of Python's has no such name."""
     return shell(domain.source) if isinstance(domain.source, str) else "SOURCE"
+
+
+def waits(work: Path, domain: Domain) -> bool:
+    """Whether it was finished, and a kill came before it was in use."""
+    if not (work / SCORES).exists():
+        return False
+    there, here = read(work).domain.source, table_of(domain)["source"]
+    if there != here:
+        raise wrong(
+            f"{work} holds a finished {domain.name} of {there}, which is not in use yet",
+            came=here,
+            next=f"the same with {shell(there)}, or remove {shell(work)}",
+        )
+    return True
 
 
 def published(held: RunFolder, name: str) -> Grown:

@@ -19,7 +19,7 @@ from onetrunk.data.task import Task
 from onetrunk.errors import wrong
 from onetrunk.learn.device import choose_device
 from onetrunk.learn.grow import proof, shelf, story
-from onetrunk.learn.grow.add import Grown, command, complete, published
+from onetrunk.learn.grow.add import Grown, command, complete, published, waits
 from onetrunk.learn.grow.carry import check_same_heads, renamed, with_classes
 from onetrunk.learn.grow.places import reachable
 from onetrunk.learn.grow.record import cost_of, of_run, read_json
@@ -69,7 +69,7 @@ def update_run(
     top = shelf.check_run(run)
     with RunFolder.hold(run, again) as held:
         work = run / shelf.GROWING / name
-        if (work / SCORES).exists():  # it was finished, and a kill came before it was in use
+        if waits(work, domain):
             return published(held, name)
         known(run, top, name)
         model = load(run)
