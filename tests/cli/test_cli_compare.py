@@ -14,6 +14,7 @@ from onetrunk.data.domain import Domain
 from onetrunk.learn.compare import error_of
 from onetrunk.learn.compared import old_mean, scores
 from onetrunk.learn.grow.add import add
+from onetrunk.learn.stopping import Stopped
 from onetrunk.learn.train import train_recipe
 from onetrunk.measure.evaluate import evaluate
 from onetrunk.model.saved import load
@@ -206,6 +207,19 @@ def test_what_cannot_be_remembered_is_found_before_any_learns(onetrunk: Onetrunk
     ran = onetrunk("compare", "run", *PETS, "--out", "rows", "--methods", "norm-only,lwf")
     assert "an embedding alone has no answers to hold" in one_line(ran)
     assert not (at / "rows").exists()
+
+
+@pytest.mark.usefixtures("at")
+def test_who_stops_it_is_told_the_command_of_all_rows(
+    onetrunk: Onetrunk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise Stopped("stopped at step 1 of 2", "onetrunk train rows/scratch --resume")
+
+    monkeypatch.setattr("onetrunk.learn.compare.train_models", stopped)
+    ran = onetrunk("compare", "run", *PETS, "--out", "rows", "--methods", "scratch")
+    assert ran.code == 1
+    assert ran.err.endswith("stopped at step 1 of 2; next: the same command goes on\n")
 
 
 def test_rows_never_lie_among_images(onetrunk: Onetrunk, at: Path) -> None:

@@ -15,6 +15,7 @@ from onetrunk.cli.train import seeds_of
 from onetrunk.errors import Failed, wrong
 from onetrunk.learn.compare import NAME, compare
 from onetrunk.learn.compared import in_percent, old_mean, scores
+from onetrunk.learn.stopping import Stopped
 from onetrunk.measure.budget import scaled
 from onetrunk.model.saved import load
 from onetrunk.recipe import Recipe
@@ -70,6 +71,8 @@ def verb(
             run, checked.domains, out,
             methods=names, seeds=seeds_of(seeds), train=said["train"], device=device,
         )  # fmt: skip
+    except Stopped as stop:  # a row's own command would end that row alone
+        raise Stopped(stop.said, "the same command goes on") from None
     except KeyboardInterrupt:
         raise Failed("stopped; what was done is kept: the same command goes on") from None
     if as_json:
