@@ -235,6 +235,14 @@ def test_a_run_that_is_not_there(onetrunk: Onetrunk) -> None:
     assert ran.code == 2 and "nowhere" in one_line(ran)
 
 
+def test_a_run_that_is_still_training(onetrunk: Onetrunk, at: Path) -> None:
+    shutil.rmtree(at / "run/model")
+    (at / "run/scores.json").unlink()
+    said = one_line(onetrunk("compare", "run", *PETS))
+    assert "the run run is not finished" in said
+    assert said.endswith("next: onetrunk train run/recipe.toml --resume")
+
+
 def test_the_methods_are_listed(onetrunk: Onetrunk) -> None:
     listed = onetrunk("recipes").out
     for name in ("scratch", "lwf", "distilled-parallel"):

@@ -15,6 +15,7 @@ from onetrunk.cli.train import seeds_of
 from onetrunk.errors import Failed, wrong
 from onetrunk.learn.compare import NAME, compare
 from onetrunk.learn.compared import in_percent, old_mean, scores
+from onetrunk.learn.grow.shelf import check_run
 from onetrunk.learn.stopping import Stopped
 from onetrunk.measure.budget import scaled
 from onetrunk.model.saved import load
@@ -62,6 +63,7 @@ def verb(
                 "--set: unknown key", came=key, exists=("train", "domains.NAME"),
                 next="methods say the rest: onetrunk recipes methods",
             )  # fmt: skip
+    check_run(run)
     trunk = load(run).trunk
     like = [f"trunk.arch={inline(trunk.arch)}", f"trunk.norm={inline(trunk.norm)}"]
     checked = asked.with_sets([*like, *(sets or [])]).check()
