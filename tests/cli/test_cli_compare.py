@@ -12,7 +12,9 @@ from verbs import Ran, one_line, photos
 
 from onetrunk.data.domain import Domain
 from onetrunk.learn.compare import error_of
+from onetrunk.learn.compared import old_mean, scores
 from onetrunk.learn.grow.add import add
+from onetrunk.learn.stopping import Stopped
 from onetrunk.learn.train import train_recipe
 from onetrunk.measure.evaluate import evaluate
 from onetrunk.model.saved import load
@@ -107,6 +109,43 @@ def test_what_is_finished_is_not_learned_again(onetrunk: Onetrunk, at: Path) -> 
     assert other.code == 2 and "train.steps" in other.err
 
 
+def test_rows_of_other_images_or_of_a_run_that_grew_are_not_in_the_table(
+    onetrunk: Onetrunk, at: Path
+) -> None:
+    pets = ("compare", "run", *PETS, "--out", "rows", "--json", "--methods")
+    assert onetrunk(*pets, "feature-extractor").code == 0
+    photos(at / "more", ("cat", "dog", "fish"))
+    more = [word.replace("folder:pets", "folder:more") for word in pets]
+    assert list(json.loads(onetrunk(*more, "norm-only").out)["rows"]) == ["norm-only"]
+    assert onetrunk(*pets, "feature-extractor").code == 0
+    size = ("--set", "domains.birds.size=8", "--adapters", "none")
+    assert onetrunk("add", "run", "birds", "folder:more", *size).code == 0
+    assert list(json.loads(onetrunk(*pets, "lora").out)["rows"]) == ["lora"]
+
+
+def test_a_score_where_the_baseline_has_no_error() -> None:
+    row = {"0": {"errors": {"pets": 0.0}}}
+    document = {"domains": {"pets": ["classify"]}, "images": {"pets": 50}}
+    base, points = scores({**document, "rows": {"scratch": row, "lora": row}})
+    assert (base, points) == ("scratch", {"scratch": 1000.0, "lora": 1000.0})
+
+
+def test_half_a_wrong_image_is_of_domains_that_are_counted_in_images() -> None:
+    row = {"0": {"errors": {"tags": 0.5}}}
+    document = {"domains": {"tags": ["multilabel"]}, "images": {"tags": 50}}
+    assert scores({**document, "rows": {"scratch": row}}) == ("scratch", {"scratch": 250.0})
+    row["0"]["errors"]["tags"] = 0.0  # nothing to count a score from
+    assert scores({**document, "rows": {"scratch": row}}) == ("scratch", {})
+
+
+def test_metres_and_percent_of_old_domains_have_no_mean() -> None:
+    own = {"digits": ["classify"], "rooms": ["depth"], "both": ["classify", "depth"]}
+    rows = {"lora": {"0": {"old": {"digits": 10.0, "rooms": 7.0, "both": 9.0}}}}
+    assert old_mean({"own": own, "rows": rows}, "lora") == 10.0
+    rows["lora"]["0"]["old"] = {"rooms": 7.0}
+    assert old_mean({"own": own, "rows": rows}, "lora") is None
+
+
 def test_networks_of_scratch_teach_the_one_of_all(onetrunk: Onetrunk, at: Path) -> None:
     ran = onetrunk("compare", "run", *PETS, "--methods", "distilled-parallel", "--out", "rows")
     assert ran.code == 0, ran.err
@@ -146,14 +185,62 @@ def test_what_a_method_cannot_do_is_found_before_another_learns(
     photos(tmp_path / "few", each=1)
     few = ("--domain", "few=folder:few", "--set", "domains.few.size=8")
     ran = onetrunk("compare", "run", *few, "--out", "rows", "--methods", "scratch")
-    assert "few has no validation image" in one_line(ran)
+    assert "few has no test image" in one_line(ran)
     assert not (tmp_path / "rows").exists()
+
+
+def test_teachers_of_the_runs_own_are_looked_at_before_any_learns(
+    onetrunk: Onetrunk, at: Path
+) -> None:
+    photos(at / "one/train", ("cat",), each=3)
+    photos(at / "one/test", ("cat",), each=3)
+    words = ("--set", "domains.one.size=8", "--adapters", "none")
+    assert onetrunk("add", "run", "one", "folder:one", *words).code == 0
+    ran = onetrunk("compare", "run", *PETS, "--out", "rows")
+    assert "distilled: one has no validation image" in one_line(ran)
+    assert not (at / "rows").exists()
+
+
+def test_what_cannot_be_remembered_is_found_before_any_learns(onetrunk: Onetrunk, at: Path) -> None:
+    sets = ("--set", "domains.one.size=8", "--set", 'domains.one.tasks=["embed"]')
+    assert onetrunk("add", "run", "one", "folder:pets", *sets, "--adapters", "norm").code == 0
+    ran = onetrunk("compare", "run", *PETS, "--out", "rows", "--methods", "norm-only,lwf")
+    assert "an embedding alone has no answers to hold" in one_line(ran)
+    assert not (at / "rows").exists()
+
+
+@pytest.mark.usefixtures("at")
+def test_who_stops_it_is_told_the_command_of_all_rows(
+    onetrunk: Onetrunk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise Stopped("stopped at step 1 of 2", "onetrunk train rows/scratch --resume")
+
+    monkeypatch.setattr("onetrunk.learn.compare.train_models", stopped)
+    ran = onetrunk("compare", "run", *PETS, "--out", "rows", "--methods", "scratch")
+    assert ran.code == 1
+    assert ran.err.endswith("stopped at step 1 of 2; next: the same command goes on\n")
+
+
+def test_rows_never_lie_among_images(onetrunk: Onetrunk, at: Path) -> None:
+    before = stamps(at / "pets")
+    ran = onetrunk("compare", "run", *PETS, "--out", "pets", "--methods", "norm-only")
+    assert "pets is no folder of a comparison" in one_line(ran)
+    assert stamps(at / "pets") == before
 
 
 @pytest.mark.usefixtures("at")
 def test_a_run_that_is_not_there(onetrunk: Onetrunk) -> None:
     ran = onetrunk("compare", "nowhere", *PETS)
     assert ran.code == 2 and "nowhere" in one_line(ran)
+
+
+def test_a_run_that_is_still_training(onetrunk: Onetrunk, at: Path) -> None:
+    shutil.rmtree(at / "run/model")
+    (at / "run/scores.json").unlink()
+    said = one_line(onetrunk("compare", "run", *PETS))
+    assert "the run run is not finished" in said
+    assert said.endswith("next: onetrunk train run/recipe.toml --resume")
 
 
 def test_the_methods_are_listed(onetrunk: Onetrunk) -> None:

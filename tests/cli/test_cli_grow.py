@@ -12,7 +12,8 @@ import pytest
 from verbs import Ran, one_line, photos
 
 from onetrunk.cli.add import share
-from onetrunk.errors import BadInput
+from onetrunk.errors import BadInput, Failed
+from onetrunk.learn.grow import shelf
 from onetrunk.learn.train import train_recipe
 from onetrunk.model.saved import load
 from onetrunk.recipe import Recipe
@@ -90,6 +91,90 @@ def test_updates_from_the_command_line(onetrunk: Onetrunk, run: Path) -> None:
         assert load(run).domains["pets"].task("classify").classes == classes
 
 
+def test_one_that_the_run_was_trained_with_is_relabelled_and_undone(
+    onetrunk: Onetrunk, run: Path
+) -> None:
+    assert onetrunk("add", "run", "pets", "folder:pets", *PETS).code == 0
+    ran = onetrunk("update", "run", "digits", "--rename", "0=zero", "--drop", "7")
+    assert ran.code == 0, ran.err
+    assert "digits: unchanged to the bit: pets" in ran.out
+    grown = json.loads((run / "grown/digits/scores.json").read_text())
+    tensors = load(run).pack("digits").tensors.values()
+    assert grown["grown"]["bytes"] == sum(t.numel() * t.element_size() for t in tensors)
+    own = load(run).parameters_of("digits").values()
+    assert grown["cost"]["own"]["parameters"] == sum(p.numel() for p in own)
+    ran = onetrunk("update", "run", "digits", "--undo")
+    assert ran.code == 0, ran.err
+    assert "digits: unchanged to the bit: pets" in ran.out  # which came after that version
+
+
+def test_a_removed_pack_comes_back_beside_another_of_its_name(
+    onetrunk: Onetrunk, run: Path
+) -> None:
+    assert onetrunk("add", "run", "pets", "folder:pets", *PETS).code == 0
+    assert onetrunk("update", "run", "pets", "--rename", "cat=kitten").code == 0
+    assert onetrunk("remove", "run", "pets").code == 0
+    assert onetrunk("add", "run", "pets", "folder:pets", *PETS, "--adapters", "none").code == 0
+    scores = json.loads((run / "scores.json").read_text())
+    ran = onetrunk("add", "run", "cats", "pack:run/removed/pets/pets.pack")
+    assert ran.code == 0, ran.err
+    assert list(load(run).domains) == ["digits", "pets", "cats"]
+    after = json.loads((run / "scores.json").read_text())
+    assert after["test"] == scores["test"]
+    assert [d["name"] for d in after["budget"][""]["domains"]] == ["digits", "pets", "cats"]
+    assert "never updated" in one_line(onetrunk("update", "run", "cats", "--undo"))
+
+
+def test_what_is_to_be_typed_next_can_be_typed(onetrunk: Onetrunk, run: Path) -> None:
+    run.rename(run.parent / "my run")
+    photos(run.parent / "my pets")
+    ran = onetrunk("add", "my run", "digits", "folder:my pets", "--set", "domains.digits.size=8")
+    assert one_line(ran).endswith("next: onetrunk update 'my run' digits 'folder:my pets'")
+    left = run.parent / "my run/growing/pets"
+    left.mkdir(parents=True)
+    (left / "recipe.toml").write_text("seed = 1\n")
+    ran = onetrunk("add", "my run", "pets", "folder:pets", *PETS)
+    assert one_line(ran).endswith("next: remove 'my run/growing/pets'")
+
+
+def test_what_waits_to_be_in_use_is_not_taken_for_something_else(
+    onetrunk: Onetrunk, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise Failed("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shelf, "publish", full)
+        assert onetrunk("add", "run", "pets", "folder:pets", *PETS).code == 1
+    photos(run.parent / "more", ("cat", "dog", "fish"))
+    ran = onetrunk("add", "run", "pets", "folder:more", *PETS)
+    assert "holds a finished pets of folder:pets" in one_line(ran)
+    assert list(load(run).domains) == ["digits"]
+    assert onetrunk("add", "run", "pets", "folder:pets", *PETS).code == 0
+    assert load(run).domains["pets"].task("classify").classes == ("cat", "dog")
+
+
+def test_what_is_known_of_a_pack_from_elsewhere(onetrunk: Onetrunk, run: Path) -> None:
+    shutil.copytree(run, run.parent / "other")
+    assert onetrunk("add", "run", "pets", "folder:pets", *PETS).code == 0
+    here = json.loads(onetrunk("info", "run", "--json").out)["domains"]["pets"]["scores"]
+    pack = "pack:run/model/packs/pets.pack"
+    assert onetrunk("add", "other", "pets", pack).code == 0
+    there = json.loads(onetrunk("info", "other", "--json").out)["domains"]["pets"]["scores"]
+    error = here["classify"].split(" (")[0]  # without its interval
+    assert there == {"classify": f"{error}, as its pack says"}
+
+
+@pytest.mark.usefixtures("run")
+def test_a_run_that_every_domain_left(onetrunk: Onetrunk) -> None:
+    assert onetrunk("remove", "run", "digits").code == 0
+    ran = onetrunk("info", "run")
+    assert "resnet20, norm domain, sharing deep; 1 network of 268 k" in ran.out
+    assert ran.out.endswith("no domain is in it; next: onetrunk add run NAME SOURCE\n")
+    assert onetrunk("add", "run", "digits", "pack:run/removed/digits/digits.pack").code == 0
+    assert "next: onetrunk eval run" in onetrunk("info", "run").out
+
+
 @pytest.mark.usefixtures("run")
 def test_the_ladder_is_shown(onetrunk: Onetrunk) -> None:
     ran = onetrunk(
@@ -111,6 +196,10 @@ def test_the_ladder_is_shown(onetrunk: Onetrunk) -> None:
         (("add", "run", "pets", "folder:pets", "--adapters", "paralel"), "exists: parallel"),
         (("add", "run", "pets", "folder:pets", "--adapters", "none", "--rank", "3"), "rank"),
         (("add", "run", "pets", "folder:pets", "--budget", "much"), "--budget 5%"),
+        (
+            ("add", "run", "pets", "folder:pets", "--budget", "5%"),
+            "parallel'; next: --adapters auto",
+        ),
         (("add", "run", "pets", "folder:pets", "--set", "lr=3"), "unknown key"),
         (("add", "run", "pets", "folder:pets", "--set", "train.stepz=3"), "unknown key"),
         (("add", "run", "pets", "folder:pets", "--set", "grow.start=nowhere"), "no such domain"),
@@ -120,6 +209,11 @@ def test_the_ladder_is_shown(onetrunk: Onetrunk) -> None:
         (("remove", "run", "pets"), "no such domain"),
         (("update", "run", "pets", "folder:pets"), "next: onetrunk add run pets"),
         (("update", "run", "digits"), "expected a SOURCE"),
+        (
+            ("update", "run", "digits", "--drop", "7", "--set", "train.steps=2"),
+            "nothing is learned",
+        ),
+        (("update", "run", "digits", "--drop", "7", "--resume"), "nothing is learned"),
         (("update", "run", "digits", "--rename", "7"), "OLD=NEW"),
         (("update", "run", "digits", "--undo", "--drop", "7"), "--undo goes alone"),
         (("update", "run", "digits", "--undo"), "never updated"),
@@ -131,6 +225,7 @@ def test_what_is_wrong_is_said_in_one_line(
 ) -> None:
     assert re.search(says, one_line(onetrunk(*words)))
     assert list(load(run).domains) == ["digits"]
+    assert not (run / "growing/pets").exists()  # where it would stand in the way of the next
 
 
 @pytest.mark.parametrize(("text", "value"), [("5%", 0.05), ("0.05", 0.05), ("150%", 1.5)])

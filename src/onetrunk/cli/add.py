@@ -70,6 +70,12 @@ def add(
         grow["rank"] = rank
     if budget is not None:
         grow["budget"] = share(budget)
+        if adapters != "auto":
+            raise wrong(
+                "--budget is what --adapters auto chooses within",
+                came=f"--adapters {adapters}",
+                next="--adapters auto, or no --budget",
+            )
     domain, document = asked(name, source, grow, sets or [])
     words = ["onetrunk", "add", str(run), name, source, "--adapters", adapters]
     words += [] if rank is None else ["--rank", str(rank)]

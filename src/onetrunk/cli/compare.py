@@ -13,7 +13,10 @@ from rich.table import Table as Grid
 from onetrunk.cli.shown import console, print_json
 from onetrunk.cli.train import seeds_of
 from onetrunk.errors import Failed, wrong
-from onetrunk.learn.compare import NAME, compare, in_percent, scores
+from onetrunk.learn.compare import NAME, compare
+from onetrunk.learn.compared import in_percent, old_mean, scores
+from onetrunk.learn.grow.shelf import check_run
+from onetrunk.learn.stopping import Stopped
 from onetrunk.measure.budget import scaled
 from onetrunk.model.saved import load
 from onetrunk.recipe import Recipe
@@ -60,6 +63,7 @@ def verb(
                 "--set: unknown key", came=key, exists=("train", "domains.NAME"),
                 next="methods say the rest: onetrunk recipes methods",
             )  # fmt: skip
+    check_run(run)
     trunk = load(run).trunk
     like = [f"trunk.arch={inline(trunk.arch)}", f"trunk.norm={inline(trunk.norm)}"]
     checked = asked.with_sets([*like, *(sets or [])]).check()
@@ -69,6 +73,8 @@ def verb(
             run, checked.domains, out,
             methods=names, seeds=seeds_of(seeds), train=said["train"], device=device,
         )  # fmt: skip
+    except Stopped as stop:  # a row's own command would end that row alone
+        raise Stopped(stop.said, "the same command goes on") from None
     except KeyboardInterrupt:
         raise Failed("stopped; what was done is kept: the same command goes on") from None
     if as_json:
@@ -93,17 +99,19 @@ def show(document: Mapping[str, Any]) -> None:
     for name, seeds in document["rows"].items():
         rows = list(seeds.values())
         errors = [mean(row["errors"][d] for row in rows) for d in domains]
-        olds = [mean(row["old"].values()) for row in rows if row["old"]]
+        old = old_mean(document, name)
         cells = [f"{error:.2f}" for error in errors]
         cells += [f"{mean(errors):.2f}"] if percent else []
         cells += [f"{points[name]:.0f}" if name in points else ""] if points else []
-        cells += [f"{mean(olds):.2f}" if olds else ""]
+        cells += ["" if old is None else f"{old:.2f}"]
         cells += [f"{rows[0]['parameters'] / document['one']:.2f}"]
         cells += [scaled(mean(rows[0]["bytes"].values()), "B")]
         cells += [f"{mean(sum(row['seconds'].values()) / len(row['seconds']) for row in rows):.0f}"]
         grid.add_row(f"{name} ({len(rows)})" if len(rows) > 1 else name, *cells)
     console().print(grid)
     if points:
-        print(f"score: {base} has {250 * len(domains)}")
-    print("old domains: the mean error of the run's own, where the method answers for them")
+        print(f"score: {base} has {points[base]:.0f}")
+    print(
+        "old domains: the mean error of the run's own in percent, where the method answers for them"
+    )
     print("per domain: what each new one adds in bytes; of one network for all, its pack")

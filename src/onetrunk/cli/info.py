@@ -19,9 +19,10 @@ from onetrunk.learn.grow.places import grown
 from onetrunk.learn.grow.settings import read
 from onetrunk.learn.grow.shelf import versions
 from onetrunk.measure.budget import scaled
-from onetrunk.measure.table import Table
+from onetrunk.measure.scores import headline
+from onetrunk.measure.table import Table, number, spaced
 from onetrunk.model.card import Card
-from onetrunk.model.saved import PACKS, models_of
+from onetrunk.model.saved import PACKS, load, models_of
 from onetrunk.model.universal import Universal
 from onetrunk.recipe import Recipe
 from onetrunk.recipe.recipe import FILE
@@ -53,13 +54,16 @@ def info(
         print_json(found)
         return
     _show(found)
-    place, name = shlex.quote(str(run)), next(iter(found["domains"]), "NAME")
+    place, name = shlex.quote(str(run)), next(iter(found["domains"]), "")
+    if not name:
+        print(f"no domain is in it; next: onetrunk add {place} NAME SOURCE")
+        return
     more = f"onetrunk eval {place}, or " if recipe is not None else ""
     print(f"next: {more}onetrunk predict {place} IMAGE --domain {name}")
 
 
 def _described(run: Path, models: Mapping[str, Universal], recipe: Recipe | None) -> dict[str, Any]:
-    networks = list({id(model): model for model in models.values()}.values())
+    networks = list({id(model): model for model in models.values()}.values()) or [load(run)]
     sources = {} if recipe is None else {part.name: part.source for part in recipe.domains}
     sources |= {name: read(place).domain.source for name, place in grown(run).items()}
     scores = _scores(run)
@@ -79,13 +83,13 @@ def _described(run: Path, models: Mapping[str, Universal], recipe: Recipe | None
         }
         for name, model in models.items()
     }
-    trunk = networks[0].trunk if networks else None
+    trunk = networks[0].trunk
     return {
         "run": str(run),
         "name": None if recipe is None else recipe.name,
         "seed": scores.get("seed"),
         "finished": scores.get("finished"),
-        "trunk": None if trunk is None else {**trunk.describe(), "licence": trunk.licence},
+        "trunk": {**trunk.describe(), "licence": trunk.licence},
         "networks": len(networks),
         "parameters": sum(map(_parameters, networks)),
         "bytes": sum(path.stat().st_size for path in (run / "model").rglob("*") if path.is_file()),
@@ -120,11 +124,18 @@ def _scores(run: Path) -> dict[str, Any]:
 
 
 def _headlines(card: Card, scores: Mapping[str, Any]) -> dict[str, str]:
-    """The test score of each task, as people read it."""
-    if "test" not in scores:
-        return {}
-    rows = Table.from_json(scores["test"]).headlines()
-    return {row.task: f"{row.metric} {row.shown}" for row in rows if row.domain == card.name}
+    """The test score of each task, as people read it; of a pack from elsewhere what it says."""
+    found = {}
+    for task in card.tasks:
+        metric = headline(task.kind)
+        value = card.scores.get(f"test/{task.name}/{metric.name}")
+        if isinstance(value, int | float):
+            said = f"{metric.name} {number(value, metric.unit)}{spaced(metric.unit)}"
+            found[task.name] = f"{said}, as its pack says"
+    rows = Table.from_json(scores["test"]).headlines() if "test" in scores else []
+    return found | {
+        row.task: f"{row.metric} {row.shown}" for row in rows if row.domain == card.name
+    }
 
 
 def _task(task: Task) -> dict[str, Any]:
@@ -133,7 +144,7 @@ def _task(task: Task) -> dict[str, Any]:
 
 
 def _show(found: Mapping[str, Any]) -> None:
-    trunk = found["trunk"] or {}
+    trunk = found["trunk"]
     lines = [f"{found['name'] or 'a model'} in {found['run']}"]
     if found["finished"]:
         lines.append(f"finished {found['finished']}, seed {found['seed']}")

@@ -62,6 +62,12 @@ def update(
                 came="none of them",
                 next=f"onetrunk update {shlex.quote(str(run))} {name} SOURCE",
             )
+        if sets or resume:
+            raise wrong(
+                "without a SOURCE nothing is learned, and no setting goes with it",
+                came="--resume" if resume else f"--set {(sets or [''])[0]}",
+                next=f"onetrunk update {shlex.quote(str(run))} {name} SOURCE",
+            )
         show(relabel(run, name, rename=names, drop=drop or []), as_json)
         return
     if drop:

@@ -16,35 +16,36 @@ from types import MappingProxyType
 from typing import Any
 
 from onetrunk.data.domain import Domain
+from onetrunk.data.task import Task
 from onetrunk.errors import wrong
 from onetrunk.learn.described import table_of
 from onetrunk.learn.device import choose_device
+from onetrunk.learn.distill.memory import Memory
+from onetrunk.learn.environment import mark_of
 from onetrunk.learn.grow.add import complete
 from onetrunk.learn.grow.forgetting import old_after
 from onetrunk.learn.grow.places import reachable
 from onetrunk.learn.grow.record import read_json
 from onetrunk.learn.grow.settings import kept, settled, train_like
 from onetrunk.learn.grow.shelf import check_run
-from onetrunk.learn.grow.work import raise_domain
+from onetrunk.learn.grow.work import handful, raise_domain
 from onetrunk.learn.grow.worker import check_own, make_worker
 from onetrunk.learn.start import start_from
 from onetrunk.learn.train import train_models
 from onetrunk.measure.budget import bare, budget
 from onetrunk.measure.scores import as_error
-from onetrunk.measure.summary import decathlon_score
 from onetrunk.measure.table import Table
 from onetrunk.model.card import Card
 from onetrunk.model.saved import load
 from onetrunk.model.universal import Universal
 from onetrunk.progress import say
-from onetrunk.recipe import Recipe
+from onetrunk.recipe import Distill, Recipe
 from onetrunk.recipe.method import Method, chosen
 from onetrunk.store.atomic import write_atomic
 from onetrunk.store.run import METRICS, SCORES, RunFolder
 
 NAME = "compare.json"
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-BASES = ("scratch", "fine-tune")  # whose errors the decathlon score is counted from: the first
 
 
 @dataclass(frozen=True)
@@ -87,15 +88,26 @@ class Comparison:
 
     def check(self, methods: Mapping[str, Method]) -> None:
         """What a method cannot do is found before any of them has begun."""
+        for domain in self.new:
+            if not len(domain.test):
+                raise wrong(
+                    f"{domain.name} has no test image to be compared on",
+                    came=f"{len(domain.train)} for training",
+                    next="more images, or a column or folder that names the split test",
+                )
         for name, method in methods.items():
-            for domain in self.new:
-                if method.way != "add":
-                    if not len(domain.val):
-                        raise wrong(
-                            f"{name}: {domain.name} has no validation image to choose weights by",
-                            came=f"{len(domain.train)} for training",
-                            next="more images, or --methods of packs alone",
-                        )
+            # the run's own domains get teachers, too
+            for domain in [*self.own(), *self.new] if method.taught else self.new:
+                pack = method.way == "add"
+                if not len(domain.val) and not (pack and handful(self.model, domain, "auto")):
+                    raise wrong(
+                        f"{name}: {domain.name} has no validation image to choose weights by",
+                        came=f"{len(domain.train)} for training",
+                        next="more images, or --methods of packs alone",
+                    )
+                if method.distill.get("remember"):
+                    Memory(load(self.run), [domain], Distill.of(method.distill))
+                if not pack:
                     continue
                 kind, rank = method.grow["adapters"], method.grow.get("rank")
                 card = Card.of(domain, kept(kind), rank)
@@ -272,14 +284,19 @@ def compare(
 ) -> dict[str, Any]:
     """Every method with every seed; returns, and writes as compare.json, what they came to.
 
-    Rows that are there already of the same domains and settings stay in the document.
+    Rows that are there already of the same trunk, images and settings stay in the document.
     """
     asked = chosen(methods)
+    _check_place(out)
     ground = Comparison(run, domains, out, train, device)
     ground.check(asked)
     about = {
         "run": run.name,
-        "domains": {domain.name: [task.kind for task in domain.tasks] for domain in domains},
+        "trunk": ground.model.trunk.fingerprint(),
+        "own": {name: kinds_of(card.tasks) for name, card in ground.model.domains.items()},
+        "domains": {domain.name: kinds_of(domain.tasks) for domain in domains},
+        "data": {domain.name: mark_of(domain) for domain in domains},
+        "images": {domain.name: len(domain.test) for domain in domains},
         "train": ground.train["train"],
         "one": ground.one,
     }
@@ -296,24 +313,21 @@ def compare(
     return document
 
 
-def scores(document: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
-    """The decathlon score of each method over the new domains, mean over the seeds that it has with
-    the baseline; and the baseline: the first of BASES that is there. Nothing without one."""
-    rows = document["rows"]
-    base = next((name for name in BASES if name in rows), "")
-    found = {}
-    for name, seeds in rows.items() if base and in_percent(document) else ():
-        both = [seed for seed in seeds if seed in rows[base]]
-        each = [decathlon_score(seeds[s]["errors"], rows[base][s]["errors"]) for s in both]
-        if each:
-            found[name] = statistics.fmean(each)
-    return base, found
+def kinds_of(tasks: Sequence[Task]) -> list[str]:
+    """What a domain's error is made of."""
+    return [task.kind for task in tasks]
 
 
-def in_percent(document: Mapping[str, Any]) -> bool:
-    """Whether every domain's error is a share of its images or pixels, so that they have a mean."""
-    kinds = {kind for kinds in document["domains"].values() for kind in kinds}
-    return kinds <= {"classify", "multilabel", "segment", "embed"}
+def _check_place(out: Path) -> None:
+    """Rows never lie among images, or in a run."""
+    there = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    others = [name for name in there if name[0] != "." and name not in (*chosen(()), NAME)]
+    if (out.exists() and not out.is_dir()) or (others and NAME not in there):
+        raise wrong(
+            f"{out} is no folder of a comparison, and not empty",
+            exists=others,
+            next="another --out",
+        )
 
 
 def error_of(table: Table) -> dict[str, float]:

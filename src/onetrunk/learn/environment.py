@@ -28,7 +28,7 @@ def environment(domains: Sequence[Domain], seed: int, device: torch.device) -> d
         "versions": {"python": platform.python_version(), **_versions()},
         "hardware": {**hardware, "threads": torch.get_num_threads()},
         "seed": seed,
-        "data": {domain.name: _data(domain) for domain in domains},
+        "data": {domain.name: mark_of(domain) for domain in domains},
     }
 
 
@@ -57,7 +57,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _data(domain: Domain) -> str:
+def mark_of(domain: Domain) -> str:
     """Of all that a batch depends on: the list of images, their labels, what each became."""
     index, scan = domain.index, domain.decoded.scan
     digest = hashlib.sha256(index.fingerprint.encode())

@@ -46,7 +46,10 @@ class RunFolder:
         """`again`: the command that goes on; by default the training's own."""
         self.path = path
         self.again = again or f"onetrunk train {shell(path / RECIPE)} --resume"
-        self._instead = "another `out`" if again is None else f"remove {shell(path)}"
+        # of two recipes the folder's own goes on with its file; a command says the other one
+        self._instead = (
+            f"another `out`, or {self.again}" if again is None else f"remove {shell(path)}"
+        )
         self._lock = lock
         self._metrics: FileIO | None = None
 
@@ -109,7 +112,7 @@ class RunFolder:
             shown = "; ".join(keys[:6]) + (f"; … ({len(keys)} in all)" if keys[6:] else "")
             raise wrong(
                 f"{self.path} holds another run: its recipe differs in {shown}",
-                next=f"{self._instead}, or {self.again}",
+                next=self._instead,
             )
         if not resume and self.finished:
             raise wrong(
@@ -284,6 +287,6 @@ def _refuse_foreign(place: Path) -> None:
         )
 
 
-def shell(path: Path) -> str:
+def shell(path: Path | str) -> str:
     """A path as a user's shell takes it."""
     return shlex.quote(str(path)) if os.name != "nt" else f'"{path}"'

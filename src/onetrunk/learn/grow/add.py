@@ -24,6 +24,7 @@ from onetrunk.learn.grow.settings import (
     USUAL,
     Growth,
     base_from,
+    read,
     settled,
     train_like,
 )
@@ -99,7 +100,7 @@ def add(
     growth = complete(document, document["train"], domain, model)
     place = choose_device(device)
     if domain.name in model.domains:
-        raise taken("the model", domain, model.domains[domain.name].tasks, model.domains)
+        raise taken("the model", "RUN", domain, model.domains[domain.name].tasks, model.domains)
     with tempfile.TemporaryDirectory(prefix="onetrunk-") as folder:
         work = Path(folder) / "grow"
         known = {other.name: other for other in others}
@@ -125,11 +126,11 @@ def add_to_run(
     top = shelf.check_run(run)
     with RunFolder.hold(run, again) as held:
         work = run / shelf.GROWING / name
-        if (work / SCORES).exists():  # it was finished, and a kill came before it was in use
+        if waits(work, domain):
             return published(held, name)
         model = load(run)
         if name in listed(top):
-            raise taken(str(run), domain, model.domains[name].tasks, model.domains)
+            raise taken(str(run), shell(run), domain, model.domains[name].tasks, model.domains)
         said = dict(document.get("train", {}))
         like = settled(document, train_like(run, len(model.domains)))
         growth = complete(like, said, domain, model, work)
@@ -146,7 +147,21 @@ def command(verb: str, run: Path, domain: Domain) -> str:
 
 def source_of(domain: Domain) -> str:
     """As a command names it; an object of Python's has no such name."""
-    return domain.source if isinstance(domain.source, str) else "SOURCE"
+    return shell(domain.source) if isinstance(domain.source, str) else "SOURCE"
+
+
+def waits(work: Path, domain: Domain) -> bool:
+    """Whether it was finished, and a kill came before it was in use."""
+    if not (work / SCORES).exists():
+        return False
+    there, here = read(work).domain.source, table_of(domain)["source"]
+    if there != here:
+        raise wrong(
+            f"{work} holds a finished {domain.name} of {there}, which is not in use yet",
+            came=here,
+            next=f"the same with {shell(there)}, or remove {shell(work)}",
+        )
+    return True
 
 
 def published(held: RunFolder, name: str) -> Grown:
@@ -187,9 +202,11 @@ def complete(
     return Growth.of(made)
 
 
-def taken(where: str, domain: Domain, known: Sequence[Task], names: Mapping[str, Any]) -> Exception:
-    """What to raise where the name is there already."""
-    update = f"onetrunk update {where} {domain.name} {source_of(domain)}"
+def taken(
+    where: str, run: str, domain: Domain, known: Sequence[Task], names: Mapping[str, Any]
+) -> Exception:
+    """What to raise where the name is there already; `run`: as a command names it."""
+    update = f"onetrunk update {run} {domain.name} {source_of(domain)}"
     if [(t.name, t.kind) for t in domain.tasks] == [(t.name, t.kind) for t in known] and [
         t.classes for t in domain.tasks
     ] != [t.classes for t in known]:

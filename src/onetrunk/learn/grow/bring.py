@@ -45,7 +45,8 @@ def bring(run: Path, name: str, file: Path) -> Grown:
                 exists=listed(top),
                 next=f"another name, or onetrunk remove {shell(run)} {name}",
             )
-        if pack.card.name != name:
+        renamed = pack.card.name != name
+        if renamed:
             pack, data = replace(pack, card=replace(pack.card, name=name)), None
         model, others = load(run), reachable(run)
         before = proof.take(model, others, name)
@@ -53,14 +54,15 @@ def bring(run: Path, name: str, file: Path) -> Grown:
         shown = proof.compare(before, proof.take(model, others, name), name)
         say(f"{name}: {shown.said}")
         home = file.resolve().parent
-        kept = home if home.parent == (run / shelf.REMOVED).resolve() else None
+        here = home.parent == (run / shelf.REMOVED).resolve()
+        kept = home if here and not renamed else None  # its record and history have its old name
         record = read_json(home / SCORES) if kept is not None else {}
         record = _record(model, pack, record, shown, file)
         aside = run / shelf.GROWING / f"{name}.pack"  # what comes back, whole before it is in use
         shelf.gone(aside)
 
         def fill(part: Path) -> None:
-            if kept is not None and (kept / RECIPE).is_file() and pack.card.name == name:
+            if kept is not None and (kept / RECIPE).is_file():
                 for path in kept.iterdir():
                     if path.is_file() and path.suffix != ".pack" and path.name != ".lock":
                         (part / path.name).write_bytes(path.read_bytes())

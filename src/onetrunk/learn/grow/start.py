@@ -59,9 +59,8 @@ def choose_start(
     worker: Universal, model: Universal, domain: Domain, asked: str, seed: int
 ) -> Start:
     """Find the start, and leave the worker's slots so."""
+    check_start(model, domain.name, asked)
     name, names = domain.name, [other for other in model.domains if other != domain.name]
-    if asked not in ("auto", TRUNK, *names):
-        raise wrong("grow.start: no such domain", came=asked, exists=["auto", TRUNK, *names])
     fresh = {key: value.detach().clone() for key, value in slots_of(worker, name).items()}
     if not fresh:
         return Start(TRUNK, False, {})
@@ -101,6 +100,13 @@ def choose_start(
     if not settled:
         put(worker, name, model, best, fresh)
     return Start(best, settled, errors)
+
+
+def check_start(model: Universal, name: str, asked: str) -> None:
+    """Only what is there is started from."""
+    known = ["auto", TRUNK, *(other for other in model.domains if other != name)]
+    if asked not in known:
+        raise wrong("grow.start: no such domain", came=asked, exists=known)
 
 
 def again(

@@ -19,15 +19,17 @@ from onetrunk.data.task import Task
 from onetrunk.errors import wrong
 from onetrunk.learn.device import choose_device
 from onetrunk.learn.grow import proof, shelf, story
-from onetrunk.learn.grow.add import Grown, command, complete, published
+from onetrunk.learn.grow.add import Grown, command, complete, published, waits
 from onetrunk.learn.grow.carry import check_same_heads, renamed, with_classes
 from onetrunk.learn.grow.places import reachable
-from onetrunk.learn.grow.record import of_run, read_json
+from onetrunk.learn.grow.record import cost_of, of_run, read_json
 from onetrunk.learn.grow.settings import settled, train_like
-from onetrunk.learn.grow.trial import with_record
-from onetrunk.learn.grow.work import raise_domain
+from onetrunk.learn.grow.trial import bytes_of, size_of, with_record
+from onetrunk.learn.grow.work import only, raise_domain
+from onetrunk.measure.budget import budget
 from onetrunk.model.pack import Pack
 from onetrunk.model.saved import listed, load
+from onetrunk.model.universal import Universal
 from onetrunk.progress import say
 from onetrunk.store.run import SCORES, RunFolder, shell
 
@@ -67,7 +69,7 @@ def update_run(
     top = shelf.check_run(run)
     with RunFolder.hold(run, again) as held:
         work = run / shelf.GROWING / name
-        if (work / SCORES).exists():  # it was finished, and a kill came before it was in use
+        if waits(work, domain):
             return published(held, name)
         known(run, top, name)
         model = load(run)
@@ -161,8 +163,10 @@ def relabel(
         shown = proof.compare(before, proof.take(model, others, name), name)
         say(f"{name}: {shown.said}")
         record = of_run(folder, name)
-        grown = {**record.get("grown", {}), "what": "relabelled", "date": event["date"]}
-        record |= {"grown": {**grown, "version": version}, "proof": shown.to_json()}
+        grown = {**record.get("grown", {}), **_sizes(model, new), "what": "relabelled"}
+        grown |= {"date": event["date"], "version": version}
+        cost = cost_of(budget(only(model, name)), name)
+        record |= {"grown": grown, "cost": cost, "proof": shown.to_json()}
         if drop:
             for split in ("val", "test"):
                 record.pop(split, None)
@@ -197,6 +201,19 @@ def undo(run: str | os.PathLike[str], name: str) -> Grown:
                 f"{name} was never updated: there is no version to go back to",
                 next=f"onetrunk info {shell(folder)}",
             )
+        others = reachable(folder)
+        before = proof.take(load(folder), others, name)
         shelf.go_back(held, name, kept[-1])
+        model = load(folder)
+        shown = proof.compare(before, proof.take(model, others, name), name)
         record = read_json(folder / shelf.GROWN / name / SCORES)
-        return Grown(name, load(folder), record, folder)
+        # one that the run was trained with never had these two
+        grown = {**_sizes(model, model.pack(name)), **record.get("grown", {})}
+        record |= {"grown": grown, "proof": shown.to_json()}
+        return Grown(name, model, record, folder)
+
+
+def _sizes(model: Universal, pack: Pack) -> dict[str, Any]:
+    """What a pack of this model owns, and what it weighs."""
+    size = size_of(pack)
+    return {"adapters": pack.card.adapters, "bytes": size, "share": size / bytes_of(model)}

@@ -18,8 +18,10 @@ from onetrunk.learn.finish import OUTCOMES
 from onetrunk.learn.fit import NotFinite
 from onetrunk.learn.grow import few, ladder, proof, story
 from onetrunk.learn.grow.record import cost_of
-from onetrunk.learn.grow.settings import Growth
+from onetrunk.learn.grow.settings import Growth, kept
+from onetrunk.learn.grow.start import check_start
 from onetrunk.learn.grow.trial import Ground, Kind, bytes_of, size_of, with_record
+from onetrunk.learn.grow.worker import check_own, make_worker
 from onetrunk.learn.stopping import Stopped
 from onetrunk.learn.train import check_labels, check_tasks
 from onetrunk.learn.watch import find, make_watch
@@ -27,6 +29,7 @@ from onetrunk.measure.budget import budget
 from onetrunk.measure.evaluate import judge
 from onetrunk.measure.scores import headline
 from onetrunk.measure.table import Row, Table
+from onetrunk.model.card import Card
 from onetrunk.model.pack import Pack
 from onetrunk.model.universal import Universal
 from onetrunk.progress import say
@@ -70,6 +73,10 @@ def raise_domain(
         )
     for logger in growth.train.loggers:
         find(logger)
+    check_start(model, name, growth.grow.start)
+    if own != "auto":
+        card = Card.of(domain, kept(own), growth.grow.rank)
+        check_own(make_worker(model, card, growth.seed), name, own)
     began = time.monotonic()
     with RunFolder.open(work, growth.to_toml(), resume=resume, again=again) as run:
         check_data(run, environment([domain], growth.seed, device))
