@@ -32,7 +32,8 @@ from spots import Spot, draw, size
 
 from onetrunk.data.domain import Domain
 from onetrunk.learn.compare import compare
-from onetrunk.learn.compare import scores as scores_of
+from onetrunk.learn.compared import old_mean
+from onetrunk.learn.compared import scores as scores_of
 from onetrunk.learn.train import train_recipe
 from onetrunk.measure.summary import decathlon_score
 from onetrunk.recipe import Recipe
@@ -182,7 +183,7 @@ def rows(ground: Ground, document: Mapping[str, Any]) -> list[Line]:
             Line(
                 name,
                 {each: mean(row["errors"][each] for row in every) for each in new},
-                mean(mean(row["old"].values()) for row in every) if every[0]["old"] else None,
+                old_mean(document, name),
                 found.get(name),
                 every[0]["parameters"] / document["one"],
                 mean(every[0]["bytes"].values()),

@@ -11,8 +11,7 @@ import pytest
 from verbs import Ran, one_line, photos
 
 from onetrunk.data.domain import Domain
-from onetrunk.learn.compare import error_of
-from onetrunk.learn.compared import old_mean, scores
+from onetrunk.learn.compared import error_of, old_mean, scores
 from onetrunk.learn.grow.add import add
 from onetrunk.learn.stopping import Stopped
 from onetrunk.learn.train import train_recipe
@@ -105,8 +104,33 @@ def test_what_is_finished_is_not_learned_again(onetrunk: Onetrunk, at: Path) -> 
     assert "norm-only" in again.out and "score: scratch has 250" in again.out
     more = onetrunk(*few, "feature-extractor", "--json")
     assert list(json.loads(more.out)["rows"]) == ["scratch", "feature-extractor", "norm-only"]
-    other = onetrunk(*few, "norm-only", "--set", "train.steps=3")
-    assert other.code == 2 and "train.steps" in other.err
+    other = onetrunk(*few, "lora,norm-only", "--set", "train.steps=3")
+    assert "rows/norm-only/seed-0/pets holds another row" in one_line(other)
+    assert "train.steps" in other.err
+    assert not (at / "rows/lora").exists()  # found before any learns
+    (at / "pets/dog/000.png").write_bytes((at / "pets/cat/000.png").read_bytes())
+    changed = onetrunk(*few, "norm-only")
+    assert changed.code == 2 and "the images of pets are not those" in changed.err
+
+
+def test_a_handful_is_learned_by_the_method_that_the_row_names(
+    onetrunk: Onetrunk, at: Path
+) -> None:
+    for split, each in (("train", 3), ("val", 2), ("test", 2)):
+        photos(at / "few" / split, each=each)
+    few = ("--domain", "few=folder:few", "--set", "domains.few.size=8")
+    ran = onetrunk("compare", "run", *few, "--out", "rows", "--methods", "norm-only")
+    assert ran.code == 0, ran.err
+    lines = (at / "rows/norm-only/seed-0/few/metrics.jsonl").read_text().splitlines()
+    assert {json.loads(line)["part"] for line in lines} == {"norm"}  # no folds, no class means
+
+
+def test_hours_are_for_each_domain_of_one_network(onetrunk: Onetrunk, at: Path) -> None:
+    words = ("--methods", "joint,scratch", "--set", "train.hours=0.0001")
+    ran = onetrunk("compare", "run", *PETS, "--out", "rows", *words)
+    assert ran.code == 0, ran.err
+    assert Recipe.read(at / "rows/joint/seed-0/recipe.toml").train.hours == 0.0002
+    assert Recipe.read(at / "rows/scratch/seed-0/pets/recipe.toml").train.hours == 0.0001
 
 
 def test_rows_of_other_images_or_of_a_run_that_grew_are_not_in_the_table(

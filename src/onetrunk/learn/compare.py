@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,22 +18,23 @@ from typing import Any
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
 from onetrunk.errors import wrong
+from onetrunk.learn.compared import Found, error_of, seconds_of
 from onetrunk.learn.described import table_of
 from onetrunk.learn.device import choose_device
 from onetrunk.learn.distill.memory import Memory
-from onetrunk.learn.environment import mark_of
+from onetrunk.learn.environment import check_data, environment, mark_of
 from onetrunk.learn.grow.add import complete
 from onetrunk.learn.grow.forgetting import old_after
 from onetrunk.learn.grow.places import reachable
 from onetrunk.learn.grow.record import read_json
-from onetrunk.learn.grow.settings import kept, settled, train_like
+from onetrunk.learn.grow.settings import Growth, kept, settled, train_like
 from onetrunk.learn.grow.shelf import check_run
-from onetrunk.learn.grow.work import handful, raise_domain
+from onetrunk.learn.grow.work import raise_domain
 from onetrunk.learn.grow.worker import check_own, make_worker
+from onetrunk.learn.rows import check_place, check_row
 from onetrunk.learn.start import start_from
 from onetrunk.learn.train import train_models
 from onetrunk.measure.budget import bare, budget
-from onetrunk.measure.scores import as_error
 from onetrunk.measure.table import Table
 from onetrunk.model.card import Card
 from onetrunk.model.saved import load
@@ -42,21 +43,10 @@ from onetrunk.progress import say
 from onetrunk.recipe import Distill, Recipe
 from onetrunk.recipe.method import Method, chosen
 from onetrunk.store.atomic import write_atomic
-from onetrunk.store.run import METRICS, SCORES, RunFolder
+from onetrunk.store.run import SCORES, RunFolder
 
 NAME = "compare.json"
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-
-
-@dataclass(frozen=True)
-class Found:
-    """What one method came to with one seed."""
-
-    errors: Mapping[str, float]  # by new domain, on test
-    old: Mapping[str, float]  # of the run's own domains, where the method answers for them
-    parameters: int  # that hold the run's domains and the new ones
-    bytes: Mapping[str, int]  # that each new domain adds; of one network for all its pack
-    seconds: Mapping[str, float]  # of its learning; of one network for all under ""
 
 
 class Comparison:
@@ -86,7 +76,7 @@ class Comparison:
         self.train = settled({"train": dict(train)}, train_like(run, len(self.model.domains)))
         self.one = bare(self.model).parameters
 
-    def check(self, methods: Mapping[str, Method]) -> None:
+    def check(self, methods: Mapping[str, Method], seeds: Sequence[int]) -> None:
         """What a method cannot do is found before any of them has begun."""
         for domain in self.new:
             if not len(domain.test):
@@ -98,22 +88,36 @@ class Comparison:
         for name, method in methods.items():
             # the run's own domains get teachers, too
             for domain in [*self.own(), *self.new] if method.taught else self.new:
-                pack = method.way == "add"
-                if not len(domain.val) and not (pack and handful(self.model, domain, "auto")):
+                if not len(domain.val):
                     raise wrong(
                         f"{name}: {domain.name} has no validation image to choose weights by",
                         came=f"{len(domain.train)} for training",
-                        next="more images, or --methods of packs alone",
+                        next="more images, or a column or folder that names the split val",
                     )
                 if method.distill.get("remember"):
                     Memory(load(self.run), [domain], Distill.of(method.distill))
-                if not pack:
+                if method.way != "add":
                     continue
                 kind, rank = method.grow["adapters"], method.grow.get("rank")
                 card = Card.of(domain, kept(kind), rank)
                 check_own(make_worker(self.model, card, 0), domain.name, kind)
-        if any(method.way == "all" for method in methods.values()):
-            self.own()
+        for name, method in methods.items():
+            for seed in seeds:
+                for folder, text in self._texts(name, method, seed):
+                    check_row(folder, text)
+
+    def _texts(self, name: str, method: Method, seed: int) -> Iterator[tuple[Path, str]]:
+        """The folders of a method's rows, with the recipe of each."""
+        top = self.out / name / f"seed-{seed}"
+        if method.way == "all":
+            yield top, self._recipe(method, [*self.own(), *self.new], seed, top).text_in(top)
+            return
+        for domain in self.new:
+            folder = top / domain.name
+            if method.way == "add":
+                yield folder, self._growth(domain, method, seed, folder).to_toml()
+            else:
+                yield folder, self._recipe(method, [domain], seed, folder).text_in(folder)
 
     def find(self, name: str, method: Method, seed: int) -> Found:
         """This method with this seed: learned, or as it was when it was."""
@@ -139,13 +143,17 @@ class Comparison:
         total = budget(self.model).universal.parameters + own
         return Found(errors, old, total, sizes, seconds)
 
+    def _growth(self, domain: Domain, method: Method, seed: int, work: Path) -> Growth:
+        # a handful, too, is learned by this method, not by what suits a handful
+        document = {"seed": seed, "grow": {"few": "no", **method.grow}, **self.train}
+        return complete(document, self.said, domain, self.model, work)
+
     def _grown(self, domain: Domain, method: Method, seed: int, work: Path) -> dict[str, Any]:
-        document = {"seed": seed, "grow": dict(method.grow), **self.train}
-        growth = complete(document, self.said, domain, self.model, work)
+        growth, place = self._growth(domain, method, seed, work), choose_device(self.device)
         if (work / SCORES).exists():
-            with RunFolder.open(work, growth.to_toml(), resume=True):
+            with RunFolder.open(work, growth.to_toml(), resume=True) as row:
+                check_data(row, environment([domain], seed, place))
                 return read_json(work / SCORES)
-        place = choose_device(self.device)
         record, _ = raise_domain(
             self.model, domain, growth, work, "added", self.known, place,
             again="the same command", resume=True,
@@ -233,7 +241,7 @@ class Comparison:
                 **method.trunk,
             },
             "domains": [table_of(domain) for domain in domains],
-            "train": self.train["train"],
+            "train": self._hours(len(domains)),
             "distill": dict(method.distill),
         }
         if method.taught:
@@ -242,6 +250,12 @@ class Comparison:
             }
             document["distill"]["teachers"] = teachers
         return Recipe.of(document)
+
+    def _hours(self, domains: int) -> Mapping[str, Any]:
+        """The settings of so many domains in one network: hours are for all of them."""
+        train: Mapping[str, Any] = self.train["train"]
+        hours = train.get("hours")
+        return train if hours is None else {**train, "hours": hours * domains}
 
     def _sharing(self, method: Method) -> dict[str, Any]:
         if method.way == "alone":
@@ -287,9 +301,9 @@ def compare(
     Rows that are there already of the same trunk, images and settings stay in the document.
     """
     asked = chosen(methods)
-    _check_place(out)
+    check_place(out, NAME)
     ground = Comparison(run, domains, out, train, device)
-    ground.check(asked)
+    ground.check(asked, seeds)
     about = {
         "run": run.name,
         "trunk": ground.model.trunk.fingerprint(),
@@ -316,33 +330,3 @@ def compare(
 def kinds_of(tasks: Sequence[Task]) -> list[str]:
     """What a domain's error is made of."""
     return [task.kind for task in tasks]
-
-
-def _check_place(out: Path) -> None:
-    """Rows never lie among images, or in a run."""
-    there = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    others = [name for name in there if name[0] != "." and name not in (*chosen(()), NAME)]
-    if (out.exists() and not out.is_dir()) or (others and NAME not in there):
-        raise wrong(
-            f"{out} is no folder of a comparison, and not empty",
-            exists=others,
-            next="another --out",
-        )
-
-
-def error_of(table: Table) -> dict[str, float]:
-    """The mean error of each domain's headlines."""
-    errors: dict[str, list[float]] = {}
-    for row in table.headlines():
-        errors.setdefault(row.domain, []).append(as_error(row.kind, row.value))
-    return {name: statistics.fmean(values) for name, values in errors.items()}
-
-
-def seconds_of(folder: Path) -> float:
-    """Of the learning, as its last line says: what was done before a stop counts, too."""
-    try:
-        lines = (folder / METRICS).read_text("utf-8").splitlines()
-    except FileNotFoundError:
-        return 0.0
-    found = (json.loads(line).get("seconds") for line in reversed(lines))
-    return next((float(each) for each in found if each is not None), 0.0)

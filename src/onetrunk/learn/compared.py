@@ -1,14 +1,31 @@
-"""What a finished comparison says beyond its rows: means where they make sense, and scores."""
+"""What a comparison's rows say: figures of one method, means where they make sense, and scores."""
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from onetrunk.measure.scores import as_error
 from onetrunk.measure.summary import decathlon_score
+from onetrunk.measure.table import Table
+from onetrunk.store.run import METRICS
 
 BASES = ("scratch", "fine-tune")  # whose errors the decathlon score is counted from: the first
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one method came to with one seed."""
+
+    errors: Mapping[str, float]  # by new domain, on test
+    old: Mapping[str, float]  # of the run's own domains, where the method answers for them
+    parameters: int  # that hold the run's domains and the new ones
+    bytes: Mapping[str, int]  # that each new domain adds; of one network for all its pack
+    seconds: Mapping[str, float]  # of its learning; of one network for all under ""
 
 
 def scores(document: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
@@ -52,3 +69,21 @@ def old_mean(document: Mapping[str, Any], name: str) -> float | None:
     ]
     means = [statistics.fmean(values) for values in found if values]
     return statistics.fmean(means) if means else None
+
+
+def error_of(table: Table) -> dict[str, float]:
+    """The mean error of each domain's headlines."""
+    errors: dict[str, list[float]] = {}
+    for row in table.headlines():
+        errors.setdefault(row.domain, []).append(as_error(row.kind, row.value))
+    return {name: statistics.fmean(values) for name, values in errors.items()}
+
+
+def seconds_of(folder: Path) -> float:
+    """Of the learning, as its last line says: what was done before a stop counts, too."""
+    try:
+        lines = (folder / METRICS).read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return 0.0
+    found = (json.loads(line).get("seconds") for line in reversed(lines))
+    return next((float(each) for each in found if each is not None), 0.0)
