@@ -22,6 +22,10 @@ class Failed(OnetrunkError, RuntimeError):
     """The input was right and the work failed: exit code 1."""
 
 
+class Diverged(Failed):
+    """Numbers of a network are no numbers any more: its settings do not suit it."""
+
+
 class Missing(OnetrunkError, ImportError):
     """An optional package is not installed: exit code 2."""
 

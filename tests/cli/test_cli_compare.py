@@ -233,6 +233,20 @@ def test_what_cannot_be_remembered_is_found_before_any_learns(onetrunk: Onetrunk
     assert not (at / "rows").exists()
 
 
+def test_a_row_that_diverges_stays_out_and_the_others_are_learned(
+    onetrunk: Onetrunk, at: Path
+) -> None:
+    sets = ("--set", "train.optimizer=sgd", "--set", "train.lr=1e30", "--set", "train.warmup=0")
+    words = ("compare", "run", *PETS, "--out", "rows", *sets, "--methods")
+    ran = onetrunk(*words, "scratch,feature-extractor")
+    assert ran.code == 1
+    assert "error: diverged, so without a row: scratch, seed 0; next:" in ran.err
+    found = json.loads((at / "rows/compare.json").read_text())
+    assert list(found["rows"]) == ["feature-extractor"]
+    assert "pets/classify" in found["failed"]["scratch, seed 0"]
+    assert onetrunk(*words, "norm-only").code == 1  # what failed before is still said
+
+
 @pytest.mark.usefixtures("at")
 def test_who_stops_it_is_told_the_command_of_all_rows(
     onetrunk: Onetrunk, monkeypatch: pytest.MonkeyPatch

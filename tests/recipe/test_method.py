@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from onetrunk.errors import BadInput
-from onetrunk.learn.compare import in_percent, scores
+from onetrunk.learn.compared import in_percent, scores
 from onetrunk.learn.grow.settings import Grow
-from onetrunk.recipe import Distill
+from onetrunk.recipe import Distill, Train
 from onetrunk.recipe.method import Method, chosen, methods
 from onetrunk.recipe.trunk import TrunkPart
 
@@ -17,6 +17,7 @@ def test_every_method_says_what_its_tables_know() -> None:
         Grow.of(method.grow)
         TrunkPart.of(method.trunk)
         Distill.of(method.distill)
+        Train.of(method.train)
         assert bool(method.grow) == (method.way == "add"), name
         assert not method.taught or method.taught in methods(), name
 
@@ -37,7 +38,8 @@ def rows(**errors: float) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
 
 
 def test_scores_are_counted_from_the_first_baseline_that_is_there() -> None:
-    document = {"domains": {"d": ["classify"]}, "rows": rows(scratch=20.0, parallel=10.0)}
+    found = rows(scratch=20.0, parallel=10.0)
+    document = {"domains": {"d": ["classify"]}, "images": {"d": 100}, "rows": found}
     base, found = scores(document)
     assert base == "scratch"
     # (1 − 20/40)² and (1 − 10/40)² of 1000

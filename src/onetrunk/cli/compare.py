@@ -79,9 +79,14 @@ def verb(
         raise Failed("stopped; what was done is kept: the same command goes on") from None
     if as_json:
         print_json(found)
-        return
-    show(found)
-    print(f"wrote {out / NAME}")
+    else:
+        show(found)
+        print(f"wrote {out / NAME}")
+    if found["failed"]:
+        raise Failed(
+            f"diverged, so without a row: {'; '.join(found['failed'])}; next: the same with "
+            "--set train.clip=1 or a lower train.lr, and another --out"
+        )
 
 
 def show(document: Mapping[str, Any]) -> None:

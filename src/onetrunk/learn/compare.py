@@ -17,7 +17,7 @@ from typing import Any
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
-from onetrunk.errors import wrong
+from onetrunk.errors import Diverged, wrong
 from onetrunk.learn.compared import Found, error_of, seconds_of
 from onetrunk.learn.described import table_of
 from onetrunk.learn.device import choose_device
@@ -145,7 +145,8 @@ class Comparison:
 
     def _growth(self, domain: Domain, method: Method, seed: int, work: Path) -> Growth:
         # a handful, too, is learned by this method, not by what suits a handful
-        document = {"seed": seed, "grow": {"few": "no", **method.grow}, **self.train}
+        train = self._train(method, 1)
+        document = {"seed": seed, "grow": {"few": "no", **method.grow}, "train": train}
         return complete(document, self.said, domain, self.model, work)
 
     def _grown(self, domain: Domain, method: Method, seed: int, work: Path) -> dict[str, Any]:
@@ -241,7 +242,7 @@ class Comparison:
                 **method.trunk,
             },
             "domains": [table_of(domain) for domain in domains],
-            "train": self._hours(len(domains)),
+            "train": self._train(method, len(domains)),
             "distill": dict(method.distill),
         }
         if method.taught:
@@ -251,11 +252,12 @@ class Comparison:
             document["distill"]["teachers"] = teachers
         return Recipe.of(document)
 
-    def _hours(self, domains: int) -> Mapping[str, Any]:
+    def _train(self, method: Method, domains: int) -> dict[str, Any]:
         """The settings of so many domains in one network: hours are for all of them."""
-        train: Mapping[str, Any] = self.train["train"]
-        hours = train.get("hours")
-        return train if hours is None else {**train, "hours": hours * domains}
+        train: dict[str, Any] = self.train["train"] | method.train | dict(self.said)
+        if train.get("hours") is not None:
+            train["hours"] *= domains
+        return train
 
     def _sharing(self, method: Method) -> dict[str, Any]:
         if method.way == "alone":
@@ -298,7 +300,8 @@ def compare(
 ) -> dict[str, Any]:
     """Every method with every seed; returns, and writes as compare.json, what they came to.
 
-    Rows that are there already of the same trunk, images and settings stay in the document.
+    Rows that are there already of the same trunk, images and settings stay in the document. One
+    that diverges stays out, and is named.
     """
     asked = chosen(methods)
     check_place(out, NAME)
@@ -314,15 +317,26 @@ def compare(
         "train": ground.train["train"],
         "one": ground.one,
     }
+    document: dict[str, Any] = {}
     for seed in seeds:
         for name, method in asked.items():
             say(f"{name}, seed {seed}: {method.what}")
-            found = ground.find(name, method, seed)
+            found, failed = None, ""
+            try:
+                found = ground.find(name, method, seed)
+            except Diverged as error:
+                say(f"{name}, seed {seed}: {error}")
+                failed = str(error)
             old = read_json(out / NAME)  # now: another process may have added rows meanwhile
-            rows = old.get("rows", {}) if {key: old.get(key) for key in about} == about else {}
-            rows.setdefault(name, {})[str(seed)] = asdict(found)
+            same = {key: old.get(key) for key in about} == about
+            rows, lost = (old["rows"], old["failed"]) if same else ({}, {})
+            lost.pop(f"{name}, seed {seed}", None)
+            if found is None:
+                lost[f"{name}, seed {seed}"] = failed
+            else:
+                rows.setdefault(name, {})[str(seed)] = asdict(found)
             order = [each for each in chosen(()) if each in rows]
-            document = {**about, "rows": {each: rows[each] for each in order}}
+            document = {**about, "rows": {each: rows[each] for each in order}, "failed": lost}
             write_atomic(out / NAME, json.dumps(document, indent=1) + "\n")
     return document
 

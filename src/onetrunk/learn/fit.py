@@ -21,7 +21,7 @@ from torch import Tensor
 from onetrunk.data.chance import seed_of
 from onetrunk.data.domain import Domain
 from onetrunk.data.loader import Batch, Loader
-from onetrunk.errors import Failed
+from onetrunk.errors import Diverged, Failed
 from onetrunk.learn.average import Average
 from onetrunk.learn.clock import Clock
 from onetrunk.learn.device import Precision, deterministic, start_generators
@@ -206,7 +206,7 @@ class Learner:
         return {unit: sum(values) / len(values) for unit, values in found.items()}
 
 
-class NotFinite(Failed):
+class NotFinite(Diverged):
     """A loss that is NaN or infinite."""
 
     def __init__(self, step: int, domain: str, task: str, value: float, files: list[str]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from onetrunk.errors import Failed
+from onetrunk.errors import Diverged
 from onetrunk.store.run import Saved
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def snapshot(learner: Learner) -> tuple[dict[str, Tensor], dict[str, Any]]:
     finite = torch.stack([torch.isfinite(weights[name]).all() for name in floats])
     if not bool(finite.all()):  # looked at together: a look at each would wait for the device
         name = next(name for name, fine in zip(floats, finite.tolist(), strict=True) if not fine)
-        raise Failed(
+        raise Diverged(
             f"{name} is not finite after step {learner.clock.step}, though every loss was; "
             "the last checkpoint is whole; next: a new run with a lower train.lr or with "
             "train.clip = 1"

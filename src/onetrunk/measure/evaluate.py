@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from onetrunk.data.chance import permutation, seed_of
 from onetrunk.data.domain import Domain
 from onetrunk.data.split import Split
-from onetrunk.errors import Failed, printable, wrong
+from onetrunk.errors import Diverged, printable, wrong
 from onetrunk.measure.judged import PAIRS, Judged, Judgement
 from onetrunk.measure.outcomes import Outcomes
 from onetrunk.measure.scores import scores_of
@@ -207,7 +207,7 @@ def finite(judged: Judged) -> None:
     broken = judged.scores.broken()
     if len(broken):
         first = judged.split.key(int(judged.order[broken[0]]))
-        raise Failed(
+        raise Diverged(
             f"{judged.domain}/{judged.task.name}: the model's outputs are not finite for "
             f"{len(broken)} of {len(judged.split)} {judged.split.name} images, {printable(first)} "
             "among them; next: an earlier checkpoint, or a smaller learning rate"

@@ -24,6 +24,7 @@ class Method(Part):
     grow: dict[str, Any] = Field(default={}, description="keys of [grow]")
     trunk: dict[str, Any] = Field(default={}, description="keys of [trunk]")
     distill: dict[str, Any] = Field(default={}, description="keys of [distill]")
+    train: dict[str, Any] = Field(default={}, description="keys of [train] that it needs otherwise")
 
 
 def methods_text() -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from onetrunk.errors import Failed
+from onetrunk.errors import Diverged
 from onetrunk.learn.balance.protocol import Balance
 
 COLUMNS = 1 << 20  # of J that are doubled at once
@@ -112,7 +112,7 @@ class Jacobian:
             gradient = J.sum(0)
         else:
             bad = [self.units[unit] for unit, fine in zip(present, finite, strict=True) if not fine]
-            raise Failed(
+            raise Diverged(
                 f"the gradient of {', '.join(bad)} on the shared parameters is not finite; the "
                 "last checkpoint is whole; next: a new run with a lower train.lr or with "
                 "train.clip = 1"
