@@ -91,6 +91,28 @@ def test_updates_from_the_command_line(onetrunk: Onetrunk, run: Path) -> None:
         assert load(run).domains["pets"].task("classify").classes == classes
 
 
+def test_a_renamed_class_is_judged_on_the_images_of_its_old_name(
+    onetrunk: Onetrunk, run: Path
+) -> None:
+    def error() -> float:
+        ran = onetrunk("eval", "run", "--domain", "pets", "--json")
+        assert ran.code == 0, ran.err
+        rows = json.loads(ran.out)["rows"]
+        return next(float(row["value"]) for row in rows if row["metric"] == "error")
+
+    assert onetrunk("add", "run", "pets", "folder:pets", *PETS).code == 0
+    before = error()
+    assert onetrunk("update", "run", "pets", "--rename", "cat=zebra").code == 0
+    assert onetrunk("update", "run", "pets", "--rename", "zebra=tiger").code == 0
+    assert error() == before
+    others = onetrunk("add", "run", "more", "folder:pets", "--set", "domains.more.size=8")
+    assert "cannot be reached" not in others.out
+    (run.parent / "pets/cat").rename(run.parent / "pets/tiger")  # the source follows
+    assert 0 <= error() <= 100  # in other splits, as the hash is of the path
+    assert onetrunk("update", "run", "pets", "--drop", "dog").code == 0
+    assert error() == 0.0  # of one class
+
+
 def test_one_that_the_run_was_trained_with_is_relabelled_and_undone(
     onetrunk: Onetrunk, run: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from onetrunk.data.augment import Augment
 from onetrunk.data.cache import Decoded, decode_all
+from onetrunk.data.called import Called
 from onetrunk.data.frames import GOOD
 from onetrunk.data.index import Index, check_classes, read_index
 from onetrunk.data.pixels import Fit, Pixels
@@ -83,6 +85,7 @@ class Domain:
         self.base = Path(base)
         self.cache = cache
         self._tasks = None if tasks is None else read_tasks(tasks)
+        self._names: Mapping[str, str | None] = {}
 
     def __repr__(self) -> str:
         return f"Domain({self.name!r}, {self.source!r})"
@@ -101,9 +104,20 @@ class Domain:
                 next="Domain(name, source), for example folder:photos or pocket:digits",
             )
         if not isinstance(self.source, str):
-            return self.source
-        asked = Asked(self.base, self._tasks, self.image, self.group, self.split)
-        return open_source(self.source, asked)
+            found = self.source
+        else:
+            asked = Asked(self.base, self._tasks, self.image, self.group, self.split)
+            found = open_source(self.source, asked)
+        return Called(found, self._names) if self._names else found
+
+    def called(self, names: Mapping[str, str | None], tasks: Sequence[Task]) -> Domain:
+        """The same images where classes have other names, or are gone (None), as in `tasks`."""
+        made = copy(self)
+        for name, what in vars(Domain).items():
+            if isinstance(what, cached_property):
+                made.__dict__.pop(name, None)
+        made._names, made._tasks = dict(names), tuple(tasks)
+        return made
 
     @property
     def unlabelled(self) -> bool:

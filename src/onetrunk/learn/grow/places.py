@@ -8,11 +8,15 @@ from pathlib import Path
 
 from onetrunk.data.domain import Domain
 from onetrunk.errors import OnetrunkError
+from onetrunk.learn.grow import story
+from onetrunk.learn.grow.record import read_json
 from onetrunk.learn.grow.settings import domain_of
-from onetrunk.learn.grow.shelf import GROWN
+from onetrunk.learn.grow.shelf import GROWN, pack_path
+from onetrunk.learn.grow.story import RELABELLED
+from onetrunk.model.pack import Pack
 from onetrunk.model.saved import TRUNK, listed
 from onetrunk.recipe import Recipe
-from onetrunk.store.run import RECIPE
+from onetrunk.store.run import RECIPE, SCORES
 
 
 def domains_of(run: str | PathLike[str]) -> list[Domain]:
@@ -24,7 +28,28 @@ def domains_of(run: str | PathLike[str]) -> list[Domain]:
     for name, place in grown(folder).items():
         found[name] = domain_of(place)
     names = model_names(folder)
-    return [found[name] for name in names if name in found] if names else list(found.values())
+    if not names:
+        return list(found.values())
+    return [as_called(folder, found[name]) for name in names if name in found]
+
+
+def as_called(run: Path, domain: Domain) -> Domain:
+    """The domain with the classes that its pack has since they were renamed or dropped.
+
+    A source that has them too, because its folders were renamed, stays as it is.
+    """
+    if read_json(run / GROWN / domain.name / SCORES).get("grown", {}).get("what") != RELABELLED:
+        return domain
+    card = Pack.open(pack_path(run, domain.name)).card
+    known = {task.name: set(task.classes) for task in card.tasks}
+    try:
+        there = {task.name: set(task.classes) for task in domain.tasks if not task.dense}
+    except OnetrunkError:
+        return domain
+    if all(known.get(name, classes) == classes for name, classes in there.items()):
+        return domain
+    names = {c: story.called_now(card, c) for classes in there.values() for c in classes}
+    return domain.called(names, card.tasks)
 
 
 def grown(run: Path) -> dict[str, Path]:
@@ -49,7 +74,7 @@ def reachable(run: Path) -> dict[str, Domain]:
         found = {}
         for name, place in grown(run).items():
             try:
-                found[name] = domain_of(place)
+                found[name] = as_called(run, domain_of(place))
             except OnetrunkError:
                 continue
         return found

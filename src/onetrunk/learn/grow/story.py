@@ -15,6 +15,7 @@ from onetrunk.learn.grow.settings import Growth
 from onetrunk.model.card import Card
 
 MOST = 200  # entries: the first and the latest; a header has 1 MB
+RELABELLED = "relabelled"
 SAID = ("adapters", "rank", "budget", "few", "decay")
 
 
@@ -53,3 +54,15 @@ def history_of(card: Card) -> list[dict[str, Any]]:
 def told(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """As long as a header may be: the first events and the latest."""
     return history if len(history) <= MOST else [history[0], *history[-(MOST - 1) :]]
+
+
+def called_now(card: Card, name: str) -> str | None:
+    """What a class of the images that were last learned from is called since; None: it is gone."""
+    history = history_of(card)
+    last = max((i for i, e in enumerate(history) if e.get("what") != RELABELLED), default=-1)
+    now: str | None = name
+    for event in history[last + 1 :]:
+        now = event.get("renamed", {}).get(now, now)
+        if now in event.get("dropped", ()):
+            return None
+    return now

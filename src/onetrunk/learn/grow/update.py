@@ -153,7 +153,7 @@ def relabel(
         others = reachable(folder)
         before = proof.take(model, others, name)
         model.remove(name)
-        event = {"what": "relabelled", "date": story.now(), "renamed": dict(rename or {})}
+        event = {"what": story.RELABELLED, "date": story.now(), "renamed": dict(rename or {})}
         event["dropped"] = list(drop)
         history = story.told([*story.history_of(old.card), event])
         version = shelf.version_of(folder, name) + 1
@@ -163,7 +163,7 @@ def relabel(
         shown = proof.compare(before, proof.take(model, others, name), name)
         say(f"{name}: {shown.said}")
         record = of_run(folder, name)
-        grown = {**record.get("grown", {}), **_sizes(model, new), "what": "relabelled"}
+        grown = {**record.get("grown", {}), **_sizes(model, new), "what": story.RELABELLED}
         grown |= {"date": event["date"], "version": version}
         cost = cost_of(budget(only(model, name)), name)
         record |= {"grown": grown, "cost": cost, "proof": shown.to_json()}
