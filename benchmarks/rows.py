@@ -47,6 +47,8 @@ def rows(table: str, out: Path, seed: int) -> list[Row]:
             )
             for loss in LOSSES
         ]
+        adapted = Recipe.named("pocket-distill", [*sets, "trunk.adapters=parallel"])
+        distilled.append(("pocket-distill-parallel", adapted))
         return [*pocket, *distilled, *((name, None) for name in MERGED)]
     if table == "rooms":
         sets = [taught_by("rooms-specialists")]
