@@ -91,6 +91,18 @@ def test_updates_from_the_command_line(onetrunk: Onetrunk, run: Path) -> None:
         assert load(run).domains["pets"].task("classify").classes == classes
 
 
+def test_an_image_that_cannot_be_read_is_named(onetrunk: Onetrunk, run: Path) -> None:
+    for name in ("000", "001", "002"):
+        (run.parent / f"pets/cat/{name}.png").write_bytes(b"no image")
+    ran = onetrunk("add", "run", "pets", "folder:pets", *PETS)
+    assert ran.code == 0, ran.err
+    (line,) = [line for line in ran.err.splitlines() if "train images cannot be read" in line]
+    assert "first: cat/00" in line
+    words = ("--set", "domains.more.size=8", "--methods", "feature-extractor", "--out", "rows")
+    ran = onetrunk("compare", "run", "--domain", "more=folder:pets", *words)
+    assert ran.err.count("train images cannot be read") == 1
+
+
 def test_a_renamed_class_is_judged_on_the_images_of_its_old_name(
     onetrunk: Onetrunk, run: Path
 ) -> None:

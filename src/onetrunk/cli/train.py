@@ -141,6 +141,8 @@ def seeds_of(text: str) -> list[int]:
     numbers = [int(part) for part in parts]
     if len(set(numbers)) < len(numbers):
         raise wrong("--seeds: each seed once", came=text)
+    if max(numbers) >= 2**63:
+        raise wrong("--seeds are below 2^63", came=text, next="--seeds 0,1")
     return numbers
 
 

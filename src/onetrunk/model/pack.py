@@ -101,7 +101,13 @@ class Pack:
                     raise _bad(where, "it does not start with a header of at most 1 MB")
                 data = head + file.read()
         except OSError as error:
-            raise wrong("cannot read the pack", came=f"{where.name} ({error.strerror})") from None
+            there = sorted(path.name for path in where.parent.glob("*.pack"))
+            raise wrong(
+                "cannot read the pack",
+                came=f"{where.name} ({error.strerror})",
+                exists=there,
+                next="the path of a file that another run wrote: RUN/model/packs/NAME.pack",
+            ) from None
         header = data[8 : 8 + struct.unpack("<Q", head)[0]]
         try:
             document = json.loads(json.loads(header)["__metadata__"][KEY], parse_constant=_no)

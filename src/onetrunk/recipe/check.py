@@ -45,11 +45,7 @@ def check(recipe: Recipe) -> Checked:
         domain = _look(part, recipe.root, problems)
         if domain is not None:
             domains.append(domain)
-            warnings += [printable(f"{domain.name}: {line}") for line in domain.index.warnings]
-            for name in ("val", "test"):
-                if not len(domain.splits[name]):
-                    warnings.append(f"{domain.name}: {name} has no image")
-            warnings += _unreadable(domain)
+            warnings += notes(domain)
     problems += _settings(recipe, domains)
     found, said = _trunk(recipe, domains)
     problems += found
@@ -103,9 +99,12 @@ def _look(part: DomainPart, root: Path, problems: list[str], images: bool = True
         return None
 
 
-def _unreadable(domain: Domain) -> list[str]:
-    """What is left out because it cannot be read: few enough to go on, and never silently."""
-    lines = []
+def notes(domain: Domain) -> list[str]:
+    """What is worth knowing of its images; what cannot be read is never left out silently."""
+    lines = [printable(f"{domain.name}: {line}") for line in domain.index.warnings]
+    for name in ("val", "test"):
+        if not len(domain.splits[name]):
+            lines.append(f"{domain.name}: {name} has no image")
     for name in SPLITS:
         if count := len(bad := domain.bad(name)):
             key = domain.index.keys[int(bad[0])]

@@ -28,7 +28,7 @@ from onetrunk.learn.grow.settings import (
     settled,
     train_like,
 )
-from onetrunk.learn.grow.work import handful, raise_domain
+from onetrunk.learn.grow.work import handful, raise_domain, tell
 from onetrunk.measure.table import Table
 from onetrunk.model.pack import Pack
 from onetrunk.model.saved import listed, load
@@ -104,6 +104,7 @@ def add(
     with tempfile.TemporaryDirectory(prefix="onetrunk-") as folder:
         work = Path(folder) / "grow"
         known = {other.name: other for other in others}
+        tell(domain)
         record, pack = raise_domain(
             model, domain, growth, work, "added", known, place, again="the same call", resume=False
         )
@@ -134,6 +135,7 @@ def add_to_run(
         said = dict(document.get("train", {}))
         like = settled(document, train_like(run, len(model.domains)))
         growth = complete(like, said, domain, model, work)
+        tell(domain)
         raise_domain(
             model, domain, growth, work, "added", reachable(run), place, again=again, resume=resume
         )

@@ -25,7 +25,7 @@ from onetrunk.learn.grow.places import reachable
 from onetrunk.learn.grow.record import cost_of, of_run, read_json
 from onetrunk.learn.grow.settings import settled, train_like
 from onetrunk.learn.grow.trial import bytes_of, size_of, with_record
-from onetrunk.learn.grow.work import only, raise_domain
+from onetrunk.learn.grow.work import only, raise_domain, tell
 from onetrunk.measure.budget import budget
 from onetrunk.model.pack import Pack
 from onetrunk.model.saved import listed, load
@@ -86,6 +86,7 @@ def update_run(
         full["grow"] = {**kind, **asked}
         full["version"] = shelf.version_of(run, name) + 1
         growth = complete(full, said, domain, model, work)
+        tell(domain)
         raise_domain(
             model, domain, growth, work, "updated", reachable(run), place,
             again=again, resume=resume, old=old, start=start,

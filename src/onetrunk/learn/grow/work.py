@@ -33,6 +33,7 @@ from onetrunk.model.card import Card
 from onetrunk.model.pack import Pack
 from onetrunk.model.universal import Universal
 from onetrunk.progress import say
+from onetrunk.recipe.check import notes
 from onetrunk.store.run import RunFolder
 
 
@@ -210,6 +211,12 @@ def only(model: Universal, name: str) -> Universal:
     view = copy.copy(model)
     view.domains = {name: model.domains[name]}
     return view
+
+
+def tell(domain: Domain) -> None:
+    """What is worth knowing of its images, before anything is learned."""
+    for line in notes(domain):
+        say(f"note: {line}")
 
 
 def handful(model: Universal, domain: Domain, asked: str) -> bool:
