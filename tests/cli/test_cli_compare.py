@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from verbs import Ran, one_line, photos
 
 from onetrunk.data.domain import Domain
@@ -16,6 +17,7 @@ from onetrunk.learn.grow.add import add
 from onetrunk.learn.stopping import Stopped
 from onetrunk.learn.train import train_recipe
 from onetrunk.measure.evaluate import evaluate
+from onetrunk.model.backbone import build
 from onetrunk.model.saved import load
 from onetrunk.recipe import Recipe
 
@@ -123,6 +125,20 @@ def test_a_handful_is_learned_by_the_method_that_the_row_names(
     assert ran.code == 0, ran.err
     lines = (at / "rows/norm-only/seed-0/few/metrics.jsonl").read_text().splitlines()
     assert {json.loads(line)["part"] for line in lines} == {"norm"}  # no folds, no class means
+
+
+def test_one_network_of_all_begins_with_the_weights_that_the_run_began_with(
+    onetrunk: Onetrunk, tmp_path: Path
+) -> None:
+    torch.save(build("resnet20", False)[0].state_dict(), tmp_path / "w.pt")
+    text = TEXT.replace('"resnet20"', '"resnet20", pretrained = "w.pt"')
+    train_recipe(Recipe.parse(text, tmp_path))
+    photos(tmp_path / "pets")
+    words = ("--out", "rows", "--methods", "joint,scratch")
+    assert onetrunk("compare", "run", *PETS, *words).code == 0
+    joint = Recipe.read(tmp_path / "rows/joint/seed-0").trunk.pretrained
+    assert joint == str((tmp_path / "w.pt").resolve())
+    assert not Recipe.read(tmp_path / "rows/scratch/seed-0/pets").trunk.pretrained
 
 
 def test_hours_are_for_each_domain_of_one_network(onetrunk: Onetrunk, at: Path) -> None:

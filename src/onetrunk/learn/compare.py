@@ -16,9 +16,8 @@ from types import MappingProxyType
 from typing import Any
 
 from onetrunk.data.domain import Domain
-from onetrunk.data.task import Task
 from onetrunk.errors import Diverged, wrong
-from onetrunk.learn.compared import Found, error_of, seconds_of
+from onetrunk.learn.compared import Found, error_of, kinds_of, seconds_of
 from onetrunk.learn.described import table_of
 from onetrunk.learn.device import choose_device
 from onetrunk.learn.distill.memory import Memory
@@ -43,7 +42,7 @@ from onetrunk.progress import say
 from onetrunk.recipe import Distill, Recipe
 from onetrunk.recipe.method import Method, chosen
 from onetrunk.store.atomic import write_atomic
-from onetrunk.store.run import SCORES, RunFolder
+from onetrunk.store.run import RECIPE, SCORES, RunFolder
 
 NAME = "compare.json"
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -262,9 +261,18 @@ class Comparison:
     def _sharing(self, method: Method) -> dict[str, Any]:
         if method.way == "alone":
             return {"sharing": "none"}
+        begun = {"pretrained": self._pretrained()}  # as the run itself began
         if self.model.trunk.sharing == "partial":
-            return {"sharing": "partial", "own_stages": list(self.model.trunk.own_stages)}
-        return {"sharing": "deep"}
+            own = list(self.model.trunk.own_stages)
+            return {**begun, "sharing": "partial", "own_stages": own}
+        return {**begun, "sharing": "deep"}
+
+    def _pretrained(self) -> bool | str:
+        if not (self.run / RECIPE).is_file():
+            return False
+        recipe = Recipe.read(self.run)
+        weights = recipe.trunk.pretrained
+        return str((recipe.root / weights).resolve()) if isinstance(weights, str) else weights
 
     # -- the run's own domains
 
@@ -339,8 +347,3 @@ def compare(
             document = {**about, "rows": {each: rows[each] for each in order}, "failed": lost}
             write_atomic(out / NAME, json.dumps(document, indent=1) + "\n")
     return document
-
-
-def kinds_of(tasks: Sequence[Task]) -> list[str]:
-    """What a domain's error is made of."""
-    return [task.kind for task in tasks]

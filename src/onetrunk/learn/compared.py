@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from onetrunk.data.task import Task
 from onetrunk.measure.scores import as_error
 from onetrunk.measure.summary import decathlon_score
 from onetrunk.measure.table import Table
@@ -87,3 +88,8 @@ def seconds_of(folder: Path) -> float:
         return 0.0
     found = (json.loads(line).get("seconds") for line in reversed(lines))
     return next((float(each) for each in found if each is not None), 0.0)
+
+
+def kinds_of(tasks: Sequence[Task]) -> list[str]:
+    """What a domain's error is made of."""
+    return [task.kind for task in tasks]
