@@ -19,7 +19,6 @@ from onetrunk.learn.grow.shelf import check_run
 from onetrunk.learn.stopping import Stopped
 from onetrunk.measure.budget import scaled
 from onetrunk.model.saved import load
-from onetrunk.progress import say
 from onetrunk.recipe import Recipe
 from onetrunk.recipe.sets import apply_sets
 from onetrunk.recipe.toml import inline
@@ -68,8 +67,6 @@ def verb(
     trunk = load(run).trunk
     like = [f"trunk.arch={inline(trunk.arch)}", f"trunk.norm={inline(trunk.norm)}"]
     checked = asked.with_sets([*like, *(sets or [])]).check()
-    for line in checked.warnings:
-        say(f"note: {line}")
     names = [name.strip() for name in methods.split(",")] if methods else []
     try:
         found = compare(

@@ -28,7 +28,7 @@ from onetrunk.learn.grow.places import reachable
 from onetrunk.learn.grow.record import read_json
 from onetrunk.learn.grow.settings import Growth, kept, settled, train_like
 from onetrunk.learn.grow.shelf import check_run
-from onetrunk.learn.grow.work import raise_domain
+from onetrunk.learn.grow.work import raise_domain, tell
 from onetrunk.learn.grow.worker import check_own, make_worker
 from onetrunk.learn.rows import check_place, check_row
 from onetrunk.learn.start import start_from
@@ -281,10 +281,8 @@ class Comparison:
         kept = read_json(self.run / SCORES)
         if "test" not in kept:
             return Table((), "test")
-        rows = [
-            row for row in Table.from_json(kept["test"]).rows if row.domain in self.model.domains
-        ]
-        return Table(tuple(rows), "test")
+        rows = Table.from_json(kept["test"]).rows
+        return Table(tuple(row for row in rows if row.domain in self.model.domains), "test")
 
     def _after(self, folder: Path, learned: Universal) -> dict[str, float]:
         """Their errors were this network's trunk to take over, with their own slots and heads."""
@@ -315,6 +313,8 @@ def compare(
     check_place(out, NAME)
     ground = Comparison(run, domains, out, train, device)
     ground.check(asked, seeds)
+    for domain in domains:
+        tell(domain)
     about = {
         "run": run.name,
         "trunk": ground.model.trunk.fingerprint(),
@@ -329,18 +329,18 @@ def compare(
     for seed in seeds:
         for name, method in asked.items():
             say(f"{name}, seed {seed}: {method.what}")
-            found, failed = None, ""
+            found: Found | str
             try:
                 found = ground.find(name, method, seed)
             except Diverged as error:
-                say(f"{name}, seed {seed}: {error}")
-                failed = str(error)
+                found = str(error)
+                say(f"{name}, seed {seed}: {found}")
             old = read_json(out / NAME)  # now: another process may have added rows meanwhile
             same = {key: old.get(key) for key in about} == about
             rows, lost = (old["rows"], old["failed"]) if same else ({}, {})
             lost.pop(f"{name}, seed {seed}", None)
-            if found is None:
-                lost[f"{name}, seed {seed}"] = failed
+            if isinstance(found, str):
+                lost[f"{name}, seed {seed}"] = found
             else:
                 rows.setdefault(name, {})[str(seed)] = asdict(found)
             order = [each for each in chosen(()) if each in rows]
