@@ -184,7 +184,7 @@ class Line:
 def rows(ground: Ground, document: Mapping[str, Any]) -> list[Line]:
     """Those of compare, then those over all domains that tables.json has."""
     new = [domain.name for domain in ground.new]
-    found = scores_of(document)[1]
+    found = scores_of(document)[1] if "scratch" in document["rows"] else {}
     lines = []
     for name, seeds in document["rows"].items():
         every = list(seeds.values())
@@ -226,7 +226,8 @@ def rows(ground: Ground, document: Mapping[str, Any]) -> list[Line]:
 
 def markdown(new: Sequence[str], lines: Sequence[Line]) -> str:
     """The table of a page."""
-    last = ["mean", "score", "old domains", "× one network", "bytes a domain", "seeds"]
+    scored = ["score"] if any(line.score is not None for line in lines) else []
+    last = ["mean", *scored, "old domains", "× one network", "bytes a domain", "seeds"]
     said = [["", *new, *last], ["---"] * (1 + len(new) + len(last))]
     for line in lines:
         said.append(
@@ -234,7 +235,7 @@ def markdown(new: Sequence[str], lines: Sequence[Line]) -> str:
                 WORDS.get(line.name, f"`{line.name}`"),
                 *(f"{line.errors[each]:.1f}" for each in new),
                 f"{line.mean:.1f}",
-                "" if line.score is None else f"{line.score:.0f}",
+                *(["" if line.score is None else f"{line.score:.0f}"] if scored else []),
                 "" if line.old is None else f"{line.old:.1f}",
                 f"{line.networks:.2f}",
                 size(line.bytes) if line.bytes else "",
