@@ -17,6 +17,7 @@ from typing import Any
 
 from onetrunk.data.domain import Domain
 from onetrunk.errors import Diverged, wrong
+from onetrunk.learn.compare_place import check_place, check_row
 from onetrunk.learn.compared import Found, error_of, kinds_of, seconds_of
 from onetrunk.learn.described import table_of
 from onetrunk.learn.device import choose_device
@@ -30,7 +31,6 @@ from onetrunk.learn.grow.settings import Growth, kept, settled, train_like
 from onetrunk.learn.grow.shelf import check_run
 from onetrunk.learn.grow.work import raise_domain, tell
 from onetrunk.learn.grow.worker import check_own, make_worker
-from onetrunk.learn.rows import check_place, check_row
 from onetrunk.learn.start import start_from
 from onetrunk.learn.train import train_models
 from onetrunk.measure.budget import bare, budget
