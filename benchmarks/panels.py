@@ -49,6 +49,11 @@ def draw(panels: Sequence[Panel], across: str, said: str) -> Html:
         for i, panel in enumerate(panels)
     ]
     labels = [line.label for line in panels[0].lines] if panels else []
+    return sheet(wide, high, said, [*drawn, _legend(labels)])
+
+
+def sheet(wide: float, high: float, said: str, drawn: Sequence[Html]) -> Html:
+    """A picture of its own: what is drawn, on white."""
     head = {
         "xmlns": "http://www.w3.org/2000/svg",
         "viewBox": f"0 0 {wide:g} {high:g}",
@@ -56,7 +61,7 @@ def draw(panels: Sequence[Panel], across: str, said: str) -> Html:
         "aria-label": said,
     }
     ground = el("rect.ground", attributes={"width": f"{wide:g}", "height": f"{high:g}"})
-    return el("svg", el("style", Html(STYLE)), ground, *drawn, _legend(labels), attributes=head)
+    return el("svg", el("style", Html(STYLE)), ground, *drawn, attributes=head)
 
 
 def _panel(panel: Panel, across: str) -> Html:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from panels import STYLE, mark, text
+from panels import mark, sheet, text
 
 from onetrunk.measure.report.html import Html, el
 
@@ -34,14 +34,7 @@ def draw(title: str, spots: Sequence[Spot], said: str) -> Html:
     errors = [spot.error for spot in ordered]
     drawn += _panel(NAME, "bytes a new domain (logarithmic)", costs, lambda x: size(10**x), 0.9)
     drawn += _panel(NAME + PANEL + GAP, "mean test error, % (from 0)", errors, "{:.1f}".format, 0.0)
-    head = {
-        "xmlns": "http://www.w3.org/2000/svg",
-        "viewBox": f"0 0 {wide:g} {high:g}",
-        "role": "img",
-        "aria-label": said,
-    }
-    ground = el("rect.ground", attributes={"width": f"{wide:g}", "height": f"{high:g}"})
-    return el("svg", el("style", Html(STYLE)), ground, *drawn, attributes=head)
+    return sheet(wide, high, said, drawn)
 
 
 def _panel(

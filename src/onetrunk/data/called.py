@@ -52,7 +52,7 @@ class Called:
     def _label(self, label: Label) -> Label:
         if isinstance(label, str):
             return self._now(label)
-        if isinstance(label, tuple):
-            there = [self._now(c) if isinstance(c, str) else c for c in label]
-            return tuple(c for c in there if c is not None)  # type: ignore[return-value]
+        if isinstance(label, tuple) and any(isinstance(c, str) for c in label):
+            names = [self._now(c) for c in label if isinstance(c, str)]
+            return tuple(name for name in names if name is not None)
         return label

@@ -95,11 +95,9 @@ class Comparison:
                     )
                 if method.distill.get("remember"):
                     Memory(load(self.run), [domain], Distill.of(method.distill))
-                if method.way != "add":
-                    continue
-                kind, rank = method.grow["adapters"], method.grow.get("rank")
-                card = Card.of(domain, kept(kind), rank)
-                check_own(make_worker(self.model, card, 0), domain.name, kind)
+                if (kind := method.grow.get("adapters")) == "norm":
+                    worker = make_worker(self.model, Card.of(domain, kept(kind)), 0)
+                    check_own(worker, domain.name, kind)
         for name, method in methods.items():
             for seed in seeds:
                 for folder, text in self._texts(name, method, seed):
