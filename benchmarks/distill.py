@@ -24,12 +24,12 @@ import torch
 from table import Figures, median, options
 
 import onetrunk as ot
-from onetrunk.learn.device import choose_device, deterministic
-from onetrunk.learn.distill.stored import Stored
-from onetrunk.learn.distill.teachers import Specialist, Teacher
-from onetrunk.learn.distill.views import precompute
-from onetrunk.learn.fit import Learner
-from onetrunk.recipe import Distill, Train
+from onetrunk.config import Distill, Train
+from onetrunk.train.device import choose_device, deterministic
+from onetrunk.train.distill.precompute import precompute
+from onetrunk.train.distill.stored_teachers import Stored
+from onetrunk.train.distill.teachers import Specialist, Teacher
+from onetrunk.train.loop import Learner
 
 SEED, ARCH, RATE = 0, "resnet20", 0.05
 TASKS = ("segment", "depth", "normals")

@@ -30,14 +30,14 @@ import torch
 from rows import few, place
 from spots import Spot, draw, size
 
+from onetrunk.config import Recipe
+from onetrunk.config.to_toml import inline
 from onetrunk.data.domain import Domain
-from onetrunk.learn.compare import compare
-from onetrunk.learn.compared import old_mean
-from onetrunk.learn.compared import scores as scores_of
-from onetrunk.learn.train import train_recipe
-from onetrunk.measure.summary import decathlon_score
-from onetrunk.recipe import Recipe
-from onetrunk.recipe.toml import inline
+from onetrunk.eval.summary import decathlon_score
+from onetrunk.runs.compare import compare
+from onetrunk.runs.compare_table import old_mean
+from onetrunk.runs.compare_table import scores as scores_of
+from onetrunk.runs.train import train_recipe
 
 RESULTS = Path(__file__).parent / "results"
 FILE, TABLES = RESULTS / "methods.json", RESULTS / "tables.json"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from onetrunk.recipe import Recipe
-from onetrunk.recipe.toml import inline
+from onetrunk.config import Recipe
+from onetrunk.config.to_toml import inline
 
 FIVE = ("creatures", "digits", "emoji", "fashion", "optdigits")
 THREE = ("digits", "fashion", "optdigits")  # ten classes each

@@ -27,20 +27,20 @@ from rich.console import Console
 from rich.table import Table as Screen
 from rows import TABLES, Row, place, rows
 
+from onetrunk.config import Recipe
+from onetrunk.config.to_toml import inline
 from onetrunk.data.domain import Domain
-from onetrunk.learn.merging import choose_scale
-from onetrunk.learn.train import train_recipe
-from onetrunk.measure.budget import budget
-from onetrunk.measure.evaluate import judge
-from onetrunk.measure.intervals import percentiles, replicates
-from onetrunk.measure.neighbour import neighbour_error
-from onetrunk.measure.outcomes import Outcomes
-from onetrunk.measure.summary import decathlon_score, delta_mtl
-from onetrunk.measure.table import Better, Table
-from onetrunk.model.saved import models_of
-from onetrunk.model.universal import Universal
-from onetrunk.recipe import Recipe
-from onetrunk.recipe.toml import inline
+from onetrunk.eval.budget import budget
+from onetrunk.eval.evaluate import judge
+from onetrunk.eval.intervals import percentiles, replicates
+from onetrunk.eval.nearest_neighbour import neighbour_error
+from onetrunk.eval.outcomes import Outcomes
+from onetrunk.eval.summary import decathlon_score, delta_mtl
+from onetrunk.eval.table import Better, Table
+from onetrunk.nn.saving import models_of
+from onetrunk.nn.universal import Universal
+from onetrunk.runs.merging import choose_scale
+from onetrunk.runs.train import train_recipe
 
 RESULTS = Path(__file__).parent / "results" / "tables.json"
 DENSE = "rooms"  # its rows are by task, and their summary is Δ

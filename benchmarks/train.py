@@ -39,12 +39,12 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 import onetrunk as ot
-from onetrunk.learn.device import deterministic
-from onetrunk.learn.fit import CHECKPOINT, Learner, fit, save
-from onetrunk.learn.watch import Watch, make_watch
-from onetrunk.model import nets
-from onetrunk.recipe import Train
-from onetrunk.store.run import RunFolder
+from onetrunk.config import Train
+from onetrunk.nn import networks as nets
+from onetrunk.store.run_folder import RunFolder
+from onetrunk.train.device import deterministic
+from onetrunk.train.loggers import Watch, make_watch
+from onetrunk.train.loop import CHECKPOINT, Learner, fit, save
 
 SEED, ARCH, SIZE, PAD, WORKERS, RATE = 0, "resnet20", 32, 4, 2, 0.05
 NAMES = ("digits", "fashion", "emoji", "creatures", "flags")

@@ -1,5 +1,6 @@
 """onetrunk: one vision network for all of your image domains and tasks."""
 
+from onetrunk.config import Recipe
 from onetrunk.data.augment import Augment
 from onetrunk.data.domain import Domain
 from onetrunk.data.inspect import inspect
@@ -8,21 +9,20 @@ from onetrunk.data.pixels import Pixels
 from onetrunk.data.split import Split
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Failed, Missing, OnetrunkError
-from onetrunk.learn.distill.foreign import Foreign
-from onetrunk.learn.distill.views import precompute
-from onetrunk.learn.grow.add import add
-from onetrunk.learn.train import Run, train
-from onetrunk.measure.budget import Budget, budget
-from onetrunk.measure.evaluate import evaluate
-from onetrunk.measure.summary import decathlon_score, delta_mtl
-from onetrunk.measure.table import Table
-from onetrunk.model.pack import Pack
-from onetrunk.model.saved import load, save
-from onetrunk.model.trunk import Trunk
-from onetrunk.model.universal import Universal
-from onetrunk.recipe import Recipe
+from onetrunk.eval.budget import Budget, budget
+from onetrunk.eval.evaluate import evaluate
+from onetrunk.eval.summary import decathlon_score, delta_mtl
+from onetrunk.eval.table import Table
+from onetrunk.nn.pack import Pack
+from onetrunk.nn.saving import load, save
+from onetrunk.nn.trunk import Trunk
+from onetrunk.nn.universal import Universal
+from onetrunk.report.report import report
+from onetrunk.runs.add import add
+from onetrunk.runs.train import Run, train
 from onetrunk.serve.export import export
-from onetrunk.serve.report import report
+from onetrunk.train.distill.foreign import Foreign
+from onetrunk.train.distill.precompute import precompute
 
 __all__ = [
     "Augment",

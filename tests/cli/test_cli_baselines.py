@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from verbs import Ran, one_line, photos
+from tests.helpers.verbs import Ran, one_line, photos
 
 SHORT = ("--only", "joint", "--device", "cpu", "--set", "train.steps=1", "--set", "train.batch=4")
 

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from verbs import Ran, one_line, photos
 
+from onetrunk.config import Recipe
 from onetrunk.data.domain import Domain
-from onetrunk.learn.compared import error_of, old_mean, scores
-from onetrunk.learn.grow.add import add
-from onetrunk.learn.stopping import Stopped
-from onetrunk.learn.train import train_recipe
-from onetrunk.measure.evaluate import evaluate
-from onetrunk.model.backbone import build
-from onetrunk.model.saved import load
-from onetrunk.recipe import Recipe
+from onetrunk.eval.evaluate import evaluate
+from onetrunk.nn.backbone import build
+from onetrunk.nn.saving import load
+from onetrunk.runs.add import add
+from onetrunk.runs.compare_table import error_of, old_mean, scores
+from onetrunk.runs.train import train_recipe
+from onetrunk.train.interrupt import Stopped
+from tests.helpers.verbs import Ran, one_line, photos
 
 Onetrunk = Callable[..., Ran]
 TEXT = """
@@ -270,7 +270,7 @@ def test_who_stops_it_is_told_the_command_of_all_rows(
     def stopped(*_: object, **__: object) -> None:
         raise Stopped("stopped at step 1 of 2", "onetrunk train rows/scratch --resume")
 
-    monkeypatch.setattr("onetrunk.learn.compare.train_models", stopped)
+    monkeypatch.setattr("onetrunk.runs.compare.train_models", stopped)
     ran = onetrunk("compare", "run", *PETS, "--out", "rows", "--methods", "scratch")
     assert ran.code == 1
     assert ran.err.endswith("stopped at step 1 of 2; next: the same command goes on\n")

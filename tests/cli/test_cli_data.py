@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from verbs import Ran, one_line, photos
 
 from onetrunk.cli import data
 from onetrunk.data.cache import cache_home as place
 from onetrunk.errors import Failed
+from tests.helpers.verbs import Ran, one_line, photos
 
 
 def test_alone_it_lists_the_embedded_domains(onetrunk: Callable[..., Ran]) -> None:

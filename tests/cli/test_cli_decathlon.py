@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from verbs import Ran, one_line
 
+from onetrunk.config import Recipe
 from onetrunk.data.domain import Domain
 from onetrunk.data.sources import Asked, open_source
 from onetrunk.data.sources.decathlon import Decathlon
 from onetrunk.errors import Failed
-from onetrunk.measure.withheld import TEN, Results, decathlon_results
-from onetrunk.model.saved import models_of
-from onetrunk.recipe import Recipe
+from onetrunk.eval.decathlon_server import TEN, Results, decathlon_results
+from onetrunk.nn.saving import models_of
+from tests.helpers.verbs import Ran, one_line
 
 Onetrunk = Callable[..., Ran]
 DOMAINS = {"aircraft": 3, "dtd": 2, "vgg-flowers": 4}  # classes of each

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from verbs import Ran, one_line, photos
 
 from onetrunk.cli.add import share
+from onetrunk.config import Recipe
 from onetrunk.errors import BadInput, Failed
-from onetrunk.learn.grow import shelf
-from onetrunk.learn.train import train_recipe
-from onetrunk.model.saved import load
-from onetrunk.recipe import Recipe
+from onetrunk.nn.saving import load
+from onetrunk.runs import pack_store as shelf
+from onetrunk.runs.train import train_recipe
+from tests.helpers.verbs import Ran, one_line, photos
 
 Onetrunk = Callable[..., Ran]
 TEXT = """

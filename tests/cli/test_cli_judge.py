@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from verbs import Ran, one_line
 
+from onetrunk.config import Recipe
 from onetrunk.data.sources.dense import read_target
-from onetrunk.measure.evaluate import evaluate
-from onetrunk.measure.table import Table
-from onetrunk.model import nets
-from onetrunk.model.saved import models_of, save_models
-from onetrunk.recipe import Recipe
+from onetrunk.eval.evaluate import evaluate
+from onetrunk.eval.table import Table
+from onetrunk.nn import networks as nets
+from onetrunk.nn.saving import models_of, save_models
+from tests.helpers.verbs import Ran, one_line
 
 Onetrunk = Callable[..., Ran]
 RECIPE = """

@@ -6,9 +6,8 @@ import json
 import tomllib
 from collections.abc import Callable
 
-from verbs import Ran, one_line
-
-from onetrunk.recipe import named_recipes
+from onetrunk.config import named_recipes
+from tests.helpers.verbs import Ran, one_line
 
 
 def test_it_lists_them_with_a_line_each(onetrunk: Callable[..., Ran]) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from verbs import Ran, one_line, photos
 
 from onetrunk.cli import train
-from onetrunk.learn.train import Run
-from onetrunk.measure.table import Row, Table
-from onetrunk.recipe import Recipe
+from onetrunk.config import Recipe
+from onetrunk.eval.table import Row, Table
+from onetrunk.runs.train import Run
+from tests.helpers.verbs import Ran, one_line, photos
 
 Onetrunk = Callable[..., Ran]
 TEXT = """

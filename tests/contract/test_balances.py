@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from onetrunk.learn.balance import names
-from onetrunk.learn.balance.from_torchjd import GRAM, JACOBIAN
 from onetrunk.testing import conform_balance
+from onetrunk.train.weighting import names
+from onetrunk.train.weighting.from_torchjd import GRAM, JACOBIAN
 
 # What another measure of one unit's loss leaves as it was, as the papers say or imply.
 SCALE = {

@@ -2,9 +2,9 @@
 
 import pytest
 
-from onetrunk.model.adapters import ADAPTERS
-from onetrunk.model.norms import NORMS
-from onetrunk.model.trunk import Trunk
+from onetrunk.nn.adapters import ADAPTERS
+from onetrunk.nn.norms import NORMS
+from onetrunk.nn.trunk import Trunk
 from onetrunk.testing import conform
 
 # The smallest of each kind of network; sizes that each can take.

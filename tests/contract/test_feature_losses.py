@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from onetrunk.errors import BadInput
-from onetrunk.learn.distill.losses import LOSSES, feature_loss, stands_in
 from onetrunk.testing import conform_feature_loss
+from onetrunk.train.distill.feature_losses import LOSSES, feature_loss, stands_in
 
 
 def huber(student: Tensor, teacher: Tensor) -> Tensor:

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fakes import dense_source, dense_targets, picture
 
 from onetrunk.data.augment import LUMA, Augment, Views, apply
 from onetrunk.data.pixels import Pixels
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
+from tests.helpers.fakes import dense_source, dense_targets, picture
 
 PLAIN: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}  # grey levels
 TASKS = dense_source(1).tasks
@@ -158,7 +158,7 @@ def test_colour_is_brightness_then_contrast_then_saturation() -> None:
     views = draw(augment, pixels)
     assert views.colour is not None
     seen = levels(apply(images, {}, views, pixels)[0])
-    from onetrunk.data.chance import Chance
+    from onetrunk.data.seeded import Chance
 
     chance = Chance(3, np.arange(COUNT), np.zeros(COUNT))
     factor = {lane: chance(lane, 1 - a, 1 + a) for lane, a in ((6, 0.4), (7, 0.5), (8, 0.6))}

@@ -17,16 +17,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import Fake, Files, dense_source, encoded, labelled, picture, small
 from filelock import FileLock
 
 from onetrunk.data import cache
 from onetrunk.data.cache import cache_home, decode_all, purge
 from onetrunk.data.domain import Domain
-from onetrunk.data.frames import BAD, GOOD, TODO, UNREADABLE
 from onetrunk.data.index import read_index
 from onetrunk.data.pixels import Pixels
+from onetrunk.data.stored_images import BAD, GOOD, TODO, UNREADABLE
 from onetrunk.errors import Failed
+from tests.helpers.fakes import Fake, Files, dense_source, encoded, labelled, picture, small
 
 PIXELS = Pixels((8, 8), margin=2)
 HERE = Path(__file__).parent
@@ -140,7 +140,7 @@ def test_a_killed_build_of_dense_targets_goes_on_to_the_same_bytes(tmp_path: Pat
 SLOW_BUILD = """
 import sys, time
 from pathlib import Path
-from fakes import Files
+from tests.helpers.fakes import Files
 from onetrunk.data import cache
 from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import Pixels

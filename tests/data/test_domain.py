@@ -7,12 +7,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import CLASSIFY, Fake, Files, dense_source, encoded, labelled, picture, png_header, small
 
 from onetrunk.data.augment import Augment
 from onetrunk.data.domain import IMAGENET, SIZE, Domain, check_domains
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
+from tests.helpers.fakes import (
+    CLASSIFY,
+    Fake,
+    Files,
+    dense_source,
+    encoded,
+    labelled,
+    picture,
+    png_header,
+    small,
+)
 
 
 def torn(count: int, bad: int, **more: Any) -> Domain:

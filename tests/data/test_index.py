@@ -6,13 +6,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from fakes import CLASSIFY, Fake, dense_source, labelled
 
 from onetrunk.data.index import Index, read_index
 from onetrunk.data.listing import Item, Label
 from onetrunk.data.splitting import SPLITS, share
 from onetrunk.data.task import NO_CLASS, NO_LABEL, Task, read_tasks
 from onetrunk.errors import BadInput
+from tests.helpers.fakes import CLASSIFY, Fake, dense_source, labelled
 
 
 def item(key: str, label: Label = "a", split: str | None = None, group: str | None = None) -> Item:

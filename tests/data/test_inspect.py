@@ -6,12 +6,12 @@ import json
 
 import numpy as np
 import pytest
-from fakes import CLASSIFY, Fake, dense_source, encoded, labelled, picture, small
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.inspect import Inspection, inspect
 from onetrunk.data.listing import Item, Label
 from onetrunk.data.task import Task
+from tests.helpers.fakes import CLASSIFY, Fake, dense_source, encoded, labelled, picture, small
 
 
 def item(key: str, split: str = "train", label: Label = "a", where: str | None = None) -> Item:

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fakes import Fake, dense_source, small
 
 from onetrunk.data.augment import Augment
 from onetrunk.data.domain import Domain
 from onetrunk.data.loader import Batch, Loader
 from onetrunk.errors import BadInput, Failed
+from tests.helpers.fakes import Fake, dense_source, small
 
 VARIED = Augment(pad=2, flip=True, scale=(0.8, 1.2), brightness=0.2)
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fakes import encoded, picture, png_header
 from PIL import Image
 
 from onetrunk.data.pixels import MAX_PIXELS, BadImage, Pixels, decode
 from onetrunk.errors import BadInput
+from tests.helpers.fakes import encoded, picture, png_header
 
 SIZE = (9, 7)  # height, width: turned images are told from others
 

@@ -10,9 +10,9 @@ import pytest
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.duplicates import near_pairs
-from onetrunk.data.frames import GOOD
 from onetrunk.data.index import SPLITS
 from onetrunk.data.pocket import ASSETS, cards
+from onetrunk.data.stored_images import GOOD
 from onetrunk.errors import BadInput
 
 NAMES = list(cards())

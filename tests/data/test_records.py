@@ -7,8 +7,8 @@ import pytest
 
 from onetrunk.data import records
 from onetrunk.data.duplicates import thumbnails
-from onetrunk.data.frames import BAD, BLANK, GOOD, Looked
 from onetrunk.data.records import gather, moments
+from onetrunk.data.stored_images import BAD, BLANK, GOOD, Looked
 
 
 def slow_thumbnail(image_HW3: np.ndarray) -> np.ndarray:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onetrunk.data.chance import Chance, permutation, seed_of
 from onetrunk.data.sampling import Draw, Sampler
+from onetrunk.data.seeded import Chance, permutation, seed_of
 from onetrunk.errors import BadInput
 
 SIZES = {"a": 50, "b": 7, "c": 23}

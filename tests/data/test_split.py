@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from fakes import Fake, dense_source, dense_targets, picture, small
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.listing import Item
 from onetrunk.data.task import Task
+from tests.helpers.fakes import Fake, dense_source, dense_targets, picture, small
 
 
 def test_a_split_has_its_own_images_in_the_order_of_their_keys() -> None:

@@ -16,8 +16,8 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import Pixels
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Missing
-from onetrunk.model.trunk import Trunk
-from onetrunk.model.universal import Universal
+from onetrunk.nn.trunk import Trunk
+from onetrunk.nn.universal import Universal
 from onetrunk.serve.export import export
 
 PAGE = Path(__file__).parents[2] / "docs" / "onnx.md"

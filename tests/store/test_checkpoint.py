@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from onetrunk.errors import BadInput, Failed
-from onetrunk.store.run import RunFolder
+from onetrunk.store.run_folder import RunFolder
 
 RECIPE = 'name = "shop"\n'
 KILLS = 20
@@ -303,7 +303,7 @@ def test_a_full_disk_at_any_moment_leaves_the_last_checkpoint_and_nothing_else(
 LIMIT = """
 import resource, sys, torch
 from onetrunk.errors import Failed
-from onetrunk.store.run import RunFolder
+from onetrunk.store.run_folder import RunFolder
 with RunFolder.open(sys.argv[1], "") as run:
     run.log({"step": 1})
     run.save("", 1, {"a": torch.ones(1000)}, {})
@@ -350,7 +350,7 @@ def test_the_system_itself_stops_a_write_in_its_middle(tmp_path: Path) -> None:
 FILL = """
 import sys, torch
 from onetrunk.errors import Failed
-from onetrunk.store.run import RunFolder
+from onetrunk.store.run_folder import RunFolder
 with RunFolder.open(sys.argv[1] + "/run", "") as run:
     step = 0
     try:

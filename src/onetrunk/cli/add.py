@@ -11,17 +11,17 @@ import typer
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from onetrunk.cli.shown import console, print_json
+from onetrunk.cli.output import console, print_json
+from onetrunk.config import DomainPart
+from onetrunk.config.growth import USUAL
+from onetrunk.config.sets import apply_sets
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import check_name
 from onetrunk.errors import Failed, printable, wrong
-from onetrunk.learn.grow.add import Grown, add_to_run
-from onetrunk.learn.grow.bring import PREFIX, bring
-from onetrunk.learn.grow.settings import USUAL
-from onetrunk.measure.budget import scaled
-from onetrunk.measure.table import number
-from onetrunk.recipe import DomainPart
-from onetrunk.recipe.sets import apply_sets
+from onetrunk.eval.budget import scaled
+from onetrunk.eval.table import number
+from onetrunk.runs.add import Grown, add_to_run
+from onetrunk.runs.import_pack import PREFIX, bring
 
 HELP = """Add a domain to a finished run: a small pack is learned, nothing else moves.
 

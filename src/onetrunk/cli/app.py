@@ -16,7 +16,6 @@ from onetrunk.cli import (
     demo,
     export,
     info,
-    judge,
     predict,
     recipes,
     remove,
@@ -24,6 +23,7 @@ from onetrunk.cli import (
     train,
     update,
 )
+from onetrunk.cli import eval as judge
 from onetrunk.errors import BadInput, Missing, OnetrunkError, printable
 
 HELP = "One vision network for all of your image domains and tasks."

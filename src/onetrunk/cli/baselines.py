@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from onetrunk.cli.shown import console, print_json
+from onetrunk.cli.output import console, print_json
 from onetrunk.cli.train import recipe_of
-from onetrunk.learn import baselines as learn
-from onetrunk.store.run import SCORES
+from onetrunk.runs import baselines as learn
+from onetrunk.store.run_folder import SCORES
 
 HELP = """What you would otherwise pick, over the same domains: to judge a recipe's network by.
 

@@ -10,18 +10,18 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table as Grid
 
-from onetrunk.cli.shown import console, print_json
+from onetrunk.cli.output import console, print_json
 from onetrunk.cli.train import seeds_of
+from onetrunk.config import Recipe
+from onetrunk.config.sets import apply_sets
+from onetrunk.config.to_toml import inline
 from onetrunk.errors import Failed, wrong
-from onetrunk.learn.compare import NAME, compare
-from onetrunk.learn.compared import in_percent, old_mean, scores
-from onetrunk.learn.grow.shelf import check_run
-from onetrunk.learn.stopping import Stopped
-from onetrunk.measure.budget import scaled
-from onetrunk.model.saved import load
-from onetrunk.recipe import Recipe
-from onetrunk.recipe.sets import apply_sets
-from onetrunk.recipe.toml import inline
+from onetrunk.eval.budget import scaled
+from onetrunk.nn.saving import load
+from onetrunk.runs.compare import NAME, compare
+from onetrunk.runs.compare_table import in_percent, old_mean, scores
+from onetrunk.runs.pack_store import check_run
+from onetrunk.train.interrupt import Stopped
 
 HELP = """Hold the ways to have new domains against each other, on a finished run's trunk.
 

@@ -10,13 +10,13 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from onetrunk.cli.shown import console, counted, print_json, some
+from onetrunk.cli.output import console, counted, print_json, some
 from onetrunk.data.cache import cache_home, purge
+from onetrunk.data.contact_sheet import check_path, contact_sheet
 from onetrunk.data.domain import Domain
 from onetrunk.data.inspect import Inspection, inspect
 from onetrunk.data.pixels import FITS, Fit
 from onetrunk.data.pocket import cards
-from onetrunk.data.sheet import check_path, contact_sheet
 from onetrunk.errors import BadInput, printable, wrong
 
 SHOWN = 8  # files that a list names on the terminal; --json names all

@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table as Screen
 
-from onetrunk.cli.shown import console, print_json
-from onetrunk.learn.train import Run, train_recipe
-from onetrunk.measure.neighbour import neighbour_error
-from onetrunk.measure.summary import decathlon_score
+from onetrunk.cli.output import console, print_json
+from onetrunk.config import Recipe
+from onetrunk.eval.nearest_neighbour import neighbour_error
+from onetrunk.eval.summary import decathlon_score
 from onetrunk.progress import say
-from onetrunk.recipe import Recipe
-from onetrunk.serve.report import report
+from onetrunk.report.report import report
+from onetrunk.runs.train import Run, train_recipe
 
 HELP = """The whole story on embedded domains, in minutes: N networks, then one in their place.
 

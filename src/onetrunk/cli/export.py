@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from onetrunk.cli.shown import print_json
-from onetrunk.model.saved import load
+from onetrunk.cli.output import print_json
+from onetrunk.nn.saving import load
 from onetrunk.serve.export import export
 
 HELP = """Write a model as ONNX: one domain folded to a plain network, or all of one size.

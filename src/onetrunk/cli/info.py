@@ -12,22 +12,22 @@ import typer
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from onetrunk.cli.shown import console, print_json, some
+from onetrunk.cli.output import console, print_json, some
+from onetrunk.config import Recipe
+from onetrunk.config.growth import read
+from onetrunk.config.recipe import FILE
 from onetrunk.data.task import Task
 from onetrunk.errors import printable, wrong
-from onetrunk.learn.grow.places import grown
-from onetrunk.learn.grow.settings import read
-from onetrunk.learn.grow.shelf import versions
-from onetrunk.measure.budget import scaled
-from onetrunk.measure.scores import headline
-from onetrunk.measure.table import Table, number, spaced
-from onetrunk.model.card import Card
-from onetrunk.model.saved import PACKS, load, models_of
-from onetrunk.model.universal import Universal
-from onetrunk.recipe import Recipe
-from onetrunk.recipe.recipe import FILE
+from onetrunk.eval.budget import scaled
+from onetrunk.eval.metrics import headline
+from onetrunk.eval.table import Table, number, spaced
+from onetrunk.nn.card import Card
+from onetrunk.nn.saving import PACKS, load, models_of
+from onetrunk.nn.universal import Universal
+from onetrunk.runs.open import grown
+from onetrunk.runs.pack_store import versions
 from onetrunk.store.checkpoint import steps
-from onetrunk.store.run import CHECKPOINTS, SCORES
+from onetrunk.store.run_folder import CHECKPOINTS, SCORES
 
 HELP = """Show what a run holds: domains, tasks, classes, sizes, scores, where they are from.
 

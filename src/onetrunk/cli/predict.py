@@ -10,17 +10,17 @@ from typing import Annotated
 
 import typer
 
-from onetrunk.cli.answers import FORMATS, Rows
-from onetrunk.cli.maps import Maps
-from onetrunk.cli.withheld import write_withheld
+from onetrunk.cli.decathlon_server import write_withheld
+from onetrunk.cli.map_files import Maps
+from onetrunk.cli.prediction_rows import FORMATS, Rows
 from onetrunk.data.pixels import U8, BadImage, Pixels
 from onetrunk.data.sources.common import IMAGE_ENDINGS, regular
 from onetrunk.errors import Failed, printable, wrong
-from onetrunk.learn.device import choose_device
-from onetrunk.model.predict import FEWEST
-from onetrunk.model.saved import load, models_of
-from onetrunk.model.universal import Universal
+from onetrunk.nn.predict import FEWEST
+from onetrunk.nn.saving import load, models_of
+from onetrunk.nn.universal import Universal
 from onetrunk.progress import Track, say
+from onetrunk.train.device import choose_device
 
 HELP = """Say what a run's model sees in images: classes with scores, numbers, maps.
 

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from onetrunk.cli.shown import console, print_json
+from onetrunk.cli.output import console, print_json
+from onetrunk.config import named_recipes
+from onetrunk.config.methods import methods, methods_text
 from onetrunk.errors import wrong
-from onetrunk.recipe import named_recipes
-from onetrunk.recipe.method import methods, methods_text
 
 HELP = """List the named recipes, or print one to start from.
 

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from onetrunk.cli.shown import print_json
-from onetrunk.learn.grow.shelf import remove as take_out
+from onetrunk.cli.output import print_json
+from onetrunk.runs.pack_store import remove as take_out
 
 HELP = """Take a domain out of a run's model; every other answers as before, to the bit.
 

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from onetrunk.cli.shown import print_json
-from onetrunk.serve.report import report
+from onetrunk.cli.output import print_json
+from onetrunk.report.report import report
 
 HELP = """One network or N? Finished runs as one page that opens offline: scores beside a baseline's
 with intervals, a verdict by written rules, size, latency, pictures, curves, what happens inside.

@@ -13,20 +13,20 @@ import typer
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from onetrunk.cli.shown import console, print_json
+from onetrunk.cli.output import console, print_json
+from onetrunk.config import Recipe, named_recipes
+from onetrunk.config.check import read_all
+from onetrunk.config.recipe import FILE, read_text
+from onetrunk.config.sets import grid as varied
+from onetrunk.config.to_toml import inline
 from onetrunk.errors import Failed, wrong
-from onetrunk.learn.dry import dry_run
-from onetrunk.learn.grow.forgetting import forgotten, told
-from onetrunk.learn.sweep import sweep
-from onetrunk.learn.train import Run, train_recipe
-from onetrunk.measure.budget import scaled
-from onetrunk.measure.table import Table, number
+from onetrunk.eval.budget import scaled
+from onetrunk.eval.table import Table, number
 from onetrunk.progress import say
-from onetrunk.recipe import Recipe, named_recipes
-from onetrunk.recipe.check import read_all
-from onetrunk.recipe.recipe import FILE, read_text
-from onetrunk.recipe.sets import grid as varied
-from onetrunk.recipe.toml import inline
+from onetrunk.runs.dry_run import dry_run
+from onetrunk.runs.forgetting import forgotten, told
+from onetrunk.runs.sweep import sweep
+from onetrunk.runs.train import Run, train_recipe
 from onetrunk.store.atomic import write_atomic
 
 HELP = """Train one network for all domains of a recipe, or with sharing = "none" one for each.

@@ -11,7 +11,7 @@ import typer
 
 from onetrunk.cli.add import asked, show
 from onetrunk.errors import Failed, wrong
-from onetrunk.learn.grow.update import relabel, undo, update_run
+from onetrunk.runs.update import relabel, undo, update_run
 
 HELP = """Learn a domain on, over the classes and images that it has now; or rename, drop, undo.
 

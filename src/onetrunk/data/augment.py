@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from onetrunk.data.chance import Chance
 from onetrunk.data.pixels import U8, Pixels
+from onetrunk.data.seeded import Chance
 from onetrunk.data.split import as_tensor
 from onetrunk.data.task import NO_PIXEL, Task
 from onetrunk.errors import wrong

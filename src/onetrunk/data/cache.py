@@ -31,7 +31,11 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from PIL import Image
 
-from onetrunk.data.frames import (
+from onetrunk.data.index import Index
+from onetrunk.data.pixels import Pixels
+from onetrunk.data.records import SCAN, Part, gather, read_reasons, read_records
+from onetrunk.data.sources import Source
+from onetrunk.data.stored_images import (
     TODO,
     UNREADABLE,
     Frames,
@@ -39,10 +43,6 @@ from onetrunk.data.frames import (
     layers_of,
     read_one,
 )
-from onetrunk.data.index import Index
-from onetrunk.data.pixels import Pixels
-from onetrunk.data.records import SCAN, Part, gather, read_reasons, read_records
-from onetrunk.data.sources import Source
 from onetrunk.errors import Failed
 from onetrunk.progress import Track, say
 from onetrunk.store.atomic import write_atomic

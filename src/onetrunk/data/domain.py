@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from onetrunk.data.augment import Augment
 from onetrunk.data.cache import Decoded, decode_all
-from onetrunk.data.called import Called
-from onetrunk.data.frames import GOOD
 from onetrunk.data.index import Index, check_classes, read_index
 from onetrunk.data.pixels import Fit, Pixels
+from onetrunk.data.renamed import Called
 from onetrunk.data.sources import Asked, Source, open_source
 from onetrunk.data.split import Split
 from onetrunk.data.splitting import SPLITS
+from onetrunk.data.stored_images import GOOD
 from onetrunk.data.task import Task, TasksLike, check_name, read_tasks
 from onetrunk.errors import BadInput, wrong
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.duplicates import near_pairs
-from onetrunk.data.frames import BLANK, GOOD, LONG, MISNAMED, TINY
 from onetrunk.data.splitting import SPLITS
+from onetrunk.data.stored_images import BLANK, GOOD, LONG, MISNAMED, TINY
 from onetrunk.data.task import NO_CLASS, NO_LABEL, Task
 from onetrunk.errors import BadInput
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onetrunk.data.duplicates import THUMB, thumbnails
-from onetrunk.data.frames import BAD, BLANK, GOOD, UNREADABLE, Looked
 from onetrunk.data.pixels import U8
+from onetrunk.data.stored_images import BAD, BLANK, GOOD, UNREADABLE, Looked
 
 SCAN = np.dtype(
     [

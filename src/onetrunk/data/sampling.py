@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from onetrunk.data.chance import Chance, permutation, seed_of
+from onetrunk.data.seeded import Chance, permutation, seed_of
 from onetrunk.errors import wrong
 
 SAMPLINGS = ("round-robin", "temperature", "joined")

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from onetrunk.data.frames import Frames
 from onetrunk.data.index import Index
 from onetrunk.data.pixels import U8, Pixels
+from onetrunk.data.stored_images import Frames
 
 
 class Split:

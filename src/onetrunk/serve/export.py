@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from onetrunk.errors import Failed, Missing, wrong
-from onetrunk.model.card import Card
-from onetrunk.model.universal import Universal
+from onetrunk.nn.card import Card
+from onetrunk.nn.universal import Universal
 
 FORMAT = 1
 KEY = "onetrunk"

@@ -23,7 +23,7 @@ from torch import Tensor
 from onetrunk.errors import BadInput, OnetrunkError, wrong
 from onetrunk.progress import say
 from onetrunk.store.atomic import sync_folder
-from onetrunk.store.strict import strict_json
+from onetrunk.store.strict_json import strict_json
 from onetrunk.store.tensors import read_tensors, write_tensors
 
 FORMAT = 1

@@ -21,10 +21,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
-from onetrunk.model import backbone as backbones
-from onetrunk.model.norm_banks import Moments
-from onetrunk.model.trunk import Trunk
-from onetrunk.model.universal import Universal
+from onetrunk.nn import backbone as backbones
+from onetrunk.nn.norm_banks import Moments
+from onetrunk.nn.trunk import Trunk
+from onetrunk.nn.universal import Universal
 from onetrunk.testing.balances import conform_balance as conform_balance
 from onetrunk.testing.feature_losses import conform_feature_loss as conform_feature_loss
 

@@ -15,11 +15,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from onetrunk.data.chance import seed_of
+from onetrunk.data.seeded import seed_of
 from onetrunk.errors import BadInput, Failed
-from onetrunk.learn.balance import make_balance
-from onetrunk.learn.balance.jacobian import Jacobian
-from onetrunk.learn.balance.protocol import GRADIENTS, NEEDS, Balance
+from onetrunk.train.weighting import make_balance
+from onetrunk.train.weighting.jacobian import Jacobian
+from onetrunk.train.weighting.protocol import GRADIENTS, NEEDS, Balance
 
 Scale = Literal["weights", "direction", "none"]
 # What one unit's loss in another measure (times 8) leaves as it was. weights: the weights, so the

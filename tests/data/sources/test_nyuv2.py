@@ -14,7 +14,7 @@ from conftest import build_nyuv2, room
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import BadImage, Pixels
-from onetrunk.data.sources.facing import agreement, surface_normals
+from onetrunk.data.sources.normal_axes import agreement, surface_normals
 from onetrunk.data.sources.nyuv2 import CLASSES, FACINGS
 from onetrunk.errors import BadInput
 

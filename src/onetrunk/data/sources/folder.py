@@ -28,7 +28,7 @@ from onetrunk.data.sources.common import (
     stamp,
 )
 from onetrunk.data.sources.dense import DENSE_KINDS, ENDINGS, largest_class, read_target
-from onetrunk.data.sources.walk import Walk, counted
+from onetrunk.data.sources.image_folders import Walk, counted
 from onetrunk.data.task import NO_PIXEL, Kind, Task
 from onetrunk.errors import wrong
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onetrunk.data.pixels import BadImage
 from onetrunk.data.sources import Asked
 from onetrunk.data.sources.dense import naming, read_npy, read_target
-from onetrunk.data.sources.facing import agreement
+from onetrunk.data.sources.normal_axes import agreement
 from onetrunk.data.sources.scenes import Scenes, folder_of, options
 from onetrunk.data.task import Kind, Task
 from onetrunk.errors import wrong

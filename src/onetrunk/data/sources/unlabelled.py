@@ -13,7 +13,7 @@ from pathlib import Path
 from onetrunk.data.listing import Item
 from onetrunk.data.sources import Asked
 from onetrunk.data.sources.common import Root, place, split_of, stamp
-from onetrunk.data.sources.walk import Walk
+from onetrunk.data.sources.image_folders import Walk
 from onetrunk.data.task import LABELLED, Task
 from onetrunk.errors import wrong
 

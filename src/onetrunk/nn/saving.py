@@ -1,0 +1,227 @@
+"""A model in a folder: `model/trunk.safetensors`, and `model/packs/NAME.pack` for each domain.
+
+Networks of one domain each (sharing = "none") lie side by side, each so under `model/NAME/`.
+
+The trunk's header says which architecture it is, how domains may differ in it, and their order.
+Where domains came or went afterwards, `model/domains.json` has the names instead: the trunk's file,
+large and often shared, is never written again, and a pack that is not listed is no domain yet.
+Nothing is trusted on the way back: names, shapes and finiteness are checked as a pack's are. The
+folder is written beside its place and moved there, so a model is whole or as it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from onetrunk.data.task import check_name
+from onetrunk.errors import BadInput, wrong
+from onetrunk.nn.pack import HEADER, KEY, Pack
+from onetrunk.nn.trunk import Trunk
+from onetrunk.nn.universal import Universal
+from onetrunk.store.atomic import sync_folder, write_atomic
+from onetrunk.store.tensors import write_tensors
+
+FORMAT = 1
+TRUNK = "trunk.safetensors"
+PACKS = "packs"
+LISTED = "domains.json"
+KEYS = (
+    *("arch", "norm", "sharing", "own_stages", "adapters", "adapt", "pair", "licence", "sha256"),
+    "domains",
+)
+
+
+def save(model: Universal, folder: str | PathLike[str]) -> Path:
+    """Write the model into `folder`/model, in place of the one that is there."""
+    return save_models({"": model}, folder)
+
+
+def save_models(models: Mapping[str, Universal], folder: str | PathLike[str]) -> Path:
+    """Write one model (named "") into `folder`/model, or several into `folder`/model/NAME."""
+    place = Path(folder) / "model"
+    beside = place.with_name(f".model.{os.getpid()}.part")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        for name, model in models.items():
+            _write(model, beside / name)
+        sync_folder(beside)
+        old = place.with_name(f".model.{os.getpid()}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if place.exists():
+            os.replace(place, old)
+        os.replace(beside, place)
+        sync_folder(place.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return place
+
+
+def _write(model: Universal, folder: Path) -> None:
+    """The trunk's file and a pack for each domain."""
+    (folder / PACKS).mkdir(parents=True)
+    trunk, sha256 = model.trunk, model.trunk.fingerprint()
+    document = {
+        "format": FORMAT,
+        **trunk.describe(),
+        "adapters": trunk.adapters,
+        "adapt": list(trunk.adapt),
+        "pair": model.pair,
+        "licence": trunk.licence,
+        "sha256": sha256,
+        "domains": list(model.domains),
+    }
+    with (folder / TRUNK).open("xb") as file:
+        write_tensors(file, trunk.shared(), {KEY: json.dumps(document)})
+        file.flush()
+        os.fsync(file.fileno())
+    for name in model.domains:
+        Pack.of(model, name, sha256).save(folder / PACKS / f"{name}.pack")
+    sync_folder(folder / PACKS)
+    sync_folder(folder)
+
+
+def load(folder: str | PathLike[str], domain: str | None = None) -> Universal:
+    """The model of a folder, in evaluation mode; of several networks that of one `domain`."""
+    place = _place(folder)
+    if (place / TRUNK).is_file():
+        return _read(place)
+    alone = _alone(place)
+    if not alone:
+        raise wrong(f"no trunk in {place}: expected {TRUNK}", exists=sorted(os.listdir(place)))
+    if domain not in alone:
+        raise wrong(
+            f"{Path(folder).name} holds one network for each domain: name one of them",
+            came=domain,
+            exists=alone,
+            next=f"onetrunk.load({str(folder)!r}, domain={alone[0]!r})",
+        )
+    return _read(place / domain)
+
+
+def models_of(folder: str | PathLike[str]) -> dict[str, Universal]:
+    """By domain the model that answers for it: one for all of them, or a network each."""
+    place = _place(folder)
+    if (place / TRUNK).is_file():
+        model = _read(place)
+        return dict.fromkeys(model.domains, model)
+    return {name: load(folder, name) for name in _alone(place)}
+
+
+def _place(folder: str | PathLike[str]) -> Path:
+    """Where the model of a folder lies."""
+    place = Path(folder) / "model"
+    if not place.is_dir():
+        near = Path(folder) if Path(folder).is_dir() else Path(folder).parent
+        there = sorted(p.name for p in near.iterdir()) if near.is_dir() else []
+        raise wrong(
+            f"no model in {folder}: expected {Path(folder).name}/model",
+            came=str(folder),
+            exists=there,
+            next="onetrunk train RECIPE, or onetrunk.save(model, folder), writes one",
+        )
+    return place
+
+
+def _alone(place: Path) -> list[str]:
+    """The networks that lie side by side, by name."""
+    return sorted(path.parent.name for path in place.glob(f"*/{TRUNK}"))
+
+
+def _read(place: Path) -> Universal:
+    """One model from its trunk's file and its packs."""
+    path = place / TRUNK
+    document = _document(path)
+    trunk = Trunk(
+        document["arch"],
+        norm=document["norm"],
+        sharing=document["sharing"],
+        own_stages=document["own_stages"],
+        adapters=document["adapters"],
+        adapt=document["adapt"],
+    )
+    trunk.licence = document["licence"]
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise wrong(f"{path.name} is damaged", came=str(error)[:100]) from None
+    trunk.load_shared(tensors)
+    if trunk.fingerprint() != document["sha256"]:
+        raise wrong(f"{path.name} is damaged: its tensors are not those that it names")
+    model = Universal(trunk, pair=document["pair"])
+    names = listed(place, document["domains"])
+    for name in names:  # one after the other, so that each is read where the last one was
+        try:
+            _pack(place, name).join(model, document["sha256"])
+        except BadInput:
+            if listed(place, document["domains"]) == names:
+                raise
+            return _read(place)  # one that goes meanwhile is not missed
+    return model.eval()
+
+
+def _pack(place: Path, name: str) -> Pack:
+    pack = Pack.open(place / PACKS / f"{name}.pack")
+    if pack.card.name != name:
+        raise wrong(f"{name}.pack holds another domain", came=pack.card.name)
+    return pack
+
+
+def listed(place: Path, at_first: Sequence[str] | None = None) -> list[str]:
+    """The domains of the model in a folder `model`, in order; `at_first`: the trunk's own list."""
+    try:
+        text = (place / LISTED).read_bytes()
+    except FileNotFoundError:
+        return list(_document(place / TRUNK)["domains"] if at_first is None else at_first)
+    except OSError as error:
+        raise wrong(f"cannot read {LISTED}", came=error.strerror) from None
+    try:
+        document = json.loads(text)
+        names = [check_name(name, "domain") for name in document["domains"]]
+        if document["format"] != FORMAT or len(set(names)) < len(names):
+            raise ValueError("another format, or a name twice")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise wrong(f"{LISTED} is no list of domains", came=str(error)[:100]) from None
+    return names
+
+
+def relist(place: Path, names: Sequence[str]) -> None:
+    """From now on the model in this folder `model` has these domains; their packs lie there."""
+    write_atomic(place / LISTED, json.dumps({"format": FORMAT, "domains": list(names)}) + "\n")
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """What the trunk's file says of itself, checked."""
+    try:
+        with path.open("rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            if size > HEADER:
+                raise ValueError("a header over 1 MB")
+            document = json.loads(json.loads(file.read(size))["__metadata__"][KEY])
+        if not isinstance(document, dict) or not isinstance(document["format"], int):
+            raise TypeError("no format")
+    except OSError as error:
+        raise wrong(f"cannot read {path.name}", came=error.strerror) from None
+    except (ValueError, KeyError, TypeError, RecursionError, struct.error) as error:
+        raise wrong(f"{path.name} is not a trunk of onetrunk", came=str(error)[:100]) from None
+    if not 1 <= document["format"] <= FORMAT:
+        raise wrong(
+            f"{path.name}: this version reads trunks up to format {FORMAT}",
+            came=f"format {document['format']}",
+            next="pip install --upgrade onetrunk",
+        )
+    lacking = [key for key in KEYS if key not in document]
+    if lacking:
+        raise wrong(f"{path.name} is not a trunk of onetrunk: it lacks {', '.join(lacking)}")
+    return document
