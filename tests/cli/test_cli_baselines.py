@@ -27,9 +27,9 @@ def test_a_table_and_what_to_type_next(onetrunk: Callable[..., Ran], tmp_path: P
     assert ran.code == 0, ran.err
     for word in ("joint", "pets", "error %", "1.00×", "wrote runs/shop-baselines.json"):
         assert word in ran.out
-    train, report = [line for line in ran.out.splitlines() if line.startswith("next: ")]
-    assert train == "next: onetrunk train shop.toml --set train.steps=1 --set train.batch=4"
-    assert report == "next: onetrunk report runs/shop --baseline runs/shop-joint"
+    train, report = [line for line in ran.out.splitlines() if line.startswith("try: ")]
+    assert train == "try: onetrunk train shop.toml --set train.steps=1 --set train.batch=4"
+    assert report == "try: onetrunk report runs/shop --baseline runs/shop-joint"
     again = onetrunk("baselines", "shop.toml", *SHORT, "--json")
     assert json.loads(again.out)["runs"]["joint"]["out"] == "runs/shop-joint"
     assert "stays as it is" in again.err
@@ -38,4 +38,4 @@ def test_a_table_and_what_to_type_next(onetrunk: Callable[..., Ran], tmp_path: P
 def test_a_kind_that_is_none_is_refused(onetrunk: Callable[..., Ran], tmp_path: Path) -> None:
     written(tmp_path)
     said = one_line(onetrunk("baselines", "shop.toml", "--only", "frozen,jiont"))
-    assert "came: 'jiont'; exists: joint" in said
+    assert "got: 'jiont'; available: joint" in said

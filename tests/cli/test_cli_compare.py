@@ -199,8 +199,8 @@ def test_networks_of_scratch_teach_the_one_of_all(onetrunk: Onetrunk, at: Path) 
     ("words", "said"),
     [
         (("--domain", "digits=folder:pets"), "has a domain of this name already"),
-        ((*PETS, "--methods", "paralel"), "no such method; came: 'paralel'; exists: parallel, "),
-        ((*PETS, "--set", "trunk.norm=shared"), "--set: unknown key; came: 'trunk'"),
+        ((*PETS, "--methods", "paralel"), "no such method; got: 'paralel'; available: parallel, "),
+        ((*PETS, "--set", "trunk.norm=shared"), "--set: unknown key; got: 'trunk'"),
         (("--domain", "pets=folder:nowhere"), "nowhere"),
         ((*PETS, "--seeds", "0,0"), "each seed once"),
     ],
@@ -241,7 +241,7 @@ def test_teachers_of_the_runs_own_are_looked_at_before_any_learns(
     assert not (at / "rows").exists()
 
 
-def test_what_cannot_be_remembered_is_found_before_any_learns(onetrunk: Onetrunk, at: Path) -> None:
+def test_what_cannot_be_lwfed_is_found_before_any_learns(onetrunk: Onetrunk, at: Path) -> None:
     sets = ("--set", "domains.one.size=8", "--set", 'domains.one.tasks=["embed"]')
     assert onetrunk("add", "run", "one", "folder:pets", *sets, "--adapters", "norm").code == 0
     ran = onetrunk("compare", "run", *PETS, "--out", "rows", "--methods", "norm-only,lwf")
@@ -273,7 +273,7 @@ def test_who_stops_it_is_told_the_command_of_all_rows(
     monkeypatch.setattr("onetrunk.runs.compare.train_models", stopped)
     ran = onetrunk("compare", "run", *PETS, "--out", "rows", "--methods", "scratch")
     assert ran.code == 1
-    assert ran.err.endswith("stopped at step 1 of 2; next: the same command goes on\n")
+    assert ran.err.endswith("stopped at step 1 of 2; try: the same command goes on\n")
 
 
 def test_rows_never_lie_among_images(onetrunk: Onetrunk, at: Path) -> None:
@@ -294,7 +294,7 @@ def test_a_run_that_is_still_training(onetrunk: Onetrunk, at: Path) -> None:
     (at / "run/scores.json").unlink()
     said = one_line(onetrunk("compare", "run", *PETS))
     assert "the run run is not finished" in said
-    assert said.endswith("next: onetrunk train run/recipe.toml --resume")
+    assert said.endswith("try: onetrunk train run/recipe.toml --resume")
 
 
 def test_the_methods_are_listed(onetrunk: Onetrunk) -> None:

@@ -24,7 +24,7 @@ def test_alone_it_lists_the_embedded_domains(onetrunk: Callable[..., Ran]) -> No
     assert ran.code == 0
     for name in ("digits", "glyphs", "flags"):
         assert f"pocket:{name}" in ran.out
-    assert "next: onetrunk data pocket:" in ran.out
+    assert "try: onetrunk data pocket:" in ran.out
     assert ran.err == ""
 
 
@@ -114,17 +114,17 @@ BAD = {
     "an unknown option": (("data", "--sizes", "8"), "No such option: --sizes"),
     "an option without its value": (("data", "--size"), "--size"),
     "an unknown verb": (("dta",), "data"),
-    "an unknown embedded domain": (("data", "pocket:digit"), "exists: digits"),
-    "an unknown prefix": (("data", "foldr:photos"), "exists: folder:"),
+    "an unknown embedded domain": (("data", "pocket:digit"), "available: digits"),
+    "an unknown prefix": (("data", "foldr:photos"), "available: folder:"),
     "a folder that is not there": (("data", "folder:nowhere"), "nowhere"),
     "an empty folder": (("data", "folder:empty"), "empty"),
     "a class without images": (("data", "folder:hollow"), "classes without images: 1 (dog)"),
     "a size of letters": (("data", "pocket:digits", "--size", "big"), "HEIGHTxWIDTH"),
     "a size of nothing": (("data", "pocket:digits", "--size", "0"), "a size is"),
     "three sizes": (("data", "pocket:digits", "--size", "1x2x3"), "HEIGHTxWIDTH"),
-    "an unknown fit": (("data", "pocket:digits", "--fit", "padd"), "exists: pad"),
+    "an unknown fit": (("data", "pocket:digits", "--fit", "padd"), "available: pad"),
     "a task without kind": (("data", "pocket:digits", "--task", "a"), "NAME=KIND"),
-    "an unknown kind": (("data", "pocket:digits", "--task", "a=clasify"), "exists: classify"),
+    "an unknown kind": (("data", "pocket:digits", "--task", "a=clasify"), "available: classify"),
     "a task twice": (
         ("data", "pocket:digits", "--task", "a=classify", "--task", "a=embed"),
         "name of its own",
@@ -154,7 +154,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     words, said = BAD[name]
     ran = onetrunk(*words)
     assert said in one_line(ran)
-    assert "next:" in ran.err or "exists:" in ran.err or "came:" in ran.err
+    assert "next:" in ran.err or "available:" in ran.err or "got:" in ran.err
     assert ran.out == ""
 
 
@@ -177,11 +177,11 @@ def test_a_failure_is_exit_code_1(
     onetrunk: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
-        raise Failed("the disk is full; next: free some space")
+        raise Failed("the disk is full; try: free some space")
 
     monkeypatch.setattr(data, "inspect", fail)
     ran = onetrunk("data", "pocket:digits")
-    assert one_line(ran, 1) == "error: the disk is full; next: free some space"
+    assert one_line(ran, 1) == "error: the disk is full; try: free some space"
 
 
 def test_ctrl_c_says_how_to_go_on(

@@ -98,7 +98,7 @@ def test_from_the_layout_to_the_servers_file(
     ran = onetrunk("predict", "runs/ten", "--decathlon", "sent/results.json")
     assert ran.code == 0, ran.err
     assert "not in this run: cifar100, daimlerpedcls, gtsrb, imagenet12, omniglot" in ran.err
-    assert "36 images of aircraft, dtd, vgg-flowers; next: --decathlon sent/results.zip" in ran.err
+    assert "36 images of aircraft, dtd, vgg-flowers; try: --decathlon sent/results.zip" in ran.err
 
     rows = json.loads((tmp_path / "sent/results.json").read_text())
     assert all(set(row) == {"image_id", "category_id"} for row in rows)
@@ -110,13 +110,15 @@ def test_from_the_layout_to_the_servers_file(
     models = models_of("runs/ten")
     for place, (name, ids) in enumerate(tests.items()):  # image by image, from its file
         files = [tmp_path / "decathlon" / file for file in ids.values()]
-        answers = models[name].predict(files, domain=name)
-        labels = [int(answer["classify"]["label"].removeprefix("kind ")) for answer in answers]
+        predictions = models[name].predict(files, domain=name)
+        labels = [
+            int(prediction["classify"]["label"].removeprefix("kind ")) for prediction in predictions
+        ]
         offset = 10_000_000 * (place + 1)
         assert [said[i] for i in ids] == [offset + c + 1 for c in labels]
 
     again = onetrunk("predict", "runs/ten", "--decathlon", "sent/results.zip")
-    assert "next: send it to the evaluation server" in again.err
+    assert "try: send it to the evaluation server" in again.err
     with zipfile.ZipFile(tmp_path / "sent/results.zip") as archive:
         assert archive.namelist() == ["results.json"]
         assert json.loads(archive.read("results.json")) == rows
@@ -145,11 +147,11 @@ def test_what_cannot_be_sent(onetrunk: Onetrunk, tmp_path: Path) -> None:
     ran = onetrunk("train", "ten.toml")
     assert ran.code == 0, ran.err
     words = ("predict", "runs/ten")
-    assert "exists: *.json, *.zip" in one_line(onetrunk(*words, "--decathlon", "results.txt"))
-    assert "predicts the run's own test; came: 'images'" in one_line(
+    assert "available: *.json, *.zip" in one_line(onetrunk(*words, "--decathlon", "results.txt"))
+    assert "predicts the run's own test; got: 'images'" in one_line(
         onetrunk(*words, "photos", "--decathlon", "results.json")
     )
-    assert "is of the Visual Decathlon; came: 'other'" in one_line(
+    assert "is of the Visual Decathlon; got: 'other'" in one_line(
         onetrunk(*words, "--decathlon", "results.json", "--domain", "other")
     )
     assert "expected images" in one_line(onetrunk(*words))
@@ -177,7 +179,7 @@ def test_ids_that_two_domains_share_are_refused(tmp_path: Path) -> None:
     layout(home)
     (one,) = built(home, "dtd")
     two = Domain("again", f"decathlon:{home}/dtd", size=8, cache=False)
-    with pytest.raises(ValueError, match=r"same id.*came: '200\d+ in dtd and again'"):
+    with pytest.raises(ValueError, match=r"same id.*got: '200\d+ in dtd and again'"):
         decathlon_results(model_of([one, two], tmp_path), [one, two])
 
 
@@ -187,7 +189,7 @@ def test_without_test_annotations_nothing_of_train_is_sent(tmp_path: Path) -> No
     layout(home)
     (home / "annotations/dtd_test_stripped.json").unlink()
     domains = built(home, "dtd")
-    with pytest.raises(ValueError, match=r"no annotations of test.*next: put dtd_test_stripped"):
+    with pytest.raises(ValueError, match=r"no annotations of test.*try: put dtd_test_stripped"):
         decathlon_results(model_of(domains, tmp_path), domains)
 
 
@@ -195,7 +197,7 @@ def test_only_domains_with_classes_of_the_challenge(tmp_path: Path) -> None:
     home = tmp_path / "decathlon"
     layout(home)
     embed = built(home, "dtd", tasks=["embed"])
-    with pytest.raises(ValueError, match="no task that says a class; came: 'embed'"):
+    with pytest.raises(ValueError, match="no task that says a class; got: 'embed'"):
         decathlon_results(model_of(embed, tmp_path), embed)
     other = [Domain("digits", "pocket:optdigits")]
     with pytest.raises(ValueError, match="only a domain of the Visual Decathlon"):

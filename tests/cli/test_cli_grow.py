@@ -43,13 +43,13 @@ def run(made: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_a_domain_comes_is_judged_goes_and_comes_back(onetrunk: Onetrunk, run: Path) -> None:
+def test_a_domain_comes_is_evaluated_goes_and_comes_back(onetrunk: Onetrunk, run: Path) -> None:
     ran = onetrunk("add", "run", "pets", "folder:pets", *PETS)
     assert ran.code == 0, ran.err
     assert "pets: unchanged to the bit: digits (outputs on 128 images" in ran.out
     assert "wrote run/model/packs/pets.pack: " in ran.out
     assert "of the trunk" in ran.out
-    assert "next: onetrunk predict run IMAGE --domain pets" in ran.out
+    assert "try: onetrunk predict run IMAGE --domain pets" in ran.out
     ran = onetrunk("info", "run")
     assert ran.code == 0, ran.err
     (line,) = [line for line in ran.out.splitlines() if line.startswith("│ pets")]
@@ -63,7 +63,7 @@ def test_a_domain_comes_is_judged_goes_and_comes_back(onetrunk: Onetrunk, run: P
     before = onetrunk("predict", "run", str(image), "--domain", "pets").out
     ran = onetrunk("remove", "run", "pets")
     assert "its pack is kept: run/removed/pets/pets.pack" in ran.out
-    assert "next: onetrunk add run pets pack:run/removed/pets/pets.pack brings it back" in ran.out
+    assert "try: onetrunk add run pets pack:run/removed/pets/pets.pack brings it back" in ran.out
     assert list(load(run).domains) == ["digits"]
     ran = onetrunk("add", "run", "pets", "pack:run/removed/pets/pets.pack")
     assert ran.code == 0, ran.err
@@ -76,7 +76,7 @@ def test_updates_from_the_command_line(onetrunk: Onetrunk, run: Path) -> None:
     photos(run.parent / "more", ("cat", "dog", "fish"))
     ran = onetrunk("add", "run", "pets", "folder:more", *PETS)
     assert "with other classes" in one_line(ran)
-    assert ran.err.strip().endswith("next: onetrunk update run pets folder:more")
+    assert ran.err.strip().endswith("try: onetrunk update run pets folder:more")
     ran = onetrunk("eval", "run", "--domain", "pets")
     assert ran.code == 0
     ran = onetrunk("update", "run", "pets", "folder:more", *PETS, "--json")
@@ -103,7 +103,7 @@ def test_an_image_that_cannot_be_read_is_named(onetrunk: Onetrunk, run: Path) ->
     assert ran.err.count("train images cannot be read") == 1
 
 
-def test_a_renamed_class_is_judged_on_the_images_of_its_old_name(
+def test_a_renamed_class_is_evaluated_on_the_images_of_its_old_name(
     onetrunk: Onetrunk, run: Path
 ) -> None:
     def error() -> float:
@@ -163,12 +163,12 @@ def test_what_is_to_be_typed_next_can_be_typed(onetrunk: Onetrunk, run: Path) ->
     run.rename(run.parent / "my run")
     photos(run.parent / "my pets")
     ran = onetrunk("add", "my run", "digits", "folder:my pets", "--set", "domains.digits.size=8")
-    assert one_line(ran).endswith("next: onetrunk update 'my run' digits 'folder:my pets'")
+    assert one_line(ran).endswith("try: onetrunk update 'my run' digits 'folder:my pets'")
     left = run.parent / "my run/growing/pets"
     left.mkdir(parents=True)
     (left / "recipe.toml").write_text("seed = 1\n")
     ran = onetrunk("add", "my run", "pets", "folder:pets", *PETS)
-    assert one_line(ran).endswith("next: remove 'my run/growing/pets'")
+    assert one_line(ran).endswith("try: remove 'my run/growing/pets'")
 
 
 def test_what_waits_to_be_in_use_is_not_taken_for_something_else(
@@ -204,9 +204,9 @@ def test_a_run_that_every_domain_left(onetrunk: Onetrunk) -> None:
     assert onetrunk("remove", "run", "digits").code == 0
     ran = onetrunk("info", "run")
     assert "resnet20, norm domain, sharing deep; 1 network of 268 k" in ran.out
-    assert ran.out.endswith("no domain is in it; next: onetrunk add run NAME SOURCE\n")
+    assert ran.out.endswith("no domain is in it; try: onetrunk add run NAME SOURCE\n")
     assert onetrunk("add", "run", "digits", "pack:run/removed/digits/digits.pack").code == 0
-    assert "next: onetrunk eval run" in onetrunk("info", "run").out
+    assert "try: onetrunk eval run" in onetrunk("info", "run").out
 
 
 @pytest.mark.usefixtures("run")
@@ -227,12 +227,12 @@ def test_the_ladder_is_shown(onetrunk: Onetrunk) -> None:
         (("add", "run", "Pets", "folder:pets"), "call it 'pets'"),
         (("add", "run", "pets", "folder:nowhere"), "nowhere"),
         (("add", "run", "pets", "pets"), "PREFIX:REST"),
-        (("add", "run", "pets", "folder:pets", "--adapters", "paralel"), "exists: parallel"),
+        (("add", "run", "pets", "folder:pets", "--adapters", "paralel"), "available: parallel"),
         (("add", "run", "pets", "folder:pets", "--adapters", "none", "--rank", "3"), "rank"),
         (("add", "run", "pets", "folder:pets", "--budget", "much"), "--budget 5%"),
         (
             ("add", "run", "pets", "folder:pets", "--budget", "5%"),
-            "parallel'; next: --adapters auto",
+            "parallel'; try: --adapters auto",
         ),
         (("add", "run", "pets", "folder:pets", "--set", "lr=3"), "unknown key"),
         (("add", "run", "pets", "folder:pets", "--set", "train.stepz=3"), "unknown key"),
@@ -241,7 +241,7 @@ def test_the_ladder_is_shown(onetrunk: Onetrunk) -> None:
         (("add", "run", "pets", "pack:x.pack", "--rank", "3"), "taken as it is"),
         (("add", "nowhere", "pets", "folder:pets"), "no model in nowhere"),
         (("remove", "run", "pets"), "no such domain"),
-        (("update", "run", "pets", "folder:pets"), "next: onetrunk add run pets"),
+        (("update", "run", "pets", "folder:pets"), "try: onetrunk add run pets"),
         (("update", "run", "digits"), "expected a SOURCE"),
         (
             ("update", "run", "digits", "--drop", "7", "--set", "train.steps=2"),

@@ -123,7 +123,7 @@ def test_eval_says_what_evaluate_says(onetrunk: Onetrunk, run: Path) -> None:
 def test_eval_for_people(onetrunk: Onetrunk, run: Path) -> None:
     ran = onetrunk("eval", str(run), "--domain", "shop", "--split", "val")
     assert ran.code == 0
-    for said in ("scores on val", "shop", "most confused classes", "ece", "next: onetrunk predict"):
+    for said in ("scores on val", "shop", "most confused classes", "ece", "try: onetrunk predict"):
         assert said in ran.out, said
     assert "rooms" not in ran.out
     rooms = onetrunk("eval", str(run), "--domain", "rooms")
@@ -137,7 +137,7 @@ def test_eval_for_people(onetrunk: Onetrunk, run: Path) -> None:
 def test_eval_where_there_is_nothing_to_judge(
     onetrunk: Onetrunk, run: Path, tmp_path: Path
 ) -> None:
-    assert "exists: shop, rooms" in one_line(onetrunk("eval", str(run), "--domain", "shp"))
+    assert "available: shop, rooms" in one_line(onetrunk("eval", str(run), "--domain", "shp"))
     assert "--split is test or val" in one_line(onetrunk("eval", str(run), "--split", "train"))
     assert "one of --json" in one_line(onetrunk("eval", str(run), "--json", "--csv"))
     assert "--scales are numbers" in one_line(onetrunk("eval", str(run), "--scales", "half"))
@@ -169,8 +169,8 @@ def test_the_error_of_predict_is_that_of_eval(
     wrong = [row["file"].split("/")[1] != row["classify"] for row in rows]
     assert 100 * sum(wrong) / len(wrong) == pytest.approx(table.value("shop"))
     model = models_of(run)["shop"]
-    answers = model.predict([tmp_path / row["file"] for row in rows], domain="shop")
-    said = [f"{a['classify']['score']:.4g}" for a in answers]
+    predictions = model.predict([tmp_path / row["file"] for row in rows], domain="shop")
+    said = [f"{a['classify']['score']:.4g}" for a in predictions]
     assert [f"{float(row['classify_score']):.4g}" for row in rows] == said
 
 
@@ -215,10 +215,10 @@ def test_maps_are_written_with_pictures_of_them(
     model = models_of(run)["rooms"]
     tasks = {task.name: task for task in model.domains["rooms"].tasks}
     for file, row in rows.items():
-        answer = model.predict(tmp_path / file, domain="rooms")
+        prediction = model.predict(tmp_path / file, domain="rooms")
         for name, task in tasks.items():
             path = tmp_path / row[name]["map"]
-            values = answer[name]["map"]
+            values = prediction[name]["map"]
             again = np.load(path) if path.suffix == ".npy" else read_target(task, path)
             np.testing.assert_allclose(again, values, atol=1e-5)
             stem = path.name.removesuffix(path.suffix)
@@ -233,19 +233,19 @@ def test_maps_are_written_with_pictures_of_them(
     assert tuple(named) == tasks["segment"].classes
     assert "segment.legend.png names colours" in ran.err
     assert "wrote 9 maps into maps" in ran.err
-    assert "next: --out maps/" in one_line(onetrunk(*words))
+    assert "try: --out maps/" in one_line(onetrunk(*words))
 
 
 def test_predict_where_it_cannot(onetrunk: Onetrunk, run: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     place = str(run)
     for words, said in (
-        ((place, "photos"), "say which one the images are of; exists: shop, rooms"),
-        ((place, "photos", "--domain", "shp"), "no such domain; came: 'shp'; exists: shop"),
-        ((place, "fotos", "--domain", "shop"), "no such image or folder: fotos; came: 'fotos'"),
+        ((place, "photos"), "say which one the images are of; available: shop, rooms"),
+        ((place, "photos", "--domain", "shp"), "no such domain; got: 'shp'; available: shop"),
+        ((place, "fotos", "--domain", "shop"), "no such image or folder: fotos; got: 'fotos'"),
         ((place, "empty", "--domain", "shop"), "no image in the folder empty"),
         ((place, "photos", "--domain", "shop", "--out", "maps"), "--out is for maps"),
-        ((place, "photos", "--domain", "shop", "--format", "xml"), "exists: csv, jsonl"),
+        ((place, "photos", "--domain", "shop", "--format", "xml"), "available: csv, jsonl"),
         ((str(tmp_path), "photos"), "no model in"),
     ):
         assert said in one_line(onetrunk("predict", *words)), words
@@ -282,7 +282,7 @@ def test_info_shows_domains_scores_and_sources(onetrunk: Onetrunk, run: Path) ->
         "error ",
         "depth",
         "miou ",
-        "next: onetrunk eval",
+        "try: onetrunk eval",
     ):
         assert said in ran.out, said
     found = json.loads(onetrunk("info", str(run), "--json").out)
@@ -317,7 +317,7 @@ def test_info_of_a_run_that_is_not_finished(onetrunk: Onetrunk, run: Path) -> No
     ran = onetrunk("info", str(run))
     assert ran.code == 0
     assert "not finished, its last checkpoint is of step 40" in ran.out
-    assert f"next: onetrunk train {run}/recipe.toml --resume" in ran.out
+    assert f"try: onetrunk train {run}/recipe.toml --resume" in ran.out
     assert json.loads(onetrunk("info", str(run), "--json").out)["step"] == 40
 
 

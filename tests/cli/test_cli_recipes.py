@@ -16,7 +16,7 @@ def test_it_lists_them_with_a_line_each(onetrunk: Callable[..., Ran]) -> None:
     for name, text in named_recipes().items():
         assert name in ran.out
         assert text.split("\n")[0].removeprefix("# ")[:40] in ran.out
-    assert "next: onetrunk train pocket-quick" in ran.out
+    assert "try: onetrunk train pocket-quick" in ran.out
     assert json.loads(onetrunk("recipes", "--json").out) == named_recipes()
 
 
@@ -29,4 +29,4 @@ def test_one_is_printed_as_it_is(onetrunk: Callable[..., Ran]) -> None:
 
 def test_an_unknown_one_says_what_there_is(onetrunk: Callable[..., Ran]) -> None:
     line = one_line(onetrunk("recipes", "folder"))
-    assert "came: 'folder'; exists: folders" in line
+    assert "got: 'folder'; available: folders" in line

@@ -91,7 +91,7 @@ def test_a_file_and_its_sets(onetrunk: Onetrunk, stub: Stub, shop: Path) -> None
     assert stub.options == {"resume": False, "device": "cpu"}
     assert "error 4.20 %" in ran.out
     assert f"wrote {shop.parent / 'runs/shop'}: model/" in ran.out
-    assert "next: onetrunk eval " in ran.out
+    assert "try: onetrunk eval " in ran.out
     assert "best: step 30, chosen on validation" in ran.out
 
 
@@ -197,10 +197,10 @@ def test_a_dry_run_writes_nothing(onetrunk: Onetrunk, stub: Stub, tmp_path: Path
 
 BAD = {
     "nothing": ((), "expected a recipe, or --domain NAME=SOURCE"),
-    "both": (("recipes/shop.toml", "--domain", "a=pocket:digits"), "came: 'both'"),
-    "no such recipe": (("pocket-quik",), "exists: pocket-quick"),
+    "both": (("recipes/shop.toml", "--domain", "a=pocket:digits"), "got: 'both'"),
+    "no such recipe": (("pocket-quik",), "available: pocket-quick"),
     "a set without a value": (("recipes/shop.toml", "--set", "train.lr"), "--set is KEY=VALUE"),
-    "a set of nothing known": (("recipes/shop.toml", "--set", "train.lrr=1"), "exists: lr"),
+    "a set of nothing known": (("recipes/shop.toml", "--set", "train.lrr=1"), "available: lr"),
     "a domain without a source": (("--domain", "digits"), "--domain is NAME=SOURCE"),
     "seeds of letters": (("recipes/shop.toml", "--seeds", "a,b"), "--seeds are whole numbers"),
     "a seed twice": (("recipes/shop.toml", "--seeds", "1,1"), "each seed once"),
@@ -251,7 +251,7 @@ def test_ctrl_c_says_how_to_go_on(
 
     monkeypatch.setattr(train, "train_recipe", stopped)
     ran = onetrunk("train", str(shop))
-    assert "next: onetrunk train " in one_line(ran, 1)
+    assert "try: onetrunk train " in one_line(ran, 1)
     assert ran.err.endswith("runs/shop/recipe.toml --resume\n")
 
 

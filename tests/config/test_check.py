@@ -69,11 +69,11 @@ def test_all_is_listed_at_once(tmp_path: Path) -> None:
         "domains.missing: folder:nowhere: no such file or folder",
         "domains.hollow: folder:hollow: classes without images: 1 (dog)",
         "domains.broken: 2",
-        "domains.unknown: no such embedded domain; came: 'digit'; exists: digits",
+        "domains.unknown: no such embedded domain; got: 'digit'; available: digits",
         "domains.prefix: expected a source as PREFIX:REST",
         "domains.digits: ",
         "init: expected the folder of a finished run",
-        "train.loggers: cannot import; came: 'no.such:thing'",
+        "train.loggers: cannot import; got: 'no.such:thing'",
     ):
         assert any(line.startswith(said) for line in found), (said, found)
     assert any("train images cannot be read, more than max(1 %, 3)" in line for line in found)
@@ -95,9 +95,9 @@ def test_weights_that_cannot_be(tmp_path: Path) -> None:
     (line,) = problems(DIGITS, tmp_path, "trunk.pretrained=true")
     assert line.startswith("trunk.pretrained: resnet20 has no weights to fetch")
     (line,) = problems(DIGITS, tmp_path, "trunk.pretrained=weights.pt")
-    assert line.startswith("trunk: pretrained: no such file; came: 'weights.pt'")
+    assert line.startswith("trunk: pretrained: no such file; got: 'weights.pt'")
     (line,) = problems(DIGITS, tmp_path, "trunk.arch=timm/seresnet18", "trunk.pretrained=true")
-    said = "trunk.pretrained: timm has no weights of seresnet18; came: true; next: pretrained = "
+    said = "trunk.pretrained: timm has no weights of seresnet18; got: true; try: pretrained = "
     assert line == said + "false, or the path of a file"
 
 
@@ -121,20 +121,20 @@ def test_joined_batches_need_one_size() -> None:
         Recipe.parse(HEAD + two, sets=["train.sampling=joined", *sets]).check()
 
 
-def test_moments_of_a_batch_need_eight_images() -> None:
+def test_statistics_of_a_batch_need_eight_images() -> None:
     (line,) = problems(DIGITS, Path(), "trunk.norm=shared-batch", "domains.digits.batch=4")
     assert line.startswith("domains.digits.batch: the norm 'shared-batch' needs at least 8")
     Recipe.parse(HEAD + DIGITS, sets=["trunk.norm=shared-batch", "train.batch=8"]).check()
 
 
-@pytest.mark.parametrize("norm", ["shared", "domain", "domain-moments"])
+@pytest.mark.parametrize("norm", ["shared", "domain", "domain-stats"])
 def test_a_batch_norm_over_one_pixel(norm: str) -> None:
     sets = [f"trunk.norm={norm}", "trunk.arch=resnet38"]
     checked = Recipe.parse(HEAD + DIGITS, sets=sets).check()  # 8 × 8 / 8
     assert [line.split(" the ")[0] for line in checked.warnings] == ["domains.digits: at 8×8"]
-    assert "its moments are of 64 numbers" in checked.warnings[0]
+    assert "its statistics are of 64 numbers" in checked.warnings[0]
     (line,) = problems(DIGITS, Path(), *sets, "train.batch=1")
-    assert "batches of 1 image; next: a larger size or batch" in line
+    assert "batches of 1 image; try: a larger size or batch" in line
     assert (
         Recipe.parse(HEAD + DIGITS, sets=[*sets, "domains.digits.size=16"]).check().warnings == []
     )

@@ -31,8 +31,8 @@ def shop(root: Path) -> Path:
 
 WAYS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "pixels": {"size": (12, 16), "fit": "pad", "fill": 7, "margin": 2, "whiten": "imagenet"},
-    "numbers": {"whiten": ((0.1, 0.2, 0.3), (0.5, 0.25, 0.125)), "weight": 2, "batch": 3},
+    "pixels": {"size": (12, 16), "fit": "pad", "fill": 7, "margin": 2, "normalize": "imagenet"},
+    "numbers": {"normalize": ((0.1, 0.2, 0.3), (0.5, 0.25, 0.125)), "weight": 2, "batch": 3},
     "table": {"flip": True, "augment": {"area": (0.5, 1.0), "contrast": 0.25}, "split": "part"},
     "an augment": {"augment": Augment(pad=1, flip=True, scale=(0.75, 1.5))},
     "groups": {"group": "item", "allow_bad": True},
@@ -63,7 +63,7 @@ def test_a_domain_reads_back(way: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "trunk",
     [
-        {"norm": "shared", "adapters": "parallel", "adapt": ["*conv1", "stem*"]},
+        {"norm": "shared", "adapters": "parallel", "adapter_layers": ["*conv1", "stem*"]},
         {"sharing": "partial", "own_stages": ["stem", 2]},
         {"sharing": "none", "arch": "timm/test_resnet"},
     ],
@@ -79,7 +79,7 @@ def test_trunk_and_settings_read_back(trunk: dict[str, Any], tmp_path: Path) -> 
     assert (recipe.seed, recipe.train) == (9, train)
     assert recipe.out_folder == tmp_path / "one"
     (again,) = recipe.make_model(recipe.make_domains()).values()
-    for name in ("arch", "norm", "sharing", "own_stages", "adapters", "adapt"):
+    for name in ("arch", "norm", "sharing", "own_stages", "adapters", "adapter_layers"):
         assert getattr(again.trunk, name) == getattr(model.trunk, name)
     assert again.state_dict().keys() == model.state_dict().keys()
 

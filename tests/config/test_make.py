@@ -63,12 +63,16 @@ def test_specialists_depend_on_their_own_names() -> None:
 
 def test_all_keys_of_the_trunk_reach_it() -> None:
     model = made(
-        *("trunk.norm=domain-moments", "trunk.sharing=partial", "trunk.own_stages=[1]"),
-        *("trunk.adapters=parallel", 'trunk.adapt=["stage3.*"]', "trunk.pair=index"),
+        *("trunk.norm=domain-stats", "trunk.sharing=partial", "trunk.own_stages=[1]"),
+        *("trunk.adapters=parallel", 'trunk.adapter_layers=["stage3.*"]', "trunk.pair=index"),
     )[""]
     trunk = model.trunk
-    assert (trunk.norm, trunk.sharing, trunk.own_stages) == ("domain-moments", "partial", ("1",))
-    assert (trunk.adapters, trunk.adapt, model.pair) == ("parallel", ("stage3.*",), "index")
+    assert (trunk.norm, trunk.sharing, trunk.own_stages) == ("domain-stats", "partial", ("1",))
+    assert (trunk.adapters, trunk.adapter_layers, model.pair) == (
+        "parallel",
+        ("stage3.*",),
+        "index",
+    )
 
 
 def test_a_file_of_weights_is_found_from_the_recipes_folder(tmp_path: Path) -> None:

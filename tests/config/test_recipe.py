@@ -31,7 +31,7 @@ pretrained = "weights.safetensors"
 sharing = "partial"
 own_stages = [1, "stem"]
 adapters = "package.module:thing"
-adapt = ["layer1.*"]
+adapter_layers = ["layer1.*"]
 [[domains]]
 name = "catalogue"
 source = 'table:C:\\catalogue "new".csv'
@@ -43,7 +43,7 @@ flip = true
 weight = 2
 batch = 16
 augment = { area = [0.5, 1], brightness = 0.2, pad = 3 }
-whiten = [[0.5, 0.5, 0.5], [0.2, 0.2, 0.25]]
+normalize = [[0.5, 0.5, 0.5], [0.2, 0.2, 0.25]]
 [domains.tasks]
 category = { kind = "classify", column = "category", classes = ["a", "é"] }
 "quoted-name" = { kind = "regress", outputs = 2, unit = "m" }
@@ -165,7 +165,7 @@ def test_reading_files_and_folders(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there_says_what_is(tmp_path: Path) -> None:
     (tmp_path / "shop.toml").write_text(SMALL)
-    with pytest.raises(BadInput, match=r"cannot read the recipe .*exists: shop.toml, folders"):
+    with pytest.raises(BadInput, match=r"cannot read the recipe .*available: shop.toml, folders"):
         Recipe.read(tmp_path / "shp.toml")
     (tmp_path / "latin.toml").write_bytes("name = 'é'".encode("latin-1"))
     with pytest.raises(BadInput, match="not a text in UTF-8"):
@@ -247,13 +247,13 @@ def test_what_was_not_said_follows_a_set() -> None:
 
 def test_a_wrong_set_is_as_wrong_as_a_wrong_file() -> None:
     assert lines(SMALL, "train.lrr=1")[0].startswith(
-        "train.lrr: unknown key; came: 'lrr'; exists: lr"
+        "train.lrr: unknown key; got: 'lrr'; available: lr"
     )
     assert lines(SMALL, "trian.lr=1")[0].startswith(
-        "trian: unknown key; came: 'trian'; exists: train"
+        "trian: unknown key; got: 'trian'; available: train"
     )
     (line,) = lines(SMALL, "domains.digit.size=3")
-    assert line.startswith("--set domains.digit: no such domain; came: 'digit'; exists: digits")
+    assert line.startswith("--set domains.digit: no such domain; got: 'digit'; available: digits")
     assert "--set name.x" not in lines(SMALL, "name.x=3")[0]
 
 
@@ -291,7 +291,7 @@ def test_named_recipes() -> None:
     assert list(found) == sorted(found)
     assert Recipe.named("pocket-quick").name == "pocket-quick"
     assert Recipe.named("pocket-quick", ["seed=3"]).seed == 3
-    with pytest.raises(BadInput, match=r"came: 'pocket-quik'; exists: pocket-quick, pocket"):
+    with pytest.raises(BadInput, match=r"got: 'pocket-quik'; available: pocket-quick, pocket"):
         Recipe.named("pocket-quik")
 
 

@@ -95,7 +95,7 @@ def test_one_length_takes_the_place_of_another() -> None:
         ("lr", "KEY=VALUE"),
         ("=1", "KEY=VALUE"),
         ("train..lr=1", "KEY=VALUE"),
-        ("domains.b.size=1", "no such domain; came: 'b'; exists: a"),
+        ("domains.b.size=1", "no such domain; got: 'b'; available: a"),
         ("domains.a=1", "a domain has a name and keys"),
         ("domains.a.size.x=1", "it holds no keys"),
     ],

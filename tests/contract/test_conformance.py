@@ -34,7 +34,7 @@ def test_families(arch, size):
 @pytest.mark.parametrize(("arch", "size"), THREE)
 def test_norms(arch, size, norm):
     if arch == "timm/test_vit" and norm not in ("shared", "domain"):
-        pytest.skip("no running moments there; the refusal is tested with the norms")
+        pytest.skip("no running statistics there; the refusal is tested with the norms")
     conform(lambda: Trunk(arch, norm=norm), size)
 
 

@@ -55,7 +55,7 @@ def test_losses_by_name() -> None:
     )
     for name, match in {
         "nowhere.at.all:thing": "cannot import nowhere.at.all",
-        "torch:thing": "torch has no such thing; came: 'thing'",
+        "torch:thing": "torch has no such thing; got: 'thing'",
         "torch:__version__": "expected a function",
     }.items():
         with pytest.raises(BadInput, match=match):

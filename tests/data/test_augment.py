@@ -33,7 +33,7 @@ def draw(augment: Augment, pixels: Pixels, count: int = COUNT, seed: int = 3) ->
 
 
 def levels(seen: torch.Tensor) -> np.ndarray:
-    """Whitened by PLAIN, back to (B, H, W, 3) grey levels."""
+    """Normalized by PLAIN, back to (B, H, W, 3) grey levels."""
     return seen.permute(0, 2, 3, 1).numpy()
 
 
@@ -310,7 +310,7 @@ def test_the_usual_is_pad_and_crop_and_what_was_given_comes_on_top() -> None:
     assert Augment.usual(Pixels((32, 32), margin=4), False, {}) == Augment()
     given = {"area": [0.5, 1.0], "pad": 0}
     assert Augment.usual(Pixels((32, 32)), False, given) == Augment(area=(0.5, 1.0))
-    with pytest.raises(BadInput, match=r"unknown key.*exists: pad"):
+    with pytest.raises(BadInput, match=r"unknown key.*available: pad"):
         Augment.usual(Pixels((32, 32)), False, {"padd": 2})
 
 

@@ -268,7 +268,7 @@ def test_a_full_disk_says_so_in_one_line_and_the_next_build_goes_on(
     message = str(error.value)
     assert "\n" not in message
     assert "No space left" in message
-    assert "next: free some space" in message
+    assert "try: free some space" in message
     source = small(30)
     decoded = build(source, tmp_path / "full")
     assert 0 < len(source.reads) < 30
@@ -287,7 +287,7 @@ def test_a_disk_that_fills_while_pixels_are_written_ends_in_the_same_line(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", on_a_full_disk)
-        with pytest.raises(Failed, match=r"No space left.*next: free some space"):
+        with pytest.raises(Failed, match=r"No space left.*try: free some space"):
             build(small(30), tmp_path / "full")
     assert build(small(30), tmp_path / "full").frames.folder is not None
 

@@ -366,14 +366,14 @@ def test_a_source_without_a_task_is_refused() -> None:
 
 def test_a_task_that_the_source_has_not_is_refused_with_those_it_has() -> None:
     for asked in (["regress"], {"classify": "embed"}):
-        with pytest.raises(BadInput, match=r"exists: classify \(classify\)"):
+        with pytest.raises(BadInput, match=r"available: classify \(classify\)"):
             read_index(Fake(CLASSIFY, labelled(4)), "d", read_tasks(asked))
 
 
 def test_classes_of_a_map_are_never_renamed() -> None:
     source = dense_source()
     asked = (Task("segment", "segment", ("floor", "wall", "item")),)
-    with pytest.raises(BadInput, match=r"order.*exists: wall, floor, item"):
+    with pytest.raises(BadInput, match=r"order.*available: wall, floor, item"):
         read_index(source, "d", asked)
     same = read_index(source, "d", (Task("segment", "segment", ("wall", "floor", "item")),))
     assert same.tasks[0].classes == ("wall", "floor", "item")

@@ -288,7 +288,7 @@ def test_an_image_that_vanished_is_named_with_the_remedy() -> None:
     source = small()
     frames = Domain("d", source, size=8, cache=False).decoded.frames
     source.images = {"5": FileNotFoundError(2, "No such file or directory")}
-    with pytest.raises(Failed, match=r"5 was readable and is no more: No such file.*next: put it"):
+    with pytest.raises(Failed, match=r"5 was readable and is no more: No such file.*try: put it"):
         frames.read(np.array([4, 5]))
 
 

@@ -56,7 +56,7 @@ def test_counted_by_hand() -> None:
     assert (a.own.flops, a.alone.flops) == (by_hand(32, 10), by_hand(32, 10))
     assert b.own.flops == by_hand(24, 3)
     assert (a.size, b.size) == ((32, 32), (24, 24))
-    # floats of 4 bytes; a norm also keeps two moments a channel and a counter of 8 bytes
+    # floats of 4 bytes; a norm also keeps two statistics a channel and a counter of 8 bytes
     assert a.own.bytes == 4 * (2 * NORMS + 650) + 8 * 19
     assert found.separate == a.alone + b.alone
     assert found.universal.parameters == PLAIN - NORMS + a.own.parameters + b.own.parameters

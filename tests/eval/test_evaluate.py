@@ -14,7 +14,7 @@ from onetrunk.data.pixels import BadImage, Pixels
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Failed
 from onetrunk.eval import evaluate as module
-from onetrunk.eval.evaluate import evaluate, judge, judging, plan, shuffled
+from onetrunk.eval.evaluate import evaluate, evaluating, plan, run_evaluation, shuffled
 from onetrunk.eval.metrics import scores_of
 from onetrunk.nn.card import Card
 from onetrunk.nn.trunk import Trunk
@@ -52,7 +52,7 @@ def domains() -> list[Domain]:
     return [
         Domain("flat", many(), size=16),
         Domain("deep", dense_source(24), size=(10, 14)),
-        Domain("small", small(40), size=12, whiten="imagenet"),
+        Domain("small", small(40), size=12, normalize="imagenet"),
     ]
 
 
@@ -96,9 +96,9 @@ def test_modes_and_gradients_stay_as_they_were(model: Universal, domains: list[D
     evaluate(model, domains)
     assert [m.training for m in model.modules()] == before
     assert all(torch.equal(state[k], v) for k, v in model.state_dict().items())
-    with judging(model):
+    with evaluating(model):
         assert not model.training and torch.is_inference_mode_enabled()
-    with pytest.raises(ZeroDivisionError), judging(model):
+    with pytest.raises(ZeroDivisionError), evaluating(model):
         print(1 / 0)
     assert [m.training for m in model.modules()] == before
 
@@ -117,7 +117,7 @@ def test_one_model_for_each_domain(domains: list[Domain]) -> None:
     for domain in domains:
         alone = evaluate(own[domain.name], [domain])
         assert [row for row in table.rows if row.domain == domain.name] == list(alone.rows)
-    with pytest.raises(BadInput, match="no model for this domain; came: 'small'; exists: flat"):
+    with pytest.raises(BadInput, match="no model for this domain; got: 'small'; available: flat"):
         evaluate({"flat": own["flat"]}, domains[2:])
 
 
@@ -137,26 +137,26 @@ def changed(domain: Domain, **fields: Any) -> Domain:
 REFUSED = {
     "no such domain": (
         lambda _: [Domain("smal", small(), size=12)],
-        "does not know this domain; came: 'smal'; exists: small",
+        "does not know this domain; got: 'smal'; available: small",
     ),
     "no domain": (lambda _: [], "at least one domain"),
-    "twice": (lambda d: [d[0], d[0]], "each domain once; came: 'flat'"),
+    "twice": (lambda d: [d[0], d[0]], "each domain once; got: 'flat'"),
     "another task": (
         lambda d: [changed(d[2], name="species")],
-        "learned a task that the domain lacks; came: 'species'; exists: classify",
+        "learned a task that the domain lacks; got: 'species'; available: classify",
     ),
     "a task more": (
         lambda _: [Domain("flat", many(), (*EVERY[1:],), size=16)],
-        "learned a task that the domain lacks; came: 'tags, much, like'; exists: what",
+        "learned a task that the domain lacks; got: 'tags, much, like'; available: what",
     ),
-    "another kind": (lambda d: [changed(d[2], kind="embed")], "learned to classify; came: 'embed'"),
+    "another kind": (lambda d: [changed(d[2], kind="embed")], "learned to classify; got: 'embed'"),
     "more classes": (
         lambda _: [Domain("small", small(40, ("a", "b", "cat")), size=12)],
-        r"learned \(2\); came: '3, new: cat'",
+        r"learned \(2\); got: '3, new: cat'",
     ),
     "other classes": (
         lambda _: [Domain("small", small(40, ("a", "c")), size=12)],
-        "came: '2, new: c; gone: b'",
+        "got: '2, new: c; gone: b'",
     ),
     "another order": (lambda d: [changed(d[2], classes=("b", "a"))], "in another order"),
     "no source": (
@@ -174,9 +174,9 @@ def test_refused(model: Universal, domains: list[Domain], case: str) -> None:
 
 
 def test_an_unknown_split_or_batch(model: Universal, domains: list[Domain]) -> None:
-    with pytest.raises(BadInput, match="unknown split; came: 'tset'; exists: test"):
+    with pytest.raises(BadInput, match="unknown split; got: 'tset'; available: test"):
         evaluate(model, domains, "tset")
-    with pytest.raises(BadInput, match="at least one image; came: 0"):
+    with pytest.raises(BadInput, match="at least one image; got: 0"):
         evaluate(model, domains, batch=0)
 
 
@@ -184,16 +184,16 @@ def test_a_model_that_learned_a_task_more(model: Universal) -> None:
     more = (*EVERY, Task("also", "regress"))
     source = many()
     listed = [replace(i, labels={**i.labels, "also": (1.0,)}) for i in source.listed]
-    with pytest.raises(BadInput, match="the model has no such task; came: 'also'; exists: tags"):
+    with pytest.raises(BadInput, match="the model has no such task; got: 'also'; available: tags"):
         evaluate(model, [Domain("flat", Fake(more, listed), size=16)])
 
 
 # -- pixels: the card's contract is right
 
 
-def test_another_whitening_is_put_right(model: Universal, domains: list[Domain]) -> None:
+def test_another_normalization_is_put_right(model: Universal, domains: list[Domain]) -> None:
     expected = evaluate(model, domains[:1])
-    other = Domain("flat", domains[0].opened, size=16, whiten=((0.1, 0.2, 0.3), (0.9, 0.9, 0.9)))
+    other = Domain("flat", domains[0].opened, size=16, normalize=((0.1, 0.2, 0.3), (0.9, 0.9, 0.9)))
     assert evaluate(model, [other]) == expected
 
 
@@ -290,7 +290,7 @@ def test_every_place_once_and_in_order(model: Universal) -> None:
 @pytest.mark.parametrize(
     ("count", "sizes"), [(64, [32, 32]), (70, [32, 38]), (72, [32, 32, 8]), (9, [9]), (33, [33])]
 )
-def test_a_batch_norm_without_moments_keeps_its_batches(count: int, sizes: list[int]) -> None:
+def test_a_batch_norm_without_statistics_keeps_its_batches(count: int, sizes: list[int]) -> None:
     model = Universal(Trunk("resnet20", norm="shared-batch"), [Domain("d", small(), size=12)])
     card = model.domains["d"].with_record({"batch": 32}, {})
     places = shuffled(card, count, "test")
@@ -303,7 +303,7 @@ def test_a_batch_norm_without_moments_keeps_its_batches(count: int, sizes: list[
     assert [len(p) for p in plan(card, count, "test", by_batch=True, batch=3)] == sizes
 
 
-def test_shared_batch_is_judged_by_its_own_batches() -> None:
+def test_shared_batch_is_evaluated_by_its_own_batches() -> None:
     domain = Domain("flat", many(), size=16)
     torch.manual_seed(0)
     model = Universal(Trunk("resnet20", norm="shared-batch"), [domain])
@@ -318,14 +318,14 @@ def test_shared_batch_is_judged_by_its_own_batches() -> None:
     assert scores.compute()["error"] == table.value("flat", "what")
     few = Domain("few", small(20), size=12)
     alone = Universal(Trunk("resnet20", norm="shared-batch"), [few])
-    with pytest.raises(BadInput, match=r"few: the norm 'shared-batch'.*came: '4 test images'"):
+    with pytest.raises(BadInput, match=r"few: the norm 'shared-batch'.*got: '4 test images'"):
         evaluate(alone, [few])
 
 
 def test_order_of_arrival_is_known() -> None:
     domain = Domain("flat", many(), size=16)
     model = Universal(Trunk("resnet20", norm="shared-batch"), [domain])
-    for one in judge(model, [domain]).tasks:
+    for one in run_evaluation(model, [domain]).tasks:
         if one.task.name == "what":
             labels = one.scores.held("target")  # as they came
             assert np.array_equal(labels, domain.test.label("what")[one.order])

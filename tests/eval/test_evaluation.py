@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from onetrunk.data.domain import Domain
-from onetrunk.eval.evaluate import confusions, evaluate, judge, outcomes
-from onetrunk.eval.evaluation import Judged
+from onetrunk.eval.evaluate import confusions, evaluate, outcomes, run_evaluation
+from onetrunk.eval.evaluation import TaskResult
 from onetrunk.eval.intervals import wilson
 from onetrunk.eval.metrics import scores_of
 from onetrunk.eval.outcomes import Outcomes
@@ -38,7 +38,7 @@ def test_intervals_when_asked_for(model: Universal, domain: Domain) -> None:
 
 
 def test_three_views_of_one_pass(model: Universal, domain: Domain, tmp_path: Path) -> None:
-    found = judge(model, [domain])
+    found = run_evaluation(model, [domain])
     assert found.table() == evaluate(model, [domain])
     assert found.confusions() == confusions(model, [domain])
     saved = Outcomes.open(outcomes(model, [domain]).save(tmp_path / "o.safetensors"))
@@ -59,13 +59,13 @@ def test_confusions_by_hand(domain: Domain) -> None:
     true = [0] * 10 + [1] * 4 + [2] * 3 + [-1]
     best = [0] * 5 + [1] * 3 + [2] * 2 + [0] * 3 + [1] + [4] * 3 + [0]
     scores.update(torch.eye(5)[best], torch.tensor(true))
-    one = Judged("d", task, domain.test, scores, np.arange(18))
+    one = TaskResult("d", task, domain.test, scores, np.arange(18))
     found = [(c.true, c.predicted, c.count, c.share) for c in one.confused(3)]
     assert found == [("c", "e", 3, 1.0), ("b", "a", 3, 0.75), ("a", "b", 3, 0.3)]
     assert len(one.confused(10)) == 4
     right = scores_of(task)
     right.update(torch.eye(5)[[0, 1]], torch.tensor([0, 1]))
-    assert Judged("d", task, domain.test, right, np.arange(2)).confused(3) == []
+    assert TaskResult("d", task, domain.test, right, np.arange(2)).confused(3) == []
 
 
 def test_confusions_are_plain_data(model: Universal, domain: Domain) -> None:

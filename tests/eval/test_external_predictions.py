@@ -17,7 +17,7 @@ from onetrunk.data.pixels import BadImage
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
 from onetrunk.eval.evaluate import evaluate, outcomes
-from onetrunk.eval.external_predictions import find, judge_predictions
+from onetrunk.eval.external_predictions import evaluate_predictions, find
 from onetrunk.eval.intervals import differences
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
@@ -60,9 +60,9 @@ def predicted(model: Universal, domain: Domain) -> Rows:
     model.eval()
     images, _ = domain.test.batch(np.arange(len(domain.test)))
     with torch.inference_mode():
-        answers = model(images, domain.name)
+        predictions = model(images, domain.name)
     for task in domain.tasks:
-        for i, out in enumerate(answers[task.name]):
+        for i, out in enumerate(predictions[task.name]):
             row = {"domain": domain.name, "image": domain.test.key(i), "task": task.name}
             label = task.classes[out.argmax()] if task.classes else ""
             rows.append(row | {"label": label, "value": "" if label else json.dumps(out.tolist())})
@@ -80,7 +80,7 @@ def test_the_same_numbers_as_of_the_model_itself(tmp_path: Path) -> None:
     model = Universal(Trunk("resnet20"), domains)
     rows = [row for domain in domains for row in predicted(model, domain)]
     np.random.default_rng(0).shuffle(rows)  # type: ignore[arg-type]
-    found = judge_predictions(written(tmp_path / "theirs.csv", rows), domains)
+    found = evaluate_predictions(written(tmp_path / "theirs.csv", rows), domains)
     expected = evaluate(model, domains)
     table = found.table()
     assert [r.metric for r in table.rows] == [r.metric for r in expected.rows if r.metric != "ece"]
@@ -97,14 +97,14 @@ def test_the_same_numbers_as_of_the_model_itself(tmp_path: Path) -> None:
 def test_every_kind_of_table_and_short_forms(tmp_path: Path) -> None:
     domain = foxes()
     rows = fox_rows(domain)
-    value = judge_predictions(written(tmp_path / "a.csv", rows), [domain]).table().value("foxes")
+    value = evaluate_predictions(written(tmp_path / "a.csv", rows), [domain]).table().value("foxes")
     short = [{"image": f"C:\\data\\x\\{row['image']}", "label": "Red_Fox"} for row in rows]
-    found = judge_predictions(written(tmp_path / "b.csv", short), [domain])
+    found = evaluate_predictions(written(tmp_path / "b.csv", short), [domain])
     assert found.table().value("foxes") == value == 50
     lines = tmp_path / "c.jsonl"
     lines.write_text("\n".join(json.dumps(row) for row in rows))
-    assert judge_predictions(lines, [domain]).table().value("foxes") == value
-    assert judge_predictions(lines, [domain], "test").judgement.split == "test"
+    assert evaluate_predictions(lines, [domain]).table().value("foxes") == value
+    assert evaluate_predictions(lines, [domain], "test").evaluation_result.split == "test"
 
 
 def test_images_by_the_longest_end_of_a_path() -> None:
@@ -139,7 +139,7 @@ def test_what_does_no_harm_is_counted_and_named(
         {"domain": "birds", "image": "x", "label": "crane"},
         rows[3],
     ]
-    found = judge_predictions(written(tmp_path / "p.csv", rows), [domain, both()])
+    found = evaluate_predictions(written(tmp_path / "p.csv", rows), [domain, both()])
     assert found.notes == (
         "p.csv: no such domain here: birds (1)",
         "p.csv: both: no predictions: left out",
@@ -151,14 +151,14 @@ def test_what_does_no_harm_is_counted_and_named(
     assert capsys.readouterr().err.splitlines() == list(found.notes)
     assert found.table().domains == ("foxes",)
     assert found.table().value("foxes") == 60  # half of ten, and the wolf
-    pairs = found.judgement.confusions()["foxes"]["classify"]
+    pairs = found.evaluation_result.confusions()["foxes"]["classify"]
     assert {pair["predicted"] for pair in pairs} == {"red fox", "(none of the classes)"}
 
 
 def test_unreadable_images_need_no_prediction(tmp_path: Path) -> None:
     domain = foxes(images={"6": BadImage("torn")})
     rows = [*fox_rows(domain), {"domain": "foxes", "image": "0006.png", "label": "red fox"}]
-    found = judge_predictions(written(tmp_path / "p.csv", rows), [domain])
+    found = evaluate_predictions(written(tmp_path / "p.csv", rows), [domain])
     assert found.table().row("foxes").count == 9
     assert found.notes == ("p.csv: foxes/classify: 1 rows are of no readable test image: 0006.png",)
 
@@ -172,7 +172,7 @@ def test_images_without_a_label_need_no_prediction(tmp_path: Path) -> None:
         if label[i] >= 0
     ]
     assert len(rows) < len(label)
-    found = judge_predictions(written(tmp_path / "p.csv", rows), [domain])
+    found = evaluate_predictions(written(tmp_path / "p.csv", rows), [domain])
     assert found.table().tasks("both") == ("what",)
     assert found.table().row("both").count == len(rows)
 
@@ -180,41 +180,44 @@ def test_images_without_a_label_need_no_prediction(tmp_path: Path) -> None:
 REFUSED: dict[str, tuple[Callable[[Rows], Any], str]] = {
     "an image less": (
         lambda rows: rows.pop(4),
-        "p.csv: foxes/classify: 1 of 10 test images have no prediction: 0022.png; next: mend",
+        "p.csv: foxes/classify: 1 of 10 test images have no prediction: 0022.png; try: mend",
     ),
     "an image misspelled": (
         lambda rows: rows[4].update(image="22.png"),
         "1 of 10 test .*: 0022.png; 1 rows name no image of it: 22.png",
     ),
-    "two answers": (
+    "two predictions": (
         lambda rows: rows.append({**rows[2], "label": "Arctic_Fox"}),
         "1 images have two different predictions: 0014.png",
     ),
     "no answer": (lambda rows: rows[3].update(label=" "), "p.csv: line 5: no label; next"),
     "other words": (
         lambda rows: [row.update(label="0") for row in rows],
-        "no label is one of its classes: 0 .10.; exists: Arctic_Fox, red fox",
+        "no label is one of its classes: 0 .10.; available: Arctic_Fox, red fox",
     ),
     "another task": (
         lambda rows: [row.update(task="species") for row in rows],
-        "line 2: foxes has no such task; came: 'species'; exists: classify",
+        "line 2: foxes has no such task; got: 'species'; available: classify",
     ),
-    "no domain": (lambda rows: rows[1].update(domain=""), "line 3: no domain; exists: foxes, both"),
+    "no domain": (
+        lambda rows: rows[1].update(domain=""),
+        "line 3: no domain; available: foxes, both",
+    ),
     "no domain of ours": (
         lambda rows: [row.update(domain="wolves") for row in rows],
-        "no row of a domain that is asked for; exists: foxes, both",
+        "no row of a domain that is asked for; available: foxes, both",
     ),
     "no image column": (
         lambda rows: [row.update(file=row.pop("image")) for row in rows],
-        "columns domain, image, task, and label or value; came: 'no image'; exists: domain",
+        "columns domain, image, task, and label or value; got: 'no image'; available: domain",
     ),
     "no domain column": (
         lambda rows: [row.pop("domain") for row in rows],
-        "came: 'no domain'; exists: image",
+        "got: 'no domain'; available: image",
     ),
     "no label column": (
         lambda rows: [row.update(klass=row.pop("label")) for row in rows],
-        r"came: 'no label \(or value\)'",
+        r"got: 'no label \(or value\)'",
     ),
 }
 
@@ -226,7 +229,7 @@ def test_refused(case: str, tmp_path: Path) -> None:
     rows = fox_rows(domain)
     change(rows)
     with pytest.raises(BadInput, match=says):
-        judge_predictions(written(tmp_path / "p.csv", rows), [domain, both()])
+        evaluate_predictions(written(tmp_path / "p.csv", rows), [domain, both()])
 
 
 def test_all_problems_at_once(tmp_path: Path) -> None:
@@ -237,7 +240,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
         row = {"domain": "both", "image": key, "task": "much", "label": "", "value": number}
         rows.append(row)
     with pytest.raises(BadInput) as caught:
-        judge_predictions(written(tmp_path / "p.csv", rows), domains)
+        evaluate_predictions(written(tmp_path / "p.csv", rows), domains)
     lines = str(caught.value).split("\n")
     assert [line.split(":")[1].strip() for line in lines] == ["foxes/classify", *["both/much"] * 2]
 
@@ -246,7 +249,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
     ("value", "says"),
     [
         ("[1]", "has 2 outputs"),
-        ("fast", "has 2 outputs; came: '1 numbers'"),
+        ("fast", "has 2 outputs; got: '1 numbers'"),
         ("[1, NaN]", "finite"),
     ],
 )
@@ -254,21 +257,21 @@ def test_numbers_that_are_none(value: str, says: str, tmp_path: Path) -> None:
     domain = both()
     row = {"image": domain.test.key(0), "task": "much", "value": value}
     with pytest.raises(BadInput, match=f"line 2, column value.*{says}"):
-        judge_predictions(written(tmp_path / "p.csv", [row]), [domain])
+        evaluate_predictions(written(tmp_path / "p.csv", [row]), [domain])
 
 
 def test_kinds_that_a_table_cannot_hold(tmp_path: Path) -> None:
     rooms = Domain("rooms", dense_source(12), size=(10, 14))
     rows = [{"image": rooms.test.key(0), "task": "depth", "value": 1.0}]
-    with pytest.raises(BadInput, match="of kinds; came: 'depth'; exists: classify, regress"):
-        judge_predictions(written(tmp_path / "p.csv", rows), [rooms])
+    with pytest.raises(BadInput, match="of kinds; got: 'depth'; available: classify, regress"):
+        evaluate_predictions(written(tmp_path / "p.csv", rows), [rooms])
     rows[0].pop("task")
-    with pytest.raises(BadInput, match="several tasks; came: 'no task'; exists: normals"):
-        judge_predictions(written(tmp_path / "p.csv", rows), [rooms])
-    with pytest.raises(BadInput, match="unknown split; came: 'tests'; exists: test"):
-        judge_predictions(tmp_path / "p.csv", [rooms], "tests")
+    with pytest.raises(BadInput, match="several tasks; got: 'no task'; available: normals"):
+        evaluate_predictions(written(tmp_path / "p.csv", rows), [rooms])
+    with pytest.raises(BadInput, match="unknown split; got: 'tests'; available: test"):
+        evaluate_predictions(tmp_path / "p.csv", [rooms], "tests")
     with pytest.raises(BadInput, match="expected a file"):
-        judge_predictions(tmp_path / "q.csv", [rooms])
+        evaluate_predictions(tmp_path / "q.csv", [rooms])
 
 
 def test_classes_that_differ_in_case_alone(tmp_path: Path) -> None:
@@ -282,9 +285,13 @@ def test_classes_that_differ_in_case_alone(tmp_path: Path) -> None:
     domain = Domain("d", Fake((Task("classify", "classify"),), listed), size=8)
     keys = [domain.test.key(i) for i in range(3)]
     exact = [{"image": k, "label": c} for k, c in zip(keys, ("a", "A", "b"), strict=True)]
-    assert judge_predictions(written(tmp_path / "p.csv", exact), [domain]).table().value("d") == 0
+    assert (
+        evaluate_predictions(written(tmp_path / "p.csv", exact), [domain]).table().value("d") == 0
+    )
     vague = [{"image": k, "label": c} for k, c in zip(keys, ("a ", " A", "B"), strict=True)]
-    assert judge_predictions(written(tmp_path / "p.csv", vague), [domain]).table().value("d") == 0
+    assert (
+        evaluate_predictions(written(tmp_path / "p.csv", vague), [domain]).table().value("d") == 0
+    )
     loose = [{"image": k, "label": c} for k, c in zip(keys, ("-a", "A_", "B"), strict=True)]
-    found = judge_predictions(written(tmp_path / "p.csv", loose), [domain])
+    found = evaluate_predictions(written(tmp_path / "p.csv", loose), [domain])
     assert found.table().value("d") == pytest.approx(200 / 3)

@@ -72,7 +72,7 @@ def test_draws_are_scores_of_drawn_images(kind: str) -> None:
         if kind == "regress":  # deviations stay those of all targets
             off = (out - target).double().numpy()[taken]
             off = off[~np.isnan(off[:, 0])]
-            std = scores.deviations()  # type: ignore[attr-defined]
+            std = scores.stds()  # type: ignore[attr-defined]
             assert value == pytest.approx((np.sqrt((off**2).mean(0)) / std).mean())
         else:
             assert value == pytest.approx(next(iter(again.values())))
@@ -139,16 +139,16 @@ REFUSED: dict[str, Any] = {
     "no run": (lambda a: differences([], a), "at least one run"),
     "other images": (
         lambda a: differences(a, replace(a, names={"d": "others"})),
-        "d: runs are compared on the same images; came: '50 test and 50 test images, not the same'",
+        "d: runs are compared on the same images; got: '50 test and 50 test images, not the same'",
     ),
     "another split": (lambda a: differences(a, replace(a, split="val")), "50 test and 50 val"),
     "other tasks": (
         lambda a: differences(a, of({"e": a.parts["d", "t"]})),
-        "no task in common; came: 'e/t'; exists: d/t",
+        "no task in common; got: 'e/t'; available: d/t",
     ),
     "seeds of other tasks": (
         lambda a: replicates([a, of({"d": a.parts["d", "t"], "e": a.parts["d", "t"]})]),
-        "seeds of one run have the same tasks; came: 'e/t'",
+        "seeds of one run have the same tasks; got: 'e/t'",
     ),
     "seeds of other images": (
         lambda a: replicates([a, of({"d": a.parts["d", "t"]}, "others")]),
@@ -156,7 +156,7 @@ REFUSED: dict[str, Any] = {
     ),
     "another kind": (
         lambda a: differences(a, of({"d": replace(a.parts["d", "t"], kind="embed")})),
-        "d/t: of one kind; came: 'embed'",
+        "d/t: of one kind; got: 'embed'",
     ),
 }
 

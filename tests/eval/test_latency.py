@@ -33,7 +33,7 @@ def test_without_a_baseline_the_plain_networks_stand_for_it() -> None:
     assert found.rows[-1].separate is not None
 
 
-def test_a_norm_without_moments_is_asked_no_single_image() -> None:
+def test_a_norm_without_statistics_is_asked_no_single_image() -> None:
     found = latency(network([domain("a")], norm="shared-batch"), batch=8, seconds=0)
     assert [(row.domain, row.batch) for row in found.rows] == [("a", 8)]
 

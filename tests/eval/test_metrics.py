@@ -171,22 +171,22 @@ def test_what_is_no_number_is_no_score(kind: str) -> None:
 
 def test_a_head_of_another_shape_is_refused() -> None:
     for kind, says in (
-        ("classify", "a classify head gives 60×5; came: '60×6'"),
-        ("segment", "60×5×5×7; came: '60×6×5×7'"),
+        ("classify", "a classify head gives 60×5; got: '60×6'"),
+        ("segment", "60×5×5×7; got: '60×6×5×7'"),
     ):
         out, target = made(kind)
         more = torch.cat([out, out[:, :1]], 1)
         with pytest.raises(BadInput, match=says):
             scores_of(TASKS[kind]).update(more, target)
     out, target = made("depth")
-    with pytest.raises(BadInput, match="came: '60×1×3×7'"):
+    with pytest.raises(BadInput, match="got: '60×1×3×7'"):
         scores_of(TASKS["depth"]).update(out[:, :, :3], target)
 
 
 # -- pinned, and where torchmetrics is another's opinion
 
 
-def test_balanced_error_asks_only_for_classes_that_are_there() -> None:
+def test_weightingd_error_asks_only_for_classes_that_are_there() -> None:
     out = torch.eye(5)[[0, 0, 1, 2]] * 9
     found = scored("classify", out, torch.tensor([0, 0, 1, 1])).compute()
     assert found["error"] == 25
@@ -215,9 +215,9 @@ def test_calibration_and_iou_as_torchmetrics_say_where_it_is_right() -> None:
     found = scored("classify", out, target).compute()
     p, t = out[known].softmax(1), target[known]
     ece = multiclass_calibration_error(p, t, 5, n_bins=15)
-    balanced = multiclass_accuracy(p, t, 5, average="macro")
+    weighted = multiclass_accuracy(p, t, 5, average="macro")
     assert found["ece"] == pytest.approx(100 * float(ece), rel=1e-4)
-    assert found["balanced_error"] == pytest.approx(100 - 100 * float(balanced), rel=1e-4)
+    assert found["balanced_error"] == pytest.approx(100 - 100 * float(weighted), rel=1e-4)
     out, target = made("segment")
     miou = multiclass_jaccard_index(out.argmax(1), target.long(), 5, ignore_index=NO_PIXEL)
     found = scored("segment", out, target).compute()
@@ -262,7 +262,7 @@ def test_an_output_whose_targets_are_all_the_same() -> None:
 
 
 def test_large_numbers_keep_their_digits() -> None:
-    """Around 1e6 with deviation 1: in single precision √(mean of squares − mean²) is gone."""
+    """Around 1e6 with standard deviation 1: in single precision √(mean of squares − mean²) is gone."""
     chance = np.random.default_rng(0)
     target = torch.from_numpy(1e6 + chance.normal(size=(400, 1)).round(1)).float()
     out = target + 0.5
@@ -333,5 +333,5 @@ def test_headlines() -> None:
     assert [m.unit for m in metrics_of(Task("p", "regress", unit="€"))] == ["", "€", "€"]
     assert [m.unit for m in metrics_of(Task("d", "depth", unit="disparity"))] == ["disparity", ""]
     assert metrics_of(Task("d", "depth"))[0].unit == "m"
-    with pytest.raises(BadInput, match="exists: classify"):
+    with pytest.raises(BadInput, match="available: classify"):
         headline("classfy")

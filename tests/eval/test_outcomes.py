@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import KINDS
 from onetrunk.errors import BadInput
-from onetrunk.eval.evaluation import Judged, Judgement
+from onetrunk.eval.evaluation import EvaluationResult, TaskResult
 from onetrunk.eval.metrics import headline
 from onetrunk.eval.outcomes import KEY, Outcomes, Part
 from tests.helpers.fakes import dense_source, small
@@ -22,22 +22,22 @@ from tests.helpers.making import TASKS, made, scored
 SUMMED = [kind for kind in KINDS if kind != "multilabel"]
 
 
-def judged(kind: str, seed: int = 0, order: Any = None) -> Judged:
+def evaluated(kind: str, seed: int = 0, order: Any = None) -> TaskResult:
     """Noise as if a model had said it of a domain's images, which came in this order."""
     out, target = made(kind, seed=seed)
     order = np.arange(len(out)) if order is None else order
     images = Domain(kind, small(4 * len(out), classes=("a",)), size=8).test
-    return Judged(kind, TASKS[kind], images, scored(kind, out[order], target[order]), order)
+    return TaskResult(kind, TASKS[kind], images, scored(kind, out[order], target[order]), order)
 
 
 @pytest.fixture
 def outcomes() -> Outcomes:
-    return Judgement("test", [judged(kind) for kind in KINDS]).outcomes()
+    return EvaluationResult("test", [evaluated(kind) for kind in KINDS]).outcomes()
 
 
 @pytest.mark.parametrize("kind", SUMMED)
 def test_sums_over_images_give_the_headline(kind: str) -> None:
-    one = judged(kind)
+    one = evaluated(kind)
     part = one.part()
     assert part is not None and part.kind == kind
     value = one.scores.compute()[headline(kind).name]
@@ -48,19 +48,21 @@ def test_sums_over_images_give_the_headline(kind: str) -> None:
 @pytest.mark.parametrize("kind", SUMMED)
 def test_the_order_is_that_of_the_split_and_not_of_arrival(kind: str) -> None:
     order = np.random.default_rng(0).permutation(60)
-    one, other = judged(kind).part(), judged(kind, order=order).part()
+    one, other = evaluated(kind).part(), evaluated(kind, order=order).part()
     assert one is not None and other is not None
     for name, array in one.arrays.items():
         assert other.arrays[name] == pytest.approx(array, rel=1e-12)
 
 
 def test_what_no_image_adds_to_has_no_outcomes() -> None:
-    assert judged("multilabel").part() is None
-    assert "multilabel" not in Judgement("test", [judged("multilabel")]).outcomes().domains
-    same = judged("regress")
+    assert evaluated("multilabel").part() is None
+    assert (
+        "multilabel" not in EvaluationResult("test", [evaluated("multilabel")]).outcomes().domains
+    )
+    same = evaluated("regress")
     same.scores.tensor("target")[:] = 3
     assert same.scores.count == 60 and same.part() is None
-    bare = judged("classify")
+    bare = evaluated("classify")
     bare.scores.tensor("target")[:] = -1
     assert bare.part() is None
 
@@ -82,9 +84,11 @@ def test_files_come_back(outcomes: Outcomes, tmp_path: Path) -> None:
 
 
 def test_names_tell_other_images() -> None:
-    first, second = judged("classify"), judged("classify")
+    first, second = evaluated("classify"), evaluated("classify")
     second.split = Domain("x", small(239, classes=("a",)), size=8).test
-    names = [Judgement("test", [one]).outcomes().names["classify"] for one in (first, second)]
+    names = [
+        EvaluationResult("test", [one]).outcomes().names["classify"] for one in (first, second)
+    ]
     assert names[0] != names[1]
 
 

@@ -1,4 +1,4 @@
-"""What must hold whatever came: order, batches, precision, missing labels, other names."""
+"""What must hold whatever got: order, batches, precision, missing labels, other names."""
 
 import itertools
 from dataclasses import replace
@@ -154,11 +154,11 @@ def test_other_names_of_the_same_images_change_nothing() -> None:
     """Keys decide the order of a split, its batches, and nothing else."""
     source = small(60, classes=("a", "b", "c"))
     torch.manual_seed(0)
-    domain = Domain("d", source, size=12, whiten="imagenet")
+    domain = Domain("d", source, size=12, normalize="imagenet")
     model = Universal(Trunk("resnet20"), [domain])
     table = evaluate(model, [domain])
     listed = [replace(item, key=f"{97 * int(item.where) % 61:03}") for item in source.listed]
-    other = Domain("d", Fake(source.tasks, listed), size=12, whiten="imagenet")
+    other = Domain("d", Fake(source.tasks, listed), size=12, normalize="imagenet")
     assert other.test.label("classify").tolist() != domain.test.label("classify").tolist()
     for row in evaluate(model, [other], batch=4).rows:
         assert row.value == pytest.approx(table.value("d", metric=row.metric), abs=1e-4)

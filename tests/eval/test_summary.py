@@ -79,7 +79,7 @@ def test_by_hand() -> None:
 
 def test_half_a_wrong_image_stands_for_a_baseline_without_any() -> None:
     mine, base = {"a": 0.02, "b": 5.0}, {"a": 0.0, "b": 10.0}
-    with pytest.raises(BadInput, match=r"a: a baseline without any error.*came: '0 %'; next: give"):
+    with pytest.raises(BadInput, match=r"a: a baseline without any error.*got: '0 %'; try: give"):
         decathlon_score(mine, base)
     # n = 1000: half an image is 0.05 %, E_max 0.1 %; for b it changes nothing
     points = decathlon_points(mine, base, {"a": 1000, "b": 1000})
@@ -98,27 +98,27 @@ def test_half_a_wrong_image_stands_for_a_baseline_without_any() -> None:
 BAD: dict[str, tuple[Any, str]] = {
     "a domain more": (
         lambda: decathlon_score({"a": 1, "b": 1}, {"a": 1}),
-        "only on this side b'; exists: a",
+        "only on this side b'; available: a",
     ),
     "a domain less": (lambda: decathlon_score({"a": 1}, {"a": 1, "b": 1}), "only on the other b'"),
     "none": (lambda: decathlon_score({}, {}), "at least one domain"),
     "a table without classes": (lambda: decathlon_score(Table(), Table()), "at least one domain"),
-    "a share": (lambda: decathlon_score({"a": 101}, {"a": 1}), "0 to 100 percent; came: 101"),
-    "NaN": (lambda: decathlon_score({"a": 1}, {"a": float("nan")}), "0 to 100 percent; came: nan"),
+    "a share": (lambda: decathlon_score({"a": 101}, {"a": 1}), "0 to 100 percent; got: 101"),
+    "NaN": (lambda: decathlon_score({"a": 1}, {"a": float("nan")}), "0 to 100 percent; got: nan"),
     "no images": (lambda: decathlon_score({"a": 1}, {"a": 1}, {"a": 0}), "at least one image"),
-    "zero": (lambda: delta_mtl({"m": (1, "lower")}, {"m": (0, "lower")}), "above 0; came: 0"),
+    "zero": (lambda: delta_mtl({"m": (1, "lower")}, {"m": (0, "lower")}), "above 0; got: 0"),
     "negative": (lambda: delta_mtl({"m": (1, "lower")}, {"m": (-1, "lower")}), "above 0"),
     "other way": (lambda: delta_mtl({"m": (1, "lower")}, {"m": (1, "higher")}), "lower here"),
-    "no way": (lambda: delta_mtl({"m": (1, "up")}, {"m": (1, "up")}), "exists: higher, lower"),
+    "no way": (lambda: delta_mtl({"m": (1, "up")}, {"m": (1, "up")}), "available: higher, lower"),
     "a number": (lambda: delta_mtl({"m": 1}, {"m": 1}), "expected .value, 'higher' or"),  # type: ignore[dict-item]
     "no number": (
         lambda: delta_mtl({"m": (float("inf"), "lower")}, {"m": (1, "lower")}),
-        "finite number; came: inf",
+        "finite number; got: inf",
     ),
     "no metric": (lambda: delta_mtl({}, {}), "at least one metric"),
     "metrics": (
         lambda: delta_mtl({"m": (1, "lower")}, {"n": (1, "lower")}),
-        "same metrics; came: 'only on this side m'",
+        "same metrics; got: 'only on this side m'",
     ),
 }
 
@@ -163,7 +163,7 @@ def test_spread_over_seeds() -> None:
     assert (b.mean, b.std) == (5.0, 0.0)
     assert a.shown == "3.00 ± 2.65 % (3 seeds)"
     assert spread(seeds[:1])[0].shown == "1.00 % (1 seed)"
-    with pytest.raises(BadInput, match="same rows; came: 'only on the other c/classify/error'"):
+    with pytest.raises(BadInput, match="same rows; got: 'only on the other c/classify/error'"):
         spread([table({"a": 1.0}), table({"a": 1.0, "c": 1.0})])
     with pytest.raises(BadInput, match="at least one table"):
         spread([])

@@ -40,11 +40,11 @@ def test_a_domain_of_two_classifications_has_their_mean() -> None:
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        (("digit",), "no such domain; came: 'digit'; exists: digits"),
-        (("shop_2",), "several tasks; came: 'no task'; exists: category, price"),
-        (("rooms", "depht"), "no such task; came: 'depht'; exists: depth"),
-        (("digits", None, "eec"), "no such metric; came: 'eec'; exists: ece"),
-        (("digits", "classify", "miou"), "exists: error, ece"),
+        (("digit",), "no such domain; got: 'digit'; available: digits"),
+        (("shop_2",), "several tasks; got: 'no task'; available: category, price"),
+        (("rooms", "depht"), "no such task; got: 'depht'; available: depth"),
+        (("digits", None, "eec"), "no such metric; got: 'eec'; available: ece"),
+        (("digits", "classify", "miou"), "available: error, ece"),
     ],
 )
 def test_what_is_not_there(asked: tuple[str, ...], says: str) -> None:

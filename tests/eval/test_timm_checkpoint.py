@@ -13,7 +13,7 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import Pixels
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Failed
-from onetrunk.eval.timm_checkpoint import build, chosen, judge_checkpoint, match, pixels_of
+from onetrunk.eval.timm_checkpoint import build, chosen, evaluate_checkpoint, match, pixels_of
 from tests.helpers.fakes import dense_source, small
 
 ARCH = "timm/test_resnet"
@@ -54,11 +54,11 @@ def test_logits_of_classes_by_hand() -> None:
     assert chosen(logits * torch.nan, places).isnan().any()
 
 
-def test_judged_as_one_image_after_another(
+def test_evaluated_as_one_image_after_another(
     weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     domain = zoo()
-    found = judge_checkpoint(ARCH, [domain], weights=weights)
+    found = evaluate_checkpoint(ARCH, [domain], weights=weights)
     net = timm.create_model("test_resnet")
     net.load_state_dict(load_file(weights))
     net.eval()
@@ -92,11 +92,11 @@ def test_a_file_with_labels_of_its_own(tmp_path: Path) -> None:
     torch.save({"state_dict": net.state_dict()}, tmp_path / "net.pth")
     (tmp_path / "labels.txt").write_text("B\n\nother\na\n")
     domain = Domain("two", small(40), size=12)
-    found = judge_checkpoint(
+    found = evaluate_checkpoint(
         "test_resnet", [domain], weights=tmp_path / "net.pth", labels=tmp_path / "labels.txt"
     )
     assert found.names["two", "classify"] == {"a": ("a",), "b": ("B",)}
-    again = judge_checkpoint(
+    again = evaluate_checkpoint(
         "test_resnet", [domain], weights=tmp_path / "net.pth", labels=["b", "x", "a"], batch=3
     )
     assert again.table() == found.table()
@@ -107,15 +107,13 @@ def test_other_kinds_and_unknown_classes_are_left_out(
 ) -> None:
     rooms = Domain("rooms", dense_source(12), size=(10, 14))
     letters = Domain("letters", small(40), size=12)
-    found = judge_checkpoint(ARCH, [rooms, letters, zoo()], weights=weights)
+    found = evaluate_checkpoint(ARCH, [rooms, letters, zoo()], weights=weights)
     assert found.table().domains == ("zoo",)
     said = capsys.readouterr().err
     assert "rooms/depth: to depth is not what it learned: left out" in said
     assert "letters/classify: none of its classes is a label: left out" in said
-    with pytest.raises(
-        BadInput, match=r"no label has the name of a class.*came: 'a, b'.*next: lab"
-    ):
-        judge_checkpoint(ARCH, [letters], weights=weights)
+    with pytest.raises(BadInput, match=r"no label has the name of a class.*got: 'a, b'.*try: lab"):
+        evaluate_checkpoint(ARCH, [letters], weights=weights)
 
 
 @pytest.mark.parametrize(
@@ -138,13 +136,13 @@ def test_its_own_contract(config: dict[str, Any], expected: Pixels) -> None:
     net.pretrained_cfg = {**net.pretrained_cfg, **config}
     assert pixels_of(net) == expected
     net.pretrained_cfg["input_size"] = (1, 28, 28)
-    with pytest.raises(BadInput, match="colour images; came: '1 channels'"):
+    with pytest.raises(BadInput, match="colour images; got: '1 channels'"):
         pixels_of(net)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "no model": ({"arch": "timm/resnet1"}, "unknown timm model; came: 'resnet1'; exists: resnet"),
-    "no file": ({"weights": "gone.safetensors"}, "no such file; came: 'gone.safetensors'"),
+    "no model": ({"arch": "timm/resnet1"}, "unknown timm model; got: 'resnet1'; available: resnet"),
+    "no file": ({"weights": "gone.safetensors"}, "no such file; got: 'gone.safetensors'"),
     "no labels file": ({"labels": "gone.txt"}, "labels: cannot read the file"),
     "other labels": ({"labels": ["a", "b"]}, "does not fit"),
 }
@@ -156,15 +154,15 @@ def test_refused(case: str, weights: Path) -> None:
     arch = keys.get("arch", ARCH)
     rest = {"weights": weights} | {k: v for k, v in keys.items() if k != "arch"}
     with pytest.raises(BadInput, match=says):
-        judge_checkpoint(arch, [zoo(16)], **rest)
+        evaluate_checkpoint(arch, [zoo(16)], **rest)
 
 
 def test_labels_that_nobody_names(monkeypatch: pytest.MonkeyPatch) -> None:
     make = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda name, **_: make(name, num_classes=7))
-    with pytest.raises(BadInput, match="its 7 labels have no names here; next: labels=FILE"):
+    with pytest.raises(BadInput, match="its 7 labels have no names here; try: labels=FILE"):
         build(ARCH, False, None)
-    with pytest.raises(BadInput, match="has 7 labels; came: '2 names'"):
+    with pytest.raises(BadInput, match="has 7 labels; got: '2 names'"):
         build(ARCH, True, ["a", "b"])
 
 
@@ -176,7 +174,7 @@ def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(
         Failed, match=r"cannot be fetched \(We couldn't connect to the hub\); next:"
     ):
-        judge_checkpoint(ARCH, [zoo(16)])
+        evaluate_checkpoint(ARCH, [zoo(16)])
 
 
 def test_outputs_that_are_no_numbers(tmp_path: Path) -> None:
@@ -184,11 +182,11 @@ def test_outputs_that_are_no_numbers(tmp_path: Path) -> None:
     state["fc.bias"][0] = torch.nan
     save_file(state, tmp_path / "net.safetensors")
     with pytest.raises(Failed, match="zoo/classify: the model's outputs are not finite for 6 of 6"):
-        judge_checkpoint(ARCH, [zoo(16)], weights=tmp_path / "net.safetensors")
+        evaluate_checkpoint(ARCH, [zoo(16)], weights=tmp_path / "net.safetensors")
 
 
 def test_images_come_straight_from_their_files(weights: Path, cache_home: Path) -> None:
     """At 168×168 the cache of a large source would be larger than anything that is trained on."""
     domain = zoo(16)
-    judge_checkpoint(ARCH, [domain], weights=weights)
+    evaluate_checkpoint(ARCH, [domain], weights=weights)
     assert [f.name.split("-")[1] for f in cache_home.iterdir() if f.is_dir()] == ["12x12"]

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
-from onetrunk.eval.evaluate import evaluate, judge, plan
+from onetrunk.eval.evaluate import evaluate, plan, run_evaluation
 from onetrunk.eval.table import Table
-from onetrunk.eval.views import Views, answer
+from onetrunk.eval.views import Views, prediction
 from tests.helpers.small import DENSE, domain, network
 
 METRES, NEAR = Task("depth", "depth"), Task("near", "depth", unit="disparity")
@@ -26,7 +26,7 @@ KIND = Task("kind", "classify", ("x", "y"))
 ALL = Views((0.5, 1.0, 1.5), mirror=True)
 
 
-class Answers:
+class Predictions:
     """A model of one function, which counts what it is asked."""
 
     def __init__(self, function: Callable[[Tensor], dict[str, Tensor]]) -> None:
@@ -41,7 +41,7 @@ class Answers:
 def ask(
     function: Callable[[Tensor], dict[str, Tensor]], x: Tensor, *tasks: Task, views: Views = ALL
 ) -> Any:
-    return answer(Answers(function), x, "any", tasks, views)  # type: ignore[arg-type]
+    return prediction(Predictions(function), x, "any", tasks, views)  # type: ignore[arg-type]
 
 
 def test_a_camera_sees_things_nearer_in_a_larger_image() -> None:
@@ -93,13 +93,13 @@ def test_what_is_no_map_is_answered_once_at_its_own_size() -> None:
 
     x = torch.arange(3 * 12 * 16.0).view(1, 3, 12, 16)
     for views in (ALL, Views((0.5, 2.0)), Views((2.0,), mirror=True)):
-        made = Answers(sizes)
-        found = answer(made, x, "any", (KIND, METRES), views)  # type: ignore[arg-type]
+        made = Predictions(sizes)
+        found = prediction(made, x, "any", (KIND, METRES), views)  # type: ignore[arg-type]
         assert found["kind"].tolist() == [[16, 0]]
         extra = 0 if 1.0 in views.scales else 1
         assert len(made.sizes) == len(views.scales) * (1 + views.mirror) + extra
-    made = Answers(sizes)
-    answer(made, x, "any", (KIND,), ALL)  # type: ignore[arg-type]
+    made = Predictions(sizes)
+    prediction(made, x, "any", (KIND,), ALL)  # type: ignore[arg-type]
     assert made.sizes == [(12, 16)]
 
 
@@ -146,7 +146,7 @@ def test_a_table_of_several_views_is_that_of_slow_ones_and_says_it() -> None:
 def test_domains_without_maps_say_nothing_of_views() -> None:
     flat = domain("flat", KIND, count=6)
     model = network([flat])
-    found = judge(model, [flat], scales=(0.5, 1), mirror=True)
+    found = run_evaluation(model, [flat], scales=(0.5, 1), mirror=True)
     assert found.views == ""
     assert found.table() == evaluate(model, [flat])
 

@@ -58,7 +58,7 @@ number = 3
 
 
 class Inverse:
-    """A balance: every unit by the inverse of its loss."""
+    """A weighting: every unit by the inverse of its loss."""
 
     needs = "losses"
 

@@ -25,7 +25,7 @@ STEPS = 400
 def outcomes(
     domains: Sequence[Domain], errors: Mapping[str, float], seed: int, images: int = 0
 ) -> Outcomes:
-    """As if each image had been judged: errors in percent by domain, shared in part by all runs."""
+    """As if each image had been evaluated: errors in percent by domain, shared in part by all runs."""
     parts = {}
     for domain in domains:
         count = images or len(domain.test)

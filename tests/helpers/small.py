@@ -65,7 +65,7 @@ def domain(name: str, *tasks: Task, count: int = 24, size: int = 16, seed: int =
 
 
 def network(domains: list[Domain], seed: int = 0, **keys: Any) -> Universal:
-    """An untrained network, its moments and slots each a little different."""
+    """An untrained network, its statistics and slots each a little different."""
     torch.manual_seed(seed)
     model = Universal(Trunk("resnet20", **keys), domains)
     with torch.no_grad():

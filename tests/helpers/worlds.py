@@ -52,7 +52,7 @@ def network(domains: Sequence[Domain], seed: int = 0, **trunk: Any) -> Universal
 
 
 def specialists(domains: Sequence[Domain], seed: int = 7, **trunk: Any) -> dict[str, list[Teacher]]:
-    """A teacher for each domain, of fresh weights, its moments of noise of its own."""
+    """A teacher for each domain, of fresh weights, its statistics of noise of its own."""
     found: dict[str, list[Teacher]] = {}
     for place, domain in enumerate(domains):
         model = network([domain], seed + place, **trunk)

@@ -31,8 +31,8 @@ RULES = [  # layer, parallel's shapes, lora's shapes
 def test_one_rule_for_each_kind_of_layer(layer, parallel, lora):
     for kind, shapes in (("parallel", parallel), ("lora", lora)):
         made = make_adapter(kind, layer)
-        came = None if made is None else [tuple(p.shape) for p in made.parameters()]
-        assert came == shapes, kind
+        got = None if made is None else [tuple(p.shape) for p in made.parameters()]
+        assert got == shapes, kind
     if parallel is None:
         assert why_not(layer)
 
@@ -115,7 +115,7 @@ def test_kinds_beside_each_other():
 
 
 def test_published_size_of_parallel_adapters():
-    trunk = Trunk("resnet26", norm="shared", adapters="parallel", adapt=("stage*",))
+    trunk = Trunk("resnet26", norm="shared", adapters="parallel", adapter_layers=("stage*",))
     numbers = sum(trunk.bytes_per_domain().values()) // 4
     assert numbers == 645_216 - 32 * 3  # the paper's, less its stem's 3 → 32
 
@@ -125,18 +125,20 @@ def test_bytes_are_known_before_and_right_after():
     expected = trunk.bytes_per_domain()
     model = Universal(trunk, [domain("a", 64)])
     own = model.own("a")
-    came = sum(v.numel() * v.element_size() for k, v in own.items() if k.startswith("slots/"))
-    assert came == sum(expected.values())
+    got = sum(v.numel() * v.element_size() for k, v in own.items() if k.startswith("slots/"))
+    assert got == sum(expected.values())
 
 
 def test_a_named_subset():
-    trunk = Trunk("resnet20", adapters="parallel", adapt=("stage3.*",))
+    trunk = Trunk("resnet20", adapters="parallel", adapter_layers=("stage3.*",))
     Universal(trunk, [domain("a", 32)])
     places = [path for path, bank in trunk.banks().items() if isinstance(bank, AdapterBank)]
     assert len(places) == 6
     assert all(path.startswith("stage3.") for path in places)
     with pytest.raises(BadInput, match="no layer takes"):
-        Universal(Trunk("resnet20", adapters="parallel", adapt=("stage9.*",)), [domain("a", 32)])
+        Universal(
+            Trunk("resnet20", adapters="parallel", adapter_layers=("stage9.*",)), [domain("a", 32)]
+        )
 
 
 def test_layers_that_take_none_are_named():
@@ -200,5 +202,5 @@ def test_a_rank_that_no_adapter_has(kind, rank):
 
 
 def test_unknown_adapters():
-    with pytest.raises(BadInput, match="exists: parallel"):
+    with pytest.raises(BadInput, match="available: parallel"):
         Trunk("resnet20", adapters="paralel")

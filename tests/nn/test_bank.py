@@ -30,7 +30,7 @@ def _step(model):
     torch.optim.SGD(model.parameters(), lr=0.1).step()
 
 
-def _moments(model):
+def _stats(model):
     model.train()
     with torch.no_grad():
         model(images(4, 32), "bees")
@@ -46,7 +46,7 @@ CHANGES = {
     "in place": lambda m: [p.data.mul_(1.5) for p in m.parameters_of("cats").values()],
     "other storage": _scale,
     "a step": _step,
-    "moments": _moments,
+    "stats": _stats,
     "a state dict": lambda m: m.load_state_dict(_more(m)),
     "assigned": lambda m: m.load_state_dict(_more(m), assign=True),
     "to and fro": lambda m: m.double().float(),

@@ -30,7 +30,7 @@ def theirs() -> tuple[Path, torch.nn.Module]:
 
 
 def picture(size: tuple[int, int]) -> torch.Tensor:
-    """One picture with edges, ramps and noise, whitened as these weights expect."""
+    """One picture with edges, ramps and noise, normalized as these weights expect."""
     y, x = np.mgrid[0:200, 0:300]
     pixels = np.stack([x % 256, (x + y) // 2 % 256, 255 * ((x // 40 + y // 40) % 2)], 2)
     pixels = pixels + np.random.default_rng(0).integers(-9, 9, pixels.shape)
@@ -40,7 +40,7 @@ def picture(size: tuple[int, int]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_lite0_answers_as_its_own_library_does(
+def test_lite0_predictions_as_its_own_library_does(
     size: tuple[int, int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, net = theirs()
@@ -110,8 +110,8 @@ def test_own_names_are_nobody_elses() -> None:
 @pytest.mark.parametrize(
     ("arch", "says"),
     [
-        ("timm/efficientnet_lite0", r"TensorFlow's padding.*next: arch = 'timm/tf_efficientnet_l"),
-        ("resnet20", r"TensorFlow's padding.*came: \"arch = 'resnet20'\"$"),
+        ("timm/efficientnet_lite0", r"TensorFlow's padding.*try: arch = 'timm/tf_efficientnet_l"),
+        ("resnet20", r"TensorFlow's padding.*got: \"arch = 'resnet20'\"$"),
         ("timm/tf_efficientnet_lite1", r"does not fit timm/tf_efficientnet_lite1; missing: blo"),
     ],
 )

@@ -38,7 +38,7 @@ def _picked(out, names):
         ("resnet20", 32, {"adapters": "parallel"}),
         ("timm/test_vit", 64, {}),
         ("timm/test_vit", 64, {"adapters": "lora"}),
-        ("timm/test_efficientnet", 64, {"norm": "domain-moments"}),
+        ("timm/test_efficientnet", 64, {"norm": "domain-stats"}),
     ],
 )
 def test_one_graph_for_twelve_domains(arch, size, keys):
@@ -50,8 +50,8 @@ def test_one_graph_for_twelve_domains(arch, size, keys):
     for shift in range(3):
         names = [MANY[(i + shift) % 12] for i in range(12)]
         with torch.no_grad():
-            came = _picked(compiled(x, model.index(names)), names)
-        assert far(came, _expected(model, x, names)) < 1e-5
+            got = _picked(compiled(x, model.index(names)), names)
+        assert far(got, _expected(model, x, names)) < 1e-5
     assert counter.frame_count == 1
     with torch.no_grad():  # nothing is left behind in the switch
         assert model(x, "d0")["classify"].shape == (12, 3)
@@ -69,8 +69,8 @@ def test_exported_with_a_domain_input(strict):
         ).module()
         for given in (names, ["cats", "cats", "ants", "bees"], ["bees", "ants"]):
             n = len(given)
-            came = _picked(program(x[:n], model.index(given)), given)
-            assert far(came, _expected(model, x[:n], given)) < 1e-5
+            got = _picked(program(x[:n], model.index(given)), given)
+            assert far(got, _expected(model, x[:n], given)) < 1e-5
     assert model.trunk.switch._traced is None
     with torch.no_grad():
         model(x, "bees")
@@ -82,9 +82,9 @@ def test_the_compiled_form_learns_through_its_slots():
     torch._dynamo.reset()
     compiled = torch.compile(Indexed(model), backend="aot_eager", fullgraph=True)
     _picked(compiled(x, model.index(names)), names).square().sum().backward()
-    came = {k: p.grad.clone() for k, p in model.parameters_of("cats").items() if p.grad is not None}
+    got = {k: p.grad.clone() for k, p in model.parameters_of("cats").items() if p.grad is not None}
     model.zero_grad()
     torch.stack([a["classify"] for a in model(x, names)]).square().sum().backward()
     for key, parameter in model.parameters_of("cats").items():
-        assert far(came[key], parameter.grad) < 1e-3, key
+        assert far(got[key], parameter.grad) < 1e-3, key
     assert not any(p.grad.any() for p in model.parameters_of("bees").values() if p.grad is not None)

@@ -1,4 +1,4 @@
-"""Folded = unfolded: every norm and adapter, what stays and why, on calibrated moments."""
+"""Folded = unfolded: every norm and adapter, what stays and why, on calibrated statistics."""
 
 import copy
 
@@ -20,7 +20,7 @@ SIZE = (32, 32)
 
 
 def calibrate(module: nn.Module, size: tuple[int, int] = SIZE) -> nn.Module:
-    """Moments of real passes, scales and adapters that learned something."""
+    """Statistics of real passes, scales and adapters that learned something."""
     torch.manual_seed(1)
     for name, parameter in module.named_parameters():
         if "adapter" in name or "norm" in name or "bn" in name:
@@ -76,7 +76,7 @@ def test_nothing_but_convolutions_remains(adapters: str) -> None:
     ("norm", "stays"),
     [
         ("shared", 0),
-        ("domain-moments", 0),
+        ("domain-stats", 0),
         ("shared-batch", 19),
         ("instance", 19),
         ("instance-domain", 19),
@@ -263,7 +263,7 @@ def test_the_module_itself_is_left_alone_and_types_are_kept() -> None:
     )
 
 
-def test_random_moments_are_right_in_float64() -> None:
+def test_random_statistics_are_right_in_float64() -> None:
     torch.manual_seed(0)
     net = nets.build("resnet26")
     for part in net.modules():

@@ -44,11 +44,11 @@ def test_values_and_gradients_are_those_of_both_apart(
     layer, branch = pair(make())
     x = torch.randn(3, 5, *size, dtype=torch.float64, requires_grad=True)
     assert rides(x, layer, branch)
-    expected, came = layer(x) + branch(x), ride(x, layer, branch)
-    torch.testing.assert_close(came, expected, rtol=1e-12, atol=1e-12)
+    expected, got = layer(x) + branch(x), ride(x, layer, branch)
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
     back = torch.randn_like(expected)
     want = torch.autograd.grad(expected, (x, branch.weight), back)
-    got = torch.autograd.grad(came, (x, branch.weight), back)
+    got = torch.autograd.grad(got, (x, branch.weight), back)
     torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
 
 

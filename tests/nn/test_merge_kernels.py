@@ -52,11 +52,11 @@ def test_norm_behind_a_convolution(bias: bool, groups: int) -> None:
     close(F.conv2d(x, weight, shift, 2, 1, groups=groups), norm(conv(x)))
 
 
-def test_norm_without_scale_or_moments() -> None:
+def test_norm_without_scale_or_statistics() -> None:
     norm = nn.BatchNorm2d(3, affine=False)
     affine = merge.affine_of_norm(norm)
     close(affine.scale_C, torch.full((3,), (1 + norm.eps) ** -0.5, dtype=D))
-    with pytest.raises(TypeError, match="no running moments"):
+    with pytest.raises(TypeError, match="no running statistics"):
         merge.affine_of_norm(nn.BatchNorm2d(3, track_running_stats=False))
 
 

@@ -68,7 +68,7 @@ def test_resnet26_is_its_formula_written_out() -> None:
     x = torch.randn(3, 3, 16, 16, dtype=torch.float64)
     want = net.forward_features(x)
 
-    def norm(y: torch.Tensor) -> torch.Tensor:  # freshly made: scale 1, bias 0, batch moments
+    def norm(y: torch.Tensor) -> torch.Tensor:  # freshly made: scale 1, bias 0, batch statistics
         mean, var = y.mean((0, 2, 3), True), y.var((0, 2, 3), unbiased=False, keepdim=True)
         return (y - mean) / (var + 1e-5).sqrt()
 

@@ -77,9 +77,9 @@ def test_mixed_is_each_row_through_its_own_layer(layer, times):
 
 
 @pytest.mark.parametrize("layer", ["BatchNorm2d", "BatchNorm2d, cumulative", "BatchNormAct2d"])
-def test_domain_moments_are_torchs_own(layer):
+def test_domain_statistics_are_torchs_own(layer):
     make = LAYERS[layer]
-    bank = _bank(make, "domain-moments").train()
+    bank = _bank(make, "domain-stats").train()
     plain = make().train()
     plain.load_state_dict({**plain.state_dict(), **bank.slots["c"].state_dict()})
     x = torch.randn(4, 6, 3, 3)
@@ -112,7 +112,7 @@ def test_instance_is_each_image_by_itself():
 
 
 @pytest.mark.parametrize("norm", ["instance", "instance-domain", "shared-batch"])
-def test_one_pixel_has_no_moments(norm):
+def test_one_pixel_has_no_statistics(norm):
     with pytest.raises(BadInput, match="larger than 1×1"):
         Universal(Trunk("timm/resnet18", norm=norm), [domain("a", 32)])
 
@@ -121,14 +121,14 @@ def test_a_shared_batch_is_cut_by_domain():
     bank = make_norm("shared-batch", nn.BatchNorm2d(6), "here", Switch(NAMES)).eval()
     x = torch.randn(6, 6, 3, 3)
     with bank.switch.using(_mixed(["items"] * 2 + ["c"] * 4)):
-        came = bank(x)
+        got = bank(x)
     with bank.switch.using("c"):
-        torch.testing.assert_close(came[2:], bank(x[2:]))
+        torch.testing.assert_close(got[2:], bank(x[2:]))
 
 
-@pytest.mark.parametrize("norm", ["shared-batch", "domain-moments", "instance", "instance-domain"])
-def test_what_keeps_no_moments_refuses_them(norm):
-    with pytest.raises(BadInput, match="keeps no running moments"):
+@pytest.mark.parametrize("norm", ["shared-batch", "domain-stats", "instance", "instance-domain"])
+def test_what_keeps_no_statistics_refuses_them(norm):
+    with pytest.raises(BadInput, match="keeps no running statistics"):
         Trunk("timm/test_vit", norm=norm)
 
 
@@ -140,7 +140,7 @@ def test_no_norms_no_banks():
 @pytest.mark.parametrize(
     ("norm", "says"),
     [
-        ("domian", "exists: domain"),
+        ("domian", "available: domain"),
         ("not_there_at_all:thing", "cannot import"),
         ("math:nothing", "has no 'nothing'"),
     ],
@@ -186,7 +186,7 @@ def test_half_precision_keeps_its_type():
         assert bank(x).dtype == torch.bfloat16
 
 
-def test_training_a_mixed_batch_moves_each_domains_own_moments():
+def test_training_a_mixed_batch_moves_each_domains_own_statistics():
     model = Universal(Trunk("resnet20"), [domain(n, 32) for n in ("a", "b", "c")]).train()
     twin = Universal(Trunk("resnet20"), [domain(n, 32) for n in ("a", "b", "c")]).train()
     twin.load_state_dict(model.state_dict())

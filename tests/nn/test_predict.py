@@ -40,9 +40,9 @@ def picture():
 
 def test_one_image_one_answer(model, picture):
     model.train()
-    answer = model.predict(picture, "shop")
+    prediction = model.predict(picture, "shop")
     assert model.training  # as it was
-    what = answer["what"]
+    what = prediction["what"]
     assert what["label"] in ("u", "v", "w")
     assert what["score"] == max(what["scores"].values())
     assert abs(sum(what["scores"].values()) - 1) < 1e-5
@@ -57,32 +57,32 @@ def test_every_form_gives_the_same(model, picture, tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(picture).save(path)
     forms = [picture, Image.fromarray(picture), path, str(path), path.read_bytes()]
-    answers = model.predict(forms, "shop")
-    assert len(answers) == len(forms)
-    for answer in answers:
-        assert answer["what"]["scores"] == pytest.approx(answers[0]["what"]["scores"])
-    assert model.predict(tmp_path, "shop")[0]["what"]["label"] == answers[0]["what"]["label"]
+    predictions = model.predict(forms, "shop")
+    assert len(predictions) == len(forms)
+    for prediction in predictions:
+        assert prediction["what"]["scores"] == pytest.approx(predictions[0]["what"]["scores"])
+    assert model.predict(tmp_path, "shop")[0]["what"]["label"] == predictions[0]["what"]["label"]
     assert len(model.predict(np.stack([picture, picture]), "shop")) == 2
 
 
 def test_mixed_domains_and_sizes(model, picture):
     names = ["shop", "all", "shop", "all", "all"]
-    answers = model.predict([picture] * 5, names)
-    for name, answer in zip(names, answers, strict=True):
+    predictions = model.predict([picture] * 5, names)
+    for name, prediction in zip(names, predictions, strict=True):
         alone = model.predict(picture, name)["what"]["scores"]
-        assert answer["what"]["scores"] == pytest.approx(alone, abs=1e-5)
+        assert prediction["what"]["scores"] == pytest.approx(alone, abs=1e-5)
 
 
 def test_every_kind_has_its_words(model, picture):
-    answer = model.predict(picture, "all")
-    assert set(answer["tags"]) == {"labels", "scores"}
-    assert len(answer["count"]["values"]) == 2
-    assert np.linalg.norm(answer["like"]["vector"]) == pytest.approx(1, abs=1e-5)
-    assert answer["parts"]["map"].shape == (32, 32)
-    assert answer["parts"]["map"].dtype == np.uint8
-    assert answer["parts"]["classes"] == ("p", "q")
-    assert answer["far"]["map"].shape == (32, 32)
-    assert answer["up"]["map"].shape == (32, 32, 3)
+    prediction = model.predict(picture, "all")
+    assert set(prediction["tags"]) == {"labels", "scores"}
+    assert len(prediction["count"]["values"]) == 2
+    assert np.linalg.norm(prediction["like"]["vector"]) == pytest.approx(1, abs=1e-5)
+    assert prediction["parts"]["map"].shape == (32, 32)
+    assert prediction["parts"]["map"].dtype == np.uint8
+    assert prediction["parts"]["classes"] == ("p", "q")
+    assert prediction["far"]["map"].shape == (32, 32)
+    assert prediction["up"]["map"].shape == (32, 32, 3)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_every_kind_has_its_words(model, picture):
         (3, "shop", "expected paths"),
         ([], "shop", "at least one image"),
         (np.zeros((4, 4, 7), np.uint8), "shop", "cannot be read"),
-        (np.zeros((4, 4), np.uint8), "shap", "exists: shop"),
+        (np.zeros((4, 4), np.uint8), "shap", "available: shop"),
         ([np.zeros((4, 4), np.uint8)], ["shop", "all"], "2 for 1 images"),
     ],
 )

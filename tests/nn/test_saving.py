@@ -32,8 +32,8 @@ def made(**keys: object) -> ot.Universal:
     [
         {},
         {"norm": "shared"},
-        {"norm": "domain-moments", "adapters": "parallel"},
-        {"norm": "instance-domain", "adapters": "series", "adapt": ("*conv2",)},
+        {"norm": "domain-stats", "adapters": "parallel"},
+        {"norm": "instance-domain", "adapters": "series", "adapter_layers": ("*conv2",)},
         {"sharing": "partial", "own_stages": ["stem"]},
         {"sharing": "full"},
     ],

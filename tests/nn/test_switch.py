@@ -86,12 +86,12 @@ def _gradients(model, names, reentrant=None, together=False):
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("together", [False, True])
 def test_checkpointing_computes_again_through_the_same_slots(reentrant, together):
-    model = build(lambda: Trunk("resnet20"), 32)  # evaluation: moments stand still
+    model = build(lambda: Trunk("resnet20"), 32)  # evaluation: statistics stand still
     expected = _gradients(model, NAMES[:2], together=together)
-    came = _gradients(model, NAMES[:2], reentrant, together)
-    assert came.keys() == expected.keys()
+    got = _gradients(model, NAMES[:2], reentrant, together)
+    assert got.keys() == expected.keys()
     for key in expected:
-        torch.testing.assert_close(came[key], expected[key], msg=key)
+        torch.testing.assert_close(got[key], expected[key], msg=key)
     assert not model.trunk.switch._backward
 
 
@@ -108,7 +108,7 @@ def test_checkpointing_in_two_threads():
 
     expected = [grads(twin, name) for twin, name in zip(twins, NAMES, strict=False)]
     model.trunk.net.set_grad_checkpointing(True)
-    came = [None, None]
+    got = [None, None]
     gate = threading.Barrier(2)
 
     def work(i):
@@ -116,14 +116,14 @@ def test_checkpointing_in_two_threads():
         for _ in range(4):
             for p in model.parameters_of(NAMES[i]).values():
                 p.grad = None
-            came[i] = grads(model, NAMES[i])
+            got[i] = grads(model, NAMES[i])
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    for a, b in zip(came, expected, strict=True):
+    for a, b in zip(got, expected, strict=True):
         for left, right in zip(a, b, strict=True):
             torch.testing.assert_close(left, right)
 

@@ -21,7 +21,7 @@ TASKS = [ot.Task("classify", "classify", ("stop", "go"))]
 TRUNKS: dict[str, dict[str, object]] = {
     "domain norms": {"arch": "resnet26", "adapters": "parallel"},
     "instance norms": {"arch": "resnet20", "norm": "instance"},
-    "moments alone": {"arch": "resnet20", "norm": "domain-moments", "adapters": "lora"},
+    "statistics alone": {"arch": "resnet20", "norm": "domain-stats", "adapters": "lora"},
     "own stem": {"arch": "resnet20", "sharing": "partial", "own_stages": ["stem"]},
     "a transformer": {"arch": "timm/test_vit", "adapters": "series"},
     "a mobile network": {"arch": "timm/test_efficientnet"},
@@ -57,9 +57,9 @@ def by_renaming(trunk: ot.Trunk) -> dict[str, Tensor]:
 @pytest.mark.parametrize("keys", TRUNKS.values(), ids=TRUNKS)
 def test_shared_tensors_have_the_plain_names_in_the_plain_order(keys: dict[str, object]) -> None:
     trunk = grown(2, **keys).trunk
-    expected, came = by_renaming(trunk), trunk.shared()
-    assert list(came) == list(expected)
-    assert all(came[name] is tensor for name, tensor in expected.items())
+    expected, got = by_renaming(trunk), trunk.shared()
+    assert list(got) == list(expected)
+    assert all(got[name] is tensor for name, tensor in expected.items())
 
 
 @pytest.mark.parametrize("keys", TRUNKS.values(), ids=TRUNKS)

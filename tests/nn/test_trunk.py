@@ -51,7 +51,7 @@ def test_weights_that_cannot_be_fetched_say_how_to_give_a_file(monkeypatch, caps
     with pytest.raises(Failed) as caught:
         Trunk("timm/resnet18", pretrained=True)
     assert str(caught.value) == (
-        "the pretrained weights of timm/resnet18 could not be fetched (no network); next: download "
+        "the pretrained weights of timm/resnet18 could not be fetched (no network); try: download "
         "model.safetensors of https://huggingface.co/timm/resnet18.a1_in1k elsewhere and say "
         "pretrained = 'PATH', or pretrained = false"
     )
@@ -67,7 +67,7 @@ def test_what_no_domain_can_own():
 @pytest.mark.parametrize(
     ("keys", "says"),
     [
-        ({"sharing": "deap"}, "exists: deep"),
+        ({"sharing": "deap"}, "available: deep"),
         ({"own_stages": [1]}, "own_stages go with"),
         ({"sharing": "partial"}, "own_stages go with"),
         ({"sharing": "partial", "own_stages": ["layer9"]}, "unknown stage"),
@@ -82,7 +82,7 @@ def test_bad_keys(keys, says):
 
 
 def test_unknown_archs():
-    with pytest.raises(BadInput, match="exists: resnet18"):
+    with pytest.raises(BadInput, match="available: resnet18"):
         Trunk("timm/resnet1888")
     with pytest.raises(BadInput, match="built-in trunk"):
         Trunk("resnet21")
@@ -124,7 +124,7 @@ def test_a_pickle_is_not_run(tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
-@pytest.mark.parametrize("keys", [{}, {"norm": "domain-moments"}, {"norm": "instance-domain"}])
+@pytest.mark.parametrize("keys", [{}, {"norm": "domain-stats"}, {"norm": "instance-domain"}])
 def test_shared_tensors_have_the_plain_networks_names(keys):
     model = build(lambda: Trunk("resnet20", adapters="parallel", **keys), 32)
     plain = set(nets.build("resnet20").state_dict())

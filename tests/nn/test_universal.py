@@ -19,29 +19,32 @@ def model():
 
 
 BAD = {
-    "unknown domain": (lambda m: m(images(2, 32), "ant"), r"unknown domain.*'ant'; exists: ants"),
+    "unknown domain": (
+        lambda m: m(images(2, 32), "ant"),
+        r"unknown domain.*'ant'; available: ants",
+    ),
     "unknown in a list": (lambda m: m(images(2, 32), ["ants", "dogs"]), r"'dogs'; exists"),
     "too short a list": (lambda m: m(images(3, 32), ["ants"]), "1 domains for 3 images"),
     "too long an index": (lambda m: m(images(3, 32), torch.zeros(4).long()), "one number per"),
-    "one image": (lambda m: m(images(2, 32)[0], "ants"), r"3×32×32'; next: images\[None\]"),
+    "one image": (lambda m: m(images(2, 32)[0], "ants"), r"3×32×32'; try: images\[None\]"),
     "grey images": (lambda m: m(images(2, 32)[:, :1], "ants"), "2×1×32×32"),
-    "8-bit images": (lambda m: m(images(2, 32).byte(), "ants"), "uint8'; next: domain.pixels"),
-    "not whitened": (lambda m: m(images(2, 32).abs() * 255, "ants"), "expected whitened"),
-    "NaN": (lambda m: m(images(2, 32) * float("nan"), "ants"), "expected whitened"),
-    "an array": (lambda m: m(images(2, 32).numpy(), "ants"), "ndarray'; next: model.predict"),
+    "8-bit images": (lambda m: m(images(2, 32).byte(), "ants"), "uint8'; try: domain.pixels"),
+    "not normalized": (lambda m: m(images(2, 32).abs() * 255, "ants"), "expected normalized"),
+    "NaN": (lambda m: m(images(2, 32) * float("nan"), "ants"), "expected normalized"),
+    "an array": (lambda m: m(images(2, 32).numpy(), "ants"), "ndarray'; try: model.predict"),
     "nothing": (lambda m: m(images(2, 32)[:0], "ants"), "an empty batch"),
     "no list": (lambda m: m([], []), "an empty batch"),
-    "remove unknown": (lambda m: m.remove("antz"), "'antz'; exists: ants"),
-    "pack unknown": (lambda m: m.pack("antz"), "'antz'; exists: ants"),
-    "fold unknown": (lambda m: m.for_domain("antz"), "'antz'; exists: ants"),
-    "index unknown": (lambda m: m.index(["antz"]), "'antz'; exists: ants"),
-    "learn unknown": (lambda m: m.learn_only("antz"), "'antz'; exists: ants"),
+    "remove unknown": (lambda m: m.remove("antz"), "'antz'; available: ants"),
+    "pack unknown": (lambda m: m.pack("antz"), "'antz'; available: ants"),
+    "fold unknown": (lambda m: m.for_domain("antz"), "'antz'; available: ants"),
+    "index unknown": (lambda m: m.index(["antz"]), "'antz'; available: ants"),
+    "learn unknown": (lambda m: m.learn_only("antz"), "'antz'; available: ants"),
     "twice": (lambda m: m.add_domain(domain("ants")), "there already"),
-    "unknown task": (lambda m: m.domains["ants"].task("clasify"), "exists: classify"),
-    "no head": (lambda m: m.heads_of("ants").head("segment"), "exists: classify"),
+    "unknown task": (lambda m: m.domains["ants"].task("clasify"), "available: classify"),
+    "no head": (lambda m: m.heads_of("ants").head("segment"), "available: classify"),
     "second model": (lambda m: Universal(m.trunk, [domain("z")]), "belongs to one model"),
     "heads for nobody": (lambda _: Universal(Trunk("resnet20"), [], {"a": {}}), "not there"),
-    "pairing": (lambda _: Universal(Trunk("resnet20"), [], pair="luck"), "'luck'; exists: name"),
+    "pairing": (lambda _: Universal(Trunk("resnet20"), [], pair="luck"), "'luck'; available: name"),
 }
 
 
@@ -68,10 +71,10 @@ def test_images_of_several_sizes_go_in_one_pass_each(model):
     order = ["bees", "ants", "ants", "cats"]
     pictures = [images(1, size, seed)[0] for seed, size in enumerate(sizes)]
     with torch.no_grad():
-        answers = model(pictures, order)
-        for picture, name, answer in zip(pictures, order, answers, strict=True):
+        predictions = model(pictures, order)
+        for picture, name, prediction in zip(pictures, order, predictions, strict=True):
             alone = model(picture[None], name)["classify"][0]
-            assert far(answer["classify"], alone) < 1e-5
+            assert far(prediction["classify"], alone) < 1e-5
 
 
 def test_the_index_form_runs_eagerly_too(model):
@@ -83,7 +86,7 @@ def test_the_index_form_runs_eagerly_too(model):
         assert far(by_index[name]["classify"][i], by_name[i]["classify"]) < 1e-5
 
 
-def test_an_index_has_no_segments_to_take_moments_of():
+def test_an_index_has_no_segments_to_take_statistics_of():
     model = build(lambda: Trunk("resnet20"), 32)
     index = model.index(["ants", "bees"])
     with pytest.raises(Failed, match="only by segments"):

@@ -157,7 +157,7 @@ def test_everything_that_was_found_is_on_the_page(whole: Findings) -> None:
     assert headings == [
         "Scores, domain by domain",
         "Size and speed",
-        "Right and wrong answers",
+        "Right and wrong predictions",
         "What happens inside",
         "Training",
         "Images",
@@ -190,7 +190,7 @@ def test_scores_stand_beside_the_baseline_s(whole: Findings) -> None:
     assert "600" in plain
     evil = next(r for r in text.split("<tr>") if r.startswith('<th scope="row">evil'))
     assert "as good" in evil
-    size = whole.judged.cost
+    size = whole.evaluated.cost
     other = whole.baseline.cost if whole.baseline else None
     assert size is not None and other is not None
     assert f"{size.bytes / other.bytes:.3g}×" in text
@@ -238,7 +238,7 @@ def test_without_a_baseline(made: tuple[Path, list[Domain]]) -> None:
     found = gather([root / "shop"], open_domains=lambda _: domains, seconds=0)
     text = page(found)
     check(text)
-    assert found.verdict.answer == "alone"
+    assert found.verdict.prediction == "alone"
     assert "One network for 4 domains" in found.verdict.sentence
     assert "The rules of the verdict" not in text
     assert "computed, not trained" in text
@@ -258,14 +258,14 @@ def test_several_columns_and_seeds(tmp_path: Path) -> None:
         seconds=0,
     )
     assert [column.name for column in found.columns] == ["deep", "shared"]
-    assert found.judged.name == "shared"  # lower on validation
+    assert found.evaluated.name == "shared"  # lower on validation
     assert found.columns[0].seeds == (0, 1)
     assert len(found.columns[0].decathlon) == 2
     text = page(found)
     check(text)
     assert "2 seeds: 10.00–11.00" in text
     assert "lowest validation error" in text
-    assert "Judged: shared" in text
+    assert "Evaluated: shared" in text
 
 
 def test_frozen_heads_and_a_baseline_that_is_no_set_of_networks(tmp_path: Path) -> None:
@@ -275,16 +275,16 @@ def test_frozen_heads_and_a_baseline_that_is_no_set_of_networks(tmp_path: Path) 
     make_run(tmp_path / "still", domains, errors, images=800, extra={"frozen": True})
     make_run(tmp_path / "alone", domains, errors, sharing="none", images=800)
 
-    def answer(runs: list[str], base: str) -> str:
+    def prediction(runs: list[str], base: str) -> str:
         paths = [tmp_path / name for name in runs]
         found = gather(paths, tmp_path / base, open_domains=lambda _: domains, seconds=0)
         check(page(found))
         return found.verdict.sentence
 
-    assert answer(["one", "still"], "alone").startswith("Frozen heads are enough")
-    assert answer(["one"], "alone").startswith("One network is enough")
-    assert answer(["one"], "still").startswith("As good as still on both domains")
-    assert answer(["alone"], "one").startswith("As good as one")
+    assert prediction(["one", "still"], "alone").startswith("Frozen heads are enough")
+    assert prediction(["one"], "alone").startswith("One network is enough")
+    assert prediction(["one"], "still").startswith("As good as still on both domains")
+    assert prediction(["alone"], "one").startswith("As good as one")
 
 
 def test_someone_else_s_predictions_as_a_baseline(tmp_path: Path) -> None:

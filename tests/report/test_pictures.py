@@ -14,7 +14,7 @@ from onetrunk.data.task import Task
 from onetrunk.eval.features import draw
 from onetrunk.report.dense import colour_metres, coloured, dense_examples, swatch
 from onetrunk.report.picture import Picture
-from onetrunk.report.pictures import SHOWN, answers, pictures
+from onetrunk.report.pictures import SHOWN, pictures, predictions
 from tests.helpers.small import DENSE, domain, network
 
 KINDS = (
@@ -44,7 +44,7 @@ def test_small_pictures_are_the_pixels_and_large_ones_shrink() -> None:
     assert {tuple(c) for c in exact.reshape(-1, 3)} <= {tuple(c) for c in small.reshape(-1, 3)}
 
 
-def test_answers_are_the_model_s_and_rows_are_what_they_say() -> None:
+def test_predictions_are_the_model_s_and_rows_are_what_they_say() -> None:
     world = domain("kinds", *KINDS, count=40)
     model = network([world])
     model.train()
@@ -125,7 +125,7 @@ def test_maps_of_the_best_the_middle_and_the_worst() -> None:
     names = [name for name, _ in shown.maps[0].tiles]
     assert names[:3] == ["image", "parts: truth", "parts: predicted"] and len(names) == 7
     places = draw(world.test, "rooms", 256, 0)
-    out, targets = answers(model, "rooms", world.test, places)
+    out, targets = predictions(model, "rooms", world.test, places)
     error = (out["parts"].argmax(1) != targets["parts"]).float().mean((1, 2))
     files = [world.test.key(int(p)) for p in places]
     assert error[files.index(shown.maps[0].file)] == error.min()

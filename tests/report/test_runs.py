@@ -87,7 +87,7 @@ def test_a_damaged_table_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     make_run(tmp_path / "shop", TWO, ERRORS, finished=False)
-    with pytest.raises(BadInput, match=r"no recipe.toml.*exists: shop"):
+    with pytest.raises(BadInput, match=r"no recipe.toml.*available: shop"):
         read_groups([tmp_path])
 
 

@@ -130,43 +130,43 @@ SENTENCES = [
 ]
 
 
-@pytest.mark.parametrize(("readings", "answer", "sentence"), SENTENCES)
-def test_the_sentence(readings: str, answer: str, sentence: str) -> None:
+@pytest.mark.parametrize(("readings", "prediction", "sentence"), SENTENCES)
+def test_the_sentence(readings: str, prediction: str, sentence: str) -> None:
     found = decide([candidate(readings)])
-    assert (found.answer, found.sentence) == (answer, sentence)
+    assert (found.prediction, found.sentence) == (prediction, sentence)
     assert found.notes == (UNKNOWN_TRAINING,)
 
 
 def test_one_network_that_is_no_smaller_saves_nothing() -> None:
     found = decide([candidate("oo", size=1.0)])
-    assert found.answer == "keep"
+    assert found.prediction == "keep"
     assert "1.00 times their size" in found.sentence
-    assert decide([candidate("oo", size=None)]).answer == "one"
+    assert decide([candidate("oo", size=None)]).prediction == "one"
 
 
 def test_frozen_heads_where_they_are_enough() -> None:
     learned, frozen = candidate("oo", chosen_by=1.0), candidate("ob", frozen=True)
     found = decide([learned, frozen])
-    assert (found.answer, found.judged) == ("frozen", 1)
+    assert (found.prediction, found.evaluated) == ("frozen", 1)
     assert found.sentence.startswith("Frozen heads are enough: on both domains")
     found = decide([candidate("oo", frozen=True), candidate("ow")])
-    assert found.answer == "frozen"
+    assert found.prediction == "frozen"
     for worse in ("o?", "ow"):
         found = decide([learned, candidate(worse, frozen=True, chosen_by=0.5)])
-        assert (found.answer, found.judged) == ("one", 0)
+        assert (found.prediction, found.evaluated) == ("one", 0)
 
 
-def test_the_best_on_validation_is_judged_whatever_the_test_says() -> None:
+def test_the_best_on_validation_is_evaluated_whatever_the_test_says() -> None:
     several = [candidate("oo", chosen_by=9.0), candidate("ww", chosen_by=8.0), candidate("oo")]
     assert choose(several) == 1
-    assert decide(several).answer == "keep"
+    assert decide(several).prediction == "keep"
     assert choose([candidate("oo"), candidate("oo")]) == 0
     assert choose([candidate("o", separate=True, chosen_by=1), candidate("o", chosen_by=2)]) == 1
 
 
 def test_without_a_baseline() -> None:
     found = decide([candidate("", domains=4)])
-    assert found.answer == "alone"
+    assert found.prediction == "alone"
     assert found.sentence.startswith("One network for 4 domains at 0.25 times the size")
     assert found.notes == ()
     assert (
@@ -186,7 +186,7 @@ def test_without_a_baseline() -> None:
 )
 def test_against_something_else_than_separate_networks(readings: str, sentence: str) -> None:
     found = decide([candidate(readings, size=3.0, frozen=True)], "theirs.csv")
-    assert found.answer == "other"
+    assert found.prediction == "other"
     assert found.sentence.startswith(sentence)
 
 

@@ -40,12 +40,12 @@ def coloured(classes: str, each: int, first: int = 0) -> Fake:
     return Fake(CLASSIFY, labelled(count, classes, ("train", "train", "val", "test")), images)
 
 
-def answers(run: Path, *names: str) -> dict[str, dict[str, Tensor]]:
+def predictions(run: Path, *names: str) -> dict[str, dict[str, Tensor]]:
     """What the model of a folder says of the same noise, for these domains or all of them."""
-    return answers_of(load(run), *names)
+    return predictions_of(load(run), *names)
 
 
-def answers_of(model: Universal, *names: str) -> dict[str, dict[str, Tensor]]:
+def predictions_of(model: Universal, *names: str) -> dict[str, dict[str, Tensor]]:
     """The same of a model in memory."""
     found = {}
     with torch.no_grad():

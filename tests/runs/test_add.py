@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from growing import FEW, answers, answers_of, files, more, same
+from growing import FEW, files, more, predictions, predictions_of, same
 from safetensors import safe_open
 
 from onetrunk.data.domain import Domain
@@ -46,19 +46,19 @@ def scattered(arch: str, size: int) -> Universal:
 
 @pytest.mark.parametrize("arch", FAMILIES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_other_domain_answers_as_before_to_the_bit(arch: str, kind: str) -> None:
+def test_every_other_domain_predictions_as_before_to_the_bit(arch: str, kind: str) -> None:
     size = FAMILIES[arch]
     model = scattered(arch, size)
-    before = answers_of(model)
+    before = predictions_of(model)
     weights = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     grown = add(model, sized("new", size, 900), adapters=kind, **FEW)
-    assert same(before, answers_of(model, "one", "two"))
+    assert same(before, predictions_of(model, "one", "two"))
     after = model.state_dict()
     assert all(torch.equal(tensor, after[key]) for key, tensor in weights.items())
     assert set(grown.proof.prints) == {"one", "two"}
     assert list(model.domains) == ["one", "two", "new"]
     assert model.domains["new"].adapters == ("none" if kind == "norm" else kind)
-    assert answers_of(model, "new")["new"]["classify"].shape == (3, 3)
+    assert predictions_of(model, "new")["new"]["classify"].shape == (3, 3)
     assert not model.training
 
 
@@ -73,12 +73,12 @@ def test_with_each_adapter_something_is_learned(run: Path, kind: str) -> None:
 def test_a_run_gets_the_pack_the_scores_and_the_outcomes(run: Path) -> None:
     trunk = (run / "model/trunk.safetensors").read_bytes()
     packs = files(run / "model/packs")
-    before, scores = answers(run), json.loads((run / "scores.json").read_text())
+    before, scores = predictions(run), json.loads((run / "scores.json").read_text())
     domain = more()
     grown = add(run, domain)
     assert (run / "model/trunk.safetensors").read_bytes() == trunk
     assert files(run / "model/packs").items() >= packs.items()
-    assert same(before, answers(run, "one", "two"))
+    assert same(before, predictions(run, "one", "two"))
     assert list(load(run).domains) == ["one", "two", "new"]
     found = json.loads((run / "scores.json").read_text())
     for split in ("val", "test"):
@@ -141,14 +141,14 @@ def test_domains_with_other_tasks_and_sizes() -> None:
     source = type(numbers)(tasks, items, numbers.images)
     for kind in ("none", "parallel"):
         add(model, Domain(f"faces-{kind}", source, size=12), adapters=kind, **FEW)
-    out = answers_of(model, "faces-parallel")["faces-parallel"]
+    out = predictions_of(model, "faces-parallel")["faces-parallel"]
     assert out["age"].shape == (3, 1)
     assert out["who"].shape == (3, 128)
     mean = model.heads_of("faces-none").head("age").mean
     assert 5 < float(mean) < 35  # it starts from the labels' own scale
 
 
-@pytest.mark.parametrize("norm", ["shared", "domain-moments", "instance-domain"])
+@pytest.mark.parametrize("norm", ["shared", "domain-stats", "instance-domain"])
 def test_other_norms(norm: str) -> None:
     model = network(worlds("one"), norm=norm)
     for kind in ("none", "parallel"):
@@ -161,9 +161,9 @@ def test_other_norms(norm: str) -> None:
 
 def test_full_sharing_learns_a_head_that_only_the_new_domain_has() -> None:
     model = network(worlds("one"), sharing="full")
-    before = answers_of(model)
+    before = predictions_of(model)
     add(model, more("other", classes="xyz"), adapters="parallel", **FEW)
-    assert same(before, answers_of(model, "one"))
+    assert same(before, predictions_of(model, "one"))
     head = model.heads_of("other").head("classify").held[0]
     assert head.weight.abs().max() > 0
 

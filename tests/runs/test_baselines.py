@@ -133,7 +133,7 @@ def test_one_that_was_stopped_goes_on(
         patch.setattr(module, "train_recipe", dies)
         with pytest.raises(KeyboardInterrupt):
             baselines(recipe, ["finetune"], device="cpu")
-    with pytest.raises(BadInput, match=r"two-finetune is unfinished; next: .*--resume"):
+    with pytest.raises(BadInput, match=r"two-finetune is unfinished; try: .*--resume"):
         baselines(recipe, ["frozen", "finetune"], device="cpu")
     assert not (tmp_path / "runs/two-frozen").exists()  # refused before anything began
     found = baselines(recipe, ["finetune"], resume=True, device="cpu")
@@ -152,7 +152,7 @@ def test_a_folder_that_holds_another_run_is_refused_before_anything_begins(
 
 @pytest.mark.parametrize(
     ("kinds", "said"),
-    [(["frosen"], "came: 'frosen'; exists: frozen"), ([], "none"), (["joint"] * 2, "each once")],
+    [(["frosen"], "got: 'frosen'; available: frozen"), ([], "none"), (["joint"] * 2, "each once")],
 )
 def test_kinds_are_checked(recipe: Recipe, kinds: list[str], said: str) -> None:
     with pytest.raises(BadInput, match=said):

@@ -99,13 +99,13 @@ def test_asked_to_stop_it_says_the_command_that_goes_on(shelf: Shelf) -> None:
     )
     assert code == 1, text
     last = text.strip().splitlines()[-1]
-    assert "next: onetrunk add run flags pocket:flags" in last and last.endswith("--resume")
+    assert "try: onetrunk add run flags pocket:flags" in last and last.endswith("--resume")
     assert list((work / CHECKPOINTS / "parallel").iterdir())
     code, text = shelf.server.run(*ADD, *said(MORE))
     assert code == 2 and "is unfinished at step" in text and text.strip().endswith("--resume")
     code, text = shelf.server.run(*ADD, *said(MORE), "--set", "train.lr=0.5", "--resume")
     assert code == 2 and "train.lr" in text and "remove run/growing/flags" in text
-    code, text = shelf.server.run(*last.split("next: onetrunk ")[1].split())
+    code, text = shelf.server.run(*last.split("try: onetrunk ")[1].split())
     assert code == 0, text
     assert outcome(shelf.run) == shelf.whole
 
@@ -115,7 +115,7 @@ def test_a_second_add_is_refused_while_the_first_goes_on(shelf: Shelf) -> None:
     with FileLock(shelf.run / ".lock"):
         code, text = shelf.server.run("add", "run", "other", "pocket:digits")
         assert code == 2 and "another process is writing to the run run" in text
-        assert "next: wait for its end, then onetrunk add run other" in text
+        assert "try: wait for its end, then onetrunk add run other" in text
     assert not (shelf.run / "growing").exists()
     assert list(load(shelf.run).domains) == ["digits"]
 
@@ -125,4 +125,4 @@ def test_a_run_that_still_trains_takes_no_domain(shelf: Shelf) -> None:
     (shelf.run / "scores.json").unlink()
     code, text = shelf.server.run(*ADD)
     assert code == 2 and "is not finished" in text
-    assert text.strip().endswith("next: onetrunk train run/recipe.toml --resume")
+    assert text.strip().endswith("try: onetrunk train run/recipe.toml --resume")

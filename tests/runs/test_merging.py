@@ -64,7 +64,7 @@ def slots_and_heads(model: Universal, name: str) -> dict[str, torch.Tensor]:
     return {key: t for key, t in model.own(name).items() if not key.startswith("trunk/")}
 
 
-def answers(model: Universal, domain: Domain) -> torch.Tensor:
+def predictions(model: Universal, domain: Domain) -> torch.Tensor:
     images, _ = domain.test.batch(torch.arange(4).numpy())
     with torch.no_grad():
         found: torch.Tensor = model.eval()(images, domain.name)["classify"]
@@ -72,7 +72,7 @@ def answers(model: Universal, domain: Domain) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    "trunk", [{}, {"norm": "domain-moments"}, {"norm": "shared"}, {"adapters": "series"}], ids=str
+    "trunk", [{}, {"norm": "domain-stats"}, {"norm": "shared"}, {"adapters": "series"}], ids=str
 )
 def test_from_scratch_it_is_the_mean(trunk: dict[str, Any], tmp_path: Path) -> None:
     domains = worlds("ants", "bees", "cats")
@@ -95,7 +95,7 @@ def test_one_alone_is_itself(tmp_path: Path) -> None:
     models = alone(domains)
     model = merge(run(tmp_path / "r", models), ["bees"])
     assert list(model.domains) == ["bees"]
-    assert answers(model, domains[1]).equal(answers(models["bees"], domains[1]))
+    assert predictions(model, domains[1]).equal(predictions(models["bees"], domains[1]))
 
 
 def test_task_arithmetic_as_its_formula_says(tmp_path: Path) -> None:
@@ -134,11 +134,11 @@ def test_what_has_no_sum(tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
     place = run(tmp_path / "r", alone(domains))
     assert common_start(place) is None
-    with pytest.raises(BadInput, match=r"no common start.*came: 'scale = 0.3'; next: leave scale"):
+    with pytest.raises(BadInput, match=r"no common start.*got: 'scale = 0.3'; try: leave scale"):
         merge(place, scale=0.3)
-    with pytest.raises(BadInput, match=r"no such specialist; came: 'cats'; exists: ants, bees"):
+    with pytest.raises(BadInput, match=r"no such specialist; got: 'cats'; available: ants, bees"):
         merge(place, ["ants", "cats"])
-    with pytest.raises(BadInput, match="each once; came: 'ants, ants'"):
+    with pytest.raises(BadInput, match="each once; got: 'ants, ants'"):
         merge(place, ["ants", "ants"])
     save(network(domains), tmp_path / "deep")
     with pytest.raises(BadInput, match=r"holds one network.*sharing = 'none'"):
@@ -153,12 +153,12 @@ def test_what_has_no_sum(tmp_path: Path) -> None:
         merge(linked, scale=float("nan"))
 
 
-def test_saved_and_loaded_it_answers_the_same(tmp_path: Path) -> None:
+def test_saved_and_loaded_it_predictions_the_same(tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
     model = merge(run(tmp_path / "r", alone(domains)))
     save(model, tmp_path / "merged")
     for domain in domains:
-        assert answers(load(tmp_path / "merged"), domain).equal(answers(model, domain))
+        assert predictions(load(tmp_path / "merged"), domain).equal(predictions(model, domain))
 
 
 def test_the_scale_is_chosen_on_validation(tmp_path: Path) -> None:

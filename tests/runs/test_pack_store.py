@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from growing import FEW, answers, files, more, same
+from growing import FEW, files, more, predictions, same
 
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput
@@ -36,15 +36,15 @@ def rows(run: Path) -> dict[str, Any]:
 def test_removed_and_brought_back_to_the_bit(run: Path) -> None:
     add(run, more(), **FEW)
     update(run, Domain("new", noise(60, "abcd", 300), size=8), **FEW)
-    before, scores, pack = answers(run), rows(run), (run / "model/packs/new.pack").read_bytes()
+    before, scores, pack = predictions(run), rows(run), (run / "model/packs/new.pack").read_bytes()
     for name in ("new", "one"):  # one that was grown, and one that the run was trained with
         path = shelf.remove(run, name)
         assert path == run / "removed" / name / f"{name}.pack"
         assert name not in load(run).domains
         assert not any(row.domain == name for row in rows(run)["test"])
-        assert same({k: v for k, v in before.items() if k != name}, answers(run))
+        assert same({k: v for k, v in before.items() if k != name}, predictions(run))
         grown = bring(run, name, path)
-        assert same(before, answers(run, *before))
+        assert same(before, predictions(run, *before))
         assert name not in grown.proof.prints
         assert rows(run) == scores
     assert (run / "model/packs/new.pack").read_bytes() == pack
@@ -67,24 +67,24 @@ def test_a_pack_goes_to_another_machine(run: Path, tmp_path: Path) -> None:
     add(run, more(), **FEW)
     file = tmp_path / "sent.pack"
     shutil.copy(run / "model/packs/new.pack", file)
-    before = answers(run)
+    before = predictions(run)
     bring(other, "new", file)
-    assert same(before, answers(other))
+    assert same(before, predictions(other))
     assert (other / "model/packs/new.pack").read_bytes() == file.read_bytes()
     scores = json.loads((other / "scores.json").read_text())
     assert scores["grown"]["new"]["from"] == "sent.pack"
     assert "new" not in [domain.name for domain in domains_of(other)]  # its images are elsewhere
     bring(other, "second", file)  # under another name
-    again = answers(other, "second")["second"]["classify"]
+    again = predictions(other, "second")["second"]["classify"]
     assert again.equal(before["new"]["classify"])
 
 
 def test_a_folder_of_save_grows_too(tmp_path: Path) -> None:
     model = network(worlds("one"))
     save(model, tmp_path / "kept")
-    before = answers(tmp_path / "kept")
+    before = predictions(tmp_path / "kept")
     add(tmp_path / "kept", more(), **FEW)
-    assert same(before, answers(tmp_path / "kept", "one"))
+    assert same(before, predictions(tmp_path / "kept", "one"))
     assert list(load(tmp_path / "kept").domains) == ["one", "new"]
     assert not (tmp_path / "kept/scores.json").exists()
 
@@ -146,22 +146,22 @@ def test_a_kill_at_any_write_leaves_a_model_and_the_same_command_ends_it(
         monkeypatch.setattr(shelf, "publish", publish)
     shutil.copytree(run, tmp_path / "begun")
     shutil.copytree(run, done)
-    before = answers(run)
+    before = predictions(run)
     start(done, what)
-    after = answers(done)
+    after = predictions(done)
     life = 0
     while True:
         life += 1
         here = tmp_path / f"life-{life}"
         shutil.copytree(tmp_path / "begun", here)
         ended = dying(monkeypatch, life, lambda here=here: start(here, what))
-        found = answers(here)  # a whole model, before or after
+        found = predictions(here)  # a whole model, before or after
         assert same(found, before) or same(found, after), life
         if ended:
             break
         with suppress(BadInput) if what in ("remove", "undo") else nullcontext():
             start(here, what)  # those two may have been done before it died, and say so
-        assert same(answers(here), after), life
+        assert same(predictions(here), after), life
         assert kept(here) == kept(done), life
         shutil.rmtree(here)
     assert life > 3
@@ -240,4 +240,4 @@ def test_a_reader_meanwhile_never_misses_a_pack(run: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(saved, "listed", slow)
     assert list(load(run).domains) == ["two"]
-    assert torch.is_tensor(answers(run)["two"]["classify"])
+    assert torch.is_tensor(predictions(run)["two"]["classify"])

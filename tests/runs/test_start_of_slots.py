@@ -1,4 +1,4 @@
-"""Where a new domain's slots start: with the domain that fits, and as that domain answers."""
+"""Where a new domain's slots start: with the domain that fits, and as that domain predictions."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_of_an_image_a_class_nothing_is_tried() -> None:
     assert equal(worker, model, "one")
 
 
-def test_settling_moves_moments_and_nothing_else() -> None:
+def test_settling_moves_statistics_and_nothing_else() -> None:
     model, domain = two(), more()
     worker = worker_of(model, domain)
     before = {k: v.clone() for k, v in worker.state_dict().items()}

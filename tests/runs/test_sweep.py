@@ -141,7 +141,7 @@ def test_a_finished_run_of_another_recipe_is_refused(tried: Any, tmp_path: Path)
 
 
 def test_each_seed_once(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="each seed once; came: '0, 1, 0'"):
+    with pytest.raises(BadInput, match="each seed once; got: '0, 1, 0'"):
         sweep(recipe(tmp_path), [("", [])], [0, 1, 0])
 
 

@@ -111,7 +111,7 @@ def test_what_a_run_was_made_with() -> None:
         mark(noise(40, "ba")),
         mark(Fake(other.tasks, labelled(40, "ab", ("train", "val", "test")), other.images)),
         mark(noise(40), size=9),
-        mark(noise(40), whiten="imagenet"),
+        mark(noise(40), normalize="imagenet"),
     ]
     assert len({marks["ants"], *others}) == 7
 
@@ -137,7 +137,7 @@ def test_a_folder_that_holds_another_run_is_refused(
         train(network(domains), domains, out=out, **SHORT)
     looked_on_by(monkeypatch, Looking())
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file() and p.name != ".lock"}
-    with pytest.raises(BadInput, match=r"is unfinished at step 2; next: onetrunk train .*--resume"):
+    with pytest.raises(BadInput, match=r"is unfinished at step 2; try: onetrunk train .*--resume"):
         train(network(domains), domains, out=out, **SHORT)
     for resume in (True, False):
         with pytest.raises(BadInput, match=r"holds another run: its recipe differs in train\.lr"):
@@ -151,7 +151,7 @@ def test_a_finished_run_is_not_learned_again(tmp_path: Path) -> None:
     model, other = network(domains, sharing="full"), network(domains, 1, sharing="full")
     first = train(model, domains, out=out, **SHORT)
     stamp = (out / "scores.json").read_bytes()
-    with pytest.raises(BadInput, match=r"is finished; next: onetrunk eval"):
+    with pytest.raises(BadInput, match=r"is finished; try: onetrunk eval"):
         train(other, domains, out=out, **SHORT)
     again = train(other, domains, out=out, resume=True, **SHORT)
     assert again.scores == first.scores
@@ -161,7 +161,7 @@ def test_a_finished_run_is_not_learned_again(tmp_path: Path) -> None:
 
 def test_the_model_has_to_have_these_domains(tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
-    with pytest.raises(BadInput, match=r"all of a model's domains are learned.*exists: ants"):
+    with pytest.raises(BadInput, match=r"all of a model's domains are learned.*available: ants"):
         train(network(domains[:1]), domains, out=tmp_path / "run", **SHORT)
     with pytest.raises(BadInput, match="sped"):
         train(network(domains), domains, out=tmp_path / "run", sped=1)

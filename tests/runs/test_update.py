@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from growing import FEW, answers, files, more, same
+from growing import FEW, files, more, predictions, same
 from torch import Tensor
 
 from onetrunk.data.domain import Domain
@@ -55,10 +55,10 @@ def carried(run: Path, pack: Pack, domain: Domain):  # type: ignore[no-untyped-d
 
 def test_update_and_undo_to_the_bit(run: Path) -> None:
     add(run, more(classes="abc"), **FEW)
-    before, kept = answers(run), files(run)
+    before, kept = predictions(run), files(run)
     new = Domain("new", noise(80, "abcd", 300), size=8)
     grown = update(run, new, **FEW)
-    assert same({k: before[k] for k in ("one", "two")}, answers(run, "one", "two"))
+    assert same({k: before[k] for k in ("one", "two")}, predictions(run, "one", "two"))
     assert set(grown.proof.prints) == {"one", "two"}
     assert load(run).domains["new"].task("classify").classes == ("a", "b", "c", "d")
     history = load(run).domains["new"].provenance["history"]
@@ -72,25 +72,25 @@ def test_update_and_undo_to_the_bit(run: Path) -> None:
     assert {k: v for k, v in now.items() if k not in undone} == {
         k: v for k, v in kept.items() if not k.startswith("growing/")
     }
-    assert same(before, answers(run))
+    assert same(before, predictions(run))
     assert now["history/new/undone-2/new.pack"] == second
     with pytest.raises(BadInput, match="never updated"):
         undo(run, "new")
 
 
 def test_a_domain_of_the_runs_own_is_updated_too(run: Path) -> None:
-    before, scores = answers(run), (run / "scores.json").read_bytes()
+    before, scores = predictions(run), (run / "scores.json").read_bytes()
     trunk = (run / "model/trunk.safetensors").read_bytes()
     pack = (run / "model/packs/one.pack").read_bytes()
     update(run, Domain("one", noise(40, "ab", 77), size=8), **FEW)
-    assert not same(before, answers(run))
-    assert same({"two": before["two"]}, answers(run, "two"))
+    assert not same(before, predictions(run))
+    assert same({"two": before["two"]}, predictions(run, "two"))
     update(run, Domain("one", noise(40, "abz", 77), size=8), **FEW)
     assert shelf.versions(run, "one") == [1, 2]
     undo(run, "one")
     assert load(run).domains["one"].task("classify").classes == ("a", "b")
     undo(run, "one")
-    assert same(before, answers(run))
+    assert same(before, predictions(run))
     assert (run / "model/packs/one.pack").read_bytes() == pack
     assert (run / "model/trunk.safetensors").read_bytes() == trunk
     assert (
@@ -102,29 +102,29 @@ def test_a_domain_of_the_runs_own_is_updated_too(run: Path) -> None:
 
 
 def test_a_renamed_class_stands_where_its_source_has_it(run: Path) -> None:
-    before, (_, weight) = answers(run), head(run, "two")
+    before, (_, weight) = predictions(run), head(run, "two")
     relabel(run, "two", rename={"a": "zebra"})
     classes, rows = head(run, "two")
     assert classes == ("b", "c", "zebra")
     assert rows.equal(weight[[1, 2, 0]])
     expected = before["two"]["classify"][:, [1, 2, 0]]
-    torch.testing.assert_close(answers(run, "two")["two"]["classify"], expected)
+    torch.testing.assert_close(predictions(run, "two")["two"]["classify"], expected)
 
 
 def test_renaming_and_dropping_learn_nothing(run: Path) -> None:
-    before, (_, weight) = answers(run), head(run, "one")
+    before, (_, weight) = predictions(run), head(run, "one")
     relabel(run, "one", rename={"b": "zebra"})
     classes, rows = head(run, "one")
     assert classes == ("a", "zebra")
     assert rows.equal(weight)
-    assert same(before, answers(run))
+    assert same(before, predictions(run))
     relabel(run, "two", drop=["b"])
     assert head(run, "two")[0] == ("a", "c")
-    assert answers(run, "two")["two"]["classify"].equal(before["two"]["classify"][:, [0, 2]])
-    assert same({"one": before["one"]}, answers(run, "one"))
+    assert predictions(run, "two")["two"]["classify"].equal(before["two"]["classify"][:, [0, 2]])
+    assert same({"one": before["one"]}, predictions(run, "one"))
     undo(run, "two")
     undo(run, "one")
-    assert same(before, answers(run))
+    assert same(before, predictions(run))
     assert head(run, "one")[0] == ("a", "b")
 
 
@@ -143,7 +143,7 @@ def test_kinds_go_on_as_they_were(run: Path) -> None:
 @pytest.mark.parametrize(
     ("act", "says"),
     [
-        (lambda run: update(run, more("nowhere")), "no such domain.*next: onetrunk add"),
+        (lambda run: update(run, more("nowhere")), "no such domain.*try: onetrunk add"),
         (lambda run: undo(run, "one"), "never updated"),
         (lambda run: undo(run, "nowhere"), "no such domain"),
         (lambda run: relabel(run, "one", rename={"q": "z"}), "no such class"),

@@ -74,7 +74,7 @@ def test_a_step_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
         save(run, 9)
         save(run, 10)
         assert run.at("", 9).state["half"] == 4.5
-        with pytest.raises(BadInput, match=r"came: 'step 11'; exists: 9, 10"):
+        with pytest.raises(BadInput, match=r"got: 'step 11'; available: 9, 10"):
             run.at("", 11)
 
 
@@ -386,7 +386,7 @@ def test_a_real_disk_that_is_full(tmp_path: Path) -> None:
     done = subprocess.run(["unshare", "-m", "sh", "-c", shell], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     error, *facts = done.stdout.splitlines()
-    assert "the disk is full" in error and "next: free some space" in error
+    assert "the disk is full" in error and "try: free some space" in error
     assert facts == ["True True True", "True", "True"]
 
 

@@ -63,7 +63,7 @@ def test_it_goes_on_after_what_was_kept(tmp_path: Path) -> None:
 
 def test_rows_of_another_form_are_refused(tmp_path: Path) -> None:
     file = RowsWriter(tmp_path / "rows", {"x": ("F16", (3,))}, 4, "")
-    with file, pytest.raises(BadInput, match=r"x: expected rows of \(3,\); came: \(4,\)"):
+    with file, pytest.raises(BadInput, match=r"x: expected rows of \(3,\); got: \(4,\)"):
         file.write({"x": np.zeros((2, 4))})
 
 

@@ -54,11 +54,11 @@ def test_a_run_that_is_there_is_not_begun_again(tmp_path: Path) -> None:
     with RunFolder.open(place, RECIPE) as run:
         run.save("", 20, TENSORS, {})
         run.save("digits", 100, TENSORS, {})
-    with pytest.raises(BadInput, match=r"unfinished at step 100; next: onetrunk train .*--resume"):
+    with pytest.raises(BadInput, match=r"unfinished at step 100; try: onetrunk train .*--resume"):
         RunFolder.open(place, RECIPE)
     with RunFolder.open(place, RECIPE, resume=True) as run:
         run.finish({})
-    with pytest.raises(BadInput, match="is finished; next: onetrunk eval ") as refused:
+    with pytest.raises(BadInput, match="is finished; try: onetrunk eval ") as refused:
         RunFolder.open(place, RECIPE)
     if os.name != "nt":
         assert f"'{place}'" in str(refused.value)  # what is to be typed can be typed
@@ -85,7 +85,7 @@ def test_a_recipe_with_other_comments_is_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_folder_of_other_things_is_left_as_it_is(tmp_path: Path, resume: bool) -> None:
     (tmp_path / "thesis.tex").write_text("x")
-    with pytest.raises(BadInput, match=r"not a run.*exists: thesis\.tex"):
+    with pytest.raises(BadInput, match=r"not a run.*available: thesis\.tex"):
         RunFolder.open(tmp_path, RECIPE, resume=resume)
     assert os.listdir(tmp_path) == ["thesis.tex"]
     with pytest.raises(BadInput, match="is a file"):
@@ -192,9 +192,9 @@ def test_metrics_are_cut_to_the_byte_with_a_torn_line_or_none_left(
 
 def test_numbers_that_json_lacks_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path, RECIPE) as run:
-        with pytest.raises(BadInput, match=r"at best\[1\]\.value; came: nan"):
+        with pytest.raises(BadInput, match=r"at best\[1\]\.value; got: nan"):
             run.save("", 1, TENSORS, {"best": [0, {"value": float("nan")}]})
-        with pytest.raises(BadInput, match="a key at domains must be text; came: 3"):
+        with pytest.raises(BadInput, match="a key at domains must be text; got: 3"):
             run.save("", 1, TENSORS, {"domains": {3: "x"}})
         with pytest.raises(BadInput, match="other keys"):
             run.save("", 1, TENSORS, {"metrics_bytes": 3})

@@ -48,7 +48,7 @@ def line(step: int, *units: str, part: str = "") -> dict[str, Any]:
     }
 
 
-def judged(step: int, *units: str, best: bool = True, part: str = "") -> dict[str, Any]:
+def evaluated(step: int, *units: str, best: bool = True, part: str = "") -> dict[str, Any]:
     val = {f"{unit}/error": 12.345 for unit in units}
     return {"part": part, "step": step, "val": val, "score": 12.345, "best": best}
 
@@ -62,10 +62,10 @@ def test_elsewhere_than_on_a_terminal_a_line_every_ten_seconds_and_each_evaluati
     for step in range(1, 26):
         clock.now += 1
         watch.step(line(step, *units))
-    watch.evaluated(judged(25, *units))
+    watch.evaluated(evaluated(25, *units))
     clock.now += 9
     watch.step(line(26, *units))
-    watch.evaluated(judged(26, *units, best=False))
+    watch.evaluated(evaluated(26, *units, best=False))
     watch.end()
     watch.end()
     out, err = capsys.readouterr()
@@ -84,7 +84,7 @@ def test_elsewhere_than_on_a_terminal_a_line_every_ten_seconds_and_each_evaluati
 def test_a_part_is_named_and_the_next_begins_anew(capsys: pytest.CaptureFixture[str]) -> None:
     watch = Screen()
     watch.begin(plan("digits", part="digits", steps=0))
-    watch.evaluated(judged(7, "digits/classify", part="digits"))
+    watch.evaluated(evaluated(7, "digits/classify", part="digits"))
     watch.end()
     watch.begin(plan("shop", part="shop"))
     watch.end()
@@ -101,7 +101,7 @@ def test_of_a_hundred_domains_a_plain_line_names_the_first(
     watch = Screen()
     names = [f"d{i}" for i in range(100)]
     watch.begin(plan(*names))
-    watch.evaluated(judged(7, *(f"{name}/classify" for name in names)))
+    watch.evaluated(evaluated(7, *(f"{name}/classify" for name in names)))
     err = capsys.readouterr().err
     assert "d7 error 12.35, … (100 domains); mean" in err and "d8" not in err
 
@@ -126,7 +126,7 @@ def test_on_a_terminal_each_domain_has_a_line(clock: Clock, terminal: Terminal) 
         units = ("digits/classify", "shop/category", "shop/material")
         watch.step(line(120, *units))
         clock.now += 1
-        watch.evaluated(judged(120, *units))
+        watch.evaluated(evaluated(120, *units))
         watch.end()
     assert last_picture(terminal, 4) == [
         "joint: step 120 of 400 · 5 min 21 s left · best 12.35 at step 120",
@@ -144,7 +144,7 @@ def test_at_most_ten_pictures_a_second(clock: Clock, terminal: Terminal) -> None
         for step in range(2000):
             clock.now += 0.001
             watch.step(line(step, "digits/classify"))
-            watch.evaluated(judged(step, "digits/classify"))
+            watch.evaluated(evaluated(step, "digits/classify"))
         watch.end()
     pictures = terminal.getvalue().count("validation")
     assert 15 <= pictures <= 23  # two seconds, the first and the last
@@ -161,7 +161,7 @@ def test_a_hundred_domains_never_leave_the_terminal(
         names = [f"domain-{i}" + "-long" * 10 for i in range(100)]
         watch.begin(plan(*names))
         watch.step(line(1, *(f"{name}/classify" for name in names)))
-        watch.evaluated(judged(1, *(f"{name}/classify" for name in names)))
+        watch.evaluated(evaluated(1, *(f"{name}/classify" for name in names)))
         watch.end()
     rows = last_picture(terminal, 1000)
     assert all(len(row) <= columns for row in rows)

@@ -19,7 +19,7 @@ def test_devices_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert choose_device() == choose_device("cpu") == choose_device(CPU) == CPU
-    with pytest.raises(BadInput, match=r"no such device here; came: 'cuda:1'; exists: cpu"):
+    with pytest.raises(BadInput, match=r"no such device here; got: 'cuda:1'; available: cpu"):
         choose_device("cuda:1")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert choose_device() == torch.device("mps")

@@ -447,7 +447,7 @@ def test_heads_that_it_cannot_solve_are_refused(tmp_path: Path) -> None:
         train(shared, domains, out=tmp_path / "run", frozen=True)
     own = network(domains, norm="shared")
     own.heads_of("one").of["task_classify"] = torch.nn.Linear(64, 2)
-    with pytest.raises(BadInput, match=r"one/classify.*came: 'Linear'.*train.frozen = false"):
+    with pytest.raises(BadInput, match=r"one/classify.*got: 'Linear'.*train.frozen = false"):
         train(own, domains, out=tmp_path / "other", frozen=True)
 
 

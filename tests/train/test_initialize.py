@@ -33,7 +33,7 @@ def learned(domains: Sequence[Domain], seed: int = 5, **trunk: Any) -> Universal
     return model.eval()
 
 
-def answers(model: Universal, domain: Domain) -> torch.Tensor:
+def predictions(model: Universal, domain: Domain) -> torch.Tensor:
     images, _ = domain.test.batch(torch.arange(4).numpy())
     with torch.no_grad():
         found: torch.Tensor = model.eval()(images, domain.name)["classify"]
@@ -45,13 +45,13 @@ def answers(model: Universal, domain: Domain) -> torch.Tensor:
     [
         {},
         {"norm": "shared"},
-        {"norm": "domain-moments", "adapters": "parallel"},
+        {"norm": "domain-stats", "adapters": "parallel"},
         {"sharing": "partial", "own_stages": ["stem", 2]},
         {"sharing": "full"},
     ],
     ids=str,
 )
-def test_what_goes_on_answers_as_before(
+def test_what_goes_on_predictions_as_before(
     trunk: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     domains = worlds("ants", "bees", "cats")
@@ -59,7 +59,7 @@ def test_what_goes_on_answers_as_before(
     save(other, tmp_path)
     model = network([domains[2], domains[1]], **trunk)
     start_from(tmp_path, {"": model})
-    assert answers(model, domains[1]).equal(answers(other, domains[1]))
+    assert predictions(model, domains[1]).equal(predictions(other, domains[1]))
     assert same(dict(model.trunk.shared()), dict(other.trunk.shared()))
     said = capsys.readouterr().err
     assert "domains that go on: bees; new: cats" in said
@@ -101,7 +101,7 @@ def test_a_new_domain_starts_as_the_trunk_it_comes_to(sharing: str) -> None:
 
 
 def test_heads_go_from_shared_to_own_and_back() -> None:
-    """Classes in another order share a head by name; every domain keeps its own answers."""
+    """Classes in another order share a head by name; every domain keeps its own predictions."""
     (ants,) = worlds("ants")
     turned = Domain(
         "bees", noise(80, "ab", 4000), [Task("classify", "classify", ("b", "a"))], size=8
@@ -111,14 +111,14 @@ def test_heads_go_from_shared_to_own_and_back() -> None:
     deep = network([ants, turned])
     assert adopt(deep, full) == ["ants", "bees"]
     for domain in (ants, turned):
-        assert answers(deep, domain).equal(answers(full, domain))
+        assert predictions(deep, domain).equal(predictions(full, domain))
     back = network([turned, ants], sharing="full")  # the head has the order of the first
     adopt(back, full)
     for domain in (ants, turned):
-        assert answers(back, domain).equal(answers(full, domain))
+        assert predictions(back, domain).equal(predictions(full, domain))
     alone = network([turned], sharing="full")
     adopt(alone, learned([turned]))
-    assert answers(alone, turned).equal(answers(learned([turned]), turned))
+    assert predictions(alone, turned).equal(predictions(learned([turned]), turned))
     assert ants.tasks[0].classes == ("a", "b")
 
 
@@ -133,7 +133,7 @@ def test_specialists_start_each_from_their_own(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"holds a network for each domain.*sharing = 'deep'"):
         start_from(tmp_path, {"": network(domains)})
     (cats,) = worlds("cats")
-    with pytest.raises(BadInput, match=r"and none for cats; came: 'cats'; exists: ants, bees"):
+    with pytest.raises(BadInput, match=r"and none for cats; got: 'cats'; available: ants, bees"):
         start_from(tmp_path, {**models, "cats": network([cats], sharing="none")})
 
 
@@ -152,7 +152,7 @@ def test_specialists_start_from_one_trunk(
     for model in models.values():
         assert same(dict(model.trunk.shared()), dict(deep.trunk.shared()))
     for domain in domains[:2]:
-        assert answers(models[domain.name], domain).equal(answers(deep, domain))
+        assert predictions(models[domain.name], domain).equal(predictions(deep, domain))
     said = capsys.readouterr().err.splitlines()
     assert [line.partition("go on: ")[2] for line in said] == [
         "ants; new: none", "bees; new: none", "none; new: cats"
@@ -194,7 +194,7 @@ def test_fine_tuning_by_the_keys_of_a_recipe(tmp_path: Path) -> None:
 def test_another_trunk_is_refused(tmp_path: Path) -> None:
     domains = worlds("ants")
     save(learned(domains), tmp_path / "deep")
-    with pytest.raises(BadInput, match=r"trunk\.norm is to be that of .*'domain'; came: 'shared'"):
+    with pytest.raises(BadInput, match=r"trunk\.norm is to be that of .*'domain'; got: 'shared'"):
         start_from(tmp_path / "deep", {"": network(domains, norm="shared")})
     with pytest.raises(BadInput, match=r"trunk\.arch is to be that of .*'resnet20'"):
         start_from(tmp_path / "deep", {"": network(domains, arch="resnet26")})

@@ -165,12 +165,12 @@ def test_asked_to_stop_it_writes_a_checkpoint_and_says_how_to_go_on(
     code, said = server.run("train", path, then=signal_when(lambda: lines(run) >= 14, 0.01, number))
     assert code == 1, said
     last = said.strip().splitlines()[-1]
-    assert "next: onetrunk train" in last and last.endswith("--resume"), said
+    assert "try: onetrunk train" in last and last.endswith("--resume"), said
     assert "Traceback" not in said
     at = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
     assert (run / f"checkpoints/step-{at}").is_dir(), "what was learned is lost"
     assert 13 <= at < STEPS
-    words = shlex.split(last.split("next: onetrunk ")[1])
+    words = shlex.split(last.split("try: onetrunk ")[1])
     code, said = server.run(*words)
     assert code == 0, said
     same(outcome(whole), outcome(run))
@@ -187,7 +187,7 @@ def test_two_processes_on_one_run_and_a_run_begun_twice_are_refused(shelf: Shelf
         assert code == 2 and "another process is writing to the run twice" in said
     server.run("train", path, then=signal_when((run / "checkpoints/step-3").exists, 0.0))
     code, said = server.run("train", path)
-    assert code == 2 and re.search(r"is unfinished at step [1-9]\d*; next: .* --resume", said), said
+    assert code == 2 and re.search(r"is unfinished at step [1-9]\d*; try: .* --resume", said), said
     other = recipe(server, run.name, steps=5000)
     code, said = server.run("train", other, "--resume")
     assert code == 2 and "train.steps (4000 there, 5000 here)" in said
@@ -198,7 +198,7 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(shelf: Shelf) -> None:
     before = {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.name != ".lock"}
     path = recipe(server, whole.name)
     code, said = server.run("train", path)
-    assert code == 2 and "is finished; next: onetrunk eval" in said
+    assert code == 2 and "is finished; try: onetrunk eval" in said
     code, said = server.run("train", path, "--resume")
     assert code == 0, said
     after = {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.name != ".lock"}

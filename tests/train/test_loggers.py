@@ -22,7 +22,7 @@ LINE = {
     "images_per_s": {"digits": 210.0},
     "left_s": 3.0,
 }
-JUDGED = {
+EVALUATED = {
     "part": "",
     "step": 10,
     "val": {"digits/classify/error": 12.5},
@@ -65,8 +65,8 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def tell(watch: Any) -> None:
     watch.begin(PLAN)
     watch.step(LINE)
-    watch.evaluated(JUDGED)
-    watch.evaluated(JUDGED)
+    watch.evaluated(EVALUATED)
+    watch.evaluated(EVALUATED)
     watch.end()
 
 
@@ -79,8 +79,8 @@ def test_a_users_own_is_told_all_and_can_spoil_nothing(mine: Path) -> None:
     assert own.told == [
         ("begin", PLAN),
         ("step", {**LINE, "loss": {}}),
-        ("evaluated", JUDGED),
-        ("evaluated", JUDGED),
+        ("evaluated", EVALUATED),
+        ("evaluated", EVALUATED),
         ("end",),
     ]
     assert LINE["loss"] == {"digits/classify": 0.5}
@@ -113,15 +113,15 @@ def test_what_stops_the_run_is_not_kept_by_a_logger() -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("wandb", "expected a logger's name.*came: 'wandb'; exists: tensorboard, package.module"),
+        ("wandb", "expected a logger's name.*got: 'wandb'; available: tensorboard, package.module"),
         ("my_loggers:", "expected a logger's name"),
         ("my_nothing:Mine", "cannot import my_nothing"),
-        ("my_torn:Mine", "my_torn fails when imported; came: 'ZeroDivisionError"),
-        ("my_loggers:mine", "my_loggers has nothing to call; came: 'mine'; exists: Mine, "),
-        ("my_loggers:number", "my_loggers has nothing to call; came: 'number'"),
-        ("my_loggers:broken", r"my_loggers:broken does not start; came: \"KeyError: 'token'\""),
-        ("my_loggers:Lame", "came: 'Lame without step, evaluated, end'"),
-        ("my_loggers:nothing", "came: 'NoneType without begin"),
+        ("my_torn:Mine", "my_torn fails when imported; got: 'ZeroDivisionError"),
+        ("my_loggers:mine", "my_loggers has nothing to call; got: 'mine'; available: Mine, "),
+        ("my_loggers:number", "my_loggers has nothing to call; got: 'number'"),
+        ("my_loggers:broken", r"my_loggers:broken does not start; got: \"KeyError: 'token'\""),
+        ("my_loggers:Lame", "got: 'Lame without step, evaluated, end'"),
+        ("my_loggers:nothing", "got: 'NoneType without begin"),
     ],
 )
 def test_a_wrong_one_is_refused_before_training(mine: Path, name: str, words: str) -> None:
@@ -135,7 +135,7 @@ def test_tensorboard_that_is_not_installed_is_named(
     for module in [m for m in sys.modules if m.startswith(("torch.utils.tensorboard", "tensorb"))]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with pytest.raises(Missing, match=r"next: pip install 'onetrunk\[tensorboard\]'"):
+    with pytest.raises(Missing, match=r"try: pip install 'onetrunk\[tensorboard\]'"):
         make_watch(["tensorboard"], tmp_path)
 
 

@@ -242,7 +242,7 @@ def source(**columns: list[Any]) -> Fake:
     return Fake(tasks, listed, {str(i): picture(0, 4, 4) for i in range(count)})
 
 
-def test_balanced_weights_make_classes_count_the_same() -> None:
+def test_weightingd_weights_make_classes_count_the_same() -> None:
     what = ["a"] * 6 + ["b"] * 3 + [None] + ["c"]
     domain = Domain("skew", source(what=what), size=4)
     task = domain.tasks[0]
@@ -258,10 +258,10 @@ def test_balanced_weights_make_classes_count_the_same() -> None:
         if t != NO_CLASS:
             total -= float(weights[t]) * log_softmax(o.tolist())[t]
             mass += float(weights[t])
-    found = make_loss(task, domain, balanced=True)(out, target)
+    found = make_loss(task, domain, weighted=True)(out, target)
     assert float(found) == pytest.approx(total / mass)
     none = torch.full_like(target, NO_CLASS)
-    assert float(make_loss(task, domain, balanced=True)(out, none)) == 0
+    assert float(make_loss(task, domain, weighted=True)(out, none)) == 0
     plain = make_loss(task, domain)(out, target)
     assert float(plain) == pytest.approx(slow("classify", out, target))
 

@@ -1,4 +1,4 @@
-"""The objective of a step: what a balance makes of its losses, against sums by hand in float64."""
+"""The objective of a step: what a weighting makes of its losses, against sums by hand in float64."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from onetrunk.config import Train
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput, Failed
-from onetrunk.runs.train import check_balance
+from onetrunk.runs.train import check_weighting
 from onetrunk.train.losses import Losses
 from onetrunk.train.objective import shared_and_own
 from onetrunk.train.weighting.equal import Equal
@@ -96,7 +96,7 @@ def several() -> list[Domain]:
     ids=str,
 )
 def test_all_alike_by_gradients_is_the_plain_objective(thing: type, given: dict[str, Any]) -> None:
-    plain, other = exact(several(), **given), exact(several(), balance=here(thing), **given)
+    plain, other = exact(several(), **given), exact(several(), weighting=here(thing), **given)
     expected = gradients(plain, next(plain.passes()))
     found = gradients(other, next(other.passes()))
     assert {n for n, g in expected.items() if g.any()} == {n for n, g in found.items() if g.any()}
@@ -110,12 +110,12 @@ def test_labels_weigh_less_only_beside_teachers(thing: type) -> None:
     """`label_weight` holds where somebody teaches, whatever way the gradients go."""
     ants, bees = worlds("ants", "bees")
     found = []
-    for balance in ("equal", here(thing)):
+    for weighting in ("equal", here(thing)):
         made = learner(
             [ants, bees],
             teachers={"ants": specialists([ants])["ants"]},
             distill={"label_weight": 0.25, "features": "none"},
-            balance=balance,
+            weighting=weighting,
         )
         found.append(gradients(made, next(made.passes())))
     expected, other = found
@@ -125,7 +125,7 @@ def test_labels_weigh_less_only_beside_teachers(thing: type) -> None:
 
 def test_weights_by_the_losses_are_those_of_every_gradient() -> None:
     domains = weighted()
-    made = exact(domains, balance=here(Steep))
+    made = exact(domains, weighting=here(Steep))
     passes = next(made.passes())
     found = gradients(made, passes)
     alone: list[tuple[float, Grads]] = []
@@ -145,11 +145,11 @@ def test_weights_by_the_losses_are_those_of_every_gradient() -> None:
 
 
 @pytest.mark.parametrize("name", ["uncertainty", "dwa", "rlw", "famo", "stch", "fixed"])
-def test_with_one_unit_there_is_nothing_to_balance(name: str) -> None:
+def test_with_one_unit_there_is_nothing_to_weighting(name: str) -> None:
     domains = worlds("ants")
     settings = {"ants": 3.0} if name == "fixed" else {}
     plain = learner(domains)
-    made = learner(domains, balance=name, balance_settings=settings)
+    made = learner(domains, weighting=name, weighting_settings=settings)
     for one, other in zip(steps(plain, 4), steps(made, 4), strict=True):
         assert plain.step(one) == made.step(other)
     for key, tensor in weights(made.model).items():
@@ -158,18 +158,18 @@ def test_with_one_unit_there_is_nothing_to_balance(name: str) -> None:
 
 def test_after_the_step_the_same_batches_are_seen_and_no_moment_moves() -> None:
     domains = worlds("ants", "bees")
-    made, plain = learner(domains, balance=here(Twice)), learner(domains)
+    made, plain = learner(domains, weighting=here(Twice)), learner(domains)
     passes = next(made.passes())
     made.step(passes)
     plain.step(passes)
-    assert same(weights(made.model), weights(plain.model))  # running moments among them
-    balance = made.objective.balance
-    assert isinstance(balance, Twice)
-    (first, before), (second, after) = balance.seen
+    assert same(weights(made.model), weights(plain.model))  # running statistics among them
+    weighting = made.objective.weighting
+    assert isinstance(weighting, Twice)
+    (first, before), (second, after) = weighting.seen
     assert (first, second) == ("saw", "after")
     losses = Losses(domains)
     for place, batch in enumerate(batch for group in passes for batch in group):
-        out = plain.model(batch.images, batch.domain)  # in training mode: moments of the batch
+        out = plain.model(batch.images, batch.domain)  # in training mode: statistics of the batch
         expected = losses(batch.domain, out, [(1.0, batch.targets)])["classify"]
         assert float(after[place]) == pytest.approx(float(expected.detach()), rel=1e-6)
         assert float(after[place]) != pytest.approx(float(before[place]), rel=1e-6)
@@ -197,39 +197,39 @@ def test_what_several_units_move_and_what_one_moves_alone() -> None:
 
 
 def test_a_gradient_that_is_not_finite_ends_the_run_before_anything_moves() -> None:
-    made = learner(worlds("ants", "bees"), balance=here(Alike))
+    made = learner(worlds("ants", "bees"), weighting=here(Alike))
     before = weights(made.model)
     passes = next(made.passes())
     parameter = next(iter(made.model.shared_parameters().values()))
     parameter.register_hook(lambda grad: torch.full_like(grad, float("nan")))
     with pytest.raises(Failed, match="ants/classify, bees/classify on the shared parameters"):
         made.step(passes)
-    moments = ("running_mean", "running_var", "num_batches_tracked")
+    stats = ("running_mean", "running_var", "num_batches_tracked")
     after = weights(made.model)
-    kept = [name for name in before if not name.endswith(moments)]
+    kept = [name for name in before if not name.endswith(stats)]
     assert all(before[name].equal(after[name]) for name in kept)
 
 
 @pytest.mark.parametrize(
     ("given", "match"),
     [
-        ({"balance": "pcgrad"}, "the balance pcgrad needs the gradients of at least two units"),
-        ({"balance": "pcgard"}, "unknown balance; came: 'pcgard'; exists: pcgrad"),
-        ({"balance": "dwa", "balance_settings": {"heat": 1}}, "exists: temperature"),
+        ({"weighting": "pcgrad"}, "the weighting pcgrad needs the gradients of at least two units"),
+        ({"weighting": "pcgard"}, "unknown weighting; got: 'pcgard'; available: pcgrad"),
+        ({"weighting": "dwa", "weighting_settings": {"heat": 1}}, "available: temperature"),
     ],
 )
-def test_a_wrong_balance_is_refused_before_training(given: dict[str, Any], match: str) -> None:
+def test_a_wrong_weighting_is_refused_before_training(given: dict[str, Any], match: str) -> None:
     domains = worlds("ants")
     model = exact(domains).model
     with pytest.raises(BadInput, match=match) as refused:
-        check_balance(model, domains, Train.of({"steps": 1, **given}))
+        check_weighting(model, domains, Train.of({"steps": 1, **given}))
     assert "\n" not in str(refused.value)
 
 
 def test_a_task_without_any_label_in_the_batch_is_no_reason_to_fall() -> None:
     source = dense_source()
     assert isinstance(source, Fake)
-    made = learner([Domain("rooms", source, size=(8, 8)), *worlds("ants")], balance=here(Alike))
+    made = learner([Domain("rooms", source, size=(8, 8)), *worlds("ants")], weighting=here(Alike))
     passes = next(made.passes())
     for batch in passes[0]:
         batch.targets["segment"] = torch.full_like(batch.targets["segment"], 255)

@@ -189,7 +189,7 @@ def test_a_warmup_never_passes_the_peak_and_never_falls(warmup: float) -> None:
 def test_a_domain_that_is_not_in_a_step_is_not_moved(kind: str) -> None:
     model = network(worlds("ants", "bees"))
     descent = Descent(model, settings(**OPTIMIZERS[kind], weight_decay=0.1))
-    for step in range(2):  # momentum and moments of both
+    for step in range(2):  # momentum and statistics of both
         give_gradients(descent, [SHARED, "ants", "bees"], step)
         descent.step(["ants", "bees"], 0.0)
     bees, state = model.pack("bees").tensors, descent.state()
@@ -287,7 +287,7 @@ def test_the_next_step_after_going_on_is_the_same_to_the_bit(kind: str) -> None:
     assert same(two.descent.state(), one.descent.state())
 
 
-def test_what_is_remembered_lies_in_memory_as_its_parameter() -> None:
+def test_what_is_lwfed_lies_in_memory_as_its_parameter() -> None:
     domains = worlds("ants")
     made = learner(domains, optimizer="adamw", lr=1e-3)
     made.step(next(made.passes()))

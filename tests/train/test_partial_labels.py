@@ -63,7 +63,7 @@ def test_a_task_missing_in_half_of_the_images_gives_the_gradient_of_the_other_ha
     kind: Kind, also: Kind
 ) -> None:
     domain = half(kind, also)
-    model = network([domain]).double().eval()  # in training an image's moments are its batch's
+    model = network([domain]).double().eval()  # in training an image's statistics are its batch's
     losses = Losses([domain])
     places = np.arange(len(domain.train))
     known = np.array([int(domain.train.key(i)[:4]) % 2 == 0 for i in places])

@@ -1,4 +1,4 @@
-"""Running moments taken anew: as a slow reference takes them, and nothing else moved."""
+"""Running statistics taken anew: as a slow reference takes them, and nothing else moved."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from onetrunk.train.recalibrate import recalibrate
 from tests.helpers.worlds import network, same, weights, worlds
 
 
-def answers(model: Universal, domain: Domain) -> torch.Tensor:
+def predictions(model: Universal, domain: Domain) -> torch.Tensor:
     images, _ = domain.test.batch(torch.arange(4).numpy())
     with torch.no_grad():
         found: torch.Tensor = model.eval()(images, domain.name)["classify"]
     return found
 
 
-@pytest.mark.parametrize("norm", ["domain", "domain-moments"])
-def test_moments_are_those_of_the_training_images(norm: str) -> None:
+@pytest.mark.parametrize("norm", ["domain", "domain-stats"])
+def test_statistics_are_those_of_the_training_images(norm: str) -> None:
     """The stem's norm by hand: mean and unbiased variance of each batch, their means."""
     domains = worlds("ants", "bees")
     model = network(domains, norm=norm).eval()
@@ -47,7 +47,7 @@ def test_moments_are_those_of_the_training_images(norm: str) -> None:
     assert momenta == {0.1}
 
 
-def test_moments_taken_anew_are_the_same_anywhere_and_mend_answers() -> None:
+def test_statistics_taken_anew_are_the_same_anywhere_and_mend_predictions() -> None:
     domains = worlds("ants", "bees")
     model = network(domains).eval()
     recalibrate(model, domains)
@@ -56,16 +56,18 @@ def test_moments_taken_anew_are_the_same_anywhere_and_mend_answers() -> None:
     for path, bank in model.trunk.banks().items():
         other = again.trunk.banks()[path].slots["bees"]
         assert same(bank.slots["bees"].state_dict(), other.state_dict())
-    found = answers(model, domains[0])
+    found = predictions(model, domains[0])
     for slot in [bank.slots["ants"] for bank in model.trunk.banks().values()]:
         slot.running_mean.add_(5)
         slot.running_var.mul_(9)
-    assert not answers(model, domains[0]).allclose(found)
+    assert not predictions(model, domains[0]).allclose(found)
     recalibrate(model, domains[:1])
-    assert answers(model, domains[0]).equal(found)
+    assert predictions(model, domains[0]).equal(found)
 
 
-def test_a_norm_without_moments_of_its_own_has_none_to_take() -> None:
+def test_a_norm_without_statistics_of_its_own_has_none_to_take() -> None:
     domains = worlds("ants")
-    with pytest.raises(BadInput, match=r"no running moments of its own.*came: \"norm = 'shared'\""):
+    with pytest.raises(
+        BadInput, match=r"no running statistics of its own.*got: \"norm = 'shared'\""
+    ):
         recalibrate(network(domains, norm="shared"), domains)

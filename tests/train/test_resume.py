@@ -191,7 +191,7 @@ def test_a_data_worker_that_dies_is_named_and_the_run_goes_on(
     whole, model = network(domains), network(domains)
     go(tmp_path / "whole", domains, whole, **{**given, "workers": 0})
 
-    with pytest.raises(Failed, match=r"a process that reads images died: .*next: go on with fewer"):
+    with pytest.raises(Failed, match=r"a process that reads images died: .*try: go on with fewer"):
         go(tmp_path / "run", domains, model, at("step", 2, kill_the_worker), **given)
     reached = max(line["step"] for line in lines(tmp_path / "run"))
     assert 2 <= reached < 6

@@ -94,7 +94,7 @@ def weighted() -> list[Domain]:
         {"sampling": "temperature", "accumulate": 5},
         {"trunk": {"adapters": "parallel"}},
         {"trunk": {"sharing": "partial", "own_stages": ["stem", 3]}},
-        {"trunk": {"norm": "domain-moments"}},
+        {"trunk": {"norm": "domain-stats"}},
     ],
     ids=str,
 )
@@ -135,7 +135,7 @@ def test_accumulating_is_one_step_over_both_lists() -> None:
     assert [[b.domain for b in group] for group in next(joined.passes())] == [["ants", "bees"]] * 2
 
 
-@pytest.mark.parametrize("norm", ["domain", "domain-moments", "instance", "shared-batch"])
+@pytest.mark.parametrize("norm", ["domain", "domain-stats", "instance", "shared-batch"])
 def test_joined_has_the_gradients_of_one_after_another(norm: str) -> None:
     domains = worlds("ants", "bees", "cats")
     one = exact(domains, trunk={"norm": norm})
@@ -145,7 +145,7 @@ def test_joined_has_the_gradients_of_one_after_another(norm: str) -> None:
     assert_close(gradients(one, passes), gradients(other, together))
 
 
-def test_joined_under_a_shared_norm_takes_moments_of_all_domains_together() -> None:
+def test_joined_under_a_shared_norm_takes_statistics_of_all_domains_together() -> None:
     domains = worlds("ants", "bees")
     one = exact(domains, trunk={"norm": "shared"})
     other = exact(domains, sampling="joined", trunk={"norm": "shared"})

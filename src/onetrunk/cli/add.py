@@ -17,7 +17,7 @@ from onetrunk.config.growth import USUAL
 from onetrunk.config.sets import apply_sets
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import check_name
-from onetrunk.errors import Failed, printable, wrong
+from onetrunk.errors import BadInput, Failed, printable
 from onetrunk.eval.budget import scaled
 from onetrunk.eval.table import number
 from onetrunk.runs.add import Grown, add_to_run
@@ -62,7 +62,7 @@ def add(
     check_name(name, "domain")
     if source.startswith(PREFIX):
         if adapters != USUAL or rank is not None or budget is not None or sets:
-            raise wrong("a pack is taken as it is: no setting goes with it", came=source)
+            raise BadInput("a pack is taken as it is: no setting goes with it", got=source)
         show(bring(run, name, Path(source.removeprefix(PREFIX))), as_json)
         return
     grow: dict[str, Any] = {"adapters": adapters}
@@ -71,10 +71,10 @@ def add(
     if budget is not None:
         grow["budget"] = share(budget)
         if adapters != "auto":
-            raise wrong(
+            raise BadInput(
                 "--budget is what --adapters auto chooses within",
-                came=f"--adapters {adapters}",
-                next="--adapters auto, or no --budget",
+                got=f"--adapters {adapters}",
+                try_="--adapters auto, or no --budget",
             )
     domain, document = asked(name, source, grow, sets or [])
     words = ["onetrunk", "add", str(run), name, source, "--adapters", adapters]
@@ -84,7 +84,7 @@ def add(
     try:
         found = add_to_run(run, domain, document, again=again, resume=resume, device=device)
     except KeyboardInterrupt:
-        raise Failed(f"stopped; what was done is kept; next: {again}") from None
+        raise Failed(f"stopped; what was done is kept; try: {again}") from None
     show(found, as_json)
 
 
@@ -96,8 +96,10 @@ def asked(
     document = apply_sets(given, sets)
     for key in document:
         if key not in ("domains", "grow", "train", "seed"):
-            raise wrong(
-                "--set: unknown key", came=key, exists=("train", "grow", f"domains.{name}", "seed")
+            raise BadInput(
+                "--set: unknown key",
+                got=key,
+                available=("train", "grow", f"domains.{name}", "seed"),
             )
     part = DomainPart.of(document.pop("domains")[0], f"domains.{name}")
     return part.make(Path()), document
@@ -110,7 +112,7 @@ def share(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise wrong("--budget is a share of the trunk's bytes", came=text, next="--budget 5%")
+        raise BadInput("--budget is a share of the trunk's bytes", got=text, try_="--budget 5%")
     return value
 
 
@@ -131,7 +133,7 @@ def show(found: Grown, as_json: bool) -> None:
     size = f"{scaled(about['bytes'], 'B')}, {about['share']:.1%} of the trunk"
     print(f"wrote {found.folder}/model/packs/{name}.pack: {size}")
     place = shlex.quote(str(found.folder))
-    print(f"next: onetrunk predict {place} IMAGE --domain {name}, or onetrunk info {place}")
+    print(f"try: onetrunk predict {place} IMAGE --domain {name}, or onetrunk info {place}")
 
 
 def _ladder(tried: Sequence[Mapping[str, Any]]) -> Grid:

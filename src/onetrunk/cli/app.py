@@ -23,7 +23,7 @@ from onetrunk.cli import (
     train,
     update,
 )
-from onetrunk.cli import eval as judge
+from onetrunk.cli import eval as run_evaluation
 from onetrunk.errors import BadInput, Missing, OnetrunkError, printable
 
 HELP = "One vision network for all of your image domains and tasks."
@@ -44,7 +44,7 @@ def build() -> typer.Typer:
     app.command("recipes", help=recipes.HELP)(recipes.recipes)
     app.command("train", help=train.HELP)(train.train)
     app.command("info", help=info.HELP)(info.info)
-    app.command("eval", help=judge.HELP)(judge.evaluate)
+    app.command("eval", help=run_evaluation.HELP)(run_evaluation.evaluate)
     app.command("predict", help=predict.HELP)(predict.predict)
     app.command("add", help=add.HELP)(add.add)
     app.command("update", help=update.HELP)(update.update)
@@ -90,5 +90,5 @@ def main() -> None:
         else:
             path = context.command_path if context is not None else "onetrunk"
             line = printable(" ".join(usage().split()))
-            print(f"error: {line}; next: {path} --help", file=sys.stderr)
+            print(f"error: {line}; try: {path} --help", file=sys.stderr)
         sys.exit(2)

@@ -12,7 +12,7 @@ from onetrunk.cli.train import recipe_of
 from onetrunk.runs import baselines as learn
 from onetrunk.store.run_folder import SCORES
 
-HELP = """What you would otherwise pick, over the same domains: to judge a recipe's network by.
+HELP = """What you would otherwise pick, over the same domains: to evaluate a recipe's network by.
 
 frozen: linear heads on the trunk as it starts, in minutes; finetune: a full network for each
 domain; joint: one network, and nothing per domain but heads. They are runs beside the recipe's own:
@@ -49,5 +49,5 @@ def baselines(
     print(f"wrote {learn.beside(made, 'baselines.json')}")
     if not (made.out_folder / SCORES).exists():
         words = " ".join(f"--set {shlex.quote(one)}" for one in sets or [])
-        print(f"next: onetrunk train {shlex.quote(recipe)} {words}".rstrip())
-    print(f"next: {document['next']}")
+        print(f"try: onetrunk train {shlex.quote(recipe)} {words}".rstrip())
+    print(f"try: {document['next']}")

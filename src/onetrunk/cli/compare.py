@@ -15,7 +15,7 @@ from onetrunk.cli.train import seeds_of
 from onetrunk.config import Recipe
 from onetrunk.config.sets import apply_sets
 from onetrunk.config.to_toml import inline
-from onetrunk.errors import Failed, wrong
+from onetrunk.errors import BadInput, Failed
 from onetrunk.eval.budget import scaled
 from onetrunk.nn.saving import load
 from onetrunk.runs.compare import NAME, compare
@@ -59,9 +59,9 @@ def verb(
     said: Mapping[str, Any] = apply_sets({"train": {}}, sets or [])
     for key in said:
         if key not in TABLES:
-            raise wrong(
-                "--set: unknown key", came=key, exists=("train", "domains.NAME"),
-                next="methods say the rest: onetrunk recipes methods",
+            raise BadInput(
+                "--set: unknown key", got=key, available=("train", "domains.NAME"),
+                try_="methods say the rest: onetrunk recipes methods",
             )  # fmt: skip
     check_run(run)
     trunk = load(run).trunk
@@ -84,7 +84,7 @@ def verb(
         print(f"wrote {out / NAME}")
     if found["failed"]:
         raise Failed(
-            f"diverged, so without a row: {'; '.join(found['failed'])}; next: the same with "
+            f"diverged, so without a row: {'; '.join(found['failed'])}; try: the same with "
             "--set train.clip=1 or a lower train.lr, and another --out"
         )
 

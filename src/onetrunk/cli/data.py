@@ -17,7 +17,7 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.inspect import Inspection, inspect
 from onetrunk.data.pixels import FITS, Fit
 from onetrunk.data.pocket import cards
-from onetrunk.errors import BadInput, printable, wrong
+from onetrunk.errors import BadInput, printable
 
 SHOWN = 8  # files that a list names on the terminal; --json names all
 
@@ -103,9 +103,9 @@ def _tasks(given: list[str] | None) -> dict[str, dict[str, str]] | None:
     for text in given:
         name, equals, rest = text.partition("=")
         if not equals:
-            raise wrong("--task is NAME=KIND or NAME=KIND:COLUMN", came=text)
+            raise BadInput("--task is NAME=KIND or NAME=KIND:COLUMN", got=text)
         if name in tasks:
-            raise wrong("each task of a domain has a name of its own", came=name)
+            raise BadInput("each task of a domain has a name of its own", got=name)
         kind, colon, column = rest.partition(":")
         tasks[name] = {"kind": kind, **({"column": column} if colon else {})}
     return tasks
@@ -116,7 +116,7 @@ def _size(text: str | None) -> int | tuple[int, int] | None:
         return None
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdecimal() for part in parts):
-        raise wrong("--size is one number or HEIGHTxWIDTH", came=text)
+        raise BadInput("--size is one number or HEIGHTxWIDTH", got=text)
     return int(text) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
 
 
@@ -124,7 +124,7 @@ def _fit(text: str) -> Fit:
     for fit in FITS:
         if fit == text:
             return fit
-    raise wrong("unknown fit", came=text, exists=FITS)
+    raise BadInput("unknown fit", got=text, available=FITS)
 
 
 def _list_embedded(as_json: bool) -> None:
@@ -146,7 +146,7 @@ def _list_embedded(as_json: bool) -> None:
         shape = f"{height}x{width}"
         table.add_row(f"pocket:{name}", card["title"], shape, str(len(card["classes"])), *counts)
     console().print(table)
-    print("next: onetrunk data pocket:digits --sheet digits.png")
+    print("try: onetrunk data pocket:digits --sheet digits.png")
 
 
 def _show(found: Inspection) -> None:
@@ -176,7 +176,7 @@ def _show(found: Inspection) -> None:
             sizes = f"height {h0} to {h2} (median {h1}), width {w0} to {w2} (median {w1})"
         row("pixels", f"{sizes}; trained at {found.trained_at[0]}x{found.trained_at[1]}")
     row("mean", " ".join(f"{v:.3f}" for v in found.mean))
-    row("deviation", " ".join(f"{v:.3f}" for v in found.std))
+    row("standard deviation", " ".join(f"{v:.3f}" for v in found.std))
     for file, why in list(found.unreadable.items())[:SHOWN]:
         row("unreadable", f"{file}: {why}")
     if len(found.unreadable) > SHOWN:

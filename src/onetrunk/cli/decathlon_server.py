@@ -6,7 +6,7 @@ from pathlib import Path
 
 from onetrunk.cli.eval import chosen_domains
 from onetrunk.data.sources.decathlon import Decathlon
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.eval.decathlon_server import check_ending, decathlon_results
 from onetrunk.nn.saving import models_of
 from onetrunk.progress import say
@@ -20,17 +20,17 @@ def write_withheld(run: Path, out: Path, domain: str | None, device: str | None)
     asked = chosen_domains(run, list(models), None if domain is None else [domain])
     domains = [one for one in asked if isinstance(one.opened, Decathlon)]
     if not domains:
-        raise wrong(
+        raise BadInput(
             f"no domain of {run} is of the Visual Decathlon",
-            came=", ".join(one.name for one in asked),
-            next='source = "decathlon:ROOT/NAME" in a recipe',
+            got=", ".join(one.name for one in asked),
+            try_='source = "decathlon:ROOT/NAME" in a recipe',
         )
     results = decathlon_results(models, domains, choose_device(device))
     results.write(out)
     if results.lacking:
         say(f"the server wants all ten domains; not in this run: {', '.join(results.lacking)}")
     say(
-        f"wrote {out}: {len(results):,} images of {', '.join(results.categories)}; next: "
+        f"wrote {out}: {len(results):,} images of {', '.join(results.categories)}; try: "
         + (
             "send it to the evaluation server"
             if out.suffix.lower() == ".zip"

@@ -1,4 +1,4 @@
-"""`onetrunk demo`: specialists and one network on four embedded domains, judged side by side."""
+"""`onetrunk demo`: specialists and one network on four embedded domains, evaluated side by side."""
 
 from __future__ import annotations
 

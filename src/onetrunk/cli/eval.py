@@ -13,14 +13,14 @@ from rich.table import Table as Grid
 from onetrunk.cli.output import console, print_json
 from onetrunk.config.recipe import FILE
 from onetrunk.data.domain import Domain
-from onetrunk.errors import printable, wrong
-from onetrunk.eval.evaluate import judge
+from onetrunk.errors import BadInput, printable
+from onetrunk.eval.evaluate import run_evaluation
 from onetrunk.nn.saving import models_of
 from onetrunk.progress import say
 from onetrunk.runs.open import domains_of
 from onetrunk.train.device import choose_device
 
-HELP = """Judge a run's model: a table of domains and tasks, and the classes that it confuses.
+HELP = """Evaluate a run's model: a table of domains and tasks, and the classes that it confuses.
 
 [bold]Examples[/bold]
 
@@ -50,15 +50,15 @@ def evaluate(
     as_csv: Annotated[bool, typer.Option("--csv", help="The table as CSV.")] = False,
     as_latex: Annotated[bool, typer.Option("--latex", help="The table as LaTeX.")] = False,
 ) -> None:
-    """Judge a run's model."""
+    """Evaluate a run's model."""
     if split not in ("test", "val"):
-        raise wrong("--split is test or val", came=split, exists=("test", "val"))
+        raise BadInput("--split is test or val", got=split, available=("test", "val"))
     if as_json + as_csv + as_latex > 1:
-        raise wrong("one of --json, --csv and --latex", came="several")
+        raise BadInput("one of --json, --csv and --latex", got="several")
     factors = _factors(scales)
     models = models_of(run)
     domains = chosen_domains(run, list(models), domain)
-    found = judge(
+    found = run_evaluation(
         models, domains, split, device=choose_device(device), scales=factors, mirror=mirror
     )
     table = found.table()
@@ -77,35 +77,35 @@ def evaluate(
             paper.print(_confused(worst))
         place = shlex.quote(str(run))
         name = table.domains[0] if table.domains else next(iter(models))
-        print(f"next: onetrunk predict {place} IMAGE --domain {name}, or onetrunk info {place}")
+        print(f"try: onetrunk predict {place} IMAGE --domain {name}, or onetrunk info {place}")
 
 
 def _factors(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(word) for word in text.split(","))
     except ValueError:
-        raise wrong("--scales are numbers", came=text, next="--scales 0.75,1,1.25") from None
+        raise BadInput("--scales are numbers", got=text, try_="--scales 0.75,1,1.25") from None
 
 
 def chosen_domains(run: Path, known: list[str], asked: list[str] | None) -> list[Domain]:
     """The run's own domains, as its recipe says where they are."""
     if not (run / FILE).is_file():
-        raise wrong(
-            f"{run} has a model and no {FILE}: nothing says which data to judge it on",
-            next="onetrunk.evaluate(onetrunk.load(folder), domains) in Python",
+        raise BadInput(
+            f"{run} has a model and no {FILE}: nothing says which data to evaluate it on",
+            try_="onetrunk.evaluate(onetrunk.load(folder), domains) in Python",
         )
     for name in asked or ():
         if name not in known:
-            raise wrong("the run has no such domain", came=name, exists=known)
+            raise BadInput("the run has no such domain", got=name, available=known)
     wanted = known if asked is None else asked
     found = {one.name: one for one in domains_of(run) if one.name in wanted}
     for name in wanted:
         if name not in found and asked is not None:
-            raise wrong(
+            raise BadInput(
                 f"{name} came as a pack: nothing says where its images are",
-                came=name,
-                exists=found,
-                next=f"onetrunk predict {shlex.quote(str(run))} IMAGE --domain {name}",
+                got=name,
+                available=found,
+                try_=f"onetrunk predict {shlex.quote(str(run))} IMAGE --domain {name}",
             )
         if name not in found:
             say(f"{name} came as a pack, and nothing says where its images are: left out")

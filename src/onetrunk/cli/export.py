@@ -37,4 +37,4 @@ def export_onnx(
         print_json({"file": str(path), "bytes": path.stat().st_size, "domains": names})
         return
     print(f"wrote {path}: {path.stat().st_size / 1e6:.1f} MB, {', '.join(names)}")
-    print("next: read it with onnxruntime, numpy and pillow alone, as docs/onnx.md shows")
+    print("try: read it with onnxruntime, numpy and pillow alone, as docs/onnx.md shows")

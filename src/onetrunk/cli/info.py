@@ -17,7 +17,7 @@ from onetrunk.config import Recipe
 from onetrunk.config.growth import read
 from onetrunk.config.recipe import FILE
 from onetrunk.data.task import Task
-from onetrunk.errors import printable, wrong
+from onetrunk.errors import BadInput, printable
 from onetrunk.eval.budget import scaled
 from onetrunk.eval.metrics import headline
 from onetrunk.eval.table import Table, number, spaced
@@ -56,10 +56,10 @@ def info(
     _show(found)
     place, name = shlex.quote(str(run)), next(iter(found["domains"]), "")
     if not name:
-        print(f"no domain is in it; next: onetrunk add {place} NAME SOURCE")
+        print(f"no domain is in it; try: onetrunk add {place} NAME SOURCE")
         return
     more = f"onetrunk eval {place}, or " if recipe is not None else ""
-    print(f"next: {more}onetrunk predict {place} IMAGE --domain {name}")
+    print(f"try: {more}onetrunk predict {place} IMAGE --domain {name}")
 
 
 def _described(run: Path, models: Mapping[str, Universal], recipe: Recipe | None) -> dict[str, Any]:
@@ -67,8 +67,8 @@ def _described(run: Path, models: Mapping[str, Universal], recipe: Recipe | None
     sources = {} if recipe is None else {part.name: part.source for part in recipe.domains}
     sources |= {name: read(place).domain.source for name, place in grown(run).items()}
     scores = _scores(run)
-    splits, came = scores.get("splits", {}), scores.get("grown", {})
-    origins = {name: f"pack:{about['from']}" for name, about in came.items() if "from" in about}
+    splits, got = scores.get("splits", {}), scores.get("grown", {})
+    origins = {name: f"pack:{about['from']}" for name, about in got.items() if "from" in about}
     domains = {
         name: {
             "tasks": [_task(task) for task in model.domains[name].tasks],
@@ -119,7 +119,7 @@ def _scores(run: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise wrong(f"cannot read {path}", came=str(error)[:100]) from None
+        raise BadInput(f"cannot read {path}", got=str(error)[:100]) from None
     return document if isinstance(document, dict) else {}
 
 
@@ -201,4 +201,4 @@ def _unfinished(run: Path, recipe: Recipe, as_json: bool) -> None:
         return
     print(f"{recipe.name} in {run}: not finished, its last checkpoint is of step {step}")
     print(f"{recipe.trunk.arch}, sharing {recipe.trunk.sharing}; domains: {some(names, 12)}")
-    print(f"next: onetrunk train {shlex.quote(str(run / FILE))} --resume")
+    print(f"try: onetrunk train {shlex.quote(str(run / FILE))} --resume")

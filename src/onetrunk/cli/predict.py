@@ -15,7 +15,7 @@ from onetrunk.cli.map_files import Maps
 from onetrunk.cli.prediction_rows import FORMATS, Rows
 from onetrunk.data.pixels import U8, BadImage, Pixels
 from onetrunk.data.sources.common import IMAGE_ENDINGS, regular
-from onetrunk.errors import Failed, printable, wrong
+from onetrunk.errors import BadInput, Failed, printable
 from onetrunk.nn.predict import FEWEST
 from onetrunk.nn.saving import load, models_of
 from onetrunk.nn.universal import Universal
@@ -62,21 +62,21 @@ def predict(
     if decathlon is not None:
         given = (("images", images), ("--out", out), ("--format", form != "csv"))
         if others := [name for name, value in given if value]:
-            raise wrong("--decathlon predicts the run's own test", came=", ".join(others))
+            raise BadInput("--decathlon predicts the run's own test", got=", ".join(others))
         write_withheld(run, decathlon, domain, device)
         return
     if not images:
-        raise wrong("expected images, or folders of images", came="none")
+        raise BadInput("expected images, or folders of images", got="none")
     if form not in FORMATS:
-        raise wrong("unknown format", came=form, exists=FORMATS)
+        raise BadInput("unknown format", got=form, available=FORMATS)
     model, name = _model(run, domain)
     card = model.domains[name]
     dense = [task for task in card.tasks if task.dense]
     if out is not None and not dense:
-        raise wrong(f"--out is for maps, and {name} has no task that gives one", came=str(out))
+        raise BadInput(f"--out is for maps, and {name} has no task that gives one", got=str(out))
     if out is None and dense:
         if len(dense) == len(card.tasks):
-            raise wrong(f"{name} gives maps: they need a folder", came="none", next="--out maps/")
+            raise BadInput(f"{name} gives maps: they need a folder", got="none", try_="--out maps/")
         say(f"without --out no maps are written ({', '.join(task.name for task in dense)})")
     files = list(_files(images))
     model.to(choose_device(device))
@@ -91,26 +91,26 @@ def predict(
                 say(printable(f"skipped {chosen[i][0]}: {read[i]}"))
             bad += len(chosen) - len(good)
             arrays = [image for image in read if not isinstance(image, str)]
-            answers = model.predict(arrays, domain=name) if arrays else []
-            for i, array, answer in zip(good, arrays, answers, strict=True):
+            predictions = model.predict(arrays, domain=name) if arrays else []
+            for i, array, prediction in zip(good, arrays, predictions, strict=True):
                 path, short = chosen[i]
                 written = {}
                 if maps is not None:
-                    found = {task: answer[task.name]["map"] for task in dense}
+                    found = {task: prediction[task.name]["map"] for task in dense}
                     written = maps.write(short, card.pixels.centre(array[None])[0], found)
-                rows.write(str(path), name, answer, written)
+                rows.write(str(path), name, prediction, written)
             track(len(chosen))
     wrote = f"; wrote {maps.count:,} maps into {out}" if maps is not None else ""
     if bad:
         raise Failed(
             f"{bad:,} of {len(files):,} images cannot be read and were skipped, each named above; "
-            f"{len(files) - bad:,} have an answer{wrote}; next: mend or remove them"
+            f"{len(files) - bad:,} have an answer{wrote}; try: mend or remove them"
         )
     if maps is not None:
         named = next((f"; {t.name}.legend.png names colours" for t in dense if t.classes), "")
-        say(f"{len(files):,} images{wrote}; next: look at {out}/*.overlay.png{named}")
+        say(f"{len(files):,} images{wrote}; try: look at {out}/*.overlay.png{named}")
     else:
-        say(f"{len(files):,} images; next: --format jsonl has every score")
+        say(f"{len(files):,} images; try: --format jsonl has every score")
 
 
 def _model(run: Path, domain: str | None) -> tuple[Universal, str]:
@@ -118,16 +118,16 @@ def _model(run: Path, domain: str | None) -> tuple[Universal, str]:
     if domain is None:
         models = models_of(run)
         if len(models) != 1:
-            raise wrong(
+            raise BadInput(
                 "the run has several domains: say which one the images are of",
-                exists=models,
-                next=f"--domain {next(iter(models), 'NAME')}",
+                available=models,
+                try_=f"--domain {next(iter(models), 'NAME')}",
             )
         name, model = next(iter(models.items()))
         return model, name
     model = load(run, domain)
     if domain not in model.domains:
-        raise wrong("the run has no such domain", came=domain, exists=model.domains)
+        raise BadInput("the run has no such domain", got=domain, available=model.domains)
     return model, domain
 
 
@@ -143,7 +143,7 @@ def _files(given: Sequence[Path]) -> Iterator[tuple[Path, PurePosixPath]]:
             ]
             images = sorted(p for p in found if p.suffix.lower() in IMAGE_ENDINGS)
             if not images:
-                raise wrong(f"no image in the folder {path}", came=f"{len(found)} other files")
+                raise BadInput(f"no image in the folder {path}", got=f"{len(found)} other files")
             if len(images) < len(found):
                 say(f"{path}: passed over {len(found) - len(images)} files that are no images")
             yield from ((p, PurePosixPath(p.relative_to(path).as_posix())) for p in images)
@@ -151,7 +151,7 @@ def _files(given: Sequence[Path]) -> Iterator[tuple[Path, PurePosixPath]]:
             yield path, PurePosixPath(path.name)
         else:
             there = sorted(p.name for p in path.parent.glob("*")) if path.parent.is_dir() else []
-            raise wrong(f"no such image or folder: {path}", came=path.name, exists=there)
+            raise BadInput(f"no such image or folder: {path}", got=path.name, available=there)
 
 
 def _parts(model: Universal, name: str, count: int) -> Iterator[slice]:

@@ -23,42 +23,44 @@ class Rows:
         self.to = sys.stdout if to is None else to
         self._writer: Any = None
 
-    def write(self, file: str, domain: str, answer: dict[str, Any], maps: dict[str, str]) -> None:
+    def write(
+        self, file: str, domain: str, prediction: dict[str, Any], maps: dict[str, str]
+    ) -> None:
         """`answer`: as `model.predict` gives it; `maps`: where a task's map was written."""
         if self.form == "jsonl":
-            said = {task.name: _plain(task, answer[task.name], maps) for task in self.tasks}
+            said = {task.name: _plain(task, prediction[task.name], maps) for task in self.tasks}
             print(strict_json(nulls({"file": file, "domain": domain, **said})), file=self.to)
             return
         if self.to.isatty():  # a file keeps the name as it is, a terminal never obeys it
             file = printable(file)
         row: dict[str, Any] = {"file": file, "domain": domain}
         for task in self.tasks:
-            row |= cells(task, answer[task.name], maps.get(task.name, ""))
+            row |= cells(task, prediction[task.name], maps.get(task.name, ""))
         if self._writer is None:
             self._writer = csv.DictWriter(self.to, list(row), lineterminator="\n")
             self._writer.writeheader()
         self._writer.writerow(row)
 
 
-def cells(task: Task, answer: dict[str, Any], written: str) -> dict[str, Any]:
+def cells(task: Task, prediction: dict[str, Any], written: str) -> dict[str, Any]:
     """A task's columns: the class and its score, names with ; between, numbers, a map's file."""
     name = task.name
     if task.dense:
         return {name: written}
     if task.kind == "classify":
-        return {name: answer["label"], f"{name}_score": f"{answer['score']:.6g}"}
+        return {name: prediction["label"], f"{name}_score": f"{prediction['score']:.6g}"}
     if task.kind == "multilabel":
-        return {name: ";".join(answer["labels"])}
-    numbers = answer["values"] if task.kind == "regress" else answer["vector"].tolist()
+        return {name: ";".join(prediction["labels"])}
+    numbers = prediction["values"] if task.kind == "regress" else prediction["vector"].tolist()
     if len(numbers) == 1:
         return {name: repr(numbers[0])}
     return {f"{name}_{place}": repr(value) for place, value in enumerate(numbers)}
 
 
-def _plain(task: Task, answer: dict[str, Any], maps: dict[str, str]) -> dict[str, Any]:
+def _plain(task: Task, prediction: dict[str, Any], maps: dict[str, str]) -> dict[str, Any]:
     """Everything that a task says, as JSON has it."""
     if task.dense:
         return {"map": maps.get(task.name)}
     if task.kind == "embed":
-        return {"vector": answer["vector"].tolist()}
-    return answer
+        return {"vector": prediction["vector"].tolist()}
+    return prediction

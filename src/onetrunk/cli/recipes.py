@@ -11,7 +11,7 @@ from rich.table import Table
 from onetrunk.cli.output import console, print_json
 from onetrunk.config import named_recipes
 from onetrunk.config.methods import methods, methods_text
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 
 HELP = """List the named recipes, or print one to start from.
 
@@ -33,7 +33,7 @@ def recipes(
     """List the named recipes, or print one."""
     known = named_recipes() | {METHODS: methods_text()}
     if name is not None and name not in known:
-        raise wrong("no such recipe", came=name, exists=known, next="onetrunk recipes")
+        raise BadInput("no such recipe", got=name, available=known, try_="onetrunk recipes")
     if as_json:
         print_json(named_recipes() if name is None else {name: known[name]})
     elif name is not None:
@@ -51,4 +51,4 @@ def recipes(
         for each, method in methods().items():
             grid.add_row(each, method.what + (f" ({method.paper})" if method.paper else ""))
         console().print(grid)
-        print("next: onetrunk train pocket-quick, or onetrunk recipes folders > recipe.toml")
+        print("try: onetrunk train pocket-quick, or onetrunk recipes folders > recipe.toml")

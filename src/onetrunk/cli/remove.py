@@ -31,4 +31,4 @@ def remove(
         print_json({"run": str(run), "removed": name, "pack": str(path), "back": back})
         return
     print(f"removed {name}; its pack is kept: {path}")
-    print(f"next: {back} brings it back")
+    print(f"try: {back} brings it back")

@@ -46,4 +46,4 @@ def verb(
         print_json({"file": str(path), "bytes": path.stat().st_size})
         return
     print(f"wrote {path}: {path.stat().st_size / 1e6:.1f} MB")
-    print(f"next: open {shlex.quote(str(path))} in a browser; it needs nothing else")
+    print(f"try: open {shlex.quote(str(path))} in a browser; it needs nothing else")

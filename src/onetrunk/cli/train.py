@@ -19,7 +19,7 @@ from onetrunk.config.check import read_all
 from onetrunk.config.recipe import FILE, read_text
 from onetrunk.config.sets import grid as varied
 from onetrunk.config.to_toml import inline
-from onetrunk.errors import Failed, wrong
+from onetrunk.errors import BadInput, Failed
 from onetrunk.eval.budget import scaled
 from onetrunk.eval.table import Table, number
 from onetrunk.progress import say
@@ -73,7 +73,7 @@ def train(
     made, grid = _recipe(recipe, domain or [], sets or [], out)
     if dry:
         if numbers is not None or len(grid) > 1:
-            raise wrong("--dry-run is of one run", came="several", next="leave --seeds and grids")
+            raise BadInput("--dry-run is of one run", got="several", try_="leave --seeds and grids")
         _show_dry(dry_run(made, device), as_json)
         return
     if domain:
@@ -90,7 +90,7 @@ def train(
         if numbers is not None or len(grid) > 1 or not again.exists():
             raise
         go_on = f"onetrunk train {shlex.quote(str(again))} --resume"
-        raise Failed(f"stopped; what was done is kept; next: {go_on}") from None
+        raise Failed(f"stopped; what was done is kept; try: {go_on}") from None
 
 
 def _recipe(
@@ -100,11 +100,11 @@ def _recipe(
     grid = varied(sets)
     alike = grid[0][1] if len(grid) == 1 else [s for s in sets if len(varied([s])) == 1]
     if (word is None) != bool(domains):
-        raise wrong(
+        raise BadInput(
             "expected a recipe, or --domain NAME=SOURCE in its place",
-            came="both" if word else "neither",
-            exists=named_recipes(),
-            next="onetrunk train pocket-quick, or onetrunk train --domain shop=folder:photos",
+            got="both" if word else "neither",
+            available=named_recipes(),
+            try_="onetrunk train pocket-quick, or onetrunk train --domain shop=folder:photos",
         )
     if word is None:
         made = Recipe.from_domains(domains).with_sets(alike)
@@ -137,12 +137,14 @@ def seeds_of(text: str) -> list[int]:
     """`0,1,2`."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and part.isascii() for part in parts):
-        raise wrong("--seeds are whole numbers with commas between", came=text, next="--seeds 0,1")
+        raise BadInput(
+            "--seeds are whole numbers with commas between", got=text, try_="--seeds 0,1"
+        )
     numbers = [int(part) for part in parts]
     if len(set(numbers)) < len(numbers):
-        raise wrong("--seeds: each seed once", came=text)
+        raise BadInput("--seeds: each seed once", got=text)
     if max(numbers) >= 2**63:
-        raise wrong("--seeds are below 2^63", came=text, next="--seeds 0,1")
+        raise BadInput("--seeds are below 2^63", got=text, try_="--seeds 0,1")
     return numbers
 
 
@@ -153,9 +155,9 @@ def _written(recipe: Recipe) -> Recipe:
     if path.exists():
         if path.read_text("utf-8") == text:
             return recipe
-        raise wrong(
+        raise BadInput(
             f"{path} is there already and says something else; it is not overwritten",
-            next=f"onetrunk train {path}, or another name: --set name=NAME",
+            try_=f"onetrunk train {path}, or another name: --set name=NAME",
         )
     recipe.check()  # a recipe that cannot run would stand in the way of the next
     write_atomic(path, text)
@@ -182,7 +184,7 @@ def _show_run(run: Run, as_json: bool, init: Path | None) -> None:
         print(f"  {told(each)}")
     print(f"wrote {run.folder}: model/, scores.json, metrics.jsonl, recipe.toml")
     first = table.domains[0] if table.domains else "NAME"
-    print(f"next: onetrunk eval {folder}, or onetrunk predict {folder} IMAGE --domain {first}")
+    print(f"try: onetrunk eval {folder}, or onetrunk predict {folder} IMAGE --domain {first}")
 
 
 def _show_dry(found: Mapping[str, Any], as_json: bool) -> None:
@@ -235,11 +237,11 @@ def _show_sweep(found: Mapping[str, Any], recipe: Recipe, as_json: bool) -> None
             cells.append(number(mean, "%") + (f" ± {number(std, '%')}" if several else ""))
         grid.add_row(escape(mark + (each["label"] or found["recipe"])), *cells)
     console().print(grid)
-    print(f"val: {found['by']}; ± is the deviation over seeds" if several else found["by"])
+    print(f"val: {found['by']}; ± is the standard deviation over seeds" if several else found["by"])
     best = next(v for v in found["variations"] if v["label"] == found["chosen"])
     run = recipe.out_folder / best["runs"][0]
     print(f"wrote {recipe.out_folder}: sweep.json, and a run in each folder")
-    print(f"next: onetrunk eval {shlex.quote(str(run))}")
+    print(f"try: onetrunk eval {shlex.quote(str(run))}")
 
 
 def clock(seconds: float) -> str:

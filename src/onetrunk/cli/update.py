@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from onetrunk.cli.add import asked, show
-from onetrunk.errors import Failed, wrong
+from onetrunk.errors import BadInput, Failed
 from onetrunk.runs.update import relabel, undo, update_run
 
 HELP = """Learn a domain on, over the classes and images that it has now; or rename, drop, undo.
@@ -51,27 +51,27 @@ def update(
     """Update a domain."""
     if back:
         if source is not None or rename or drop or sets:
-            raise wrong("--undo goes alone", came=source or "other settings")
+            raise BadInput("--undo goes alone", got=source or "other settings")
         show(undo(run, name), as_json)
         return
     names = _pairs(rename or [])
     if source is None:
         if not names and not drop:
-            raise wrong(
+            raise BadInput(
                 "expected a SOURCE, --rename OLD=NEW, --drop CLASS or --undo",
-                came="none of them",
-                next=f"onetrunk update {shlex.quote(str(run))} {name} SOURCE",
+                got="none of them",
+                try_=f"onetrunk update {shlex.quote(str(run))} {name} SOURCE",
             )
         if sets or resume:
-            raise wrong(
+            raise BadInput(
                 "without a SOURCE nothing is learned, and no setting goes with it",
-                came="--resume" if resume else f"--set {(sets or [''])[0]}",
-                next=f"onetrunk update {shlex.quote(str(run))} {name} SOURCE",
+                got="--resume" if resume else f"--set {(sets or [''])[0]}",
+                try_=f"onetrunk update {shlex.quote(str(run))} {name} SOURCE",
             )
         show(relabel(run, name, rename=names, drop=drop or []), as_json)
         return
     if drop:
-        raise wrong("with a SOURCE its classes decide which ones go", came=f"--drop {drop[0]}")
+        raise BadInput("with a SOURCE its classes decide which ones go", got=f"--drop {drop[0]}")
     domain, document = asked(name, source, {}, sets or [])
     words = ["onetrunk", "update", str(run), name, source]
     words += [w for pair in rename or [] for w in ("--rename", pair)]
@@ -79,7 +79,7 @@ def update(
     try:
         found = update_run(run, domain, document, names, again=again, resume=resume, device=device)
     except KeyboardInterrupt:
-        raise Failed(f"stopped; what was done is kept; next: {again}") from None
+        raise Failed(f"stopped; what was done is kept; try: {again}") from None
     show(found, as_json)
 
 
@@ -89,8 +89,8 @@ def _pairs(given: Sequence[str]) -> dict[str, str]:
     for text in given:
         old, equals, new = text.partition("=")
         if not (old and equals and new):
-            raise wrong("--rename is OLD=NEW", came=text, next="--rename tit=titmouse")
+            raise BadInput("--rename is OLD=NEW", got=text, try_="--rename tit=titmouse")
         if old in found or new in found.values():
-            raise wrong("--rename: each class once", came=text)
+            raise BadInput("--rename: each class once", got=text)
         found[old] = new
     return found

@@ -19,7 +19,7 @@ from onetrunk.config.sets import apply_sets
 from onetrunk.data.domain import Domain
 from onetrunk.data.splitting import SPLITS
 from onetrunk.errors import BadInput, Missing, OnetrunkError, printable
-from onetrunk.nn.norm_banks import DomainMoments, DomainNorm
+from onetrunk.nn.norm_banks import DomainNorm, DomainStats
 from onetrunk.nn.predict import FEWEST
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
@@ -125,19 +125,19 @@ def _settings(recipe: Recipe, domains: Sequence[Domain]) -> list[str]:
     alone = recipe.trunk.sharing == "none"
     sizes = {domain.name: domain.shape.size for domain in domains}
     if train.sampling == "joined" and len(set(sizes.values())) > 1 and not alone:
-        came = ", ".join(f"{name} {h}×{w}" for name, (h, w) in sizes.items())
+        got = ", ".join(f"{name} {h}×{w}" for name, (h, w) in sizes.items())
         problems.append(
-            f"train.sampling: joined batches need one size for all domains; came: {came}; "
-            "next: give each domain the same size, or sampling = 'round-robin'"
+            f"train.sampling: joined batches need one size for all domains; got: {got}; "
+            "try: give each domain the same size, or sampling = 'round-robin'"
         )
     if train.frozen and recipe.trunk.sharing == "full":
         problems.append(
             "train.frozen: each domain's heads are solved by themselves, and sharing = 'full' "
-            "shares them; next: sharing = 'deep'"
+            "shares them; try: sharing = 'deep'"
         )
     if train.frozen and recipe.distill.on:
         problems.append(
-            "distill.teachers: train.frozen solves heads from labels alone; next: "
+            "distill.teachers: train.frozen solves heads from labels alone; try: "
             "distill.enabled = false"
         )
     for part in recipe.domains:
@@ -145,13 +145,13 @@ def _settings(recipe: Recipe, domains: Sequence[Domain]) -> list[str]:
         if recipe.trunk.norm == "shared-batch" and batch < FEWEST:
             problems.append(
                 f"domains.{part.name}.batch: the norm 'shared-batch' needs at least {FEWEST} "
-                f"images; came: {batch}; next: batch = {FEWEST} or more, or another norm"
+                f"images; got: {batch}; try: batch = {FEWEST} or more, or another norm"
             )
     folder = recipe.init_folder
     if folder is not None and not (folder / "model").is_dir():
         problems.append(
-            f"init: expected the folder of a finished run, with model/ in it; came: {recipe.init}; "
-            "next: the path of a run that onetrunk train has finished"
+            f"init: expected the folder of a finished run, with model/ in it; got: {recipe.init}; "
+            "try: the path of a run that onetrunk train has finished"
         )
     for name in train.loggers:
         problems += _logger(name)
@@ -167,7 +167,7 @@ def _logger(name: str) -> list[str]:
     try:
         getattr(importlib.import_module(module), thing)
     except (ImportError, AttributeError, ValueError) as error:
-        return [printable(f"train.loggers: cannot import; came: {name!r} ({error})")]
+        return [printable(f"train.loggers: cannot import; got: {name!r} ({error})")]
     return []
 
 
@@ -205,10 +205,10 @@ def _trunk(recipe: Recipe, domains: Sequence[Domain]) -> tuple[list[str], list[s
                 f"{next(iter(points))} meets a map of 1×1 pixel"
             )
             if batches[domain.name] == 1:
-                problems.append(f"{line} and batches of 1 image; next: a larger size or batch")
+                problems.append(f"{line} and batches of 1 image; try: a larger size or batch")
             else:
                 warnings.append(
-                    f"{line}: its moments are of {batches[domain.name]} numbers; a larger size, "
+                    f"{line}: its statistics are of {batches[domain.name]} numbers; a larger size, "
                     "or a trunk that reduces less, learns better"
                 )
     return problems, warnings
@@ -221,7 +221,7 @@ def _fetched(recipe: Recipe) -> list[str]:
         return []
     if not arch.startswith("timm/"):
         return [
-            f"trunk.pretrained: {arch} has no weights to fetch; came: true; next: pretrained = "
+            f"trunk.pretrained: {arch} has no weights to fetch; got: true; try: pretrained = "
             "false, or the path of a file"
         ]
     import timm
@@ -229,8 +229,8 @@ def _fetched(recipe: Recipe) -> list[str]:
     if timm.is_model_pretrained(arch.removeprefix("timm/")):
         return []
     return [
-        f"trunk.pretrained: timm has no weights of {arch.removeprefix('timm/')}; came: true; "
-        "next: pretrained = false, or the path of a file"
+        f"trunk.pretrained: timm has no weights of {arch.removeprefix('timm/')}; got: true; "
+        "try: pretrained = false, or the path of a file"
     ]
 
 
@@ -248,5 +248,5 @@ def _watch(trunk: Trunk, points: dict[str, None]) -> list[Any]:
     return [
         module.register_forward_pre_hook(hook(name))
         for name, module in trunk.net.named_modules()
-        if isinstance(module, (DomainNorm, DomainMoments, _BatchNorm))
+        if isinstance(module, (DomainNorm, DomainStats, _BatchNorm))
     ]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainValidator, field_validator
 
 from onetrunk.config.part import Part
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 
 FEATURES = ("l2", "cka", "cosine", "none")
 Named = str | list[str] | dict[str, str | list[str]]  # one teacher, several, or by task
@@ -26,13 +26,13 @@ def _teachers(value: Any) -> str | list[str] | dict[str, Named]:
             for one in inner:
                 texts = one if isinstance(one, list | tuple) else [one]
                 if not texts or not all(isinstance(t, str) and t for t in texts):
-                    raise wrong(
+                    raise BadInput(
                         f"{name}: expected a teacher, several in a list, or a table by task",
-                        came=named,
-                        next='digits = "runs/specialists"',
+                        got=named,
+                        try_='digits = "runs/specialists"',
                     )
         return {k: _plain(v) for k, v in value.items()}
-    raise wrong("expected a teacher, several in a list, or a table by domain", came=value)
+    raise BadInput("expected a teacher, several in a list, or a table by domain", got=value)
 
 
 def _plain(value: Any) -> Any:
@@ -46,7 +46,7 @@ def _weight(value: Any) -> float | dict[str, float]:
     several = value if isinstance(value, Mapping) else {"": value}
     for number in several.values():
         if isinstance(number, bool) or not isinstance(number, int | float) or not number >= 0:
-            raise wrong('expected a number from 0 on, or a table by domain or "domain/task"')
+            raise BadInput('expected a number from 0 on, or a table by domain or "domain/task"')
     made = {str(key): float(number) for key, number in several.items()}
     return made if isinstance(value, Mapping) else made[""]
 
@@ -71,9 +71,9 @@ class Distill(Part):
     aligner: Literal["linear", "hidden"] = Field(default="linear", description="linear | hidden")
     aligner_lr: float = Field(default=1e-2, gt=0, description="Adam, falling as a cosine")
     aligner_decay: float = Field(default=5e-4, ge=0, description="weight decay of the aligners")
-    logits: bool = Field(default=True, description="the teachers' answers are targets, too")
+    logits: bool = Field(default=True, description="the teachers' predictions are targets, too")
     logit_weight: Weight = Field(default=1.0, description='or by domain, by "domain/task"')
-    temperature: float = Field(default=4.0, gt=0, description="that softens the answers")
+    temperature: float = Field(default=4.0, gt=0, description="that softens the predictions")
     label_weight: float = Field(default=1.0, ge=0, description="of the labels' own losses")
     annealing: Literal["none", "linear", "cosine"] = Field(
         default="none", description="how the teachers fade: none | linear | cosine"
@@ -87,19 +87,19 @@ class Distill(Part):
     drop: float = Field(
         default=0.0, ge=0, lt=1, description="share of steps that one of several teachers misses"
     )
-    remember: float = Field(
+    lwf: float = Field(
         default=0.0,
         ge=0,
         allow_inf_nan=False,
-        description="with init: weight of the old domains' answers on the new images; 0: none",
+        description="with init: weight of the old domains' predictions on the new images; 0: none",
     )
 
     @field_validator("features")
     @classmethod
     def _features(cls, name: str) -> str:
         if name not in FEATURES and ":" not in name:
-            raise wrong(
-                "unknown feature loss", came=name, exists=FEATURES, next="or package.module:thing"
+            raise BadInput(
+                "unknown feature loss", got=name, available=FEATURES, try_="or package.module:thing"
             )
         return name
 
@@ -109,6 +109,6 @@ class Distill(Part):
         return self.enabled and bool(self.teachers)
 
     @property
-    def remembers(self) -> bool:
-        """Whether the answers of the run that this one starts from are held."""
-        return self.enabled and self.remember > 0
+    def uses_lwf(self) -> bool:
+        """Whether the predictions of the run that this one starts from are held."""
+        return self.enabled and self.lwf > 0

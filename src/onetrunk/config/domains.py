@@ -12,10 +12,10 @@ from pydantic import BeforeValidator, Field, PlainValidator, field_validator
 from onetrunk.config.part import Part
 from onetrunk.config.train import auto
 from onetrunk.data.augment import Augment
-from onetrunk.data.domain import Domain, Moments
+from onetrunk.data.domain import Domain, Stats
 from onetrunk.data.pixels import Pixels
 from onetrunk.data.task import KINDS, Task, check_name, read_tasks
-from onetrunk.errors import BadInput, wrong
+from onetrunk.errors import BadInput
 
 
 def _none(value: object) -> object:
@@ -37,7 +37,7 @@ def _size(value: Any) -> int | tuple[int, int] | None:
     sides = [value] if not isinstance(value, list | tuple) else list(value)
     pair = isinstance(value, list | tuple)
     if len(sides) != 1 + pair or not all(_whole(s) and 1 <= s <= 16_384 for s in sides):
-        raise wrong("expected pixels, 1 to 16384, or [height, width]", came=value)
+        raise BadInput("expected pixels, 1 to 16384, or [height, width]", got=value)
     return (sides[0], sides[1]) if pair else sides[0]
 
 
@@ -47,19 +47,19 @@ def _tasks(value: Any) -> tuple[Task, ...] | None:
     if isinstance(value, Mapping):
         for name, spec in value.items():
             for key, of in (("kind", str), ("classes", list), ("outputs", int), ("column", str)):
-                came = spec.get(key) if isinstance(spec, Mapping) else None
-                if came is not None and (not isinstance(came, of) or isinstance(came, bool)):
+                got = spec.get(key) if isinstance(spec, Mapping) else None
+                if got is not None and (not isinstance(got, of) or isinstance(got, bool)):
                     words = {str: "text", list: "a list", int: "a whole number"}
-                    raise wrong(f"task {name}: {key} is {words[of]}", came=came)
+                    raise BadInput(f"task {name}: {key} is {words[of]}", got=got)
     elif not isinstance(value, list | tuple | str):
-        raise wrong("expected a list of kinds, or a table of tasks", came=value, exists=KINDS)
+        raise BadInput("expected a list of kinds, or a table of tasks", got=value, available=KINDS)
     tasks = read_tasks(value)
     if not tasks:
-        raise wrong("expected at least one task", came="none", next="leave tasks out for all")
+        raise BadInput("expected at least one task", got="none", try_="leave tasks out for all")
     return tasks
 
 
-def _whiten(value: Any) -> Literal["domain", "imagenet"] | Moments:
+def _normalize(value: Any) -> Literal["domain", "imagenet"] | Stats:
     if value in ("domain", "imagenet"):
         return value  # type: ignore[no-any-return]
     lists = list(value) if isinstance(value, list | tuple) else []
@@ -67,34 +67,34 @@ def _whiten(value: Any) -> Literal["domain", "imagenet"] | Moments:
         isinstance(part, list | tuple) and len(part) == 3 and all(map(_number, part))
         for part in lists
     ):
-        raise wrong(
+        raise BadInput(
             "expected a word, or [[three means], [three deviations]] of values in 0…1",
-            came=value,
-            exists=("domain", "imagenet"),
+            got=value,
+            available=("domain", "imagenet"),
         )
     mean, std = (tuple(float(v) for v in part) for part in lists)
     if min(std) <= 0:
-        raise wrong("whitening divides by the deviations, which are above 0", came=list(std))
+        raise BadInput("normalization divides by the deviations, which are above 0", got=list(std))
     return ((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
 
 
 def _augment(value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise wrong("expected a table", came=value, exists=[f.name for f in fields(Augment)])
+        raise BadInput("expected a table", got=value, available=[f.name for f in fields(Augment)])
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
     usual = Augment()
-    for key, came in given.items():
-        like = getattr(usual, key, came)
+    for key, got in given.items():
+        like = getattr(usual, key, got)
         if isinstance(like, tuple):
-            fits, said = _pair(came), "[least, greatest]"
+            fits, said = _pair(got), "[least, greatest]"
         elif isinstance(like, bool):
-            fits, said = isinstance(came, bool), "true or false"
+            fits, said = isinstance(got, bool), "true or false"
         elif isinstance(like, float):
-            fits, said = _number(came), "a number"
+            fits, said = _number(got), "a number"
         else:
-            fits, said = _whole(came), "a whole number"
+            fits, said = _whole(got), "a whole number"
         if not fits:
-            raise wrong(f"{key}: expected {said}", came=came)
+            raise BadInput(f"{key}: expected {said}", got=got)
     Augment.usual(Pixels((64, 64)), False, given)  # says what else is wrong
     return given
 
@@ -130,7 +130,7 @@ class DomainPart(Part):
     augment: Annotated[dict[str, Any], PlainValidator(_augment)] = Field(
         default={}, description="area, aspect, scale, brightness, contrast, saturation, pad"
     )
-    whiten: Annotated[Literal["domain", "imagenet"] | Moments, PlainValidator(_whiten)] = Field(
+    normalize: Annotated[Literal["domain", "imagenet"] | Stats, PlainValidator(_normalize)] = Field(
         default="domain", description="domain | imagenet | [[means], [deviations]]"
     )
     image: Text = Field(default=None, description="the column that names the image")
@@ -151,7 +151,7 @@ class DomainPart(Part):
     @classmethod
     def _source(cls, source: str) -> str:
         if ":" not in source:
-            raise wrong("expected PREFIX:REST", came=source, next=f"folder:{source or 'photos'}")
+            raise BadInput("expected PREFIX:REST", got=source, try_=f"folder:{source or 'photos'}")
         return source
 
     def make(self, root: Path) -> Domain:
@@ -167,7 +167,7 @@ class DomainPart(Part):
                 fill=self.fill,
                 flip=self.flip,
                 augment=self.augment,
-                whiten=self.whiten,
+                normalize=self.normalize,
                 image=self.image,
                 group=self.group,
                 split=self.split,

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from onetrunk.data.task import NAME
-from onetrunk.errors import BadInput, wrong
+from onetrunk.errors import BadInput
 
 WORDS: Mapping[Any, str] = {
     bool: "true or false",
@@ -39,24 +39,26 @@ def faults(
 
 
 def _say(
-    cls: type[BaseModel], kind: str, loc: tuple[int | str, ...], came: Any, where: str
+    cls: type[BaseModel], kind: str, loc: tuple[int | str, ...], got: Any, where: str
 ) -> BadInput:
     owner, field = _field(cls, loc)
     if kind == "extra_forbidden":
-        return wrong(f"{where}: unknown key", came=str(loc[-1]), exists=list(owner.model_fields))
+        return BadInput(
+            f"{where}: unknown key", got=str(loc[-1]), available=list(owner.model_fields)
+        )
     if kind == "missing":
         need = field.description if field is not None and field.description else "a value"
-        return wrong(f"{where}: it is missing: {need}")
+        return BadInput(f"{where}: it is missing: {need}")
     if field is None:
-        return wrong(f"{where}: expected a table", came=came)
+        return BadInput(f"{where}: expected a table", got=got)
     choices = [c for t in _flat(field.annotation) if get_origin(t) is Literal for c in get_args(t)]
     if kind == "literal_error" and choices:
-        return wrong(f"{where}: unknown {loc[-1]}", came=came, exists=choices)
-    quoted = isinstance(came, int | float) and kind == "string_type"
-    return wrong(
+        return BadInput(f"{where}: unknown {loc[-1]}", got=got, available=choices)
+    quoted = isinstance(got, int | float) and kind == "string_type"
+    return BadInput(
         f"{where}: expected {_expected(field, isinstance(loc[-1], int))}",
-        came=came,
-        next=f"in quotes, '{came}'" if quoted else None,
+        got=got,
+        try_=f"in quotes, '{got}'" if quoted else None,
     )
 
 

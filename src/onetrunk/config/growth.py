@@ -17,12 +17,12 @@ from onetrunk.config.recipe import FILE, read_text
 from onetrunk.config.to_toml import document_of, section
 from onetrunk.config.train import LENGTHS, auto
 from onetrunk.data.domain import Domain
-from onetrunk.errors import BadInput, wrong
+from onetrunk.errors import BadInput
 from onetrunk.nn.adapters import ADAPTERS, check_rank
 
 KINDS = ("none", "norm", *ADAPTERS[1:])  # what a new domain may own, beside its head
 USUAL = "parallel"
-BALANCE = ("balance", "balance_settings")
+WEIGHTING = ("weighting", "weighting_settings")
 
 
 class Grow(Part):
@@ -49,11 +49,11 @@ class Grow(Part):
     @classmethod
     def _known(cls, kind: str) -> str:
         if kind not in (*KINDS, "auto") and ":" not in kind:
-            raise wrong(
+            raise BadInput(
                 "unknown adapters",
-                came=kind,
-                exists=(*KINDS, "auto"),
-                next="or package.module:thing",
+                got=kind,
+                available=(*KINDS, "auto"),
+                try_="or package.module:thing",
             )
         return kind
 
@@ -86,7 +86,7 @@ class Growth(Part):
     @classmethod
     def _one(cls, domains: tuple[DomainPart, ...]) -> tuple[DomainPart, ...]:
         if len(domains) != 1:
-            raise wrong("one domain grows at a time", came=len(domains))
+            raise BadInput("one domain grows at a time", got=len(domains))
         return domains
 
     @property
@@ -113,7 +113,7 @@ def read(folder: Path) -> Growth:
     try:
         return Growth.of(tomllib.loads(text))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise wrong(f"{place} is not TOML", came=str(error)[:120]) from None
+        raise BadInput(f"{place} is not TOML", got=str(error)[:120]) from None
     except BadInput as error:
         raise BadInput(f"{place}: {str(error).split(chr(10))[0]}") from None
 
@@ -145,7 +145,7 @@ def train_like(folder: Path, networks: int = 1) -> dict[str, Any]:
         return {}
     document = document_of(Recipe.read(folder).train)
     given = {key: value for key, value in document.items() if value != "auto"}
-    for name in ("frozen", "sampling", "loggers", *BALANCE):  # of several domains
+    for name in ("frozen", "sampling", "loggers", *WEIGHTING):  # of several domains
         given.pop(name, None)
     if (hours := given.get("hours")) is not None:
         given["hours"] = hours / max(1, networks)

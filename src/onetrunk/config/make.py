@@ -44,7 +44,7 @@ def make_trunk(recipe: Recipe, pretrained: bool = True) -> Trunk:
         sharing=part.sharing,
         own_stages=part.own_stages,
         adapters=part.adapters,
-        adapt=part.adapt,
+        adapter_layers=part.adapter_layers,
         pretrained=recipe.root / weights if isinstance(weights, str) else weights,
     )
 

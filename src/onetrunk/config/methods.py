@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from onetrunk.config.part import Part
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 
 
 class Method(Part):
@@ -42,7 +42,9 @@ def chosen(names: Sequence[str]) -> dict[str, Method]:
     known = methods()
     for name in names:
         if name not in known:
-            raise wrong("no such method", came=name, exists=known, next="onetrunk recipes methods")
+            raise BadInput(
+                "no such method", got=name, available=known, try_="onetrunk recipes methods"
+            )
     wanted = set(names or known)
     wanted |= {known[name].taught for name in wanted} - {""}
     return {name: method for name, method in known.items() if name in wanted}

@@ -20,7 +20,7 @@ from onetrunk.config.train import LENGTHS, Train
 from onetrunk.config.trunk import TrunkPart
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import check_name
-from onetrunk.errors import BadInput, wrong
+from onetrunk.errors import BadInput
 
 if TYPE_CHECKING:
     from onetrunk.config.check import Checked
@@ -60,7 +60,7 @@ class Recipe(Part):
         """One of the recipes inside the package; relative paths start where you are."""
         known = named_recipes()
         if name not in known:
-            raise wrong("no such recipe", came=name, exists=known, next="onetrunk recipes")
+            raise BadInput("no such recipe", got=name, available=known, try_="onetrunk recipes")
         return cls.parse(known[name], sets=sets, what=name)
 
     @classmethod
@@ -75,7 +75,7 @@ class Recipe(Part):
         try:
             document = tomllib.loads(text)
         except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise wrong(f"{what} is not TOML", came=str(error)[:120], next="mend it") from None
+            raise BadInput(f"{what} is not TOML", got=str(error)[:120], try_="mend it") from None
         return cls._made(apply_sets(document, sets), Path(base))
 
     @classmethod
@@ -85,12 +85,12 @@ class Recipe(Part):
         for text in domains:
             own, equals, source = text.partition("=")
             if not equals:
-                raise wrong(
-                    "--domain is NAME=SOURCE", came=text, next="--domain shop=folder:photos/shop"
+                raise BadInput(
+                    "--domain is NAME=SOURCE", got=text, try_="--domain shop=folder:photos/shop"
                 )
             found.append({"name": own, "source": source})
         if not found:
-            raise wrong("expected at least one domain", next="--domain shop=folder:photos/shop")
+            raise BadInput("expected at least one domain", try_="--domain shop=folder:photos/shop")
         if name is None:
             name = "-".join(part["name"] for part in found)[:64].rstrip("-")
         return cls._made({"name": name, "domains": found}, Path())
@@ -118,20 +118,20 @@ class Recipe(Part):
     @classmethod
     def _names(cls, domains: tuple[DomainPart, ...]) -> tuple[DomainPart, ...]:
         if not domains:
-            raise wrong("expected at least one", came=[])
+            raise BadInput("expected at least one", got=[])
         names = [part.name for part in domains]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise wrong("each domain has a name of its own", came=", ".join(twice))
+            raise BadInput("each domain has a name of its own", got=", ".join(twice))
         return domains
 
     @model_validator(mode="after")
-    def _remembers(self) -> Recipe:
-        if self.distill.remembers and (self.train.frozen or not self.init):
-            raise wrong(
-                "distill.remember: it holds old answers while the trunk of `init` moves",
-                came="train.frozen = true" if self.init else "no init",
-                next="distill.enabled = false" if self.init else "init = a finished run",
+    def _uses_lwf(self) -> Recipe:
+        if self.distill.uses_lwf and (self.train.frozen or not self.init):
+            raise BadInput(
+                "distill.lwf: it holds old answers while the trunk of `init` moves",
+                got="train.frozen = true" if self.init else "no init",
+                try_="distill.enabled = false" if self.init else "init = a finished run",
             )
         return self
 
@@ -263,19 +263,19 @@ def read_text(path: str | os.PathLike[str]) -> tuple[str, Path]:
     except (OSError, ValueError) as error:
         folder = place.parent
         there = sorted(p.name for p in folder.glob("*.toml")) if folder.is_dir() else []
-        raise wrong(
+        raise BadInput(
             f"cannot read the recipe {place} "
             f"({(getattr(error, 'strerror', None) or str(error)).lower()})",
-            came=place.name,
-            exists=[*there, *named_recipes()],
-            next="onetrunk recipes folders > recipe.toml writes one to start from",
+            got=place.name,
+            available=[*there, *named_recipes()],
+            try_="onetrunk recipes folders > recipe.toml writes one to start from",
         ) from None
     if len(text) > MOST:
-        raise wrong(f"{place}: a recipe has at most 1 MB")
+        raise BadInput(f"{place}: a recipe has at most 1 MB")
     try:
         return text.decode("utf-8"), place
     except UnicodeDecodeError as error:
-        raise wrong(f"{place}: not a text in UTF-8", came=str(error)[:80]) from None
+        raise BadInput(f"{place}: not a text in UTF-8", got=str(error)[:80]) from None
 
 
 def named_recipes() -> dict[str, str]:

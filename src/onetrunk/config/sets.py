@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onetrunk.config.train import LENGTHS
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 
 OPEN, CLOSE, QUOTES = "[{", "]}", "\"'"
 
@@ -39,12 +39,12 @@ def grid(sets: Sequence[str]) -> list[tuple[str, list[str]]]:
     for text in sets:
         key, equals, rest = text.partition("=")
         if not equals:
-            raise wrong("--set is KEY=VALUE", came=text, next="--set train.lr=0.1")
+            raise BadInput("--set is KEY=VALUE", got=text, try_="--set train.lr=0.1")
         values = split_commas(rest)
         if len(values) > 1 and not all(values):
-            raise wrong("--set: a value between commas is missing", came=text)
+            raise BadInput("--set: a value between commas is missing", got=text)
         if len(set(values)) < len(values):
-            raise wrong("--set: each value of a grid once", came=text)
+            raise BadInput("--set: each value of a grid once", got=text)
         options.append([f"{key}={value}" for value in values])
     made: list[tuple[str, list[str]]] = []
     for chosen in itertools.product(*options):
@@ -79,7 +79,7 @@ def _parse(text: str) -> tuple[list[str], Any]:
     key, equals, rest = text.partition("=")
     keys = [part.strip() for part in key.split(".")]
     if not equals or not all(keys):
-        raise wrong("--set is KEY=VALUE", came=text, next="--set train.lr=0.1")
+        raise BadInput("--set is KEY=VALUE", got=text, try_="--set train.lr=0.1")
     return keys, value_of(rest.strip())
 
 
@@ -102,18 +102,18 @@ def _put(document: dict[str, Any], keys: Sequence[str], value: Any) -> None:
         if isinstance(at, list):
             named = {d["name"]: d for d in at if isinstance(d, dict) and "name" in d}
             if key not in named:
-                raise wrong(f"--set {where}: no such domain", came=key, exists=named)
+                raise BadInput(f"--set {where}: no such domain", got=key, available=named)
             at = named[key]
             continue
         if key not in at:
             at[key] = {}
         at = at[key]
         if not isinstance(at, dict | list):
-            raise wrong(f"--set {where}: it holds no keys", came=".".join(keys))
+            raise BadInput(f"--set {where}: it holds no keys", got=".".join(keys))
     if isinstance(at, list):
-        raise wrong(
+        raise BadInput(
             "--set domains: a domain has a name and keys",
-            came=".".join(keys),
-            next="--set domains.NAME.KEY=VALUE",
+            got=".".join(keys),
+            try_="--set domains.NAME.KEY=VALUE",
         )
     at[keys[-1]] = value

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from onetrunk.config.part import Part
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 
 LENGTHS = ("steps", "epochs", "hours")  # how long; exactly one is said
 STEPS = 4000
@@ -60,11 +60,11 @@ class Train(Part):
     temperature: float = Field(
         default=2.0, gt=0, description="1 follows the sizes, large treats all alike"
     )
-    balance: str = Field(
+    weighting: str = Field(
         default="equal", description="equal | fixed | uncertainty | dwa | famo | pcgrad | …"
     )
-    balance_settings: Annotated[dict[str, Any], BeforeValidator(plain)] = Field(
-        default={}, description="of the balance, for example { temperature = 2.0 }"
+    weighting_settings: Annotated[dict[str, Any], BeforeValidator(plain)] = Field(
+        default={}, description="of the weighting, for example { temperature = 2.0 }"
     )
     clip: float = Field(default=0.0, ge=0, description="largest norm of the gradient; 0 is off")
     accumulate: int = Field(default=1, ge=1, description="steps whose gradients are added")
@@ -118,10 +118,10 @@ class Train(Part):
         said = {**info.data, "hours": hours}
         several = [f"{name} = {said[name]}" for name in LENGTHS if said.get(name) is not None]
         if len(several) > 1:
-            raise wrong(
+            raise BadInput(
                 "expected one of steps, epochs and hours",
-                came=", ".join(several),
-                next="leave one",
+                got=", ".join(several),
+                try_="leave one",
             )
         return hours
 
@@ -131,8 +131,8 @@ class Train(Part):
         if not all(0 < share < 1 for share in shares) or any(
             a >= b for a, b in itertools.pairwise(shares)
         ):
-            raise wrong(
-                "expected rising shares of the training, between 0 and 1", came=list(shares)
+            raise BadInput(
+                "expected rising shares of the training, between 0 and 1", got=list(shares)
             )
         return shares
 
@@ -141,7 +141,10 @@ class Train(Part):
     def _loggers(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
             if name != "tensorboard" and ":" not in name:
-                raise wrong(
-                    "unknown logger", came=name, exists=["tensorboard"], next="package.module:thing"
+                raise BadInput(
+                    "unknown logger",
+                    got=name,
+                    available=["tensorboard"],
+                    try_="package.module:thing",
                 )
         return names

@@ -8,7 +8,7 @@ from pydantic import Field, PlainValidator, ValidationInfo, field_validator
 
 from onetrunk.config.part import Part
 from onetrunk.config.train import Words
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.nn.adapters import ADAPTERS
 from onetrunk.nn.norms import NORMS
 from onetrunk.nn.trunk import SHARING
@@ -17,14 +17,14 @@ from onetrunk.nn.trunk import SHARING
 def _pretrained(value: Any) -> bool | str:
     if isinstance(value, bool) or (isinstance(value, str) and value):
         return value
-    raise wrong("expected true, false, or the path of a file", came=value)
+    raise BadInput("expected true, false, or the path of a file", got=value)
 
 
 def _stages(value: Any) -> tuple[int | str, ...]:
     if not isinstance(value, list | tuple) or not all(
         isinstance(stage, int | str) and not isinstance(stage, bool) for stage in value
     ):
-        raise wrong("expected a list of stages, by name or number", came=value)
+        raise BadInput("expected a list of stages, by name or number", got=value)
     return tuple(value)
 
 
@@ -41,7 +41,9 @@ class TrunkPart(Part):
         default=(), validate_default=True, description="with partial: what each domain owns"
     )
     adapters: str = Field(default="none", description=" | ".join(ADAPTERS))
-    adapt: Words = Field(default=(), description="patterns of layers; none: every layer that can")
+    adapter_layers: Words = Field(
+        default=(), description="patterns of layers; none: every layer that can"
+    )
     pair: Literal["name", "index"] = Field(
         default="name", description="with full: classes by name | index"
     )
@@ -52,11 +54,11 @@ class TrunkPart(Part):
         names = {"norm": NORMS, "sharing": SHARING, "adapters": ADAPTERS}[str(info.field_name)]
         own = ":" in value and info.field_name != "sharing"
         if value not in names and not own:
-            raise wrong(
+            raise BadInput(
                 f"unknown {info.field_name}",
-                came=value,
-                exists=names,
-                next=None if info.field_name == "sharing" else "or package.module:thing",
+                got=value,
+                available=names,
+                try_=None if info.field_name == "sharing" else "or package.module:thing",
             )
         return value
 
@@ -65,9 +67,9 @@ class TrunkPart(Part):
     def _partial(cls, stages: tuple[int | str, ...], info: ValidationInfo) -> tuple[int | str, ...]:
         sharing = info.data.get("sharing")
         if sharing is not None and bool(stages) != (sharing == "partial"):
-            raise wrong(
+            raise BadInput(
                 "it goes with sharing = 'partial'",
-                came=f"sharing = {sharing!r}, own_stages = {list(stages)}",
-                next="own_stages = [1], for example" if sharing == "partial" else "own_stages = []",
+                got=f"sharing = {sharing!r}, own_stages = {list(stages)}",
+                try_="own_stages = [1], for example" if sharing == "partial" else "own_stages = []",
             )
         return stages

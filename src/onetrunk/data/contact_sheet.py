@@ -13,7 +13,7 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import U8
 from onetrunk.data.split import Split
 from onetrunk.data.task import NO_CLASS, NO_LABEL, NO_PIXEL, Task
-from onetrunk.errors import Failed, printable, wrong
+from onetrunk.errors import BadInput, Failed, printable
 from onetrunk.store.atomic import atomic
 
 COLUMNS = 12  # images of a class, side by side
@@ -28,7 +28,7 @@ def contact_sheet(domain: Domain, path: Path, split: str = "train") -> None:
     check_path(path)
     part = domain.splits[split]
     if len(part) == 0:
-        raise wrong(f"{domain.name}: its {split} split is empty, nothing can be drawn")
+        raise BadInput(f"{domain.name}: its {split} split is empty, nothing can be drawn")
     dense = [task for task in domain.tasks if task.dense]
     rows = _dense_rows(part, dense) if dense else _class_rows(part, domain.tasks)
     picture = _compose(rows, TILE / domain.shape.size[0])
@@ -37,14 +37,14 @@ def contact_sheet(domain: Domain, path: Path, split: str = "train") -> None:
             picture.save(file, "PNG")
     except OSError as error:
         raise Failed(
-            f"{path} cannot be written: {error.strerror or error}; next: choose another place"
+            f"{path} cannot be written: {error.strerror or error}; try: choose another place"
         ) from None
 
 
 def check_path(path: Path) -> None:
     """Refuse, before any work, a place that no PNG can have."""
     if path.suffix.lower() != ".png" or path.is_dir():
-        raise wrong("a contact sheet is a PNG file", came=str(path), next="--sheet sheet.png")
+        raise BadInput("a contact sheet is a PNG file", got=str(path), try_="--sheet sheet.png")
 
 
 Row = tuple[str, list[U8]]

@@ -211,7 +211,7 @@ class Frames:
         looked = read_one(self.source, self.where[row], self.pixels, self.layers)
         if looked.why:
             raise Failed(
-                f"{self.where[row]} was readable and is no more: {looked.why}; next: put it back, "
+                f"{self.where[row]} was readable and is no more: {looked.why}; try: put it back, "
                 "or start again to look at all images anew"
             )
         return looked.arrays

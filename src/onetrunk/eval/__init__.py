@@ -1,1 +1,1 @@
-"""How a model is judged: scores, summaries, evaluation, budgets and reports."""
+"""How a model is evaluated: scores, summaries, evaluation, budgets and reports."""

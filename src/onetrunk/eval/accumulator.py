@@ -1,4 +1,4 @@
-"""What the scores of every kind share: outputs judged image by image, kept until all have come.
+"""What the scores of every kind share: outputs evaluated image by image, kept until all have come.
 
 An update leaves a few numbers an image on the model's device and waits for nothing; sums over
 images are formed once, at the end, in float64 and without rounding (math.fsum), so a score depends
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onetrunk.data.task import Task
-from onetrunk.errors import Failed, wrong
+from onetrunk.errors import BadInput, Failed
 
 F64 = NDArray[np.float64]
 
@@ -36,10 +36,10 @@ class Scores(ABC):
         out = out.detach()
         self._check(out, target)
         self.hold({"finite": torch.isfinite(out).flatten(1).all(1)})
-        self.judge(out, target)
+        self.run_evaluation(out, target)
 
     @abstractmethod
-    def judge(self, out: Tensor, target: Tensor) -> None:
+    def run_evaluation(self, out: Tensor, target: Tensor) -> None:
         """Hold what is to be known of each image."""
 
     @abstractmethod
@@ -68,7 +68,7 @@ class Scores(ABC):
         if len(broken):
             raise Failed(
                 f"task {self.task.name}: outputs are not finite for {len(broken)} of "
-                f"{len(self)} images; next: a smaller learning rate, or an earlier checkpoint"
+                f"{len(self)} images; try: a smaller learning rate, or an earlier checkpoint"
             )
         return self.measure() if self.count else {}
 
@@ -102,9 +102,9 @@ class Scores(ABC):
         wide = self.task.width or (out.shape[1] if out.ndim == 2 else 0)
         expected = (target.shape[0], wide, *inside)
         if tuple(out.shape) != expected:
-            raise wrong(
+            raise BadInput(
                 f"task {self.task.name}: a {self.task.kind} head gives {shape(expected)}",
-                came=shape(out.shape),
+                got=shape(out.shape),
             )
 
 

@@ -24,11 +24,11 @@ from onetrunk.data.sources.common import some
 from onetrunk.data.sources.decathlon import Decathlon
 from onetrunk.data.split import Split
 from onetrunk.data.task import Task
-from onetrunk.errors import Failed, printable, wrong
+from onetrunk.errors import BadInput, Failed, printable
 from onetrunk.eval.evaluate import (
     Models,
     each_once,
-    judging,
+    evaluating,
     model_of,
     plan,
     read_ahead,
@@ -57,7 +57,7 @@ class Results:
 
     @property
     def lacking(self) -> tuple[str, ...]:
-        """The domains of the ten that have no answers."""
+        """The domains of the ten that have no predictions."""
         return tuple(name for name in TEN if name not in self.categories)
 
     def to_json(self) -> list[dict[str, int]]:
@@ -75,7 +75,7 @@ class Results:
         if path.suffix.lower() == ".zip":
             packed = io.BytesIO()
             with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-                entry = zipfile.ZipInfo(RESULTS)  # of no date: the same answers, the same file
+                entry = zipfile.ZipInfo(RESULTS)  # of no date: the same predictions, the same file
                 entry.external_attr = 0o644 << 16
                 archive.writestr(entry, text, zipfile.ZIP_DEFLATED)
             text = packed.getvalue()
@@ -85,7 +85,9 @@ class Results:
 def check_ending(path: Path) -> None:
     """Before hours of prediction: whether the file's name says what it is to be."""
     if path.suffix.lower() not in ENDINGS:
-        raise wrong("results are written as", came=path.name, exists=[f"*{e}" for e in ENDINGS])
+        raise BadInput(
+            "results are written as", got=path.name, available=[f"*{e}" for e in ENDINGS]
+        )
 
 
 def decathlon_results(
@@ -102,7 +104,7 @@ def decathlon_results(
     parts = [split_for(domain, own.domains[domain.name], "test") for domain, _, own in todo]
     with Track("predicting test", sum(map(len, parts))) as track:
         for (domain, source, own), images in zip(todo, parts, strict=True):
-            with judging(own, device):
+            with evaluating(own, device):
                 best = _classes(own, domain.name, images, track)
             ids, categories = source.test_ids(), source.category_ids()
             classes = _task(own, domain.name).classes
@@ -115,10 +117,10 @@ def decathlon_results(
 def _source(domain: Domain) -> Decathlon:
     """Its source, which has to be one of the challenge's."""
     if not isinstance(domain.opened, Decathlon):
-        raise wrong(
+        raise BadInput(
             f"{domain.name}: only a domain of the Visual Decathlon has a withheld test",
-            came=str(domain.source),
-            next="decathlon:ROOT/NAME",
+            got=str(domain.source),
+            try_="decathlon:ROOT/NAME",
         )
     return domain.opened
 
@@ -129,7 +131,7 @@ def _task(model: Universal, name: str) -> Task:
         if task.kind == "classify":
             return task
     kinds = ", ".join(task.kind for task in model.domains[name].tasks)
-    raise wrong(f"{name}: the model has no task that says a class", came=kinds)
+    raise BadInput(f"{name}: the model has no task that says a class", got=kinds)
 
 
 def _check_ids(todo: Sequence[tuple[Domain, Decathlon, Universal]]) -> None:
@@ -138,21 +140,23 @@ def _check_ids(todo: Sequence[tuple[Domain, Decathlon, Universal]]) -> None:
         known = source.category_ids()
         strange = [c for c in _task(own, domain.name).classes if c not in known]
         if strange:
-            raise wrong(f"{domain.name}: no category of that name", came=strange[0], exists=known)
+            raise BadInput(
+                f"{domain.name}: no category of that name", got=strange[0], available=known
+            )
         lost = [domain.index.keys[int(row)] for row in domain.bad("test")]
         if lost:
-            raise wrong(
+            raise BadInput(
                 f"{domain.name}: {len(lost)} test images cannot be read, and the server wants an "
                 "answer for each",
-                came=some(lost, 3),
-                next="unpack them again",
+                got=some(lost, 3),
+                try_="unpack them again",
             )
         for number in source.test_ids().values():
             if owner.setdefault(number, domain.name) != domain.name:
-                raise wrong(
+                raise BadInput(
                     "two domains have a test image of the same id, so one list cannot answer both",
-                    came=f"{number} in {owner[number]} and {domain.name}",
-                    next="one of them at a time: --domain NAME",
+                    got=f"{number} in {owner[number]} and {domain.name}",
+                    try_="one of them at a time: --domain NAME",
                 )
 
 

@@ -1,7 +1,7 @@
 """Evaluation: every domain's split through its own part of the model, scores as a table.
 
 Each domain runs in pure batches, in the order of its split, through the pixels' contract that the
-model's card keeps. The norm `shared-batch` keeps no moments, so there the batch is part of the
+model's card keeps. The norm `shared-batch` keeps no statistics, so there the batch is part of the
 answer: the batch size that the card records and a seeded shuffle, the same in every evaluation.
 """
 
@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from onetrunk.data.domain import Domain
 from onetrunk.data.seeded import permutation, seed_of
 from onetrunk.data.split import Split
-from onetrunk.errors import Diverged, printable, wrong
-from onetrunk.eval.evaluation import PAIRS, Judged, Judgement
+from onetrunk.errors import BadInput, Diverged, printable
+from onetrunk.eval.evaluation import PAIRS, EvaluationResult, TaskResult
 from onetrunk.eval.metrics import scores_of
 from onetrunk.eval.model_split import split_for
 from onetrunk.eval.outcomes import Outcomes
 from onetrunk.eval.table import Table
-from onetrunk.eval.views import Views, answer
+from onetrunk.eval.views import Views, prediction
 from onetrunk.nn.card import Card
 from onetrunk.nn.predict import FEWEST
 from onetrunk.nn.universal import Universal
@@ -61,7 +61,7 @@ def evaluate(
     `mirror`: maps are averaged over resized and mirrored views (see views.py), as the table
     says.
     """
-    judged = judge(
+    evaluated = run_evaluation(
         model,
         domains,
         split,
@@ -71,7 +71,7 @@ def evaluate(
         scales=scales,
         mirror=mirror,
     )
-    return judged.table(intervals)
+    return evaluated.table(intervals)
 
 
 def outcomes(
@@ -84,7 +84,9 @@ def outcomes(
     progress: bool = True,
 ) -> Outcomes:
     """What every image of the split adds to the headlines, to save and to compare runs by."""
-    return judge(model, domains, split, batch=batch, device=device, progress=progress).outcomes()
+    return run_evaluation(
+        model, domains, split, batch=batch, device=device, progress=progress
+    ).outcomes()
 
 
 def confusions(
@@ -98,11 +100,11 @@ def confusions(
     progress: bool = True,
 ) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """By domain and classify task the most confused pairs: true, predicted, count, share."""
-    judged = judge(model, domains, split, batch=batch, device=device, progress=progress)
-    return judged.confusions(most)
+    evaluated = run_evaluation(model, domains, split, batch=batch, device=device, progress=progress)
+    return evaluated.confusions(most)
 
 
-def judge(
+def run_evaluation(
     model: Models,
     domains: Sequence[Domain],
     split: str = "test",
@@ -112,13 +114,13 @@ def judge(
     progress: bool = True,
     scales: Sequence[float] = (1.0,),
     mirror: bool = False,
-) -> Judgement:
+) -> EvaluationResult:
     """The split of every domain through the model, once: table, outcomes and confusions in one.
 
     `progress`: a bar, and a line for whatever is left out; without it nothing is said.
     """
     if batch < 1:
-        raise wrong("a batch is at least one image", came=batch)
+        raise BadInput("a batch is at least one image", got=batch)
     views = Views(tuple(scales), mirror)
     todo = []
     for domain in each_once(domains):
@@ -129,13 +131,13 @@ def judge(
             todo.append((own, domain.name, images))
         elif progress:
             say(f"{domain.name}: its {split} split has no images: left out")
-    judged: list[Judged] = []
+    evaluated: list[TaskResult] = []
     with Track(f"evaluating {split}", sum(len(images) for _, _, images in todo)) as track:
         for own, name, images in todo:
-            with judging(own, device):
-                judged += _one(own, name, images, batch, track if progress else None, views)
-    told = views.described if any(one.task.dense for one in judged) else ""
-    return Judgement(split, judged, quiet=not progress, views=told)
+            with evaluating(own, device):
+                evaluated += _one(own, name, images, batch, track if progress else None, views)
+    told = views.described if any(one.task.dense for one in evaluated) else ""
+    return EvaluationResult(split, evaluated, quiet=not progress, views=told)
 
 
 def each_once(domains: Sequence[Domain]) -> list[Domain]:
@@ -144,9 +146,9 @@ def each_once(domains: Sequence[Domain]) -> list[Domain]:
     names = [domain.name for domain in several]
     for name in names:
         if names.count(name) > 1:
-            raise wrong("each domain once", came=name)
+            raise BadInput("each domain once", got=name)
     if not names:
-        raise wrong("expected at least one domain to evaluate", came="none")
+        raise BadInput("expected at least one domain to evaluate", got="none")
     return several
 
 
@@ -154,15 +156,15 @@ def model_of(model: Models, name: str) -> Universal:
     """The model that knows this domain."""
     if isinstance(model, Mapping):
         if name not in model:
-            raise wrong("no model for this domain", came=name, exists=model)
+            raise BadInput("no model for this domain", got=name, available=model)
         model = model[name]
     if name not in model.domains:
-        raise wrong("the model does not know this domain", came=name, exists=model.domains)
+        raise BadInput("the model does not know this domain", got=name, available=model.domains)
     return model
 
 
 @contextmanager
-def judging(model: nn.Module, device: torch.device | str | None = None) -> Iterator[None]:
+def evaluating(model: nn.Module, device: torch.device | str | None = None) -> Iterator[None]:
     """The model in evaluation mode, on a device; afterwards as it was and where it was."""
     modes = [(module, module.training) for module in model.modules()]
     home = next(model.parameters()).device
@@ -181,7 +183,7 @@ def judging(model: nn.Module, device: torch.device | str | None = None) -> Itera
 
 def _one(
     model: Universal, name: str, images: Split, batch: int, track: Track | None, views: Views
-) -> list[Judged]:
+) -> list[TaskResult]:
     """One domain's split through the model."""
     card = model.domains[name]
     scores = {task.name: scores_of(task) for task in card.tasks}
@@ -190,27 +192,29 @@ def _one(
     like = next(model.parameters())
     for pixels, targets in read_ahead(images, batches):
         x = pixels.to(device=like.device, dtype=like.dtype, non_blocking=True)
-        answers = answer(model, x, name, card.tasks, views)
+        predictions = prediction(model, x, name, card.tasks, views)
         for task, score in scores.items():
-            score.update(answers[task], targets[task])
+            score.update(predictions[task], targets[task])
         if track is not None:
             track(len(pixels))
     order = np.concatenate(batches)
-    judged = [Judged(name, card.task(task), images, score, order) for task, score in scores.items()]
-    for one in judged:
+    evaluated = [
+        TaskResult(name, card.task(task), images, score, order) for task, score in scores.items()
+    ]
+    for one in evaluated:
         finite(one)
-    return judged
+    return evaluated
 
 
-def finite(judged: Judged) -> None:
-    """A network that gives no numbers is not judged; the first of its images is named."""
-    broken = judged.scores.broken()
+def finite(evaluated: TaskResult) -> None:
+    """A network that gives no numbers is not evaluated; the first of its images is named."""
+    broken = evaluated.scores.broken()
     if len(broken):
-        first = judged.split.key(int(judged.order[broken[0]]))
+        first = evaluated.split.key(int(evaluated.order[broken[0]]))
         raise Diverged(
-            f"{judged.domain}/{judged.task.name}: the model's outputs are not finite for "
-            f"{len(broken)} of {len(judged.split)} {judged.split.name} images, {printable(first)} "
-            "among them; next: an earlier checkpoint, or a smaller learning rate"
+            f"{evaluated.domain}/{evaluated.task.name}: the model's outputs are not finite for "
+            f"{len(broken)} of {len(evaluated.split)} {evaluated.split.name} images, {printable(first)} "
+            "among them; try: an earlier checkpoint, or a smaller learning rate"
         )
 
 
@@ -238,10 +242,10 @@ def shuffled(card: Card, count: int, split: str) -> list[NDArray[np.int64]]:
     A last batch of fewer than 8 images joins the one before.
     """
     if count < FEWEST:
-        raise wrong(
-            f"{card.name}: the norm 'shared-batch' keeps no moments: it needs at least {FEWEST} "
+        raise BadInput(
+            f"{card.name}: the norm 'shared-batch' keeps no statistics: it needs at least {FEWEST} "
             "images at once",
-            came=f"{count} {split} images",
+            got=f"{count} {split} images",
         )
     known = card.provenance.get("batch", TRAINED)
     step = max(known, FEWEST) if isinstance(known, int) else TRAINED
@@ -255,7 +259,7 @@ def shuffled(card: Card, count: int, split: str) -> list[NDArray[np.int64]]:
 def read_ahead(
     images: Split, batches: Sequence[NDArray[np.int64]]
 ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-    """A split's batches, read by one thread a little ahead of whoever judges them."""
+    """A split's batches, read by one thread a little ahead of whoever evaluates them."""
     pool = ThreadPoolExecutor(1, "onetrunk-evaluate", torch.set_num_threads, (1,))
     waiting: deque[Future[tuple[Tensor, dict[str, Tensor]]]] = deque()
     rest = iter(batches)

@@ -34,7 +34,7 @@ class Confused:
 
 
 @dataclass
-class Judged:
+class TaskResult:
     """One task of one domain after its whole split: scores of images in order of arrival."""
 
     domain: str
@@ -48,11 +48,11 @@ class Judged:
         if not self.scores.count:
             return None
         arrays: dict[str, NDArray[Any]] = {}
-        for name, came in self.scores.parts().items():
-            if not came.size:  # numbers that are all the same: no output has a deviation
+        for name, got in self.scores.parts().items():
+            if not got.size:  # numbers that are all the same: no output has a standard deviation
                 return None
-            arrays[name] = np.empty_like(came, np.int32 if name == "areas" else np.float64)
-            arrays[name][self.order] = came
+            arrays[name] = np.empty_like(got, np.int32 if name == "areas" else np.float64)
+            arrays[name][self.order] = got
         return Part(self.task.kind, arrays) if arrays else None
 
     def rows(self, intervals: bool = True, quiet: bool = False) -> list[Row]:
@@ -104,11 +104,11 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class EvaluationResult:
     """All tasks of all domains of a split, after one pass."""
 
     split: str
-    tasks: Sequence[Judged]
+    tasks: Sequence[TaskResult]
     quiet: bool = False  # about what is left out
     views: str = ""  # what each map is averaged over, where it is
 

@@ -1,8 +1,8 @@
-"""Someone else's predictions over the same images: a table of them, judged as our models are.
+"""Someone else's predictions over the same images: a table of them, evaluated as our models are.
 
 A row names domain, image and task, and what was predicted: `label` of a classify task, `value` (one
 number, or a JSON list) of a regress task. CSV, TSV, JSON lines or Parquet. `domain` may be missing
-where one domain is judged, `task` where a domain has one. An image goes by its name in the split,
+where one domain is evaluated, `task` where a domain has one. An image goes by its name in the split,
 or by a path that ends in it. Whoever leaves out hard images would win: every labelled image of a
 task that has any prediction must have one.
 """
@@ -27,9 +27,9 @@ from onetrunk.data.sources.values import empty, label_of
 from onetrunk.data.split import Split
 from onetrunk.data.splitting import SPLITS
 from onetrunk.data.task import NO_CLASS, Task
-from onetrunk.errors import BadInput, printable, wrong
+from onetrunk.errors import BadInput, printable
 from onetrunk.eval.evaluate import each_once
-from onetrunk.eval.evaluation import Judged, Judgement
+from onetrunk.eval.evaluation import EvaluationResult, TaskResult
 from onetrunk.eval.image_metrics import Classify
 from onetrunk.eval.metrics import scores_of
 from onetrunk.eval.outcomes import Key, Outcomes
@@ -48,17 +48,17 @@ class Outside:
     """
 
     name: str
-    judgement: Judgement
+    evaluation_result: EvaluationResult
     notes: tuple[str, ...] = ()
     names: Mapping[Key, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
     def table(self, intervals: bool = True) -> Table:
         """As `evaluate` gives it."""
-        return self.judgement.table(intervals)
+        return self.evaluation_result.table(intervals)
 
     def outcomes(self) -> Outcomes:
         """To compare our runs with, image by image."""
-        return self.judgement.outcomes()
+        return self.evaluation_result.outcomes()
 
 
 @dataclass
@@ -68,7 +68,7 @@ class _Asked:
     task: Task
     split: Split
     rows: int = 0
-    answers: dict[int, Any] = field(default_factory=dict)  # place in the split -> prediction
+    predictions: dict[int, Any] = field(default_factory=dict)  # place in the split -> prediction
     unknown: list[str] = field(default_factory=list)  # images of no split
     elsewhere: list[str] = field(default_factory=list)  # images of another split, or unreadable
     doubled: list[str] = field(default_factory=list)  # the same answer again
@@ -76,16 +76,16 @@ class _Asked:
     others: Counter[str] = field(default_factory=Counter)  # labels that are no class
 
 
-def judge_predictions(
+def evaluate_predictions(
     path: str | PathLike[str], domains: Sequence[Domain], split: str = "test"
 ) -> Outside:
-    """A table of predictions, judged over a split of these domains.
+    """A table of predictions, evaluated over a split of these domains.
 
     A domain without any row is left out. Rows of other images are counted and named; a labelled
     image without a prediction, or with two different ones, makes the whole table refused.
     """
     if split not in SPLITS:
-        raise wrong("unknown split", came=split, exists=SPLITS)
+        raise BadInput("unknown split", got=split, available=SPLITS)
     rows = Rows(Path(path), Path(path).name)
     several = {domain.name: domain for domain in each_once(domains)}
     columns = _columns(rows, several)
@@ -95,7 +95,7 @@ def judge_predictions(
     for where, row in rows.read(columns):
         name = _cell(row, "domain") or (next(iter(several)) if len(several) == 1 else "")
         if not name:
-            raise wrong(f"{rows.name}: {where}: no domain", exists=several)
+            raise BadInput(f"{rows.name}: {where}: no domain", available=several)
         if name not in several:
             strange[name] += 1
             continue
@@ -114,9 +114,9 @@ def judge_predictions(
     for note in notes:
         say(note)
     if not asked:
-        raise wrong(f"{rows.name}: no row of a domain that is asked for", exists=several)
-    judged = [_judged(domain, one) for (domain, _), one in asked.items()]
-    return Outside(rows.name, Judgement(split, judged), tuple(notes))
+        raise BadInput(f"{rows.name}: no row of a domain that is asked for", available=several)
+    evaluated = [_evaluated(domain, one) for (domain, _), one in asked.items()]
+    return Outside(rows.name, EvaluationResult(split, evaluated), tuple(notes))
 
 
 def normal(name: str) -> str:
@@ -132,10 +132,10 @@ def _columns(rows: Rows, domains: Mapping[str, Domain]) -> list[str]:
     if not {"label", "value"} & set(rows.columns):
         lacking.append("label (or value)")
     if lacking:
-        raise wrong(
+        raise BadInput(
             f"{rows.name}: predictions have columns domain, image, task, and label or value",
-            came=f"no {', no '.join(lacking)}",
-            exists=rows.columns,
+            got=f"no {', no '.join(lacking)}",
+            available=rows.columns,
         )
     known = ("domain", "image", "task", "label", "value")
     return [column for column in known if column in rows.columns]
@@ -160,17 +160,17 @@ def _task(domain: Domain, row: Row, where: str) -> Task:
     name = _cell(row, "task")
     names = [task.name for task in domain.tasks]
     if not name and len(names) > 1:
-        raise wrong(f"{where}: {domain.name} has several tasks", came="no task", exists=names)
+        raise BadInput(f"{where}: {domain.name} has several tasks", got="no task", available=names)
     for task in domain.tasks:
         if task.name == (name or names[0]):
             if task.kind in COLUMN:
                 return task
-            raise wrong(
+            raise BadInput(
                 f"{where}: {domain.name}/{task.name}: predictions in a table are of kinds",
-                came=task.kind,
-                exists=COLUMN,
+                got=task.kind,
+                available=COLUMN,
             )
-    raise wrong(f"{where}: {domain.name} has no such task", came=name, exists=names)
+    raise BadInput(f"{where}: {domain.name} has no such task", got=name, available=names)
 
 
 def find(path: str, places: Mapping[str, int]) -> int | None:
@@ -192,17 +192,17 @@ def _take(one: _Asked, places: Mapping[str, int], row: Row, where: str) -> None:
         (one.unknown if place is None else one.elsewhere).append(image)
         return
     column = COLUMN[one.task.kind]
-    answer: Any = label_of(one.task, [row.get(column)], f"{where}, column {column}")
-    if answer is None:
-        raise wrong(f"{where}: no {column}", next="predict something for every image")
+    prediction: Any = label_of(one.task, [row.get(column)], f"{where}, column {column}")
+    if prediction is None:
+        raise BadInput(f"{where}: no {column}", try_="predict something for every image")
     if one.task.kind == "classify":
-        text = str(answer)
-        answer = _class(one.task, text)
-        if answer == len(one.task.classes):
+        text = str(prediction)
+        prediction = _class(one.task, text)
+        if prediction == len(one.task.classes):
             one.others[text] += 1
-    if place not in one.answers:
-        one.answers[place] = answer
-    elif one.answers[place] == answer:
+    if place not in one.predictions:
+        one.predictions[place] = prediction
+    elif one.predictions[place] == prediction:
         one.doubled.append(image)
     else:
         one.disputed.append(image)
@@ -225,7 +225,7 @@ def _refuse(name: str, asked: Mapping[Key, _Asked]) -> None:
     for (domain, task), one in asked.items():
         where = f"{domain}/{task}"
         places = np.flatnonzero(_labelled(one))
-        missing = [one.split.key(int(i)) for i in places if int(i) not in one.answers]
+        missing = [one.split.key(int(i)) for i in places if int(i) not in one.predictions]
         if missing:
             strange = f"; {len(one.unknown)} rows name no image of it: {some(one.unknown, 3)}"
             problems.append(
@@ -237,15 +237,15 @@ def _refuse(name: str, asked: Mapping[Key, _Asked]) -> None:
                 f"{where}: {len(one.disputed)} images have two different predictions: "
                 f"{some(one.disputed, 3)}"
             )
-        if one.others and one.others.total() == len(one.answers) + len(one.doubled):
+        if one.others and one.others.total() == len(one.predictions) + len(one.doubled):
             problems.append(
                 f"{where}: no label is one of its classes: {_counted(one.others)}; "
-                f"exists: {some(one.task.classes, 6)}"
+                f"available: {some(one.task.classes, 6)}"
             )
     if problems:
         raise BadInput(
             "\n".join(
-                printable(f"{name}: {problem}; next: mend the table, or leave the domain out")
+                printable(f"{name}: {problem}; try: mend the table, or leave the domain out")
                 for problem in problems
             )
         )
@@ -279,16 +279,16 @@ def _labelled(one: _Asked) -> Any:
     return ~np.isnan(labels).any(1) if one.task.kind == "regress" else labels != NO_CLASS
 
 
-def _judged(domain: str, one: _Asked) -> Judged:
+def _evaluated(domain: str, one: _Asked) -> TaskResult:
     """Scores of the predictions; what was said of an image without a label counts nowhere."""
     labels = one.split.label(one.task.name)
     scores = scores_of(one.task)
     if isinstance(scores, Classify):
-        best = [one.answers.get(i, len(one.task.classes)) for i in range(len(labels))]
+        best = [one.predictions.get(i, len(one.task.classes)) for i in range(len(labels))]
         scores.take(np.array(best), labels)
     else:
         out = np.zeros(labels.shape)
-        for i, answer in one.answers.items():
-            out[i] = answer
+        for i, prediction in one.predictions.items():
+            out[i] = prediction
         scores.update(torch.from_numpy(out), torch.from_numpy(np.array(labels)))
-    return Judged(domain, one.task, one.split, scores, np.arange(len(labels)))
+    return TaskResult(domain, one.task, one.split, scores, np.arange(len(labels)))

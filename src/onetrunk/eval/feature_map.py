@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onetrunk.data.domain import Domain
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.eval.features import draw, pooled
 from onetrunk.eval.model_split import split_for
 from onetrunk.nn.universal import Universal
@@ -64,7 +64,7 @@ def embedding(
     domain_N = np.repeat(np.arange(len(domains)), [len(part) for part in found])
     features = torch.cat(found).double()
     if len(features) < 4:
-        raise wrong("a map needs at least 4 images", came=len(features))
+        raise BadInput("a map needs at least 4 images", got=len(features))
     reduced, kept = pca(features, COMPONENTS)
     nearest = torch.cdist(reduced, reduced).fill_diagonal_(math.inf).argmin(1).numpy()
     perplexity = min(PERPLEXITY, (len(features) - 1) / 3)

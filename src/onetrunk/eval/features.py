@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from onetrunk.data.split import Split
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.nn.universal import Universal
 
 BATCH = 64  # images of one pass
-FEWEST = 8  # images that a norm without kept moments needs
+FEWEST = 8  # images that a norm without kept statistics needs
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def draw(split: Split, name: str, count: int, seed: int) -> NDArray[np.int64]:
     """At most so many places of a split, in order: the same for the same seed and domain."""
     if len(split) == 0:
-        raise wrong(f"{name}: its {split.name} split is empty")
+        raise BadInput(f"{name}: its {split.name} split is empty")
     chance = np.random.default_rng([seed, zlib.crc32(name.encode())])
     places = chance.choice(len(split), min(count, len(split)), replace=False)
     return np.sort(places).astype(np.int64)
@@ -56,7 +56,7 @@ def depth_names(model: Universal) -> tuple[str, ...]:
 def by_depth(model: Universal, name: str, images_BCHW: Tensor) -> list[Tensor]:
     """Features (B, C) through this domain's slots: each map's mean over its pixels, then pooled."""
     if name not in model.domains:
-        raise wrong("unknown domain", came=name, exists=model.domains)
+        raise BadInput("unknown domain", got=name, available=model.domains)
     trunk = model.trunk
     like = next(model.parameters())
     with torch.inference_mode(), trunk.switch.using(name):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onetrunk.data.domain import Domain
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.eval.features import draw, evaluating
 from onetrunk.eval.model_split import split_for
 from onetrunk.nn.universal import Universal
@@ -59,10 +59,10 @@ def conflict(
 ) -> Conflict:
     """The domains' gradients on the shared parameters, compared pair by pair."""
     if len(domains) < 2:
-        raise wrong("gradients agree between at least two domains", came=len(domains))
+        raise BadInput("gradients agree between at least two domains", got=len(domains))
     shared = list(model.shared_parameters().values())
     if not shared:
-        raise wrong("the domains share no parameters", came=f"sharing {model.trunk.sharing!r}")
+        raise BadInput("the domains share no parameters", got=f"sharing {model.trunk.sharing!r}")
     keep = _chosen(sum(p.numel() for p in shared), seed)
     wanted = [parameter.requires_grad for parameter in shared]
     halves: list[tuple[Tensor, Tensor]] = []

@@ -30,7 +30,7 @@ class Classify(Scores):
     confidence 1 with 45 right and 50 of 0.95, all right.
     """
 
-    def judge(self, out: Tensor, target: Tensor) -> None:
+    def run_evaluation(self, out: Tensor, target: Tensor) -> None:
         sure = out.float().softmax(1).amax(1)
         self.hold({"best": out.argmax(1), "sure": sure, "target": target})
 
@@ -85,7 +85,7 @@ class Multilabel(Scores):
     without any image 0 and averages that, and takes nine times as long (50,000 images, 80 labels).
     """
 
-    def judge(self, out: Tensor, target: Tensor) -> None:
+    def run_evaluation(self, out: Tensor, target: Tensor) -> None:
         self.hold({"scores": out.float(), "target": target})
 
     @property
@@ -107,10 +107,10 @@ class Regress(Scores):
     """Root mean square error, also in deviations of the split's targets, and mean absolute error.
 
     nrmse = mean over outputs of √(Σ (y − t)² / n) / std(t); an output whose targets are all the
-    same has no deviation and is left out of it. rmse and mae: mean over outputs.
+    same has no standard deviation and is left out of it. rmse and mae: mean over outputs.
     """
 
-    def judge(self, out: Tensor, target: Tensor) -> None:
+    def run_evaluation(self, out: Tensor, target: Tensor) -> None:
         self.hold({"out": wide(out), "target": wide(target)})
 
     @property
@@ -124,23 +124,23 @@ class Regress(Scores):
         target = self.held("target")[known].astype(np.float64)
         return target, self.held("out")[known].astype(np.float64) - target
 
-    def deviations(self) -> F64:
-        """Standard deviation of each output's targets; 0, not its rounding, where they are one."""
-        return np.array([_deviation(column) for column in self._known()[0].T])
+    def stds(self) -> F64:
+        """Standard standard deviation of each output's targets; 0, not its rounding, where they are one."""
+        return np.array([_std(column) for column in self._known()[0].T])
 
     def measure(self) -> dict[str, float]:
         _, off = self._known()
         rmse = np.sqrt([total(column) / len(column) for column in (off**2).T])
         mae = np.array([total(column) / len(column) for column in np.abs(off).T])
         metrics = {"rmse": float(rmse.mean()), "mae": float(mae.mean())}
-        std = self.deviations()
+        std = self.stds()
         if (std > 0).any():
             metrics = {"nrmse": float((rmse[std > 0] / std[std > 0]).mean()), **metrics}
         return metrics
 
     def parts(self) -> dict[str, NDArray[Any]]:
         """`sum`: (n, outputs), squared differences in units of the targets' variance."""
-        known, std = self.labelled, self.deviations()
+        known, std = self.labelled, self.stds()
         squares = np.zeros((len(self), int((std > 0).sum())))
         squares[known] = (self._known()[1][:, std > 0] / std[std > 0]) ** 2
         return {"sum": squares, "count": known.astype(np.float64)}
@@ -157,7 +157,7 @@ class Embed(Scores):
         super().__init__(task)
         self._hits: tuple[int, F64] | None = None  # found for so many images
 
-    def judge(self, out: Tensor, target: Tensor) -> None:
+    def run_evaluation(self, out: Tensor, target: Tensor) -> None:
         self.hold({"points": out.float(), "target": target})
 
     @property
@@ -214,7 +214,7 @@ class Embed(Scores):
         return {"sum": self.hits(), "count": self.asked.astype(np.float64)}
 
 
-def _deviation(values: F64) -> float:
+def _std(values: F64) -> float:
     if not len(values) or (values == values[0]).all():
         return 0.0
     mean = total(values) / len(values)

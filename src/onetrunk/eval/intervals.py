@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from onetrunk.data.seeded import seed_of
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.eval.accumulator import F64
 from onetrunk.eval.metrics import headline
 from onetrunk.eval.outcomes import Key, Outcomes, Part
@@ -115,10 +115,10 @@ def differences(ours: Runs, theirs: Runs, draws: int = DRAWS, seed: int = 0) -> 
     left, right = _listed(ours), _listed(theirs)
     common = [key for key in left[0].parts if key in right[0].parts]
     if not common:
-        raise wrong(
+        raise BadInput(
             "both sides have no task in common",
-            came=", ".join("/".join(key) for key in right[0].parts),
-            exists=["/".join(key) for key in left[0].parts],
+            got=", ".join("/".join(key) for key in right[0].parts),
+            available=["/".join(key) for key in left[0].parts],
         )
     for domain in dict.fromkeys(domain for domain, _ in common):
         _same_images(domain, left[0], right[0])
@@ -127,7 +127,7 @@ def differences(ours: Runs, theirs: Runs, draws: int = DRAWS, seed: int = 0) -> 
     for key in common:
         part = left[0].parts[key]
         if right[0].parts[key].kind != part.kind:
-            raise wrong(f"{'/'.join(key)}: of one kind", came=right[0].parts[key].kind)
+            raise BadInput(f"{'/'.join(key)}: of one kind", got=right[0].parts[key].kind)
         metric = headline(part.kind)
         low, high = percentiles(mine[key] - base[key])
         either = [math.fsum(r.parts[key].headline() for r in side) for side in (left, right)]
@@ -152,13 +152,13 @@ def _listed(runs: Runs) -> list[Outcomes]:
     """Seeds of one run: the same tasks over the same images."""
     several = [runs] if isinstance(runs, Outcomes) else list(runs)
     if not several:
-        raise wrong("expected the outcomes of at least one run", came="none")
+        raise BadInput("expected the outcomes of at least one run", got="none")
     for run in several[1:]:
         if set(run.parts) != set(several[0].parts):
             more = set(run.parts) ^ set(several[0].parts)
-            raise wrong(
+            raise BadInput(
                 "seeds of one run have the same tasks",
-                came=", ".join("/".join(key) for key in sorted(more)),
+                got=", ".join("/".join(key) for key in sorted(more)),
             )
         for domain in run.domains:
             _same_images(domain, several[0], run)
@@ -168,10 +168,10 @@ def _listed(runs: Runs) -> list[Outcomes]:
 def _same_images(domain: str, left: Outcomes, right: Outcomes) -> None:
     if left.split != right.split or left.names[domain] != right.names[domain]:
         sizes = [len(next(run.of(domain))[1]) for run in (left, right)]
-        raise wrong(
+        raise BadInput(
             f"{domain}: runs are compared on the same images",
-            came=f"{sizes[0]} {left.split} and {sizes[1]} {right.split} images, not the same",
-            next="evaluate both on one source with the same splits",
+            got=f"{sizes[0]} {left.split} and {sizes[1]} {right.split} images, not the same",
+            try_="evaluate both on one source with the same splits",
         )
 
 

@@ -69,7 +69,7 @@ def latency(
             size = model.domains[name].pixels.size
             for count in (1, batch):
                 if model.trunk.norm == "shared-batch" and count < FEWEST:
-                    continue  # it keeps no moments, and answers no single image
+                    continue  # it keeps no statistics, and answers no single image
                 x = torch.randn(count, 3, *size, generator=chance).to(like)
                 ways: dict[str, Callable[[], object]] = {
                     "universal": _call(model, x, name),

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from onetrunk.data.task import KINDS, Task
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.eval.accumulator import Scores
 from onetrunk.eval.image_metrics import Classify, Embed, Multilabel, Regress
 from onetrunk.eval.pixel_metrics import Depth, Normals, Segment
@@ -73,9 +73,9 @@ def metrics_of(task: Task) -> tuple[Metric, ...]:
 
 
 def headline(kind: str) -> Metric:
-    """The one metric by which a kind of task is judged."""
+    """The one metric by which a kind of task is evaluated."""
     if kind not in METRICS:
-        raise wrong("unknown kind of task", came=kind, exists=KINDS)
+        raise BadInput("unknown kind of task", got=kind, available=KINDS)
     return METRICS[kind][0]
 
 

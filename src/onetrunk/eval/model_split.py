@@ -8,7 +8,7 @@ from onetrunk.data.split import Split
 from onetrunk.data.splitting import SPLITS
 from onetrunk.data.stored_images import Frames, layers_of
 from onetrunk.data.task import Task
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.nn.card import Card
 from onetrunk.progress import say
 
@@ -16,7 +16,7 @@ from onetrunk.progress import say
 def split_for(domain: Domain, card: Card, name: str, quiet: bool = False) -> Split:
     """The split `name` of a domain, as the card's pixels show it; other tasks are refused.
 
-    Where the domain now says another size, fit or whitening than the model learned with, the card
+    Where the domain now says another size, fit or normalization than the model learned with, the card
     is right, and a line says so where it shows other pixels.
     """
     check_tasks(domain, card)
@@ -35,7 +35,7 @@ def split_through(domain: Domain, pixels: Pixels, name: str) -> Split:
     by a few threads, without a second cache.
     """
     if name not in SPLITS:
-        raise wrong("unknown split", came=name, exists=SPLITS)
+        raise BadInput("unknown split", got=name, available=SPLITS)
     domain.check()
     frames = domain.decoded.frames
     if stored(domain.shape) != stored(pixels):
@@ -60,44 +60,44 @@ def check_tasks(domain: Domain, card: Card) -> None:
     mine = {task.name: task for task in domain.tasks}
     for task in card.tasks:
         if task.name not in mine:
-            raise wrong(
+            raise BadInput(
                 f"{domain.name}: the model learned a task that the domain lacks",
-                came=", ".join(mine),
-                exists=[task.name],
+                got=", ".join(mine),
+                available=[task.name],
             )
         _same(domain.name, task, mine.pop(task.name))
     if mine:
-        raise wrong(
+        raise BadInput(
             f"{domain.name}: the model has no such task",
-            came=", ".join(mine),
-            exists=[task.name for task in card.tasks],
+            got=", ".join(mine),
+            available=[task.name for task in card.tasks],
         )
 
 
-def _same(domain: str, learned: Task, came: Task) -> None:
+def _same(domain: str, learned: Task, got: Task) -> None:
     where = f"{domain}/{learned.name}"
-    if learned.kind != came.kind:
-        raise wrong(f"{where}: the model learned to {learned.kind}", came=came.kind)
-    if learned.outputs != came.outputs:
-        raise wrong(f"{where}: the model gives {learned.outputs} numbers", came=came.outputs)
-    if learned.classes == came.classes:
+    if learned.kind != got.kind:
+        raise BadInput(f"{where}: the model learned to {learned.kind}", got=got.kind)
+    if learned.outputs != got.outputs:
+        raise BadInput(f"{where}: the model gives {learned.outputs} numbers", got=got.outputs)
+    if learned.classes == got.classes:
         return
-    new = [c for c in came.classes if c not in learned.classes]
-    lost = [c for c in learned.classes if c not in came.classes]
+    new = [c for c in got.classes if c not in learned.classes]
+    lost = [c for c in learned.classes if c not in got.classes]
     if not new and not lost:
-        raise wrong(
+        raise BadInput(
             f"{where}: the model's classes are in another order",
-            came=", ".join(came.classes[:6]),
-            exists=learned.classes,
-            next="name them in this order, or read the same source",
+            got=", ".join(got.classes[:6]),
+            available=learned.classes,
+            try_="name them in this order, or read the same source",
         )
     parts = [
         f"{what} {', '.join(c[:6])}" + " …" * (len(c) > 6)
         for what, c in (("new:", new), ("gone:", lost))
         if c
     ]
-    raise wrong(
+    raise BadInput(
         f"{where}: its classes are not those that the model learned ({len(learned.classes)})",
-        came=f"{len(came.classes)}, {'; '.join(parts)}",
-        next="read the source that it learned from, or onetrunk update RUN NAME SOURCE",
+        got=f"{len(got.classes)}, {'; '.join(parts)}",
+        try_="read the source that it learned from, or onetrunk update RUN NAME SOURCE",
     )

@@ -27,7 +27,7 @@ from safetensors.numpy import save
 
 from onetrunk.data.split import Split
 from onetrunk.data.task import KINDS, check_name
-from onetrunk.errors import BadInput, wrong
+from onetrunk.errors import BadInput
 from onetrunk.eval.accumulator import F64
 from onetrunk.eval.pixel_metrics import mean_iou
 from onetrunk.store.atomic import write_atomic
@@ -116,23 +116,23 @@ class Outcomes:
         """The outcomes of a file, checked."""
         name = Path(path).name
         if not Path(path).is_file():
-            raise wrong("no such file of outcomes", came=name)
+            raise BadInput("no such file of outcomes", got=name)
         try:
             with safe_open(path, "numpy") as file:
                 document = json.loads((file.metadata() or {})[KEY])
                 arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except OSError as error:
-            raise wrong(
-                f"cannot read {name}", came=error.strerror or type(error).__name__
+            raise BadInput(
+                f"cannot read {name}", got=error.strerror or type(error).__name__
             ) from None
         except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
-            raise wrong(f"{name} holds no outcomes", came=str(error)[:100]) from None
+            raise BadInput(f"{name} holds no outcomes", got=str(error)[:100]) from None
         try:
             return _read(document, arrays)
         except BadInput as error:
             raise BadInput(f"{name}: {error}") from None
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise wrong(f"{name} holds no outcomes", came=f"{error!r}"[:100]) from None
+            raise BadInput(f"{name} holds no outcomes", got=f"{error!r}"[:100]) from None
 
 
 def digest(split: Split) -> str:
@@ -146,10 +146,10 @@ def digest(split: Split) -> str:
 def _read(document: Any, arrays: dict[str, NDArray[Any]]) -> Outcomes:
     """Kinds, shapes and numbers as `save` wrote them, or a BadInput."""
     if document["format"] != FORMAT:
-        raise wrong(
+        raise BadInput(
             f"this version reads outcomes of format {FORMAT}",
-            came=document["format"],
-            next="pip install --upgrade onetrunk",
+            got=document["format"],
+            try_="pip install --upgrade onetrunk",
         )
     if not isinstance(document["split"], str):
         raise TypeError("a split is a name")
@@ -160,17 +160,17 @@ def _read(document: Any, arrays: dict[str, NDArray[Any]]) -> Outcomes:
         check_name(domain, "domain")
         check_name(task, "task")
         if kind not in KINDS or kind == "multilabel":
-            raise wrong(f"{place}: no kind that has outcomes", came=kind, exists=KINDS)
+            raise BadInput(f"{place}: no kind that has outcomes", got=kind, available=KINDS)
         wanted = ("areas",) if kind == "segment" else ("sum", "count")
         part = Part(kind, {name: arrays.pop(f"{place}/{name}") for name in wanted})
         _check(place, part)
         if sizes.setdefault(domain, len(part)) != len(part):
-            raise wrong(f"{place}: as many images as the domain's other tasks", came=len(part))
+            raise BadInput(f"{place}: as many images as the domain's other tasks", got=len(part))
         if not isinstance(document["names"][domain], str):
             raise TypeError("a digest is a text")
         parts[domain, task] = part
     if arrays:
-        raise wrong("arrays of no task", came=", ".join(sorted(arrays)[:4]))
+        raise BadInput("arrays of no task", got=", ".join(sorted(arrays)[:4]))
     return Outcomes(document["split"], parts, document["names"])
 
 
@@ -179,10 +179,10 @@ def _check(place: str, part: Part) -> None:
     for name, array in part.arrays.items():
         wanted = np.int32 if name == "areas" else np.float64
         if array.dtype != wanted or array.ndim not in shapes[name] or len(array) != len(part):
-            raise wrong(
-                f"{place}/{name}: another shape or type", came=f"{array.dtype}{array.shape}"
+            raise BadInput(
+                f"{place}/{name}: another shape or type", got=f"{array.dtype}{array.shape}"
             )
         if name == "areas" and array.shape[1] != 3:
-            raise wrong(f"{place}/{name}: three areas a class", came=array.shape[1])
+            raise BadInput(f"{place}/{name}: three areas a class", got=array.shape[1])
         if not np.isfinite(array).all() or (array < 0).any():
-            raise wrong(f"{place}/{name}: finite numbers of at least 0", came="others")
+            raise BadInput(f"{place}/{name}: finite numbers of at least 0", got="others")

@@ -25,7 +25,7 @@ class Segment(Scores):
     kept (not torchmetrics' one confusion matrix): intervals are made of the same numbers.
     """
 
-    def judge(self, out: Tensor, target: Tensor) -> None:
+    def run_evaluation(self, out: Tensor, target: Tensor) -> None:
         classes = out.shape[1]
         best = out.argmax(1)
         known = target != NO_PIXEL
@@ -51,7 +51,7 @@ class Segment(Scores):
 class Depth(Scores):
     """Absolute error in metres, Σ|y − t|/n over pixels, and relative to depth, Σ(|y − t|/t)/n."""
 
-    def judge(self, out: Tensor, target: Tensor) -> None:
+    def run_evaluation(self, out: Tensor, target: Tensor) -> None:
         known = target > 0
         off = (wide(out[:, 0]) - wide(target)).abs()
         off = torch.where(known, off, 0)
@@ -83,7 +83,7 @@ class Normals(Scores):
         super().__init__(task)
         self._bins: Tensor | None = None
 
-    def judge(self, out: Tensor, target: Tensor) -> None:
+    def run_evaluation(self, out: Tensor, target: Tensor) -> None:
         out, target = wide(out), wide(target)
         known = (target * target).sum(1) > LONG**2
         across = torch.linalg.cross(out, target, dim=1).square().sum(1).sqrt()

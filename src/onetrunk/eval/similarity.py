@@ -13,7 +13,7 @@ S. Kornblith, ICLR 2021), with the diagonals of K and L set to 0:
 
     HSIC₁(K, L) = [ tr(KL) + 1ᵀK1·1ᵀL1 / ((n−1)(n−2)) − 2/(n−2)·1ᵀKL1 ] / (n(n−3)).
 
-Two domains are compared on the same images: some of every domain, whitened as their own domain
+Two domains are compared on the same images: some of every domain, normalized as their own domain
 says, run through the one domain's slots and through the other's.
 """
 
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onetrunk.data.domain import Domain
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.eval.features import FEWEST, by_depth, depth_names, draw, evaluating
 from onetrunk.eval.model_split import split_for
 from onetrunk.nn.universal import Universal
@@ -56,9 +56,9 @@ class Similarity:
 def linear_cka(x_NP: Tensor, y_NQ: Tensor, unbiased: bool = False) -> float:
     """CKA with linear kernels; NaN where one of the two does not vary at all."""
     if x_NP.shape[0] != y_NQ.shape[0]:
-        raise wrong("CKA compares features of the same images", came=(len(x_NP), len(y_NQ)))
+        raise BadInput("CKA compares features of the same images", got=(len(x_NP), len(y_NQ)))
     if unbiased and x_NP.shape[0] < UNBIASED:
-        raise wrong(f"unbiased CKA needs at least {UNBIASED} images", came=len(x_NP))
+        raise BadInput(f"unbiased CKA needs at least {UNBIASED} images", got=len(x_NP))
     one, other = _gram(x_NP), _gram(y_NQ)
     hsic = _hsic_unbiased if unbiased else _hsic
     size = hsic(one, one), hsic(other, other)
@@ -77,7 +77,7 @@ def similarity(
 ) -> Similarity:
     """CKA between every two domains; `models`: each domain's network, often the same one."""
     if len(domains) < 2:
-        raise wrong("similarity is between at least two domains", came=len(domains))
+        raise BadInput("similarity is between at least two domains", got=len(domains))
     each = max(FEWEST, images // len(domains))
     probes = []
     for domain in domains:
@@ -88,7 +88,7 @@ def similarity(
     found: list[list[Tensor]] = []  # by domain, by depth
     for name in names:
         if depth_names(models[name]) != depths:
-            raise wrong(f"{name}: its network has other depths", came=depth_names(models[name]))
+            raise BadInput(f"{name}: its network has other depths", got=depth_names(models[name]))
         with evaluating(models[name]):
             passes = [by_depth(models[name], name, probe) for probe in probes]
         found.append([torch.cat(depth) for depth in zip(*passes, strict=True)])

@@ -15,7 +15,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.eval.table import Better, Row, Table, number, spaced
 
 Errors = Table | Mapping[str, float]  # percent, by domain
@@ -38,14 +38,14 @@ def decathlon_points(
         least = 0.0
         if counts is not None and domain in counts:
             if counts[domain] < 1:
-                raise wrong(f"{domain}: a count is at least one image", came=counts[domain])
+                raise BadInput(f"{domain}: a count is at least one image", got=counts[domain])
             least = HALF / counts[domain]
         limit = 2 * max(base[domain], least)
         if limit == 0:
-            raise wrong(
+            raise BadInput(
                 f"{domain}: a baseline without any error has no score to compare with",
-                came="0 %",
-                next="give counts, the number of test images: half a wrong one is taken then",
+                got="0 %",
+                try_="give counts, the number of test images: half a wrong one is taken then",
             )
         points[domain] = FULL * (max(0.0, limit - error) / limit) ** 2
     return points
@@ -69,12 +69,12 @@ def delta_parts(scores: Measured, baseline_scores: Measured) -> dict[str, float]
     for name, (value, better) in mine.items():
         before, same = base[name]
         if better != same:
-            raise wrong(f"{name}: better is {better} here", came=f"{same} in the baseline")
+            raise BadInput(f"{name}: better is {better} here", got=f"{same} in the baseline")
         if before <= 0:
-            raise wrong(
+            raise BadInput(
                 f"{name}: a gain is relative to a baseline above 0",
-                came=before,
-                next="leave this metric out of both",
+                got=before,
+                try_="leave this metric out of both",
             )
         gains[name] = 100 * (value - before) / before * (1 if better == "higher" else -1)
     return gains
@@ -89,10 +89,10 @@ def delta_mtl(scores: Measured, baseline_scores: Measured) -> float:
 def _errors(given: Errors, what: str) -> dict[str, float]:
     errors = given.errors() if isinstance(given, Table) else dict(given)
     if not errors:
-        raise wrong(f"{what}: expected at least one domain that classifies", came="none")
+        raise BadInput(f"{what}: expected at least one domain that classifies", got="none")
     for domain, error in errors.items():
         if not (isinstance(error, int | float) and 0 <= error <= 100):
-            raise wrong(f"{what}: {domain}: an error is 0 to 100 percent", came=error)
+            raise BadInput(f"{what}: {domain}: an error is 0 to 100 percent", got=error)
     return errors
 
 
@@ -100,16 +100,16 @@ def _measured(given: Measured, what: str) -> dict[str, tuple[float, Better]]:
     if isinstance(given, Table):
         given = {f"{r.domain}/{r.task}/{r.metric}": (r.value, r.better) for r in given.headlines()}
     if not given:
-        raise wrong(f"{what}: expected at least one metric", came="none")
+        raise BadInput(f"{what}: expected at least one metric", got="none")
     measured: dict[str, tuple[float, Better]] = {}
     for name, pair in given.items():
         if not (isinstance(pair, tuple | list) and len(pair) == 2):
-            raise wrong(f"{what}: {name}: expected (value, 'higher' or 'lower')", came=pair)
+            raise BadInput(f"{what}: {name}: expected (value, 'higher' or 'lower')", got=pair)
         value, better = pair
         if better not in ("higher", "lower"):
-            raise wrong(f"{what}: {name}: better is", came=better, exists=("higher", "lower"))
+            raise BadInput(f"{what}: {name}: better is", got=better, available=("higher", "lower"))
         if not (isinstance(value, int | float) and math.isfinite(value)):
-            raise wrong(f"{what}: {name}: expected a finite number", came=value)
+            raise BadInput(f"{what}: {name}: expected a finite number", got=value)
         measured[name] = (float(value), better)
     return measured
 
@@ -122,17 +122,17 @@ def _same(mine: Collection[str], base: Collection[str], what: str) -> None:
     ):
         more = [name for name in sets[0] if name not in sets[1]]
         if more:
-            raise wrong(
+            raise BadInput(
                 f"both sides have the same {what}",
-                came=f"{where} {', '.join(more)}",
-                exists=[name for name in mine if name in base],
-                next="evaluate both on the same, or leave these out of both",
+                got=f"{where} {', '.join(more)}",
+                available=[name for name in mine if name in base],
+                try_="evaluate both on the same, or leave these out of both",
             )
 
 
 @dataclass(frozen=True)
 class Spread:
-    """One metric over several seeds: its mean, and its deviation from seed to seed."""
+    """One metric over several seeds: its mean, and its standard deviation from seed to seed."""
 
     row: Row  # of the first seed: domain, task, metric, unit
     mean: float
@@ -151,7 +151,7 @@ class Spread:
 def spread(tables: Sequence[Table]) -> tuple[Spread, ...]:
     """Every metric over the tables of several seeds, which have the same rows."""
     if not tables:
-        raise wrong("expected at least one table", came="none")
+        raise BadInput("expected at least one table", got="none")
     seeds = [{(r.domain, r.task, r.metric): r for r in table.rows} for table in tables]
     for other in seeds[1:]:
         _same(["/".join(key) for key in seeds[0]], ["/".join(key) for key in other], "rows")

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from onetrunk.data.task import KINDS, check_name
-from onetrunk.errors import BadInput, printable, wrong
+from onetrunk.errors import BadInput, printable
 
 Better = Literal["lower", "higher"]
 LATEX = {c: rf"\{c}" for c in "%_&#${}"} | {
@@ -29,7 +29,7 @@ LATEX = {c: rf"\{c}" for c in "%_&#${}"} | {
 class Row:
     """One number: which metric of which task of which domain, over how many images.
 
-    `headline`: the one score by which its kind of task is judged; `low`, `high`: its 95 % interval,
+    `headline`: the one score by which its kind of task is evaluated; `low`, `high`: its 95 % interval,
     where one is known.
     """
 
@@ -50,19 +50,19 @@ class Row:
         check_name(self.domain, "domain")
         check_name(self.task, "task")
         if self.kind not in KINDS:
-            raise wrong(f"{where}: unknown kind of task", came=self.kind, exists=KINDS)
+            raise BadInput(f"{where}: unknown kind of task", got=self.kind, available=KINDS)
         if self.better not in ("lower", "higher"):
-            raise wrong(f"{where}: better is", came=self.better, exists=("lower", "higher"))
+            raise BadInput(f"{where}: better is", got=self.better, available=("lower", "higher"))
         for name in ("value", "low", "high"):
             number = getattr(self, name)
             if number is None and name != "value":
                 continue
             if isinstance(number, bool) or not isinstance(number, int | float):
-                raise wrong(f"{where}: {name} is a number", came=type(number).__name__)
+                raise BadInput(f"{where}: {name} is a number", got=type(number).__name__)
             if not math.isfinite(number):
-                raise wrong(f"{where}: {name} is a finite number", came=number)
+                raise BadInput(f"{where}: {name} is a finite number", got=number)
         if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 0:
-            raise wrong(f"{where}: count is a whole number of images", came=self.count)
+            raise BadInput(f"{where}: count is a whole number of images", got=self.count)
 
     @property
     def shown(self) -> str:
@@ -94,10 +94,10 @@ class Table:
         met: set[tuple[str, str, str]] = set()
         for row in self.rows:
             if not isinstance(row, Row):
-                raise wrong("a table consists of rows", came=type(row).__name__)
+                raise BadInput("a table consists of rows", got=type(row).__name__)
             name = (row.domain, row.task, row.metric)
             if name in met:
-                raise wrong("a table has each metric of a task once", came="/".join(name))
+                raise BadInput("a table has each metric of a task once", got="/".join(name))
             met.add(name)
 
     @property
@@ -108,7 +108,7 @@ class Table:
     def tasks(self, domain: str) -> tuple[str, ...]:
         """Names of a domain's tasks, in order."""
         if domain not in self.domains:
-            raise wrong("the table has no such domain", came=domain, exists=self.domains)
+            raise BadInput("the table has no such domain", got=domain, available=self.domains)
         return tuple(dict.fromkeys(row.task for row in self.rows if row.domain == domain))
 
     def row(self, domain: str, task: str | None = None, metric: str | None = None) -> Row:
@@ -116,18 +116,18 @@ class Table:
         tasks = self.tasks(domain)
         if task is None:
             if len(tasks) > 1:
-                raise wrong(f"{domain} has several tasks", came="no task", exists=tasks)
+                raise BadInput(f"{domain} has several tasks", got="no task", available=tasks)
             task = tasks[0]
         elif task not in tasks:
-            raise wrong(f"{domain} has no such task", came=task, exists=tasks)
+            raise BadInput(f"{domain} has no such task", got=task, available=tasks)
         mine = [row for row in self.rows if (row.domain, row.task) == (domain, task)]
         for row in mine:
             if row.headline if metric is None else row.metric == metric:
                 return row
-        raise wrong(
+        raise BadInput(
             f"{domain}/{task} has no such metric",
-            came="the headline" if metric is None else metric,
-            exists=[row.metric for row in mine],
+            got="the headline" if metric is None else metric,
+            available=[row.metric for row in mine],
         )
 
     def value(self, domain: str, task: str | None = None, metric: str | None = None) -> float:
@@ -135,7 +135,7 @@ class Table:
         return self.row(domain, task, metric).value
 
     def headlines(self) -> tuple[Row, ...]:
-        """The one row of each task by which it is judged."""
+        """The one row of each task by which it is evaluated."""
         return tuple(row for row in self.rows if row.headline)
 
     def errors(self) -> dict[str, float]:
@@ -179,7 +179,7 @@ class Table:
         except BadInput:
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise wrong("this is no table of scores", came=f"{error!r}"[:120]) from None
+            raise BadInput("this is no table of scores", got=f"{error!r}"[:120]) from None
 
     def to_csv(self) -> str:
         """Every row with every field; numbers as they are, not rounded."""

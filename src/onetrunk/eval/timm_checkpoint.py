@@ -1,6 +1,6 @@
 """A timm checkpoint as it is, over our domains: its own labels stand for classes of the same name.
 
-Nothing is trained. Its own size, crop, mean and deviation make the images (resized bilinearly, as
+Nothing is trained. Its own size, crop, mean and standard deviation make the images (resized bilinearly, as
 everywhere in onetrunk). A class is any label of its name, apart from case, blanks, `_` and `-`; an
 ImageNet label has several names ("great white shark, white shark, …", and its synset's number).
 Only labels that stand for a class of the domain compete; a class that no label names is never
@@ -24,9 +24,9 @@ from onetrunk.data.pixels import Fit, Pixels
 from onetrunk.data.sources.common import some
 from onetrunk.data.split import Split
 from onetrunk.data.task import Task
-from onetrunk.errors import Failed, printable, wrong
-from onetrunk.eval.evaluate import BATCH, each_once, finite, judging, plan, read_ahead
-from onetrunk.eval.evaluation import Judged, Judgement
+from onetrunk.errors import BadInput, Failed, printable
+from onetrunk.eval.evaluate import BATCH, each_once, evaluating, finite, plan, read_ahead
+from onetrunk.eval.evaluation import EvaluationResult, TaskResult
 from onetrunk.eval.external_predictions import Outside, normal
 from onetrunk.eval.metrics import scores_of
 from onetrunk.eval.model_split import split_through
@@ -42,7 +42,7 @@ Labels = Sequence[str] | str | PathLike[str]
 Names = tuple[str, ...]  # of one label
 
 
-def judge_checkpoint(
+def evaluate_checkpoint(
     arch: str,
     domains: Sequence[Domain],
     split: str = "test",
@@ -53,7 +53,7 @@ def judge_checkpoint(
     device: torch.device | str | None = None,
     progress: bool = True,
 ) -> Outside:
-    """timm's model `arch`, judged on the classify tasks of these domains.
+    """timm's model `arch`, evaluated on the classify tasks of these domains.
 
     `weights`: True for timm's own, or a file (safetensors, or a state dict, read without running
     its pickle's code). `labels`: one name a label, or a text file with one a line; else ImageNet's.
@@ -87,13 +87,13 @@ def judge_checkpoint(
     for note in notes:
         say(note)
     if not matched:
-        raise wrong(
+        raise BadInput(
             f"{arch}: no label has the name of a class",
-            came=some([c for d in several for t in d.tasks for c in t.classes], 5),
-            exists=[label[0] for label in names],
-            next="labels=FILE, one name a line, says what its outputs are",
+            got=some([c for d in several for t in d.tasks for c in t.classes], 5),
+            available=[label[0] for label in names],
+            try_="labels=FILE, one name a line, says what its outputs are",
         )
-    judged: list[Judged] = []
+    evaluated: list[TaskResult] = []
     parts = {
         domain.name: split_through(domain, pixels, split)
         for domain in several
@@ -105,15 +105,15 @@ def judge_checkpoint(
                 own = {t: f for (name, t), f in matched.items() if name == domain.name}
                 tasks = [task for task in domain.tasks if task.name in own]
                 card = Card(domain.name, tuple(tasks), pixels)
-                with judging(net):
-                    judged += _one(
+                with evaluating(net):
+                    evaluated += _one(
                         net, card, parts[domain.name], own, batch, track if progress else None
                     )
     shown = {
         key: {name: tuple(names[i][0] for i in places) for name, places in found.items()}
         for key, found in matched.items()
     }
-    return Outside(arch, Judgement(split, judged), tuple(notes), shown)
+    return Outside(arch, EvaluationResult(split, evaluated), tuple(notes), shown)
 
 
 def build(
@@ -123,11 +123,13 @@ def build(
     given = None if labels is None else _read(labels)
     net = create(arch, weights, None if given is None or weights is True else len(given))
     if net.num_classes < 1:
-        raise wrong(f"{arch} has no classifier", next="choose one that has, or train heads on it")
+        raise BadInput(
+            f"{arch} has no classifier", try_="choose one that has, or train heads on it"
+        )
     if given is None:
         return net, names_of(arch, net)
     if len(given) != net.num_classes:
-        raise wrong(f"{arch} has {net.num_classes} labels", came=f"{len(given)} names")
+        raise BadInput(f"{arch} has {net.num_classes} labels", got=f"{len(given)} names")
     return net, [(label,) for label in given]
 
 
@@ -137,7 +139,7 @@ def create(arch: str, weights: bool | str | PathLike[str], classes: int | None =
 
     name = arch.removeprefix("timm/")
     if not timm.is_model(name):
-        raise wrong("unknown timm model", came=name, exists=timm.list_models())
+        raise BadInput("unknown timm model", got=name, available=timm.list_models())
     options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     try:
         net = timm.create_model(name, pretrained=weights is True, **options)
@@ -146,7 +148,7 @@ def create(arch: str, weights: bool | str | PathLike[str], classes: int | None =
             raise
         raise Failed(
             f"{arch}: its weights cannot be fetched ({str(error).splitlines()[0][:120]}); "
-            "next: weights=FILE, a safetensors file or a state dict"
+            "try: weights=FILE, a safetensors file or a state dict"
         ) from None
     if not isinstance(weights, bool):
         load_weights(net, arch, Path(weights))
@@ -158,7 +160,7 @@ def pixels_of(net: Any) -> Pixels:
     config = net.pretrained_cfg
     channels, height, width = config["input_size"]
     if channels != 3:
-        raise wrong("expected a model of colour images", came=f"{channels} channels")
+        raise BadInput("expected a model of colour images", got=f"{channels} channels")
     fit = FITS.get(config.get("crop_mode") or "center", "crop")
     share = config.get("crop_pct") or CROP
     margin = max(0, math.floor(min(height, width) / share) - min(height, width))
@@ -189,7 +191,7 @@ def _one(
     matched: Mapping[str, Mapping[str, tuple[int, ...]]],
     batch: int,
     track: Track | None,
-) -> list[Judged]:
+) -> list[TaskResult]:
     """One domain's split through the network."""
     like = next(net.parameters())
     batches = plan(card, len(images), images.name, batch=batch)
@@ -202,10 +204,12 @@ def _one(
         if track is not None:
             track(len(pixels))
     order = np.arange(len(images))
-    judged = [Judged(card.name, card.task(name), images, s, order) for name, s in scores.items()]
-    for one in judged:
+    evaluated = [
+        TaskResult(card.name, card.task(name), images, s, order) for name, s in scores.items()
+    ]
+    for one in evaluated:
         finite(one)
-    return judged
+    return evaluated
 
 
 def _places(net: Any, found: Mapping[str, tuple[int, ...]]) -> Tensor:
@@ -221,9 +225,9 @@ def _read(labels: Labels) -> list[str]:
     try:
         lines = Path(labels).read_text("utf-8").splitlines()
     except OSError as error:
-        raise wrong("labels: cannot read the file", came=error.strerror) from None
+        raise BadInput("labels: cannot read the file", got=error.strerror) from None
     except UnicodeDecodeError:
-        raise wrong("labels: the file is not UTF-8", next="one name a line") from None
+        raise BadInput("labels: the file is not UTF-8", try_="one name a line") from None
     return [line.strip() for line in lines if line.strip()]
 
 
@@ -236,9 +240,9 @@ def names_of(arch: str, net: Any) -> list[Names]:
         return [(str(name),) for name in own]
     subset = infer_imagenet_subset(net)
     if subset is None:
-        raise wrong(
+        raise BadInput(
             f"{arch}: its {net.num_classes} labels have no names here",
-            next="labels=FILE, one name a line, says what they are",
+            try_="labels=FILE, one name a line, says what they are",
         )
     known: Any = ImageNetInfo(subset)
     described = known.label_descriptions()

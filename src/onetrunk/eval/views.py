@@ -1,6 +1,6 @@
-"""Several views of each image, and their answers as one: test-time scales and mirroring of maps.
+"""Several views of each image, and their predictions as one: test-time scales and mirroring of maps.
 
-Each image is resized by every scale (and mirrored), the network answers every one, and the maps are
+Each image is resized by every scale (and mirrored), the network predictions every one, and the maps are
 brought back to the image's size and averaged. What is averaged:
 
 | kind | |
@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onetrunk.data.task import Task
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.nn.universal import Universal
 
 LEAST, MOST = 0.25, 4.0
@@ -41,9 +41,9 @@ class Views:
     def __post_init__(self) -> None:
         scales = tuple(self.scales)
         if not scales or not all(LEAST <= scale <= MOST for scale in scales):
-            raise wrong(f"scales are factors of {LEAST:g} to {MOST:g}", came=list(scales))
+            raise BadInput(f"scales are factors of {LEAST:g} to {MOST:g}", got=list(scales))
         if len(set(scales)) < len(scales):
-            raise wrong("each scale once", came=list(scales))
+            raise BadInput("each scale once", got=list(scales))
         object.__setattr__(self, "scales", scales)
 
     @property
@@ -66,11 +66,11 @@ class Views:
         built = model.trunk.backbone.size
         dense = any(task.dense for task in model.domains[domain].tasks)
         if dense and built is not None and self.scales != (1.0,):
-            raise wrong(
+            raise BadInput(
                 f"{model.trunk.arch} takes images of {built[0]}×{built[1]} alone, so {domain} has "
                 "one scale",
-                came=list(self.scales),
-                next="scales = 1; mirroring is possible",
+                got=list(self.scales),
+                try_="scales = 1; mirroring is possible",
             )
 
     @property
@@ -79,7 +79,7 @@ class Views:
         return max(1.0, *(scale**2 for scale in self.scales))
 
 
-def answer(
+def prediction(
     model: Universal, images_BCHW: Tensor, domain: str, tasks: Sequence[Task], views: Views
 ) -> dict[str, Tensor]:
     """A batch's outputs by task, as the heads give them, of all views together."""
@@ -98,8 +98,8 @@ def answer(
             if scale == 1 and not mirrored:
                 out = found
             for task in dense:
-                came = back(task, found[task.name], (size[0], size[1]), nearer, mirrored)
-                sums[task.name] = sums[task.name] + came if task.name in sums else came
+                got = back(task, found[task.name], (size[0], size[1]), nearer, mirrored)
+                sums[task.name] = sums[task.name] + got if task.name in sums else got
     if len(dense) < len(tasks) and not out:
         out = model(images_BCHW, domain=domain)
     count = len(views.scales) * (1 + views.mirror)

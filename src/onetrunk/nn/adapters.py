@@ -34,7 +34,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.nn.bank import Bank
 from onetrunk.nn.fused_adapter import ride, rides
 from onetrunk.nn.norms import load
@@ -214,9 +214,9 @@ def check_rank(kind: str, rank: int | None) -> None:
     if rank is None:
         return
     if kind == "none" or ":" in kind:
-        raise wrong("a rank is that of series, parallel or lora adapters", came=f"{kind}, {rank}")
+        raise BadInput("a rank is that of series, parallel or lora adapters", got=f"{kind}, {rank}")
     if not 1 <= rank <= MOST:
-        raise wrong(f"a rank is a whole number from 1 to {MOST}", came=rank)
+        raise BadInput(f"a rank is a whole number from 1 to {MOST}", got=rank)
 
 
 def make_adapter(kind: str, layer: nn.Module, rank: int | None = None) -> nn.Module | None:
@@ -226,9 +226,11 @@ def make_adapter(kind: str, layer: nn.Module, rank: int | None = None) -> nn.Mod
     if ":" in kind:
         made = load(kind, "adapter", ADAPTERS)(layer)
         if made is not None and not isinstance(made, nn.Module):
-            raise wrong(f"adapter {kind!r}: expected None or a module", came=type(made).__name__)
+            raise BadInput(f"adapter {kind!r}: expected None or a module", got=type(made).__name__)
     elif kind not in ADAPTERS:
-        raise wrong("unknown adapters", came=kind, exists=ADAPTERS, next="or package.module:thing")
+        raise BadInput(
+            "unknown adapters", got=kind, available=ADAPTERS, try_="or package.module:thing"
+        )
     elif kind == "none" or why_not(layer):
         return None
     elif isinstance(layer, nn.Conv2d):

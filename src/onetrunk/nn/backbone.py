@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onetrunk.errors import Failed, wrong
+from onetrunk.errors import BadInput, Failed
 from onetrunk.nn.checkpoint_names import published, translate
 from onetrunk.progress import say
 
@@ -54,10 +54,10 @@ def build(arch: str, pretrained: bool | str | Path) -> tuple[nn.Module, Backbone
     else:
         net, backbone = _builtin(arch)
         if pretrained is True:
-            raise wrong(
+            raise BadInput(
                 f"{arch} has no weights of its own to download",
-                came="pretrained = true",
-                next="pretrained = false, or the path of a file",
+                got="pretrained = true",
+                try_="pretrained = false, or the path of a file",
             )
     if not isinstance(pretrained, bool):
         backbone.licence = load_weights(net, arch, Path(pretrained))
@@ -70,7 +70,7 @@ def _timm(arch: str, pretrained: bool) -> tuple[nn.Module, Backbone]:
 
     name = arch.removeprefix("timm/")
     if not timm.is_model(name):
-        raise wrong("unknown timm model", came=name, exists=timm.list_models())
+        raise BadInput("unknown timm model", got=name, available=timm.list_models())
     for options in _ANY_SIZE:
         try:
             net: Any = _create(name, pretrained, options)
@@ -80,7 +80,7 @@ def _timm(arch: str, pretrained: bool) -> tuple[nn.Module, Backbone]:
                 raise
     for need in ("forward_features", "forward_head", "forward_intermediates"):
         if not hasattr(net, need):
-            raise wrong(f"{arch} has no {need}: it is no trunk", came=type(net).__name__)
+            raise BadInput(f"{arch} has no {need}: it is no trunk", got=type(net).__name__)
     stages: dict[str, tuple[str, ...]] = {}
     try:
         groups = group_parameters(net, net.group_matcher(coarse=True))
@@ -126,7 +126,7 @@ def _create(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
             where = f"model.safetensors of https://huggingface.co/{config.hf_hub_id}"
         reason = str(error).split("\n")[0][:120] or type(error).__name__
         raise Failed(
-            f"the pretrained weights of timm/{name} could not be fetched ({reason}); next: "
+            f"the pretrained weights of timm/{name} could not be fetched ({reason}); try: "
             f"download {where or 'them'} elsewhere and say pretrained = 'PATH', or pretrained = "
             "false"
         ) from None
@@ -171,7 +171,7 @@ def load_weights(net: nn.Module, arch: str, path: Path) -> str | None:
     Their licence, where the file is one that is known.
     """
     if not path.is_file():
-        raise wrong("pretrained: no such file", came=path.name)
+        raise BadInput("pretrained: no such file", got=path.name)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -181,12 +181,14 @@ def load_weights(net: nn.Module, arch: str, path: Path) -> str | None:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).split("\n")[0][:160]
-        raise wrong(f"pretrained: {path.name} holds no plain tensors ({reason})") from None
+        raise BadInput(f"pretrained: {path.name} holds no plain tensors ({reason})") from None
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise wrong(f"pretrained: expected a state dict in {path.name}", came=type(state).__name__)
+        raise BadInput(
+            f"pretrained: expected a state dict in {path.name}", got=type(state).__name__
+        )
     state = {key.removeprefix("module."): value for key, value in state.items()}
     classifier = getattr(net, "pretrained_cfg", {}).get("classifier") or ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
@@ -212,6 +214,6 @@ def load_weights(net: nn.Module, arch: str, path: Path) -> str | None:
         if names
     ]
     if faults:
-        raise wrong(f"pretrained: {path.name} does not fit {arch}; " + "; ".join(faults))
+        raise BadInput(f"pretrained: {path.name} does not fit {arch}; " + "; ".join(faults))
     net.load_state_dict({k: v for k, v in state.items() if k in expected})
     return known.licence if known else None

@@ -183,7 +183,7 @@ class Bank(nn.Module):
         if not choice.names:
             raise Failed(
                 f"{self.where}: this bank runs a mixed batch only by segments, which an index "
-                "does not tell; next: name the domains, one per image, or export one domain"
+                "does not tell; try: name the domains, one per image, or export one domain"
             )
         return self.by_segment(x, choice)
 
@@ -199,7 +199,7 @@ class Bank(nn.Module):
         )
 
     def learns(self) -> bool:
-        """Whether a gradient may be asked of a slot, or moments may move, in this pass."""
+        """Whether a gradient may be asked of a slot, or statistics may move, in this pass."""
         return self.training or torch.is_grad_enabled()
 
     def take(self, index: Tensor) -> list[Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import Pixels
 from onetrunk.data.task import Task, check_name
-from onetrunk.errors import BadInput, wrong
+from onetrunk.errors import BadInput
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Card:
     def __post_init__(self) -> None:
         check_name(self.name, "domain")
         if not self.tasks:
-            raise wrong(f"domain {self.name}: it has no task", next="name at least one")
+            raise BadInput(f"domain {self.name}: it has no task", try_="name at least one")
 
     @classmethod
     def of(cls, domain: Domain, adapters: str, rank: int | None = None) -> Card:
@@ -39,10 +39,10 @@ class Card:
         for task in self.tasks:
             if task.name == name:
                 return task
-        raise wrong(
+        raise BadInput(
             f"domain {self.name} has no such task",
-            came=name,
-            exists=[task.name for task in self.tasks],
+            got=name,
+            available=[task.name for task in self.tasks],
         )
 
     def with_record(self, provenance: Mapping[str, Any], scores: Mapping[str, Any]) -> Card:
@@ -77,7 +77,7 @@ class Card:
             pixels = Pixels.from_json(document["pixels"])
             numbers = (*pixels.size, pixels.margin, pixels.fill, *pixels.mean, *pixels.std)
             if not all(isinstance(n, int | float) for n in numbers) or len(pixels.size) != 2:
-                raise TypeError("a size and a whitening are numbers")
+                raise TypeError("a size and a normalization are numbers")
             for key in ("provenance", "scores"):
                 if not isinstance(document[key], dict):
                     raise TypeError(f"{key} is a table")
@@ -96,4 +96,4 @@ class Card:
         except BadInput:
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise wrong("this does not describe a domain", came=f"{error}"[:120]) from None
+            raise BadInput("this does not describe a domain", got=f"{error}"[:120]) from None

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 
 Tensors = Mapping[str, Tensor]
 
@@ -96,10 +96,10 @@ def efficientnet_pytorch(tensors: Tensors, expected: Collection[str], arch: str)
         return None
     if not arch.startswith("timm/tf_efficientnet"):
         name = arch.removeprefix("timm/")
-        raise wrong(
+        raise BadInput(
             "pretrained: an EfficientNet of TensorFlow's padding, in efficientnet-pytorch's names",
-            came=f"arch = {arch!r}",
-            next=f"arch = 'timm/tf_{name}'" if name.startswith("efficientnet") else None,
+            got=f"arch = {arch!r}",
+            try_=f"arch = 'timm/tf_{name}'" if name.startswith("efficientnet") else None,
         )
     places = {
         tuple(map(int, name.split(".")[1:3])) for name in expected if name.startswith("blocks.")

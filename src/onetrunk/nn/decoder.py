@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 
 WIDTH = 64  # channels of the decoder's maps
 FINEST = 2  # no map finer than half the input's side is decoded, where the trunk has a coarser one
@@ -70,7 +70,7 @@ class Taken(nn.Module):
 def choose_levels(reductions: Sequence[int]) -> tuple[int, ...]:
     """Which maps of a pyramid are decoded, finest first: the deepest of each reduction ≥ FINEST."""
     if not reductions:
-        raise wrong("dense tasks need a trunk with feature maps", came="a trunk without any")
+        raise BadInput("dense tasks need a trunk with feature maps", got="a trunk without any")
     deepest: dict[int, int] = {}
     for level, reduction in enumerate(reductions):
         deepest[reduction] = level

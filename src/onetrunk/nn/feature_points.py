@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 
 if TYPE_CHECKING:
     from onetrunk.nn.trunk import Trunk
@@ -31,7 +31,7 @@ NOWHERE: Points = MappingProxyType({})
 class Inside:
     """What a network answers to a batch, by task, and its features, by point."""
 
-    answers: dict[str, Tensor]
+    predictions: dict[str, Tensor]
     features: dict[str, Tensor]
 
 
@@ -49,7 +49,7 @@ def level_of(trunk: Trunk, point: str) -> tuple[int, ...]:
         coarsest = max(trunk.reductions)
         return (max(i for i, r in enumerate(trunk.reductions) if r == coarsest),)
     if point not in point_names(trunk):
-        raise wrong(f"{trunk.arch} has no such point", came=point, exists=point_names(trunk))
+        raise BadInput(f"{trunk.arch} has no such point", got=point, available=point_names(trunk))
     return (trunk.stages.index(point),)
 
 
@@ -67,9 +67,9 @@ def at(
         features = {POOLED: pooled_BC, DECODED: decoded_BCHW}.get(point)
         features = maps[level] if level is not None else features
         if features is None:
-            raise wrong(
+            raise BadInput(
                 f"this domain has no features at {point!r}: it has no dense task",
-                exists=point_names(trunk, dense=False),
+                available=point_names(trunk, dense=False),
             )
         found[point] = features
     return found

@@ -1,9 +1,9 @@
 """Folding: a plain module with every adapter and norm that can go into its neighbour gone there.
 
 First each adapter is merged into the layer that it bends (fold_adapters.py), then each batch norm
-with running moments into the convolution or linear layer that it follows directly (fold_norms.py).
+with running statistics into the convolution or linear layer that it follows directly (fold_norms.py).
 All is computed in float64 (merge.py) and checked there against the module as it was. What cannot
-fold stays a plain layer, and the report names it with the reason: norms that take moments from the
+fold stays a plain layer, and the report names it with the reason: norms that take statistics from the
 image itself (LayerNorm, instance norms), norms that follow something else (pre-activation
 networks), adapters whose tap depends on the size.
 """
@@ -100,7 +100,7 @@ def fold(
     if not error <= ALGEBRA.get(inputs[0].dtype, 1e-1):
         raise Failed(
             f"the folded module answers otherwise, by {error:.1e}; "
-            "next: use the model itself, which needs no folding, and report its trunk"
+            "try: use the model itself, which needs no folding, and report its trunk"
         )
     left = tuple(_left(plain, why))
     parameters = sum(p.numel() for p in plain.parameters())

@@ -64,7 +64,7 @@ def _parallel(
 
 def _series(layer: nn.Linear | nn.Conv2d, adapter: Series) -> Weights | str:
     if not isinstance(adapter.norm, _BatchNorm) or adapter.norm.running_mean is None:
-        return f"its {type(adapter.norm).__name__} takes moments from each image itself"
+        return f"its {type(adapter.norm).__name__} takes statistics from each image itself"
     kernel, last = _kernel(adapter.branch), _first(adapter.branch)
     groups = last.groups if isinstance(last, nn.Conv2d) else 1
     out = layer.weight.shape[0]

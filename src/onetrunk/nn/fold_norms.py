@@ -1,6 +1,6 @@
 """Which norm may go into which layer: found in one watched pass.
 
-A batch norm with running moments goes into a convolution or linear layer if it reads that layer's
+A batch norm with running statistics goes into a convolution or linear layer if it reads that layer's
 output, nobody else does, each of the two runs once, and both own their weights. A flattening that
 keeps the channels, as between a transformer's linear layer and its BatchNorm1d, may lie between.
 """
@@ -60,12 +60,12 @@ def remainder(norm: nn.Module) -> nn.Module | None:
 def stays(part: nn.Module) -> str:
     """Why this layer, still there after folding, is one that could not; empty for any other."""
     if isinstance(part, Instance):
-        return "takes moments from each image itself"
+        return "takes statistics from each image itself"
     if isinstance(part, _BatchNorm):
-        return "takes the batch's own moments" if part.running_mean is None else "did not run"
+        return "takes the batch's own statistics" if part.running_mean is None else "did not run"
     if type(part).__name__ == "Affine":
         return "scales what no convolution has just made"
-    return "takes moments from each image itself" if is_norm(part) else ""
+    return "takes statistics from each image itself" if is_norm(part) else ""
 
 
 def _layer_before(uses: Uses, owners: Owners, call: Call, norm: nn.Module) -> nn.Module | str:
@@ -73,7 +73,7 @@ def _layer_before(uses: Uses, owners: Owners, call: Call, norm: nn.Module) -> nn
     if remainder(norm) is None:
         return "a class of its own, which may do more than normalise"
     if _argument(call, 5, "training"):
-        return "takes the batch's own moments"
+        return "takes the batch's own statistics"
     if len(uses.readers(call.args[1])) != 1:
         return "runs more than once"
     x: Tensor = call.args[0]

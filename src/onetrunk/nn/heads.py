@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onetrunk.data.task import Task
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.nn.decoder import Decoder, Taken
 
 EMBED = 128  # numbers of an embedding
@@ -114,10 +114,10 @@ def make_head(
 ) -> nn.Module:
     """The head of one task on `inside` channels; `head` is the user's own."""
     if task.width < 1 and task.kind != "embed":
-        raise wrong(
+        raise BadInput(
             f"task {task.name}: a {task.kind} head has at least one output",
-            came=f"{len(task.classes)} classes, {task.outputs} outputs",
-            next="name its classes, or read them from the source",
+            got=f"{len(task.classes)} classes, {task.outputs} outputs",
+            try_="name its classes, or read them from the source",
         )
     if head is None:
         head = Refined if task.dense and decoded else _MAKE[task.kind]
@@ -152,7 +152,9 @@ class Heads(nn.Module):
         own = own or {}
         for name in own:
             if name not in [task.name for task in tasks]:
-                raise wrong("a head for an unknown task", came=name, exists=[t.name for t in tasks])
+                raise BadInput(
+                    "a head for an unknown task", got=name, available=[t.name for t in tasks]
+                )
         self.tasks = tuple(tasks)
         self.decoder: Decoder | Taken | None = None
         if any(task.dense for task in tasks):
@@ -175,7 +177,9 @@ class Heads(nn.Module):
     def head(self, task: str) -> nn.Module:
         """The head of this task."""
         if key_of(task) not in self.of:
-            raise wrong("no head for this task", came=task, exists=[t.name for t in self.tasks])
+            raise BadInput(
+                "no head for this task", got=task, available=[t.name for t in self.tasks]
+            )
         return self.of[key_of(task)]
 
     def forward(
@@ -185,13 +189,13 @@ class Heads(nn.Module):
         size: tuple[int, int],
     ) -> dict[str, Tensor]:
         """Predictions by task name; `pooled_BC` may be None, `pyramid` empty, if none asks."""
-        return self.answer(pooled_BC, self.decoded(pyramid), size)
+        return self.prediction(pooled_BC, self.decoded(pyramid), size)
 
     def decoded(self, pyramid: Sequence[Tensor] | Mapping[int, Tensor]) -> Tensor | None:
         """The map that dense tasks read, where there is one."""
         return self.decoder(pyramid) if self.decoder is not None else None
 
-    def answer(
+    def prediction(
         self, pooled_BC: Tensor | None, decoded_BCHW: Tensor | None, size: tuple[int, int]
     ) -> dict[str, Tensor]:
         """Predictions by task name, of what the heads read."""
@@ -213,9 +217,9 @@ def _own(name: str) -> MakeHead:
     try:
         made: MakeHead = getattr(importlib.import_module(module), thing)
     except ImportError as error:
-        raise wrong(f"head {name}: cannot import {module}", came=str(error)) from None
+        raise BadInput(f"head {name}: cannot import {module}", got=str(error)) from None
     except (AttributeError, ValueError):
-        raise wrong(
-            "expected a head as package.module:thing", came=name, exists=_MAKE.keys()
+        raise BadInput(
+            "expected a head as package.module:thing", got=name, available=_MAKE.keys()
         ) from None
     return made

@@ -1,6 +1,6 @@
 """Merging: the small linear maps around a convolution written into its kernel, in float64.
 
-With z = W∗x + b, a norm's frozen moments s·z + t (s = γ/√(σ²+ε), t = β − s·μ):
+With z = W∗x + b, a norm's frozen statistics s·z + t (s = γ/√(σ²+ε), t = β − s·μ):
 
 - norm behind it:        s·(W∗x + b) + t            =  (s·W)∗x + (s·b + t)
 - parallel adapter:      W∗x + A∗x                  =  W'∗x, W' = W with A added at one tap
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Affine:
-    """What a norm with frozen moments does to channel c: scale_c·z + shift_c, in float64."""
+    """What a norm with frozen statistics does to channel c: scale_c·z + shift_c, in float64."""
 
     scale_C: Tensor
     shift_C: Tensor
@@ -41,10 +41,10 @@ def affine_of(
 
 
 def affine_of_norm(norm: nn.Module) -> Affine:
-    """The same of a batch norm module that keeps running moments."""
+    """The same of a batch norm module that keeps running statistics."""
     mean, var, eps = norm.running_mean, norm.running_var, norm.eps
     if not isinstance(mean, Tensor) or not isinstance(var, Tensor) or not isinstance(eps, float):
-        raise TypeError(f"{type(norm).__name__} keeps no running moments")
+        raise TypeError(f"{type(norm).__name__} keeps no running statistics")
     scale, bias = norm.weight, norm.bias
     return affine_of(
         mean,

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.nn.segnet import SegNet
 from onetrunk.nn.stages import Stage
 
@@ -169,9 +169,9 @@ def _he(module: nn.Module) -> None:
 def build(name: str, in_chans: int = 3) -> ResNet | SegNet:
     """The built-in trunk of this name, freshly initialised from torch's generator."""
     if name not in NAMES:
-        raise wrong(
-            "unknown built-in trunk", came=name, exists=NAMES, next="or timm/NAME for timm's"
+        raise BadInput(
+            "unknown built-in trunk", got=name, available=NAMES, try_="or timm/NAME for timm's"
         )
     if in_chans < 1:
-        raise wrong("a trunk takes at least one channel", came=in_chans)
+        raise BadInput("a trunk takes at least one channel", got=in_chans)
     return SegNet(in_chans) if name == "segnet" else ResNet(_PLANS[name], in_chans)

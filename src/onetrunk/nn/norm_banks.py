@@ -1,6 +1,6 @@
 """Banks of norms: y = s·(x − μ)/√(σ² + ε) + b, with s, b and μ, σ² shared or each domain's own.
 
-Domain-specific batch normalisation: Bilen & Vedaldi 2017 (moments and affine), Chang et al. 2019.
+Domain-specific batch normalisation: Bilen & Vedaldi 2017 (statistics and affine), Chang et al. 2019.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.nn.bank import Bank, strip
 from onetrunk.nn.switch import Switch
 
@@ -20,11 +20,11 @@ Family = Literal["batch", "channel", "trailing"]  # what a norm is over, and whe
 
 
 class DomainNorm(Bank):
-    """`domain`: scale, bias and moments (where there are any) of each domain.
+    """`domain`: scale, bias and statistics (where there are any) of each domain.
 
     A slot is a copy of the layer itself, so that any norm will do, with the activation that some
     carry. A mixed batch goes by one gather where the norm's formula is known (`family`): with
-    a = s/√(σ²+ε) and c = b − μ·a, y = a[d]·x + c[d] for moments that are kept; for those computed
+    a = s/√(σ²+ε) and c = b − μ·a, y = a[d]·x + c[d] for statistics that are kept; for those computed
     from the image, the bare norm first.
     """
 
@@ -72,7 +72,7 @@ class DomainNorm(Bank):
         return copy.deepcopy(self.slots[name])
 
 
-class Moments(nn.Module):
+class Stats(nn.Module):
     """One domain's running mean and variance."""
 
     running_mean: Tensor
@@ -85,8 +85,8 @@ class Moments(nn.Module):
             self.register_buffer(key, getattr(layer, key).clone())
 
 
-class DomainMoments(Bank):
-    """`domain-moments`: running moments of each domain, one scale and bias for all."""
+class DomainStats(Bank):
+    """`domain-stats`: running statistics of each domain, one scale and bias for all."""
 
     origin: Any
 
@@ -95,11 +95,11 @@ class DomainMoments(Bank):
         self.origin = layer  # its scale and bias are the shared ones
 
     def make_slot(self) -> nn.Module:
-        """The moments that the layer came with."""
-        return Moments(self.origin).train(self.training)
+        """The statistics that the layer came with."""
+        return Stats(self.origin).train(self.training)
 
     def run(self, x: Tensor, slot: nn.Module | None) -> Tensor:
-        """As torch's batch norm, with this slot's moments."""
+        """As torch's batch norm, with this slot's statistics."""
         mine, layer = self.slot(slot), self.origin
         rate = layer.momentum if layer.momentum is not None else 0.0
         if mine.training:
@@ -132,16 +132,16 @@ class DomainMoments(Bank):
         return after(self.origin, affine(x, scale, shift, trailing=False))
 
     def resolve(self, name: str) -> nn.Module:
-        """The layer with this domain's moments."""
+        """The layer with this domain's statistics."""
         plain: nn.Module = copy.deepcopy(self.origin)
         plain.load_state_dict(self.slots[name].state_dict(), strict=False)
         return plain
 
 
 class SharedBatch(Bank):
-    """`shared-batch`: one scale and bias, no moments kept: each domain's batch has its own.
+    """`shared-batch`: one scale and bias, no statistics kept: each domain's batch has its own.
 
-    Nothing here belongs to a domain, but a mixed batch must be cut: its moments are not theirs.
+    Nothing here belongs to a domain, but a mixed batch must be cut: its statistics are not theirs.
     """
 
     origin: Any
@@ -154,20 +154,20 @@ class SharedBatch(Bank):
         """Nothing is a domain's own."""
 
     def run(self, x: Tensor, slot: nn.Module | None) -> Tensor:
-        """By the moments of what came."""
+        """By the statistics of what came."""
         if x[0, 0].numel() == 1:
             raise too_small(self.where, "shared-batch", x)
         y: Tensor = self.origin(x)
         return y
 
     def resolve(self, name: str) -> nn.Module:
-        """The layer, still without moments."""
+        """The layer, still without statistics."""
         plain: nn.Module = copy.deepcopy(self.origin)
         return plain
 
 
 class Instance(nn.Module):
-    """`instance`: each image by its own moments, one scale and bias (Ulyanov et al. 2016)."""
+    """`instance`: each image by its own statistics, one scale and bias (Ulyanov et al. 2016)."""
 
     inner = "origin"
 
@@ -193,7 +193,7 @@ class Affine(nn.Module):
 
 
 class InstanceDomain(Bank):
-    """`instance-domain`: each image by its own moments, scale and bias of each domain."""
+    """`instance-domain`: each image by its own statistics, scale and bias of each domain."""
 
     origin: Any
 
@@ -206,7 +206,7 @@ class InstanceDomain(Bank):
         return Affine(self.origin.weight, self.origin.bias)
 
     def run(self, x: Tensor, slot: nn.Module | None) -> Tensor:
-        """Each image by its own moments, this slot's scale and bias."""
+        """Each image by its own statistics, this slot's scale and bias."""
         mine = self.slot(slot)
         return instance(x, self.origin, mine.weight, mine.bias, self.where)
 
@@ -271,7 +271,7 @@ def instance(
 
 
 def forget(layer: Any) -> Any:
-    """A batch norm that keeps no moments."""
+    """A batch norm that keeps no statistics."""
     for key in ("running_mean", "running_var", "num_batches_tracked"):
         layer._buffers[key] = None
     layer.track_running_stats = False
@@ -279,9 +279,9 @@ def forget(layer: Any) -> Any:
 
 
 def too_small(where: str, norm: str, x: Tensor) -> Exception:
-    """What to say of a norm that has one number to take moments of."""
-    return wrong(
+    """What to say of a norm that has one number to take statistics of."""
+    return BadInput(
         f"{where}: the norm {norm!r} needs maps larger than 1×1 pixel here",
-        came="×".join(map(str, x.shape[2:])) or "no map",
-        next="larger images, another trunk, or norm = 'domain'",
+        got="×".join(map(str, x.shape[2:])) or "no map",
+        try_="larger images, another trunk, or norm = 'domain'",
     )

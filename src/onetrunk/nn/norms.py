@@ -1,10 +1,10 @@
 """The six norms by name: which layers are norms, and what takes their place.
 
-| name | scale, bias | moments | at test time |
+| name | scale, bias | statistics | at test time |
 |---|---|---|---|
 | `shared` | one | one running average | running average |
 | `shared-batch` | one | none kept | the batch's own |
-| `domain-moments` | one | each domain's | running average |
+| `domain-stats` | one | each domain's | running average |
 | `domain` | each domain's | each domain's | running average |
 | `instance` | one | none kept | each image's own |
 | `instance-domain` | each domain's | none kept | each image's own |
@@ -22,10 +22,10 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.nn.norm_banks import (
-    DomainMoments,
     DomainNorm,
+    DomainStats,
     Family,
     Instance,
     InstanceDomain,
@@ -33,8 +33,8 @@ from onetrunk.nn.norm_banks import (
 )
 from onetrunk.nn.switch import Switch
 
-NORMS = ("shared", "shared-batch", "domain-moments", "domain", "instance", "instance-domain")
-MOMENTS = ("shared-batch", "domain-moments", "instance", "instance-domain")  # need batch norms
+NORMS = ("shared", "shared-batch", "domain-stats", "domain", "instance", "instance-domain")
+STATS = ("shared-batch", "domain-stats", "instance", "instance-domain")  # need batch norms
 
 MakeNorm = Callable[[nn.Module, str, Switch], nn.Module]
 
@@ -51,7 +51,7 @@ def is_norm(module: nn.Module) -> bool:
     if isinstance(module, (_BatchNorm, nn.LayerNorm, nn.GroupNorm)):
         named = True
     else:
-        # Affine (ResMLP) is that network's norm: a scale and a bias without moments.
+        # Affine (ResMLP) is that network's norm: a scale and a bias without statistics.
         named = "Norm" in name or name == "Affine"
     if not named:
         return False
@@ -65,8 +65,8 @@ def is_wide(parameter: Any) -> bool:
     return bool(parameter.ndim > 1)
 
 
-def keeps_moments(module: nn.Module) -> bool:
-    """Whether this is a batch norm with running moments."""
+def keeps_stats(module: nn.Module) -> bool:
+    """Whether this is a batch norm with running statistics."""
     return isinstance(module, _BatchNorm) and module.running_mean is not None
 
 
@@ -95,15 +95,15 @@ def make_norm(norm: str, layer: nn.Module, where: str, switch: Switch) -> nn.Mod
         return load(norm, "norm", NORMS)(layer, where, switch)  # type: ignore[no-any-return]
     if norm == "shared":
         return layer
-    if not keeps_moments(layer):
+    if not keeps_stats(layer):
         # Beside batch norms, other norms follow for their scale and bias.
         if norm in ("domain", "instance-domain"):
             return DomainNorm(layer, where, switch, family(layer))
         return layer
     if norm == "domain":
         return DomainNorm(layer, where, switch, family(layer))
-    if norm == "domain-moments":
-        return DomainMoments(layer, where, switch)
+    if norm == "domain-stats":
+        return DomainStats(layer, where, switch)
     if norm == "shared-batch":
         return SharedBatch(layer, where, switch)
     if norm == "instance":
@@ -119,23 +119,23 @@ def check_norm(norm: str, arch: str, layers: list[nn.Module]) -> None:
         load(norm, "norm", NORMS)
         return
     if norm not in NORMS:
-        raise wrong("unknown norm", came=norm, exists=NORMS, next="or package.module:thing")
+        raise BadInput("unknown norm", got=norm, available=NORMS, try_="or package.module:thing")
     if norm == "shared":
         return
     if not layers:
-        raise wrong(
+        raise BadInput(
             f"{arch} has no norm layers that a domain could own (networks with standardised "
             "weights normalise those instead)",
-            came=norm,
-            next="norm = 'shared', with adapters if domains shall differ",
+            got=norm,
+            try_="norm = 'shared', with adapters if domains shall differ",
         )
-    if norm in MOMENTS and not any(map(keeps_moments, layers)):
+    if norm in STATS and not any(map(keeps_stats, layers)):
         kinds = ", ".join(sorted({type(layer).__name__ for layer in layers}))
-        raise wrong(
-            f"{arch} keeps no running moments (its norms: {kinds}): {norm!r} has no meaning there",
-            came=norm,
-            exists=("shared", "domain"),
-            next="norm = 'domain'",
+        raise BadInput(
+            f"{arch} keeps no running statistics (its norms: {kinds}): {norm!r} has no meaning there",
+            got=norm,
+            available=("shared", "domain"),
+            try_="norm = 'domain'",
         )
 
 
@@ -145,6 +145,8 @@ def load(name: str, what: str, exists: tuple[str, ...]) -> Any:
     try:
         return getattr(importlib.import_module(module), thing)
     except ImportError as error:
-        raise wrong(f"{what} {name!r}: cannot import {module}: {error}", exists=exists) from None
+        raise BadInput(
+            f"{what} {name!r}: cannot import {module}: {error}", available=exists
+        ) from None
     except AttributeError:
-        raise wrong(f"{what} {name!r}: {module} has no {thing!r}", exists=exists) from None
+        raise BadInput(f"{what} {name!r}: {module} has no {thing!r}", available=exists) from None

@@ -1,7 +1,7 @@
 """A pack: all that one domain owns, in one safetensors file.
 
 The header's metadata has one key, `onetrunk`, with one JSON document: format, the domain's card
-(name, tasks, labels, size, whitening, provenance, scores), the trunk that it fits (by name and by
+(name, tasks, labels, size, normalization, provenance, scores), the trunk that it fits (by name and by
 SHA-256) and the licence of that trunk's weights. Tensors are named `slots/LAYER/…` and `heads/…`. A
 file is untrusted: everything is checked, and the domain built aside, before the model changes.
 """
@@ -22,7 +22,7 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as write_tensors
 from torch import Tensor, nn
 
-from onetrunk.errors import BadInput, wrong
+from onetrunk.errors import BadInput
 from onetrunk.nn import shared_heads as together
 from onetrunk.nn.batches import check_tensors
 from onetrunk.nn.card import Card
@@ -75,9 +75,9 @@ class Pack:
         }
         data = write_tensors(dict(self.tensors), {KEY: json.dumps(document, allow_nan=False)})
         if struct.unpack("<Q", data[:8])[0] > HEADER:
-            raise wrong(
+            raise BadInput(
                 f"the pack of {self.card.name} describes itself in at most 1 MB",
-                next="a shorter provenance, or fewer classes",
+                try_="a shorter provenance, or fewer classes",
             )
         beside = to.with_name(f".{to.name}.{os.getpid()}.part")
         try:
@@ -102,11 +102,11 @@ class Pack:
                 data = head + file.read()
         except OSError as error:
             there = sorted(path.name for path in where.parent.glob("*.pack"))
-            raise wrong(
+            raise BadInput(
                 "cannot read the pack",
-                came=f"{where.name} ({error.strerror})",
-                exists=there,
-                next="the path of a file that another run wrote: RUN/model/packs/NAME.pack",
+                got=f"{where.name} ({error.strerror})",
+                available=there,
+                try_="the path of a file that another run wrote: RUN/model/packs/NAME.pack",
             ) from None
         header = data[8 : 8 + struct.unpack("<Q", head)[0]]
         try:
@@ -116,10 +116,10 @@ class Pack:
         except (ValueError, KeyError, TypeError, RecursionError):
             raise _bad(where, "its header has no onetrunk document") from None
         if not 1 <= document["format"] <= FORMAT:
-            raise wrong(
+            raise BadInput(
                 f"{where.name}: this version reads packs up to format {FORMAT}",
-                came=f"format {document['format']}",
-                next="pip install --upgrade onetrunk",
+                got=f"format {document['format']}",
+                try_="pip install --upgrade onetrunk",
             )
         try:
             tensors = read_tensors(data)
@@ -150,22 +150,22 @@ class Pack:
         ours = model.trunk.describe()
         for key in ours:
             if self.trunk.get(key) != ours[key]:
-                raise wrong(
+                raise BadInput(
                     f"{where} fits another trunk: {key} is to be {ours[key]!r}",
-                    came=str(self.trunk.get(key)),
+                    got=str(self.trunk.get(key)),
                 )
         if self.sha256 != (mine := sha256 or model.trunk.fingerprint()):
-            raise wrong(
+            raise BadInput(
                 f"{where} fits a trunk {ours['arch']} with other weights: this one is {mine[:12]}…",
-                came=self.sha256[:12] + "…",
-                next="load the trunk that it was trained on",
+                got=self.sha256[:12] + "…",
+                try_="load the trunk that it was trained on",
             )
         if ":" in self.card.adapters and self.card.adapters != model.trunk.adapters:
             # A file never gets to name code that runs.
-            raise wrong(
+            raise BadInput(
                 f"{where} has adapters of somebody's own",
-                came=self.card.adapters,
-                next="if you trust them: Trunk(…, adapters=…) with that name",
+                got=self.card.adapters,
+                try_="if you trust them: Trunk(…, adapters=…) with that name",
             )
         slots, heads = model.make(self.card)
         expected: dict[str, Tensor] = {}
@@ -198,4 +198,4 @@ def _no(constant: str) -> None:
 
 
 def _bad(path: Path, reason: str) -> BadInput:
-    return wrong(f"{path.name} is not a whole pack: {reason}", next="copy or export it again")
+    return BadInput(f"{path.name} is not a whole pack: {reason}", try_="copy or export it again")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Plain(nn.Module):
-    """Whitened images of one domain to {task: tensor}."""
+    """Normalized images of one domain to {task: tensor}."""
 
     def __init__(self, card: Card, trunk: Trunk, heads: Heads) -> None:
         super().__init__()
@@ -30,5 +30,5 @@ class Plain(nn.Module):
         maps = heads.decoder.levels if heads.decoder is not None else ()
         pooled, pyramid = self.trunk(images_BCHW, heads.needs_pooled, maps)
         size = (images_BCHW.shape[-2], images_BCHW.shape[-1])
-        answer: dict[str, Tensor] = heads(pooled, dict(zip(maps, pyramid, strict=True)), size)
-        return answer
+        prediction: dict[str, Tensor] = heads(pooled, dict(zip(maps, pyramid, strict=True)), size)
+        return prediction

@@ -16,20 +16,22 @@ from torch import Tensor
 from onetrunk.data.pixels import BadImage, Raw
 from onetrunk.data.sources.common import IMAGE_ENDINGS
 from onetrunk.data.task import Task
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 
 if TYPE_CHECKING:
     from onetrunk.nn.universal import Universal
 
 Images = Raw | Sequence[Raw]
-Answer = dict[str, Any]  # by task: {"label", "score", "scores"}, {"values"}, {"map"}, {"vector"}
+Prediction = dict[
+    str, Any
+]  # by task: {"label", "score", "scores"}, {"values"}, {"map"}, {"vector"}
 
 BATCH = 64
-FEWEST = 8  # images of a domain that a norm without kept moments needs
+FEWEST = 8  # images of a domain that a norm without kept statistics needs
 
 
 def predict(model: Universal, images: Images, domain: str | Sequence[str]) -> Any:
-    """One answer for one image, else a list of answers: each domain by its own pixels' contract.
+    """One answer for one image, else a list of predictions: each domain by its own pixels' contract.
 
     An answer has one entry a task: classify {"label", "score", "scores"}, multilabel {"labels",
     "scores"}, regress {"values"}, embed {"vector"}, segment {"map", "classes"}, depth and normals
@@ -41,20 +43,20 @@ def predict(model: Universal, images: Images, domain: str | Sequence[str]) -> An
     names = [domain] * len(raws) if isinstance(domain, str) else list(domain)
     for name in names:
         if name not in model.domains:
-            raise wrong("unknown domain", came=str(name), exists=model.domains)
+            raise BadInput("unknown domain", got=str(name), available=model.domains)
     if len(names) != len(raws):
-        raise wrong("one domain, or one per image", came=f"{len(names)} for {len(raws)} images")
+        raise BadInput("one domain, or one per image", got=f"{len(names)} for {len(raws)} images")
     if not raws:
-        raise wrong("expected at least one image", came="none")
+        raise BadInput("expected at least one image", got="none")
     if model.trunk.norm == "shared-batch":
         for name in sorted(set(names)):
             if names.count(name) < FEWEST:
-                raise wrong(
-                    f"the norm 'shared-batch' keeps no moments: it needs at least {FEWEST} images "
+                raise BadInput(
+                    f"the norm 'shared-batch' keeps no statistics: it needs at least {FEWEST} images "
                     "of a domain at once",
-                    came=f"{names.count(name)} of {name}",
+                    got=f"{names.count(name)} of {name}",
                 )
-    answers: list[Answer] = [{} for _ in raws]
+    predictions: list[Prediction] = [{} for _ in raws]
     was = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -64,14 +66,16 @@ def predict(model: Universal, images: Images, domain: str | Sequence[str]) -> An
                 out = model(torch.stack(tensors), [names[i] for i in places])
             for i, tasks in zip(places, out, strict=True):
                 card = model.domains[names[i]]
-                answers[i] = {task.name: answer(task, tasks[task.name]) for task in card.tasks}
+                predictions[i] = {
+                    task.name: prediction(task, tasks[task.name]) for task in card.tasks
+                }
     finally:
         for module, mode in was:
             module.training = mode
-    return answers if several else answers[0]
+    return predictions if several else predictions[0]
 
 
-def answer(task: Task, out: Tensor) -> dict[str, Any]:
+def prediction(task: Task, out: Tensor) -> dict[str, Any]:
     """One image's output in a task's own words."""
     out = out.detach().float().cpu()
     if task.kind == "classify":
@@ -109,7 +113,7 @@ def _prepare(model: Universal, raw: Raw, name: str, place: int) -> Tensor:
         pixels = model.domains[name].pixels.prepare([raw])[0]
     except BadImage as error:
         known = Path(raw).name if isinstance(raw, str | PathLike) else f"image {place}"
-        raise wrong(f"{known} cannot be read", came=str(error)) from None
+        raise BadInput(f"{known} cannot be read", got=str(error)) from None
     like = next(model.parameters())
     return pixels.to(device=like.device, dtype=like.dtype)
 
@@ -127,13 +131,13 @@ def _each(images: Images) -> Iterator[Raw]:
     elif isinstance(images, str | PathLike) and _folder(images):
         files = sorted(p for p in Path(images).rglob("*") if p.suffix.lower() in IMAGE_ENDINGS)
         if not files:
-            raise wrong("the folder holds no image", came=str(images))
+            raise BadInput("the folder holds no image", got=str(images))
         yield from files
     elif isinstance(images, str | PathLike | bytes | Image.Image | np.ndarray):
         yield images
     else:
-        raise wrong(
+        raise BadInput(
             "expected paths, pictures or arrays",
-            came=type(images).__name__,
-            next="model(tensor, domain=…) takes whitened tensors",
+            got=type(images).__name__,
+            try_="model(tensor, domain=…) takes normalized tensors",
         )

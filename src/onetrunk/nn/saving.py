@@ -23,7 +23,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from onetrunk.data.task import check_name
-from onetrunk.errors import BadInput, wrong
+from onetrunk.errors import BadInput
 from onetrunk.nn.pack import HEADER, KEY, Pack
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
@@ -35,7 +35,17 @@ TRUNK = "trunk.safetensors"
 PACKS = "packs"
 LISTED = "domains.json"
 KEYS = (
-    *("arch", "norm", "sharing", "own_stages", "adapters", "adapt", "pair", "licence", "sha256"),
+    *(
+        "arch",
+        "norm",
+        "sharing",
+        "own_stages",
+        "adapters",
+        "adapter_layers",
+        "pair",
+        "licence",
+        "sha256",
+    ),
     "domains",
 )
 
@@ -75,7 +85,7 @@ def _write(model: Universal, folder: Path) -> None:
         "format": FORMAT,
         **trunk.describe(),
         "adapters": trunk.adapters,
-        "adapt": list(trunk.adapt),
+        "adapter_layers": list(trunk.adapter_layers),
         "pair": model.pair,
         "licence": trunk.licence,
         "sha256": sha256,
@@ -98,13 +108,15 @@ def load(folder: str | PathLike[str], domain: str | None = None) -> Universal:
         return _read(place)
     alone = _alone(place)
     if not alone:
-        raise wrong(f"no trunk in {place}: expected {TRUNK}", exists=sorted(os.listdir(place)))
+        raise BadInput(
+            f"no trunk in {place}: expected {TRUNK}", available=sorted(os.listdir(place))
+        )
     if domain not in alone:
-        raise wrong(
+        raise BadInput(
             f"{Path(folder).name} holds one network for each domain: name one of them",
-            came=domain,
-            exists=alone,
-            next=f"onetrunk.load({str(folder)!r}, domain={alone[0]!r})",
+            got=domain,
+            available=alone,
+            try_=f"onetrunk.load({str(folder)!r}, domain={alone[0]!r})",
         )
     return _read(place / domain)
 
@@ -124,11 +136,11 @@ def _place(folder: str | PathLike[str]) -> Path:
     if not place.is_dir():
         near = Path(folder) if Path(folder).is_dir() else Path(folder).parent
         there = sorted(p.name for p in near.iterdir()) if near.is_dir() else []
-        raise wrong(
+        raise BadInput(
             f"no model in {folder}: expected {Path(folder).name}/model",
-            came=str(folder),
-            exists=there,
-            next="onetrunk train RECIPE, or onetrunk.save(model, folder), writes one",
+            got=str(folder),
+            available=there,
+            try_="onetrunk train RECIPE, or onetrunk.save(model, folder), writes one",
         )
     return place
 
@@ -148,17 +160,17 @@ def _read(place: Path) -> Universal:
         sharing=document["sharing"],
         own_stages=document["own_stages"],
         adapters=document["adapters"],
-        adapt=document["adapt"],
+        adapter_layers=document["adapter_layers"],
     )
     trunk.licence = document["licence"]
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise wrong(f"{path.name} is damaged", came=str(error)[:100]) from None
+        raise BadInput(f"{path.name} is damaged", got=str(error)[:100]) from None
     trunk.load_shared(tensors)
     if trunk.fingerprint() != document["sha256"]:
-        raise wrong(f"{path.name} is damaged: its tensors are not those that it names")
+        raise BadInput(f"{path.name} is damaged: its tensors are not those that it names")
     model = Universal(trunk, pair=document["pair"])
     names = listed(place, document["domains"])
     for name in names:  # one after the other, so that each is read where the last one was
@@ -174,7 +186,7 @@ def _read(place: Path) -> Universal:
 def _pack(place: Path, name: str) -> Pack:
     pack = Pack.open(place / PACKS / f"{name}.pack")
     if pack.card.name != name:
-        raise wrong(f"{name}.pack holds another domain", came=pack.card.name)
+        raise BadInput(f"{name}.pack holds another domain", got=pack.card.name)
     return pack
 
 
@@ -185,14 +197,14 @@ def listed(place: Path, at_first: Sequence[str] | None = None) -> list[str]:
     except FileNotFoundError:
         return list(_document(place / TRUNK)["domains"] if at_first is None else at_first)
     except OSError as error:
-        raise wrong(f"cannot read {LISTED}", came=error.strerror) from None
+        raise BadInput(f"cannot read {LISTED}", got=error.strerror) from None
     try:
         document = json.loads(text)
         names = [check_name(name, "domain") for name in document["domains"]]
         if document["format"] != FORMAT or len(set(names)) < len(names):
             raise ValueError("another format, or a name twice")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise wrong(f"{LISTED} is no list of domains", came=str(error)[:100]) from None
+        raise BadInput(f"{LISTED} is no list of domains", got=str(error)[:100]) from None
     return names
 
 
@@ -212,16 +224,16 @@ def _document(path: Path) -> dict[str, Any]:
         if not isinstance(document, dict) or not isinstance(document["format"], int):
             raise TypeError("no format")
     except OSError as error:
-        raise wrong(f"cannot read {path.name}", came=error.strerror) from None
+        raise BadInput(f"cannot read {path.name}", got=error.strerror) from None
     except (ValueError, KeyError, TypeError, RecursionError, struct.error) as error:
-        raise wrong(f"{path.name} is not a trunk of onetrunk", came=str(error)[:100]) from None
+        raise BadInput(f"{path.name} is not a trunk of onetrunk", got=str(error)[:100]) from None
     if not 1 <= document["format"] <= FORMAT:
-        raise wrong(
+        raise BadInput(
             f"{path.name}: this version reads trunks up to format {FORMAT}",
-            came=f"format {document['format']}",
-            next="pip install --upgrade onetrunk",
+            got=f"format {document['format']}",
+            try_="pip install --upgrade onetrunk",
         )
     lacking = [key for key in KEYS if key not in document]
     if lacking:
-        raise wrong(f"{path.name} is not a trunk of onetrunk: it lacks {', '.join(lacking)}")
+        raise BadInput(f"{path.name} is not a trunk of onetrunk: it lacks {', '.join(lacking)}")
     return document

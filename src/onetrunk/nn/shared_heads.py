@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from onetrunk.data.task import LABELLED, Task
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.nn.bank import Slots
 from onetrunk.nn.card import Card
 from onetrunk.nn.heads import Dense, Embed, Heads, Numbers, Pooled, Refined, key_of
@@ -117,8 +117,8 @@ def agree(heads: Heads, given: Mapping[str, Tensor], where: str) -> None:
     for key, value in separate(heads).state_dict().items():
         head = heads.of[key.split(".")[1]] if key.startswith("of.") else None
         if isinstance(head, Shared) and not torch.equal(given[key].to(value), value):
-            raise wrong(
+            raise BadInput(
                 f"{where}: its head is not the one that this model's domains share",
-                came=key,
-                next="load it into a copy of the model that it came from",
+                got=key,
+                try_="load it into a copy of the model that it came from",
             )

@@ -71,7 +71,7 @@ class Switch:
             return self._backward[task]
         if now is not None:
             return now[0]
-        raise Failed("no domain is running; next: call the model, as model(images, domain=NAME)")
+        raise Failed("no domain is running; try: call the model, as model(images, domain=NAME)")
 
     @contextmanager
     def using(self, choice: Choice) -> Iterator[None]:

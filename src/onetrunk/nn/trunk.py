@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from onetrunk.errors import OnetrunkError, wrong
+from onetrunk.errors import BadInput, OnetrunkError
 from onetrunk.nn import backbone as backbones
 from onetrunk.nn.adapters import ADAPTERS, AdapterBank, make_adapter, why_not
 from onetrunk.nn.bank import Bank, ReadsLayer, Unfit
@@ -39,21 +39,21 @@ class Trunk(nn.Module):
         own_stages: Sequence[int | str] = (),
         adapters: str = "none",
         pretrained: bool | str | Path = False,
-        adapt: Sequence[str] = (),
+        adapter_layers: Sequence[str] = (),
     ) -> None:
-        """The keys of a recipe's [trunk]; `adapt`: patterns of layers' names, by default all."""
+        """The keys of a recipe's [trunk]; `adapter_layers`: patterns of layers' names, by default all."""
         super().__init__()
         if sharing not in SHARING:
-            raise wrong("unknown sharing", came=sharing, exists=SHARING)
+            raise BadInput("unknown sharing", got=sharing, available=SHARING)
         if adapters not in ADAPTERS and ":" not in adapters:
-            raise wrong(
-                "unknown adapters", came=adapters, exists=ADAPTERS, next="or package.module:thing"
+            raise BadInput(
+                "unknown adapters", got=adapters, available=ADAPTERS, try_="or package.module:thing"
             )
         if ":" in adapters:
             load(adapters, "adapter", ADAPTERS)
         self.net, backbone = backbones.build(arch, pretrained)
         self.arch, self.norm, self.sharing, self.adapters = arch, norm, sharing, adapters
-        self.adapt = tuple(adapt)
+        self.adapter_layers = tuple(adapter_layers)
         self.backbone = backbone
         self.licence = backbone.licence
         self.switch = Switch()
@@ -83,25 +83,27 @@ class Trunk(nn.Module):
     def _own(self, given: Sequence[int | str]) -> tuple[str, ...]:
         stages = self.stages
         if bool(given) != (self.sharing == "partial"):
-            raise wrong(
+            raise BadInput(
                 "own_stages go with sharing = 'partial'",
-                came=f"sharing {self.sharing!r}, own_stages {list(given)}",
-                exists=stages,
+                got=f"sharing {self.sharing!r}, own_stages {list(given)}",
+                available=stages,
             )
         names: list[str] = []
         for stage in given:
             if isinstance(stage, int) and 0 <= stage < len(stages):
                 stage = stages[stage]
             if stage not in stages:
-                raise wrong("own_stages: unknown stage", came=str(stage), exists=stages)
+                raise BadInput("own_stages: unknown stage", got=str(stage), available=stages)
             names.append(str(stage))
         for name in names:
             for path in self.backbone.stages[name]:
                 if not path:
-                    raise wrong(
+                    raise BadInput(
                         f"{self.arch}: stage {name!r} holds parameters of the network itself, "
                         "which no domain can own",
-                        exists=[s for s, paths in self.backbone.stages.items() if "" not in paths],
+                        available=[
+                            s for s, paths in self.backbone.stages.items() if "" not in paths
+                        ],
                     )
                 self._put(path, OwnStage(self.net.get_submodule(path), path, self.switch))
         return tuple(names)
@@ -123,8 +125,8 @@ class Trunk(nn.Module):
             return made
         for path, layer in self._free():
             layer = layer.layer if isinstance(layer, AdapterBank) else layer
-            named = any(fnmatch.fnmatchcase(path, pattern) for pattern in self.adapt)
-            if is_norm(layer) or path in self.skipped or (self.adapt and not named):
+            named = any(fnmatch.fnmatchcase(path, pattern) for pattern in self.adapter_layers)
+            if is_norm(layer) or path in self.skipped or (self.adapter_layers and not named):
                 continue
             if ":" not in kind and not isinstance(layer, (nn.Conv2d, nn.Linear)):
                 continue
@@ -133,10 +135,10 @@ class Trunk(nn.Module):
             elif (adapter := make_adapter(kind, layer, rank)) is not None:
                 made[path] = adapter
         if not made:
-            raise wrong(
+            raise BadInput(
                 f"{self.arch}: no layer takes {kind!r} adapters",
-                came=", ".join(self.adapt) or "every layer",
-                next="name other layers in adapt, or adapters = 'none'",
+                got=", ".join(self.adapter_layers) or "every layer",
+                try_="name other layers in adapt, or adapters = 'none'",
             )
         return made
 
@@ -260,10 +262,10 @@ class Trunk(nn.Module):
             raise
         except (RuntimeError, AssertionError, ValueError, IndexError, TypeError) as error:
             reason = str(error).split("\n")[0][:160]
-            raise wrong(
+            raise BadInput(
                 f"domain {name}: {self.arch} cannot take images of {size[0]}×{size[1]} ({reason})",
-                exists=[f"{h}×{w}" for h, w in [self.backbone.size or (224, 224)]],
-                next="another size, or another trunk",
+                available=[f"{h}×{w}" for h, w in [self.backbone.size or (224, 224)]],
+                try_="another size, or another trunk",
             ) from None
         finally:
             for module, mode in before:
@@ -274,15 +276,15 @@ class Trunk(nn.Module):
 
     def _give_up(self, unfit: Unfit) -> None:
         bank = self.banks().get(unfit.where)
-        named = any(fnmatch.fnmatchcase(unfit.where, pattern) for pattern in self.adapt)
+        named = any(fnmatch.fnmatchcase(unfit.where, pattern) for pattern in self.adapter_layers)
         if (
             bank is None
             or (named and isinstance(bank, AdapterBank))
             or (isinstance(unfit, ReadsLayer) and not isinstance(bank, AdapterBank))
         ):
-            raise wrong(
+            raise BadInput(
                 f"{self.arch} cannot have a bank at {unfit.where} ({unfit.reason})",
-                next="norm = 'shared', or another trunk",
+                try_="norm = 'shared', or another trunk",
             )
         self.skipped[unfit.where] = unfit.reason
         self._put(unfit.where, bank.get_submodule(bank.inner).requires_grad_(True))

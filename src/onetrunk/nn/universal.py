@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from onetrunk.data.domain import Domain
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.nn import batches
 from onetrunk.nn import ownership as owners
 from onetrunk.nn import shared_heads as together
@@ -49,13 +49,13 @@ class Universal(nn.Module):
         """`heads`: the user's own; `pair`: how full sharing pairs classes, by name or index."""
         super().__init__()
         if trunk.switch.names:
-            raise wrong(
+            raise BadInput(
                 "a trunk belongs to one model",
-                came=f"one with {', '.join(trunk.switch.names)}",
-                next="copy.deepcopy(trunk), or model.add_domain(domain)",
+                got=f"one with {', '.join(trunk.switch.names)}",
+                try_="copy.deepcopy(trunk), or model.add_domain(domain)",
             )
         if pair not in ("name", "index"):
-            raise wrong("classes are paired by", came=pair, exists=("name", "index"))
+            raise BadInput("classes are paired by", got=pair, available=("name", "index"))
         self.trunk = trunk
         self.heads = Slots()
         self.together = nn.ModuleList()  # with sharing = "full": the heads that domains share
@@ -65,10 +65,10 @@ class Universal(nn.Module):
         self._independent: bool | None = None
         for name in heads or {}:
             if name not in [domain.name for domain in domains]:
-                raise wrong(
+                raise BadInput(
                     "heads for a domain that is not there",
-                    came=name,
-                    exists=[domain.name for domain in domains],
+                    got=name,
+                    available=[domain.name for domain in domains],
                 )
         for domain in domains:
             self.add_domain(domain, heads=(heads or {}).get(domain.name))
@@ -78,7 +78,7 @@ class Universal(nn.Module):
     def forward(
         self, images: Tensor | Sequence[Tensor], domain: str | Sequence[str] | Tensor
     ) -> Any:
-        """Whitened images to predictions by task.
+        """Normalized images to predictions by task.
 
         One domain: {task: (B, …)}. A list of domains, one per image: a list of {task: (…)}, where
         images may be a list of several sizes. An index tensor: {domain: {task: (B, …)}}, every head
@@ -91,17 +91,17 @@ class Universal(nn.Module):
         if isinstance(domain, Tensor):
             x = batches.check(images)
             if domain.ndim != 1 or domain.shape[0] != x.shape[0]:
-                raise wrong("the index has one number per image", came=tuple(domain.shape))
+                raise BadInput("the index has one number per image", got=tuple(domain.shape))
             pooled, maps = self._features(x, Mixed(domain), list(self.domains))
             size = x.shape[-2:]
             return {name: self.heads_of(name)(pooled, maps, size) for name in self.domains}
         for name in domain:
             self._known(name)
-        answers: list[Predictions] = [{} for _ in domain]
+        predictions: list[Predictions] = [{} for _ in domain]
         for x, names, places in batches.by_size(images, list(domain)):
-            for place, answer in zip(places, self._mixed(x, names), strict=True):
-                answers[place] = answer
-        return answers
+            for place, prediction in zip(places, self._mixed(x, names), strict=True):
+                predictions[place] = prediction
+        return predictions
 
     def _features(
         self, x: Tensor, choice: Choice, names: Sequence[str], points: Iterable[str] = ()
@@ -126,12 +126,14 @@ class Universal(nn.Module):
         sizes = [names.count(name) for name in present]
         if order != list(range(len(names))):
             x = x[torch.tensor(order, device=x.device)]
-        answers: list[Predictions] = [
-            {task: values[row] for task, values in out.answers.items()}
+        predictions: list[Predictions] = [
+            {task: values[row] for task, values in out.predictions.items()}
             for out, size in zip(self._segments(x, present, sizes), sizes, strict=True)
             for row in range(size)
         ]
-        return [answer for _, answer in sorted(zip(order, answers, strict=True), key=FIRST)]
+        return [
+            prediction for _, prediction in sorted(zip(order, predictions, strict=True), key=FIRST)
+        ]
 
     def joined(
         self, images: Sequence[Tensor], names: Sequence[str], points: Points = NOWHERE
@@ -142,7 +144,7 @@ class Universal(nn.Module):
         sizes = [len(images[i]) for i in order]
         x = batches.check(torch.cat([images[i] for i in order]) if len(order) > 1 else images[0])
         found = self._segments(x, present, sizes, points)
-        return [answer for _, answer in sorted(zip(order, found, strict=True), key=FIRST)]
+        return [prediction for _, prediction in sorted(zip(order, found, strict=True), key=FIRST)]
 
     def _order(self, names: Sequence[str]) -> list[int]:
         """Places of these names, those of one domain together."""
@@ -162,7 +164,7 @@ class Universal(nn.Module):
             choice = Mixed(torch.tensor(index, device=x.device), tuple(present), tuple(sizes))
         asked = {point: None for name in present for point in points.get(name, ())}
         pooled, maps = self._features(x, choice, present, asked)
-        answers = []
+        predictions = []
         start = 0
         for name, size in zip(present, sizes, strict=True):
             rest = slice(start, start + size)
@@ -170,11 +172,11 @@ class Universal(nn.Module):
             whole = None if pooled is None else pooled[rest]
             heads = self.heads_of(name)
             decoded = heads.decoded(mine)
-            said = heads.answer(whole, decoded, (x.shape[-2], x.shape[-1]))
+            said = heads.prediction(whole, decoded, (x.shape[-2], x.shape[-1]))
             inside = at(self.trunk, points.get(name, ()), whole, mine, decoded)
-            answers.append(Inside(said, inside))
+            predictions.append(Inside(said, inside))
             start += size
-        return answers
+        return predictions
 
     def index(self, names: Sequence[str], device: torch.device | str | None = None) -> Tensor:
         """The index tensor of a mixed batch, for `torch.compile` and `torch.export`."""
@@ -194,16 +196,16 @@ class Universal(nn.Module):
             size = self.domains[name].pixels.size
             self._independent = self.trunk.independent(name, size)
         if not self._independent:
-            raise wrong(
+            raise BadInput(
                 f"{self.trunk.arch} mixes the images of a batch, so domains cannot share one",
-                came="a mixed batch",
-                next="one domain per call: model(images, domain=NAME)",
+                got="a mixed batch",
+                try_="one domain per call: model(images, domain=NAME)",
             )
 
     def _known(self, name: str) -> Card:
         card = self.domains.get(name)
         if card is None:
-            raise wrong("unknown domain", came=str(name), exists=self.domains)
+            raise BadInput("unknown domain", got=str(name), available=self.domains)
         return card
 
     # -- domains that come and go
@@ -224,17 +226,17 @@ class Universal(nn.Module):
     ) -> tuple[dict[str, nn.Module], Heads]:
         """Slots and heads for a domain that is not there yet; the model stays as it is."""
         if card.name in self.domains:
-            raise wrong(
+            raise BadInput(
                 "a domain of this name is there already",
-                came=card.name,
-                exists=self.domains,
-                next=f"another name, or model.remove({card.name!r})",
+                got=card.name,
+                available=self.domains,
+                try_=f"another name, or model.remove({card.name!r})",
             )
         if self.trunk.sharing == "none" and self.domains:
-            raise wrong(
+            raise BadInput(
                 "with sharing = 'none' each domain has a network of its own",
-                came=f"{card.name} beside {next(iter(self.domains))}",
-                next="one Universal for each domain, or sharing = 'deep'",
+                got=f"{card.name} beside {next(iter(self.domains))}",
+                try_="one Universal for each domain, or sharing = 'deep'",
             )
         trunk, size = self.trunk, card.pixels.size
         fresh = trunk.make_slots(card.adapters, card.rank)

@@ -85,9 +85,9 @@ class Findings:
     )  # part of the page: why it is not there
 
     @property
-    def judged(self) -> Column:
+    def evaluated(self) -> Column:
         """The column that the verdict is about."""
-        return self.columns[self.verdict.judged]
+        return self.columns[self.verdict.evaluated]
 
     @property
     def domains(self) -> tuple[str, ...]:

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from onetrunk.data.domain import Domain
-from onetrunk.errors import OnetrunkError, wrong
-from onetrunk.eval.external_predictions import judge_predictions
+from onetrunk.errors import BadInput, OnetrunkError
+from onetrunk.eval.external_predictions import evaluate_predictions
 from onetrunk.eval.feature_map import embedding
 from onetrunk.eval.gradient_agreement import Loss, conflict
 from onetrunk.eval.latency import latency
 from onetrunk.eval.similarity import similarity
-from onetrunk.eval.timm_checkpoint import judge_checkpoint
+from onetrunk.eval.timm_checkpoint import evaluate_checkpoint
 from onetrunk.nn.saving import models_of
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
@@ -74,13 +74,13 @@ def gather(
         ],
         base.name if base and not base.separate else None,
     )
-    judged = groups[verdict.judged]
-    mine = models[judged.name]
+    evaluated = groups[verdict.evaluated]
+    mine = models[evaluated.name]
     inside: dict[str, Any] = {}
     if mine:
-        domains = tried("images", _domains, judged, mine, open_domains) or []
+        domains = tried("images", _domains, evaluated, mine, open_domains) or []
         alone = models[base.name] if base and base.separate else None
-        inside = _inside(judged, mine, alone, domains, make_loss, tried, seconds, seed)
+        inside = _inside(evaluated, mine, alone, domains, make_loss, tried, seconds, seed)
     places = [*enumerate(groups), *([(-1, base)] if base else [])]
     now = datetime.now()
     return Findings(
@@ -90,7 +90,7 @@ def gather(
         verdict=verdict,
         columns=tuple(columns),
         baseline=base_column,
-        splits=_splits(judged),
+        splits=_splits(evaluated),
         courses=courses(places),
         recipes=tuple(
             (g.name, g.first.text if images else without_files(g.first.text))
@@ -123,7 +123,7 @@ class Tried:
 
 
 def _inside(
-    judged: Group,
+    evaluated: Group,
     mine: Models,
     alone: Models | None,
     domains: Sequence[Domain],
@@ -140,7 +140,7 @@ def _inside(
         found["shown"] = tried("pictures", lambda: pictures(mine, domains, seed=seed)) or ()
     if several:
         found["similarity"] = tried("similarity", lambda: similarity(mine, domains, seed=seed))
-    if not judged.separate:
+    if not evaluated.separate:
         if several:
             found["embedding"] = tried("embedding", lambda: embedding(model, domains, seed=seed))
         if several and make_loss is not None and model.shared_parameters():
@@ -157,16 +157,16 @@ def _groups(
     runs: Sequence[PathOrRun], baseline: PathOrRun | None, open_domains: OpenDomains
 ) -> tuple[list[Group], Group | None]:
     if not runs:
-        raise wrong("expected at least one run", next="onetrunk report RUN")
+        raise BadInput("expected at least one run", try_="onetrunk report RUN")
     given = [Path(run).resolve() for run in runs]
     twice = [path for path in given if given.count(path) > 1]
     if twice:
-        raise wrong("each run once", came=twice[0].name)
+        raise BadInput("each run once", got=twice[0].name)
     if baseline is not None and Path(baseline).resolve() in given:
-        raise wrong(
+        raise BadInput(
             "a run is not compared with itself",
-            came=Path(baseline).name,
-            next="name it as --baseline alone",
+            got=Path(baseline).name,
+            try_="name it as --baseline alone",
         )
     if baseline is None:
         return read_groups(runs), None
@@ -175,10 +175,10 @@ def _groups(
         groups = read_groups(runs)
         return groups, outside(Path(baseline), open_domains(groups[0].first.path))
     if len(variations(Path(baseline))) > 1:
-        raise wrong(
+        raise BadInput(
             "a baseline is one run, or the seeds of one",
-            came=f"{Path(baseline).name}, which holds several settings",
-            exists=[path.name for path in variations(Path(baseline))],
+            got=f"{Path(baseline).name}, which holds several settings",
+            available=[path.name for path in variations(Path(baseline))],
         )
     groups = read_groups([*runs, baseline])
     return groups[:-1], by_task(groups[-1], groups[:-1])
@@ -187,9 +187,9 @@ def _groups(
 def outside(path: Path, domains: Sequence[Domain]) -> Group:
     """Someone else's predictions, or a timm checkpoint's, as a baseline: scores and outcomes."""
     if path.is_file():
-        found = judge_predictions(path, domains)
+        found = evaluate_predictions(path, domains)
     else:
-        found = judge_checkpoint(path.as_posix(), domains)
+        found = evaluate_checkpoint(path.as_posix(), domains)
     for note in found.notes:
         say(note)
     scores = {"test": found.table().to_json()}
@@ -198,7 +198,7 @@ def outside(path: Path, domains: Sequence[Domain]) -> Group:
 
 def _models(group: Group) -> Models:
     if not group.first.scores:
-        raise wrong(f"{group.name} is not finished", next="onetrunk train RECIPE --resume")
+        raise BadInput(f"{group.name} is not finished", try_="onetrunk train RECIPE --resume")
     return models_of(group.first.path)
 
 

@@ -20,7 +20,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 PARTS: tuple[tuple[str, str, Callable[[Findings], Html | None]], ...] = (
     ("scores", "Scores", scores_part),
     ("cost", "Size and speed", cost_part),
-    ("pictures", "Answers", pictures_part),
+    ("pictures", "Predictions", pictures_part),
     ("inside", "Inside", inside_part),
     ("training", "Training", training_part),
     ("data", "Images", data_part),
@@ -79,44 +79,44 @@ def _eyebrow(findings: Findings) -> Html:
 
 def _lead(findings: Findings) -> list[str]:
     """What stands under the verdict."""
-    judged, base = findings.judged, findings.baseline
-    words = [f"Judged: {judged.name} ({judged.what})."]
+    evaluated, base = findings.evaluated, findings.baseline
+    words = [f"Evaluated: {evaluated.name} ({evaluated.what})."]
     if len(findings.columns) > 1:
         words.append("Of the runs below it has the lowest validation error.")
     if base is not None:
         words.append(f"Against: {base.name} ({base.what}).")
     only = [d for d in findings.domains if d not in findings.verdict.readings]
     if base is not None and findings.verdict.readings and only:
-        words.append(f"Not on both sides, so not judged: {', '.join(only)}.")
+        words.append(f"Not on both sides, so not evaluated: {', '.join(only)}.")
     return [" ".join(words), *findings.verdict.notes]
 
 
 def _facts(findings: Findings) -> Html | None:
     """The few numbers that one remembers."""
-    judged, base = findings.judged, findings.baseline
+    evaluated, base = findings.evaluated, findings.baseline
     facts: list[tuple[str, str, str]] = []
-    cost = judged.cost
-    other = base.cost if base else judged.separate_cost
-    if cost is not None and other is not None and not judged.separate:
+    cost = evaluated.cost
+    other = base.cost if base else evaluated.separate_cost
+    if cost is not None and other is not None and not evaluated.separate:
         whose = "the baseline" if base and not base.separate else "separate networks"
         size = f"{scaled(cost.bytes, 'B')} instead of {scaled(other.bytes, 'B')} of {whose}"
         facts.append(("Size", times(cost.bytes, other.bytes), size))
-    sides = [judged, *([base] if base else [])]
+    sides = [evaluated, *([base] if base else [])]
     keys = common(sides)
     if keys:
         means = [mean_error(column, keys) for column in sides]
         said = f"over {len(keys)} domains" if len(keys) > 1 else "on its one domain"
         if base is not None:
             said = f"{number(means[1], '%')} % {said} by the baseline"
-            gap = judged.mean_difference
+            gap = evaluated.mean_difference
             if gap is not None and gap.low is not None and gap.high is not None:
                 said += f"; difference {signed(gap.low, '%')} to {signed(gap.high, '%')}"
         facts.append(("Mean test error", f"{number(means[0], '%')} %", said))
-    if judged.decathlon and len(keys) > 1:
-        mean = sum(judged.decathlon) / len(judged.decathlon)
+    if evaluated.decathlon and len(keys) > 1:
+        mean = sum(evaluated.decathlon) / len(evaluated.decathlon)
         facts.append(("Decathlon score", f"{mean:,.0f}", f"the baseline has {250 * len(keys):,}"))
-    elif judged.delta:
-        mean = sum(judged.delta) / len(judged.delta)
+    elif evaluated.delta:
+        mean = sum(evaluated.delta) / len(evaluated.delta)
         shown = f"{mean:+.1f} %".replace("-", "−")
         facts.append(("Δ over tasks", shown, "mean relative gain over the baseline"))
     mixed = [row for row in findings.latency.rows if not row.domain] if findings.latency else []

@@ -20,7 +20,7 @@ from onetrunk.report.words import (
 
 def cost_part(findings: Findings) -> Html | None:
     """Size, operations and latency; None where no model could be read."""
-    if findings.judged.cost is None:
+    if findings.evaluated.cost is None:
         return None
     return section(
         "cost",
@@ -46,9 +46,9 @@ def _totals(findings: Findings) -> Html:
         if not column.separate:
             said = "The ratio is to the baseline."
     else:
-        alone = findings.judged.separate_cost
-        count = sum(len(budget.domains) for budget in findings.judged.budgets.values())
-        if alone is not None and not findings.judged.separate:
+        alone = findings.evaluated.separate_cost
+        count = sum(len(budget.domains) for budget in findings.evaluated.budgets.values())
+        if alone is not None and not findings.evaluated.separate:
             words = "the same trunk once for each domain; computed, not trained"
             rows.append(_total(f"{count} separate networks", words, alone, None))
             said = "The ratio is to separate networks of the same trunk."
@@ -81,9 +81,9 @@ def _ratio(shown: str, one: float | None, other: float | None) -> Html:
 
 def _by_domain(findings: Findings) -> Html | None:
     """What each domain adds."""
-    if findings.judged.separate:
+    if findings.evaluated.separate:
         return None
-    budget = next(iter(findings.judged.budgets.values()))
+    budget = next(iter(findings.evaluated.budgets.values()))
     rows = [
         el(
             "tr",

@@ -9,7 +9,7 @@ from onetrunk.report.dense import swatch
 from onetrunk.report.findings import Findings
 from onetrunk.report.html import Html, el
 from onetrunk.report.picture import Picture
-from onetrunk.report.pictures import Answered, Shown
+from onetrunk.report.pictures import Example, Shown
 from onetrunk.report.words import figure, note, section
 
 SIDE = 84  # pixels of a thumbnail on the page
@@ -18,13 +18,13 @@ NONE = {True: "None of these images is answered wrong.", False: "None of them is
 
 
 def pictures_part(findings: Findings) -> Html | None:
-    """Test images with the judged network's answers."""
+    """Test images with the evaluated network's predictions."""
     if not findings.shown:
         return None
     inside = [_maps(shown) if shown.maps else _rows(shown) for shown in findings.shown]
     return section(
         "pictures",
-        "Right and wrong answers",
+        "Right and wrong predictions",
         note(
             "Test images as the network sees them, chosen from a seeded sample of each domain's "
             "test split as each heading says."
@@ -35,8 +35,8 @@ def pictures_part(findings: Findings) -> Html | None:
 
 def _rows(shown: Shown) -> Html:
     rows: list[Html] = []
-    for heading, answered in shown.rows:
-        items = [_answered(one, shown.kind) for one in answered]
+    for heading, predicted in shown.rows:
+        items = [_examples(one, shown.kind) for one in predicted]
         rows.append(el("figure", el("h4.kind", heading), el("ul.pictures", items)))
     if len(rows) == 1:
         rows.append(note(NONE[bool(shown.rows[0][1][0].right)]))
@@ -45,7 +45,7 @@ def _rows(shown: Shown) -> Html:
     return el("div", el("h3", name, seen), rows)
 
 
-def _answered(one: Answered, kind: str) -> Html:
+def _examples(one: Example, kind: str) -> Html:
     alt = f"an image of {one.truth}, " + ("so answered" if one.right else f"answered {one.said}")
     images = [_image(picture, alt) for picture in one.pictures]
     css = "right" if one.right else "wrong"
@@ -141,7 +141,7 @@ def _similarity(findings: Findings) -> Html | None:
         for i, (depth, matrix, mean) in enumerate(zip(found.depths, found.cka, means, strict=True))
         if i == 0 or not np.allclose(matrix, found.cka[i - 1], equal_nan=True)  # pooled maps
     ]
-    who = "networks" if findings.judged.separate else "slots of the one network"
+    who = "networks" if findings.evaluated.separate else "slots of the one network"
     caption = (
         f"Linear CKA (Kornblith et al. 2019, unbiased) of {found.images} validation images of all "
         f"domains, run through the {who} of the one domain and of the other; shallow to deep, maps "

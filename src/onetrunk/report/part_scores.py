@@ -41,7 +41,7 @@ def scores_part(findings: Findings) -> Html | None:
     """Scores by domain, or None where no run is finished."""
     if not any(column.scores for column in findings.columns):
         return None
-    against = findings.baseline is not None and bool(findings.judged.compared)
+    against = findings.baseline is not None and bool(findings.evaluated.compared)
     table = _against(findings) if against else _plain(findings)
     return section(
         "scores",
@@ -60,11 +60,11 @@ def _caption(findings: Findings, against: bool) -> str:
     )
     if not against:
         return said + "The dot is the score, the line its interval."
-    judged, base = (
-        title(c, findings) for c in (findings.judged, findings.baseline or findings.judged)
+    evaluated, base = (
+        title(c, findings) for c in (findings.evaluated, findings.baseline or findings.evaluated)
     )
     return said + (
-        f"Difference: error of {judged} minus error of {base}, both as numbers where lower is "
+        f"Difference: error of {evaluated} minus error of {base}, both as numbers where lower is "
         "better, so left of the line is better; the line is its 95 % interval, the shaded band is "
         "the margin that a domain may lose."
     )
@@ -79,7 +79,7 @@ def _groups(column: Column) -> list[tuple[str, list[tuple[Key, Score]]]]:
 
 
 def _against(findings: Findings) -> Html:
-    judged, base = findings.judged, findings.baseline
+    evaluated, base = findings.evaluated, findings.baseline
     assert base is not None
     columns = [*findings.columns, base]
     titles = [head(column, findings) for column in columns]
@@ -90,9 +90,9 @@ def _against(findings: Findings) -> Html:
         el("th.over", "difference", attributes={"scope": "col"}),
         heads(">", ">test images"),
     )
-    compared = {(c.domain, c.task): c for c in judged.compared}
+    compared = {(c.domain, c.task): c for c in evaluated.compared}
     bodies = []
-    groups = _groups(judged)
+    groups = _groups(evaluated)
     for _, members in groups:
         rows = []
         known = [compared[key] for key, _ in members if key in compared]
@@ -106,7 +106,7 @@ def _against(findings: Findings) -> Html:
             cells = [_cell(column, key) for column in columns]
             mark, *rest = _compared(compared.get(key), scale, score)
             count = el("td.num", f"{score.row.count:,}")
-            rows.append(el("tr", name_of(key, judged), mark, cells, rest, count))
+            rows.append(el("tr", name_of(key, evaluated), mark, cells, rest, count))
         bodies.append(el("tbody", rows))
     table = el("table.full", el("thead", top), bodies, _foot(findings, columns))
     return scroll(table, "scores by domain")
@@ -163,20 +163,20 @@ def _foot(findings: Findings, columns: Sequence[Column]) -> Html | None:
     cells = [el("td.num", f"{number(mean, '%')} %") for mean in means]
     label = el("th", f"mean error, {len(keys)} domains", attributes={"scope": "row", "colspan": 2})
     rest = [el("td"), el("td"), el("td")]
-    spread = findings.judged.mean_difference
+    spread = findings.evaluated.mean_difference
     if findings.baseline is not None:
-        place = findings.verdict.judged
+        place = findings.verdict.evaluated
         rest[1] = difference(spread or Estimate(means[place] - means[-1]), "%")
     return el("tfoot", el("tr", label, cells, rest))
 
 
 def _plain(findings: Findings) -> Html:
     """Without a baseline: each score with its interval."""
-    judged = findings.judged
+    evaluated = findings.evaluated
     titles = [head(column, findings) for column in findings.columns]
     top = el("tr", heads("domain", ">test images"), titles, heads("with its interval"))
     bodies = []
-    groups = _groups(judged)
+    groups = _groups(evaluated)
     for _, members in groups:
         first = members[0][1].row
         values = [
@@ -196,7 +196,7 @@ def _plain(findings: Findings) -> Html:
             drawn = strip(scale, e.value, e.low, e.high, None, "one", said)
             cells = [_cell(column, key) for column in findings.columns]
             count = el("td.num", f"{score.row.count:,}")
-            rows.append(el("tr", name_of(key, judged), count, cells, el("td.wide", drawn)))
+            rows.append(el("tr", name_of(key, evaluated), count, cells, el("td.wide", drawn)))
         bodies.append(el("tbody", rows))
     foot = None
     keys = common(findings.columns)

@@ -24,7 +24,7 @@ from onetrunk.report.words import (
 NAMES = {
     "error": "error",
     "map_error": "1 − mAP",
-    "nrmse": "RMSE ÷ deviation",
+    "nrmse": "RMSE ÷ standard deviation",
     "miou": "mean IoU",
     "abs": "absolute error",
     "mean": "mean angle",
@@ -85,14 +85,14 @@ def other_metrics(findings: Findings) -> Html | None:
     """Everything else that was scored."""
     columns = [*findings.columns, *([findings.baseline] if findings.baseline else [])]
     rows = []
-    for key, score in findings.judged.scores.items():
+    for key, score in findings.evaluated.scores.items():
         for metric, unit, _ in score.also:
             cells = []
             for column in columns:
                 other = column.scores.get(key)
                 found = [v for m, _, v in other.also if m == metric] if other else []
                 cells.append(el("td.num", number(found[0], unit) if found else "–"))
-            name = name_of(key, findings.judged) if metric == score.also[0][0] else el("td")
+            name = name_of(key, findings.evaluated) if metric == score.also[0][0] else el("td")
             rows.append(el("tr", name, el("td", metric_words(metric, unit)), cells))
     if not rows:
         return None
@@ -119,7 +119,7 @@ def summaries(findings: Findings) -> Html | None:
             el("td.num", ", ".join(map(str, column.seeds))),
         ]
         rows.append(el("tr", row_head(title(column, findings), column.what), cells))
-    domains = len(common([findings.judged, base]))
+    domains = len(common([findings.evaluated, base]))
     names = ("domains, beside the baseline", ">mean difference", ">decathlon score", ">Δ", ">seeds")
     table = el("table", el("thead", el("tr", heads("", *names))), el("tbody", rows))
     return el(

@@ -127,11 +127,11 @@ def _said(curve: Curve) -> str:
 
 
 def _chosen(findings: Findings) -> Html | None:
-    """The judged column's kept step, and what each task's own best would have been."""
+    """The evaluated column's kept step, and what each task's own best would have been."""
     rows = []
     for course in findings.courses:
         for line in course.lines:
-            if line.column == findings.verdict.judged and course.metric is not None:
+            if line.column == findings.verdict.evaluated and course.metric is not None:
                 row = _choice(course, line)
                 rows += [row] if row is not None else []
     if not rows:

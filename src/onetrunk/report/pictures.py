@@ -1,4 +1,4 @@
-"""Pictures of answers, right and wrong: test images beside what the model says of them."""
+"""Pictures of predictions, right and wrong: test images beside what the model says of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHOWN = 8  # of a row
 
 
 @dataclass(frozen=True)
-class Answered:
+class Example:
     """One test image (or a query and what was found) with the truth and the answer."""
 
     pictures: tuple[Picture, ...]
@@ -44,7 +44,7 @@ class Shown:
     task: str
     kind: str
     seen: int  # images that these were chosen from
-    rows: tuple[tuple[str, tuple[Answered, ...]], ...] = ()
+    rows: tuple[tuple[str, tuple[Example, ...]], ...] = ()
     maps: tuple[DenseExample, ...] = ()
     classes: tuple[str, ...] = ()  # of a class map
 
@@ -65,7 +65,7 @@ def pictures(
         if not len(split):
             continue
         places = draw(split, domain.name, sample, seed)
-        out, targets = answers(model, domain.name, split, places)
+        out, targets = predictions(model, domain.name, split, places)
         dense = [task for task in card.tasks if task.dense]
         for task in card.tasks:
             if not task.dense:
@@ -82,7 +82,7 @@ def pictures(
     return tuple(found)
 
 
-def answers(
+def predictions(
     model: Universal, name: str, split: Split, places: NDArray[np.int64]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Outputs and targets by task, of these images."""
@@ -218,9 +218,9 @@ def _some(rows: NDArray[np.int64], seed: int) -> list[int]:
 
 def _shown(
     split: Split, places: NDArray[np.int64], chosen: Sequence[_Chosen]
-) -> tuple[Answered, ...]:
+) -> tuple[Example, ...]:
     return tuple(
-        Answered(
+        Example(
             tuple(Picture.of(image) for image in images_of(split, places[list(one.rows)])),
             one.truth,
             one.said,
@@ -233,7 +233,7 @@ def _shown(
 
 
 def images_of(split: Split, places: NDArray[np.int64]) -> U8:
-    """Images (B, H, W, 3) as the model sees them, before whitening."""
+    """Images (B, H, W, 3) as the model sees them, before normalization."""
     images, _ = split.stored(places)
     seen: U8 = split.pixels.centre(images)
     return seen

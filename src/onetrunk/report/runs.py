@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from onetrunk.errors import BadInput, wrong
+from onetrunk.errors import BadInput
 from onetrunk.eval.outcomes import Outcomes
 from onetrunk.eval.table import Table
 from onetrunk.store.run_folder import METRICS, RECIPE, SCORES
@@ -40,7 +40,7 @@ class Run:
             text = (path / RECIPE).read_text("utf-8")
             recipe = tomllib.loads(text)
         except (OSError, ValueError, RecursionError) as error:
-            raise wrong(f"cannot read {path.name}/{RECIPE}", came=str(error)[:120]) from None
+            raise BadInput(f"cannot read {path.name}/{RECIPE}", got=str(error)[:120]) from None
         records = tuple(_lines(path / METRICS))
         return cls(
             path, text, recipe, _document(path / SCORES), _document(path / ENVIRONMENT), records
@@ -79,7 +79,7 @@ class Run:
         try:
             return Table.from_json(document)
         except BadInput as error:
-            raise wrong(f"{self.path.name}/{SCORES}: {error}") from None
+            raise BadInput(f"{self.path.name}/{SCORES}: {error}") from None
 
     @cached_property
     def outcomes(self) -> Outcomes | None:
@@ -160,11 +160,11 @@ def folders(path: Path) -> list[Path]:
     if not seeds:
         near = path if path.is_dir() else path.parent
         there = sorted(p.name for p in near.iterdir()) if near.is_dir() else []
-        raise wrong(
+        raise BadInput(
             f"not the folder of a run: it holds no {RECIPE}",
-            came=str(path),
-            exists=there,
-            next="onetrunk train RECIPE makes one",
+            got=str(path),
+            available=there,
+            try_="onetrunk train RECIPE makes one",
         )
 
     def number(folder: Path) -> tuple[int, str]:
@@ -180,9 +180,11 @@ def _document(path: Path) -> Mapping[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        raise wrong(f"cannot read {path.parent.name}/{path.name}", came=str(error)[:120]) from None
+        raise BadInput(
+            f"cannot read {path.parent.name}/{path.name}", got=str(error)[:120]
+        ) from None
     if not isinstance(document, dict):
-        raise wrong(f"{path.parent.name}/{path.name} is to be a table", came=type(document))
+        raise BadInput(f"{path.parent.name}/{path.name} is to be a table", got=type(document))
     return document
 
 
@@ -193,7 +195,7 @@ def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise wrong(f"cannot read {path.parent.name}/{path.name}", came=error.strerror) from None
+        raise BadInput(f"cannot read {path.parent.name}/{path.name}", got=error.strerror) from None
     for line in lines:
         try:
             record = json.loads(line)

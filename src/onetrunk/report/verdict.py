@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Reading = Literal["better", "kept", "open", "worse"]
-Answer = Literal["frozen", "one", "some", "keep", "open", "alone", "other"]
+Prediction = Literal["frozen", "one", "some", "keep", "open", "alone", "other"]
 POINTS = 1.0  # of a score in percent, that a domain may lose
 SHARE = 0.1  # of the separate network's error
 ORDER: tuple[Reading, ...] = ("better", "kept", "open", "worse")
@@ -33,7 +33,7 @@ RULES = (
     "network is enough where it is as good on every domain and smaller than the separate networks. "
     "Worse on more than half of the domains, or no smaller: keep the separate networks. Worse on "
     "some: keep those. None worse, but some not decided: not decided.",
-    "Of several runs the one with the lowest validation error is judged. Nothing is chosen on test "
+    "Of several runs the one with the lowest validation error is evaluated. Nothing is chosen on test "
     "images.",
 )
 UNKNOWN_TRAINING = (
@@ -84,10 +84,10 @@ class Candidate:
 class Verdict:
     """The answer, in one sentence, and what else is to be said."""
 
-    answer: Answer
+    prediction: Prediction
     sentence: str
     notes: tuple[str, ...] = ()
-    judged: int = 0  # which candidate
+    evaluated: int = 0  # which candidate
     readings: Mapping[str, Reading] = field(default_factory=dict)  # of its domains
 
 
@@ -126,40 +126,42 @@ def decide(candidates: Sequence[Candidate], other: str | None = None) -> Verdict
             )
             return Verdict("frozen", sentence, _notes(candidate), place, readings)
     place = choose(candidates)
-    judged = candidates[place]
-    readings = by_domain(judged.compared)
+    evaluated = candidates[place]
+    readings = by_domain(evaluated.compared)
     if not readings:
-        return Verdict("alone", _alone(judged), (), place)
-    answer, sentence = _against(other, readings) if other else _answer(judged, readings)
-    return Verdict(answer, sentence, _notes(judged), place, readings)
+        return Verdict("alone", _alone(evaluated), (), place)
+    prediction, sentence = _against(other, readings) if other else _prediction(evaluated, readings)
+    return Verdict(prediction, sentence, _notes(evaluated), place, readings)
 
 
 def choose(candidates: Sequence[Candidate]) -> int:
-    """The one that is judged: of those that learn more than heads, the best on validation."""
+    """The one that is evaluated: of those that learn more than heads, the best on validation."""
     places = [i for i, c in enumerate(candidates) if not (c.frozen or c.separate)]
     places = places or list(range(len(candidates)))
     errors = {i: error for i in places if (error := candidates[i].chosen_by) is not None}
     return min(errors, key=errors.__getitem__) if errors else places[0]
 
 
-def _alone(judged: Candidate) -> str:
-    what = f"{judged.domains} domains" if judged.domains != 1 else "one domain"
-    if not judged.domains:
+def _alone(evaluated: Candidate) -> str:
+    what = f"{evaluated.domains} domains" if evaluated.domains != 1 else "one domain"
+    if not evaluated.domains:
         return "Not decided: the run is not finished, so there are no scores yet."
-    if judged.separate:
-        return f"Separate networks for {what}; there is no one network here to judge beside them."
-    size = f" at {judged.size:.2f} times the size of separate ones" if judged.size else ""
+    if evaluated.separate:
+        return (
+            f"Separate networks for {what}; there is no one network here to evaluate beside them."
+        )
+    size = f" at {evaluated.size:.2f} times the size of separate ones" if evaluated.size else ""
     return f"One network for {what}{size}; whether it is as good needs a baseline to tell."
 
 
-def _answer(judged: Candidate, readings: Mapping[str, Reading]) -> tuple[Answer, str]:
+def _prediction(evaluated: Candidate, readings: Mapping[str, Reading]) -> tuple[Prediction, str]:
     count = len(readings)
     worse = [name for name, reading in readings.items() if reading == "worse"]
     unsure = [name for name, reading in readings.items() if reading == "open"]
     networks = f"the {count} separate networks" if count > 1 else "the separate network"
-    if judged.size is not None and judged.size >= 1:
+    if evaluated.size is not None and evaluated.size >= 1:
         return "keep", (
-            f"Keep {networks}: the one network is {judged.size:.2f} times their size, so it saves "
+            f"Keep {networks}: the one network is {evaluated.size:.2f} times their size, so it saves "
             "nothing."
         )
     if len(worse) > count / 2:
@@ -177,11 +179,11 @@ def _answer(judged: Candidate, readings: Mapping[str, Reading]) -> tuple[Answer,
             f"Not decided: on {_some(unsure, count)} the one network may be as good or worse; more "
             "seeds or more test images would tell."
         )
-    size = f", at {judged.size:.2f} times their size" if judged.size else ""
+    size = f", at {evaluated.size:.2f} times their size" if evaluated.size else ""
     return "one", f"One network is enough: on {_every(count)} it is as good as {networks}{size}."
 
 
-def _against(other: str, readings: Mapping[str, Reading]) -> tuple[Answer, str]:
+def _against(other: str, readings: Mapping[str, Reading]) -> tuple[Prediction, str]:
     """Against a baseline that is one network too."""
     count = len(readings)
     worse = [name for name, reading in readings.items() if reading == "worse"]
@@ -202,9 +204,9 @@ def _good(readings: Mapping[str, Reading]) -> bool:
     return all(reading in ("better", "kept") for reading in readings.values())
 
 
-def _notes(judged: Candidate) -> tuple[str, ...]:
-    notes = [UNKNOWN_TRAINING] if judged.seeds == 1 else []
-    unpaired = [f"{c.domain}/{c.task}" for c in judged.compared if not c.paired]
+def _notes(evaluated: Candidate) -> tuple[str, ...]:
+    notes = [UNKNOWN_TRAINING] if evaluated.seeds == 1 else []
+    unpaired = [f"{c.domain}/{c.task}" for c in evaluated.compared if not c.paired]
     if unpaired:
         notes.append(
             f"Not known image by image on both sides: {_names(unpaired)}; there the interval is "

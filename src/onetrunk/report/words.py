@@ -72,8 +72,8 @@ def head(column: Column, findings: Findings, css: str = "th.num") -> Html:
     """A column's head: what it is called, under it its run."""
     called = title(column, findings)
     small = el("small", column.name) if called != column.name else None
-    if len(findings.columns) > 1 and column is findings.judged:
-        small = el("small", "judged")
+    if len(findings.columns) > 1 and column is findings.evaluated:
+        small = el("small", "evaluated")
     return el(css, called, small, attributes={"scope": "col"})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.report.gather import TIMED, MakeLoss, OpenDomains, gather
 from onetrunk.report.page import page
 from onetrunk.report.runs import PathOrRun
@@ -26,7 +26,7 @@ def write_report(
 ) -> Path:
     """Measure, draw, and write one file."""
     if out.suffix.lower() not in SUFFIXES or out.is_dir():
-        raise wrong("a report is one HTML file", came=str(out), next="--out report.html")
+        raise BadInput("a report is one HTML file", got=str(out), try_="--out report.html")
     findings = gather(
         runs,
         baseline,

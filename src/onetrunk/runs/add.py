@@ -23,7 +23,7 @@ from onetrunk.config.growth import (
 from onetrunk.config.train import LENGTHS
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.eval.table import Table
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.saving import listed, load
@@ -159,10 +159,10 @@ def waits(work: Path, domain: Domain) -> bool:
         return False
     there, here = read(work).domain.source, table_of(domain)["source"]
     if there != here:
-        raise wrong(
+        raise BadInput(
             f"{work} holds a finished {domain.name} of {there}, which is not in use yet",
-            came=here,
-            next=f"the same with {shell(there)}, or remove {shell(work)}",
+            got=here,
+            try_=f"the same with {shell(there)}, or remove {shell(work)}",
         )
     return True
 
@@ -213,14 +213,14 @@ def taken(
     if [(t.name, t.kind) for t in domain.tasks] == [(t.name, t.kind) for t in known] and [
         t.classes for t in domain.tasks
     ] != [t.classes for t in known]:
-        return wrong(
+        return BadInput(
             f"{where} has a domain {domain.name} already, with other classes",
-            came=f"{len(domain.tasks[0].classes)} classes, it has {len(known[0].classes)}",
-            next=update,
+            got=f"{len(domain.tasks[0].classes)} classes, it has {len(known[0].classes)}",
+            try_=update,
         )
-    return wrong(
+    return BadInput(
         f"{where} has a domain of this name already",
-        came=domain.name,
-        exists=names,
-        next=f"another name, or {update}",
+        got=domain.name,
+        available=names,
+        try_=f"another name, or {update}",
     )

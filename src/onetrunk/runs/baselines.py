@@ -22,7 +22,7 @@ from typing import Any
 import rich.table
 
 from onetrunk.config import Recipe
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.eval.metrics import as_error
 from onetrunk.eval.table import Row, Table, number, spaced
 from onetrunk.nn.saving import TRUNK, models_of
@@ -52,9 +52,11 @@ def baselines(
     """
     for kind in kinds:
         if kind not in KINDS:
-            raise wrong("unknown baseline", came=kind, exists=KINDS)
+            raise BadInput("unknown baseline", got=kind, available=KINDS)
     if not kinds or len(set(kinds)) < len(kinds):
-        raise wrong("expected baselines, each once", came=", ".join(kinds) or "none", exists=KINDS)
+        raise BadInput(
+            "expected baselines, each once", got=", ".join(kinds) or "none", available=KINDS
+        )
     for kind in kinds:
         check_start(recipe, kind)
     todo = {kind: variant(recipe, kind) for kind in kinds}
@@ -83,7 +85,7 @@ def variant(recipe: Recipe, kind: str) -> Recipe:
         f"out={json.dumps(recipe.out.rstrip('/') + '-' + kind)}",
         f"name={recipe.name[: 63 - len(kind)]}-{kind}",
         f"train.frozen={json.dumps(kind == 'frozen')}",
-        *(["distill.enabled=false"] if recipe.distill.on or recipe.distill.remembers else []),
+        *(["distill.enabled=false"] if recipe.distill.on or recipe.distill.uses_lwf else []),
     ]
     if kind == "finetune":
         return recipe.with_sets([*sets, *ALONE, 'trunk.sharing="none"'])
@@ -102,18 +104,18 @@ def check_start(recipe: Recipe, kind: str) -> None:
     """Refuse a baseline that cannot start from the recipe's `init`: what it lacks is in there."""
     if recipe.init_folder is None or kind == "frozen":
         return
-    own, rest, came = "", "", f"norm = {recipe.trunk.norm!r}"
+    own, rest, got = "", "", f"norm = {recipe.trunk.norm!r}"
     if kind == "joint" and recipe.trunk.norm != "shared":
         own, rest = "norms", "frozen,finetune"
     if recipe.trunk.own_stages and any(
         model.trunk.own_stages for model in models_of(recipe.init_folder).values()
     ):
-        own, rest, came = "stages", "frozen", f"own_stages = {list(recipe.trunk.own_stages)}"
+        own, rest, got = "stages", "frozen", f"own_stages = {list(recipe.trunk.own_stages)}"
     if own:
-        raise wrong(
+        raise BadInput(
             f"{kind} has no {own} of a domain's own, so it cannot start from {recipe.init}",
-            came=came,
-            next=f"--only {rest}",
+            got=got,
+            try_=f"--only {rest}",
         )
 
 
@@ -131,13 +133,13 @@ def _finished(one: Recipe, resume: bool) -> bool:
     except FileNotFoundError:
         return False
     if keys := differ(there, one.moved_to(folder).to_toml()):
-        raise wrong(
+        raise BadInput(
             f"{folder} holds another run: its recipe differs in {'; '.join(keys[:6])}",
-            next="another `out`, or remove that folder",
+            try_="another `out`, or remove that folder",
         )
     done = (folder / SCORES).exists()
     if not done and not resume:
-        raise wrong(f"{folder} is unfinished", next="the same command with --resume")
+        raise BadInput(f"{folder} is unfinished", try_="the same command with --resume")
     return done
 
 

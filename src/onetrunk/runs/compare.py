@@ -20,7 +20,7 @@ from onetrunk.config.from_python import table_of
 from onetrunk.config.growth import Growth, kept, settled, train_like
 from onetrunk.config.methods import Method, chosen
 from onetrunk.data.domain import Domain
-from onetrunk.errors import Diverged, wrong
+from onetrunk.errors import BadInput, Diverged
 from onetrunk.eval.budget import bare, budget
 from onetrunk.eval.table import Table
 from onetrunk.nn.card import Card
@@ -65,11 +65,11 @@ class Comparison:
         self.model = load(run)
         for domain in domains:
             if domain.name in self.model.domains:
-                raise wrong(
+                raise BadInput(
                     f"{run} has a domain of this name already, and new ones are compared",
-                    came=domain.name,
-                    exists=self.model.domains,
-                    next="another name, or another domain",
+                    got=domain.name,
+                    available=self.model.domains,
+                    try_="another name, or another domain",
                 )
         self.known = reachable(run)
         self.train = settled({"train": dict(train)}, train_like(run, len(self.model.domains)))
@@ -79,21 +79,21 @@ class Comparison:
         """What a method cannot do is found before any of them has begun."""
         for domain in self.new:
             if not len(domain.test):
-                raise wrong(
+                raise BadInput(
                     f"{domain.name} has no test image to be compared on",
-                    came=f"{len(domain.train)} for training",
-                    next="more images, or a column or folder that names the split test",
+                    got=f"{len(domain.train)} for training",
+                    try_="more images, or a column or folder that names the split test",
                 )
         for name, method in methods.items():
             # the run's own domains get teachers, too
             for domain in [*self.own(), *self.new] if method.taught else self.new:
                 if not len(domain.val):
-                    raise wrong(
+                    raise BadInput(
                         f"{name}: {domain.name} has no validation image to choose weights by",
-                        came=f"{len(domain.train)} for training",
-                        next="more images, or a column or folder that names the split val",
+                        got=f"{len(domain.train)} for training",
+                        try_="more images, or a column or folder that names the split val",
                     )
-                if method.distill.get("remember"):
+                if method.distill.get("lwf"):
                     Memory(load(self.run), [domain], Distill.of(method.distill))
                 if (kind := method.grow.get("adapters")) == "norm":
                     worker = make_worker(self.model, Card.of(domain, kept(kind)), 0)
@@ -196,11 +196,11 @@ class Comparison:
         """The run's domains, all of them with their images."""
         lost = [name for name in self.model.domains if name not in self.known]
         if lost:
-            raise wrong(
+            raise BadInput(
                 "one network of all domains learns the run's own, too, and nobody named the images "
                 f"of {', '.join(lost)}",
-                exists=self.known,
-                next="--methods without those that learn all",
+                available=self.known,
+                try_="--methods without those that learn all",
             )
         return [self.known[name] for name in self.model.domains]
 
@@ -234,7 +234,7 @@ class Comparison:
             "trunk": {
                 "arch": trunk.arch,
                 "norm": trunk.norm,
-                "adapt": list(trunk.adapt),
+                "adapter_layers": list(trunk.adapter_layers),
                 **self._sharing(method),
                 **method.trunk,
             },

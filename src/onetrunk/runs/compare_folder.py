@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from onetrunk.config.methods import chosen
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.store.differ import differ
 from onetrunk.store.run_folder import RECIPE, shell
 
@@ -14,9 +14,9 @@ def check_row(folder: Path, text: str) -> None:
     """Refuse a row that was learned otherwise."""
     there = folder / RECIPE
     if there.is_file() and (keys := differ(there.read_text("utf-8"), text)):
-        raise wrong(
+        raise BadInput(
             f"{folder} holds another row: its recipe differs in {'; '.join(keys[:6])}",
-            next=f"another --out, or remove {shell(folder)}",
+            try_=f"another --out, or remove {shell(folder)}",
         )
 
 
@@ -25,8 +25,8 @@ def check_place(out: Path, name: str) -> None:
     there = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
     others = [each for each in there if each[0] != "." and each not in (*chosen(()), name)]
     if (out.exists() and not out.is_dir()) or (others and name not in there):
-        raise wrong(
+        raise BadInput(
             f"{out} is no folder of a comparison, and not empty",
-            exists=others,
-            next="another --out",
+            available=others,
+            try_="another --out",
         )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from onetrunk.config import Recipe
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.eval.budget import budget
 from onetrunk.runs.train import find_taught
 from onetrunk.train.device import choose_device, deterministic
@@ -24,10 +24,10 @@ STEPS = 3  # that are timed, after one that is not
 def dry_run(recipe: Recipe, device: str | None = None) -> dict[str, Any]:
     """Steps, seconds, memory and bytes of a training; nothing is written, nothing learned."""
     if recipe.train.frozen:
-        raise wrong(
+        raise BadInput(
             "a dry run times steps, and frozen heads are solved without any",
-            came="train.frozen = true",
-            next="train it: it takes minutes",
+            got="train.frozen = true",
+            try_="train it: it takes minutes",
         )
     place = choose_device(device)
     checked = recipe.check()

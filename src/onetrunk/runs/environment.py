@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from onetrunk.data.domain import Domain
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.store.run_folder import RunFolder
 
 NAME = "environment.json"
@@ -41,9 +41,9 @@ def check_data(run: RunFolder, now: dict[str, Any]) -> None:
     before = json.loads(path.read_text("utf-8"))["data"]
     changed = [name for name, mark in now["data"].items() if before.get(name) != mark]
     if changed:
-        raise wrong(
+        raise BadInput(
             f"the images of {', '.join(changed)} are not those that {run.path} began with",
-            next="put them back, or start a new run with another `out`",
+            try_="put them back, or start a new run with another `out`",
         )
 
 

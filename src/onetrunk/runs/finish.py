@@ -14,7 +14,7 @@ import torch
 from onetrunk.data.domain import Domain
 from onetrunk.data.splitting import SPLITS
 from onetrunk.eval.budget import budget
-from onetrunk.eval.evaluate import judge
+from onetrunk.eval.evaluate import run_evaluation
 from onetrunk.nn.saving import save_models
 from onetrunk.nn.universal import Universal
 from onetrunk.store.run_folder import RunFolder
@@ -35,10 +35,12 @@ def finish(
     frozen: bool = False,
     taught: Mapping[str, Any] = NOBODY,
 ) -> dict[str, Any]:
-    """Judge, write everything, scores.json last: with it the run is finished."""
+    """Evaluate, write everything, scores.json last: with it the run is finished."""
     of = {name: model for model in models.values() for name in model.domains}
-    judged = {split: judge(of, domains, split, device=device) for split in ("val", "test")}
-    tables = {split: found.table() for split, found in judged.items()}
+    evaluated = {
+        split: run_evaluation(of, domains, split, device=device) for split in ("val", "test")
+    }
+    tables = {split: found.table() for split, found in evaluated.items()}
     for model in models.values():
         for name, card in model.domains.items():
             scores = {
@@ -50,7 +52,7 @@ def finish(
             model.domains[name] = card.with_record(card.provenance, scores)
     with run.writing("the model"):
         save_models(models, run.path)
-        judged["test"].outcomes().save(run.path / OUTCOMES)
+        evaluated["test"].outcomes().save(run.path / OUTCOMES)
     document = {
         "format": FORMAT,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

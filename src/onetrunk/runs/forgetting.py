@@ -2,7 +2,7 @@
 
 The test headlines of the new run minus those of the old one, over the same images, with paired
 bootstrap intervals; domains whose images are not the same in both are left out. Old domains that
-the new run does not have are judged behind its trunk by what the old run has for them.
+the new run does not have are evaluated behind its trunk by what the old run has for them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from onetrunk.data.domain import Domain
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.eval.evaluate import evaluate
 from onetrunk.eval.intervals import Difference, differences
 from onetrunk.eval.outcomes import Outcomes
@@ -43,7 +43,7 @@ def old_after(
     device: torch.device | str | None = None,
 ) -> Table:
     """The run's own domains on test, their slots and heads as the run has them, all that is shared
-    (moments, too, where the norm shares them) from a network that started from it.
+    (statistics, too, where the norm shares them) from a network that started from it.
 
     What they were is in the run's scores; neither the run nor the network is touched.
     """
@@ -51,10 +51,10 @@ def old_after(
     for key in ("arch", "norm"):
         mine, theirs = getattr(before.trunk, key), getattr(learned.trunk, key)
         if mine != theirs:
-            raise wrong(
+            raise BadInput(
                 f"trunk.{key} of {run} is {mine!r}",
-                came=theirs,
-                next="a network of init = this run",
+                got=theirs,
+                try_="a network of init = this run",
             )
     before.trunk.load_shared(learned.trunk.shared())
     return evaluate(before, domains, device=device, progress=False)

@@ -1,4 +1,4 @@
-"""The work: a new domain learned aside, proven to move nothing, judged; then it is a pack."""
+"""The work: a new domain learned aside, proven to move nothing, evaluated; then it is a pack."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from onetrunk.config.check import notes
 from onetrunk.config.growth import Growth, kept
 from onetrunk.data.domain import Domain
 from onetrunk.data.splitting import SPLITS
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.eval.budget import budget
-from onetrunk.eval.evaluate import judge
+from onetrunk.eval.evaluate import run_evaluation
 from onetrunk.eval.metrics import headline
 from onetrunk.eval.table import Row, Table
 from onetrunk.nn.card import Card
@@ -63,17 +63,17 @@ def raise_domain(
     check_labels([domain], {})
     own = growth.grow.adapters
     if ":" in own and own != model.trunk.adapters:  # no pack of them would be let in
-        raise wrong(
+        raise BadInput(
             "adapters of one's own are those that the trunk was made with",
-            came=own,
-            exists=[model.trunk.adapters],
-            next=f"a run with trunk.adapters = {own!r}",
+            got=own,
+            available=[model.trunk.adapters],
+            try_=f"a run with trunk.adapters = {own!r}",
         )
     if not few_images and not len(domain.val):
-        raise wrong(
+        raise BadInput(
             f"{name}: no validation image to choose weights by",
-            came=f"{len(domain.train)} for training",
-            next="more images, or a column or folder that names the split val",
+            got=f"{len(domain.train)} for training",
+            try_="more images, or a column or folder that names the split val",
         )
     for logger in growth.train.loggers:
         find(logger)
@@ -96,7 +96,7 @@ def raise_domain(
             raise
         say(f"{name}: {chosen}")
         learned = Pack.open(ground.pack_path(kind))
-        record, pack = _judged(ground, kind, learned, before, others, val, what, chosen)
+        record, pack = _evaluated(ground, kind, learned, before, others, val, what, chosen)
         record |= {"tried": tried, "seconds": round(time.monotonic() - began, 3)}
         with run.writing("the pack"):
             pack.save(work / f"{name}.pack")
@@ -136,7 +136,7 @@ def _fold_rows(domain: Domain, way: few.Way) -> tuple[Row, ...]:
     )  # fmt: skip
 
 
-def _judged(
+def _evaluated(
     ground: Ground,
     kind: Kind,
     learned: Pack,
@@ -155,10 +155,11 @@ def _judged(
         learned.join(model)
         shown = proof.compare(before, proof.take(model, others, name), name)
         say(f"{name}: {shown.said}")
-        judged = {
-            split: judge(model, [domain], split, device=ground.device) for split in ("val", "test")
+        evaluated = {
+            split: run_evaluation(model, [domain], split, device=ground.device)
+            for split in ("val", "test")
         }
-        tables = {split: found.table() for split, found in judged.items()}
+        tables = {split: found.table() for split, found in evaluated.items()}
         if val is not None:
             tables["val"] = Table(val, "val")
         cost = cost_of(budget(only(model, name)), name)
@@ -168,7 +169,7 @@ def _judged(
         if old is not None:
             old.join(model)
     with ground.run.writing(OUTCOMES):
-        judged["test"].outcomes().save(ground.run.path / OUTCOMES)
+        evaluated["test"].outcomes().save(ground.run.path / OUTCOMES)
     scores = {
         f"{split}/{row.task}/{row.metric}": row.value
         for split, table in tables.items()

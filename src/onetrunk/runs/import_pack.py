@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.eval.budget import budget
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.saving import listed, load
@@ -41,11 +41,11 @@ def bring(run: Path, name: str, file: Path) -> Grown:
         pack = Pack.open(file)
         data: bytes | None = file.read_bytes()
         if name in listed(top):
-            raise wrong(
+            raise BadInput(
                 f"{run} has a domain of this name already",
-                came=name,
-                exists=listed(top),
-                next=f"another name, or onetrunk remove {shell(run)} {name}",
+                got=name,
+                available=listed(top),
+                try_=f"another name, or onetrunk remove {shell(run)} {name}",
             )
         renamed = pack.card.name != name
         if renamed:

@@ -6,7 +6,7 @@ name as `init`, or pretrained ones. λ = 1/K is the plain mean θ̄ (Wortsman et
 Specialists from scratch have no common start (each draws its own weights): only θ̄ is left then, of
 networks whose features stand in no order, and it is expected to fail.
 
-Every domain keeps its own slots and heads. Their norms' moments fit the specialist's features and
+Every domain keeps its own slots and heads. Their norms' statistics fit the specialist's features and
 not the merged ones; recalibrate.py takes them anew from training images (as Jordan et al. 2023,
 "REPAIR: REnormalizing Permuted Activations for Interpolation Repair", do after averaging).
 """
@@ -24,7 +24,7 @@ from torch import Tensor
 from onetrunk.config import Recipe
 from onetrunk.config.make import drawn_from, make_trunk
 from onetrunk.data.domain import Domain
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.eval.evaluate import each_once, evaluate
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.saving import models_of
@@ -44,40 +44,42 @@ class Specialists:
         found = models_of(self.folder)
         for model in found.values():
             if model.trunk.sharing != "none":
-                raise wrong(
+                raise BadInput(
                     f"{folder} holds one network, and specialists are merged",
-                    came=f"sharing = {model.trunk.sharing!r}",
-                    next="a run with sharing = 'none'",
+                    got=f"sharing = {model.trunk.sharing!r}",
+                    try_="a run with sharing = 'none'",
                 )
         wanted = list(found) if domains is None else list(domains)
         for name in wanted:
             if name not in found:
-                raise wrong("the run has no such specialist", came=name, exists=found)
+                raise BadInput("the run has no such specialist", got=name, available=found)
         if not wanted or len(set(wanted)) < len(wanted):
-            raise wrong("expected specialists, each once", came=", ".join(wanted) or "none")
+            raise BadInput("expected specialists, each once", got=", ".join(wanted) or "none")
         self.models = {name: found[name] for name in wanted}
         first = self.models[wanted[0]].trunk
         for name, model in self.models.items():
             if model.trunk.describe() != first.describe():
-                raise wrong(
+                raise BadInput(
                     f"{name}: only networks of one kind have a sum",
-                    came=str(model.trunk.describe()),
-                    next=f"leave it out: {wanted[0]} is {first.describe()}",
+                    got=str(model.trunk.describe()),
+                    try_=f"leave it out: {wanted[0]} is {first.describe()}",
                 )
         self.start = common_start(self.folder)
 
     def merge(self, scale: float | None = None) -> Universal:
         """One network with sharing = "deep"; `scale` is λ, without it 1/K: the mean."""
         if scale is not None and self.start is None:
-            raise wrong(
+            raise BadInput(
                 "specialists from scratch have no common start, so no differences to scale",
-                came=f"scale = {scale}",
-                next="leave scale away: the mean; or train them with init = RUN",
+                got=f"scale = {scale}",
+                try_="leave scale away: the mean; or train them with init = RUN",
             )
         if scale is not None and not math.isfinite(scale):
-            raise wrong("scale is a finite number", came=scale)
+            raise BadInput("scale is a finite number", got=scale)
         like = next(iter(self.models.values())).trunk
-        trunk = Trunk(like.arch, like.norm, adapters=like.adapters, adapt=like.adapt)
+        trunk = Trunk(
+            like.arch, like.norm, adapters=like.adapters, adapter_layers=like.adapter_layers
+        )
         trunk.load_shared(self._sum(scale))
         trunk.licence = like.licence
         model, sha256 = Universal(trunk), trunk.fingerprint()
@@ -145,12 +147,12 @@ def choose_scale(
     recalibrated: bool = False,
     device: torch.device | str | None = None,
 ) -> Merged:
-    """The λ with the lowest mean validation error, and its network; `recalibrated`: with moments
+    """The λ with the lowest mean validation error, and its network; `recalibrated`: with statistics
     taken anew for every λ. Without a common start there is the mean alone."""
     found = Specialists(folder, [domain.name for domain in each_once(domains)])
     tried: Sequence[float | None] = scales if found.start is not None else (None,)
     if not tried:
-        raise wrong("expected at least one scale", came="none")
+        raise BadInput("expected at least one scale", got="none")
     selection = Selection()
     val: dict[float, float] = {}
     best: tuple[Universal, float | None] | None = None

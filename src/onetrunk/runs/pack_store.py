@@ -8,7 +8,7 @@ RUN/removed/NAME/      the pack and the record of a domain that was removed, and
 ```
 
 Everything here is done under the run's lock, in an order that a kill cannot harm, and again from
-the start where one came: packs first, the list of domains (model/domains.json) last of what a model
+the start where one got: packs first, the list of domains (model/domains.json) last of what a model
 in use reads.
 """
 
@@ -24,7 +24,7 @@ from typing import Any
 from onetrunk.config import Recipe
 from onetrunk.config.domains import DomainPart
 from onetrunk.config.growth import Grow, Growth, base_from, read
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.saving import PACKS, TRUNK, listed, relist
 from onetrunk.runs import scores as records
@@ -41,17 +41,19 @@ def check_run(run: Path) -> Path:
     """The folder `model` of a finished run, or of `onetrunk.save`, on which domains may grow."""
     place = run / "model"
     if (run / RECIPE).is_file() and not (run / SCORES).is_file():
-        raise wrong(
+        raise BadInput(
             f"the run {run} is not finished, and nothing grows on a trunk that still moves",
-            next=f"onetrunk train {shell(run / RECIPE)} --resume",
+            try_=f"onetrunk train {shell(run / RECIPE)} --resume",
         )
     if not place.is_dir():
         there = sorted(p.name for p in run.iterdir()) if run.is_dir() else []
-        raise wrong(f"no model in {run}", exists=there, next="onetrunk train RECIPE makes one")
+        raise BadInput(
+            f"no model in {run}", available=there, try_="onetrunk train RECIPE makes one"
+        )
     if not (place / TRUNK).is_file():
-        raise wrong(
+        raise BadInput(
             f"{run} holds a network for each domain: there is no trunk that a new one could share",
-            next="onetrunk train with sharing = 'deep', then add to that run",
+            try_="onetrunk train with sharing = 'deep', then add to that run",
         )
     return place
 
@@ -192,7 +194,7 @@ def remove(run: Path, name: str) -> Path:
             gone(to)
             _aside(held, name, to)
         elif not records.knows(run, name):  # or what a kill left of an earlier removal
-            raise wrong(f"{run} has no such domain", came=name, exists=names)
+            raise BadInput(f"{run} has no such domain", got=name, available=names)
         with held.writing("the list of domains"):
             relist(run / "model", [other for other in names if other != name])
             pack_path(run, name).unlink(missing_ok=True)

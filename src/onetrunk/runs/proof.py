@@ -20,7 +20,7 @@ from torch import Tensor
 from onetrunk.data.domain import Domain
 from onetrunk.data.seeded import seed_of
 from onetrunk.errors import Failed, OnetrunkError
-from onetrunk.eval.evaluate import judging
+from onetrunk.eval.evaluate import evaluating
 from onetrunk.eval.model_split import split_for
 from onetrunk.nn.universal import Universal
 
@@ -72,7 +72,7 @@ class Proof:
 def take(model: Universal, domains: Mapping[str, Domain], but: str) -> dict[str, Print]:
     """The print of every domain of the model except `but`."""
     found: dict[str, Print] = {}
-    with judging(model):
+    with evaluating(model):
         for name in model.domains:
             if name != but:
                 found[name] = _print(model, name, domains.get(name))
@@ -85,7 +85,7 @@ def compare(before: Mapping[str, Print], after: Mapping[str, Print], name: str) 
     if moved or before.keys() != after.keys():
         raise Failed(
             f"{name} is not added: with it the outputs of {', '.join(moved) or 'others'} are not "
-            "the same to the bit; the model in use stays as it was; next: report this as a bug"
+            "the same to the bit; the model in use stays as it was; try: report this as a bug"
         )
     return Proof(dict(after))
 

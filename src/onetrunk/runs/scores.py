@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from onetrunk.errors import OnetrunkError, wrong
+from onetrunk.errors import BadInput, OnetrunkError
 from onetrunk.eval.budget import Budget, Cost, DomainCost
 from onetrunk.eval.outcomes import Outcomes
 from onetrunk.eval.table import Table
@@ -31,7 +31,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        raise wrong(f"cannot read {path}", came=str(error)[:100]) from None
+        raise BadInput(f"cannot read {path}", got=str(error)[:100]) from None
     return found if isinstance(found, dict) else {}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from onetrunk.config import Recipe
 from onetrunk.config.to_toml import inline
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.eval.metrics import as_error
 from onetrunk.eval.table import Table
 from onetrunk.progress import say
@@ -38,7 +38,7 @@ def sweep(
     variation the validation score that chooses (mean over seeds), and the test scores by seed.
     """
     if len(set(seeds)) < len(seeds):
-        raise wrong("each seed once", came=", ".join(map(str, seeds)))
+        raise BadInput("each seed once", got=", ".join(map(str, seeds)))
     top = recipe.out_folder
     found: dict[str, dict[int, dict[str, Any]]] = {}
     for label, sets in variations:

@@ -16,7 +16,7 @@ import torch
 from onetrunk.config import Recipe, Train
 from onetrunk.config.from_python import described
 from onetrunk.data.domain import Domain, check_domains
-from onetrunk.errors import BadInput, wrong
+from onetrunk.errors import BadInput
 from onetrunk.eval.table import Table
 from onetrunk.nn.heads import Numbers
 from onetrunk.nn.saving import load
@@ -41,7 +41,7 @@ from onetrunk.train.loggers import find, make_watch
 from onetrunk.train.loop import NotFinite, fit
 from onetrunk.train.losses import numbers
 from onetrunk.train.mixup import KINDS
-from onetrunk.train.weighting import make_balance
+from onetrunk.train.weighting import make_weighting
 
 Models = Mapping[str, Universal]  # one under the name "", or by domain a network each
 
@@ -58,7 +58,7 @@ class Run:
     def model(self) -> Universal:
         """The one network; of specialists there are several, in `models`."""
         if len(self.models) > 1:
-            raise wrong("this run holds a network for each domain", exists=self.models)
+            raise BadInput("this run holds a network for each domain", available=self.models)
         return next(iter(self.models.values()))
 
     @property
@@ -91,7 +91,7 @@ def train(
     """
     names = [domain.name for domain in domains]
     if sorted(names) != sorted(model.domains):
-        raise wrong("all of a model's domains are learned", came=names, exists=model.domains)
+        raise BadInput("all of a model's domains are learned", got=names, available=model.domains)
     check_domains(domains)
     taught = in_words(teachers, distill)
     recipe = described(model, domains, Train.of(settings), seed, Path(out), taught)
@@ -128,7 +128,7 @@ def train_models(
     train, place = recipe.train, choose_device(device)
     check_tasks(domains, train)
     for model in models.values():
-        check_balance(model, domains, train)
+        check_weighting(model, domains, train)
     folder = recipe.out_folder
     done = resume and (folder / SCORES).exists()  # its teachers may be gone by now
     found, taught = ({}, {}) if done else find_taught(models, domains, recipe, teachers)
@@ -195,9 +195,9 @@ def find_taught(
     if not distill.on:
         return {}, {}
     if recipe.train.frozen:
-        raise wrong(
+        raise BadInput(
             "distill.teachers: train.frozen solves heads from labels alone",
-            next="distill.enabled = false",
+            try_="distill.enabled = false",
         )
     given = teachers or distill.teachers
     found = find_teachers(given, domains, recipe.root, distill.logits)
@@ -209,11 +209,11 @@ def check_tasks(domains: Sequence[Domain], train: Train) -> None:
     for domain in domains:
         for task in domain.tasks:
             if train.mixup and task.kind not in KINDS:
-                raise wrong(
+                raise BadInput(
                     f"train.mixup: a mixed image has no {task.kind} label ({domain.name})",
-                    came=train.mixup,
-                    exists=KINDS,
-                    next="train.mixup = 0",
+                    got=train.mixup,
+                    available=KINDS,
+                    try_="train.mixup = 0",
                 )
 
 
@@ -223,19 +223,19 @@ def check_labels(domains: Sequence[Domain], taught: Record) -> None:
     for domain in (domain for domain in domains if domain.unlabelled):
         lessons = taught.get(domain.name, ())
         for task in domain.tasks:
-            answered = any(task.name in lesson["answers"] for lesson in lessons)
+            predicted = any(task.name in lesson["predictions"] for lesson in lessons)
             embedded = task.kind == "embed" and any("features" in lesson for lesson in lessons)
             if task.kind == "regress":
                 why = "a teacher's numbers have a scale that labels alone say"
-            elif not (answered or embedded):
+            elif not (predicted or embedded):
                 why = "no teacher answers it"
             else:
                 continue
             problems.append(
                 str(
-                    wrong(
+                    BadInput(
                         f"{domain.name}/{task.name}: its images have no labels, and {why}",
-                        next=f"[distill] teachers.{domain.name} = one that does; "
+                        try_=f"[distill] teachers.{domain.name} = one that does; "
                         'or tasks = ["embed"], which features alone teach',
                     )
                 )
@@ -244,16 +244,16 @@ def check_labels(domains: Sequence[Domain], taught: Record) -> None:
         raise BadInput("\n".join(problems))
 
 
-def check_balance(model: Universal, domains: Sequence[Domain], train: Train) -> None:
-    """A balance that does not exist, or that these units cannot have."""
+def check_weighting(model: Universal, domains: Sequence[Domain], train: Train) -> None:
+    """A weighting that does not exist, or that these units cannot have."""
     units = [
         f"{domain.name}/{task.name}"
         for domain in domains
         for task in (() if domain.unlabelled else domain.tasks)
         if domain.name in model.domains
     ]
-    if units:  # without labels there is nothing to balance
-        make_balance(train.balance, units, settings=train.balance_settings)
+    if units:  # without labels there is nothing to weighting
+        make_weighting(train.weighting, units, settings=train.weighting_settings)
 
 
 def check_val(models: Models, domains: Sequence[Domain]) -> None:
@@ -261,10 +261,10 @@ def check_val(models: Models, domains: Sequence[Domain]) -> None:
     for model in models.values():
         mine = [d for d in domains if d.name in model.domains and not d.unlabelled]
         if mine and not any(len(domain.val) for domain in mine):
-            raise wrong(
+            raise BadInput(
                 f"no validation image to choose weights by: {', '.join(d.name for d in mine)}",
-                came=f"{sum(len(d.train) for d in mine)} for training",
-                next="more images, or a column or folder that names the split val",
+                got=f"{sum(len(d.train) for d in mine)} for training",
+                try_="more images, or a column or folder that names the split val",
             )
 
 
@@ -278,7 +278,7 @@ def record(model: Universal, recipe: Recipe) -> None:
 
 
 def scale_numbers(model: Universal, domains: Sequence[Domain]) -> None:
-    """Heads that predict numbers start from the training labels' mean and deviation."""
+    """Heads that predict numbers start from the training labels' mean and standard deviation."""
     scaled: set[int] = set()
     for domain in domains:
         for task in domain.tasks if domain.name in model.domains else ():

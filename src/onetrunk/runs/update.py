@@ -17,7 +17,7 @@ import torch
 from onetrunk.config.growth import settled, train_like
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.eval.budget import budget
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.saving import listed, load
@@ -99,11 +99,11 @@ def update_run(
 def known(run: Path, top: Path, name: str) -> None:
     """Only what is there is updated."""
     if name not in listed(top):
-        raise wrong(
+        raise BadInput(
             f"{run} has no such domain",
-            came=name,
-            exists=listed(top),
-            next=f"onetrunk add {shell(run)} {name} SOURCE",
+            got=name,
+            available=listed(top),
+            try_=f"onetrunk add {shell(run)} {name} SOURCE",
         )
 
 
@@ -181,12 +181,12 @@ def _without(pack: Pack, drop: Sequence[str]) -> Pack:
     known = {c for task in pack.card.tasks for c in task.classes}
     for c in drop:
         if c not in known:
-            raise wrong(f"{pack.card.name} has no such class", came=c, exists=sorted(known))
+            raise BadInput(f"{pack.card.name} has no such class", got=c, available=sorted(known))
     tasks = []
     for task in pack.card.tasks:
         left = [c for c in task.classes if c not in drop]
         if task.classes and not left:
-            raise wrong(f"{pack.card.name}/{task.name} would have no class", came=", ".join(drop))
+            raise BadInput(f"{pack.card.name}/{task.name} would have no class", got=", ".join(drop))
         tasks.append(replace(task, classes=tuple(left)))
     return with_classes(pack, tasks)
 
@@ -200,9 +200,9 @@ def undo(run: str | os.PathLike[str], name: str) -> Grown:
         known(folder, top, name)
         kept = shelf.versions(folder, name)
         if not kept:
-            raise wrong(
+            raise BadInput(
                 f"{name} was never updated: there is no version to go back to",
-                next=f"onetrunk info {shell(folder)}",
+                try_=f"onetrunk info {shell(folder)}",
             )
         others = reachable(folder)
         before = proof.take(load(folder), others, name)

@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
-from onetrunk.errors import BadInput, OnetrunkError, wrong
+from onetrunk.errors import BadInput, OnetrunkError
 from onetrunk.progress import say
 from onetrunk.store.atomic import sync_folder
 from onetrunk.store.strict_json import strict_json
@@ -109,19 +109,19 @@ def read(place: Path, step: int) -> Saved:
     try:
         state = json.loads((path / STATE).read_bytes())
         if not isinstance(state, dict) or any(key not in state for key in OURS):
-            raise wrong(what, came=f"a {STATE} that lacks some of {', '.join(OURS)}")
+            raise BadInput(what, got=f"a {STATE} that lacks some of {', '.join(OURS)}")
         if state.pop("format") != FORMAT:
-            raise wrong(
+            raise BadInput(
                 f"{path}: this version reads checkpoints of format {FORMAT}",
-                came="another one",
-                next="pip install --upgrade onetrunk",
+                got="another one",
+                try_="pip install --upgrade onetrunk",
             )
         if state.pop("sha256") != digest(path) or state.pop("step") != step:
-            raise wrong(what, came="tensors that were not written with its state")
+            raise BadInput(what, got="tensors that were not written with its state")
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, BadInput):
             raise
-        raise wrong(what, came=str(error)[:100]) from None
+        raise BadInput(what, got=str(error)[:100]) from None
     return Saved(step, path, state)
 
 

@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.store.atomic import sync_folder, write_atomic
 
 KINDS: Mapping[str, str] = {"F16": "<f2", "F32": "<f4"}
@@ -97,7 +97,7 @@ class RowsWriter:
         (rows,) = {len(array) for array in arrays.values()}
         for name, (kind, shape) in self.forms.items():
             if arrays[name].shape != (rows, *shape):
-                raise wrong(f"{name}: expected rows of {shape}", came=arrays[name].shape[1:])
+                raise BadInput(f"{name}: expected rows of {shape}", got=arrays[name].shape[1:])
             self._file.seek(
                 len(self._header) + self._starts[name] + self.done * self.row_bytes(name)
             )
@@ -144,8 +144,8 @@ def read_rows(path: Path) -> tuple[str, dict[str, NDArray[Any]]]:
             arrays[name] = np.memmap(path, kind, "r", 8 + size + begin, shape)
         return about, {name: np.asarray(array) for name, array in arrays.items()}
     except OSError as error:
-        raise wrong(f"cannot read {path.name}", came=error.strerror or str(error)) from None
+        raise BadInput(f"cannot read {path.name}", got=error.strerror or str(error)) from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
-        raise wrong(
-            f"{path.name} holds no rows that onetrunk wrote", came=str(error)[:100]
+        raise BadInput(
+            f"{path.name} holds no rows that onetrunk wrote", got=str(error)[:100]
         ) from None

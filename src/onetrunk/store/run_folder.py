@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from onetrunk.errors import Failed, printable, wrong
+from onetrunk.errors import BadInput, Failed, printable
 from onetrunk.progress import say
 from onetrunk.store import checkpoint
 from onetrunk.store.atomic import write_atomic
@@ -93,7 +93,9 @@ class RunFolder:
             try:
                 run._lock.acquire()
             except Timeout:
-                raise wrong(f"another process is writing to the run {place}", next=next) from None
+                raise BadInput(
+                    f"another process is writing to the run {place}", try_=next
+                ) from None
         return run
 
     def _begin(self, recipe: str, resume: bool) -> None:
@@ -107,22 +109,22 @@ class RunFolder:
         try:
             there = to.read_bytes().decode()
         except (OSError, UnicodeDecodeError) as error:
-            raise wrong(f"cannot read {to}", came=str(error)[:100]) from None
+            raise BadInput(f"cannot read {to}", got=str(error)[:100]) from None
         if keys := differ(there, recipe):
             shown = "; ".join(keys[:6]) + (f"; … ({len(keys)} in all)" if keys[6:] else "")
-            raise wrong(
+            raise BadInput(
                 f"{self.path} holds another run: its recipe differs in {shown}",
-                next=self._instead,
+                try_=self._instead,
             )
         if not resume and self.finished:
-            raise wrong(
-                f"the run {self.path} is finished", next=f"onetrunk eval {shell(self.path)}"
+            raise BadInput(
+                f"the run {self.path} is finished", try_=f"onetrunk eval {shell(self.path)}"
             )
         if not resume:
             step = max((s for place in self._places() for s in checkpoint.steps(place)), default=0)
-            raise wrong(
+            raise BadInput(
                 f"the run {self.path} is unfinished at step {step}",
-                next=self.again,
+                try_=self.again,
             )
 
     def _tidy(self) -> None:
@@ -163,7 +165,7 @@ class RunFolder:
         """A checkpoint of `part` ("" or a specialist's name): whole or not there."""
         taken = [key for key in checkpoint.OURS if key in state]
         if taken or step < 0:
-            raise wrong("a state needs other keys, and a step that is not negative", came=taken)
+            raise BadInput("a state needs other keys, and a step that is not negative", got=taken)
         strict_json(state)  # before anything is written
         with self.writing(f"the checkpoint of step {step}"):
             metrics = self._open_metrics()
@@ -180,8 +182,10 @@ class RunFolder:
         """The checkpoint of one step."""
         there = self.steps(part)
         if step not in there:
-            raise wrong(
-                f"no checkpoint in {self._place(part)}", came=f"step {step}", exists=map(str, there)
+            raise BadInput(
+                f"no checkpoint in {self._place(part)}",
+                got=f"step {step}",
+                available=map(str, there),
             )
         return checkpoint.read(self._place(part), step)
 
@@ -226,7 +230,7 @@ class RunFolder:
 
     def _place(self, part: str) -> Path:
         if not PART.fullmatch(part):
-            raise wrong("a part of a run is named as a domain is: a-z, 0-9, - and _", came=part)
+            raise BadInput("a part of a run is named as a domain is: a-z, 0-9, - and _", got=part)
         return self.path / CHECKPOINTS / part
 
     def _places(self) -> list[Path]:
@@ -266,7 +270,7 @@ def _writing(run: Path, what: str, again: str) -> Iterator[None]:
         why = "the disk is full" if error.errno in FULL else error.strerror or str(error)
         raise Failed(
             printable(
-                f"cannot write {what}: {why}; what was finished in {run} is intact; next: "
+                f"cannot write {what}: {why}; what was finished in {run} is intact; try: "
                 f"{'free some space' if error.errno in FULL else 'repair that'}, then {again}"
             )
         ) from error
@@ -275,15 +279,15 @@ def _writing(run: Path, what: str, again: str) -> Iterator[None]:
 def _refuse_foreign(place: Path) -> None:
     """A folder of other things is not for us; a file in its place neither."""
     if place.exists() and not place.is_dir():
-        raise wrong(f"a run is a folder, {place} is a file", next="another `out`")
+        raise BadInput(f"a run is a folder, {place} is a file", try_="another `out`")
     if not place.exists() or (place / RECIPE).exists():
         return
     others = sorted(p.name for p in place.iterdir() if not EMPTY.fullmatch(p.name))
     if others:
-        raise wrong(
+        raise BadInput(
             f"{place} is not a run, and not empty: it has no {RECIPE}",
-            exists=others,
-            next="another `out`, or an empty folder",
+            available=others,
+            try_="another `out`, or an empty folder",
         )
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 
 
 def strict_json(document: object, *, indent: int | None = None) -> str:
@@ -21,16 +21,16 @@ def check(value: object, where: str) -> None:
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if not isinstance(key, str):
-                raise wrong(f"a key at {where or 'the top'} must be text", came=key)
+                raise BadInput(f"a key at {where or 'the top'} must be text", got=key)
             check(inner, f"{where}.{key}" if where else key)
     elif isinstance(value, list | tuple):
         for i, inner in enumerate(value):
             check(inner, f"{where}[{i}]")
     elif isinstance(value, float):
         if not math.isfinite(value):
-            raise wrong(f"JSON has no word for the number at {where}", came=value)
+            raise BadInput(f"JSON has no word for the number at {where}", got=value)
     elif not (value is None or isinstance(value, str | int)):
-        raise wrong(f"JSON has no word for what is at {where}", came=type(value).__name__)
+        raise BadInput(f"JSON has no word for what is at {where}", got=type(value).__name__)
 
 
 def nulls(value: Any) -> Any:

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 
 TYPES = {
     torch.float64: "F64",
@@ -50,13 +50,15 @@ def write_tensors(
     `about`: texts for the header, safetensors' `__metadata__`. The SHA-256 of all that was written.
     """
     if sys.byteorder != "little":
-        raise wrong("safetensors files are little-endian", came=f"a {sys.byteorder}-endian machine")
+        raise BadInput(
+            "safetensors files are little-endian", got=f"a {sys.byteorder}-endian machine"
+        )
     for name, tensor in tensors.items():
         if tensor.dtype not in TYPES or tensor.layout != torch.strided or name == "__metadata__":
-            raise wrong(
+            raise BadInput(
                 f"cannot store the tensor {name}",
-                came=f"{tensor.dtype}, {tensor.layout}",
-                exists=(str(kind) for kind in TYPES),
+                got=f"{tensor.dtype}, {tensor.layout}",
+                available=(str(kind) for kind in TYPES),
             )
     # widest types first: every tensor then starts at a multiple of its element's size
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
@@ -86,4 +88,4 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load(path.read_bytes())
     except SafetensorError as error:
-        raise wrong(f"{path.name} is damaged", came=str(error)[:100]) from None
+        raise BadInput(f"{path.name} is damaged", got=str(error)[:100]) from None

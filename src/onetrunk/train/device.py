@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -26,7 +26,7 @@ def choose_device(asked: str | torch.device | None = None) -> torch.device:
     if asked is None:
         return torch.device(there[0])
     if str(asked) not in there:
-        raise wrong("no such device here", came=str(asked), exists=there)
+        raise BadInput("no such device here", got=str(asked), available=there)
     return torch.device(asked)
 
 

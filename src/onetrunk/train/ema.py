@@ -1,7 +1,7 @@
 """An exponential average of the weights, θ̄ ← d·θ̄ + (1 − d)·θ, to evaluate and to keep.
 
-A domain's own weights are averaged in the steps that moved them. Running moments go along, so that
-the averaged weights meet moments of about their own age.
+A domain's own weights are averaged in the steps that moved them. Running statistics go along, so that
+the averaged weights meet statistics of about their own age.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from onetrunk.data.domain import Domain
 from onetrunk.errors import Failed
-from onetrunk.eval.evaluate import judging, plan, read_ahead
+from onetrunk.eval.evaluate import evaluating, plan, read_ahead
 from onetrunk.eval.model_split import split_for
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import Track
@@ -70,7 +70,7 @@ def features_of(
         with (
             run.writing(f"the features of {domain.name}"),
             path.open("r+b" if first else "wb") as file,
-            judging(model),
+            evaluating(model),
             Track(f"features of {domain.name}, {split}", int(ends[-1])) as track,
         ):
             track(int(ends[first]))
@@ -86,7 +86,7 @@ def features_of(
                     bad = int(parts[number - 1][~np.isfinite(found).all(1)][0])
                     raise Failed(
                         f"{domain.name}: the trunk's features of {images.key(bad)} are not finite; "
-                        "next: other weights, or another trunk"
+                        "try: other weights, or another trunk"
                     )
                 file.write(found.astype("<f4").tobytes())
                 track(len(found))
@@ -111,7 +111,7 @@ def features_of(
 
 
 def digest_of(model: Universal, name: str) -> str:
-    """Of everything between this domain's whitened images and its pooled features."""
+    """Of everything between this domain's normalized images and its pooled features."""
     slots = {k: v for k, v in model.own(name).items() if not k.startswith("heads/")}
     digest = hashlib.sha256(model.trunk.fingerprint().encode())
     digest.update(json.dumps(model.domains[name].pixels.to_json(), sort_keys=True).encode())

@@ -1,9 +1,9 @@
 """Frozen: the trunk stays as it is and only heads learn, the cheapest baseline a user would pick.
 
 Heads on pooled features are linear, so they are solved on features that are computed once
-(features.py, linear.py): no augmentation, each domain through its own size and whitening. Of a grid
+(features.py, linear.py): no augmentation, each domain through its own size and normalization. Of a grid
 of L2 strengths λ the one with the lowest headline error on validation is kept, the stronger of
-equals (Kornblith et al. 2019 judge trunks so). Decoders of dense tasks learn by the ordinary loop,
+equals (Kornblith et al. 2019 evaluate trunks so). Decoders of dense tasks learn by the ordinary loop,
 from images through the frozen trunk in evaluation mode.
 """
 
@@ -18,9 +18,9 @@ import torch
 
 from onetrunk.config import Train
 from onetrunk.data.domain import Domain
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.eval.evaluate import evaluate
-from onetrunk.eval.evaluation import Judged
+from onetrunk.eval.evaluation import TaskResult
 from onetrunk.eval.table import Row, Table, number, spaced
 from onetrunk.nn.heads import Embed, Numbers, Pooled
 from onetrunk.nn.universal import Universal
@@ -73,10 +73,10 @@ def check_heads(model: Universal) -> None:
             head = model.heads_of(name).head(task.name)
             if not task.dense and type(head) not in (Pooled, Numbers, Embed):
                 shared = model.trunk.sharing == "full"
-                raise wrong(
+                raise BadInput(
                     f"train.frozen: the head of {name}/{task.name} is solved as a linear one",
-                    came="one that domains share" if shared else type(head).__name__,
-                    next="sharing = 'deep'" if shared else "train.frozen = false",
+                    got="one that domains share" if shared else type(head).__name__,
+                    try_="sharing = 'deep'" if shared else "train.frozen = false",
                 )
 
 
@@ -114,13 +114,13 @@ def _linear(
     if not tasks:
         return []
     learned = features_of(model, domain, "train", run, stop)
-    judged = features_of(model, domain, "val", run, stop)
-    spent = learned.seconds + judged.seconds
+    evaluated = features_of(model, domain, "val", run, stop)
+    spent = learned.seconds + evaluated.seconds
     rows: list[Row] = []
     strengths: dict[str, float] = {}
     for task in tasks:
         unit = f"{domain.name}/{task.name}"
-        head = Head(model.heads_of(domain.name).head(task.name), task, domain, judged)
+        head = Head(model.heads_of(domain.name).head(task.name), task, domain, evaluated)
         path = run.path / FOLDER / domain.name / f"{task.name}.safetensors"
         chosen = kept(path, learned.digest)
         if chosen is None:
@@ -128,7 +128,9 @@ def _linear(
             keep(chosen, path, learned.digest, run)
         head.take(chosen.solved)
         l2 = strengths[task.name] = chosen.solved.l2
-        mine = Judged(domain.name, task, domain.val, head.judge(), judged.places).rows(False)
+        mine = TaskResult(
+            domain.name, task, domain.val, head.run_evaluation(), evaluated.places
+        ).rows(False)
         rows += mine
         heads = [row for row in mine if row.headline]
         if unit not in written:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.nn.saving import models_of
 from onetrunk.nn.shared_heads import Shared, separate
 from onetrunk.nn.universal import Universal
@@ -22,23 +22,23 @@ def start_from(folder: Path, models: Mapping[str, Universal]) -> None:
     """
     found = models_of(folder)
     if not found:
-        raise wrong(f"{folder} holds a model without domains", next="train it first")
+        raise BadInput(f"{folder} holds a model without domains", try_="train it first")
     several = len({id(other) for other in found.values()}) > 1
     for part, model in models.items():
         if several and part not in found:  # whose trunk it were to take would be chance
-            raise wrong(
+            raise BadInput(
                 f"init: {folder} holds a network for each domain, "
                 + (f"and none for {part}" if part else "not one to start from"),
-                came=part or None,
-                exists=found,
-                next="start from a run with sharing = 'deep'",
+                got=part or None,
+                available=found,
+                try_="start from a run with sharing = 'deep'",
             )
         theirs = found.get(part) or next(iter(found.values()))
         keys = ("arch", "norm", *(("own_stages",) if theirs.trunk.own_stages else ()))
         for key in keys:
-            ours, came = getattr(model.trunk, key), getattr(theirs.trunk, key)
-            if ours != came:
-                raise wrong(f"init: trunk.{key} is to be that of {folder}, {came!r}", came=ours)
+            ours, got = getattr(model.trunk, key), getattr(theirs.trunk, key)
+            if ours != got:
+                raise BadInput(f"init: trunk.{key} is to be that of {folder}, {got!r}", got=ours)
         known = adopt(model, theirs)
         new = [name for name in model.domains if name not in known]
         say(
@@ -52,11 +52,11 @@ def one_trunk(folder: Path, place: str = "") -> Universal:
     found = models_of(folder)
     models = {id(model): model for model in found.values()}
     if len(models) != 1:
-        raise wrong(
+        raise BadInput(
             f"{place}{folder} holds no one trunk that all of its domains share",
-            came=f"{len(models)} networks",
-            exists=found,
-            next="a run with sharing = 'deep'",
+            got=f"{len(models)} networks",
+            available=found,
+            try_="a run with sharing = 'deep'",
         )
     return next(iter(models.values()))
 
@@ -79,9 +79,9 @@ def adopt(model: Universal, other: Universal) -> list[str]:
         ):
             continue
         known.append(name)
-        mine, came = model.own(name), other.own(name)
-        for key in mine.keys() & came.keys():
-            mine[key].copy_(came[key])
+        mine, got = model.own(name), other.own(name)
+        for key in mine.keys() & got.keys():
+            mine[key].copy_(got[key])
         ours, apart = model.heads_of(name), separate(other.heads_of(name))
         for task in card.tasks:
             take_head(ours.head(task.name), apart.head(task.name), learned)

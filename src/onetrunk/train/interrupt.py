@@ -19,7 +19,7 @@ class Stopped(Failed):
     """Training was asked to stop and can go on with the command `again`: exit code 1."""
 
     def __init__(self, said: str, again: str) -> None:
-        super().__init__(f"{said}; next: {again}")
+        super().__init__(f"{said}; try: {again}")
         self.said = said
 
 

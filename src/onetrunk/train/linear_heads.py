@@ -220,7 +220,7 @@ def contrast(
     drawn by the seed, each with several images, so that everyone has a mate.
     """
     basis, sizes = directions(x)
-    whiten = basis / sizes[:, None].clamp_min(1e-12).sqrt()
+    normalize = basis / sizes[:, None].clamp_min(1e-12).sqrt()
     start = torch.zeros(width, len(basis), dtype=torch.float64, device=x.device)
     start[:, 1:].diagonal().copy_((sizes[1:] / sizes[1:].sum()).sqrt()[:width])
     target = target_n.numpy()
@@ -233,14 +233,14 @@ def contrast(
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
         for _ in range(STEPS if groups else 0):
             places = _drawn(groups, chance)
-            out = F.normalize(x.take(places) @ whiten.T @ weight.T, dim=1)
+            out = F.normalize(x.take(places) @ normalize.T @ weight.T, dim=1)
             loss = losses.embed(out, target_n[places].to(x.device))
             total = loss + l2 / 2 * (weight - start).square().sum()
             optimizer.zero_grad()
             total.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-        whole = weight.detach() @ whiten
+        whole = weight.detach() @ normalize
         yield Solved(l2, *x.back(whole, torch.zeros_like(whole[:, 0])))
 
 

@@ -13,7 +13,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol
 
-from onetrunk.errors import OnetrunkError, printable, wrong
+from onetrunk.errors import BadInput, OnetrunkError, printable
 from onetrunk.progress import say
 from onetrunk.train.console import Screen
 from onetrunk.train.tensorboard import TensorBoard
@@ -51,12 +51,12 @@ def make_watch(names: Sequence[str], folder: str | PathLike[str]) -> Watch:
         except OnetrunkError:
             raise
         except Exception as error:
-            raise wrong(f"the logger {name} does not start", came=_told(error)) from error
+            raise BadInput(f"the logger {name} does not start", got=_told(error)) from error
         lacking = [act for act in ACTS if not callable(getattr(watch, act, None))]
         if lacking:
-            raise wrong(
+            raise BadInput(
                 f"the logger {name} gives an object with {', '.join(ACTS)}",
-                came=f"{type(watch).__name__} without {', '.join(lacking)}",
+                got=f"{type(watch).__name__} without {', '.join(lacking)}",
             )
         watches.append((name, watch))
     return Several(watches)
@@ -68,17 +68,19 @@ def find(name: str) -> Make:
         return TensorBoard
     module, colon, thing = name.partition(":")
     if not (module and colon and thing):
-        raise wrong("expected a logger's name, or package.module:thing", came=name, exists=EXISTS)
+        raise BadInput(
+            "expected a logger's name, or package.module:thing", got=name, available=EXISTS
+        )
     try:
         owner = importlib.import_module(module)
     except ImportError as error:
-        raise wrong(f"logger {name}: cannot import {module}", came=str(error)) from None
+        raise BadInput(f"logger {name}: cannot import {module}", got=str(error)) from None
     except Exception as error:
-        raise wrong(f"logger {name}: {module} fails when imported", came=_told(error)) from error
+        raise BadInput(f"logger {name}: {module} fails when imported", got=_told(error)) from error
     make = getattr(owner, thing, None)
     if not callable(make):
         there = [key for key, value in vars(owner).items() if callable(value) and key[0] != "_"]
-        raise wrong(f"logger {name}: {module} has nothing to call", came=thing, exists=there)
+        raise BadInput(f"logger {name}: {module} has nothing to call", got=thing, available=there)
     found: Make = make
     return found
 

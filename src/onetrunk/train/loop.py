@@ -153,7 +153,7 @@ class Learner:
             with self.precision.autocast():
                 insides = self.forward([x for x, _ in seen], names, points)
             for batch, inside, (x, shares) in zip(group, insides, seen, strict=True):
-                losses = self.losses(batch.domain, inside.answers, shares)
+                losses = self.losses(batch.domain, inside.predictions, shares)
                 yield Told(batch, losses, {}), x, inside
 
         told = []
@@ -161,7 +161,7 @@ class Learner:
         for one, x, inside in through(self.distiller.points):
             one.taught = self.distiller.losses(one.batch, x, inside, now.progress, now.step)
             if self.memory is not None:
-                one.taught["old answers"] = self.memory.loss(one.batch.domain, x, now.step)
+                one.taught["old predictions"] = self.memory.loss(one.batch.domain, x, now.step)
             told.append(one)
         return told, lambda: [one for one, _, _ in through()]
 
@@ -213,7 +213,7 @@ class NotFinite(Diverged):
         shown = ", ".join(files[:6]) + (f", … ({len(files)} in all)" if len(files) > 6 else "")
         super().__init__(
             f"the loss of {domain}/{task} is {value} at step {step}; files of the batch: {shown}; "
-            "nothing after it was written and the last checkpoint is whole; next: look at these "
+            "nothing after it was written and the last checkpoint is whole; try: look at these "
             "files, or start a new run with a lower train.lr or with train.clip = 1"
         )
         self.record = {"step": step, "domain": domain, "task": task, "files": files}
@@ -255,7 +255,7 @@ def learn(learner: Learner, run: RunFolder, watch: Watch, part: str, stop: Stop)
     written = time.monotonic()
     learner.model.train()
     if not any(p.requires_grad for p in learner.model.trunk.parameters()):
-        learner.model.trunk.eval()  # of a frozen trunk the moments stay, too
+        learner.model.trunk.eval()  # of a frozen trunk the statistics stay, too
     with shown(watch, {**plan, "run": str(run.path)}), closing(learner.passes()) as steps:
         while stop.asked or not (clock.over or selection.enough):
             if stop.asked:

@@ -4,7 +4,7 @@
 |---|---|---|
 | classify | cross-entropy, with label smoothing and class weights where asked | labelled images |
 | multilabel | binary cross-entropy | labelled (image, class) pairs |
-| regress | ((ŷ − y)/s)², s the deviation of the training targets | labelled numbers |
+| regress | ((ŷ − y)/s)², s the standard deviation of the training targets | labelled numbers |
 | segment | cross-entropy | labelled pixels |
 | depth | abs(ŷ − y) | labelled pixels |
 | normals | 1 − ⟨n̂, n⟩ | labelled pixels |
@@ -115,11 +115,11 @@ class Constant:
 
 
 def make_loss(
-    task: Task, domain: Domain | None = None, smooth: float = 0.0, balanced: bool = False
+    task: Task, domain: Domain | None = None, smooth: float = 0.0, weighted: bool = False
 ) -> Loss:
     """The loss of one task; the domain's training labels give class weights and scales."""
     if task.kind == "classify":
-        if not balanced or domain is None:
+        if not weighted or domain is None:
             return lambda out, target: classify(out, target, smooth, None)
         weights = Constant(class_weights(domain, task))
         return lambda out, target: classify(out, target, smooth, weights.like(out))
@@ -140,10 +140,10 @@ def make_loss(
 class Losses:
     """The losses of all units, (domain, task) pairs with labels."""
 
-    def __init__(self, domains: Sequence[Domain], smooth: float = 0.0, balanced: bool = False):
+    def __init__(self, domains: Sequence[Domain], smooth: float = 0.0, weighted: bool = False):
         self.of = {
             domain.name: {
-                t.name: make_loss(t, domain, smooth, balanced)
+                t.name: make_loss(t, domain, smooth, weighted)
                 for t in (() if domain.unlabelled else domain.tasks)
             }
             for domain in domains
@@ -169,7 +169,7 @@ def class_weights(domain: Domain, task: Task) -> Tensor:
 
 
 def numbers(domain: Domain, task: Task) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of a regress task's training targets, by output."""
+    """Mean and standard deviation of a regress task's training targets, by output."""
     labels = domain.train.label(task.name).astype(np.float64).reshape(-1, task.outputs)
     mean, std = np.nanmean(labels, 0), np.nanstd(labels, 0)
     std[std < 1e-8] = 1.0  # a constant target needs no scale

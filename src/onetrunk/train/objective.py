@@ -2,7 +2,7 @@
 
 L = mean over the step's batches of w_domain · [ w_label · mean over its tasks of λ·ℓ + taught ],
 
-λ the weight that the balance gives to the unit (domain, task): 1 for `equal`. A balance that works
+λ the weight that the weighting gives to the unit (domain, task): 1 for `equal`. A weighting that works
 on gradients takes the place of this sum on what several units share: the trunk, and of a domain
 with several tasks its slots and its decoder; heads learn from their own losses, as they always do.
 A domain without labels has no units: only teachers speak of it.
@@ -24,7 +24,7 @@ from onetrunk.data.loader import Batch
 from onetrunk.nn.heads import key_of
 from onetrunk.nn.universal import Universal
 from onetrunk.train.device import Precision
-from onetrunk.train.weighting import make_balance
+from onetrunk.train.weighting import make_weighting
 from onetrunk.train.weighting.equal import Equal
 from onetrunk.train.weighting.jacobian import Jacobian
 from onetrunk.train.weighting.protocol import GRADIENTS
@@ -32,7 +32,7 @@ from onetrunk.train.weighting.protocol import GRADIENTS
 
 @dataclass
 class Told:
-    """What a batch's labels and teachers say of the network's answers."""
+    """What a batch's labels and teachers say of the network's predictions."""
 
     batch: Batch
     losses: dict[str, Tensor]  # by task, with their graphs
@@ -43,7 +43,7 @@ Again = Callable[[], list[Told]]  # the same images once more through the networ
 
 
 class Objective:
-    """The balance of one run, and one step at a time what comes of it."""
+    """The weighting of one run, and one step at a time what comes of it."""
 
     def __init__(
         self,
@@ -63,10 +63,10 @@ class Objective:
         }
         self.units = tuple(f"{name}/{task}" for name, tasks in self.tasks.items() for task in tasks)
         self.number = {unit: i for i, unit in enumerate(self.units)}
-        name, given = train.balance, train.balance_settings
+        name, given = train.weighting, train.weighting_settings
         if not self.units:
             name, given = "equal", {}
-        self.balance = make_balance(
+        self.weighting = make_weighting(
             name,
             self.units or ("nobody/nothing",),
             seed=seed,
@@ -74,11 +74,11 @@ class Objective:
             settings=given,
             epoch=epoch,
         )
-        self.equal = type(self.balance) is Equal
-        if self.balance.needs in GRADIENTS:
+        self.equal = type(self.weighting) is Equal
+        if self.weighting.needs in GRADIENTS:
             self.shared, self.own = shared_and_own(model, self.tasks)
-        if self.balance.needs == "after":
-            self.moments = moments_of(model)
+        if self.weighting.needs == "after":
+            self.stats = stats_of(model)
 
     # -- a step: begin, add each pass, finish, then after the descent saw
 
@@ -90,15 +90,15 @@ class Objective:
             self.number[f"{name}/{task}"] for name in self.times for task in self.tasks[name]
         )
         self.plain = self.equal or not self.present  # nothing is multiplied
-        self.by_gradients = not self.plain and self.balance.needs in GRADIENTS
+        self.by_gradients = not self.plain and self.weighting.needs in GRADIENTS
         self.held: list[Told] = []
         self.again: list[Again] = []
         self.sums: dict[int, Tensor] = {}
         self.lambdas: Mapping[int, Tensor] | None = None
         if self.plain:
             self.lambdas = {}
-        elif self.balance.needs == "nothing":
-            self.lambdas = self._by_unit(self.balance.weights(None, self.present))
+        elif self.weighting.needs == "nothing":
+            self.lambdas = self._by_unit(self.weighting.weights(None, self.present))
         elif self.by_gradients:
             scaler = self.precision.scaler
             self.jacobian = Jacobian(self.shared, self.units, scaler)
@@ -107,7 +107,7 @@ class Objective:
         """What went through the network together."""
         if not self.plain:
             self._sum(told)
-        if not self.plain and self.balance.needs == "after":
+        if not self.plain and self.weighting.needs == "after":
             self.again.append(again)
         if self.by_gradients:
             self._rows(told)
@@ -119,23 +119,23 @@ class Objective:
     def finish(self) -> None:
         """The gradients of the whole step, once its losses are known to be finite."""
         if self.by_gradients:
-            self.jacobian.learn(self.balance)
+            self.jacobian.learn(self.weighting)
         elif self.lambdas is None:
-            found = self.balance.weights(self._losses(), self.present)
+            found = self.weighting.weights(self._losses(), self.present)
             self._backward(self.held, self._by_unit(found))
 
     def saw(self) -> None:
         """The parameters have moved."""
         if self.plain:
             return
-        self.balance.saw(self._losses(), self.present)
-        if self.balance.needs == "after":
+        self.weighting.saw(self._losses(), self.present)
+        if self.weighting.needs == "after":
             self.sums = {}
-            moments = [m for name in ("", *self.times) for m in self.moments[name]]
-            with torch.no_grad(), unmoved(moments):
+            stats = [m for name in ("", *self.times) for m in self.stats[name]]
+            with torch.no_grad(), unmoved(stats):
                 for again in self.again:
                     self._sum(again())
-            self.balance.saw_after(self._losses(), self.present)
+            self.weighting.saw_after(self._losses(), self.present)
         self.held, self.again, self.sums = [], [], {}
 
     # -- how
@@ -165,7 +165,7 @@ class Objective:
     def _rows(self, told: Sequence[Told]) -> None:
         """Gradients whose mean over the K units is that of L."""
         for one in told:
-            if one.taught:  # no balance weighs them: they have weights of their own
+            if one.taught:  # no weighting weighs them: they have weights of their own
                 taught = torch.stack(list(one.taught.values())).sum()
                 part = self.weights[one.batch.domain] / self.count
                 self.precision.backward(part * taught, again=True)
@@ -219,8 +219,8 @@ def shared_and_own(
     return shared, own
 
 
-def moments_of(model: Universal) -> dict[str, list[Tensor]]:
-    """Running moments and the like, by the domain that owns them; "" for what is shared."""
+def stats_of(model: Universal) -> dict[str, list[Tensor]]:
+    """Running statistics and the like, by the domain that owns them; "" for what is shared."""
     found = {
         name: [t for t in model.own(name).values() if not isinstance(t, nn.Parameter)]
         for name in model.domains

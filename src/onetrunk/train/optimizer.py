@@ -99,7 +99,7 @@ class Descent:
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Remember again."""
-        remember(self.optimizers, self.parameters, tensors)
+        lwf(self.optimizers, self.parameters, tensors)
 
 
 Named = Mapping[str, Mapping[str, nn.Parameter]]  # parameters by unit and name
@@ -116,7 +116,7 @@ def kept(optimizers: Mapping[str, torch.optim.Optimizer], parameters: Named) -> 
     }
 
 
-def remember(
+def lwf(
     optimizers: Mapping[str, torch.optim.Optimizer],
     parameters: Named,
     tensors: Mapping[str, Tensor],

@@ -1,9 +1,9 @@
-"""Running moments anew: what each domain's norms see of its training images, and nothing learned.
+"""Running statistics anew: what each domain's norms see of its training images, and nothing learned.
 
-For networks whose features are no longer those that their norms kept moments of: merged ones, and
+For networks whose features are no longer those that their norms kept statistics of: merged ones, and
 domains that came to a trunk without training (Li et al. 2017, "Revisiting batch normalization for
 practical domain adaptation"). Means over batches, not a decaying average (Wu & Johnson 2021,
-"Rethinking 'Batch' in BatchNorm"): all norms in one pass, each behind the batch's own moments.
+"Rethinking 'Batch' in BatchNorm"): all norms in one pass, each behind the batch's own statistics.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.seeded import permutation, seed_of
-from onetrunk.errors import wrong
-from onetrunk.eval.evaluate import each_once, judging, model_of
+from onetrunk.errors import BadInput
+from onetrunk.eval.evaluate import each_once, evaluating, model_of
 from onetrunk.eval.model_split import split_for
-from onetrunk.nn.norm_banks import DomainMoments, Moments
+from onetrunk.nn.norm_banks import DomainStats, Stats
 from onetrunk.nn.universal import Universal
 
-IMAGES = 1024  # training images of a domain that its moments are taken from, at most
+IMAGES = 1024  # training images of a domain that its statistics are taken from, at most
 BATCH = 64
 
 
@@ -37,7 +37,7 @@ def recalibrate(
     batch: int = BATCH,
     device: torch.device | str | None = None,
 ) -> None:
-    """Each domain's running moments anew, the mean over batches of its training images.
+    """Each domain's running statistics anew, the mean over batches of its training images.
 
     Images are those of evaluation (not augmented), drawn by the domain's name. Nothing else moves.
     """
@@ -46,7 +46,7 @@ def recalibrate(
         split = split_for(domain, own.domains[domain.name], "train", quiet=True)
         seed = seed_of("recalibrate", domain.name)
         places = permutation(seed, 0, len(split))[:images]
-        with judging(own, device), _counting(own, domain.name):
+        with evaluating(own, device), _counting(own, domain.name):
             like = next(own.parameters())
             for part in np.array_split(places, math.ceil(len(places) / batch)):
                 pixels, _ = split.batch(part)
@@ -56,21 +56,21 @@ def recalibrate(
 @contextmanager
 def _counting(model: Universal, name: str) -> Iterator[None]:
     """This domain's norms start at nothing and keep the plain mean of what they see."""
-    norms: list[Any] = []  # where moments are kept
+    norms: list[Any] = []  # where statistics are kept
     paced: list[Any] = []  # whose `momentum` says how they move
     for bank in model.trunk.banks().values():
         inside = [] if name not in bank.slots else list(bank.slots[name].modules())
         norms += [m for m in inside if _keeps(m)]
-        if isinstance(bank, DomainMoments):
+        if isinstance(bank, DomainStats):
             paced.append(bank.origin)
     if not norms:
-        raise wrong(
-            f"{name}: it has no running moments of its own to take anew",
-            came=f"norm = {model.trunk.norm!r}",
-            exists=("domain", "domain-moments"),
+        raise BadInput(
+            f"{name}: it has no running statistics of its own to take anew",
+            got=f"norm = {model.trunk.norm!r}",
+            available=("domain", "domain-stats"),
         )
     norms += [m for m in model.heads_of(name).modules() if _keeps(m)]
-    paced += [norm for norm in norms if not isinstance(norm, Moments)]
+    paced += [norm for norm in norms if not isinstance(norm, Stats)]
     before = [(norm, norm.momentum) for norm in paced]
     try:
         for norm in norms:

@@ -51,12 +51,12 @@ class Chosen:
 
 @dataclass
 class Head:
-    """One task's head, with the features that it is judged on."""
+    """One task's head, with the features that it is evaluated on."""
 
     module: nn.Module
     task: Task
     domain: Domain
-    judged: Features
+    evaluated: Features
 
     def learn(self, on: Features, train: Train, seed: int, stop: Stop, run: Path) -> Chosen:
         """Solve it for every λ of the grid, keep the one that validation likes best."""
@@ -109,19 +109,19 @@ class Head:
         if linear.bias is not None:
             linear.bias.copy_(solved.bias)
 
-    def judge(self) -> Scores:
+    def run_evaluation(self) -> Scores:
         """Scores on validation, by the features in the batches of `evaluate`."""
         scores, like = scores_of(self.task), next(self.module.parameters())
-        labels = self.domain.val.label(self.task.name)[self.judged.places]
+        labels = self.domain.val.label(self.task.name)[self.evaluated.places]
         with torch.inference_mode():
-            for batch in self.judged.batches:
-                rows = torch.from_numpy(np.array(self.judged.rows[batch])).to(like)
+            for batch in self.evaluated.batches:
+                rows = torch.from_numpy(np.array(self.evaluated.rows[batch])).to(like)
                 scores.update(self.module(rows), as_tensor(labels[batch]))
         return scores
 
     def error(self) -> float:
         """The headline where lower is better; NaN where no validation image defines it."""
-        found = self.judge().compute().get(headline(self.task.kind).name, math.nan)
+        found = self.run_evaluation().compute().get(headline(self.task.kind).name, math.nan)
         return as_error(self.task.kind, found)
 
 

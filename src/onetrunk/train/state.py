@@ -23,13 +23,13 @@ def snapshot(learner: Learner) -> tuple[dict[str, Tensor], dict[str, Any]]:
         name = next(name for name, fine in zip(floats, finite.tolist(), strict=True) if not fine)
         raise Diverged(
             f"{name} is not finite after step {learner.clock.step}, though every loss was; "
-            "the last checkpoint is whole; next: a new run with a lower train.lr or with "
+            "the last checkpoint is whole; try: a new run with a lower train.lr or with "
             "train.clip = 1"
         )
     tensors = {f"model/{name}": tensor for name, tensor in weights.items()}
     tensors |= {f"optim/{name}": tensor for name, tensor in learner.descent.state().items()}
     tensors |= {f"distill/{name}": tensor for name, tensor in learner.distiller.state().items()}
-    tensors |= {f"balance/{name}": t for name, t in learner.objective.balance.state().items()}
+    tensors |= {f"weighting/{name}": t for name, t in learner.objective.weighting.state().items()}
     if learner.average is not None:
         tensors |= {f"average/{name}": t for name, t in learner.average.state().items()}
     tensors["chance/cpu"] = torch.get_rng_state()
@@ -52,7 +52,7 @@ def restore(learner: Learner, saved: Saved) -> None:
     learner.model.load_state_dict(_under("model/", tensors))
     learner.descent.restore(_under("optim/", tensors))
     learner.distiller.restore(_under("distill/", tensors))
-    learner.objective.balance.restore(_under("balance/", tensors))
+    learner.objective.weighting.restore(_under("weighting/", tensors))
     if learner.average is not None:
         learner.average.restore(_under("average/", tensors))
     torch.set_rng_state(tensors["chance/cpu"])

@@ -182,7 +182,7 @@ def test_two_stages(place: Path) -> None:
         assert scores["taught"]["bees"] == [
             {
                 "teacher": teacher,
-                "answers": ["classify"],
+                "predictions": ["classify"],
                 "features": [["pooled", "pooled"]],
                 "loss": "cosine",
             }

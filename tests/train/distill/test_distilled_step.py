@@ -55,13 +55,13 @@ def by_hand(made: Learner, batches: list[Any], progress: float) -> dict[str, Ten
             theirs = lesson.standard["pooled"](features).double()
         feature = LOSSES[s.features](lesson.aligners[0](inside.features["pooled"]), theirs)
         t = s.temperature
-        log = F.log_softmax(inside.answers["classify"] / t, 1)
-        answers = t * t * F.kl_div(log, F.softmax(target / t, 1), reduction="batchmean")
-        label = F.cross_entropy(inside.answers["classify"], batch.targets["classify"])
+        log = F.log_softmax(inside.predictions["classify"] / t, 1)
+        predictions = t * t * F.kl_div(log, F.softmax(target / t, 1), reduction="batchmean")
+        label = F.cross_entropy(inside.predictions["classify"], batch.targets["classify"])
         fade = {"none": 1.0, "linear": 1 - progress}[s.annealing]
         loss = s.label_weight * label + fade * (
             weight_of(s.feature_weight, name, "classify") * feature
-            + weight_of(s.logit_weight, name, "classify") * answers
+            + weight_of(s.logit_weight, name, "classify") * predictions
         )
         weight = next(d.weight for d in made.domains if d.name == name)
         for key, parameter in named(made).items():

@@ -16,7 +16,7 @@ from onetrunk.train.distill.cka import cka
 from onetrunk.train.distill.cosine import cosine
 from onetrunk.train.distill.feature_rows import meet
 from onetrunk.train.distill.l2 import l2
-from onetrunk.train.distill.logits import make_answers, softened, two_sided
+from onetrunk.train.distill.logits import make_predictions, softened, two_sided
 from tests.helpers.fakes import dense_source
 from tests.helpers.worlds import worlds
 
@@ -142,7 +142,7 @@ def slow_kl(s: list[float], t: list[float], temperature: float) -> float:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
-def test_answers_as_by_hand(temperature: float) -> None:
+def test_predictions_as_by_hand(temperature: float) -> None:
     for shape in (ROWS, MAPS):
         s, t = noise(shape, 0), noise(shape, 1)
         expected = [slow_kl(a, b, temperature) for a, b in zip(each(s), each(t), strict=True)]
@@ -157,7 +157,7 @@ def test_answers_as_by_hand(temperature: float) -> None:
     assert float(two_sided(s, s, temperature)) == pytest.approx(0, abs=1e-12)
 
 
-def test_sure_answers_stay_finite() -> None:
+def test_sure_predictions_stay_finite() -> None:
     s, t = torch.tensor([[200.0, -200.0]]), torch.tensor([[-200.0, 200.0]])
     for loss in (softened, two_sided):
         x = s.clone().requires_grad_(True)
@@ -170,13 +170,13 @@ def test_other_kinds_are_taught_by_their_own_loss() -> None:
     rooms = Domain("rooms", dense_source(8, 8, 8), size=8)
     by_name = {task.name: task for task in rooms.tasks}
     s, t = noise((2, 1, 4, 4), 0).abs() + 1, noise((2, 1, 4, 4), 1).abs() + 1
-    depth = make_answers(by_name["depth"], rooms, 4.0)
+    depth = make_predictions(by_name["depth"], rooms, 4.0)
     assert float(depth(s, t)) == pytest.approx(float((s - t).abs().mean()))
     n, m = (torch.nn.functional.normalize(noise((2, 3, 4, 4), i), dim=1) for i in (0, 1))
-    normals = make_answers(by_name["normals"], rooms, 4.0)
+    normals = make_predictions(by_name["normals"], rooms, 4.0)
     assert float(normals(n, m)) == pytest.approx(float(1 - (n * m).sum(1).mean()))
-    segment = make_answers(by_name["segment"], rooms, 4.0)
+    segment = make_predictions(by_name["segment"], rooms, 4.0)
     x, y = noise((2, 3, 4, 4), 0), noise((2, 3, 4, 4), 1)
     assert segment(x, y).equal(softened(x, y, 4.0))
     ants = worlds("ants")[0]
-    assert make_answers(Task("e", "embed"), ants, 4.0) is None
+    assert make_predictions(Task("e", "embed"), ants, 4.0) is None

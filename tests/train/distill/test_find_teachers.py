@@ -62,7 +62,7 @@ def test_a_run_teaches_the_domains_it_knows(runs: Path, capsys: pytest.CaptureFi
     small = worlds("ants", size=6)
     find_teachers("many", small, runs)
     said = capsys.readouterr().err
-    assert "views are resized or whitened anew for the teachers of ants" in said
+    assert "views are resized or normalized anew for the teachers of ants" in said
     assert "no teacher" not in said
     both = find_teachers(["many", "one"], domains[:1], runs)
     assert len(both["ants"]) == 2
@@ -71,9 +71,9 @@ def test_a_run_teaches_the_domains_it_knows(runs: Path, capsys: pytest.CaptureFi
 def test_a_run_of_one_domain_named_for_another_teaches_it(runs: Path) -> None:
     (moths,) = worlds("moths")
     (teacher,) = find_teachers({"moths": "one"}, [moths], runs)["moths"]
-    assert teacher.tasks == teacher.answers == ("classify",)
+    assert teacher.tasks == teacher.predictions == ("classify",)
     assert refused("one", [moths], runs) == [
-        "distill.teachers: none of them teaches a domain here; came: 'moths'; exists: ants"
+        "distill.teachers: none of them teaches a domain here; got: 'moths'; available: ants"
     ]
 
 
@@ -93,36 +93,36 @@ def test_everything_wrong_is_listed_at_once(runs: Path) -> None:
     )
     assert len(said) == 6
     fish, ants, bees, cats, dogs, emus = said
-    assert "no such domain; came: 'fish'" in fish
+    assert "no such domain; got: 'fish'" in fish
     assert "teacher others: ants/classify: its classes are not those of the domain" in ants
     assert "it lacks a; the domain has no x" in ants
-    assert "this run is not finished; next: onetrunk train" in bees and "--resume" in bees
-    assert "teacher many does not know cats; came: 'cats/classify'; exists: ants/classify" in cats
+    assert "this run is not finished; try: onetrunk train" in bees and "--resume" in bees
+    assert "teacher many does not know cats; got: 'cats/classify'; available: ants/classify" in cats
     assert "no finished run is there" in dogs and "no finished run is there" in emus
-    with pytest.raises(BadInput, match="no such task; came: 'sex'"):
+    with pytest.raises(BadInput, match="no such task; got: 'sex'"):
         find_teachers({"ants": {"sex": "many"}}, domains[:1], runs)
 
 
 def test_other_classes_may_still_teach_features(runs: Path) -> None:
     (teacher,) = find_teachers("others", worlds("ants"), runs, logits=False)["ants"]
-    assert (teacher.tasks, teacher.answers) == (("classify",), ())
+    assert (teacher.tasks, teacher.predictions) == (("classify",), ())
 
 
 def test_a_run_of_another_kind_of_task_is_refused(runs: Path) -> None:
     source = noise(24)
     source.tasks = (Task("classify", "embed"),)
     said = refused("many", [Domain("ants", source, size=8)], runs)
-    assert "is a embed task for the student; came: \"a teacher's classify task" in said[0]
+    assert "is a embed task for the student; got: \"a teacher's classify task" in said[0]
 
 
 def test_what_is_no_teacher(runs: Path) -> None:
     domains = worlds("ants")
     assert (
-        "this is no teacher; came: 'Linear'; exists: a run's folder, timm/NAME"
+        "this is no teacher; got: 'Linear'; available: a run's folder, timm/NAME"
         in (refused({"ants": nn.Linear(2, 2)}, domains, runs)[0])
     )
     assert (
-        "a recipe cannot say this teacher; came: 'python:mine'"
+        "a recipe cannot say this teacher; got: 'python:mine'"
         in (refused("python:mine", domains, runs)[0])
     )
     assert "cannot read none.safetensors" in refused("features:none.safetensors", domains, runs)[0]
@@ -139,11 +139,11 @@ def planned(
 
 def test_features_that_are_not_there() -> None:
     (ants,) = worlds("ants")
-    nothing = "it has no features to hold against; came: "
+    nothing = "it has no features to hold against; got: "
     cases: list[tuple[Any, dict[str, Any], str]] = [
-        (foreign(), {"at": ["bottleneck", "stem"]}, f"{nothing}'stem'; exists: pooled"),
-        (foreign(lambda x: {"deep": x}), {}, f"{nothing}'pooled'; exists: deep"),
-        (foreign(), {"at": ["decoded"]}, "ants has no features at this point; came: 'decoded'"),
+        (foreign(), {"at": ["bottleneck", "stem"]}, f"{nothing}'stem'; available: pooled"),
+        (foreign(lambda x: {"deep": x}), {}, f"{nothing}'pooled'; available: deep"),
+        (foreign(), {"at": ["decoded"]}, "ants has no features at this point; got: 'decoded'"),
         (foreign(), {"features": "none"}, "it teaches nothing"),
         (foreign(), {"features": "nowhere:thing"}, "cannot import nowhere"),
     ]
@@ -155,7 +155,7 @@ def test_features_that_are_not_there() -> None:
 
 def test_students_meet_what_a_teacher_has() -> None:
     rooms = Domain("rooms", dense_source(8, 16, 16), size=16)
-    line = {"teacher": "Identity", "answers": [], "loss": "l2"}
+    line = {"teacher": "Identity", "predictions": [], "loss": "l2"}
     for look, theirs in ((mean, "pooled"), (lambda x: x, "bottleneck")):
         (found,) = planned(rooms, foreign(look), {})["rooms"]
         pairs = [["bottleneck", theirs], ["decoded", theirs]]
@@ -203,7 +203,7 @@ def test_words_of_a_caller() -> None:
     assert (said.features, said.logits) == ("cka", False)
     with pytest.raises(BadInput, match="distill without teachers"):
         in_words("", ["l2"])
-    with pytest.raises(BadInput, match="one feature loss; came: 'l2, cka'"):
+    with pytest.raises(BadInput, match="one feature loss; got: 'l2, cka'"):
         in_words("runs/a", ["l2", "cka"])
 
 
@@ -213,7 +213,7 @@ def test_words_of_a_caller() -> None:
         ("views = -1", "distill.views"),
         ("drop = 1.0", "distill.drop"),
         ("teachers = 3", "expected a teacher, several in a list, or a table by domain"),
-        ('features = "l3"', "unknown feature loss; came: 'l3'"),
+        ('features = "l3"', "unknown feature loss; got: 'l3'"),
         ("logit_weight = { ants = -1.0 }", "expected a number from 0 on"),
     ],
 )

@@ -58,7 +58,7 @@ def look(teacher: Any, domain: Domain, *points: str) -> Any:
     return teacher.look(batch.images, batch, points)
 
 
-def test_it_sees_the_students_view_at_its_own_size_and_whitening() -> None:
+def test_it_sees_the_students_view_at_its_own_size_and_normalization() -> None:
     domain, seen = ants(), []
     foreign = Foreign(nn.Flatten(), lambda x: (seen.append(x), x)[1], pixels=PIXELS)
     guest = Guest(foreign, domain, ["classify"])
@@ -82,19 +82,19 @@ def test_its_classes_are_picked_out_by_name() -> None:
     guest = Guest(
         Foreign(net, pixels=PIXELS, classes={"classify": "B c A".split()}), domain, ["classify"]
     )
-    assert (guest.answers, guest.widths) == (("classify",), {"bottleneck": 5, "pooled": 5})
+    assert (guest.predictions, guest.widths) == (("classify",), {"bottleneck": 5, "pooled": 5})
     found = look(guest, domain, "pooled")
     with torch.no_grad():
         plain = net(guest.eyes(first(domain).images))
-    assert found.answers["classify"].equal(plain["classify"][:, [2, 0]])
+    assert found.predictions["classify"].equal(plain["classify"][:, [2, 0]])
     assert found.features["pooled"].equal(plain["pooled"])
-    assert look(Guest(guest.foreign, domain, ["classify"], logits=False), domain).answers == {}
+    assert look(Guest(guest.foreign, domain, ["classify"], logits=False), domain).predictions == {}
 
 
 def test_labels_of_one_name_are_added_up() -> None:
     domain = ants()
     foreign = Foreign(Net(3), pixels=PIXELS, classes={"classify": [("a", "first"), "b", "A "]})
-    found = look(Guest(foreign, domain, ["classify"]), domain).answers["classify"]
+    found = look(Guest(foreign, domain, ["classify"]), domain).predictions["classify"]
     with torch.no_grad():
         plain = foreign.look(Guest(foreign, domain, ["classify"]).eyes(first(domain).images))
     said = plain["classify"].softmax(1)
@@ -121,7 +121,7 @@ def test_it_is_frozen_whoever_says_train() -> None:
     assert not inside & {id(module) for module in net.modules()}
 
 
-def test_dense_answers_come_at_the_students_size() -> None:
+def test_dense_predictions_come_at_the_students_size() -> None:
     source = dense_source(8, 10, 10)
     domain = Domain("rooms", source, size=10)
     net = nn.Conv2d(3, 7, 3, 2, 1)
@@ -134,26 +134,26 @@ def test_dense_answers_come_at_the_students_size() -> None:
     tasks = [task.name for task in domain.tasks]
     guest = Guest(Foreign(net, say, pixels=Pixels((8, 8)), classes=classes), domain, tasks)
     found = look(guest, domain, "bottleneck")
-    assert {n: tuple(a.shape) for n, a in found.answers.items()} == {
+    assert {n: tuple(a.shape) for n, a in found.predictions.items()} == {
         "segment": (4, 3, 10, 10),
         "depth": (4, 1, 10, 10),
         "normals": (4, 3, 10, 10),
     }
-    torch.testing.assert_close(found.answers["normals"].norm(dim=1), torch.ones(4, 10, 10))
+    torch.testing.assert_close(found.predictions["normals"].norm(dim=1), torch.ones(4, 10, 10))
     with torch.no_grad():
         plain = say(guest.eyes(first(domain).images))["segment"][:, [1, 2, 0]]
     wide = nn.functional.interpolate(plain, (10, 10), mode="bilinear")
-    torch.testing.assert_close(found.answers["segment"], wide)
+    torch.testing.assert_close(found.predictions["segment"], wide)
 
 
 @pytest.mark.parametrize(
     ("said", "match"),
     [
         (lambda x: x.reshape(2, 3, -1), r"expected rows \(B, C\) or maps .* at 'bottleneck'"),
-        (lambda _: {"pooled": "none"}, r"at 'pooled'; came: 'str of 2"),
-        (lambda x: {"classify": x.mean((2, 3))}, "its 3 outputs have no names; came: '0 names'"),
+        (lambda _: {"pooled": "none"}, r"at 'pooled'; got: 'str of 2"),
+        (lambda x: {"classify": x.mean((2, 3))}, "its 3 outputs have no names; got: '0 names'"),
         (lambda x: {"classify": x}, r"expected rows \(B, C\)"),
-        (lambda x: x @ torch.zeros(99, 1), "cannot look at images of 6×6; came: "),
+        (lambda x: x @ torch.zeros(99, 1), "cannot look at images of 6×6; got: "),
     ],
 )
 def test_what_it_cannot_do_is_found_at_once(said: Any, match: str) -> None:
@@ -163,7 +163,7 @@ def test_what_it_cannot_do_is_found_at_once(said: Any, match: str) -> None:
 
 def test_classes_that_are_not_there_are_named() -> None:
     foreign = Foreign(Net(2), pixels=PIXELS, classes={"classify": ["a", "x"]})
-    with pytest.raises(BadInput, match="has the name of a class; came: 'b'; exists: a, x"):
+    with pytest.raises(BadInput, match="has the name of a class; got: 'b'; available: a, x"):
         Guest(foreign, ants(), ["classify"])
 
 
@@ -199,7 +199,9 @@ def pets() -> Domain:
 
 
 @pytest.mark.parametrize(("arch", "map_size"), [("test_resnet", 5), ("test_vit", 10)])
-def test_timm_answers_by_names_and_shows_its_maps(arch: str, map_size: int, files: Path) -> None:
+def test_timm_predictions_by_names_and_shows_its_maps(
+    arch: str, map_size: int, files: Path
+) -> None:
     domain = pets()
     found = find_teachers(f"timm/{arch}:{arch}.safetensors", [domain], files)
     (guest,) = found["pets"]
@@ -217,7 +219,7 @@ def test_timm_answers_by_names_and_shows_its_maps(arch: str, map_size: int, file
         logits = net(x)
     # ImageNet: tench is 0, tabby 281; the classes of the domain are in natural order
     assert domain.tasks[0].classes == ("Tench", "tabby")
-    torch.testing.assert_close(said.answers["classify"], logits[:, [0, 281]])
+    torch.testing.assert_close(said.predictions["classify"], logits[:, [0, 281]])
     assert said.features["bottleneck"].shape[2:] == (map_size, map_size)
     assert guest.widths == {p: f.shape[1] for p, f in said.features.items()}
 
@@ -226,7 +228,7 @@ def test_a_file_brings_its_own_labels_and_pixels(files: Path) -> None:
     domain = ants()
     checkpoint = Checkpoint("timm/test_resnet:own/w.safetensors", files)
     guest, notes = checkpoint.of(domain, ["classify"], True)
-    assert (guest.answers, notes, guest.name) == (
+    assert (guest.predictions, notes, guest.name) == (
         ("classify",),
         [],
         "timm/test_resnet:w.safetensors",
@@ -241,7 +243,7 @@ def test_without_names_it_teaches_features_alone(
     domain = ants()
     for file in ("test_resnet.safetensors", "seven.safetensors"):
         (guest,) = find_teachers(f"timm/test_resnet:{file}", [domain], files)["ants"]
-        assert (guest.answers, guest.widths["pooled"]) == ((), 96)
+        assert (guest.predictions, guest.widths["pooled"]) == ((), 96)
     half = Domain("half", noise(24, ["tench", "unheard"]), size=8)
     find_teachers({"half": "timm/test_resnet:test_resnet.safetensors"}, [half], files)
     said = capsys.readouterr().err
@@ -252,8 +254,8 @@ def test_without_names_it_teaches_features_alone(
 def test_files_that_fit_nothing_are_named(files: Path) -> None:
     for text, match in {
         "timm/test_vit:test_resnet.safetensors": "teacher timm/test_vit: .* does not fit",
-        "timm/test_vit:nothing.safetensors": "no such file; came: 'nothing.safetensors'",
-        "timm/test_vitt:test_vit.safetensors": "unknown timm model; .*exists: test_vit",
+        "timm/test_vit:nothing.safetensors": "no such file; got: 'nothing.safetensors'",
+        "timm/test_vitt:test_vit.safetensors": "unknown timm model; .*available: test_vit",
     }.items():
         with pytest.raises(BadInput, match=match):
             find_teachers(text, [ants()], files)
@@ -274,5 +276,5 @@ def test_a_task_it_does_not_answer_keeps_its_labels() -> None:
     )
     made = learner([domain], teachers={"ants": [guest]}, distill={"teachers": "x"})
     (lesson,) = made.distiller.lessons["ants"]
-    assert (list(lesson.answers), list(lesson.features)) == (["classify"], ["classify", "age"])
+    assert (list(lesson.predictions), list(lesson.features)) == (["classify"], ["classify", "age"])
     assert settings().steps and set(made.step(next(made.passes()))) == {"ants/classify", "ants/age"}

@@ -39,7 +39,7 @@ class Notes:
     """A teacher whose features are the pixels themselves."""
 
     def __init__(self, size: int = 8) -> None:
-        self.name, self.tasks, self.answers = "notes", ("classify",), ()
+        self.name, self.tasks, self.predictions = "notes", ("classify",), ()
         self.widths = {"pooled": 3 * size * size}
         self.seen: dict[tuple[int, int], Tensor] = {}
 
@@ -97,10 +97,13 @@ def test_what_was_stored_teaches_as_the_teacher_itself(tmp_path: Path) -> None:
     points = ["decoded"]
     write(tmp_path / "f", teacher, domain, fixed, points, Precision(CPU))
     stored = Stored(tmp_path / "f", domain, teacher.tasks)
-    assert (stored.answers, stored.widths) == (teacher.answers, {"decoded": 64})
+    assert (stored.predictions, stored.widths) == (teacher.predictions, {"decoded": 64})
     (batch,) = next(iter(Loader([domain], 4, fixed={"rooms": fixed})))
     expected, found = (t.look(batch.images, batch, points) for t in (teacher, stored))
-    for one, other in ((expected.answers, found.answers), (expected.features, found.features)):
+    for one, other in (
+        (expected.predictions, found.predictions),
+        (expected.features, found.features),
+    ):
         assert one.keys() == other.keys()
         for name, tensor in one.items():
             torch.testing.assert_close(other[name], tensor, rtol=2e-3, atol=2e-3)
@@ -116,8 +119,8 @@ def test_numbers_of_any_unit_are_stored_whole(tmp_path: Path) -> None:
     guest = Foreign(nn.Identity(), look, pixels=domain.pixels)
     path = precompute(guest, domain, tmp_path / "f", views=1, device="cpu")
     stored = Stored(path, domain, ["price"])
-    assert stored.arrays["answers/price"].dtype == np.float32
-    assert abs(stored.arrays["answers/price"] - 3e5).max() < 10
+    assert stored.arrays["predictions/price"].dtype == np.float32
+    assert abs(stored.arrays["predictions/price"] - 3e5).max() < 10
     foreign = Foreign(nn.Identity(), lambda x: x.mean((2, 3)) + 3e5, pixels=domain.pixels)
     with pytest.raises(
         Failed, match=r"features/pooled is not finite in half .* distill\.views = 0"
@@ -237,7 +240,7 @@ def test_a_file_of_other_views_is_refused(tmp_path: Path) -> None:
         "its views are of other images": Domain("ants", noise(44), size=8),
         "ants's augment are others .*flip False, here True": worlds("ants", flip=True)[0],
         r"ants's pixels are others .*mean \[.*\], here \[0.5, 0.5, 0.5\]; std": worlds(
-            "ants", whiten=((0.5,) * 3, (0.5,) * 3)
+            "ants", normalize=((0.5,) * 3, (0.5,) * 3)
         )[0],
         r"size \[8, 8\], here \[6, 6\]": worlds("ants", size=6)[0],
     }
@@ -276,11 +279,11 @@ def test_what_does_not_fit_is_refused_before_training(tmp_path: Path) -> None:
             )
         assert not (tmp_path / "run").exists()
 
-    refused("distill.views: ants's file of features has 2 views; came: 4", two, views=4)
-    refused("its files of features are of other views; came: '2 of seed .* and 3 of", two, three)
+    refused("distill.views: ants's file of features has 2 views; got: 4", two, views=4)
+    refused("its files of features are of other views; got: '2 of seed .* and 3 of", two, three)
     refused("train.mixup: ants's teachers have looked at images as they are", two, mixup=0.2)
     refused("cannot read nothing", tmp_path / "nothing")
-    refused("it has no features to hold against; came: 'stem'", two, at=["stem"])
+    refused("it has no features to hold against; got: 'stem'", two, at=["stem"])
     with pytest.raises(BadInput, match=r"train\.mixup"):
         taught_with_mixup(tmp_path / "run", domain)
 
@@ -305,5 +308,5 @@ def test_classes_in_another_order_are_put_right(tmp_path: Path) -> None:
     turned.__dict__["tasks"] = (domain.tasks[0].with_classes(["b", "a"]),)
     other = Stored(path, turned, ["classify"])
     (batch,) = next(iter(Loader([domain], 4, fixed={"ants": plain.fixed})))
-    a, b = (t.look(batch.images, batch, []).answers["classify"] for t in (plain, other))
+    a, b = (t.look(batch.images, batch, []).predictions["classify"] for t in (plain, other))
     assert a.equal(b[:, [1, 0]])

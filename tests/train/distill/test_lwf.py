@@ -1,4 +1,4 @@
-"""Old answers on new images: held by the trunk alone, and nothing of them stays."""
+"""Old predictions on new images: held by the trunk alone, and nothing of them stays."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ from tests.helpers.worlds import (
 )
 
 T = 2.0
-ALIKE = ([0.5] * 3, [0.25] * 3)  # one whitening: no view is changed
+ALIKE = ([0.5] * 3, [0.25] * 3)  # one normalization: no view is changed
 TRUNKS: dict[str, dict[str, Any]] = {
     "domain": {},
     "shared": {"norm": "shared"},
-    "moments": {"norm": "domain-moments"},
+    "stats": {"norm": "domain-stats"},
     "adapters": {"adapters": "parallel"},
     "full": {"sharing": "full"},
     "own stages": {"sharing": "partial", "own_stages": ["stem", 3]},
@@ -72,9 +72,9 @@ def student(domains: Sequence[Domain], before: Universal, **trunk: Any) -> Unive
     return model
 
 
-def memory(before: Universal, domains: Sequence[Domain], remember: float = 1.0) -> Memory:
+def memory(before: Universal, domains: Sequence[Domain], lwf: float = 1.0) -> Memory:
     """Of every domain that is not learned here."""
-    words = Distill.of({"remember": remember, "temperature": T})
+    words = Distill.of({"lwf": lwf, "temperature": T})
     return Memory(copy.deepcopy(before), domains, words)
 
 
@@ -87,7 +87,7 @@ def kl(said: Tensor, then: Tensor) -> Tensor:
 
 
 def shifted(model: Universal) -> None:
-    """What is shared moves, moments that are shared too."""
+    """What is shared moves, statistics that are shared too."""
     chance = torch.Generator().manual_seed(3)
     kept = {id(t) for name in model.domains for t in model.own(name).values()}
     alone = model.trunk.sharing == "none"
@@ -102,7 +102,7 @@ def shifted(model: Universal) -> None:
 def test_the_loss_and_its_gradient_by_hand(kind: str, alone: bool) -> None:
     """RUN's network with the moved trunk copied in, by autograd."""
     trunk = TRUNKS[kind]
-    ants, bees, cats = worlds("ants", "bees", "cats", whiten=ALIKE)
+    ants, bees, cats = worlds("ants", "bees", "cats", normalize=ALIKE)
     before = past([ants, bees], **trunk)
     theirs = {"norm": trunk.get("norm", "domain"), "sharing": "none"}
     if kind != "own stages":
@@ -149,8 +149,8 @@ def test_at_the_start_nothing_is_lost() -> None:
     assert made.loss("cats", torch.randn(4, 3, 8, 8), 0).item() == 0
 
 
-def test_the_old_domain_has_its_own_size_and_whitening() -> None:
-    old = Domain("ants", worlds("ants")[0].source, size=12, whiten=([0.2] * 3, [0.5] * 3))
+def test_the_old_domain_has_its_own_size_and_normalization() -> None:
+    old = Domain("ants", worlds("ants")[0].source, size=12, normalize=([0.2] * 3, [0.5] * 3))
     (cats,) = worlds("cats")
     before = past([old])
     model = student([cats], before)
@@ -168,8 +168,8 @@ def test_the_old_domain_has_its_own_size_and_whitening() -> None:
 
 
 def test_every_kind_of_answer_counts_once_and_embeddings_do_not() -> None:
-    old = Domain("ants", None, TASKS, size=8, whiten=ALIKE)
-    (cats,) = worlds("cats", whiten=ALIKE)
+    old = Domain("ants", None, TASKS, size=8, normalize=ALIKE)
+    (cats,) = worlds("cats", normalize=ALIKE)
     before = past([old])
     scale = torch.tensor([2.0, 50.0])
     before.heads_of("ants").head("price").std.copy_(scale)
@@ -223,17 +223,17 @@ def test_a_step_descends_the_labels_and_the_memory() -> None:
             expected = start[name] - 0.1 * parameter.grad * (2 if mine else 1)
             torch.testing.assert_close(now[name], expected, rtol=1e-4, atol=1e-6)
     record = made.tally.take(made.clock)
-    assert set(record["taught"]) == {"cats old answers", "dogs old answers"}
+    assert set(record["taught"]) == {"cats old predictions", "dogs old predictions"}
     assert set(record["loss"]) == {"cats/classify", "dogs/classify"}
 
 
-def test_old_answers_move_less() -> None:
+def test_old_predictions_move_less() -> None:
     ants, bees, cats = worlds("ants", "bees", "cats")
     before = past([ants, bees])
     images, _ = cats.train.batch(np.arange(16))
     moved = []
-    for remember in (0.0, 2.0):
-        held = memory(before, [cats], remember) if remember else None
+    for lwf in (0.0, 2.0):
+        held = memory(before, [cats], lwf) if lwf else None
         given: dict[str, Any] = {"steps": 30, "batch": 8, "optimizer": "adamw", "lr": 2e-4}
         made = learner([cats], student([cats], before), memory=held, clip=1.0, **given)
         for passes in steps(made, 30):
@@ -248,15 +248,15 @@ def test_old_answers_move_less() -> None:
     assert moved[1] < 0.85 * moved[0]
 
 
-@pytest.mark.parametrize("balance", ["famo", "stch", "cagrad"])
-def test_under_every_kind_of_balance(balance: str) -> None:
+@pytest.mark.parametrize("weighting", ["famo", "stch", "cagrad"])
+def test_under_every_kind_of_weighting(weighting: str) -> None:
     """It has a weight of its own, and its gradient reaches the trunk."""
     ants, cats, dogs = worlds("ants", "cats", "dogs")
     before, new = past([ants]), [cats, dogs]
     trunks = []
-    for remember in (0.0, 2.0):
-        held = memory(before, new, remember) if remember else None
-        made = learner(new, student(new, before), memory=held, balance=balance)
+    for lwf in (0.0, 2.0):
+        held = memory(before, new, lwf) if lwf else None
+        made = learner(new, student(new, before), memory=held, weighting=weighting)
         for passes in steps(made, 2):  # in the first nothing has moved yet
             made.step(passes)
         trunks.append({key: t.clone() for key, t in made.model.trunk.shared().items()})
@@ -272,7 +272,7 @@ def test_a_loss_of_the_memory_that_is_not_finite_is_named() -> None:
     made = learner([cats], student([cats], before), memory=memory(before, [cats]))
     with pytest.raises(NotFinite, match=r"the loss of cats/old answers is nan at step 1") as caught:
         made.step(steps(made, 1)[0])
-    assert caught.value.record["task"] == "old answers"
+    assert caught.value.record["task"] == "old predictions"
 
 
 def test_beside_teachers_and_in_a_joined_pass() -> None:
@@ -293,9 +293,9 @@ def test_beside_teachers_and_in_a_joined_pass() -> None:
         made.step(passes)
     record = made.tally.take(made.clock)
     assert set(record["taught"]) == {
-        f"{d} {w}" for d in ("cats", "dogs") for w in ("features", "logits", "old answers")
+        f"{d} {w}" for d in ("cats", "dogs") for w in ("features", "logits", "old predictions")
     }
-    assert record["taught"]["cats old answers"] > 0
+    assert record["taught"]["cats old predictions"] > 0
 
 
 # -- going on

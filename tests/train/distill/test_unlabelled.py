@@ -75,7 +75,7 @@ def a_teacher() -> Any:
     return model.eval()
 
 
-def test_answers_alone_teach_it(tmp_path: Path) -> None:
+def test_predictions_alone_teach_it(tmp_path: Path) -> None:
     """The student comes nearer to what its teacher says; nobody needed a label."""
     domain = web(tmp_path, CLASSES)
     teacher, student = a_teacher(), network([domain])
@@ -118,20 +118,25 @@ def test_features_alone_teach_it_beside_a_domain_with_labels(tmp_path: Path) -> 
     )
     scores = json.loads((tmp_path / "run/scores.json").read_text())
     assert scores["taught"]["web"] == [
-        {"teacher": "Conv2d", "answers": [], "features": [["pooled", "pooled"]], "loss": "cosine"}
+        {
+            "teacher": "Conv2d",
+            "predictions": [],
+            "features": [["pooled", "pooled"]],
+            "loss": "cosine",
+        }
     ]
     assert scores["taught"]["ants"] == []
     assert scores["best"][""]["score"] is not None  # chosen on the ants
     assert {row.domain for row in run.table.rows} == {"ants"}
 
 
-@pytest.mark.parametrize("balance", ["uncertainty", "stch", "famo"])
-def test_what_has_no_label_is_not_balanced(tmp_path: Path, balance: str) -> None:
-    """One unit has labels, so every balance is the plain loss; a loss of nothing weighs nothing."""
+@pytest.mark.parametrize("weighting", ["uncertainty", "stch", "famo"])
+def test_what_has_no_label_is_not_weightingd(tmp_path: Path, weighting: str) -> None:
+    """One unit has labels, so every weighting is the plain loss; a loss of nothing weighs nothing."""
     domains = [*worlds("ants"), web(tmp_path)]
     foreign = Foreign(nn.Conv2d(3, 6, 3), lambda x: x.mean((2, 3)), pixels=Pixels((8, 8)))
     found = {}
-    for name in ("equal", balance):
+    for name in ("equal", weighting):
         found[name] = train(
             network(domains),
             domains,
@@ -139,18 +144,18 @@ def test_what_has_no_label_is_not_balanced(tmp_path: Path, balance: str) -> None
             device="cpu",
             teachers={"web": foreign},
             distill={"features": "cosine"},
-            balance=name,
+            weighting=name,
             **SHORT,
         ).model
-    ours, plain = weights(found[balance]), weights(found["equal"])
+    ours, plain = weights(found[weighting]), weights(found["equal"])
     for key, tensor in plain.items():
         torch.testing.assert_close(ours[key], tensor, atol=1e-5, rtol=1e-4, msg=key)
-    lines = (tmp_path / balance / "metrics.jsonl").read_text().splitlines()
+    lines = (tmp_path / weighting / "metrics.jsonl").read_text().splitlines()
     assert all("web" not in unit for unit in json.loads(lines[0])["loss"])
 
 
-def test_gradients_are_balanced_beside_images_without_labels(tmp_path: Path) -> None:
-    """A step of the unlabelled domain alone has nothing to balance, and is learned from."""
+def test_gradients_are_weightingd_beside_images_without_labels(tmp_path: Path) -> None:
+    """A step of the unlabelled domain alone has nothing to weighting, and is learned from."""
     domains = [*worlds("ants", "bees"), web(tmp_path)]
     foreign = Foreign(nn.Conv2d(3, 6, 3), lambda x: x.mean((2, 3)), pixels=Pixels((8, 8)))
     train(
@@ -160,7 +165,7 @@ def test_gradients_are_balanced_beside_images_without_labels(tmp_path: Path) -> 
         device="cpu",
         teachers={"web": foreign},
         distill={"features": "cosine"},
-        balance="db-mtl",
+        weighting="db-mtl",
         sampling="temperature",
         **{**SHORT, "steps": 16},
     )

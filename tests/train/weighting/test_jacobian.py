@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from onetrunk.errors import Failed
 from onetrunk.train.weighting import jacobian as module
-from onetrunk.train.weighting import make_balance
+from onetrunk.train.weighting import make_weighting
 from onetrunk.train.weighting.jacobian import Jacobian, combined, gram
 
 UNITS = ("ants/classify", "bees/depth", "bees/classify")
@@ -62,7 +62,7 @@ def row(net: Net, losses: list[Tensor]) -> Tensor:
 
 
 class Rows:
-    """A balance that keeps what it is given, and gives weights."""
+    """A weighting that keeps what it is given, and gives weights."""
 
     needs = "gram"
 
@@ -125,7 +125,7 @@ def test_as_many_backward_passes_as_units_and_the_last_frees_the_graph(
     losses = [(unit, (unit + 1) * x.square().mean()) for unit in (0, 1, 2)]
     jacobian = Jacobian(net.shared(), UNITS)
     jacobian.add([*losses, (1, net.loss(1, images(1)))])
-    jacobian.learn(make_balance("gradnorm", UNITS))
+    jacobian.learn(make_weighting("gradnorm", UNITS))
     assert passes == [True, True, False]
 
 
@@ -138,9 +138,9 @@ def test_what_a_unit_owns_learns_from_it_alone(net: Net) -> None:
     for unit, share in ((0, 1.0), (1, 0.25)):
         twin.zero_grad()
         (share * (twin.loss(unit, images(0)) + twin.loss(unit, images(1)))).backward()
-        for came, expected in zip(net.own()[unit], twin.own()[unit], strict=True):
-            assert came.grad is not None and expected.grad is not None
-            assert torch.allclose(came.grad, expected.grad, atol=1e-7)
+        for got, expected in zip(net.own()[unit], twin.own()[unit], strict=True):
+            assert got.grad is not None and expected.grad is not None
+            assert torch.allclose(got.grad, expected.grad, atol=1e-7)
     assert all(p.grad is None for p in (*net.own()[2], *net.shared()))
 
 
@@ -148,16 +148,16 @@ def test_equal_weights_are_the_plain_backward_pass(net: Net) -> None:
     twin = copy.deepcopy(net)
     jacobian = Jacobian(net.shared(), UNITS)
     jacobian.add([(unit, net.loss(unit, images(unit))) for unit in range(3)])
-    balance = Rows(1.0, 1.0, 1.0)
-    jacobian.learn(balance)  # type: ignore[arg-type]
+    weighting = Rows(1.0, 1.0, 1.0)
+    jacobian.learn(weighting)  # type: ignore[arg-type]
     torch.stack([twin.loss(unit, images(unit)) for unit in range(3)]).mean().backward()
-    for came, expected in zip(net.shared(), twin.shared(), strict=True):
-        assert (came.grad is None) == (expected.grad is None)
-        if came.grad is not None:
-            assert torch.allclose(came.grad, expected.grad, atol=1e-7)
-            assert came.grad.stride() == came.stride()
+    for got, expected in zip(net.shared(), twin.shared(), strict=True):
+        assert (got.grad is None) == (expected.grad is None)
+        if got.grad is not None:
+            assert torch.allclose(got.grad, expected.grad, atol=1e-7)
+            assert got.grad.stride() == got.stride()
     assert net.idle.weight.grad is None  # and so no optimizer decays it
-    assert balance.present == [0, 1, 2]
+    assert weighting.present == [0, 1, 2]
 
 
 def test_weights_and_what_stood_in_grad_is_added_to(net: Net) -> None:
@@ -195,10 +195,10 @@ def test_who_is_not_finite_is_named(net: Net) -> None:
     jacobian = Jacobian(net.shared(), UNITS)
     losses = [(unit, net.loss(unit, images(0))) for unit in range(3)]
     jacobian.add([(0, losses[0][1]), (1, losses[1][1] * float("inf")), losses[2]])
-    balance = Rows(1.0, 1.0, 1.0)
-    with pytest.raises(Failed, match=r"gradient of bees/depth on the shared .* next: "):
-        jacobian.learn(balance)  # type: ignore[arg-type]
-    assert balance.gram is None
+    weighting = Rows(1.0, 1.0, 1.0)
+    with pytest.raises(Failed, match=r"gradient of bees/depth on the shared .* try: "):
+        jacobian.learn(weighting)  # type: ignore[arg-type]
+    assert weighting.gram is None
     assert [p.grad for p in net.shared()] == before
 
 
@@ -214,10 +214,10 @@ def test_scaled_up_losses_give_scaled_up_gradients(net: Net) -> None:
     plain.learn(Rows(1.0, 2.0, 0.0))  # type: ignore[arg-type]
     optimizer = torch.optim.SGD([p for p in net.parameters() if p.grad is not None])
     scaler.unscale_(optimizer)
-    for came, expected in zip(net.parameters(), twin.parameters(), strict=True):
+    for got, expected in zip(net.parameters(), twin.parameters(), strict=True):
         if expected.grad is not None:
-            assert came.grad is not None
-            assert torch.allclose(came.grad, expected.grad, atol=1e-6)
+            assert got.grad is not None
+            assert torch.allclose(got.grad, expected.grad, atol=1e-6)
 
 
 def test_an_overflow_is_left_to_the_scaler(net: Net) -> None:
@@ -225,9 +225,9 @@ def test_an_overflow_is_left_to_the_scaler(net: Net) -> None:
     before = net.one.weight.detach().clone()
     jacobian = Jacobian(net.shared(), UNITS, scaler)
     jacobian.add([(0, net.loss(0, images(0)) * 1e38), (1, net.loss(1, images(0)))])
-    balance = Rows(1.0, 1.0)
-    jacobian.learn(balance)  # type: ignore[arg-type]
-    assert balance.gram is None
+    weighting = Rows(1.0, 1.0)
+    jacobian.learn(weighting)  # type: ignore[arg-type]
+    assert weighting.gram is None
     scaler.step(torch.optim.SGD(net.one.parameters(), lr=1.0))
     assert torch.equal(net.one.weight, before)
 
@@ -242,7 +242,7 @@ def test_the_gram_matrix_is_added_up_in_doubles(monkeypatch: pytest.MonkeyPatch)
     assert torch.allclose(gram(J), torch.tensor(expected, dtype=torch.float64), rtol=1e-12)
 
 
-def test_a_balance_on_the_jacobian_gives_the_gradient_itself() -> None:
+def test_a_weighting_on_the_jacobian_gives_the_gradient_itself() -> None:
     class Last:
         needs = "jacobian"
 
@@ -250,5 +250,5 @@ def test_a_balance_on_the_jacobian_gives_the_gradient_itself() -> None:
             return jacobian[-1] * losses[0]
 
     J = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    came = combined(Last(), J, torch.tensor([2.0, 9.0]), [0, 1])  # type: ignore[arg-type]
-    assert came.tolist() == [6.0, 8.0]
+    got = combined(Last(), J, torch.tensor([2.0, 9.0]), [0, 1])  # type: ignore[arg-type]
+    assert got.tolist() == [6.0, 8.0]

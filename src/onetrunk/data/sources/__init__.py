@@ -1,7 +1,7 @@
 """Sources: one small file each, and the one place that turns `"folder:photos"` into one.
 
 A source lists items without decoding anything, and reads one image at a time. It never resizes,
-whitens, splits or caches: that is the same for all of them and lives with the domain.
+normalizes, splits or caches: that is the same for all of them and lives with the domain.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onetrunk.data.listing import Item
 from onetrunk.data.pixels import Raw
 from onetrunk.data.task import Task
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 
 
 @dataclass(frozen=True)
@@ -90,18 +90,18 @@ def open_source(name: str, asked: Asked) -> Source:
     """
     prefix, colon, rest = name.partition(":")
     if not colon or (prefix not in KNOWN and "." not in prefix):
-        raise wrong(
+        raise BadInput(
             "expected a source as PREFIX:REST, or package.module:thing",
-            came=name,
-            exists=[f"{known}:" for known in KNOWN],
-            next=f"folder:{name}" if Path(asked.base, name).is_dir() else None,
+            got=name,
+            available=[f"{known}:" for known in KNOWN],
+            try_=f"folder:{name}" if Path(asked.base, name).is_dir() else None,
         )
     module, _, thing = KNOWN.get(prefix, name).partition(":")
     try:
         made = getattr(importlib.import_module(module), thing)
     except ImportError as error:
-        raise wrong(f"source {name}: cannot import {module}", came=str(error)) from None
+        raise BadInput(f"source {name}: cannot import {module}", got=str(error)) from None
     except AttributeError:
-        raise wrong(f"source {name}: {module} has no such thing", came=thing) from None
+        raise BadInput(f"source {name}: {module} has no such thing", got=thing) from None
     source: Source = made(rest if prefix in KNOWN else "", asked)
     return source

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 from onetrunk.data.sources.common import IMAGE_ENDINGS, Root, some
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 
 
 class Walk:
@@ -55,9 +55,9 @@ class Walk:
     def stop_if_wrong(self, name: str) -> None:
         """One line of all that is wrong."""
         if self.wrong:
-            raise wrong(
+            raise BadInput(
                 "; ".join([f"{name}: {self.wrong[0]}", *self.wrong[1:], *self.notes()]),
-                next="fill or remove what is named; expected ROOT/CLASS/…, ROOT/SPLIT/CLASS/… or "
+                try_="fill or remove what is named; expected ROOT/CLASS/…, ROOT/SPLIT/CLASS/… or "
                 "ROOT/images/… with targets beside images/",
             )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from onetrunk.config.distill import FEATURES, Distill
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 
 
 def in_words(teachers: object, distill: Sequence[str] | Mapping[str, Any]) -> Distill:
@@ -15,10 +15,10 @@ def in_words(teachers: object, distill: Sequence[str] | Mapping[str, Any]) -> Di
     said = dict(distill) if isinstance(distill, Mapping) else _by_words(distill)
     if not teachers:
         if said:
-            raise wrong(
+            raise BadInput(
                 "distill without teachers",
-                came=", ".join(map(str, distill)),
-                next='teachers="runs/specialists"',
+                got=", ".join(map(str, distill)),
+                try_='teachers="runs/specialists"',
             )
         return Distill()
     return Distill.of({"teachers": _named(teachers), **said}, "distill")
@@ -29,7 +29,7 @@ def _by_words(words: Sequence[str]) -> dict[str, Any]:
         words = [words]
     features = [word for word in words if word != "logits"]
     if len(features) > 1:
-        raise wrong("one feature loss", came=", ".join(features), exists=[*FEATURES, "logits"])
+        raise BadInput("one feature loss", got=", ".join(features), available=[*FEATURES, "logits"])
     if not words:
         return {}
     return {"features": features[0] if features else "none", "logits": "logits" in words}

@@ -30,7 +30,7 @@ from onetrunk.train.device import Precision
 from onetrunk.train.distill.feature_rows import meet
 from onetrunk.train.distill.targets import Lesson, make_lessons
 from onetrunk.train.distill.teachers import Teacher
-from onetrunk.train.optimizer import kept, remember
+from onetrunk.train.optimizer import kept, lwf
 
 
 class Distiller:
@@ -98,7 +98,7 @@ class Distiller:
         lessons = self.present(batch.domain, step)
         fade = faded(progress, self.distill.annealing)
         alike = Counter(task for lesson in lessons if lesson.pairs for task in lesson.features)
-        asked = Counter(task for lesson in lessons for task in lesson.answers)
+        asked = Counter(task for lesson in lessons for task in lesson.predictions)
         for lesson in lessons:
             points = tuple(dict.fromkeys(theirs for _, theirs in lesson.pairs))
             with self.precision.autocast():
@@ -112,9 +112,9 @@ class Distiller:
                 if lesson.loss is not None:
                     loss = lesson.loss(a, t.to(a.dtype))
                     found.setdefault("features", []).append(weight * loss)
-            for task, answers in lesson.answers.items():
-                said = full(inside.answers[task])
-                loss = answers(said, full(seen.answers[task]).to(said.dtype))
+            for task, predictions in lesson.predictions.items():
+                said = full(inside.predictions[task])
+                loss = predictions(said, full(seen.predictions[task]).to(said.dtype))
                 found.setdefault("logits", []).append(lesson.logits[task] / asked[task] * loss)
         tasks = len(self.tasks[batch.domain])
         return {what: fade * torch.stack(values).sum() / tasks for what, values in found.items()}
@@ -162,7 +162,7 @@ class Distiller:
             for place, tensor in tensors.items()
             if place.startswith("optim/")
         }
-        remember(self.optimizers, self.parameters, optim)
+        lwf(self.optimizers, self.parameters, optim)
 
 
 def faded(progress: float, annealing: str) -> float:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from torch import Tensor
 
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.train.distill.cka import FEWEST, cka
 from onetrunk.train.distill.cosine import cosine
 from onetrunk.train.distill.l2 import l2
@@ -41,13 +41,13 @@ def _own(name: str) -> FeatureLoss:
     try:
         found: FeatureLoss = getattr(importlib.import_module(module), thing)
     except ImportError as error:
-        raise wrong(
-            f"distill.features: cannot import {module}", came=str(error), exists=LOSSES
+        raise BadInput(
+            f"distill.features: cannot import {module}", got=str(error), available=LOSSES
         ) from None
     except (AttributeError, ValueError):
-        raise wrong(
-            f"distill.features: {module} has no such thing", came=thing, exists=LOSSES
+        raise BadInput(
+            f"distill.features: {module} has no such thing", got=thing, available=LOSSES
         ) from None
     if not callable(found):
-        raise wrong("distill.features: expected a function", came=name)
+        raise BadInput("distill.features: expected a function", got=name)
     return found

@@ -8,7 +8,7 @@ from typing import Any
 
 from onetrunk.config import named_recipes
 from onetrunk.data.domain import Domain
-from onetrunk.errors import BadInput, OnetrunkError, wrong
+from onetrunk.errors import BadInput, OnetrunkError
 from onetrunk.nn.saving import models_of
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
@@ -30,7 +30,7 @@ def find_teachers(
 ) -> dict[str, list[Teacher]]:
     """By domain its teachers; all that is wrong with them is one BadInput, a line each.
 
-    `logits`: whether they are asked for their answers; a domain that nobody teaches is noted.
+    `logits`: whether they are asked for their predictions; a domain that nobody teaches is noted.
     """
     finder = Finder(root, logits)
     problems: list[str] = []
@@ -38,7 +38,9 @@ def find_teachers(
     names = [domain.name for domain in domains]
     for name in given if isinstance(given, Mapping) else ():
         if name not in names:
-            problems.append(str(wrong("distill.teachers: no such domain", came=name, exists=names)))
+            problems.append(
+                str(BadInput("distill.teachers: no such domain", got=name, available=names))
+            )
     for domain in domains:
         mine: Any = given.get(domain.name, ()) if isinstance(given, Mapping) else given
         try:
@@ -49,10 +51,10 @@ def find_teachers(
         said = given if isinstance(given, str | Path) else ", ".join(names)
         problems.append(
             str(
-                wrong(
+                BadInput(
                     "distill.teachers: none of them teaches a domain here",
-                    came=", ".join(names),
-                    exists=sorted(finder.known) or [str(said)],
+                    got=", ".join(names),
+                    available=sorted(finder.known) or [str(said)],
                 )
             )
         )
@@ -70,7 +72,7 @@ def untaught(found: Mapping[str, Sequence[Teacher]]) -> list[str]:
 
 
 def resized(found: Mapping[str, Sequence[Teacher]]) -> list[str]:
-    """A line where teachers see the views at another size or with another whitening."""
+    """A line where teachers see the views at another size or with another normalization."""
     names = [
         name
         for name, teachers in found.items()
@@ -78,7 +80,7 @@ def resized(found: Mapping[str, Sequence[Teacher]]) -> list[str]:
     ]
     if not names:
         return []
-    return [f"views are resized or whitened anew for the teachers of {', '.join(names)}"]
+    return [f"views are resized or normalized anew for the teachers of {', '.join(names)}"]
 
 
 class Finder:
@@ -98,8 +100,8 @@ class Finder:
         if isinstance(given, Mapping):
             for task in given:
                 if task not in tasks:
-                    raise wrong(
-                        f"distill.teachers.{domain.name}: no such task", came=task, exists=tasks
+                    raise BadInput(
+                        f"distill.teachers.{domain.name}: no such task", got=task, available=tasks
                     )
             return [t for task, one in given.items() for t in self._each(domain, one, [task])]
         return self._each(domain, given, tasks, alone)
@@ -120,19 +122,25 @@ class Finder:
             return self._taught(models, domain, "model", tasks, alone)
         if not isinstance(given, str | Path):
             if not hasattr(given, "look"):
-                raise wrong(
+                raise BadInput(
                     f"distill.teachers: {domain.name}: this is no teacher",
-                    came=type(given).__name__,
-                    exists=("a run's folder", "timm/NAME", "features:FILE", "Universal", "Foreign"),
-                    next="Foreign(module, look, pixels=…)",
+                    got=type(given).__name__,
+                    available=(
+                        "a run's folder",
+                        "timm/NAME",
+                        "features:FILE",
+                        "Universal",
+                        "Foreign",
+                    ),
+                    try_="Foreign(module, look, pixels=…)",
                 )
             return [given]
         text = str(given)
         if text.startswith(PYTHON):
-            raise wrong(
+            raise BadInput(
                 f"distill.teachers: {domain.name}: a recipe cannot say this teacher",
-                came=text,
-                next="ot.train(…, teachers=…, resume=True) goes on with it",
+                got=text,
+                try_="ot.train(…, teachers=…, resume=True) goes on with it",
             )
         if text.startswith(STORED):
             path = self.root / text.removeprefix(STORED)
@@ -170,10 +178,10 @@ class Finder:
                     break
         if not by and not alone:
             has = [f"{known}/{task}" for known in models for task in _tasks(models, known)]
-            raise wrong(
+            raise BadInput(
                 f"teacher {name} does not know {domain.name}",
-                came=", ".join(f"{domain.name}/{task}" for task in tasks),
-                exists=has,
+                got=", ".join(f"{domain.name}/{task}" for task in tasks),
+                available=has,
             )
         return [
             Specialist(models[known_as], known_as, domain, mine, name, self.logits)
@@ -188,17 +196,17 @@ def _tasks(models: Mapping[str, Universal], name: str) -> list[str]:
 def _models(folder: Path) -> dict[str, Universal]:
     """The networks of a run's folder, or of a model's; a run that is not finished is said so."""
     if (folder / RECIPE).is_file() and not (folder / SCORES).is_file():
-        raise wrong(
+        raise BadInput(
             f"teacher {folder}: this run is not finished",
-            next=f"onetrunk train {folder / RECIPE} --resume",
+            try_=f"onetrunk train {folder / RECIPE} --resume",
         )
     if not (folder / MODEL).is_dir():
         near = folder if folder.is_dir() else folder.parent
         known = folder.name in named_recipes()
-        raise wrong(
+        raise BadInput(
             f"teacher {folder}: no finished run is there",
-            came=str(folder),
-            exists=sorted(p.name for p in near.iterdir()) if near.is_dir() else (),
-            next=f"onetrunk train {folder.name if known else 'RECIPE'} makes one",
+            got=str(folder),
+            available=sorted(p.name for p in near.iterdir()) if near.is_dir() else (),
+            try_=f"onetrunk train {folder.name if known else 'RECIPE'} makes one",
         )
     return models_of(folder)

@@ -18,7 +18,7 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.loader import Batch
 from onetrunk.data.pixels import Pixels
 from onetrunk.data.task import LABELLED, Task
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.eval.timm_checkpoint import Names, chosen, match
 from onetrunk.nn.feature_points import BOTTLENECK, POOLED, Inside
 from onetrunk.train.distill.teachers import Eyes
@@ -29,11 +29,11 @@ Look = Callable[[Tensor], Tensor | Mapping[str, Tensor]]
 class Foreign:
     """A network of your own as a teacher; while it teaches it is frozen and in evaluation mode.
 
-    `look`: whitened images to its features, (B, C) or maps (B, C, h, w), or to a table of them by
+    `look`: normalized images to its features, (B, C) or maps (B, C, h, w), or to a table of them by
     point ("pooled", "bottleneck", a name of `distill.at`) and of its answers by the names of the
     tasks; without it the module itself is called. `classes`: by task the names of its outputs, in
     their order (of one with several names a tuple); those of the domain are picked out by name,
-    apart from case and blanks. `pixels`: its size and whitening.
+    apart from case and blanks. `pixels`: its size and normalization.
     """
 
     def __init__(
@@ -71,17 +71,17 @@ class Foreign:
         try:
             said = self.look(torch.zeros(2, 3, height, width))
         except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError) as error:
-            raise wrong(
+            raise BadInput(
                 f"teacher {self.name}: it cannot look at images of {height}×{width}",
-                came=(str(error).split("\n")[0] or type(error).__name__)[:160],
-                next="pixels=Pixels((height, width), …) says the size it was made for",
+                got=(str(error).split("\n")[0] or type(error).__name__)[:160],
+                try_="pixels=Pixels((height, width), …) says the size it was made for",
             ) from None
         for key, value in said.items():
             if not isinstance(value, Tensor) or value.ndim not in (2, 4) or len(value) != 2:
                 shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-                raise wrong(
+                raise BadInput(
                     f"teacher {self.name}: expected rows (B, C) or maps (B, C, h, w) at {key!r}",
-                    came=f"{shape} of 2 images",
+                    got=f"{shape} of 2 images",
                 )
         return said
 
@@ -96,7 +96,7 @@ class Guest:
         said = foreign.try_out()
         known = {task.name: task for task in domain.tasks if task.name in tasks}
         self.kinds = {name: known[name] for name in said if name in known and logits}
-        self.answers = tuple(self.kinds)
+        self.predictions = tuple(self.kinds)
         elsewhere = {*known, *foreign.classes}  # what it answers in other domains is no point
         self.widths: Mapping[str, int] = {
             key: t.shape[1] for key, t in said.items() if key not in elsewhere
@@ -120,10 +120,12 @@ class Guest:
         """Its answers and its features at these points."""
         said = self.foreign.look(self.eyes(images))
         size = (images.shape[-2], images.shape[-1])
-        answers = {name: self._answer(task, said[name], size) for name, task in self.kinds.items()}
-        return Inside(answers, {point: said[point] for point in points})
+        predictions = {
+            name: self._prediction(task, said[name], size) for name, task in self.kinds.items()
+        }
+        return Inside(predictions, {point: said[point] for point in points})
 
-    def _answer(self, task: Task, said: Tensor, size: tuple[int, int]) -> Tensor:
+    def _prediction(self, task: Task, said: Tensor, size: tuple[int, int]) -> Tensor:
         """In the order of the domain's classes, a map at the student's size."""
         places = self.places[task.name]
         if places is not None and places.ndim == 1:
@@ -140,32 +142,32 @@ class Guest:
         """Where the domain's classes stand among its labels: (C,), or (C, most labels of one)."""
         form = "maps (B, C, h, w)" if task.dense else "rows (B, C)"
         if (said.ndim == 4) != task.dense:
-            raise wrong(f"teacher {who}: expected {form}", came=tuple(said.shape))
+            raise BadInput(f"teacher {who}: expected {form}", got=tuple(said.shape))
         outputs = said.shape[1]
         if task.kind not in LABELLED or task.kind == "embed":
             if task.kind != "embed" and outputs != task.width:
-                raise wrong(f"teacher {who}: expected {task.width} outputs", came=outputs)
+                raise BadInput(f"teacher {who}: expected {task.width} outputs", got=outputs)
             return None
         names = self.foreign.classes.get(task.name, ())
         if len(names) != outputs:
-            raise wrong(
+            raise BadInput(
                 f"teacher {who}: its {outputs} outputs have no names",
-                came=f"{len(names)} names",
-                next=f"classes={{{task.name!r}: [one name for each]}}",
+                got=f"{len(names)} names",
+                try_=f"classes={{{task.name!r}: [one name for each]}}",
             )
         found = match(task, names)
         if lacking := [name for name, places in found.items() if not places]:
-            raise wrong(
+            raise BadInput(
                 f"teacher {who}: none of its outputs has the name of a class",
-                came=", ".join(lacking[:5]) + (f", … ({len(lacking)})" if lacking[5:] else ""),
-                exists=[label[0] for label in names],
+                got=", ".join(lacking[:5]) + (f", … ({len(lacking)})" if lacking[5:] else ""),
+                available=[label[0] for label in names],
             )
         most = max(map(len, found.values()))
         if most == 1:
             order = [places[0] for places in found.values()]
             return None if order == list(range(outputs)) else torch.tensor(order)
         if task.kind == "multilabel":
-            raise wrong(f"teacher {who}: two of its outputs have the name of one class")
+            raise BadInput(f"teacher {who}: two of its outputs have the name of one class")
         # (`chosen` gives one number more than there are outputs for what is not there)
         rows = [[*places, *[outputs] * (most - len(places))] for places in found.values()]
         return torch.tensor(rows)

@@ -1,4 +1,4 @@
-"""The teacher's answers as targets (Hinton, Vinyals & Dean 2015), by kind of task.
+"""The teacher's predictions as targets (Hinton, Vinyals & Dean 2015), by kind of task.
 
 | kind | loss | mean over |
 |---|---|---|
@@ -22,7 +22,7 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
 from onetrunk.train.losses import make_loss
 
-Answers = Callable[[Tensor, Tensor], Tensor]  # (student's, teacher's) to a scalar
+Predictions = Callable[[Tensor, Tensor], Tensor]  # (student's, teacher's) to a scalar
 
 
 def softened(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -41,8 +41,8 @@ def two_sided(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return temperature**2 * (on + off).mean()
 
 
-def make_answers(task: Task, domain: Domain | None, temperature: float) -> Answers | None:
-    """The loss between two networks' answers to this task; None where there is none.
+def make_predictions(task: Task, domain: Domain | None, temperature: float) -> Predictions | None:
+    """The loss between two networks' predictions to this task; None where there is none.
 
     `domain`: whose training labels give numbers their scale.
     """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from onetrunk.config.distill import Distill
 from onetrunk.data.domain import Domain
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.nn.feature_points import BOTTLENECK, DECODED, POOLED
 
 if TYPE_CHECKING:
@@ -28,19 +28,19 @@ def pairs_of(
     points = distill.at or usual(domain, teacher)
     for point in points:
         if point not in inside:
-            raise wrong(
+            raise BadInput(
                 f"distill.at: {domain.name} has no features at this point",
-                came=point,
-                exists=inside,
+                got=point,
+                available=inside,
             )
     found = [(point, theirs) for point in points if (theirs := aim(point, teacher.widths))]
     lacking = [point for point in points if aim(point, teacher.widths) is None]
     if lacking:
-        raise wrong(
+        raise BadInput(
             f"teacher {teacher.name}: {domain.name}: it has no features to hold against",
-            came=", ".join(lacking),
-            exists=teacher.widths,
-            next='distill.at = [a point of both], or features = "none"',
+            got=", ".join(lacking),
+            available=teacher.widths,
+            try_='distill.at = [a point of both], or features = "none"',
         )
     return tuple(found)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from onetrunk.config import Distill, Train
 from onetrunk.data.domain import Domain
-from onetrunk.errors import BadInput, OnetrunkError, wrong
+from onetrunk.errors import BadInput, OnetrunkError
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
 from onetrunk.train.distill.cka import FEWEST
@@ -46,21 +46,21 @@ def plan(
                 problems += str(error).split("\n")
                 continue
             embeds = [task.name for task in domain.tasks if task.kind == "embed"]
-            answers = [t for t in teacher.answers if distill.logits and t not in embeds]
-            if not pairs and not answers:
+            predictions = [t for t in teacher.predictions if distill.logits and t not in embeds]
+            if not pairs and not predictions:
                 problems.append(
                     str(
-                        wrong(
+                        BadInput(
                             f"teacher {teacher.name}: {domain.name}: it teaches nothing",
-                            came=f"features = {distill.features!r}, {_said(teacher)}",
-                            next="logits = true, or features it has",
+                            got=f"features = {distill.features!r}, {_said(teacher)}",
+                            try_="logits = true, or features it has",
                         )
                     )
                 )
             replaced = bool(pairs) and stands_in(distill.features, batch)
             if replaced:
                 small[domain.name] = batch
-            line: dict[str, Any] = {"teacher": teacher.name, "answers": answers}
+            line: dict[str, Any] = {"teacher": teacher.name, "predictions": predictions}
             if pairs:
                 line["features"] = [list(pair) for pair in pairs]
                 line["loss"] = "cosine" if replaced else distill.features
@@ -85,21 +85,21 @@ def views_of(
     if fixed is not None and distill.views not in (0, fixed.views):
         problems.append(
             str(
-                wrong(
+                BadInput(
                     f"distill.views: {domain.name}'s file of features has {fixed.views} views",
-                    came=distill.views,
-                    next=f"views = {fixed.views}, or another file",
+                    got=distill.views,
+                    try_=f"views = {fixed.views}, or another file",
                 )
             )
         )
     if train.mixup and teachers and (fixed is not None or distill.views):
         problems.append(
             str(
-                wrong(
+                BadInput(
                     f"train.mixup: {domain.name}'s teachers have looked at images as they are, and "
                     "mixed ones are others in each step",
-                    came=train.mixup,
-                    next="mixup = 0, or views = 0 and no file of features",
+                    got=train.mixup,
+                    try_="mixup = 0, or views = 0 and no file of features",
                 )
             )
         )
@@ -107,4 +107,4 @@ def views_of(
 
 
 def _said(teacher: Teacher) -> str:
-    return f"answers to {', '.join(teacher.answers) or 'nothing'}"
+    return f"answers to {', '.join(teacher.predictions) or 'nothing'}"

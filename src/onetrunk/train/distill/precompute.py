@@ -21,7 +21,7 @@ from onetrunk.config import Distill
 from onetrunk.data.domain import Domain
 from onetrunk.data.loader import make_batch
 from onetrunk.data.sampling import Draw, Fixed, views_seed
-from onetrunk.errors import Failed, wrong
+from onetrunk.errors import BadInput, Failed
 from onetrunk.nn.feature_points import Inside
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import Track, say
@@ -30,7 +30,7 @@ from onetrunk.store.run_folder import RunFolder
 from onetrunk.train.device import Precision, choose_device, deterministic
 from onetrunk.train.distill.find_teachers import Given, find_teachers
 from onetrunk.train.distill.pairs import aim, pairs_of, usual
-from onetrunk.train.distill.stored_teachers import ANSWERS, FEATURES, About, Stored, fixed_of
+from onetrunk.train.distill.stored_teachers import FEATURES, PREDICTIONS, About, Stored, fixed_of
 from onetrunk.train.distill.teachers import Teacher, widths
 from onetrunk.train.interrupt import Stop, stopped
 
@@ -58,16 +58,16 @@ def precompute(
     views come from the file's own seed. A call that was stopped goes on.
     """
     if views < 1:
-        raise wrong("expected at least one view", came=views)
+        raise BadInput("expected at least one view", got=views)
     found = find_teachers({domain.name: teacher}, [domain], Path(), logits)[domain.name]
     if len(found) != 1:
-        raise wrong("a file holds one teacher", came=[one.name for one in found])
+        raise BadInput("a file holds one teacher", got=[one.name for one in found])
     (one,) = found
     aims = [aim(point, one.widths) for point in usual(domain, one)]
     points = at or tuple(dict.fromkeys(point for point in aims if point is not None))
     for point in points:
         if point not in one.widths:
-            raise wrong(f"teacher {one.name} has no such point", came=point, exists=one.widths)
+            raise BadInput(f"teacher {one.name} has no such point", got=point, available=one.widths)
     place = choose_device(device)
     one.to(place, True)
     with deterministic(True, place):
@@ -119,9 +119,9 @@ def write(
     `asked`: who may ask to stop, and the run that goes on then.
     """
     count = len(domain.train)
-    about = About.of(domain, teacher.name, teacher.answers, fixed)
+    about = About.of(domain, teacher.name, teacher.predictions, fixed)
     if path.exists():
-        _same(path, about, domain, _names(points, teacher.answers))
+        _same(path, about, domain, _names(points, teacher.predictions))
         return
     total = fixed.views * count
     rows = np.arange(total)
@@ -161,30 +161,30 @@ def _arrays(seen: Inside, teacher: Teacher, domain: Domain) -> dict[str, NDArray
     """In half precision; predicted numbers, whose unit may be anything, in single."""
     kinds = {task.name: task.kind for task in domain.tasks}
     found: dict[str, NDArray[Any]] = {}
-    for prefix, tensors in ((FEATURES, seen.features), (ANSWERS, seen.answers)):
+    for prefix, tensors in ((FEATURES, seen.features), (PREDICTIONS, seen.predictions)):
         for name, tensor in tensors.items():
-            single = prefix == ANSWERS and kinds[name] == "regress"
+            single = prefix == PREDICTIONS and kinds[name] == "regress"
             array = tensor.to("cpu", torch.float32 if single else torch.float16).numpy()
             if not np.isfinite(array).all():
                 raise Failed(
                     f"teacher {teacher.name}: {domain.name}: {prefix}{name} is not finite in half "
-                    "precision; next: distill.views = 0"
+                    "precision; try: distill.views = 0"
                 )
             found[prefix + name] = array
     return found
 
 
-def _names(points: Sequence[str], answers: Sequence[str]) -> list[str]:
+def _names(points: Sequence[str], predictions: Sequence[str]) -> list[str]:
     """Of the arrays of a file."""
-    return [*(FEATURES + point for point in points), *(ANSWERS + task for task in answers)]
+    return [*(FEATURES + point for point in points), *(PREDICTIONS + task for task in predictions)]
 
 
 def _same(path: Path, about: About, domain: Domain, names: Sequence[str]) -> None:
     """This file is of these very views; any other is refused, not overwritten."""
     there = Stored(path, domain, [task.name for task in domain.tasks])
     if there.about != about or {*there.arrays} != {*names}:
-        raise wrong(
-            f"{path.name} is there, and holds other views", next="remove it, or another name"
+        raise BadInput(
+            f"{path.name} is there, and holds other views", try_="remove it, or another name"
         )
 
 
@@ -195,7 +195,7 @@ def _room(path: Path, file: RowsWriter) -> None:
     if file.bytes > free:
         raise Failed(
             f"{path.name} takes {file.bytes / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free; "
-            "next: fewer distill.views, other points in distill.at, or distill.views = 0"
+            "try: fewer distill.views, other points in distill.at, or distill.views = 0"
         )
     if file.bytes > SAID and not file.done:
         say(f"{path.name} takes {file.bytes / 1e9:,.1f} GB")

@@ -1,7 +1,7 @@
 """Teachers from timm: `timm/NAME` with its pretrained weights, `timm/NAME:FILE` with a file's.
 
 Features are pooled ones (what its classifier reads) and its last map; a transformer's tokens are
-one, too. Its own size and whitening come from timm's configuration, for a file from the config.json
+one, too. Its own size and normalization come from timm's configuration, for a file from the config.json
 that timm writes beside it, where it is. It answers a classify task whose classes all are labels of
 its classifier, ImageNet's by any of their names; of any other domain it teaches features alone.
 """
@@ -20,7 +20,7 @@ from torch import Tensor
 from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import Pixels
 from onetrunk.data.sources.common import some
-from onetrunk.errors import BadInput, printable, wrong
+from onetrunk.errors import BadInput, printable
 from onetrunk.eval.timm_checkpoint import Names, create, match, names_of, pixels_of
 from onetrunk.nn.feature_points import BOTTLENECK, POOLED
 from onetrunk.train.distill.foreign import Foreign, Guest
@@ -53,13 +53,13 @@ class Checkpoint:
     def of(self, domain: Domain, tasks: Sequence[str], logits: bool) -> tuple[Guest, list[str]]:
         """As the teacher of one domain, and what is worth knowing."""
         notes: list[str] = []
-        answered: dict[str, list[Names]] = {}
+        predicted: dict[str, list[Names]] = {}
         for task in domain.tasks if logits and self.names else ():
             if task.name in tasks and task.kind == "classify":
                 found = match(task, self.names or ())
                 lacking = [name for name, places in found.items() if not places]
                 if not lacking:
-                    answered[task.name] = self.names or []
+                    predicted[task.name] = self.names or []
                 elif len(lacking) < len(task.classes):
                     notes.append(
                         f"{domain.name}/{task.name}: {self.name} teaches features alone: "
@@ -69,10 +69,10 @@ class Checkpoint:
 
         def look(images: Tensor) -> dict[str, Tensor]:
             last, found = features(self.net, images)
-            logits = self.net.forward_head(last) if answered else None
-            return {**found, **({} if logits is None else dict.fromkeys(answered, logits))}
+            logits = self.net.forward_head(last) if predicted else None
+            return {**found, **({} if logits is None else dict.fromkeys(predicted, logits))}
 
-        foreign = Foreign(self.net, look, pixels=self.pixels, classes=answered, name=self.name)
+        foreign = Foreign(self.net, look, pixels=self.pixels, classes=predicted, name=self.name)
         return Guest(foreign, domain, tasks, logits), [printable(note) for note in notes]
 
 
@@ -106,12 +106,14 @@ def _config(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(beside.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise wrong(f"cannot read config.json beside {path.name}", came=str(error)[:100]) from None
+        raise BadInput(
+            f"cannot read config.json beside {path.name}", got=str(error)[:100]
+        ) from None
     return found if isinstance(found, dict) else {}
 
 
 def _pixels(name: str, net: Any, config: object) -> Pixels:
-    """Size and whitening: the file's own configuration before timm's."""
+    """Size and normalization: the file's own configuration before timm's."""
     pixels = pixels_of(net)
     if not isinstance(config, dict):
         return pixels
@@ -121,7 +123,7 @@ def _pixels(name: str, net: Any, config: object) -> Pixels:
         own = replace(pixels, size=(int(height), int(width)), mean=mean, std=std)  # type: ignore[arg-type]
         torch.tensor([own.mean, own.std]).reshape(2, 3)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise wrong(
-            f"teacher {name}: config.json names no size and whitening", came=str(error)[:100]
+        raise BadInput(
+            f"teacher {name}: config.json names no size and normalization", got=str(error)[:100]
         ) from None
     return own

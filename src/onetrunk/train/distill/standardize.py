@@ -1,6 +1,6 @@
-"""Standardised features: a teacher's, with mean 0 and deviation 1 in every channel of its domain.
+"""Standardised features: a teacher's, with mean 0 and standard deviation 1 in every channel of its domain.
 
-`channel`: each channel by its own deviation. `phi-s`, where several teachers teach one task: by one
+`channel`: each channel by its own standard deviation. `phi-s`, where several teachers teach one task: by one
 number and a rotation, so that none of them is heard above the others (phis.py).
 """
 
@@ -22,7 +22,7 @@ from onetrunk.train.distill.phi_s import phi_s
 from onetrunk.train.distill.teachers import Teacher
 
 How = Literal["channel", "phi-s"]
-IMAGES = 512  # of the training split that the moments are taken of
+IMAGES = 512  # of the training split that the statistics are taken of
 BATCH = 32
 
 

@@ -22,14 +22,14 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.loader import Batch
 from onetrunk.data.sampling import Fixed
 from onetrunk.data.task import Task
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.nn.feature_points import Inside
 from onetrunk.store.rows import read_rows
 from onetrunk.train.distill.teachers import Teacher, order_of
 
 PREFIX = "features:"
 FORMAT = 1
-FEATURES, ANSWERS = "features/", "answers/"  # before a point, before a task
+FEATURES, PREDICTIONS = "features/", "predictions/"  # before a point, before a task
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class About:
     seed: int  # of their augmentation
     pixels: dict[str, Any]
     augment: dict[str, Any]
-    answers: dict[str, dict[str, Any]]  # by task its kind, classes and number of outputs
+    predictions: dict[str, dict[str, Any]]  # by task its kind, classes and number of outputs
 
     @classmethod
-    def of(cls, domain: Domain, teacher: str, answers: Sequence[str], fixed: Fixed) -> About:
+    def of(cls, domain: Domain, teacher: str, predictions: Sequence[str], fixed: Fixed) -> About:
         """Of a teacher's views of this domain."""
         known = {task.name: task for task in domain.tasks}
         return cls(
@@ -65,7 +65,7 @@ class About:
                     "classes": list(known[name].classes),
                     "outputs": known[name].outputs,
                 }
-                for name in answers
+                for name in predictions
             },
         )
 
@@ -84,11 +84,11 @@ class About:
             numbers = (made.images, made.views, made.seed)
             if not all(type(n) is int for n in numbers) or min(numbers[:2]) < 1 or made.seed < 0:
                 raise ValueError("images, views and seed are whole numbers")
-            if not isinstance(made.teacher, str) or not isinstance(made.answers, dict):
-                raise TypeError("no teacher, or no answers")
+            if not isinstance(made.teacher, str) or not isinstance(made.predictions, dict):
+                raise TypeError("no teacher, or no predictions")
             return made
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise wrong(f"{name} holds no features of a teacher", came=str(error)[:100]) from None
+            raise BadInput(f"{name} holds no features of a teacher", got=str(error)[:100]) from None
 
 
 class Stored:
@@ -106,10 +106,10 @@ class Stored:
         rows = about.views * about.images
         for name, array in self.arrays.items():
             if len(array) != rows or array.ndim not in (2, 4):
-                raise wrong(f"{path.name}: {name}: expected {rows} rows", came=array.shape)
+                raise BadInput(f"{path.name}: {name}: expected {rows} rows", got=array.shape)
         known = {task.name: task for task in domain.tasks if task.name in tasks}
-        mine = [name for name in known if name in about.answers and logits]
-        self.answers = tuple(mine)
+        mine = [name for name in known if name in about.predictions and logits]
+        self.predictions = tuple(mine)
         self.order = {name: self._order(path.name, domain, known[name]) for name in mine}
         self.widths: Mapping[str, int] = {
             name.removeprefix(FEATURES): int(array.shape[1])
@@ -120,17 +120,17 @@ class Stored:
 
     def _order(self, file: str, domain: Domain, task: Task) -> Tensor | None:
         """Where the domain's classes stand among the file's."""
-        said = self.about.answers[task.name]
+        said = self.about.predictions[task.name]
         try:
             theirs = replace(task, **said)
         except TypeError as error:
-            raise wrong(f"{file}: answers to {task.name}", came=str(error)[:100]) from None
+            raise BadInput(f"{file}: answers to {task.name}", got=str(error)[:100]) from None
         order = order_of(task, theirs, f"{file}: {domain.name}")
-        array = self.arrays.get(ANSWERS + task.name)
+        array = self.arrays.get(PREDICTIONS + task.name)
         if array is None or array.shape[1] != theirs.width:
-            raise wrong(
+            raise BadInput(
                 f"{file}: answers to {task.name}: expected {theirs.width} outputs",
-                came="none" if array is None else array.shape[1],
+                got="none" if array is None else array.shape[1],
             )
         return order
 
@@ -146,11 +146,11 @@ class Stored:
             found = torch.from_numpy(np.asarray(self.arrays[name][rows]))
             return found.to(images.device, non_blocking=True).float()
 
-        answers = {}
+        predictions = {}
         for task, order in self.order.items():
-            said = take(ANSWERS + task)
-            answers[task] = said if order is None else said.index_select(1, order)
-        return Inside(answers, {point: take(FEATURES + point) for point in points})
+            said = take(PREDICTIONS + task)
+            predictions[task] = said if order is None else said.index_select(1, order)
+        return Inside(predictions, {point: take(FEATURES + point) for point in points})
 
 
 def fixed_of(teachers: Sequence[Teacher]) -> Fixed | None:
@@ -158,10 +158,10 @@ def fixed_of(teachers: Sequence[Teacher]) -> Fixed | None:
     several = [teacher for teacher in teachers if isinstance(teacher, Stored)]
     for other in several[1:]:
         if other.fixed != several[0].fixed:
-            raise wrong(
+            raise BadInput(
                 f"{several[0].about.domain}: its files of features are of other views",
-                came=" and ".join(f"{t.fixed.views} of seed {t.fixed.seed}" for t in several),
-                next="make them again with one seed and as many views",
+                got=" and ".join(f"{t.fixed.views} of seed {t.fixed.seed}" for t in several),
+                try_="make them again with one seed and as many views",
             )
     return several[0].fixed if several else None
 
@@ -170,19 +170,19 @@ def check(file: str, about: About, domain: Domain) -> None:
     """The very images, pixels and augmentation of this domain, or one line that says what not."""
     expected = About.of(domain, about.teacher, (), Fixed(about.views, about.seed))
     if about.digest != expected.digest:
-        raise wrong(
+        raise BadInput(
             f"{file}: its views are of other images than {domain.name}'s training split",
-            came=f"{about.images:,} images of {about.domain}, {expected.images:,} here",
-            next="make it again from these images",
+            got=f"{about.images:,} images of {about.domain}, {expected.images:,} here",
+            try_="make it again from these images",
         )
     for what in ("pixels", "augment"):
         theirs, mine = getattr(about, what), getattr(expected, what)
         if theirs != mine:
             keys = [key for key in mine if theirs.get(key) != mine[key]]
-            raise wrong(
+            raise BadInput(
                 f"{file}: {domain.name}'s {what} are others than its views were made with",
-                came="; ".join(f"{key} {theirs.get(key)}, here {mine[key]}" for key in keys),
-                next="the same settings, or make it again with these",
+                got="; ".join(f"{key} {theirs.get(key)}, here {mine[key]}" for key in keys),
+                try_="the same settings, or make it again with these",
             )
 
 

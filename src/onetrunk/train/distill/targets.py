@@ -15,7 +15,7 @@ from onetrunk.nn.universal import Universal
 from onetrunk.train.distill.aligner import Aligner
 from onetrunk.train.distill.cosine import cosine
 from onetrunk.train.distill.feature_losses import FeatureLoss, feature_loss
-from onetrunk.train.distill.logits import Answers, make_answers
+from onetrunk.train.distill.logits import Predictions, make_predictions
 from onetrunk.train.distill.pairs import Pairs, pairs_of
 from onetrunk.train.distill.standardize import Standard, standard
 from onetrunk.train.distill.teachers import Teacher, widths
@@ -29,9 +29,9 @@ class Lesson:
     pairs: Pairs
     loss: FeatureLoss | None
     aligners: nn.ModuleList  # one for each pair
-    answers: Mapping[str, Answers]  # by task
+    predictions: Mapping[str, Predictions]  # by task
     features: Mapping[str, float]  # weight of its features, by task
-    logits: Mapping[str, float]  # weight of its answers, by task
+    logits: Mapping[str, float]  # weight of its predictions, by task
     standard: Mapping[str, Standard]  # of its features by point, where they are standardised
 
 
@@ -56,12 +56,12 @@ def make_lessons(
         if points and (several or loss is cosine):
             standards = standard(teacher, domain, points, device, "phi-s" if several else "channel")
         made = [Aligner(inside[m], teacher.widths[t], distill.aligner) for m, t in pairs]
-        answers = {
-            task.name: answer
+        predictions = {
+            task.name: prediction
             for task in domain.tasks
-            if task.name in teacher.answers
+            if task.name in teacher.predictions
             and distill.logits
-            and (answer := make_answers(task, domain, distill.temperature)) is not None
+            and (prediction := make_predictions(task, domain, distill.temperature)) is not None
         }
         found.append(
             Lesson(
@@ -69,7 +69,7 @@ def make_lessons(
                 pairs,
                 loss,
                 nn.ModuleList(made).to(device, like.dtype),
-                answers,
+                predictions,
                 {t: weight_of(distill.feature_weight, domain.name, t) for t in teacher.tasks},
                 {t: weight_of(distill.logit_weight, domain.name, t) for t in teacher.tasks},
                 standards,

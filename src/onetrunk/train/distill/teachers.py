@@ -1,7 +1,7 @@
 """Teachers: frozen networks that look at the student's own batches.
 
-Each has its own size and whitening and sees the very view that the student sees: whitened back to
-grey levels, resized where its size is another, and whitened as it was trained. It is folded, in
+Each has its own size and normalization and sees the very view that the student sees: normalized back to
+grey levels, resized where its size is another, and normalized as it was trained. It is folded, in
 evaluation mode and without gradients.
 """
 
@@ -18,7 +18,7 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.loader import Batch
 from onetrunk.data.pixels import Pixels
 from onetrunk.data.task import Task
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.nn.feature_points import BOTTLENECK, DECODED, POOLED, Inside, at, level_of
 from onetrunk.nn.universal import Universal
 
@@ -28,7 +28,7 @@ class Teacher(Protocol):
 
     name: str  # for people
     tasks: tuple[str, ...]  # of the student, that it teaches
-    answers: tuple[str, ...]  # of these, those that it answers
+    predictions: tuple[str, ...]  # of these, those that it predictions
     widths: Mapping[str, int]  # channels of its features, by point
 
     def look(self, images: Tensor, batch: Batch, points: Sequence[str]) -> Inside:
@@ -42,7 +42,7 @@ class Teacher(Protocol):
 
 
 class Eyes:
-    """From the student's whitened images to a teacher's."""
+    """From the student's normalized images to a teacher's."""
 
     def __init__(self, student: Pixels, teacher: Pixels) -> None:
         self.size = None if student.size == teacher.size else teacher.size
@@ -57,7 +57,7 @@ class Eyes:
 
     @property
     def changes(self) -> bool:
-        """Whether the teacher's size or whitening is another."""
+        """Whether the teacher's size or normalization is another."""
         return self.size is not None or self.scale is not None
 
     def __call__(self, images_BCHW: Tensor) -> Tensor:
@@ -91,10 +91,10 @@ class Specialist:
         card = model.domains[known_as]
         self.name = name
         self.tasks = tuple(tasks)
-        self.answers = self.tasks if logits else ()
+        self.predictions = self.tasks if logits else ()
         self.order: dict[str, Tensor | None] = {}
         for task in domain.tasks:
-            if task.name in self.answers:
+            if task.name in self.predictions:
                 theirs = card.task(task.name)
                 self.order[task.name] = order_of(task, theirs, f"{name}: {domain.name}")
         self.net = model.for_domain(known_as).eval().requires_grad_(False)
@@ -116,20 +116,20 @@ class Specialist:
         x = self.eyes(images).to(self.dtype)
         trunk, heads = self.net.trunk, self.net.heads
         levels = {level for point in points for level in level_of(trunk, point)}
-        decodes = heads.decoder is not None and (bool(self.answers) or DECODED in points)
+        decodes = heads.decoder is not None and (bool(self.predictions) or DECODED in points)
         if decodes and heads.decoder is not None:
             levels.update(heads.decoder.levels)
         wanted = sorted(levels)
-        whole = POOLED in points or (heads.needs_pooled and bool(self.answers))
+        whole = POOLED in points or (heads.needs_pooled and bool(self.predictions))
         pooled, pyramid = trunk(x, whole, wanted)
         maps = dict(zip(wanted, pyramid, strict=True))
         decoded = heads.decoded(maps) if decodes else None
         size = (images.shape[-2], images.shape[-1])  # maps at the student's size
-        said = heads.answer(pooled, decoded, size) if self.answers else {}
-        answers = {}
+        said = heads.prediction(pooled, decoded, size) if self.predictions else {}
+        predictions = {}
         for task, order in self.order.items():
-            answers[task] = said[task] if order is None else said[task].index_select(1, order)
-        return Inside(answers, at(trunk, points, pooled, maps, decoded))
+            predictions[task] = said[task] if order is None else said[task].index_select(1, order)
+        return Inside(predictions, at(trunk, points, pooled, maps, decoded))
 
 
 def widths(model: Universal, name: str) -> dict[str, int]:
@@ -149,14 +149,14 @@ def widths(model: Universal, name: str) -> dict[str, int]:
 def order_of(mine: Task, theirs: Task, who: str) -> Tensor | None:
     """Where the student's classes stand among the teacher's; None where the order is the same."""
     if mine.kind != theirs.kind:
-        raise wrong(
+        raise BadInput(
             f"teacher {who}/{mine.name} is a {mine.kind} task for the student",
-            came=f"a teacher's {theirs.kind} task {theirs.name}",
+            got=f"a teacher's {theirs.kind} task {theirs.name}",
         )
     if mine.kind == "regress" and mine.outputs != theirs.outputs:
-        raise wrong(
+        raise BadInput(
             f"teacher {who}/{mine.name}: the student predicts {mine.outputs} numbers",
-            came=theirs.outputs,
+            got=theirs.outputs,
         )
     if mine.kind not in ("classify", "multilabel", "segment") or mine.classes == theirs.classes:
         return None
@@ -168,9 +168,9 @@ def order_of(mine: Task, theirs: Task, who: str) -> Tensor | None:
             for what, names in (("it lacks", lacking), ("the domain has no", strange))
             if names
         ]
-        raise wrong(
+        raise BadInput(
             f"teacher {who}/{mine.name}: its classes are not those of the domain",
-            came="; ".join(faults),
-            next="a teacher of these classes, or logits = false to take its features alone",
+            got="; ".join(faults),
+            try_="a teacher of these classes, or logits = false to take its features alone",
         )
     return torch.tensor([theirs.classes.index(c) for c in mine.classes])

@@ -1,7 +1,7 @@
 """A handful of images: class means first, then more, chosen on held-out folds of the few.
 
 Below 8 images a class there is too little to set a third aside: validation is learned from as well,
-and every way is judged by what it says of images that it has not seen, each once, in folds that
+and every way is evaluated by what it says of images that it has not seen, each once, in folds that
 hold out every class (Stone 1974). The ways, simplest first: class means (means.py), a linear head
 (linear.py), adapters that start from the class means of their fold. The first with the fewest
 errors is taken and learns from all.
@@ -242,7 +242,7 @@ def _adapted_error(ground: Ground, kind: Kind, cut: Sequence[View]) -> float:
         part = f"{kind.label}-fold-{k}"
         if part not in ground.tried:
             worker = _fitted(ground, kind, fold, part).eval()
-            ground.remember(part, _missed(worker, fold))
+            ground.lwf(part, _missed(worker, fold))
             ground.clear(part)
         for name, (missed, count) in ground.tried[part].items():
             wrongly[name] += missed

@@ -3,7 +3,7 @@
 A trunk that learned from scratch with norms of each domain's own has only theirs: the layers that
 banks replaced never learned. So every domain's slots are tried, and the trunk's own: class means of
 one half of some of the new images name the other half (nearest by cosine, means.py), and the start
-with the fewest errors is taken; then the same with running moments of the new images (Li et al.
+with the fewest errors is taken; then the same with running statistics of the new images (Li et al.
 2016), if that is better still. Without classes: the slots of the first domain with such a task.
 """
 
@@ -22,21 +22,21 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.seeded import permutation, seed_of
 from onetrunk.data.split import Split
 from onetrunk.data.task import NO_CLASS
-from onetrunk.errors import wrong
-from onetrunk.eval.evaluate import judging
-from onetrunk.nn.norm_banks import Moments
+from onetrunk.errors import BadInput
+from onetrunk.eval.evaluate import evaluating
+from onetrunk.nn.norm_banks import Stats
 from onetrunk.nn.universal import Universal
 from onetrunk.train.fewshot.class_means import means_error
 
 TRUNK = "trunk"  # the layers that banks replaced
 PROBED = 256  # images that a start is tried on
 TRIED = 16  # starts at most
-SETTLE, BATCH = 30, 64  # passes that moments take, and their images
+SETTLE, BATCH = 30, 64  # passes that statistics take, and their images
 
 
 @dataclass(frozen=True)
 class Start:
-    """Whose slots, whether their moments are of the new images, and what each start's error was."""
+    """Whose slots, whether their statistics are of the new images, and what each start's error was."""
 
     of: str
     settled: bool
@@ -50,7 +50,7 @@ class Start:
     def said(self) -> str:
         """One line for people."""
         whose = "the trunk's own layers" if self.of == TRUNK else f"the slots of {self.of}"
-        more = ", with moments of the new images" if self.settled else ""
+        more = ", with statistics of the new images" if self.settled else ""
         told = ", ".join(f"{name} {error:.1f} %" for name, error in self.errors.items())
         return f"starts from {whose}{more}" + (f" (class means: {told})" if told else "")
 
@@ -106,7 +106,7 @@ def check_start(model: Universal, name: str, asked: str) -> None:
     """Only what is there is started from."""
     known = ["auto", TRUNK, *(other for other in model.domains if other != name)]
     if asked not in known:
-        raise wrong("grow.start: no such domain", came=asked, exists=known)
+        raise BadInput("grow.start: no such domain", got=asked, available=known)
 
 
 def again(
@@ -165,13 +165,13 @@ def probe(domain: Domain, task: str, seed: int) -> tuple[list[Tensor], Tensor]:
 def features(model: Universal, name: str, images: list[Tensor]) -> Tensor:
     """Pooled features of batches, on the CPU."""
     like = next(model.parameters())
-    with judging(model), model.trunk.switch.using(name):
+    with evaluating(model), model.trunk.switch.using(name):
         found = [model.trunk(x.to(device=like.device, dtype=like.dtype))[0] for x in images]
     return torch.cat([f.float().cpu() for f in found])
 
 
 def settle(worker: Universal, domain: Domain, seed: int) -> bool:
-    """Running moments of the new training images; False where slots keep none."""
+    """Running statistics of the new training images; False where slots keep none."""
     moving = [slot for slot in _slots(worker, domain.name) if _moves(slot)]
     if not moving or len(domain.train) < 2:
         return False
@@ -197,8 +197,8 @@ def _slots(worker: Universal, name: str) -> list[nn.Module]:
 
 
 def _moves(module: nn.Module) -> bool:
-    moments = isinstance(module, _BatchNorm) and module.running_mean is not None
-    return moments or isinstance(module, Moments)
+    stats = isinstance(module, _BatchNorm) and module.running_mean is not None
+    return stats or isinstance(module, Stats)
 
 
 def _passes(split: Split, seed: int) -> list[np.ndarray[Any, np.dtype[np.int64]]]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from onetrunk.data.index import natural
 from onetrunk.data.task import Task
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.nn import shared_heads as together
 from onetrunk.nn.heads import key_of
 from onetrunk.nn.pack import Pack
@@ -27,13 +27,13 @@ def renamed(pack: Pack, names: Mapping[str, str]) -> Pack:
     known = {c for task in pack.card.tasks for c in task.classes}
     for old, new in names.items():
         if old not in known:
-            raise wrong(f"{pack.card.name} has no such class", came=old, exists=sorted(known))
+            raise BadInput(f"{pack.card.name} has no such class", got=old, available=sorted(known))
         if new in known and new not in names:
-            raise wrong(
+            raise BadInput(
                 f"{pack.card.name} has a class of this name already",
-                came=f"{old}={new}",
-                exists=sorted(known),
-                next="update with a SOURCE in which the two are one",
+                got=f"{old}={new}",
+                available=sorted(known),
+                try_="update with a SOURCE in which the two are one",
             )
     tasks = [task.with_classes([names.get(c, c) for c in task.classes]) for task in pack.card.tasks]
     made = replace(pack, card=replace(pack.card, tasks=tuple(tasks)))
@@ -75,16 +75,16 @@ def carry(worker: Universal, old: Pack) -> None:
         if was is not None and was.kind == task.kind and task.kind in BY_CLASS:
             by_class |= dict.fromkeys(_rows_of(old.tensors, task), (was, task))
     for key, tensor in mine.items():
-        came = old.tensors.get(key)
-        if came is None:
+        got = old.tensors.get(key)
+        if got is None:
             continue
-        if key in by_class and came.shape[1:] == tensor.shape[1:]:
+        if key in by_class and got.shape[1:] == tensor.shape[1:]:
             was, task = by_class[key]
             for row, c in enumerate(task.classes):
                 if c in was.classes:
-                    tensor[row].copy_(came[was.classes.index(c)])
-        elif key not in by_class and came.shape == tensor.shape:
-            tensor.copy_(came)
+                    tensor[row].copy_(got[was.classes.index(c)])
+        elif key not in by_class and got.shape == tensor.shape:
+            tensor.copy_(got)
 
 
 def check_same_heads(worker: Universal, name: str) -> None:
@@ -93,7 +93,7 @@ def check_same_heads(worker: Universal, name: str) -> None:
         head for head in worker.heads_of(name).of.values() if isinstance(head, together.Shared)
     ]
     if shared:
-        raise wrong(
+        raise BadInput(
             f"{name} shares its heads with other domains (sharing = 'full')",
-            next="onetrunk remove it, and add it again",
+            try_="onetrunk remove it, and add it again",
         )

@@ -9,7 +9,7 @@ import torch
 from onetrunk.config.make import drawn_from
 from onetrunk.data.domain import Domain
 from onetrunk.data.seeded import seed_of
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.nn.adapters import AdapterBank
 from onetrunk.nn.card import Card
 from onetrunk.nn.heads import Numbers
@@ -28,10 +28,10 @@ def make_worker(model: Universal, card: Card, seed: int) -> Universal:
     they stay, frozen.
     """
     if model.trunk.sharing == "none":
-        raise wrong(
+        raise BadInput(
             "a domain grows on a trunk that domains share",
-            came="a run with sharing = 'none'",
-            next="onetrunk train with sharing = 'deep', then add to that run",
+            got="a run with sharing = 'none'",
+            try_="onetrunk train with sharing = 'deep', then add to that run",
         )
     made = copy.deepcopy(model)
     made.learn_only(None)
@@ -70,15 +70,15 @@ def owns(worker: Universal, name: str) -> bool:
 def check_own(worker: Universal, name: str, kind: str) -> None:
     """Norms of its own are asked for, and this trunk shares them."""
     if kind == "norm" and not owns(worker, name):
-        raise wrong(
+        raise BadInput(
             f"{worker.trunk.arch} shares its norms, so a domain has none of its own",
-            came=f"norm = {worker.trunk.norm!r}",
-            next="--adapters none, or parallel",
+            got=f"norm = {worker.trunk.norm!r}",
+            try_="--adapters none, or parallel",
         )
 
 
 def scale_heads(worker: Universal, domain: Domain) -> None:
-    """Heads that predict numbers start from these training labels' mean and deviation."""
+    """Heads that predict numbers start from these training labels' mean and standard deviation."""
     for task in domain.tasks:
         head = worker.heads_of(domain.name).head(task.name)
         if isinstance(head, Numbers):

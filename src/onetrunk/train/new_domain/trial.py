@@ -127,9 +127,9 @@ class Ground:
         found = starts.choose_start(worker, self.model, self.domain, asked, seed)
         if found.errors:
             say(f"{self.domain.name} {found.said}")
-        self.remember(key, found.to_json())
+        self.lwf(key, found.to_json())
 
-    def remember(self, key: str, value: Mapping[str, Any]) -> None:
+    def lwf(self, key: str, value: Mapping[str, Any]) -> None:
         """This is done, whatever comes."""
         self.tried[key] = dict(value)
         self.run.write(f"{TRIED}.json", self.tried)
@@ -183,7 +183,7 @@ class Ground:
     def clear(self, part: str) -> None:
         """A part is done and remembered: its checkpoints go."""
         path = self.run.path / "metrics.jsonl"
-        self.remember("lines", {"bytes": path.stat().st_size if path.exists() else 0})
+        self.lwf("lines", {"bytes": path.stat().st_size if path.exists() else 0})
         shutil.rmtree(self.run.path / CHECKPOINTS / part, ignore_errors=True)
 
     def trial(self, kind: Kind) -> Trial:
@@ -205,7 +205,7 @@ class Ground:
             pack.save(path)
         done = Trial(kind, error, size_of(pack), step, round(seconds, 3))
         fields = {key: getattr(done, key) for key in ("error", "bytes", "step", "seconds")}
-        self.remember(kind.label, fields)
+        self.lwf(kind.label, fields)
         self.clear(kind.label)
         return done
 

@@ -1,4 +1,4 @@
-"""Balances by name: how the losses of a step's units become one gradient (DESIGN: Balancing)."""
+"""Loss weightings by name: how the losses of a step's units become one gradient (DESIGN: Loss weighting)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.train.weighting import from_torchjd
 from onetrunk.train.weighting.db_mtl import DbMtl
 from onetrunk.train.weighting.dwa import Dwa
@@ -15,12 +15,12 @@ from onetrunk.train.weighting.equal import Equal
 from onetrunk.train.weighting.famo import Famo
 from onetrunk.train.weighting.fixed import Fixed
 from onetrunk.train.weighting.gradnorm import GradNorm
-from onetrunk.train.weighting.protocol import GRADIENTS, NEEDS, Balance, Setup
+from onetrunk.train.weighting.protocol import GRADIENTS, NEEDS, Setup, Weighting
 from onetrunk.train.weighting.rlw import Rlw
 from onetrunk.train.weighting.stch import Stch
 from onetrunk.train.weighting.uncertainty import Uncertainty
 
-Make = Callable[[Setup, Mapping[str, object]], Balance]
+Make = Callable[[Setup, Mapping[str, object]], Weighting]
 
 OURS: dict[str, Make] = {
     "db-mtl": DbMtl,
@@ -40,7 +40,7 @@ def names() -> tuple[str, ...]:
     return (*OURS, *from_torchjd.GRAM, *from_torchjd.JACOBIAN)
 
 
-def make_balance(
+def make_weighting(
     name: str,
     units: Sequence[str],
     *,
@@ -48,19 +48,19 @@ def make_balance(
     device: torch.device | None = None,
     settings: Mapping[str, object] | None = None,
     epoch: int = 100,
-) -> Balance:
-    """A balance over these units, "domain/task" each; `epoch`: in steps."""
+) -> Weighting:
+    """A weighting over these units, "domain/task" each; `epoch`: in steps."""
     if not units or len(set(units)) < len(units):
-        raise wrong(
-            "a balance is over at least one unit, each once", came=", ".join(units) or "none"
+        raise BadInput(
+            "a weighting is over at least one unit, each once", got=", ".join(units) or "none"
         )
     setup = Setup(tuple(units), seed, device or torch.device("cpu"), epoch)
     made = _maker(name)(setup, settings or {})
     if made.needs in GRADIENTS and len(units) == 1:
-        raise wrong(
-            f"the balance {name} needs the gradients of at least two units",
-            came=units[0],
-            next="balance = 'equal'",
+        raise BadInput(
+            f"the weighting {name} needs the gradients of at least two units",
+            got=units[0],
+            try_="weighting = 'equal'",
         )
     return made
 
@@ -72,10 +72,10 @@ def _maker(name: str) -> Make:
         return lambda setup, settings: from_torchjd.make(name, setup, settings)
     if ":" in name:
         return _outside(name)
-    what = "unknown balance"
+    what = "unknown weighting"
     if name in from_torchjd.NOT:
         what = f"TorchJD's {name} is not offered: {from_torchjd.NOT[name]}"
-    raise wrong(what, came=name, exists=names(), next="or package.module:thing")
+    raise BadInput(what, got=name, available=names(), try_="or package.module:thing")
 
 
 def _outside(name: str) -> Make:
@@ -84,14 +84,18 @@ def _outside(name: str) -> Make:
     try:
         make: Make = getattr(importlib.import_module(module), thing)
     except ImportError as error:
-        raise wrong(f"balance {name!r}: cannot import {module}: {error}", exists=names()) from None
+        raise BadInput(
+            f"weighting {name!r}: cannot import {module}: {error}", available=names()
+        ) from None
     except AttributeError:
-        raise wrong(f"balance {name!r}: {module} has no {thing!r}", exists=names()) from None
+        raise BadInput(
+            f"weighting {name!r}: {module} has no {thing!r}", available=names()
+        ) from None
 
-    def checked(setup: Setup, settings: Mapping[str, object]) -> Balance:
+    def checked(setup: Setup, settings: Mapping[str, object]) -> Weighting:
         made = make(setup, settings)
         if getattr(made, "needs", None) not in NEEDS:
-            raise wrong(f"balance {name!r} does not say what it needs", exists=NEEDS)
+            raise BadInput(f"weighting {name!r} does not say what it needs", available=NEEDS)
         return made
 
     return checked

@@ -8,7 +8,7 @@ from torch import Tensor
 FIRST, SECOND, EPSILON = 0.9, 0.999, 1e-8
 
 
-def remember(value_N: Tensor, name: str) -> dict[str, Tensor]:
+def lwf(value_N: Tensor, name: str) -> dict[str, Tensor]:
     """What the descent of this vector keeps, the vector itself included."""
     parts = {f"{name}/{part}": torch.zeros_like(value_N) for part in ("mean", "square", "count")}
     return {name: value_N, **parts}

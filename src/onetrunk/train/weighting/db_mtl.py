@@ -1,4 +1,4 @@
-"""Dual balancing (Lin, Jiang, Ye, Zhang, Chen, Chen, Liu & Kwok, "Dual-balancing for multi-task
+"""Dual loss weighting (Lin, Jiang, Ye, Zhang, Chen, Chen, Liu & Kwok, "Dual-loss weighting for multi-task
 learning", 2023, arXiv:2308.12029): losses balanced by their logarithm, gradients by their length.
 
 The gradients of log ℓ, g/ℓ, are averaged over the steps, ĝ ← β·ĝ + (1 − β)·g/ℓ, and all brought to

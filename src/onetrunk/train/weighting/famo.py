@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from onetrunk.train.weighting.adam import descend, remember
+from onetrunk.train.weighting.adam import descend, lwf
 from onetrunk.train.weighting.method import Method
 from onetrunk.train.weighting.protocol import Needs, Setup
 from onetrunk.train.weighting.settings import real, take
@@ -36,7 +36,7 @@ class Famo(Method):
     def __init__(self, setup: Setup, settings: Mapping[str, object]) -> None:
         super().__init__(setup)
         self.settings = take(Settings, settings, "famo")
-        self.kept |= remember(self.each(), "xi")
+        self.kept |= lwf(self.each(), "xi")
         self.before: Tensor | None = None  # of the step that is under way; never in a checkpoint
 
     def weights(self, losses_K: Tensor | None, present: Sequence[int]) -> Tensor:

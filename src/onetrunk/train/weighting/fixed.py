@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 from onetrunk.train.weighting.method import Method
 from onetrunk.train.weighting.protocol import Setup
 
@@ -26,16 +26,22 @@ class Fixed(Method):
         for name, value in settings.items():
             if name not in setup.units and name not in domains:
                 exists = (*setup.units, *domains)
-                raise wrong("balance fixed: no such unit or domain", came=name, exists=exists)
+                raise BadInput(
+                    "weighting fixed: no such unit or domain", got=name, available=exists
+                )
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not (number and 0 <= value < float("inf")):  # type: ignore[operator]
-                raise wrong(f"balance fixed: the weight of {name} is a number from 0", came=value)
+                raise BadInput(
+                    f"weighting fixed: the weight of {name} is a number from 0", got=value
+                )
         given = [
             settings.get(unit, settings.get(unit.partition("/")[0], 1.0)) for unit in setup.units
         ]
         wanted = torch.tensor(given, dtype=torch.float64)
         if not wanted.any():
-            raise wrong("balance fixed: at least one unit counts", came="weights that are all 0")
+            raise BadInput(
+                "weighting fixed: at least one unit counts", got="weights that are all 0"
+            )
         self.wanted = (wanted / wanted.mean()).to(setup.device, torch.float32)
 
     def weights(self, losses_K: Tensor | None, present: Sequence[int]) -> Tensor:

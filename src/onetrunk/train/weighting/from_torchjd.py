@@ -1,4 +1,4 @@
-"""The balances that TorchJD has (Quinton & Rey 2024, arXiv:2406.16232; torchjd.org), by our names.
+"""The weightings that TorchJD has (Quinton & Rey 2024, arXiv:2406.16232; torchjd.org), by our names.
 
 What works on G alone is asked for weights; what needs J itself, for the gradient. Solvers run on
 the CPU in float64, on G brought to a mean squared length of 1: no answer below depends on that, and
@@ -44,7 +44,7 @@ class FairGrad:
 
 @dataclass(frozen=True)
 class Known:
-    """A balance of TorchJD."""
+    """A weighting of TorchJD."""
 
     thing: str  # in torchjd.aggregation
     settings: type = Nothing
@@ -117,8 +117,8 @@ class ByGram(Method):
             found = self.weighting(G / length)
         if not bool(found.isfinite().all()):
             raise Failed(
-                f"the balance {self.name} found no finite weights in step {self.step + 1}; next: "
-                "another balance, or a lower train.lr"
+                f"the weighting {self.name} found no finite weights in step {self.step + 1}; try: "
+                "another weighting, or a lower train.lr"
             )
         weights = torch.empty_like(found)
         weights[order] = found
@@ -162,7 +162,7 @@ def _import(module: str, name: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise Missing(module.partition(".")[0], "torchjd", f"the balance {name}") from None
+        raise Missing(module.partition(".")[0], "torchjd", f"the weighting {name}") from None
 
 
 def _projector(linalg: ModuleType) -> object:

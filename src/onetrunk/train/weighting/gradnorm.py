@@ -1,5 +1,5 @@
 """GradNorm (Chen, Badrinarayanan, Lee & Rabinovich, "GradNorm: gradient normalization for adaptive
-loss balancing in deep multitask networks", ICML 2018, arXiv:1711.02257).
+loss loss weighting in deep multitask networks", ICML 2018, arXiv:1711.02257).
 
 G_u = w_u·‖g_u‖ shall be Ḡ·r_u^α, Ḡ the mean of G over the step's units and r_u = (ℓ_u/ℓ_u(0)) over
 its mean: who learns slowly gets the longer gradient. The weights descend Σ|G_u − Ḡ·r_u^α|, the
@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from onetrunk.train.weighting.adam import descend, remember
+from onetrunk.train.weighting.adam import descend, lwf
 from onetrunk.train.weighting.method import Method
 from onetrunk.train.weighting.protocol import Needs, Setup
 from onetrunk.train.weighting.settings import real, take
@@ -35,7 +35,7 @@ class GradNorm(Method):
     def __init__(self, setup: Setup, settings: Mapping[str, object]) -> None:
         super().__init__(setup)
         self.settings = take(Settings, settings, "gradnorm")
-        self.kept |= {**remember(self.each(), "v"), "first": self.each(torch.nan)}
+        self.kept |= {**lwf(self.each(), "v"), "first": self.each(torch.nan)}
 
     def weigh(self, gram_KK: Tensor, losses_K: Tensor, present: Sequence[int]) -> Tensor:
         where, kept = self.setup.of(present), self.kept

@@ -1,4 +1,4 @@
-"""The units' gradients on what they share, and the one that a balance makes of them.
+"""The units' gradients on what they share, and the one that a weighting makes of them.
 
 A step adds its losses, all at once or a batch at a time (then one batch's graph alone is held).
 Each call costs one backward pass for each unit in it: where every unit has one batch, K passes in
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from onetrunk.errors import Diverged
-from onetrunk.train.weighting.protocol import Balance
+from onetrunk.train.weighting.protocol import Weighting
 
 COLUMNS = 1 << 20  # of J that are doubled at once
 
@@ -98,23 +98,23 @@ class Jacobian:
         J = torch.stack([self.rows[unit] / self.counts[unit] for unit in self.present])
         return J if self.scaler is None else J / self._scale(J)
 
-    def learn(self, balance: Balance) -> None:
-        """The shared parameters' `.grad` grows by what the balance makes of J.
+    def learn(self, weighting: Weighting) -> None:
+        """The shared parameters' `.grad` grows by what the weighting makes of J.
 
-        A gradient that is not finite ends the run, before the balance has seen it; with a scaler
+        A gradient that is not finite ends the run, before the weighting has seen it; with a scaler
         float16 has overflowed, and the scaler is left to skip the step.
         """
         J, present = self.matrix(), self.present
         finite = torch.isfinite(J).all(1).tolist()
         if all(finite):
-            gradient = combined(balance, J, self.losses(), present)
+            gradient = combined(weighting, J, self.losses(), present)
         elif self.scaler is not None:
             gradient = J.sum(0)
         else:
             bad = [self.units[unit] for unit, fine in zip(present, finite, strict=True) if not fine]
             raise Diverged(
                 f"the gradient of {', '.join(bad)} on the shared parameters is not finite; the "
-                "last checkpoint is whole; next: a new run with a lower train.lr or with "
+                "last checkpoint is whole; try: a new run with a lower train.lr or with "
                 "train.clip = 1"
             )
         self.write(gradient if self.scaler is None else gradient * self._scale(gradient))
@@ -136,12 +136,12 @@ class Jacobian:
 
 
 def combined(
-    balance: Balance, jacobian_KP: Tensor, losses_K: Tensor, present: Sequence[int]
+    weighting: Weighting, jacobian_KP: Tensor, losses_K: Tensor, present: Sequence[int]
 ) -> Tensor:
-    """The shared gradient (P,) of a balance that needs gradients."""
-    if balance.needs == "jacobian":
-        return balance.combine(jacobian_KP, losses_K, present)
-    weights_K = balance.weigh(gram(jacobian_KP), losses_K, present)
+    """The shared gradient (P,) of a weighting that needs gradients."""
+    if weighting.needs == "jacobian":
+        return weighting.combine(jacobian_KP, losses_K, present)
+    weights_K = weighting.weigh(gram(jacobian_KP), losses_K, present)
     return (weights_K.to(jacobian_KP) / len(present)) @ jacobian_KP
 
 

@@ -1,4 +1,4 @@
-"""What the balances of this package have in common."""
+"""What the weightings of this package have in common."""
 
 from __future__ import annotations
 

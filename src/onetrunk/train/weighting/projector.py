@@ -22,7 +22,7 @@ def project(above: Floats, gram: Floats) -> Floats:
     try:
         from scipy.optimize import nnls
     except ImportError:
-        raise Missing("scipy", "torchjd", "this balance") from None
+        raise Missing("scipy", "torchjd", "this weighting") from None
     total = np.trace(gram)
     regular = gram / (total if total > 0 else 1.0) + REGULAR * np.eye(len(gram))
     root = np.linalg.cholesky(regular).T

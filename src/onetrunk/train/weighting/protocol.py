@@ -1,4 +1,4 @@
-"""What a balance is: how the losses of a step's units become one gradient.
+"""What a weighting is: how the losses of a step's units become one gradient.
 
 A unit is a (domain, task) pair, written "domain/task". Everything is given for the K units of a
 step alone, and `present` says which of the run's N units they are.
@@ -26,7 +26,7 @@ GRADIENTS: tuple[Needs, ...] = ("gram", "jacobian")
 
 @dataclass(frozen=True)
 class Setup:
-    """What a balance is told of the run that it is made for."""
+    """What a weighting is told of the run that it is made for."""
 
     units: tuple[str, ...]
     seed: int = 0
@@ -38,7 +38,7 @@ class Setup:
         return torch.tensor(list(present), dtype=torch.long, device=self.device)
 
 
-class Balance(Protocol):
+class Weighting(Protocol):
     """One method, made by `thing(setup, settings)`; only what it `needs` is ever called.
 
     A step calls one of `weights`, `weigh` and `combine` once, then `saw`, then (after) `saw_after`.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 
 T = TypeVar("T")
 
@@ -55,8 +55,8 @@ def take(kind: type[T], given: Mapping[str, object], method: str) -> T:
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     for name, value in given.items():
         if name not in known:
-            raise wrong(f"balance {method} has no such setting", came=name, exists=known)
+            raise BadInput(f"weighting {method} has no such setting", got=name, available=known)
         bounds: Bounds = known[name].metadata["bounds"]
         if not bounds.hold(value):
-            raise wrong(f"balance {method}: {name} is {bounds}", came=value)
+            raise BadInput(f"weighting {method}: {name} is {bounds}", got=value)
     return kind(**given)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from onetrunk.train.weighting.adam import descend, remember
+from onetrunk.train.weighting.adam import descend, lwf
 from onetrunk.train.weighting.method import Method
 from onetrunk.train.weighting.protocol import Setup
 from onetrunk.train.weighting.settings import real, take
@@ -30,7 +30,7 @@ class Uncertainty(Method):
     def __init__(self, setup: Setup, settings: Mapping[str, object]) -> None:
         super().__init__(setup)
         self.settings = take(Settings, settings, "uncertainty")
-        self.kept |= remember(self.each(), "s")
+        self.kept |= lwf(self.each(), "s")
 
     def weights(self, losses_K: Tensor | None, present: Sequence[int]) -> Tensor:
         shares_N = torch.softmax(-self.kept["s"], 0)

@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from onetrunk.train.weighting import make_balance
+from onetrunk.train.weighting import make_weighting
 from onetrunk.train.weighting.jacobian import gram
-from onetrunk.train.weighting.protocol import Balance
+from onetrunk.train.weighting.protocol import Weighting
 
 UNITS = ("ants/classify", "bees/depth", "bees/classify")
 ALL = (0, 1, 2)
 
 
-def make(name: str, **settings: Any) -> Balance:
-    return make_balance(name, UNITS, settings=settings)
+def make(name: str, **settings: Any) -> Weighting:
+    return make_weighting(name, UNITS, settings=settings)
 
 
 def losses(step: int) -> Tensor:

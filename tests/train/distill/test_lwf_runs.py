@@ -48,18 +48,18 @@ optimizer = "sgd"
 lr = 0.05
 log = 1
 [distill]
-remember = REMEMBER
+lwf = REMEMBER
 """
 
 
 def recipe(
-    place: Path, name: str, domains: str, remember: float = 0, init: str = "", sharing: str = "deep"
+    place: Path, name: str, domains: str, lwf: float = 0, init: str = "", sharing: str = "deep"
 ) -> Recipe:
     tables = "".join(
         f'[[domains]]\nname = "{n}"\nsource = "folder:{n}"\nsize = 8\n' for n in domains.split()
     )
     said = {"NAME": name, "INIT": f'init = "runs/{init}"' if init else "", "SHARING": sharing}
-    said |= {"DOMAINS": tables, "REMEMBER": str(remember)}
+    said |= {"DOMAINS": tables, "REMEMBER": str(lwf)}
     text = TEXT
     for key, value in said.items():
         text = text.replace(key, value)
@@ -94,7 +94,7 @@ def test_a_network_for_each_new_domain(place: Path, capsys: pytest.CaptureFixtur
     plain = train_recipe(recipe(place, "plain", "cats dogs", 0, "old", "none"), device="cpu")
     for name in ("cats", "dogs"):
         logged = [line for line in lines(run.folder) if line["part"] == name and "loss" in line]
-        assert [set(line["taught"]) for line in logged] == [{f"{name} old answers"}] * 4
+        assert [set(line["taught"]) for line in logged] == [{f"{name} old predictions"}] * 4
         assert not same(weights(run.models[name]), weights(plain.models[name]))
         for kind in ("trunk.safetensors", f"packs/{name}.pack"):
             keys = []
@@ -120,11 +120,11 @@ def test_one_network_that_goes_on_with_a_domain(place: Path) -> None:
     assert held.old == ("ants",)
     run = train_recipe(one, device="cpu")
     logged = [line["taught"] for line in lines(run.folder) if "taught" in line]
-    assert set(logged[-1]) == {"bees old answers", "cats old answers"}
+    assert set(logged[-1]) == {"bees old predictions", "cats old predictions"}
     assert list(load(run.folder).domains) == ["bees", "cats"]
 
 
-def test_nothing_to_remember_is_what_there_was(place: Path) -> None:
+def test_nothing_to_lwf_is_what_there_was(place: Path) -> None:
     """To the bit, with the weight 0 or turned off."""
     runs = [
         train_recipe(recipe(place, "none", "cats", 0, "old"), device="cpu"),
@@ -135,10 +135,10 @@ def test_nothing_to_remember_is_what_there_was(place: Path) -> None:
     ]
     assert same(*(weights(run.model) for run in runs))
     assert lines(runs[0].folder) == lines(runs[1].folder)
-    assert not variant(recipe(place, "base", "cats", 2.0, "old"), "finetune").distill.remembers
+    assert not variant(recipe(place, "base", "cats", 2.0, "old"), "finetune").distill.uses_lwf
 
 
-def test_a_dry_run_remembers(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_lwfs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, int]] = []
     real = Memory.loss
 
@@ -171,11 +171,11 @@ def test_what_the_old_domains_are_behind_the_moved_trunk(place: Path) -> None:
 
 def test_a_network_of_another_trunk_did_not_move_this_one(place: Path) -> None:
     (cats,) = worlds("cats")
-    with pytest.raises(
-        BadInput, match=r"trunk.norm of .* is 'domain'; came: 'shared'; next: a net"
-    ):
+    with pytest.raises(BadInput, match=r"trunk.norm of .* is 'domain'; got: 'shared'; try: a net"):
         old_after(place / "runs/old", network([cats], norm="shared"), [])
-    with pytest.raises(BadInput, match=r"no one trunk .*; came: '2 networks'; exists: ants, bees"):
+    with pytest.raises(
+        BadInput, match=r"no one trunk .*; got: '2 networks'; available: ants, bees"
+    ):
         old_after(place / "runs/several", network([cats]), [])
 
 
@@ -188,7 +188,7 @@ def no_init(place: Path) -> None:
 
 def no_init_from_python(place: Path) -> None:
     (cats,) = worlds("cats")
-    words = {"remember": 1.0}
+    words = {"lwf": 1.0}
     train(network([cats]), [cats], out=place / "runs/bad", teachers="a", distill=words, steps=1)
 
 
@@ -216,13 +216,16 @@ def negative(place: Path) -> None:
 
 
 BAD: list[tuple[Callable[[Path], None], str]] = [
-    (no_init, r"distill.remember: it holds old .* came: 'no init'; next: init = a finished run"),
-    (no_init_from_python, r"distill.remember: it holds old answers .*; came: 'no init'"),
-    (frozen, r"came: 'train.frozen = true'; next: distill.enabled = false"),
-    (several, r"distill.remember: .*several holds no one trunk .*exists: ants, bees; next: a run"),
-    (nothing_old, r"none is old; came: 'ants, bees, cats'; exists: ants, bees; next: remember = 0"),
-    (embeddings, r"an embedding alone has no answers to hold; came: 'ants'; next: learn such"),
-    (negative, r"distill.remember: expected a number at least 0; came: -1.0"),
+    (no_init, r"distill.lwf: it holds old .* got: 'no init'; try: init = a finished run"),
+    (no_init_from_python, r"distill.lwf: it holds old answers .*; got: 'no init'"),
+    (frozen, r"got: 'train.frozen = true'; try: distill.enabled = false"),
+    (several, r"distill.lwf: .*several holds no one trunk .*available: ants, bees; try: a run"),
+    (
+        nothing_old,
+        r"none is old; got: 'ants, bees, cats'; available: ants, bees; try: remember = 0",
+    ),
+    (embeddings, r"an embedding alone has no answers to hold; got: 'ants'; try: learn such"),
+    (negative, r"distill.lwf: expected a number at least 0; got: -1.0"),
 ]
 
 

@@ -1,10 +1,10 @@
-"""What every balance has to do, a third party's too.
+"""What every weighting has to do, a third party's too.
 
     from onetrunk.testing import conform_balance
-    conform_balance("mypackage.balances:thing", scale="direction")
+    conform_balance("mypackage.weightings:thing", scale="direction")
 
 The units are bowls over the same few numbers, looked at where chance says; nothing is descended, so
-that every balance meets the same gradients, some of which conflict.
+that every weighting meets the same gradients, some of which conflict.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch import Tensor
 
 from onetrunk.data.seeded import seed_of
 from onetrunk.errors import BadInput, Failed
-from onetrunk.train.weighting import make_balance
+from onetrunk.train.weighting import make_weighting
 from onetrunk.train.weighting.jacobian import Jacobian
-from onetrunk.train.weighting.protocol import GRADIENTS, NEEDS, Balance
+from onetrunk.train.weighting.protocol import GRADIENTS, NEEDS, Weighting
 
 Scale = Literal["weights", "direction", "none"]
 # What one unit's loss in another measure (times 8) leaves as it was. weights: the weights, so the
@@ -35,15 +35,15 @@ CPU = torch.device("cpu")
 
 
 class World:
-    """A balance's settings, and the losses that it meets."""
+    """A weighting's settings, and the losses that it meets."""
 
     def __init__(self, name: str, settings: Mapping[str, object], device: torch.device) -> None:
         self.name, self.settings, self.device = name, settings, device
         self.alike = False  # every unit has the loss of the first
 
-    def make(self, units: Sequence[str] = UNITS) -> Balance:
+    def make(self, units: Sequence[str] = UNITS) -> Weighting:
         """Fresh; an epoch is two steps, so that what happens by epochs happens here."""
-        return make_balance(
+        return make_weighting(
             self.name, units, seed=0, device=self.device, settings=self.settings, epoch=2
         )
 
@@ -59,7 +59,7 @@ class World:
 
     def step(
         self,
-        balance: Balance,
+        weighting: Weighting,
         units: Sequence[str],
         present: Sequence[int],
         number: int,
@@ -74,23 +74,23 @@ class World:
         x, weights = self.point(number), None
         found = losses(x)
         numbers = torch.stack(found).detach()
-        if balance.needs in GRADIENTS:
+        if weighting.needs in GRADIENTS:
             jacobian = Jacobian([x], units)
             jacobian.add(list(zip(present, found, strict=True)))
-            jacobian.learn(balance)
+            jacobian.learn(weighting)
             assert x.grad is not None, "no gradient came"
             gradient = x.grad
         else:
-            weights = balance.weights(None if balance.needs == "nothing" else numbers, present)
+            weights = weighting.weights(None if weighting.needs == "nothing" else numbers, present)
             assert weights.shape == (len(present),), f"weights of shape {tuple(weights.shape)}"
             assert not weights.requires_grad, "weights with a graph"
             mean = (weights * torch.stack(found)).mean()
             (gradient,) = torch.autograd.grad(mean, x)
         assert bool(gradient.isfinite().all()), f"step {number}: {gradient}"
-        balance.saw(numbers, present)
-        if balance.needs == "after":
+        weighting.saw(numbers, present)
+        if weighting.needs == "after":
             after = losses(x.detach() - 0.01 * gradient)
-            balance.saw_after(torch.stack(after).detach(), present)
+            weighting.saw_after(torch.stack(after).detach(), present)
         return gradient, weights
 
     def _noise(self, of: str, kind: object, *shape: int) -> Tensor:
@@ -98,13 +98,13 @@ class World:
         return torch.randn(shape, generator=chance, dtype=torch.float64).to(self.device)
 
 
-def conform_balance(
+def conform_weighting(
     name: str,
     scale: Scale,
     settings: Mapping[str, object] | None = None,
     device: torch.device = CPU,
 ) -> None:
-    """Every check, on one balance by its name."""
+    """Every check, on one weighting by its name."""
     world = World(name, settings or {}, device)
     assert world.make().needs in NEEDS, f"needs {world.make().needs!r}"
     before = torch.get_rng_state()
@@ -119,13 +119,13 @@ def conform_balance(
 
 def one_is_the_plain_loss(world: World) -> None:
     """A run of one unit has weight 1, or is refused; a first step of one has its gradient."""
-    balance = world.make()
-    if balance.needs not in GRADIENTS:
-        balance = world.make(UNITS[:1])
+    weighting = world.make()
+    if weighting.needs not in GRADIENTS:
+        weighting = world.make(UNITS[:1])
         for number in range(3):
-            _close(world.step(balance, UNITS[:1], [0], number)[0], _plain(world, number, [0]))
+            _close(world.step(weighting, UNITS[:1], [0], number)[0], _plain(world, number, [0]))
         return
-    _close(world.step(balance, UNITS, [2], 0)[0], _plain(world, 0, [2]))
+    _close(world.step(weighting, UNITS, [2], 0)[0], _plain(world, 0, [2]))
     try:
         world.make(UNITS[:1])
     except BadInput:
@@ -136,11 +136,11 @@ def one_is_the_plain_loss(world: World) -> None:
 def alike_is_the_mean(world: World) -> None:
     """Where all units have one loss and one gradient, that is the step's."""
     world = World(world.name, world.settings, world.device)
-    world.alike, balance = True, world.make()
+    world.alike, weighting = True, world.make()
     for present in (ALL, ALL, (0, 3), ALL):
-        if balance.needs == "nothing" and len(present) < len(ALL):
+        if weighting.needs == "nothing" and len(present) < len(ALL):
             continue  # their weights have a mean of 1 over the run, not over every step
-        _close(world.step(balance, UNITS, present, 0)[0], _plain(world, 0, present))
+        _close(world.step(weighting, UNITS, present, 0)[0], _plain(world, 0, present))
 
 
 def order_does_not_matter(world: World) -> None:
@@ -149,8 +149,8 @@ def order_does_not_matter(world: World) -> None:
     for number, present in enumerate(PLAN):
         expected, weights = world.step(one, UNITS, present, number)
         places = [len(UNITS) - 1 - unit for unit in reversed(present)]  # the same units
-        came, listed = world.step(other, UNITS[::-1], places, number)
-        _close(came, expected)
+        got, listed = world.step(other, UNITS[::-1], places, number)
+        _close(got, expected)
         if weights is not None and listed is not None:
             _close(listed.flip(0), weights)
 
@@ -165,8 +165,8 @@ def goes_on_from_its_state(world: World) -> None:
     other.restore(given)
     for number, present in enumerate(PLAN, len(PLAN)):
         expected, _ = world.step(one, UNITS, present, number)
-        came, _ = world.step(other, UNITS, present, number)
-        assert torch.equal(came, expected), f"after going on, {_far(came, expected):.1e} off"
+        got, _ = world.step(other, UNITS, present, number)
+        assert torch.equal(got, expected), f"after going on, {_far(got, expected):.1e} off"
     held = [key for key in saved if not torch.equal(given[key], saved[key])]
     assert not held, f"the checkpoint's {', '.join(held)} moved"
 
@@ -186,23 +186,23 @@ def scales_as_declared(world: World, scale: Scale) -> None:
 
 
 def names_who_is_not_finite(world: World) -> None:
-    """A gradient that is NaN ends the step with the unit's name, and the balance has not seen it.
+    """A gradient that is NaN ends the step with the unit's name, and the weighting has not seen it.
 
     (Losses that are NaN the loop finds by itself.)
     """
-    balance = world.make()
-    if balance.needs not in GRADIENTS:
+    weighting = world.make()
+    if weighting.needs not in GRADIENTS:
         return
-    world.step(balance, UNITS, ALL, 0)
-    before = {key: tensor.clone() for key, tensor in balance.state().items()}
+    world.step(weighting, UNITS, ALL, 0)
+    before = {key: tensor.clone() for key, tensor in weighting.state().items()}
     said = "nothing"
     try:
-        world.step(balance, UNITS, ALL, 1, {UNITS[1]: float("nan")})
+        world.step(weighting, UNITS, ALL, 1, {UNITS[1]: float("nan")})
     except Failed as error:
         said = str(error)
     named = [unit for unit in UNITS if unit in said]
     assert named == [UNITS[1]], f"{UNITS[1]} has a gradient that is NaN; said: {said}"
-    after = balance.state()
+    after = weighting.state()
     assert all(torch.equal(before[key], after[key]) for key in before), "it was seen"
 
 
@@ -212,9 +212,9 @@ def _plain(world: World, number: int, present: Sequence[int]) -> Tensor:
     return torch.autograd.grad(mean, x)[0]
 
 
-def _far(came: Tensor, expected: Tensor) -> float:
-    return float((came - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+def _far(got: Tensor, expected: Tensor) -> float:
+    return float((got - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
 
 
-def _close(came: Tensor, expected: Tensor) -> None:
-    assert _far(came, expected) <= 1e-4, f"{_far(came, expected):.1e} off: {came}, not {expected}"
+def _close(got: Tensor, expected: Tensor) -> None:
+    assert _far(got, expected) <= 1e-4, f"{_far(got, expected):.1e} off: {got}, not {expected}"

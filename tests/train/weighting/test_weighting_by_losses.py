@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from onetrunk.errors import BadInput
-from onetrunk.train.weighting import make_balance
-from onetrunk.train.weighting.protocol import Balance
+from onetrunk.train.weighting import make_weighting
+from onetrunk.train.weighting.protocol import Weighting
 
 UNITS = ("ants/classify", "bees/depth", "bees/classify")
 ALL = (0, 1, 2)
 
 
-def make(name: str, epoch: int = 100, seed: int = 0, **settings: Any) -> Balance:
-    return make_balance(name, UNITS, settings=settings, epoch=epoch, seed=seed)
+def make(name: str, epoch: int = 100, seed: int = 0, **settings: Any) -> Weighting:
+    return make_weighting(name, UNITS, settings=settings, epoch=epoch, seed=seed)
 
 
 def losses(step: int, count: int = 3) -> Tensor:
@@ -26,8 +26,8 @@ def losses(step: int, count: int = 3) -> Tensor:
     return torch.rand(count, generator=chance) * torch.tensor([4.0, 1.0, 0.1])[:count] + 0.05
 
 
-def close(came: Tensor, expected: Any, tolerance: float = 1e-5) -> bool:
-    return torch.allclose(came.double(), torch.as_tensor(expected).double(), rtol=tolerance)
+def close(got: Tensor, expected: Any, tolerance: float = 1e-5) -> bool:
+    return torch.allclose(got.double(), torch.as_tensor(expected).double(), rtol=tolerance)
 
 
 def test_equal() -> None:
@@ -45,12 +45,12 @@ def test_fixed_weights_go_by_unit_then_by_domain_and_have_a_mean_of_one() -> Non
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"bee": 1.0}, "no such unit or domain; came: 'bee'; exists: bees, "),
-        ({"bees/class": 1.0}, "came: 'bees/class'; exists: bees/classify, "),
-        ({"bees": -1.0}, "weight of bees is a number from 0; came: -1"),
-        ({"bees": float("nan")}, "weight of bees is a number from 0; came: nan"),
-        ({"bees": True}, "weight of bees is a number from 0; came: True"),
-        ({"bees": "2"}, "weight of bees is a number from 0; came: '2'"),
+        ({"bee": 1.0}, "no such unit or domain; got: 'bee'; available: bees, "),
+        ({"bees/class": 1.0}, "got: 'bees/class'; available: bees/classify, "),
+        ({"bees": -1.0}, "weight of bees is a number from 0; got: -1"),
+        ({"bees": float("nan")}, "weight of bees is a number from 0; got: nan"),
+        ({"bees": True}, "weight of bees is a number from 0; got: True"),
+        ({"bees": "2"}, "weight of bees is a number from 0; got: '2'"),
         ({"bees": 0, "ants": 0}, "at least one unit counts"),
     ],
 )

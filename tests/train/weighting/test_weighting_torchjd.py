@@ -1,4 +1,4 @@
-"""TorchJD's balances by our names: what the papers promise, and numbers by other ways."""
+"""TorchJD's weightings by our names: what the papers promise, and numbers by other ways."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from onetrunk.train.weighting import make_balance
+from onetrunk.train.weighting import make_weighting
 from onetrunk.train.weighting.from_torchjd import GRAM, JACOBIAN, NOT
 from onetrunk.train.weighting.jacobian import combined
 from onetrunk.train.weighting.projector import REGULAR, project
@@ -22,40 +22,40 @@ TWO = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])  # of TorchJD's document
 THREE = torch.tensor([[1.0, 0.2, 0.0, 0.1], [-0.8, 0.5, 0.3, 0.0], [0.1, -0.6, 0.9, 2.0]])
 
 
-def balanced(name: str, J: Tensor, **settings: Any) -> Tensor:
+def weighted(name: str, J: Tensor, **settings: Any) -> Tensor:
     """The shared gradient, in doubles."""
-    made = make_balance(name, [f"d{i}/t" for i in range(len(J))], settings=settings)
+    made = make_weighting(name, [f"d{i}/t" for i in range(len(J))], settings=settings)
     return combined(made, J.double(), torch.ones(len(J)), range(len(J)))
 
 
-def close(came: Tensor, expected: Any, tolerance: float = 1e-4) -> bool:
+def close(got: Tensor, expected: Any, tolerance: float = 1e-4) -> bool:
     expected = torch.as_tensor(expected).double()
-    return bool((came - expected).abs().max() <= tolerance * expected.abs().max())
+    return bool((got - expected).abs().max() <= tolerance * expected.abs().max())
 
 
 @pytest.mark.parametrize("name", [*GRAM, *JACOBIAN])
 def test_orthogonal_gradients_of_one_length_give_a_multiple_of_their_mean(name: str) -> None:
-    came = balanced(name, 3 * torch.eye(4))
-    assert close(came / came.norm(), torch.full((4,), 0.5), 1e-3)
+    got = weighted(name, 3 * torch.eye(4))
+    assert close(got / got.norm(), torch.full((4,), 0.5), 1e-3)
 
 
 @pytest.mark.parametrize("name", ["pcgrad", "upgrad", "dualproj", "graddrop"])
 def test_where_nothing_conflicts_it_is_the_mean(name: str) -> None:
     J = THREE.abs()
-    assert close(balanced(name, J), J.mean(0), 1e-3)
+    assert close(weighted(name, J), J.mean(0), 1e-3)
 
 
 def test_pcgrad_of_two_by_hand() -> None:
     g, h = TWO.double()
     dot = float(g @ h)
     expected = (g - dot / float(h @ h) * h) + (h - dot / float(g @ g) * g)
-    assert close(balanced("pcgrad", TWO), expected / 2)  # the paper adds, we average
+    assert close(weighted("pcgrad", TWO), expected / 2)  # the paper adds, we average
 
 
 def test_pcgrad_orders_depend_on_seed_and_step() -> None:
     J = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
     G = (J @ J.T).double()
-    made = [make_balance("pcgrad", [f"d{i}/t" for i in range(6)], seed=s) for s in (0, 0, 1)]
+    made = [make_weighting("pcgrad", [f"d{i}/t" for i in range(6)], seed=s) for s in (0, 0, 1)]
     one, again, other = (m.weigh(G, torch.ones(6), range(6)) for m in made)
     assert torch.equal(one, again)
     assert not torch.allclose(one, other)
@@ -64,7 +64,7 @@ def test_pcgrad_orders_depend_on_seed_and_step() -> None:
 
 
 def test_upgrad_as_documented() -> None:
-    assert close(balanced("upgrad", TWO), [0.2929, 1.9004, 1.9004], 1e-3)
+    assert close(weighted("upgrad", TWO), [0.2929, 1.9004, 1.9004], 1e-3)
 
 
 def least(u: np.ndarray, G: np.ndarray) -> np.ndarray:
@@ -96,23 +96,23 @@ def test_the_projection_is_the_least_of_all(seed: int) -> None:
 def test_no_unit_is_harmed(name: str) -> None:
     for seed in range(5):
         J = torch.randn(3, 6, generator=torch.Generator().manual_seed(seed))
-        came = balanced(name, J, **({"c": 1.0} if name == "cagrad" else {}))
-        inner = J.double() @ came
+        got = weighted(name, J, **({"c": 1.0} if name == "cagrad" else {}))
+        inner = J.double() @ got
         assert float(inner.min()) > -2e-3 * float(inner.abs().max())
 
 
 def test_dualproj_is_the_nearest_to_the_mean_that_harms_nobody() -> None:
-    came, mean = balanced("dualproj", TWO), TWO.double().mean(0)
+    got, mean = weighted("dualproj", TWO), TWO.double().mean(0)
     harmed = TWO[0].double()  # ⟨mean, g⟩ < 0: the projection lies on its boundary
     assert float(mean @ harmed) < 0
-    assert close(came, mean - (mean @ harmed) / (harmed @ harmed) * harmed, 1e-3)
+    assert close(got, mean - (mean @ harmed) / (harmed @ harmed) * harmed, 1e-3)
 
 
 def test_mgda_of_two_is_the_shortest_between_them() -> None:
     g, h = TWO.double()
     share = float(((h - g) @ h) / ((h - g) @ (h - g)))
     assert 0 < share < 1
-    assert close(balanced("mgda", TWO), share * g + (1 - share) * h, 1e-3)
+    assert close(weighted("mgda", TWO), share * g + (1 - share) * h, 1e-3)
 
 
 @pytest.mark.parametrize("c", [0.2, 0.5, 0.9])
@@ -122,50 +122,50 @@ def test_cagrad_is_the_best_for_the_worst_within_its_ball(c: float) -> None:
     angle = torch.linspace(0, 2 * math.pi, 100_001, dtype=torch.float64)
     round_it = mean + c * mean.norm() * torch.stack([angle.cos(), angle.sin()], 1)
     best = round_it[(round_it @ J.T).min(1).values.argmax()]
-    assert close(balanced("cagrad", J, c=c), best / (1 + c), 2e-3)
+    assert close(weighted("cagrad", J, c=c), best / (1 + c), 2e-3)
 
 
-def test_short_gradients_are_balanced_as_long_ones() -> None:
+def test_short_gradients_are_weightingd_as_long_ones() -> None:
     for name in (*GRAM, "config"):
-        assert close(1e6 * balanced(name, 1e-6 * THREE), balanced(name, THREE)), name
+        assert close(1e6 * weighted(name, 1e-6 * THREE), weighted(name, THREE)), name
 
 
 def test_imtl_g_has_equal_projections() -> None:
-    came = balanced("imtl-g", THREE)
-    inner = torch.nn.functional.normalize(THREE.double()) @ came
+    got = weighted("imtl-g", THREE)
+    inner = torch.nn.functional.normalize(THREE.double()) @ got
     assert close(inner, inner.mean().expand(3))
 
 
 def test_aligned_mtl_by_singular_values() -> None:
     u, s, v = torch.linalg.svd(THREE.double(), full_matrices=False)
-    assert close(balanced("aligned-mtl", THREE), (s.min() * u @ v).mean(0))
+    assert close(weighted("aligned-mtl", THREE), (s.min() * u @ v).mean(0))
 
 
 def test_fairgrad_at_one_is_the_bargain_of_nash() -> None:
-    came = balanced("fairgrad", THREE)
-    weights = torch.linalg.lstsq(THREE.double().T, came).solution
-    inner = THREE.double() @ came
+    got = weighted("fairgrad", THREE)
+    weights = torch.linalg.lstsq(THREE.double().T, got).solution
+    inner = THREE.double() @ got
     product = inner * weights  # G·x = 1/x, up to a common factor
     assert close(product, product.mean().expand(3), 1e-3)
     assert float(weights.sum()) == pytest.approx(1)
 
 
 def test_config_is_at_one_angle_to_all_as_long_as_their_mean_projection() -> None:
-    came = balanced("config", THREE)
-    cosines = torch.nn.functional.normalize(THREE.double()) @ came / came.norm()
+    got = weighted("config", THREE)
+    cosines = torch.nn.functional.normalize(THREE.double()) @ got / got.norm()
     assert close(cosines, cosines.mean().expand(3))
-    assert float(came.norm()) == pytest.approx(float((THREE.double() @ came).mean() / came.norm()))
+    assert float(got.norm()) == pytest.approx(float((THREE.double() @ got).mean() / got.norm()))
 
 
 def test_graddrop_keeps_one_sign_of_every_number() -> None:
     J = torch.randn(3, 200, generator=torch.Generator().manual_seed(0)).double()
-    came = balanced("graddrop", J)
+    got = weighted("graddrop", J)
     up, down = J.clamp_min(0).sum(0) / 3, J.clamp_max(0).sum(0) / 3
-    chose_up = torch.isclose(came, up)
-    assert (chose_up | torch.isclose(came, down)).all()
+    chose_up = torch.isclose(got, up)
+    assert (chose_up | torch.isclose(got, down)).all()
     odds = up / (up - down)  # of the positive sign
     assert abs(float(chose_up.double().mean() - odds.mean())) < 0.1
-    assert torch.equal(came, balanced("graddrop", J))
+    assert torch.equal(got, weighted("graddrop", J))
 
 
 def test_all_that_torchjd_has_is_offered_or_refused_with_a_reason() -> None:
