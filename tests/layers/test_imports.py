@@ -26,7 +26,7 @@ LAYERS = (  # lowest first; those of one row do not import each other
     ("cli",),
 )
 NAMES = tuple(name for row in LAYERS for name in row)
-LEAVES = ("errors", "progress")  # all may use them; they use each other alone
+LEAVES = ("errors", "objects", "progress")  # all may use them; they use each other alone
 ABOVE_ALL = ("", "__main__", "testing")  # may import anything; nothing imports them
 
 

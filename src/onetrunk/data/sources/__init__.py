@@ -6,7 +6,6 @@ normalizes, splits or caches: that is the same for all of them and lives with th
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from onetrunk.data.listing import Item
 from onetrunk.data.pixels import Raw
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
+from onetrunk.objects import load_object
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,6 @@ def open_source(name: str, asked: Asked) -> Source:
             available=[f"{known}:" for known in KNOWN],
             try_=f"folder:{name}" if Path(asked.base, name).is_dir() else None,
         )
-    module, _, thing = KNOWN.get(prefix, name).partition(":")
-    try:
-        made = getattr(importlib.import_module(module), thing)
-    except ImportError as error:
-        raise BadInput(f"source {name}: cannot import {module}", got=str(error)) from None
-    except AttributeError:
-        raise BadInput(f"source {name}: {module} has no such thing", got=thing) from None
+    made = load_object(KNOWN.get(prefix, name), "source")
     source: Source = made(rest if prefix in KNOWN else "", asked)
     return source
