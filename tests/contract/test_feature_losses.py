@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from onetrunk.errors import BadInput
-from onetrunk.testing import conform_feature_loss
+from onetrunk.testing import check_feature_loss
 from onetrunk.train.distill.feature_losses import LOSSES, feature_loss, stands_in
 
 
@@ -18,7 +18,7 @@ def huber(student: Tensor, teacher: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", [*LOSSES, "huber"])
 def test_ours_and_a_third_partys(name: str) -> None:
-    conform_feature_loss(LOSSES.get(name, huber))
+    check_feature_loss(LOSSES.get(name, huber))
 
 
 def changes(a: Tensor, t: Tensor) -> Tensor:
@@ -40,9 +40,9 @@ BROKEN: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 @pytest.mark.parametrize("match", BROKEN)
 def test_what_is_broken_is_named(match: str) -> None:
     with pytest.raises((AssertionError, RuntimeError), match=match):
-        conform_feature_loss(BROKEN[match])
+        check_feature_loss(BROKEN[match])
     if match == "equal features have":
-        conform_feature_loss(BROKEN[match], least=False)
+        check_feature_loss(BROKEN[match], least=False)
 
 
 def test_losses_by_name() -> None:

@@ -16,6 +16,7 @@ from onetrunk.errors import BadInput, Failed
 from onetrunk.eval import evaluate as module
 from onetrunk.eval.evaluate import evaluate, evaluating, plan, run_evaluation, shuffled
 from onetrunk.eval.metrics import scores_of
+from onetrunk.nn.norms import find_norm
 from onetrunk.nn.card import Card
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
@@ -300,7 +301,7 @@ def test_a_batch_norm_without_statistics_keeps_its_batches(count: int, sizes: li
     again = shuffled(card, count, "test")
     assert all(np.array_equal(a, b) for a, b in zip(places, again, strict=True))
     assert not np.array_equal(joined, np.concatenate(shuffled(card, count, "val")))
-    assert [len(p) for p in plan(card, count, "test", by_batch=True, batch=3)] == sizes
+    assert [len(p) for p in plan(card, count, "test", find_norm("shared-batch"), batch=3)] == sizes
 
 
 def test_shared_batch_is_evaluated_by_its_own_batches() -> None:

@@ -11,7 +11,7 @@ from onetrunk.nn.adapters import BATCHED, AdapterBank, Parallel, Series, make_ad
 from onetrunk.nn.switch import Mixed, Switch
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
-from onetrunk.testing import build, domain, images
+from onetrunk.testing.models import make_domain, make_images, make_model
 
 RULES = [  # layer, parallel's shapes, lora's shapes
     (nn.Conv2d(32, 64, 3, 2, 1), [(64, 32, 1, 1)], [(4, 32, 3, 3), (64, 4, 1, 1)]),
@@ -87,12 +87,12 @@ def test_batched_and_segmented_are_the_same(width, stride, layout):
 
 
 def test_a_domain_without_adapters_passes_untouched():
-    model = build(lambda: Trunk("resnet20"), 32)
-    x = images(2, 32)
+    model = make_model(lambda: Trunk("resnet20"), 32)
+    x = make_images(2, 32)
     with torch.no_grad():
         before = model(x, "ants")["classify"]
         sha = model.trunk.fingerprint()
-        model.add_domain(domain("dogs", 32), adapters="parallel")
+        model.add_domain(make_domain("dogs", 32), adapters="parallel")
         assert torch.equal(model(x, "ants")["classify"], before)
         assert model.trunk.fingerprint() == sha  # no trace in what is shared
         mixed = model(x, ["dogs", "ants"])
@@ -100,13 +100,13 @@ def test_a_domain_without_adapters_passes_untouched():
 
 
 def test_kinds_beside_each_other():
-    model = build(lambda: Trunk("resnet20", adapters="parallel"), 32)
-    model.add_domain(domain("dogs", 32), adapters="series")
-    model.add_domain(domain("eels", 32), adapters="none")
+    model = make_model(lambda: Trunk("resnet20", adapters="parallel"), 32)
+    model.add_domain(make_domain("dogs", 32), adapters="series")
+    model.add_domain(make_domain("eels", 32), adapters="none")
     kinds = {type(bank.slots.get("dogs")) for bank in model.trunk.banks().values()}
     assert Series in kinds
     assert Parallel not in kinds
-    x, order = images(3, 32), ["eels", "dogs", "ants"]
+    x, order = make_images(3, 32), ["eels", "dogs", "ants"]
     with torch.no_grad():
         mixed = model(x, order)
         for i, name in enumerate(order):
@@ -123,7 +123,7 @@ def test_published_size_of_parallel_adapters():
 def test_bytes_are_known_before_and_right_after():
     trunk = Trunk("timm/test_efficientnet", adapters="parallel")
     expected = trunk.bytes_per_domain()
-    model = Universal(trunk, [domain("a", 64)])
+    model = Universal(trunk, [make_domain("a", 64)])
     own = model.own("a")
     got = sum(v.numel() * v.element_size() for k, v in own.items() if k.startswith("slots/"))
     assert got == sum(expected.values())
@@ -131,18 +131,18 @@ def test_bytes_are_known_before_and_right_after():
 
 def test_a_named_subset():
     trunk = Trunk("resnet20", adapters="parallel", adapter_layers=("stage3.*",))
-    Universal(trunk, [domain("a", 32)])
+    Universal(trunk, [make_domain("a", 32)])
     places = [path for path, bank in trunk.banks().items() if isinstance(bank, AdapterBank)]
     assert len(places) == 6
     assert all(path.startswith("stage3.") for path in places)
     with pytest.raises(BadInput, match="no layer takes"):
         Universal(
-            Trunk("resnet20", adapters="parallel", adapter_layers=("stage9.*",)), [domain("a", 32)]
+            Trunk("resnet20", adapters="parallel", adapter_layers=("stage9.*",)), [make_domain("a", 32)]
         )
 
 
 def test_layers_that_take_none_are_named():
-    model = Universal(Trunk("timm/test_vit", adapters="parallel"), [domain("a", 64)])
+    model = Universal(Trunk("timm/test_vit", adapters="parallel"), [make_domain("a", 64)])
     assert "even-sized" in model.trunk.skipped["patch_embed.proj"]
 
 
@@ -151,7 +151,7 @@ def test_layers_whose_weights_are_read_elsewhere_are_named():
     block = trunk.net.blocks[0].attn
     forward = type(block).forward
     block.forward = lambda x, *_, **__: forward(block, x * (block.qkv.weight[0, 0] * 0 + 1))
-    Universal(trunk, [domain("a", 64)])
+    Universal(trunk, [make_domain("a", 64)])
     assert "blocks.0.attn.qkv" in trunk.skipped
     assert "blocks.1.attn.qkv" in trunk.banks()
 
@@ -176,15 +176,15 @@ def test_a_rank_makes_pairs_of_it(layer, kind, shapes):
 
 @pytest.mark.parametrize("kind", ["parallel", "series", "lora"])
 def test_ranks_beside_each_other_and_folded(kind):
-    model = build(lambda: Trunk("resnet20"), 32)
+    model = make_model(lambda: Trunk("resnet20"), 32)
     for name, rank in (("dogs", 2), ("eels", 3), ("flies", None)):
-        model.add_domain(domain(name, 32), adapters=kind, rank=rank)
+        model.add_domain(make_domain(name, 32), adapters=kind, rank=rank)
         with torch.no_grad():
             for parameter in model.parameters_of(name).values():
                 parameter.add_(0.05 * torch.randn_like(parameter))
     sizes = [model.trunk.bytes_per_domain(kind, rank) for rank in (2, 3)]
     assert sum(sizes[0].values()) < sum(sizes[1].values())
-    x, order = images(4, 32), ["eels", "dogs", "flies", "ants"]
+    x, order = make_images(4, 32), ["eels", "dogs", "flies", "ants"]
     model.eval()
     with torch.no_grad():
         mixed = model(x, order)

@@ -7,7 +7,7 @@ import torch
 from onetrunk.errors import BadInput
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
-from onetrunk.testing import domain, far, images
+from onetrunk.testing.models import difference, make_domain, make_images
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -48,8 +48,8 @@ def test_every_module_of_timm(module):
         return
     trunk = Trunk(f"timm/{name}")
     size = tuple(trunk.net.pretrained_cfg.get("input_size", (3, 224, 224))[1:])
-    model = Universal(trunk, [domain("a", size), domain("b", size)]).eval()
-    x = images(2, size)
+    model = Universal(trunk, [make_domain("a", size), make_domain("b", size)]).eval()
+    x = make_images(2, size)
     with torch.no_grad():
         plain = model.for_domain("a", fold=False)
         assert torch.equal(plain(x)["classify"], model(x, "a")["classify"])
@@ -60,4 +60,4 @@ def test_every_module_of_timm(module):
             return
         mixed = model(x, ["b", "a"])
         alone = model(x[:1], "b")["classify"][0]
-        assert far(mixed[0]["classify"], alone) < 1e-3
+        assert difference(mixed[0]["classify"], alone) < 1e-3

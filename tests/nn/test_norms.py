@@ -11,7 +11,7 @@ from onetrunk.nn.norms import check_norm, family, is_norm, make_norm
 from onetrunk.nn.switch import Mixed, Switch
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
-from onetrunk.testing import domain, images
+from onetrunk.testing.models import make_domain, make_images
 
 LAYERS = {
     "BatchNorm2d": lambda: nn.BatchNorm2d(6),
@@ -114,7 +114,7 @@ def test_instance_is_each_image_by_itself():
 @pytest.mark.parametrize("norm", ["instance", "instance-domain", "shared-batch"])
 def test_one_pixel_has_no_statistics(norm):
     with pytest.raises(BadInput, match="larger than 1×1"):
-        Universal(Trunk("timm/resnet18", norm=norm), [domain("a", 32)])
+        Universal(Trunk("timm/resnet18", norm=norm), [make_domain("a", 32)])
 
 
 def test_a_shared_batch_is_cut_by_domain():
@@ -160,7 +160,7 @@ def test_a_bank_has_no_numbers_of_its_own():
 
 
 def test_names_are_by_domain():
-    model = Universal(Trunk("timm/test_resnet"), [domain("pop", 64), domain("training", 64)])
+    model = Universal(Trunk("timm/test_resnet"), [make_domain("pop", 64), make_domain("training", 64)])
     keys = {key for key, _ in model.named_parameters()}
     assert "trunk.net.bn1.slots.pop.weight" in keys
     assert "trunk.net.bn1.slots.training.weight" in keys
@@ -187,10 +187,10 @@ def test_half_precision_keeps_its_type():
 
 
 def test_training_a_mixed_batch_moves_each_domains_own_statistics():
-    model = Universal(Trunk("resnet20"), [domain(n, 32) for n in ("a", "b", "c")]).train()
-    twin = Universal(Trunk("resnet20"), [domain(n, 32) for n in ("a", "b", "c")]).train()
+    model = Universal(Trunk("resnet20"), [make_domain(n, 32) for n in ("a", "b", "c")]).train()
+    twin = Universal(Trunk("resnet20"), [make_domain(n, 32) for n in ("a", "b", "c")]).train()
     twin.load_state_dict(model.state_dict())
-    x = images(6, 32)
+    x = make_images(6, 32)
     model(x, ["b", "a", "b", "a", "a", "b"])
     twin(x[[1, 3, 4]], "a")
     twin(x[[0, 2, 5]], "b")

@@ -15,12 +15,12 @@ from onetrunk.errors import BadInput
 from onetrunk.nn.pack import HEADER, KEY, Pack
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
-from onetrunk.testing import build, domain, images
+from onetrunk.testing.models import make_domain, make_images, make_model
 
 
 @pytest.fixture(scope="module")
 def model():
-    return build(lambda: Trunk("resnet20", adapters="parallel"), 32)
+    return make_model(lambda: Trunk("resnet20", adapters="parallel"), 32)
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +264,7 @@ def test_dense_tasks_and_full_sharing_survive(tmp_path):
         [Domain("a", None, tasks, size=32), Domain("b", None, turned, size=33)],
     ).eval()
     path = model.pack("b").save(tmp_path / "b.pack")
-    x = images(2, 33)
+    x = make_images(2, 33)
     with torch.no_grad():
         before = model(x, "b")
         model.remove("b")
@@ -275,7 +275,7 @@ def test_dense_tasks_and_full_sharing_survive(tmp_path):
 
 
 def test_shared_heads_must_agree(tmp_path):
-    model = Universal(Trunk("resnet20", sharing="full"), [domain("a"), domain("b")]).eval()
+    model = Universal(Trunk("resnet20", sharing="full"), [make_domain("a"), make_domain("b")]).eval()
     path = model.pack("b").save(tmp_path / "b.pack")
     model.remove("b")
     for parameter in model.shared_parameters().values():
@@ -288,12 +288,12 @@ def test_shared_heads_must_agree(tmp_path):
 
 def test_a_rank_travels(fresh, tmp_path):
     model = copy.deepcopy(fresh)
-    model.add_domain(domain("dogs"), adapters="parallel", rank=2)
+    model.add_domain(make_domain("dogs"), adapters="parallel", rank=2)
     path = model.pack("dogs").save(tmp_path / "dogs.pack")
     other = copy.deepcopy(fresh)
     other.load_pack(path)
     assert other.domains["dogs"].rank == 2
-    x = images(2, 32)
+    x = make_images(2, 32)
     with torch.no_grad():
         ours, theirs = (m.eval()(x, "dogs")["classify"] for m in (model, other))
     assert torch.equal(ours, theirs)

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from onetrunk.errors import Failed
 from onetrunk.nn.switch import Switch
 from onetrunk.nn.trunk import Trunk
-from onetrunk.testing import NAMES, build, images
+from onetrunk.testing.models import NAMES, make_images, make_model
 
 
 def test_nothing_runs_by_itself():
@@ -35,8 +35,8 @@ def test_two_switches_do_not_meet():
 
 
 def test_threads_never_see_each_others_domain():
-    model = build(lambda: Trunk("resnet20"), 32)
-    x = images(2, 32)
+    model = make_model(lambda: Trunk("resnet20"), 32)
+    x = make_images(2, 32)
     with torch.no_grad():
         right = {name: model(x, name)["classify"] for name in NAMES}
     wrong = []
@@ -71,7 +71,7 @@ def _gradients(model, names, reentrant=None, together=False):
         model.trunk.net.forward_pyramid = again
         assert plain
     losses = [
-        model(images(3, 32, seed).requires_grad_(), name)["classify"].square().sum()
+        model(make_images(3, 32, seed).requires_grad_(), name)["classify"].square().sum()
         for seed, name in enumerate(names)
     ]
     if together:
@@ -86,7 +86,7 @@ def _gradients(model, names, reentrant=None, together=False):
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("together", [False, True])
 def test_checkpointing_computes_again_through_the_same_slots(reentrant, together):
-    model = build(lambda: Trunk("resnet20"), 32)  # evaluation: statistics stand still
+    model = make_model(lambda: Trunk("resnet20"), 32)  # evaluation: statistics stand still
     expected = _gradients(model, NAMES[:2], together=together)
     got = _gradients(model, NAMES[:2], reentrant, together)
     assert got.keys() == expected.keys()
@@ -96,9 +96,9 @@ def test_checkpointing_computes_again_through_the_same_slots(reentrant, together
 
 
 def test_checkpointing_in_two_threads():
-    model = build(lambda: Trunk("timm/test_vit"), 64)
+    model = make_model(lambda: Trunk("timm/test_vit"), 64)
     twins = [copy.deepcopy(model) for _ in range(2)]
-    x = images(2, 64)
+    x = make_images(2, 64)
 
     def grads(network, name):
         loss = network(x, name)["classify"].square().sum()
@@ -129,8 +129,8 @@ def test_checkpointing_in_two_threads():
 
 
 def test_a_choice_outside_of_backward_is_not_for_it():
-    model = build(lambda: Trunk("timm/test_vit"), 64)
-    x = images(2, 64)
+    model = make_model(lambda: Trunk("timm/test_vit"), 64)
+    x = make_images(2, 64)
     loss = model(x, "ants")["classify"].square().sum()
     loss.backward()
     key, right = next((k, p.grad.clone()) for k, p in model.parameters_of("ants").items())

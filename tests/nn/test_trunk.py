@@ -12,7 +12,7 @@ from onetrunk.nn import networks as nets
 from onetrunk.nn.own_stages import OwnStage
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
-from onetrunk.testing import build, domain, images
+from onetrunk.testing.models import make_domain, make_images, make_model
 
 STAGES = {
     "resnet20": ("stem", "1", "2", "3"),
@@ -34,7 +34,7 @@ def test_stages_are_owned_by_name_or_place(given, name):
     assert trunk.own_stages == (name,)
     owned = [path for path, bank in trunk.banks().items() if isinstance(bank, OwnStage)]
     assert owned == {"layer1": ["layer1"], "stem": ["conv1", "bn1"]}[name]
-    model = Universal(trunk, [domain("a"), domain("b")])
+    model = Universal(trunk, [make_domain("a"), make_domain("b")])
     assert any(key.startswith(f"slots/{owned[0]}/") for key in model.parameters_of("b"))
 
 
@@ -126,14 +126,14 @@ def test_a_pickle_is_not_run(tmp_path):
 
 @pytest.mark.parametrize("keys", [{}, {"norm": "domain-stats"}, {"norm": "instance-domain"}])
 def test_shared_tensors_have_the_plain_networks_names(keys):
-    model = build(lambda: Trunk("resnet20", adapters="parallel", **keys), 32)
+    model = make_model(lambda: Trunk("resnet20", adapters="parallel", **keys), 32)
     plain = set(nets.build("resnet20").state_dict())
     assert set(model.trunk.shared()) <= plain
     assert {k for k in plain if "conv" in k} <= set(model.trunk.shared())
 
 
 def test_the_fingerprint_is_of_the_shared_alone():
-    model = build(lambda: Trunk("resnet20"), 32)
+    model = make_model(lambda: Trunk("resnet20"), 32)
     before = model.trunk.fingerprint()
     for parameter in model.parameters_of("ants").values():
         parameter.data += 1
@@ -145,5 +145,5 @@ def test_the_fingerprint_is_of_the_shared_alone():
 
 
 def test_two_sizes_of_one_transformer():
-    model = Universal(Trunk("timm/test_vit"), [domain("a", 64), domain("b", (48, 80))]).eval()
-    assert model(images(1, (48, 80)), "b")["classify"].shape == (1, 3)
+    model = Universal(Trunk("timm/test_vit"), [make_domain("a", 64), make_domain("b", (48, 80))]).eval()
+    assert model(make_images(1, (48, 80)), "b")["classify"].shape == (1, 3)

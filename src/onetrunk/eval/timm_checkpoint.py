@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.split import Split
@@ -138,7 +139,7 @@ def build(
 
 
 def _one(
-    net: nn.Module,
+    net: Any,
     card: Card,
     images: Split,
     matched: Mapping[str, Places],
@@ -149,12 +150,13 @@ def _one(
     like = next(net.parameters())
     batches = plan(card, len(images), images.name, batch=batch)
     scores = {task.name: scores_of(task) for task in card.tasks}
-    tables: dict[str, Tensor] = {}
+    tables = {
+        name: places_table(places, net.num_classes).to(like.device)
+        for name, places in matched.items()
+    }
     for pixels, targets in read_ahead(images, batches):
         logits = net(pixels.to(like.device, like.dtype, non_blocking=True)).float()
         for name, score in scores.items():
-            if name not in tables:
-                tables[name] = places_table(matched[name], logits.shape[1]).to(like.device)
             score.update(class_logits(logits, tables[name]), targets[name])
         if track is not None:
             track(len(pixels))

@@ -184,7 +184,7 @@ class Bank(Replacement):
     # -- running
 
     def forward(self, x: Tensor) -> Tensor:
-        """Run a batch of one domain through its slot, or each image of a mixed one through its own."""
+        """Run a batch of one domain through its slot, or each segment of a mixed one."""
         choice = self.switch.read()
         if isinstance(choice, str):
             return self.run(x, self.slots.get(choice))

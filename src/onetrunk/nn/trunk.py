@@ -366,7 +366,7 @@ class Trunk(nn.Module):
 
     @torch.no_grad()
     def independent(self, name: str, size: tuple[int, int]) -> bool:
-        """Return whether the features of an image depend on it alone (csatv2 of timm mixes images)."""
+        """Return whether features depend on their own image alone (timm's csatv2 mixes images)."""
         like = next(self.net.parameters())
         generator = torch.Generator().manual_seed(0)
         images = torch.randn(2, 3, *size, generator=generator).to(like)

@@ -205,9 +205,7 @@ class Universal(nn.Module):
             heads = self.heads_of(name)
             decoded = heads.decoded(own_maps)
             predictions = heads.prediction(own_pooled, decoded, (x.shape[-2], x.shape[-1]))
-            features = features_at(
-                self.trunk, points.get(name, ()), own_pooled, own_maps, decoded
-            )
+            features = features_at(self.trunk, points.get(name, ()), own_pooled, own_maps, decoded)
             outputs.append(Outputs(predictions, features))
             start += size
         return outputs

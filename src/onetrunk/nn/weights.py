@@ -102,9 +102,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise BadInput(
-            f"pretrained: {path.name} is not a state dict", got=type(state).__name__
-        )
+        raise BadInput(f"pretrained: {path.name} is not a state dict", got=type(state).__name__)
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
@@ -162,7 +160,7 @@ def efficientnet_pytorch(tensors: Tensors, expected: Collection[str], arch: str)
     if not arch.startswith("timm/tf_efficientnet"):
         name = arch.removeprefix("timm/")
         raise BadInput(
-            "pretrained: these weights of efficientnet-pytorch need a trunk with TensorFlow's padding",
+            "pretrained: weights of efficientnet-pytorch need a trunk with TensorFlow's padding",
             got=f"arch = {arch!r}",
             try_=f"arch = 'timm/tf_{name}'" if name.startswith("efficientnet") else None,
         )

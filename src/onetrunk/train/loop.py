@@ -24,7 +24,7 @@ from onetrunk.data.loader import Batch, Loader
 from onetrunk.data.seeded import seed_of
 from onetrunk.errors import Diverged, Failed
 from onetrunk.eval.evaluate import evaluate
-from onetrunk.nn.feature_points import NOWHERE, Inside, Points
+from onetrunk.nn.feature_points import NO_POINTS, Outputs, Points
 from onetrunk.nn.universal import Universal
 from onetrunk.store.run_folder import RunFolder
 from onetrunk.train.clock import Clock
@@ -149,7 +149,7 @@ class Learner:
         seen = [self.mixup(self._moved(batch), self.clock.step) for batch in group]
         names = [batch.domain for batch in group]
 
-        def through(points: Points = NOWHERE) -> Iterator[tuple[Told, Tensor, Inside]]:
+        def through(points: Points = NO_POINTS) -> Iterator[tuple[Told, Tensor, Outputs]]:
             with self.precision.autocast():
                 insides = self.forward([x for x, _ in seen], names, points)
             for batch, inside, (x, shares) in zip(group, insides, seen, strict=True):

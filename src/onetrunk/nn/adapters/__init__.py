@@ -19,7 +19,8 @@ zero, so a new adapter has no effect before it is trained. What A is depends on 
 | even k, or padding that is not (k−1)/2 | none | none |
 
 With a `rank` r every pair has r channels, and a dense 1×1 becomes such a pair (the parallel
-low-rank form of Rebuffi et al. 2018); a grouped 1×1 stays. The default is r = max(4, min(in, out)/16).
+low-rank form of Rebuffi et al. 2018); a grouped 1×1 stays. The default rank is
+max(4, min(in, out)/16).
 
 Each method is one file of this package that binds `ADAPTER` to a subclass of `AdapterMethod`. A
 user's adapter, "package.module:thing", is such a subclass, or a function that is called as

@@ -38,12 +38,12 @@ class AdapterBank(Bank):
         """Run the layer over the whole batch, then the adapters batched or by segment."""
         choice = self.switch.read()
         segments = choice if isinstance(choice, Mixed) and choice.names else None
-        first = next((self.slots[name] for name in self.slots), None)
+        first: Any = next((self.slots[name] for name in self.slots), None)
         if first is None:
             return self.layer(x)  # type: ignore[no-any-return]
-        if isinstance(first, Adapter) and self._can_batch(type(first)):
-            if segments is None or not first.faster_by_segment(self.layer):
-                return first.batched(x, self.layer(x), self.take(index))
+        batched = isinstance(first, Adapter) and self._can_batch(type(first))
+        if batched and (segments is None or not first.faster_by_segment(self.layer)):
+            return first.batched(x, self.layer(x), self.take(index))
         return None if segments is None else self._segments(x, self.layer(x), segments)
 
     def _can_batch(self, kind: type[Adapter]) -> bool:

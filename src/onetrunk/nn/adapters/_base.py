@@ -33,6 +33,7 @@ class Adapter(nn.Module):
     @classmethod
     def can_batch(cls, slots: Sequence[nn.Module]) -> bool:
         """Return whether these adapters can run with one matrix per image (see `batched`)."""
+        del slots
         return False
 
     def batched(self, x: Tensor, y: Tensor, tensors: list[Tensor]) -> Tensor:

@@ -25,9 +25,7 @@ class LoRA(ParallelAdapters):
         channels = rank_for(layer.in_channels, layer.out_channels, rank)
         down = copy.deepcopy(layer)  # with its kernel size, stride, padding and dilation
         down.out_channels, down.bias = channels, None
-        down.weight = nn.Parameter(
-            down.weight.detach().new_empty(channels, *down.weight.shape[1:])
-        )
+        down.weight = nn.Parameter(down.weight.detach().new_empty(channels, *down.weight.shape[1:]))
         nn.init.kaiming_uniform_(down.weight, a=5**0.5)
         return Parallel(low_rank(down, layer.out_channels))
 

@@ -71,14 +71,14 @@ def is_norm(module: nn.Module) -> bool:
     name = type(module).__name__
     if any(word in name for word in _NOT_NORMS):
         return False
-    if not isinstance(module, (_BatchNorm, nn.LayerNorm, nn.GroupNorm)):
-        # Affine is the norm of ResMLP: a scale and a bias without statistics.
-        if "Norm" not in name and name != "Affine":
-            return False
-    tensors = [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
+    known = isinstance(module, (_BatchNorm, nn.LayerNorm, nn.GroupNorm))
+    # Affine is the norm of ResMLP: a scale and a bias without statistics.
+    if not known and "Norm" not in name and name != "Affine":
+        return False
+    own = (*module._parameters.values(), *module._buffers.values())
     # More than one number a channel in a submodule: a layer that contains a norm.
     wide = any(p.ndim > 1 for child in module.children() for p in child.parameters())
-    return bool(tensors) and not wide
+    return any(tensor is not None for tensor in own) and not wide
 
 
 def is_batch_norm(module: nn.Module) -> TypeGuard[_BatchNorm]:

@@ -24,7 +24,7 @@ from onetrunk.config import Distill, Train
 from onetrunk.data.domain import Domain
 from onetrunk.data.loader import Batch
 from onetrunk.data.seeded import Chance, seed_of
-from onetrunk.nn.feature_points import Inside
+from onetrunk.nn.feature_points import Outputs
 from onetrunk.nn.universal import Universal
 from onetrunk.train.device import Precision
 from onetrunk.train.distill.feature_rows import meet
@@ -88,7 +88,7 @@ class Distiller:
         return stay or [lessons[int(draws.argmax())]]
 
     def losses(
-        self, batch: Batch, images: Tensor, inside: Inside, progress: float, step: int
+        self, batch: Batch, images: Tensor, inside: Outputs, progress: float, step: int
     ) -> dict[str, Tensor]:
         """Of one batch, weighted and annealed: what its teachers add, by "features" and "logits".
 

@@ -22,7 +22,7 @@ from onetrunk.config import Distill, Recipe
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput
 from onetrunk.nn.heads import Numbers
-from onetrunk.nn.shared_heads import Shared
+from onetrunk.nn.shared_heads import SharedHead
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
 from onetrunk.train.device import Precision
@@ -99,7 +99,7 @@ def losses_of(model: Universal, name: str, temperature: float) -> Mapping[str, P
         if made is None:
             continue
         head = model.heads_of(name).head(task.name)
-        head = head.held[0] if isinstance(head, Shared) else head
+        head = head.held[0] if isinstance(head, SharedHead) else head
         found[task.name] = in_stds(made, head) if isinstance(head, Numbers) else made
     return found
 

@@ -22,11 +22,11 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.loader import make_batch
 from onetrunk.data.sampling import Draw, Fixed, views_seed
 from onetrunk.errors import BadInput, Failed
-from onetrunk.nn.feature_points import Inside
+from onetrunk.nn.feature_points import Outputs
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import Track, say
-from onetrunk.store.tensors import RowSpec, RowsWriter
 from onetrunk.store.run_folder import RunFolder
+from onetrunk.store.tensors import RowSpec, RowsWriter
 from onetrunk.train.device import Precision, choose_device, deterministic
 from onetrunk.train.distill.find_teachers import Given, find_teachers
 from onetrunk.train.distill.pairs import aim, pairs_of, usual
@@ -157,7 +157,7 @@ def write(
         file.finish()
 
 
-def _arrays(seen: Inside, teacher: Teacher, domain: Domain) -> dict[str, NDArray[Any]]:
+def _arrays(seen: Outputs, teacher: Teacher, domain: Domain) -> dict[str, NDArray[Any]]:
     """In half precision; predicted numbers, whose unit may be anything, in single."""
     kinds = {task.name: task.kind for task in domain.tasks}
     found: dict[str, NDArray[Any]] = {}

@@ -23,7 +23,7 @@ from onetrunk.data.loader import Batch
 from onetrunk.data.sampling import Fixed
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
-from onetrunk.nn.feature_points import Inside
+from onetrunk.nn.feature_points import Outputs
 from onetrunk.store.tensors import read_rows
 from onetrunk.train.distill.teachers import Teacher, order_of
 
@@ -138,7 +138,7 @@ class Stored:
         """Work there from now on."""
         self.order = {t: None if o is None else o.to(device) for t, o in self.order.items()}
 
-    def look(self, images: Tensor, batch: Batch, points: Sequence[str]) -> Inside:
+    def look(self, images: Tensor, batch: Batch, points: Sequence[str]) -> Outputs:
         """What it said of these views of these images."""
         rows = batch.views * self.about.images + batch.places
 
@@ -150,7 +150,7 @@ class Stored:
         for task, order in self.order.items():
             said = take(PREDICTIONS + task)
             predictions[task] = said if order is None else said.index_select(1, order)
-        return Inside(predictions, {point: take(FEATURES + point) for point in points})
+        return Outputs(predictions, {point: take(FEATURES + point) for point in points})
 
 
 def fixed_of(teachers: Sequence[Teacher]) -> Fixed | None:

@@ -19,7 +19,7 @@ from onetrunk.data.loader import Batch
 from onetrunk.data.pixels import Pixels
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
-from onetrunk.nn.feature_points import BOTTLENECK, DECODED, POOLED, Inside, at, level_of
+from onetrunk.nn.feature_points import BOTTLENECK, DECODED, POOLED, Outputs, features_at, level_of
 from onetrunk.nn.universal import Universal
 
 
@@ -31,7 +31,7 @@ class Teacher(Protocol):
     predictions: tuple[str, ...]  # of these, those that it predictions
     widths: Mapping[str, int]  # channels of its features, by point
 
-    def look(self, images: Tensor, batch: Batch, points: Sequence[str]) -> Inside:
+    def look(self, images: Tensor, batch: Batch, points: Sequence[str]) -> Outputs:
         """What it says of images as the student sees them: answers by the student's tasks, in the
         order of the student's classes, and features at its own `points`."""
         ...
@@ -111,7 +111,7 @@ class Specialist:
         self.order = {t: None if o is None else o.to(device) for t, o in self.order.items()}
 
     @torch.no_grad()
-    def look(self, images: Tensor, batch: Batch, points: Sequence[str]) -> Inside:
+    def look(self, images: Tensor, batch: Batch, points: Sequence[str]) -> Outputs:
         """Its answers and its features at these points."""
         x = self.eyes(images).to(self.dtype)
         trunk, heads = self.net.trunk, self.net.heads
@@ -129,7 +129,7 @@ class Specialist:
         predictions = {}
         for task, order in self.order.items():
             predictions[task] = said[task] if order is None else said[task].index_select(1, order)
-        return Inside(predictions, at(trunk, points, pooled, maps, decoded))
+        return Outputs(predictions, features_at(trunk, points, pooled, maps, decoded))
 
 
 def widths(model: Universal, name: str) -> dict[str, int]:

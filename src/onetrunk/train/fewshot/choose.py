@@ -23,6 +23,7 @@ from onetrunk.data.seeded import permutation, seed_of
 from onetrunk.data.split import Split
 from onetrunk.data.splitting import SPLITS
 from onetrunk.data.task import NO_CLASS, Task
+from onetrunk.nn.adapters import NO_ADAPTERS
 from onetrunk.nn.heads import Pooled
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
@@ -124,20 +125,20 @@ def all_of(domain: Domain) -> View:
 def choose(ground: Ground, kinds: Sequence[Kind]) -> tuple[Way, list[Way], str]:
     """The way that the folds like best, all ways, and why; its pack is kept as that of a trial."""
     domain, cut = ground.domain, folds(ground.domain, ground.growth.seed)
-    frozen = ground.worker(Kind("none"))
+    frozen = ground.worker(Kind(NO_ADAPTERS))
     found = Seen.of(frozen, all_of(domain))
     held = sum(len(fold.val) for fold in cut)
     if not cut:
         why = f"{MEANS}: no class has two images, so nothing can be held out to choose by"
-        way = Way(MEANS, Kind("none"), None)
+        way = Way(MEANS, Kind(NO_ADAPTERS), None)
         _take_head(ground, frozen, domain, found, MEANS)
         return way, [way], why
-    errors = [(MEANS, Kind("none"), _heads_error(found, domain, cut, None))]
+    errors = [(MEANS, Kind(NO_ADAPTERS), _heads_error(found, domain, cut, None))]
     for l2 in GRID:
         error = _heads_error(found, domain, cut, l2)
-        errors.append((f"{LINEAR}, L2 {l2:g}", Kind("none"), error))
+        errors.append((f"{LINEAR}, L2 {l2:g}", Kind(NO_ADAPTERS), error))
     for kind in kinds:
-        if kind.name != "none":
+        if kind.name != NO_ADAPTERS:
             errors.append((kind.label, kind, _adapted_error(ground, kind, cut)))
     ways = [(Way(*each), each[2]) for each in errors]
     best, error = min(ways, key=lambda pair: pair[1])  # the first of equals: the simplest
@@ -145,7 +146,7 @@ def choose(ground: Ground, kinds: Sequence[Kind]) -> tuple[Way, list[Way], str]:
         f"{best.name}: {error:.1f} % error on {held} images held out in {len(cut)} folds "
         f"(class means {ways[0][1]:.1f} %)"
     )
-    if best.kind.name == "none":
+    if best.kind.name == NO_ADAPTERS:
         _take_head(ground, frozen, domain, found, best.name)
     else:
         _learn_all(ground, best)
@@ -216,11 +217,11 @@ def _set_heads(
 
 def _take_head(ground: Ground, worker: Universal, domain: Domain, seen: Seen, way: str) -> None:
     """The chosen head from all images; kept as the pack of kind none."""
-    if ground.pack_path(Kind("none")).exists():
+    if ground.pack_path(Kind(NO_ADAPTERS)).exists():
         return
     l2 = None if way == MEANS else float(way.rsplit(" ", 1)[1])
     _set_heads(worker, domain, seen, all_of(domain).train, l2)
-    ground.keep(worker, Kind("none"), 0.0, 0, 0.0)
+    ground.keep(worker, Kind(NO_ADAPTERS), 0.0, 0, 0.0)
 
 
 # -- adapters

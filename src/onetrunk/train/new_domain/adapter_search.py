@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from onetrunk.config.growth import kept
 from onetrunk.errors import BadInput
 from onetrunk.eval.budget import scaled
+from onetrunk.nn.adapters import NO_ADAPTERS
 from onetrunk.nn.card import Card
 from onetrunk.progress import say
 from onetrunk.train.new_domain.scratch import make_worker, owns
 from onetrunk.train.new_domain.trial import Ground, Kind, Trial, bytes_of, size_of
 
 RUNGS = (
-    Kind("none"),
+    Kind(NO_ADAPTERS),
     Kind("norm"),
     Kind("lora"),
     Kind("parallel", 8),
@@ -38,7 +39,7 @@ def rungs(ground: Ground) -> list[Kind]:
         size = _size(ground, kind)
         if size is None or (size in sizes and kind.rank is not None):
             continue  # this trunk has no such layers, or the rank makes no difference
-        if size > limit and kind.name != "none":
+        if size > limit and kind.name != NO_ADAPTERS:
             share = size / bytes_of(ground.model)
             say(f"{kind.label}: {scaled(size, 'B')}, {share:.1%} of the trunk: over the budget")
             continue
@@ -53,7 +54,7 @@ def _size(ground: Ground, kind: Kind) -> int | None:
     try:
         worker = make_worker(ground.model, card, ground.growth.seed)
     except BadInput:
-        if kind.name == "none":
+        if kind.name == NO_ADAPTERS:
             raise
         return None
     if kind.name == "norm" and not owns(worker, card.name):

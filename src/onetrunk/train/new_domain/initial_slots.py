@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.seeded import permutation, seed_of
@@ -24,7 +23,7 @@ from onetrunk.data.split import Split
 from onetrunk.data.task import NO_CLASS
 from onetrunk.errors import BadInput
 from onetrunk.eval.evaluate import evaluating
-from onetrunk.nn.norm_banks import Stats
+from onetrunk.nn.norms import keeps_statistics
 from onetrunk.nn.universal import Universal
 from onetrunk.train.fewshot.class_means import means_error
 
@@ -172,7 +171,7 @@ def features(model: Universal, name: str, images: list[Tensor]) -> Tensor:
 
 def settle(worker: Universal, domain: Domain, seed: int) -> bool:
     """Running statistics of the new training images; False where slots keep none."""
-    moving = [slot for slot in _slots(worker, domain.name) if _moves(slot)]
+    moving = [slot for slot in _slots(worker, domain.name) if keeps_statistics(slot)]
     if not moving or len(domain.train) < 2:
         return False
     like = next(worker.parameters())
@@ -194,11 +193,6 @@ def settle(worker: Universal, domain: Domain, seed: int) -> bool:
 def _slots(worker: Universal, name: str) -> list[nn.Module]:
     found = [bank.slots.get(name) for bank in worker.trunk.banks().values()]
     return [module for slot in found if slot is not None for module in slot.modules()]
-
-
-def _moves(module: nn.Module) -> bool:
-    stats = isinstance(module, _BatchNorm) and module.running_mean is not None
-    return stats or isinstance(module, Stats)
 
 
 def _passes(split: Split, seed: int) -> list[np.ndarray[Any, np.dtype[np.int64]]]:

@@ -90,7 +90,7 @@ def carry(worker: Universal, old: Pack) -> None:
 def check_same_heads(worker: Universal, name: str) -> None:
     """Heads that domains share cannot get other classes under the others."""
     shared: list[nn.Module] = [
-        head for head in worker.heads_of(name).of.values() if isinstance(head, together.Shared)
+        head for head in worker.heads_of(name).of.values() if isinstance(head, together.SharedHead)
     ]
     if shared:
         raise BadInput(

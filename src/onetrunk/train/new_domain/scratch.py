@@ -13,7 +13,7 @@ from onetrunk.errors import BadInput
 from onetrunk.nn.adapters import AdapterBank
 from onetrunk.nn.card import Card
 from onetrunk.nn.heads import Numbers
-from onetrunk.nn.shared_heads import Shared
+from onetrunk.nn.shared_heads import SharedHead
 from onetrunk.nn.universal import Universal
 from onetrunk.train.losses import numbers
 
@@ -40,7 +40,7 @@ def make_worker(model: Universal, card: Card, seed: int) -> Universal:
         if name == card.name or not full:
             made.remove(name)
     with drawn_from(seed_of(seed, card.name, "grow")):
-        made.place(card, *made.make(card))
+        made.attach(card, *made.make_parts(card))
     return made
 
 
@@ -58,8 +58,8 @@ def learn_own(worker: Universal, name: str) -> None:
             head.held[0].requires_grad_(True)
 
 
-def _views(worker: Universal, name: str) -> list[Shared]:
-    return [head for head in worker.heads_of(name).of.values() if isinstance(head, Shared)]
+def _views(worker: Universal, name: str) -> list[SharedHead]:
+    return [head for head in worker.heads_of(name).of.values() if isinstance(head, SharedHead)]
 
 
 def owns(worker: Universal, name: str) -> bool:

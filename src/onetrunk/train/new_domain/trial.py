@@ -19,6 +19,7 @@ import torch
 from onetrunk.config import Train
 from onetrunk.config.growth import Growth, kept
 from onetrunk.data.domain import Domain
+from onetrunk.nn.adapters import NO_ADAPTERS
 from onetrunk.nn.card import Card
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.universal import Universal
@@ -149,7 +150,7 @@ class Ground:
         """Through the loop, into a part of this run; goes on where a killed one ended."""
         self._rewind(part)
         seed, name = self.growth.seed, domain.name
-        if kind.name == "none":
+        if kind.name == NO_ADAPTERS:
             return fit_heads(
                 worker,
                 [domain],
