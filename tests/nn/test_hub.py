@@ -118,7 +118,7 @@ def test_the_card_has_metadata_scores_with_intervals_and_usage(model: ot.Univers
     assert "| digits | classify | error | 4.25 (3.5 to 5) |" in text
     assert "| digits | classify | ece | 1.5 |" in text
     assert 'from_pretrained("hf-hub:me/shop")' in text
-    assert "| 3 |" not in text  # the score on validation
+    assert "| error | 3 |" not in text  # the score on validation
 
 
 def test_names_in_the_card_are_escaped(model: ot.Universal) -> None:
