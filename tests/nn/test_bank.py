@@ -1,4 +1,4 @@
-"""Tables: rows that are the slots' own storage, whatever happens to them."""
+"""Banks: tables whose rows are the storage of the slots, through every change of a model."""
 
 import copy
 
@@ -12,7 +12,7 @@ from onetrunk.testing.models import NAMES, difference, make_images, make_model
 ORDER = ["cats", "ants", "bees", "ants"]
 
 
-def _agrees(model):
+def _check(model):
     x = make_images(4, 32)
     with torch.no_grad():
         mixed = model(x, ORDER)
@@ -50,22 +50,22 @@ CHANGES = {
     "a state dict": lambda m: m.load_state_dict(_more(m)),
     "assigned": lambda m: m.load_state_dict(_more(m), assign=True),
     "to and fro": lambda m: m.double().float(),
-    "a domain less and more": lambda m: (lambda p: (m.remove("ants"), p.join(m)))(m.pack("ants")),
+    "removed and added": lambda m: (lambda p: (m.remove("ants"), m.add_pack(p)))(m.pack("ants")),
     "channels last": lambda m: m.to(memory_format=torch.channels_last),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("adapters", ["none", "parallel"])
-def test_nothing_is_ever_stale(change, adapters):
+def test_tables_follow_every_change(change, adapters):
     model = make_model(lambda: Trunk("resnet20", adapters=adapters), 32)
-    _agrees(model)
+    _check(model)
     CHANGES[change](model)
-    _agrees(model)
-    _agrees(copy.deepcopy(model))
+    _check(model)
+    _check(copy.deepcopy(model))
 
 
-def test_a_table_laid_out_in_inference_mode_still_learns():
+def test_a_table_built_in_inference_mode_can_be_trained():
     model = make_model(lambda: Trunk("resnet20"), 32)
     with torch.inference_mode():
         model(make_images(4, 32), ORDER)
@@ -74,7 +74,7 @@ def test_a_table_laid_out_in_inference_mode_still_learns():
     assert all(p.grad is not None for p in model.parameters_of("cats").values())
 
 
-def test_tables_are_saved_like_other_tensors():
+def test_tables_are_not_saved_beside_the_slots():
     model = make_model(lambda: Trunk("resnet20"), 32)
     with torch.no_grad():
         model(make_images(4, 32), ORDER)
@@ -95,7 +95,7 @@ def test_any_number_of_domains(count):
             assert difference(mixed[i]["classify"], model(x[i : i + 1], name)["classify"][0]) < 1e-5
 
 
-def test_domains_only_cost_their_slots():
+def test_a_domain_adds_only_its_slots():
     model = make_model(lambda: Trunk("resnet20"), 32)
     own = sum(p.numel() for p in model.parameters_of("ants").values())
     shared = sum(p.numel() for p in model.shared_parameters().values())

@@ -1,4 +1,4 @@
-"""Compilers and exporters: one graph for any number of domains, the index never baked in."""
+"""Compiled and exported models: one graph for any number of domains, with the index as input."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ MANY = tuple(f"d{i}" for i in range(12))
 
 
 class Indexed(nn.Module):
-    """What gets exported: images and an index."""
+    """The model as a function of images and an index."""
 
     def __init__(self, model):
         super().__init__()
@@ -53,12 +53,12 @@ def test_one_graph_for_twelve_domains(arch, size, keys):
             got = _picked(compiled(x, model.index(names)), names)
         assert difference(got, _expected(model, x, names)) < 1e-5
     assert counter.frame_count == 1
-    with torch.no_grad():  # nothing is left behind in the switch
+    with torch.no_grad():  # the switch is not left in the traced state
         assert model(x, "d0")["classify"].shape == (12, 3)
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_exported_with_a_domain_input(strict):
+def test_export_with_a_domain_input(strict):
     model = make_model(lambda: Trunk("resnet20"), 32)
     x, names = make_images(4, 32), ["ants", "bees", "cats", "ants"]
     index = model.index(names)
@@ -76,7 +76,7 @@ def test_exported_with_a_domain_input(strict):
         model(x, "bees")
 
 
-def test_the_compiled_form_learns_through_its_slots():
+def test_gradients_of_a_compiled_model_reach_the_slots():
     model = make_model(lambda: Trunk("resnet20"), 32)
     x, names = make_images(3, 32), ["ants", "cats", "ants"]
     torch._dynamo.reset()

@@ -275,7 +275,9 @@ def test_dense_tasks_and_full_sharing_survive(tmp_path):
 
 
 def test_shared_heads_must_agree(tmp_path):
-    model = Universal(Trunk("resnet20", sharing="full"), [make_domain("a"), make_domain("b")]).eval()
+    model = Universal(
+        Trunk("resnet20", sharing="full"), [make_domain("a"), make_domain("b")]
+    ).eval()
     path = model.pack("b").save(tmp_path / "b.pack")
     model.remove("b")
     for parameter in model.shared_parameters().values():

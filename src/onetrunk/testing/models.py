@@ -29,7 +29,9 @@ def check_norm(norm: str, arch: str = "resnet20", size: Size = 32, fold: bool = 
     check_trunk(lambda: Trunk(arch, norm=norm), size, fold)
 
 
-def check_adapter(adapters: str, arch: str = "resnet20", size: Size = 32, fold: bool = True) -> None:
+def check_adapter(
+    adapters: str, arch: str = "resnet20", size: Size = 32, fold: bool = True
+) -> None:
     """Check an adapter method by its name; see `check_trunk`."""
     check_trunk(lambda: Trunk(arch, norm="shared", adapters=adapters), size, fold)
 

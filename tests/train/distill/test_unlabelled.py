@@ -17,7 +17,7 @@ from onetrunk.errors import BadInput
 from onetrunk.eval.evaluate import evaluate
 from onetrunk.nn.saving import load
 from onetrunk.runs.train import train
-from onetrunk.testing import scatter
+from onetrunk.testing.models import perturb
 from onetrunk.train.distill.foreign import Foreign
 from tests.helpers.fakes import encoded, picture
 from tests.helpers.worlds import network, same, weights, worlds
@@ -71,7 +71,7 @@ def test_what_it_cannot_be_is_said(tmp_path: Path) -> None:
 def a_teacher() -> Any:
     """A network that knows the classes, from elsewhere."""
     model = network([Domain("shop", None, CLASSES, size=8)], seed=9)
-    scatter(model, 8, 9)
+    perturb(model, 8, 9)
     return model.eval()
 
 
