@@ -1,4 +1,4 @@
-"""Every weighting, ours and TorchJD's, through the one conformance suite."""
+"""Every weighting, built in or TorchJD's, passes the conformance suite."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from onetrunk.testing import check_weighting
 from onetrunk.train.weighting import names
 from onetrunk.train.weighting.from_torchjd import GRAM, JACOBIAN
 
-# What another measure of one unit's loss leaves as it was, as the papers say or imply.
+# What stays the same if one unit's loss is multiplied, according to the papers.
 SCALE = {
     "equal": "weights",
     "fixed": "weights",
@@ -45,28 +45,28 @@ def test_other_settings(name, settings):
     check_weighting(name, "none", settings)
 
 
-def test_from_outside_the_package(monkeypatch, pytestconfig):
+def test_a_user_weighting(monkeypatch, pytestconfig):
     monkeypatch.syspath_prepend(str(pytestconfig.rootpath))
-    check_weighting("tests.contract.outside:Inverse", "direction")
+    check_weighting("tests.helpers.outside:Inverse", "direction")
 
 
 @pytest.mark.parametrize(
     ("thing", "scale", "message"),
     [
-        ("Forgets", "none", "after going on"),
+        ("Forgets", "none", "after resuming"),
         ("ByPlace", "weights", "off"),
         ("Draws", "direction", "generator"),
         ("Heavy", "weights", "off"),
     ],
 )
-def test_the_suite_finds_what_is_wrong(thing, scale, message, monkeypatch, pytestconfig):
+def test_the_suite_finds_errors(thing, scale, message, monkeypatch, pytestconfig):
     monkeypatch.syspath_prepend(str(pytestconfig.rootpath))
     with pytest.raises(AssertionError, match=message):
-        check_weighting(f"tests.contract.outside:{thing}", scale)
+        check_weighting(f"tests.helpers.outside:{thing}", scale)
 
 
 def test_the_suite_finds_another_scale():
-    with pytest.raises(AssertionError, match="leaves: weights, not: direction"):
+    with pytest.raises(AssertionError, match="expected unchanged: direction; got: weights"):
         check_weighting("equal", "direction")
 
 

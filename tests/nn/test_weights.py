@@ -88,7 +88,7 @@ def test_excitation_and_classifier_are_renamed() -> None:
         "_blocks.15._project_conv.weight": "blocks.6.0.conv_pwl.weight",
         "_bn1.running_var": "bn2.running_var",
         "_fc.bias": "classifier.bias",
-        "_blocks.99._bn1.bias": "_blocks.99._bn1.bias",  # not in this network: listed as an error when loaded
+        "_blocks.99._bn1.bias": "_blocks.99._bn1.bias",  # not in this network
         "_blocks.x._bn1.bias": "_blocks.x._bn1.bias",
         "_blocks.1": "_blocks.1",
         "_other.bias": "_other.bias",

@@ -200,7 +200,7 @@ class Heads(nn.Module):
         pyramid: Sequence[Tensor] | Mapping[int, Tensor],
         size: tuple[int, int],
     ) -> dict[str, Tensor]:
-        """Return predictions by task; `pooled_BC` and `pyramid` may be empty if no task needs it."""
+        """Return predictions by task; `pooled_BC` and `pyramid` may be empty if unused."""
         return self.prediction(pooled_BC, self.decoded(pyramid), size)
 
     def decoded(self, pyramid: Sequence[Tensor] | Mapping[int, Tensor]) -> Tensor | None:
