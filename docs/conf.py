@@ -13,7 +13,9 @@ sys.path[:0] = [str(ROOT / "src"), str(HERE / "_ext")]
 project = "onetrunk"
 author = "The onetrunk authors"
 copyright = "2026, The onetrunk authors"
-release = version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+release = version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
+    "version"
+]
 
 extensions = [
     "myst_parser",
@@ -26,9 +28,12 @@ extensions = [
 exclude_patterns = ["_ext"]
 recipe_keys_required = False  # until `onetrunk recipes keys` exists
 
+highlight_language = "text"  # of blocks that name no language
+
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
 
+toc_object_entries_show_parents = "hide"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"

@@ -1,8 +1,8 @@
 """Docstrings are written in Markdown; autodoc expects reStructuredText.
 
-Only what docstrings use is translated: `code` becomes literal text, indented and fenced blocks become
-literal blocks, and characters that have a meaning in reStructuredText are escaped elsewhere. Field
-lists (`:param x:`) and Google's sections (`Args:`) pass unchanged.
+Only what docstrings use is translated: `code` becomes literal text, indented and fenced blocks
+become literal blocks, and characters that have a meaning in reStructuredText are escaped
+elsewhere. Field lists (`:param x:`) and Google's sections (`Args:`) pass unchanged.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def escape(text: str) -> str:
 
 
 def process(
-    app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]
+    _app: Sphinx, _what: str, _name: str, _thing: Any, _options: Any, lines: list[str]
 ) -> None:
     lines[:] = translate(lines)
 

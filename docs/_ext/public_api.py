@@ -18,6 +18,7 @@ AUTODOC = {
     "Errors": "autoexception",
     "Other names": "autodata",
 }
+OPTIONS = ["   :members:", "   :exclude-members: model_config, model_post_init"]  # pydantic's own
 
 
 def kind_of(thing: object) -> str:
@@ -38,7 +39,7 @@ def page() -> str:
         lines += [f"## {kind}", ""] if names else []
         for name in sorted(names):
             lines += ["```{eval-rst}", f".. {AUTODOC[kind]}:: onetrunk.{name}"]
-            lines += ["   :members:"] if kind == "Classes" else []
+            lines += OPTIONS if kind == "Classes" else []
             lines += ["```", ""]
     return "\n".join(lines)
 

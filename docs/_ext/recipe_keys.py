@@ -26,8 +26,7 @@ def recipe_keys() -> str | None:
     path = os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     done = subprocess.run(
         [sys.executable, "-m", "onetrunk", *COMMAND],
-        env=os.environ
-        | {"PYTHONPATH": path, "PYTHONUTF8": "1", "COLUMNS": "110", "NO_COLOR": "1"},
+        env=os.environ | {"PYTHONPATH": path, "PYTHONUTF8": "1", "COLUMNS": "110", "NO_COLOR": "1"},
         capture_output=True,
         text=True,
         encoding="utf-8",
