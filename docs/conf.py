@@ -43,7 +43,7 @@ napoleon_numpy_docstring = False
 html_theme = "furo"
 html_title = "onetrunk"
 html_static_path = ["_static"]
-html_css_files = ["wide_tables.css"]
+html_css_files = ["onetrunk.css"]
 html_copy_source = False
 html_theme_options = {
     "source_repository": "https://github.com/onetrunk/onetrunk/",
