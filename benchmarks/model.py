@@ -23,7 +23,7 @@ from table import Figures, median, paired
 from torch import Tensor, nn
 
 import onetrunk as ot
-from onetrunk.model import nets
+from onetrunk.nn import networks as nets
 
 CLASSES = 10
 Run = Callable[[], object]

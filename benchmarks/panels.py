@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from onetrunk.measure.report.charts import short, ticks
-from onetrunk.measure.report.html import Html, el, join
+from onetrunk.report.charts import short, ticks
+from onetrunk.report.html import Html, el, join
 
 WIDE, HIGH = 260.0, 170.0  # of one panel
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 12.0, 26.0, 30.0

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from onetrunk.recipe import Recipe
-from onetrunk.recipe.toml import inline
+from onetrunk.config import Recipe
+from onetrunk.config.to_toml import inline
 
 FIVE = ("creatures", "digits", "emoji", "fashion", "optdigits")
 THREE = ("digits", "fashion", "optdigits")  # ten classes each
-NORMS = ("shared", "shared-batch", "domain-moments", "domain", "instance", "instance-domain")
+NORMS = ("shared", "shared-batch", "domain-stats", "domain", "instance", "instance-domain")
 LOSSES = ("l2", "cka", "cosine")
 VIEWS = 4
-BALANCES = ("uncertainty", "dwa", "famo", "db-mtl", "pcgrad", "cagrad")
+WEIGHTINGS = ("uncertainty", "dwa", "famo", "db-mtl", "pcgrad", "cagrad")
 TABLES = ("one-or-many", "norms", "sharing", "distill", "losses", "rooms")
 MERGED = ("merged", "merged-recalibrated")  # of the specialists: nothing is trained
 Row = tuple[str, Recipe | None]  # None: made of the first row's networks
@@ -59,9 +59,9 @@ def rows(table: str, out: Path, seed: int) -> list[Row]:
             *(
                 (
                     f"rooms-{name}",
-                    Recipe.named("rooms-distill", [*sets, joint, f"train.balance={name}"]),
+                    Recipe.named("rooms-distill", [*sets, joint, f"train.weighting={name}"]),
                 )
-                for name in BALANCES
+                for name in WEIGHTINGS
             ),
             ("rooms-distill", Recipe.named("rooms-distill", [*sets, "distill.logits=false"])),
             (
@@ -71,7 +71,7 @@ def rows(table: str, out: Path, seed: int) -> list[Row]:
             (
                 "rooms-distill-uncertainty",
                 Recipe.named(
-                    "rooms-distill", [*sets, "distill.logits=false", "train.balance=uncertainty"]
+                    "rooms-distill", [*sets, "distill.logits=false", "train.weighting=uncertainty"]
                 ),
             ),
         ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from panels import mark, sheet, text
 
-from onetrunk.measure.report.html import Html, el
+from onetrunk.report.html import Html, el
 
 NAME, PANEL, GAP, ROW, TOP = 122.0, 210.0, 46.0, 19.0, 46.0
 

@@ -1,4 +1,4 @@
-"""The tables of evidence: one network against many, norms, sharing, distillation, balances.
+"""The tables of evidence: one network against many, norms, sharing, distillation, weightings.
 
     python benchmarks/tables.py one-or-many norms … [--seeds 0,1,2] [--out runs/evidence] [--show]
 
@@ -27,20 +27,20 @@ from rich.console import Console
 from rich.table import Table as Screen
 from rows import TABLES, Row, place, rows
 
+from onetrunk.config import Recipe
+from onetrunk.config.to_toml import inline
 from onetrunk.data.domain import Domain
-from onetrunk.learn.merging import choose_scale
-from onetrunk.learn.train import train_recipe
-from onetrunk.measure.budget import budget
-from onetrunk.measure.evaluate import judge
-from onetrunk.measure.intervals import percentiles, replicates
-from onetrunk.measure.neighbour import neighbour_error
-from onetrunk.measure.outcomes import Outcomes
-from onetrunk.measure.summary import decathlon_score, delta_mtl
-from onetrunk.measure.table import Better, Table
-from onetrunk.model.saved import models_of
-from onetrunk.model.universal import Universal
-from onetrunk.recipe import Recipe
-from onetrunk.recipe.toml import inline
+from onetrunk.eval.budget import budget
+from onetrunk.eval.evaluate import run_evaluation
+from onetrunk.eval.intervals import percentiles, replicates
+from onetrunk.eval.nearest_neighbour import neighbour_error
+from onetrunk.eval.outcomes import Outcomes
+from onetrunk.eval.summary import decathlon_score, delta_mtl
+from onetrunk.eval.table import Better, Table
+from onetrunk.nn.saving import models_of
+from onetrunk.nn.universal import Universal
+from onetrunk.runs.merging import choose_scale
+from onetrunk.runs.train import train_recipe
 
 RESULTS = Path(__file__).parent / "results" / "tables.json"
 DENSE = "rooms"  # its rows are by task, and their summary is Δ
@@ -64,8 +64,8 @@ def run(name: str, recipe: Recipe | None, seed: int, out: Path, first: Done | No
             raise ValueError("nothing to merge yet")
         folder = place(out, "pocket-specialists", seed)
         merged = choose_scale(folder, first.domains, recalibrated=name.endswith("recalibrated"))
-        judged = judge(merged.model, first.domains, "test")
-        return Done({"": merged.model}, first.domains, judged.table(), judged.outcomes())
+        evaluated = run_evaluation(merged.model, first.domains, "test")
+        return Done({"": merged.model}, first.domains, evaluated.table(), evaluated.outcomes())
     folder = place(out, name, seed)
     sets = [f"name={name}", f"seed={seed}", f"out={inline(str(folder))}"]
     chosen = recipe.with_sets(sets)
@@ -73,7 +73,7 @@ def run(name: str, recipe: Recipe | None, seed: int, out: Path, first: Done | No
     domains = chosen.make_domains()
     kept = folder / "outcomes.safetensors"
     if not kept.exists():  # of a run that did not write them yet
-        judge(models_of(folder), domains, "test").outcomes().save(kept)
+        run_evaluation(models_of(folder), domains, "test").outcomes().save(kept)
     return Done(done.models, domains, done.table, Outcomes.open(kept))
 
 

@@ -4,7 +4,7 @@ Five embedded domains, resnet20 at 32×32, a batch of 64 from each in a step, th
 
 - joint: `learn.fit`, the real loop: a trunk with banks, cached images that are augmented, a run
   folder with a line a step, checkpoints at the default interval, every check;
-- plain: a hand-written loop over the bare trunk with a head for each domain, on whitened tensors
+- plain: a hand-written loop over the bare trunk with a head for each domain, on normalized tensors
   that lie in memory, the same images in the same batches, neither augmented nor checked;
 - usual: that loop on ImageFolder and a DataLoader with two workers for each domain, which read the
   same images from PNG files through torchvision's transforms (crop, flip, normalise).
@@ -39,18 +39,18 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 import onetrunk as ot
-from onetrunk.learn.device import deterministic
-from onetrunk.learn.fit import CHECKPOINT, Learner, fit, save
-from onetrunk.learn.watch import Watch, make_watch
-from onetrunk.model import nets
-from onetrunk.recipe import Train
-from onetrunk.store.run import RunFolder
+from onetrunk.config import Train
+from onetrunk.nn import networks as nets
+from onetrunk.store.run_folder import RunFolder
+from onetrunk.train.device import deterministic
+from onetrunk.train.loggers import Watch, make_watch
+from onetrunk.train.loop import CHECKPOINT, Learner, fit, save
 
 SEED, ARCH, SIZE, PAD, WORKERS, RATE = 0, "resnet20", 32, 4, 2, 0.05
 NAMES = ("digits", "fashion", "emoji", "creatures", "flags")
 CPU = torch.device("cpu")
 
-Ready = tuple[str, Tensor, Tensor]  # a domain's name, whitened images, classes
+Ready = tuple[str, Tensor, Tensor]  # a domain's name, normalized images, classes
 Step = Callable[[], object]
 
 

@@ -25,20 +25,20 @@ import onetrunk as ot
 def story(
     trunk: ot.Trunk, domains: Sequence[ot.Domain], images: dict[str, Tensor], folder: Path
 ) -> None:
-    """From a plain trunk to an ONNX file; `images`: a few whitened ones of each domain."""
+    """From a plain trunk to an ONNX file; `images`: a few normalized ones of each domain."""
     before = copy.deepcopy(trunk)
     torch.manual_seed(0)
     model = ot.Universal(trunk, domains).eval()
     names = list(images)
     print(f"{trunk.arch} made universal: {', '.join(names)}; {len(trunk.banks())} banks")
 
-    # One pass over a mixed batch (images of one size share it), as one list of answers.
+    # One pass over a mixed batch (images of one size share it), as one list of predictions.
     mixed = [name for name in names for _ in range(2)]
     batch = [image for name in names for image in images[name][:2]]
     with torch.no_grad():
-        answers = model(batch, domain=mixed)
-    for name, answer in zip(mixed, answers, strict=True):
-        said = {task: tuple(value.shape) for task, value in answer.items()}
+        predictions = model(batch, domain=mixed)
+    for name, prediction in zip(mixed, predictions, strict=True):
+        said = {task: tuple(value.shape) for task, value in prediction.items()}
         print(f"  {name}: {said}")
 
     # A domain as one file, into a fresh copy of the trunk: the same answers to the bit.

@@ -56,7 +56,7 @@ def test_every_public_name_says_what_it_is() -> None:
 def test_a_domains_arguments_are_these() -> None:
     assert list(inspect.signature(onetrunk.Domain).parameters) == [
         *("name", "source", "tasks", "size", "fit", "margin", "fill", "flip", "augment"),
-        *("whiten", "image", "group", "split", "weight", "batch", "allow_bad", "base", "cache"),
+        *("normalize", "image", "group", "split", "weight", "batch", "allow_bad", "base", "cache"),
     ]
 
 

@@ -51,7 +51,7 @@ def find_uv() -> list[str]:
         if pip is None or not run(*pip, "install", "-q", "--target", place, UV):
             sys.exit(
                 "setup: expected uv, or pip to fetch it with; this python3 has neither.\n"
-                "next: install one, for example: apt-get install python3-venv (Debian, Ubuntu)"
+                "try: install one, for example: apt-get install python3-venv (Debian, Ubuntu)"
             )
     found = [path for path in place.rglob("uv*") if path.name in ("uv", "uv.exe")]
     found = [path for path in found if path.is_file() and os.access(path, os.X_OK)]
@@ -79,7 +79,7 @@ def main() -> None:
     if sys.version_info < (3, 11):
         sys.exit(
             f"setup: expected Python 3.11 or newer, came {sys.version.split()[0]}; "
-            "next: make PYTHON=python3.12 …"
+            "try: make PYTHON=python3.12 …"
         )
     if PYTHON.exists() and STAMP.exists() and STAMP.read_text() == wanted():
         return
@@ -89,9 +89,9 @@ def main() -> None:
     uv = find_uv()
     install = [*uv, "pip", "install", "--python", str(PYTHON)]
     if not run(*install, "-r", ROOT / "requirements.txt"):
-        sys.exit("setup: the packages could not be installed; next: see uv's message above")
+        sys.exit("setup: the packages could not be installed; try: see uv's message above")
     if not run(*install, "--no-deps", "-e", ROOT):
-        sys.exit("setup: onetrunk itself could not be installed; next: see uv's message above")
+        sys.exit("setup: onetrunk itself could not be installed; try: see uv's message above")
     STAMP.write_text(wanted())
 
 

@@ -1,21 +1,71 @@
-"""What onetrunk says when it cannot go on.
+"""The errors that onetrunk raises, and how they are shown.
 
-Every message is one line that says what was expected, what came, what exists, and what to type
-next; `wrong` puts it together so that each place only names its facts.
+An error carries what it says as fields, so that programs and tests need not read its text:
+
+| field | meaning |
+|---|---|
+| `expected` | what was expected, or what is wrong, in one sentence |
+| `got` | what was given instead |
+| `available` | the names that would have been accepted |
+| `try_` | what to do or to type |
+
+`str(error)` puts them into one line.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
+
+MAX_NAMES = 12  # names listed in a message; more are counted
 
 
 class OnetrunkError(Exception):
-    """Anything that onetrunk refuses or fails at; the command line prints no traceback."""
+    """The base of all errors that onetrunk raises; the command line shows it without a traceback.
+
+    Args:
+        expected: What was expected, or what is wrong.
+        got: What was given instead. A string is quoted.
+        available: Names that would have been accepted; the nearest to `got` are listed first.
+        try_: What to do or to type.
+    """
+
+    def __init__(
+        self,
+        expected: str,
+        *,
+        got: object = None,
+        available: Iterable[object] | None = None,
+        try_: str | None = None,
+    ) -> None:
+        super().__init__(expected)
+        self.expected = expected
+        self.got = got
+        self.available = None if available is None else tuple(str(name) for name in available)
+        self.try_ = try_
+        self.errors: tuple[OnetrunkError, ...] = (self,)
+
+    @classmethod
+    def several(cls, errors: Sequence[OnetrunkError]) -> Self:
+        """One error that shows several, a line each; `errors` holds them."""
+        error = cls("\n".join(each.expected for each in errors))
+        error.errors = tuple(inner for each in errors for inner in each.errors)
+        return error
+
+    def __str__(self) -> str:
+        return "\n".join(_line(error) for error in self.errors)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # errors cross process borders, and subclasses may have other arguments
+        fields = {name: value for name, value in self.__dict__.items() if name != "errors"}
+        fields["got"] = _plain(self.got)
+        inner = self.errors if self.errors != (self,) else ()
+        return _restore, (type(self), fields, inner)
 
 
 class BadInput(OnetrunkError, ValueError):
-    """What the user gave cannot be used: exit code 2."""
+    """Something that the user gave cannot be used: exit code 2."""
 
 
 class Failed(OnetrunkError, RuntimeError):
@@ -23,7 +73,7 @@ class Failed(OnetrunkError, RuntimeError):
 
 
 class Diverged(Failed):
-    """Numbers of a network are no numbers any more: its settings do not suit it."""
+    """Training produced NaN or infinite values: the settings do not suit the network."""
 
 
 class Missing(OnetrunkError, ImportError):
@@ -31,34 +81,46 @@ class Missing(OnetrunkError, ImportError):
 
     def __init__(self, package: str, extra: str, need: str) -> None:
         super().__init__(
-            f"{need} needs the package {package}; next: pip install 'onetrunk[{extra}]'"
+            f"{need} needs the package {package}", try_=f"pip install 'onetrunk[{extra}]'"
         )
 
 
-def wrong(
-    what: str,
-    *,
-    came: object = None,
-    exists: Iterable[str] | None = None,
-    next: str | None = None,
-) -> BadInput:
-    """A BadInput: what was expected, what came, what exists (nearest names first), what to do."""
-    line = what
-    if came is not None:
-        line += f"; came: {came!r}" if isinstance(came, str) else f"; came: {came}"
-    if exists is not None:
-        names = [str(name) for name in exists]
-        near = difflib.get_close_matches(str(came), names, n=3, cutoff=0.5) if came else []
-        names = near + [name for name in names if name not in near]
-        shown = ", ".join(names[:12]) + (f", … ({len(names)} in all)" if len(names) > 12 else "")
-        line += f"; exists: {shown or 'nothing'}"
-    if next is not None:
-        line += f"; next: {next}"
-    return BadInput(printable(line))
-
-
 def printable(text: str) -> str:
-    """One line that a terminal shows and never obeys: a file's name may hold anything."""
+    """One line in which control characters are escaped, so that a terminal does not obey them."""
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
     )
+
+
+def shorten(names: Iterable[object], limit: int = MAX_NAMES) -> str:
+    """Names separated by commas; after `limit` of them, how many there are."""
+    listed = [str(name) for name in names]
+    more = f", … ({len(listed)} in all)" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + more
+
+
+def _line(error: OnetrunkError) -> str:
+    line, got = error.expected, error.got
+    if got is not None:
+        line += f"; got: {got!r}" if isinstance(got, str) else f"; got: {got}"
+    if error.available is not None:
+        near = difflib.get_close_matches(str(got), error.available, n=3, cutoff=0.5) if got else []
+        names = near + [name for name in error.available if name not in near]
+        line += f"; available: {shorten(names) or 'nothing'}"
+    if error.try_ is not None:
+        line += f"; try: {error.try_}"
+    return "\n".join(printable(part) for part in line.split("\n"))
+
+
+def _plain(value: object) -> object:
+    """A value that pickles: itself if it is plain, else its text."""
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+
+
+def _restore(
+    kind: type[OnetrunkError], fields: dict[str, Any], errors: tuple[OnetrunkError, ...]
+) -> OnetrunkError:
+    error = kind.__new__(kind, fields["expected"])
+    error.__dict__.update(fields)
+    error.errors = errors or (error,)
+    return error

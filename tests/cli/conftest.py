@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from verbs import Ran
 
 from onetrunk import cli
+from tests.helpers.verbs import Ran
 
 
 @pytest.fixture

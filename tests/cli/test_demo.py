@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from verbs import Ran
 
-from onetrunk.recipe import Recipe
+from onetrunk.config import Recipe
+from tests.helpers.verbs import Ran
 
 QUICK = ("train.steps=3", "train.evaluate=3", "train.batch=8", "domains.emoji.size=12")
 NAMES = {"digits", "flags", "emoji", "creatures"}

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from verbs import Ran
 
 from onetrunk.data.domain import Domain
-from onetrunk.model.saved import load
+from onetrunk.nn.saving import load
+from tests.helpers.verbs import Ran
 
 Onetrunk = Callable[..., Ran]
 FIVE = ("creatures", "emoji", "fashion", "glyphs", "optdigits")

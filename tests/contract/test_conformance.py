@@ -2,9 +2,9 @@
 
 import pytest
 
-from onetrunk.model.adapters import ADAPTERS
-from onetrunk.model.norms import NORMS
-from onetrunk.model.trunk import Trunk
+from onetrunk.nn.adapters import ADAPTERS
+from onetrunk.nn.norms import NORMS
+from onetrunk.nn.trunk import Trunk
 from onetrunk.testing import conform
 
 # The smallest of each kind of network; sizes that each can take.
@@ -34,7 +34,7 @@ def test_families(arch, size):
 @pytest.mark.parametrize(("arch", "size"), THREE)
 def test_norms(arch, size, norm):
     if arch == "timm/test_vit" and norm not in ("shared", "domain"):
-        pytest.skip("no running moments there; the refusal is tested with the norms")
+        pytest.skip("no running statistics there; the refusal is tested with the norms")
     conform(lambda: Trunk(arch, norm=norm), size)
 
 

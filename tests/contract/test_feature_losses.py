@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from onetrunk.errors import BadInput
-from onetrunk.learn.distill.losses import LOSSES, feature_loss, stands_in
 from onetrunk.testing import conform_feature_loss
+from onetrunk.train.distill.feature_losses import LOSSES, feature_loss, stands_in
 
 
 def huber(student: Tensor, teacher: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ def test_losses_by_name() -> None:
     )
     for name, match in {
         "nowhere.at.all:thing": "cannot import nowhere.at.all",
-        "torch:thing": "torch has no such thing; came: 'thing'",
+        "torch:thing": "torch has no such thing; got: 'thing'",
         "torch:__version__": "expected a function",
     }.items():
         with pytest.raises(BadInput, match=match):

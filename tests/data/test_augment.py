@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fakes import dense_source, dense_targets, picture
 
 from onetrunk.data.augment import LUMA, Augment, Views, apply
 from onetrunk.data.pixels import Pixels
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
+from tests.helpers.fakes import dense_source, dense_targets, picture
 
 PLAIN: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}  # grey levels
 TASKS = dense_source(1).tasks
@@ -33,7 +33,7 @@ def draw(augment: Augment, pixels: Pixels, count: int = COUNT, seed: int = 3) ->
 
 
 def levels(seen: torch.Tensor) -> np.ndarray:
-    """Whitened by PLAIN, back to (B, H, W, 3) grey levels."""
+    """Normalized by PLAIN, back to (B, H, W, 3) grey levels."""
     return seen.permute(0, 2, 3, 1).numpy()
 
 
@@ -158,7 +158,7 @@ def test_colour_is_brightness_then_contrast_then_saturation() -> None:
     views = draw(augment, pixels)
     assert views.colour is not None
     seen = levels(apply(images, {}, views, pixels)[0])
-    from onetrunk.data.chance import Chance
+    from onetrunk.data.seeded import Chance
 
     chance = Chance(3, np.arange(COUNT), np.zeros(COUNT))
     factor = {lane: chance(lane, 1 - a, 1 + a) for lane, a in ((6, 0.4), (7, 0.5), (8, 0.6))}
@@ -310,7 +310,7 @@ def test_the_usual_is_pad_and_crop_and_what_was_given_comes_on_top() -> None:
     assert Augment.usual(Pixels((32, 32), margin=4), False, {}) == Augment()
     given = {"area": [0.5, 1.0], "pad": 0}
     assert Augment.usual(Pixels((32, 32)), False, given) == Augment(area=(0.5, 1.0))
-    with pytest.raises(BadInput, match=r"unknown key.*exists: pad"):
+    with pytest.raises(BadInput, match=r"unknown key.*available: pad"):
         Augment.usual(Pixels((32, 32)), False, {"padd": 2})
 
 

@@ -17,16 +17,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import Fake, Files, dense_source, encoded, labelled, picture, small
 from filelock import FileLock
 
 from onetrunk.data import cache
 from onetrunk.data.cache import cache_home, decode_all, purge
 from onetrunk.data.domain import Domain
-from onetrunk.data.frames import BAD, GOOD, TODO, UNREADABLE
 from onetrunk.data.index import read_index
 from onetrunk.data.pixels import Pixels
+from onetrunk.data.stored_images import BAD, GOOD, TODO, UNREADABLE
 from onetrunk.errors import Failed
+from tests.helpers.fakes import Fake, Files, dense_source, encoded, labelled, picture, small
 
 PIXELS = Pixels((8, 8), margin=2)
 HERE = Path(__file__).parent
@@ -140,7 +140,7 @@ def test_a_killed_build_of_dense_targets_goes_on_to_the_same_bytes(tmp_path: Pat
 SLOW_BUILD = """
 import sys, time
 from pathlib import Path
-from fakes import Files
+from tests.helpers.fakes import Files
 from onetrunk.data import cache
 from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import Pixels
@@ -268,7 +268,7 @@ def test_a_full_disk_says_so_in_one_line_and_the_next_build_goes_on(
     message = str(error.value)
     assert "\n" not in message
     assert "No space left" in message
-    assert "next: free some space" in message
+    assert "try: free some space" in message
     source = small(30)
     decoded = build(source, tmp_path / "full")
     assert 0 < len(source.reads) < 30
@@ -287,7 +287,7 @@ def test_a_disk_that_fills_while_pixels_are_written_ends_in_the_same_line(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", on_a_full_disk)
-        with pytest.raises(Failed, match=r"No space left.*next: free some space"):
+        with pytest.raises(Failed, match=r"No space left.*try: free some space"):
             build(small(30), tmp_path / "full")
     assert build(small(30), tmp_path / "full").frames.folder is not None
 

@@ -7,12 +7,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import CLASSIFY, Fake, Files, dense_source, encoded, labelled, picture, png_header, small
 
 from onetrunk.data.augment import Augment
 from onetrunk.data.domain import IMAGENET, SIZE, Domain, check_domains
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
+from tests.helpers.fakes import (
+    CLASSIFY,
+    Fake,
+    Files,
+    dense_source,
+    encoded,
+    labelled,
+    picture,
+    png_header,
+    small,
+)
 
 
 def torn(count: int, bad: int, **more: Any) -> Domain:
@@ -46,7 +56,7 @@ def test_more_bad_images_than_1_percent_and_3_are_refused(
     line = str(error.value)
     assert f"{bad} of {count} train images" in line
     assert "0001.png: not an image" in line
-    assert "next: onetrunk data" in line
+    assert "try: onetrunk data" in line
     assert "allow_bad = true" in line
     assert "\n" not in line
     assert len(torn(count, bad, allow_bad=True).train) == count - bad
@@ -71,7 +81,7 @@ def test_a_domain_of_which_nothing_can_be_read_says_so() -> None:
     everything = {str(i): b"a text" for i in range(24)}
     with pytest.raises(BadInput) as error:
         _ = Domain("d", small(24, images=everything), size=4, allow_bad=True).pixels
-    assert "none of the train images can be read; next: onetrunk data" in str(error.value)
+    assert "none of the train images can be read; try: onetrunk data" in str(error.value)
 
 
 def test_the_files_of_a_careless_folder_are_counted_not_fatal(tmp_path: Path) -> None:
@@ -137,7 +147,7 @@ def test_without_a_source_a_domain_has_tasks_and_a_size_alone() -> None:
     assert domain.tasks[0].classes == ("a", "b")
     assert domain.pixels.size == (8, 9)
     assert (domain.pixels.mean, domain.pixels.std) == IMAGENET
-    with pytest.raises(BadInput, match=r"has no source.*next: Domain"):
+    with pytest.raises(BadInput, match=r"has no source.*try: Domain"):
         _ = domain.train
     with pytest.raises(BadInput, match="names its tasks"):
         _ = Domain("d").tasks
@@ -173,10 +183,10 @@ def test_an_impossible_weight_or_batch_is_refused(wrong: dict) -> None:
         Domain("d", small(), **wrong)
 
 
-# whitening
+# normalization
 
 
-def test_the_usual_whitening_is_by_its_own_training_images() -> None:
+def test_the_usual_normalization_is_by_its_own_training_images() -> None:
     domain = Domain("d", small(24, images={"3": b"text"}), size=10)
     images, _ = domain.train.stored(np.arange(len(domain.train)))
     values = images.reshape(-1, 3) / 255.0
@@ -188,19 +198,19 @@ def test_the_usual_whitening_is_by_its_own_training_images() -> None:
     assert domain.val.pixels == domain.train.pixels
 
 
-def test_whitening_may_be_imagenets_or_the_users() -> None:
-    imagenet = Domain("d", small(), size=8, whiten="imagenet").pixels
+def test_normalization_may_be_imagenets_or_the_users() -> None:
+    imagenet = Domain("d", small(), size=8, normalize="imagenet").pixels
     assert (imagenet.mean, imagenet.std) == IMAGENET
-    own = Domain("d", small(), size=8, whiten=[[0, 0.5, 1], [1, 2, 3]]).pixels  # type: ignore[arg-type]
+    own = Domain("d", small(), size=8, normalize=[[0, 0.5, 1], [1, 2, 3]]).pixels  # type: ignore[arg-type]
     assert own.mean == (0.0, 0.5, 1.0)
     assert own.std == (1.0, 2.0, 3.0)
     assert hash(own)
 
 
-@pytest.mark.parametrize("whiten", ["dataset", (0.5, 0.5), ((0.5,), (0.2,)), 3, None], ids=str)
-def test_whitening_that_is_none_is_refused(whiten: Any) -> None:
-    with pytest.raises(BadInput, match=r"whiten.*exists: domain, imagenet"):
-        _ = Domain("d", small(), size=8, whiten=whiten).pixels
+@pytest.mark.parametrize("normalize", ["dataset", (0.5, 0.5), ((0.5,), (0.2,)), 3, None], ids=str)
+def test_normalization_that_is_none_is_refused(normalize: Any) -> None:
+    with pytest.raises(BadInput, match=r"normalize.*available: domain, imagenet"):
+        _ = Domain("d", small(), size=8, normalize=normalize).pixels
 
 
 def test_a_blank_domain_is_not_blown_up() -> None:
@@ -249,13 +259,13 @@ def test_a_source_of_the_users_own_is_found_by_its_name(
 
 @pytest.mark.parametrize("name", ["photos", "zip:photos", "", ":", "pocket"])
 def test_a_source_without_a_known_prefix_is_refused_with_those_that_exist(name: str) -> None:
-    with pytest.raises(BadInput, match=r"expected a source.*exists: .*folder:"):
+    with pytest.raises(BadInput, match=r"expected a source.*available: .*folder:"):
         _ = Domain("d", name).index
 
 
 def test_a_folder_named_without_its_prefix_is_told_how_to(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    with pytest.raises(BadInput, match="next: folder:photos"):
+    with pytest.raises(BadInput, match="try: folder:photos"):
         _ = Domain("d", "photos", base=tmp_path).index
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fakes import picture
 from PIL import Image
 
 from onetrunk.data import duplicates
 from onetrunk.data.duplicates import BITS, GREY, difference_hash, near_pairs, thumbnail
+from tests.helpers.fakes import picture
 
 
 def smooth(seed: int, count: int = 1) -> np.ndarray:

@@ -6,13 +6,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from fakes import CLASSIFY, Fake, dense_source, labelled
 
 from onetrunk.data.index import Index, read_index
 from onetrunk.data.listing import Item, Label
 from onetrunk.data.splitting import SPLITS, share
 from onetrunk.data.task import NO_CLASS, NO_LABEL, Task, read_tasks
 from onetrunk.errors import BadInput
+from tests.helpers.fakes import CLASSIFY, Fake, dense_source, labelled
 
 
 def item(key: str, label: Label = "a", split: str | None = None, group: str | None = None) -> Item:
@@ -366,14 +366,14 @@ def test_a_source_without_a_task_is_refused() -> None:
 
 def test_a_task_that_the_source_has_not_is_refused_with_those_it_has() -> None:
     for asked in (["regress"], {"classify": "embed"}):
-        with pytest.raises(BadInput, match=r"exists: classify \(classify\)"):
+        with pytest.raises(BadInput, match=r"available: classify \(classify\)"):
             read_index(Fake(CLASSIFY, labelled(4)), "d", read_tasks(asked))
 
 
 def test_classes_of_a_map_are_never_renamed() -> None:
     source = dense_source()
     asked = (Task("segment", "segment", ("floor", "wall", "item")),)
-    with pytest.raises(BadInput, match=r"order.*exists: wall, floor, item"):
+    with pytest.raises(BadInput, match=r"order.*available: wall, floor, item"):
         read_index(source, "d", asked)
     same = read_index(source, "d", (Task("segment", "segment", ("wall", "floor", "item")),))
     assert same.tasks[0].classes == ("wall", "floor", "item")

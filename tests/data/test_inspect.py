@@ -6,12 +6,12 @@ import json
 
 import numpy as np
 import pytest
-from fakes import CLASSIFY, Fake, dense_source, encoded, labelled, picture, small
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.inspect import Inspection, inspect
 from onetrunk.data.listing import Item, Label
 from onetrunk.data.task import Task
+from tests.helpers.fakes import CLASSIFY, Fake, dense_source, encoded, labelled, picture, small
 
 
 def item(key: str, split: str = "train", label: Label = "a", where: str | None = None) -> Item:
@@ -49,7 +49,7 @@ def test_counts_and_classes_are_as_they_are() -> None:
     assert found.cache["bytes"] > 26 * 8 * 8 * 3
 
 
-def test_sizes_and_moments_are_of_what_can_be_read() -> None:
+def test_sizes_and_statistics_are_of_what_can_be_read() -> None:
     images = {str(i): picture(i, 10 + i, 50 - i) for i in range(24)}
     domain = Domain("d", small(24, images={**images, "0": b"text"}), size=8)
     found = inspect(domain)

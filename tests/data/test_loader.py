@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fakes import Fake, dense_source, small
 
 from onetrunk.data.augment import Augment
 from onetrunk.data.domain import Domain
 from onetrunk.data.loader import Batch, Loader
 from onetrunk.errors import BadInput, Failed
+from tests.helpers.fakes import Fake, dense_source, small
 
 VARIED = Augment(pad=2, flip=True, scale=(0.8, 1.2), brightness=0.2)
 
@@ -96,7 +96,7 @@ def test_the_state_before_the_first_step_is_the_beginning() -> None:
     assert_same(take(loader, 2), first)
 
 
-def test_a_batch_is_whitened_augmented_and_its_domains_own_size() -> None:
+def test_a_batch_is_normalized_augmented_and_its_domains_own_size() -> None:
     flat, rooms = take(Loader(domains(), 4), 1)[0]
     assert (flat.domain, rooms.domain) == ("flat", "rooms")
     assert flat.images.shape == (4, 3, 10, 10)
@@ -128,9 +128,9 @@ def test_every_pass_sees_another_view_of_an_image() -> None:
 
 
 def test_an_unreadable_image_does_not_change_the_views_of_the_others() -> None:
-    whole = Domain("d", small(16), size=10, augment=VARIED, whiten="imagenet")
+    whole = Domain("d", small(16), size=10, augment=VARIED, normalize="imagenet")
     source = small(16, images={"1": b"text"})
-    torn = Domain("d", source, size=10, augment=VARIED, whiten="imagenet", cache=False)
+    torn = Domain("d", source, size=10, augment=VARIED, normalize="imagenet", cache=False)
 
     def by_key(domain: Domain) -> dict[str, torch.Tensor]:
         (batch,) = take(Loader([domain], len(domain.train)), 1)[0]
@@ -163,7 +163,7 @@ def test_joined_batches_need_one_size() -> None:
 def test_a_loader_needs_a_domain_and_different_names() -> None:
     with pytest.raises(BadInput, match="at least one"):
         Loader([])
-    with pytest.raises(BadInput, match="two domains are called flat; next: name them"):
+    with pytest.raises(BadInput, match="two domains are called flat; try: name them"):
         Loader([*domains(), domains()[0]])
 
 

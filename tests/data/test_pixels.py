@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fakes import encoded, picture, png_header
 from PIL import Image
 
 from onetrunk.data.pixels import MAX_PIXELS, BadImage, Pixels, decode
 from onetrunk.errors import BadInput
+from tests.helpers.fakes import encoded, picture, png_header
 
 SIZE = (9, 7)  # height, width: turned images are told from others
 
@@ -339,29 +339,29 @@ def test_the_margin_is_stored_and_the_middle_is_seen() -> None:
     assert contract.prepare([image]).shape == (1, 3, 8, 6)
 
 
-def test_whitening_is_its_formula() -> None:
+def test_normalization_is_its_formula() -> None:
     contract = Pixels((5, 4), mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 2.0))
     images = np.stack([picture(i, 5, 4) for i in range(3)])
     expected = (images / 255 - np.array(contract.mean)) / np.array(contract.std)
-    seen = contract.whiten(images)
+    seen = contract.normalize(images)
     assert seen.shape == (3, 3, 5, 4)
     assert seen.is_contiguous(memory_format=torch.channels_last)
     np.testing.assert_allclose(seen.permute(0, 2, 3, 1).numpy(), expected, atol=1e-5)
 
 
-def test_whitening_changes_neither_floats_nor_bytes_that_it_was_given() -> None:
+def test_normalization_changes_neither_floats_nor_bytes_that_it_was_given() -> None:
     contract = Pixels((5, 4), mean=(0.1, 0.2, 0.3))
     floats = torch.rand(2, 5, 4, 3) * 255
     levels = (floats).to(torch.uint8)
     kept_floats, kept_levels = floats.clone(), levels.clone()
-    contract.whiten(floats)
-    contract.whiten(levels)
+    contract.normalize(floats)
+    contract.normalize(levels)
     assert torch.equal(floats, kept_floats)
     assert torch.equal(levels, kept_levels)
 
 
-def test_whitening_of_no_image_is_no_image() -> None:
-    assert Pixels((5, 4)).whiten(np.zeros((0, 5, 4, 3), np.uint8)).shape == (0, 3, 5, 4)
+def test_normalization_of_no_image_is_no_image() -> None:
+    assert Pixels((5, 4)).normalize(np.zeros((0, 5, 4, 3), np.uint8)).shape == (0, 3, 5, 4)
 
 
 def test_the_contract_survives_json() -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.duplicates import near_pairs
-from onetrunk.data.frames import GOOD
 from onetrunk.data.index import SPLITS
 from onetrunk.data.pocket import ASSETS, cards
+from onetrunk.data.stored_images import GOOD
 from onetrunk.errors import BadInput
 
 NAMES = list(cards())
@@ -123,7 +123,7 @@ def test_dense_targets_are_labelled_almost_everywhere(name: str, opened: Any) ->
 
 
 def test_a_domain_that_is_not_embedded_is_refused_with_those_that_are() -> None:
-    with pytest.raises(BadInput, match="exists: digits"):
+    with pytest.raises(BadInput, match="available: digits"):
         _ = Domain("d", "pocket:digit").train
 
 

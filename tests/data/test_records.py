@@ -7,8 +7,8 @@ import pytest
 
 from onetrunk.data import records
 from onetrunk.data.duplicates import thumbnails
-from onetrunk.data.frames import BAD, BLANK, GOOD, Looked
-from onetrunk.data.records import gather, moments
+from onetrunk.data.records import gather, stats
+from onetrunk.data.stored_images import BAD, BLANK, GOOD, Looked
 
 
 def slow_thumbnail(image_HW3: np.ndarray) -> np.ndarray:
@@ -26,10 +26,10 @@ def test_thumbnails_are_means_over_equal_areas(size: tuple[int, int]) -> None:
     assert np.abs(thumbnails(images) - expected).max() <= 0.501
 
 
-def test_moments_are_those_of_each_channel() -> None:
+def test_statistics_are_those_of_each_channel() -> None:
     images = np.random.default_rng(2).integers(0, 256, (4, 300, 7, 3), np.uint8)
     images[1] = 255  # the largest sums
-    mean, square = moments(images)
+    mean, square = stats(images)
     values = images.astype(np.float64) / 255
     np.testing.assert_allclose(mean, values.mean((1, 2)), rtol=1e-12)
     np.testing.assert_allclose(square, (values**2).mean((1, 2)), rtol=1e-12)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onetrunk.data.chance import Chance, permutation, seed_of
 from onetrunk.data.sampling import Draw, Sampler
+from onetrunk.data.seeded import Chance, permutation, seed_of
 from onetrunk.errors import BadInput
 
 SIZES = {"a": 50, "b": 7, "c": 23}
@@ -189,7 +189,7 @@ def test_an_epoch_is_a_pass_over_the_largest_domain() -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"kind": "random"}, "exists: round-robin, temperature, joined"),
+        ({"kind": "random"}, "available: round-robin, temperature, joined"),
         ({"sizes": {**SIZES, "b": 0}}, "b: a domain has at least one image"),
         ({"batches": {**BATCHES, "b": 0}}, "b: a domain has at least one image"),
         ({"temperature": 0.0}, "above 0"),

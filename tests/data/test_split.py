@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from fakes import Fake, dense_source, dense_targets, picture, small
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.listing import Item
 from onetrunk.data.task import Task
+from tests.helpers.fakes import Fake, dense_source, dense_targets, picture, small
 
 
 def test_a_split_has_its_own_images_in_the_order_of_their_keys() -> None:
@@ -33,7 +33,7 @@ def test_unreadable_images_are_left_out_and_nothing_else_moves() -> None:
     np.testing.assert_array_equal(domain.train.label("classify"), targets["classify"])
 
 
-def test_a_batch_is_the_middle_whitened_with_its_targets() -> None:
+def test_a_batch_is_the_middle_normalized_with_its_targets() -> None:
     domain = Domain("d", dense_source(12), size=(6, 10), margin=4)
     places = np.array([2, 0])
     images, targets = domain.test.batch(places)

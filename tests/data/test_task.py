@@ -33,10 +33,10 @@ def test_the_long_form_says_kind_column_classes_and_unit() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["clasify"], "exists: classify"),
-        ({"a": "clasify"}, "exists: classify"),
+        (["clasify"], "available: classify"),
+        ({"a": "clasify"}, "available: classify"),
         ({"a": {"column": "x"}}, "kind is missing"),
-        ({"a": {"kind": "classify", "colum": "x"}}, "exists: column"),
+        ({"a": {"kind": "classify", "colum": "x"}}, "available: column"),
         ({"a": 3}, "expected a kind or a table"),
         ({"A b": "classify"}, "call it 'a-b'"),
         (["classify", "classify"], "name of its own"),

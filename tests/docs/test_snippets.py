@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from typed import typed
+
+from tests.helpers.typed import typed
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)

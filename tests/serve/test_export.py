@@ -16,8 +16,8 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import Pixels
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Missing
-from onetrunk.model.trunk import Trunk
-from onetrunk.model.universal import Universal
+from onetrunk.nn.trunk import Trunk
+from onetrunk.nn.universal import Universal
 from onetrunk.serve.export import export
 
 PAGE = Path(__file__).parents[2] / "docs" / "onnx.md"
@@ -162,7 +162,7 @@ def test_the_pages_reader_prepares_as_training_does(tmp_path: Path, fit: str) ->
             np.testing.assert_allclose(got, want, rtol=0, atol=2e-6, err_msg=file.name)
 
 
-def test_the_pages_reader_gives_the_same_answers(
+def test_the_pages_reader_gives_the_same_predictions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     domain = Domain("shop", None, [CLASSIFY, SEGMENT], size=(24, 32), fit="crop")
@@ -189,17 +189,19 @@ def test_the_pages_reader_gives_the_same_answers(
         for task, want in model(x, domain="shop").items():
             close(outputs[f"shop/{task}"], want)
     said = capsys.readouterr().out
-    for answer in wanted:
-        assert answer["classify"]["label"] in said
+    for prediction in wanted:
+        assert prediction["classify"]["label"] in said
     maps = outputs["shop/segment"].argmax(1)
-    assert (maps == np.stack([answer["segment"]["map"] for answer in wanted])).mean() > 0.999
+    assert (
+        maps == np.stack([prediction["segment"]["map"] for prediction in wanted])
+    ).mean() > 0.999
 
 
 def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = made([Domain("a", None, [CLASSIFY], size=16), Domain("b", None, [CLASSIFY], size=24)])
-    with pytest.raises(BadInput, match=r"one size; came: 'a 16×16, b 24×24'.*domain=NAME"):
+    with pytest.raises(BadInput, match=r"one size; got: 'a 16×16, b 24×24'.*domain=NAME"):
         export(model, tmp_path / "all.onnx")
-    with pytest.raises(BadInput, match=r"unknown domain.*'shop'.*exists: a, b"):
+    with pytest.raises(BadInput, match=r"unknown domain.*'shop'.*available: a, b"):
         export(model, tmp_path / "all.onnx", domain="shop")
     with pytest.raises(BadInput, match="no such folder"):
         export(model, tmp_path / "nowhere" / "all.onnx", domain="a")

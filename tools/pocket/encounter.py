@@ -3,7 +3,7 @@
 Images: PyPI `vizdoom` with its bundled Freedoom (see doom.py). The camera is put in random places
 of every level, looking anywhere; the engine's label buffer says how much of the frame is monster.
 With one hundredth of the frame or more, a creature is in view; with less than that but some, the
-frame is nobody's to judge and is left out. Nothing is summoned: these are the levels' own dwellers.
+frame is nobody's to evaluate and is left out. Nothing is summoned: these are the levels' own dwellers.
 
     python tools/pocket/encounter.py
 """

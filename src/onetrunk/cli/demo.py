@@ -1,4 +1,4 @@
-"""`onetrunk demo`: specialists and one network on four embedded domains, judged side by side."""
+"""`onetrunk demo`: specialists and one network on four embedded domains, compared."""
 
 from __future__ import annotations
 
@@ -10,25 +10,22 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table as Screen
 
-from onetrunk.cli.shown import console, print_json
-from onetrunk.learn.train import Run, train_recipe
-from onetrunk.measure.neighbour import neighbour_error
-from onetrunk.measure.summary import decathlon_score
+from onetrunk.cli.output import console, print_json
+from onetrunk.config import Recipe
+from onetrunk.eval.nearest_neighbour import neighbour_error
+from onetrunk.eval.summary import decathlon_score
 from onetrunk.progress import say
-from onetrunk.recipe import Recipe
-from onetrunk.serve.report import report
+from onetrunk.report.report import report
+from onetrunk.runs.train import Run, train_recipe
 
-HELP = """The whole story on embedded domains, in minutes: N networks, then one in their place.
-
-[bold]Example[/bold]
-
-  onetrunk demo                    goes on where it was stopped; writes runs/demo
+EXAMPLES = """# run it again to continue after an interruption; writes to runs/demo
+onetrunk demo
 """
 
 
-def demo(
+def command(
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("runs/demo"),
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Specialists and one universal network, the table, the report, what to try next."""
     began = time.monotonic()

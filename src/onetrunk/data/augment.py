@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from onetrunk.data.chance import Chance
 from onetrunk.data.pixels import U8, Pixels
+from onetrunk.data.seeded import Chance
 from onetrunk.data.split import as_tensor
 from onetrunk.data.task import NO_PIXEL, Task
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 
 F64 = NDArray[np.float64]
 LUMA = np.array([0.299, 0.587, 0.114])  # grey of RGB (ITU-R BT.601)
@@ -60,12 +60,14 @@ class Augment:
         for name in ("area", "aspect", "scale"):
             low, high = getattr(self, name)
             if not 0 < low <= high or (name == "area" and high > 1):
-                raise wrong(f"augment: {name} is a range above 0, area at most 1", came=(low, high))
+                raise BadInput(
+                    f"augment: {name} is a range above 0, area at most 1", got=(low, high)
+                )
         for name in ("brightness", "contrast", "saturation"):
             if not 0 <= getattr(self, name) < 1:
-                raise wrong(f"augment: {name} is 0 to below 1", came=getattr(self, name))
+                raise BadInput(f"augment: {name} is 0 to below 1", got=getattr(self, name))
         if self.pad < 0:
-            raise wrong("augment: pad is a number of pixels", came=self.pad)
+            raise BadInput("augment: pad is a number of pixels", got=self.pad)
 
     @classmethod
     def usual(cls, pixels: Pixels, flip: bool, given: Mapping[str, Any]) -> Augment:
@@ -73,7 +75,7 @@ class Augment:
         names = [field.name for field in fields(cls)]
         for key in given:
             if key not in names:
-                raise wrong("augment: unknown key", came=key, exists=names)
+                raise BadInput("augment: unknown key", got=key, available=names)
         pad = 0 if pixels.margin else min(pixels.size) // 8
         usual = cls(pad=pad, flip=flip)
         changes: dict[str, Any] = {
@@ -131,7 +133,7 @@ def apply(
     pixels: Pixels,
     tasks: tuple[Task, ...] = (),
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Stored images and targets, seen through their views: (B, 3, H, W) whitened, and tensors."""
+    """Stored images and targets, seen through their views: (B, 3, H, W) normalized, and tensors."""
     if bool((views.step_y == 1).all() and (views.step_x == 1).all()):
         seen = torch.from_numpy(_window(images_BHWC, views, pixels))
     else:
@@ -146,7 +148,7 @@ def apply(
         name: _move(target, dense[name], views, pixels) if name in dense else target
         for name, target in targets.items()
     }
-    return pixels.whiten(seen), {name: as_tensor(target) for name, target in moved.items()}
+    return pixels.normalize(seen), {name: as_tensor(target) for name, target in moved.items()}
 
 
 def _window(images_BHWC: U8, views: Views, pixels: Pixels) -> U8:

@@ -31,7 +31,11 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from PIL import Image
 
-from onetrunk.data.frames import (
+from onetrunk.data.index import Index
+from onetrunk.data.pixels import Pixels
+from onetrunk.data.records import SCAN, Part, gather, read_reasons, read_records
+from onetrunk.data.sources import Source
+from onetrunk.data.stored_images import (
     TODO,
     UNREADABLE,
     Frames,
@@ -39,10 +43,6 @@ from onetrunk.data.frames import (
     layers_of,
     read_one,
 )
-from onetrunk.data.index import Index
-from onetrunk.data.pixels import Pixels
-from onetrunk.data.records import SCAN, Part, gather, read_reasons, read_records
-from onetrunk.data.sources import Source
 from onetrunk.errors import Failed
 from onetrunk.progress import Track, say
 from onetrunk.store.atomic import write_atomic
@@ -118,10 +118,10 @@ def purge(home: Path | None = None) -> tuple[Path, int]:
                     Path(lock.lock_file).unlink(missing_ok=True)
         except Timeout:
             if folder.suffix != ".lock":
-                say(f"{folder} stays: another process decodes into it; next: purge again later")
+                say(f"{folder} stays: another process decodes into it; try: purge again later")
         except OSError as error:
             raise Failed(
-                f"{folder} cannot be removed ({error.strerror or error}); next: remove it by hand"
+                f"{folder} cannot be removed ({error.strerror or error}); try: remove it by hand"
             ) from None
     return home, freed
 
@@ -134,7 +134,7 @@ def bytes_needed(count: int, pixels: Pixels, layers: Sequence[Layer]) -> int:
 
 
 def _key(index: Index, pixels: Pixels, layers: Sequence[Layer]) -> str:
-    """What decides the stored bytes, and nothing else: neither whitening nor the crop's size."""
+    """What decides the stored bytes, and nothing else: neither normalization nor the crop's size."""
     document = [FORMAT, index.fingerprint, pixels.stored, pixels.fit, pixels.fill]
     document += [[layer.task.name, layer.task.kind, layer.task.classes] for layer in layers]
     digest = hashlib.sha256(json.dumps(document).encode()).hexdigest()[:24]
@@ -151,16 +151,14 @@ def _writable(home: Path, name: str) -> Path:
     # one for each user: what others can write to is not ours to trust
     user = os.getuid() if hasattr(os, "getuid") else "own"
     fallback = Path(tempfile.gettempdir()) / f"onetrunk-cache-{user}"
-    say(f"{name}: the cache {home} cannot be written, {fallback} is used; next: ONETRUNK_CACHE=…")
+    say(f"{name}: the cache {home} cannot be written, {fallback} is used; try: ONETRUNK_CACHE=…")
     try:
         fallback.mkdir(mode=0o700, exist_ok=True)
         owner = fallback.stat().st_uid
     except OSError as error:
-        raise Failed(
-            f"{name}: no cache: {error}; next: ONETRUNK_CACHE=/a/folder/of/yours"
-        ) from None
+        raise Failed(f"{name}: no cache: {error}; try: ONETRUNK_CACHE=/a/folder/of/yours") from None
     if user not in ("own", owner):
-        raise Failed(f"{name}: {fallback} is not yours; next: ONETRUNK_CACHE=/a/folder/of/yours")
+        raise Failed(f"{name}: {fallback} is not yours; try: ONETRUNK_CACHE=/a/folder/of/yours")
     return fallback
 
 
@@ -175,7 +173,7 @@ def _fits(folder: Path, count: int, pixels: Pixels, layers: Sequence[Layer], nam
     say(
         f"{name}: the cache would take {need / 1e9:.1f} GB, {max(free, 0) / 1e9:.1f} GB are free "
         f"in {folder.parent}: images are read from their files, more slowly; "
-        "next: ONETRUNK_CACHE=/a/larger/disk"
+        "try: ONETRUNK_CACHE=/a/larger/disk"
     )
     return False
 
@@ -225,7 +223,7 @@ def _build(job: _Job) -> None:
     except OSError as error:
         raise Failed(
             f"{job.name}: the cache {job.folder} cannot be written ({error.strerror or error}); "
-            "what is there is kept; next: free some space or set ONETRUNK_CACHE, then run it again"
+            "what is there is kept; try: free some space or set ONETRUNK_CACHE, then run it again"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""A domain: a named source of images with its own splits, labels, resolution and whitening."""
+"""A domain: a named source of images with its own splits, labels, resolution and normalization."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 
 from onetrunk.data.augment import Augment
 from onetrunk.data.cache import Decoded, decode_all
-from onetrunk.data.called import Called
-from onetrunk.data.frames import GOOD
 from onetrunk.data.index import Index, check_classes, read_index
 from onetrunk.data.pixels import Fit, Pixels
+from onetrunk.data.renamed import Called
 from onetrunk.data.sources import Asked, Source, open_source
 from onetrunk.data.split import Split
 from onetrunk.data.splitting import SPLITS
+from onetrunk.data.stored_images import GOOD
 from onetrunk.data.task import Task, TasksLike, check_name, read_tasks
-from onetrunk.errors import BadInput, wrong
+from onetrunk.errors import BadInput
 
 SIZE = 64  # pixels, where neither the user nor the source says one
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-Moments = tuple[tuple[float, float, float], tuple[float, float, float]]
+Stats = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
 class Domain:
@@ -36,7 +36,7 @@ class Domain:
     `data.sources.Source` says. Without one the domain has no images: its tasks (with classes) and
     its size are all that a model needs of it.
 
-    `whiten`: "domain" (the mean and deviation of its own training images), "imagenet", or a pair
+    `normalize`: "domain" (the mean and standard deviation of its own training images), "imagenet", or a pair
     (mean, std). `cache`: a folder, None for the usual one, False to store no pixels. `base`: where
     relative paths start.
     """
@@ -53,7 +53,7 @@ class Domain:
         fill: int = 0,
         flip: bool | None = None,
         augment: Augment | Mapping[str, Any] | None = None,
-        whiten: Literal["domain", "imagenet"] | Moments = "domain",
+        normalize: Literal["domain", "imagenet"] | Stats = "domain",
         image: str | None = None,
         group: str | None = None,
         split: str | None = None,
@@ -65,9 +65,9 @@ class Domain:
     ) -> None:
         self.name = check_name(name, "domain")
         if not 0 < weight < float("inf"):
-            raise wrong(f"domain {name}: weight is a number above 0", came=weight)
+            raise BadInput(f"domain {name}: weight is a number above 0", got=weight)
         if batch is not None and batch < 1:
-            raise wrong(f"domain {name}: batch is at least 1", came=batch)
+            raise BadInput(f"domain {name}: batch is at least 1", got=batch)
         self.source = source
         self.size = size
         self.fit = fit
@@ -75,7 +75,7 @@ class Domain:
         self.fill = fill
         self.flip = flip
         self.augment = augment
-        self.whiten = whiten
+        self.normalize = normalize
         self.image = image
         self.group = group
         self.split = split
@@ -99,9 +99,9 @@ class Domain:
     def opened(self) -> Source:
         """The source itself."""
         if self.source is None:
-            raise wrong(
+            raise BadInput(
                 f"domain {self.name} has no source, so it has no images",
-                next="Domain(name, source), for example folder:photos or pocket:digits",
+                try_="Domain(name, source), for example folder:photos or pocket:digits",
             )
         if not isinstance(self.source, str):
             found = self.source
@@ -135,12 +135,12 @@ class Domain:
         if self.source is not None:
             return self.index.tasks
         if self._tasks is None:
-            raise wrong(f"domain {self.name}: a domain without a source names its tasks")
+            raise BadInput(f"domain {self.name}: a domain without a source names its tasks")
         return self._tasks
 
     @cached_property
     def shape(self) -> Pixels:
-        """The pixels' contract but for the whitening: nothing is decoded for it."""
+        """The pixels' contract but for the normalization: nothing is decoded for it."""
         size = self.size
         if size is None and self.source is not None:
             size = getattr(self.opened, "size", None)  # embedded domains have a size of their own
@@ -163,19 +163,19 @@ class Domain:
 
     @cached_property
     def pixels(self) -> Pixels:
-        """What it does to an image, whitening included."""
-        if self.whiten == "imagenet" or (self.whiten == "domain" and self.source is None):
+        """What it does to an image, normalization included."""
+        if self.normalize == "imagenet" or (self.normalize == "domain" and self.source is None):
             mean, std = IMAGENET
-        elif self.whiten == "domain":
-            mean, std = self.moments("train")
-        elif isinstance(self.whiten, str) or np.shape(self.whiten) != (2, 3):
-            raise wrong(
-                f"domain {self.name}: whiten is a word, or three means and three deviations",
-                came=self.whiten,
-                exists=("domain", "imagenet"),
+        elif self.normalize == "domain":
+            mean, std = self.stats("train")
+        elif isinstance(self.normalize, str) or np.shape(self.normalize) != (2, 3):
+            raise BadInput(
+                f"domain {self.name}: normalize is a word, or three means and three deviations",
+                got=self.normalize,
+                available=("domain", "imagenet"),
             )
         else:
-            mean, std = (_triple(vector) for vector in self.whiten)
+            mean, std = (_triple(vector) for vector in self.normalize)
         return replace(self.shape, mean=mean, std=std)
 
     @cached_property
@@ -198,7 +198,7 @@ class Domain:
 
     @property
     def test(self) -> Split:
-        """The images that the result is judged on, and nothing else."""
+        """The images that the result is evaluated on, and nothing else."""
         return self.splits["test"]
 
     @cached_property
@@ -220,11 +220,13 @@ class Domain:
         """Places in the index of a split's unreadable images."""
         return np.setdiff1d(self.index.rows(split), self.good(split))
 
-    def moments(self, split: str) -> Moments:
-        """Mean and deviation of a split's stored images by channel, of values in 0…1."""
+    def stats(self, split: str) -> Stats:
+        """Mean and standard deviation of a split's stored images by channel, of values in 0…1."""
         seen = self.decoded.scan[self.good(split)]
         if len(seen) == 0:
-            raise wrong(f"{self.name}: none of the {split} images can be read", next=self._look())
+            raise BadInput(
+                f"{self.name}: none of the {split} images can be read", try_=self._look()
+            )
         mean = seen["mean"].astype(np.float64).mean(0)
         square = seen["square"].astype(np.float64).mean(0)
         std = np.sqrt(np.maximum(square - mean**2, 1e-4))  # a blank domain is not blown up
@@ -241,7 +243,7 @@ class Domain:
                 problems.append(
                     f"{self.name}: {len(bad)} of {len(rows)} {split} images cannot be read, more "
                     f"than max(1 %, 3); first: {self.index.keys[first]}: "
-                    f"{self.decoded.reasons.get(first, '')}; next: {self._look()} lists them; mend "
+                    f"{self.decoded.reasons.get(first, '')}; try: {self._look()} lists them; mend "
                     "or remove them, or say allow_bad = true"
                 )
         for task in () if self.unlabelled else self.tasks:
@@ -267,7 +269,7 @@ def check_domains(domains: Sequence[Domain]) -> None:
     """Two domains of one name are an error; every domain's own problems are listed together."""
     names = [domain.name for domain in domains]
     problems = [
-        f"two domains are called {name}; next: name them apart"
+        f"two domains are called {name}; try: name them apart"
         for name in sorted({n for n in names if names.count(n) > 1})
     ]
     for domain in domains:

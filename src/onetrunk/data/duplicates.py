@@ -24,7 +24,7 @@ Pairs = NDArray[np.int64]
 
 
 def thumbnails(images_BHWC: U8) -> U8:
-    """The 16×16 grey thumbnails that near duplicates are judged on: means over equal areas."""
+    """The 16×16 grey thumbnails that near duplicates are evaluated on: means over equal areas."""
     count, height, width = images_BHWC.shape[:3]
     rows = images_BHWC.reshape(count, height, -1).astype(np.float32)
     down = _areas(height) @ rows  # first whole rows, which are many values at once

@@ -21,7 +21,7 @@ from onetrunk.data.sources import Source
 from onetrunk.data.splitting import SPLITS, groups_of, listed, move_nearest, split_codes
 from onetrunk.data.strings import Strings
 from onetrunk.data.task import NO_CLASS, NO_LABEL, Task
-from onetrunk.errors import BadInput, wrong
+from onetrunk.errors import BadInput
 
 
 @dataclass
@@ -59,8 +59,8 @@ def read_index(
     """
     items = sorted(source.items(), key=lambda item: item.key)
     if not items:
-        raise wrong(
-            f"{name}: no images in its source", next="onetrunk data SOURCE shows what is read"
+        raise BadInput(
+            f"{name}: no images in its source", try_="onetrunk data SOURCE shows what is read"
         )
     problems: list[str] = []
     warnings = list(getattr(source, "notes", ()))
@@ -68,7 +68,7 @@ def read_index(
     twice = [a for a, b in itertools.pairwise(keys) if a == b]
     if twice:
         problems.append(
-            listed("the source names an image twice", twice) + "; next: name each image once"
+            listed("the source names an image twice", twice) + "; try: name each image once"
         )
     groups = groups_of(items, name, group, warnings)
     codes, hashed, how = split_codes(items, groups, name, problems)
@@ -85,7 +85,7 @@ def read_index(
                 check_classes(task, labels[task.name], codes, problems, warnings)
         tasks.append(task)
     if not tasks:
-        problems.append("it names no task; next: --task NAME=KIND, or tasks in the recipe")
+        problems.append("it names no task; try: --task NAME=KIND, or tasks in the recipe")
     if problems:
         raise BadInput("\n".join(f"{name}: {problem}" for problem in problems))
     print_of = hashlib.sha256()
@@ -111,19 +111,19 @@ def _chosen(source: Source, name: str, asked: Sequence[Task] | None) -> list[Tas
     chosen = []
     for task in asked:
         if task.name not in own or own[task.name].kind != task.kind:
-            raise wrong(
+            raise BadInput(
                 f"{name}: its source has no such task",
-                came=f"{task.name} ({task.kind})",
-                exists=[f"{t.name} ({t.kind})" for t in source.tasks],
+                got=f"{task.name} ({task.kind})",
+                available=[f"{t.name} ({t.kind})" for t in source.tasks],
             )
         known = own[task.name].classes
         if task.dense and task.classes and known and task.classes != known:
             # a map holds numbers: other names, or another order, would rename what it shows
-            raise wrong(
+            raise BadInput(
                 f"{name}: task {task.name}: the source's maps have their classes in an order",
-                came=", ".join(task.classes),
-                exists=known,
-                next="leave classes away",
+                got=", ".join(task.classes),
+                available=known,
+                try_="leave classes away",
             )
         chosen.append(own[task.name].with_classes(task.classes or known))
     return chosen
@@ -138,8 +138,8 @@ def _numbers(task: Task, items: list[Item], problems: list[str]) -> tuple[Task, 
         )
         if task.outputs > 1 and width != task.outputs:
             problems.append(
-                f"task {task.name}: expected {task.outputs} numbers an image; came: {width}; "
-                f"next: outputs = {width}"
+                f"task {task.name}: expected {task.outputs} numbers an image; got: {width}; "
+                f"try: outputs = {width}"
             )
         values = np.full((len(items), width), np.nan, np.float32)
         for i, r in enumerate(raw):
@@ -149,7 +149,7 @@ def _numbers(task: Task, items: list[Item], problems: list[str]) -> tuple[Task, 
                 if row.shape != (width,) or not np.isfinite(row).all():
                     problems.append(
                         f"task {task.name}: {items[i].key}: expected {width} finite "
-                        f"numbers; came: {r}; next: mend it, or leave it empty"
+                        f"numbers; got: {r}; try: mend it, or leave it empty"
                     )
                     break
                 values[i] = row
@@ -172,11 +172,11 @@ def _numbers(task: Task, items: list[Item], problems: list[str]) -> tuple[Task, 
         )
         problems.append(
             str(
-                wrong(
+                BadInput(
                     f"task {task.name}: {example}: a label outside the classes",
-                    came=outside[0],
-                    exists=task.classes,
-                    next="mend the label, or add it to the classes",
+                    got=outside[0],
+                    available=task.classes,
+                    try_="mend the label, or add it to the classes",
                 )
             )
         )
@@ -192,8 +192,8 @@ def _numbers(task: Task, items: list[Item], problems: list[str]) -> tuple[Task, 
     for i, r in enumerate(raw):
         if isinstance(r, tuple):
             problems.append(
-                f"task {task.name}: {items[i].key}: expected one class; came: {r}; "
-                'next: kind = "multilabel"'
+                f"task {task.name}: {items[i].key}: expected one class; got: {r}; "
+                'try: kind = "multilabel"'
             )
             break
         if r is not None:
@@ -242,7 +242,7 @@ def check_classes(
         if len(labelled) == 0:
             (problems if split == "train" else warnings).append(
                 f"task {task.name}: {split} has no labelled image"
-                + ("; next: label some, or leave the task out" if split == "train" else "")
+                + ("; try: label some, or leave the task out" if split == "train" else "")
             )
             continue
         counts: list[int] = _counts(task, labelled).tolist() if task.classes else []
@@ -253,7 +253,7 @@ def check_classes(
                     f"task {task.name}: {split} lacks {len(empty)} of {len(task.classes)} classes",
                     empty,
                 )
-                + ("; next: add images, or name the split" if split == "train" else "")
+                + ("; try: add images, or name the split" if split == "train" else "")
             )
 
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.duplicates import near_pairs
-from onetrunk.data.frames import BLANK, GOOD, LONG, MISNAMED, TINY
 from onetrunk.data.splitting import SPLITS
+from onetrunk.data.stored_images import BLANK, GOOD, LONG, MISNAMED, TINY
 from onetrunk.data.task import NO_CLASS, NO_LABEL, Task
 from onetrunk.errors import BadInput
 
@@ -89,7 +89,7 @@ def inspect(domain: Domain) -> Inspection:
             v = scan[side][good]
             sizes[side] = [int(v.min()), int(np.median(v)), int(v.max())]
     has_train = len(domain.good("train")) > 0
-    mean, std = domain.moments("train") if has_train else ((0.0,) * 3, (0.0,) * 3)
+    mean, std = domain.stats("train") if has_train else ((0.0,) * 3, (0.0,) * 3)
     exact, conflicts = _same(domain, good)
     folder = decoded.folder
     return Inspection(

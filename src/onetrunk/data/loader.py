@@ -1,4 +1,4 @@
-"""Steps of whitened, augmented batches, made here or by worker processes: the same either way."""
+"""Steps of normalized, augmented batches, made here or by worker processes: the same either way."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from onetrunk.data.domain import Domain, check_domains
 from onetrunk.data.sampling import Draw, Fixed, Sampler
 from onetrunk.data.split import Split
 from onetrunk.data.task import Task
-from onetrunk.errors import Failed, OnetrunkError, wrong
+from onetrunk.errors import BadInput, Failed, OnetrunkError
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Batch:
     """Images of one domain with their targets; `places` are theirs in the split."""
 
     domain: str
-    images: torch.Tensor  # (B, 3, H, W), whitened, channels last in memory
+    images: torch.Tensor  # (B, 3, H, W), normalized, channels last in memory
     targets: dict[str, torch.Tensor]  # by task, as Split says
     places: NDArray[np.int64]
     views: NDArray[np.int64]
@@ -70,7 +70,7 @@ class _Steps(Dataset[Step]):
 
 
 def make_batch(draw: Draw, split: Split, augment: Augment, tasks: tuple[Task, ...]) -> Batch:
-    """The images of a draw, varied and whitened, with their targets."""
+    """The images of a draw, varied and normalized, with their targets."""
     images, targets = split.stored(draw.places)
     # an image's own number: the view stays the same if others leave the split
     views = augment.draw(draw.seed, split.rows[draw.places], draw.views, split.pixels)
@@ -100,11 +100,11 @@ class Loader:
         fixed: Mapping[str, Fixed] = MappingProxyType({}),
     ) -> None:
         if not domains:
-            raise wrong("a loader needs at least one domain")
+            raise BadInput("a loader needs at least one domain")
         check_domains(domains)
         if sampling == "joined" and len({domain.pixels.size for domain in domains}) > 1:
             sizes = ", ".join(f"{d.name} {d.pixels.size}" for d in domains)
-            raise wrong("joined batches need one size for all domains", came=sizes)
+            raise BadInput("joined batches need one size for all domains", got=sizes)
         self.workers = workers
         self.pin = pin
         self.sampler = Sampler(
@@ -218,6 +218,6 @@ def _alive(steps: Iterator[Step]) -> Iterator[Step]:
 
 def _dead(how: str) -> Failed:
     return Failed(
-        f"a process that reads images died: {how}; next: go on with fewer workers, or with "
+        f"a process that reads images died: {how}; try: go on with fewer workers, or with "
         "workers = 0 (its memory may have run out)"
     )

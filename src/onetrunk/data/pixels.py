@@ -1,6 +1,6 @@
 """The pixels' contract: what a domain does to an image before the trunk sees it.
 
-One object says it all (turn, channels, alpha, bits, fit, size, whitening) and is the same in
+One object says it all (turn, channels, alpha, bits, fit, size, normalization) and is the same in
 training, evaluation, prediction, folding and export; a pack stores it. An image is first brought to
 the *stored* size, `size` plus a margin for augmentation; without augmentation the middle is taken.
 """
@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 
 Fit = Literal["squash", "pad", "crop"]
 FITS: tuple[Fit, ...] = get_args(Fit)
@@ -55,7 +55,7 @@ class Pixels:
     """How a domain's images become tensors.
 
     `fit`: "squash" ignores the aspect, "crop" cuts the longer side, "pad" keeps all and fills the
-    rest with `fill`. `mean` and `std` whiten 8-bit values scaled to 0…1, channel by channel.
+    rest with `fill`. `mean` and `std` normalize 8-bit values scaled to 0…1, channel by channel.
     """
 
     size: tuple[int, int]  # height, width that the trunk sees
@@ -67,15 +67,15 @@ class Pixels:
 
     def __post_init__(self) -> None:
         if self.fit not in FITS:
-            raise wrong("unknown fit", came=self.fit, exists=FITS)
+            raise BadInput("unknown fit", got=self.fit, available=FITS)
         if min(self.size) < 1 or max(self.size) > 16_384:
-            raise wrong("a size is 1 to 16384 pixels", came=self.size)
+            raise BadInput("a size is 1 to 16384 pixels", got=self.size)
         if not 0 <= self.margin <= 4096:
-            raise wrong("a margin is 0 to 4096 pixels", came=self.margin)
+            raise BadInput("a margin is 0 to 4096 pixels", got=self.margin)
         if not 0 <= self.fill <= 255:
-            raise wrong("fill is a grey level, 0 to 255", came=self.fill)
+            raise BadInput("fill is a grey level, 0 to 255", got=self.fill)
         if min(self.std) <= 0:
-            raise wrong("whitening divides by std, which is above 0", came=self.std)
+            raise BadInput("normalization divides by std, which is above 0", got=self.std)
 
     @property
     def stored(self) -> tuple[int, int]:
@@ -132,7 +132,7 @@ class Pixels:
         )
         return stored_BHWC[:, top : top + self.size[0], left : left + self.size[1]]
 
-    def whiten(self, images_BHWC: U8 | torch.Tensor) -> torch.Tensor:
+    def normalize(self, images_BHWC: U8 | torch.Tensor) -> torch.Tensor:
         """8-bit images to the trunk's input: (B, 3, H, W) float32, channels last in memory."""
         images = torch.as_tensor(images_BHWC)
         count, height, width = images.shape[:3]
@@ -142,14 +142,14 @@ class Pixels:
         scale = (1 / (255 * std)).repeat(width)
         shift = (-mean / std).repeat(width)
         rows = images.reshape(count * height, width * 3).float()
-        if rows.data_ptr() == images.data_ptr():  # floats came: what is the caller's stays
+        if rows.data_ptr() == images.data_ptr():  # floats got: what is the caller's stays
             rows = rows.clone()
         torch.addcmul(shift, rows, scale, out=rows)
         return rows.view(count, height, width, 3).permute(0, 3, 1, 2)
 
     def prepare(self, images: Sequence[Raw]) -> torch.Tensor:
-        """Images of any kind as one whitened batch, exactly as evaluation prepares them."""
-        return self.whiten(self.centre(np.stack([self.read(image) for image in images])))
+        """Images of any kind as one normalized batch, exactly as evaluation prepares them."""
+        return self.normalize(self.centre(np.stack([self.read(image) for image in images])))
 
 
 def decode(raw: Raw) -> Image.Image:

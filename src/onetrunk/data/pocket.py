@@ -21,7 +21,7 @@ from onetrunk.data.pixels import U8
 from onetrunk.data.sources import Asked
 from onetrunk.data.surfaces import decode
 from onetrunk.data.task import Task
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 
 ASSETS = files("onetrunk.data") / "assets"
 
@@ -38,7 +38,7 @@ class Pocket:
 
     def __init__(self, rest: str, asked: Asked) -> None:
         if rest not in cards():
-            raise wrong("no such embedded domain", came=rest, exists=cards())
+            raise BadInput("no such embedded domain", got=rest, available=cards())
         self.card = cards()[rest]
         self.size: tuple[int, int] = tuple(self.card["size"])
         self.flip: bool = bool(self.card.get("flip", False))

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onetrunk.data.duplicates import THUMB, thumbnails
-from onetrunk.data.frames import BAD, BLANK, GOOD, UNREADABLE, Looked
 from onetrunk.data.pixels import U8
+from onetrunk.data.stored_images import BAD, BLANK, GOOD, UNREADABLE, Looked
 
 SCAN = np.dtype(
     [
@@ -59,7 +59,7 @@ def gather(looked: Sequence[Looked]) -> Part:
         for start in range(0, len(looked), step):
             rows = slice(start, start + step)
             part = images[rows]
-            scan["mean"][rows], scan["square"][rows] = moments(part)
+            scan["mean"][rows], scan["square"][rows] = stats(part)
             scan["thumb"][rows] = thumbnails(part)
             flat = part.reshape(len(part), -1)
             # (an image that cannot be read is all zeros here; its status says what it is)
@@ -67,7 +67,7 @@ def gather(looked: Sequence[Looked]) -> Part:
     return Part(scan, arrays, {i: one.why for i, one in enumerate(looked) if one.why})
 
 
-def moments(images_BHW3: U8) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def stats(images_BHW3: U8) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Means of the values in 0…1 and of their squares, by image and channel.
 
     Whole rows are added up, as integers: a sum over interleaved channels is ten times slower.

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from onetrunk.data.chance import Chance, permutation, seed_of
-from onetrunk.errors import wrong
+from onetrunk.data.seeded import Chance, permutation, seed_of
+from onetrunk.errors import BadInput
 
 SAMPLINGS = ("round-robin", "temperature", "joined")
 
@@ -62,12 +62,14 @@ class Sampler:
 
     def __post_init__(self) -> None:
         if self.kind not in SAMPLINGS:
-            raise wrong("unknown sampling", came=self.kind, exists=SAMPLINGS)
+            raise BadInput("unknown sampling", got=self.kind, available=SAMPLINGS)
         for name, size in self.sizes.items():
             if size < 1 or self.batches[name] < 1:
-                raise wrong(f"{name}: a domain has at least one image, and a batch too", came=size)
+                raise BadInput(
+                    f"{name}: a domain has at least one image, and a batch too", got=size
+                )
         if not self.temperature > 0:
-            raise wrong("temperature is above 0", came=self.temperature)
+            raise BadInput("temperature is above 0", got=self.temperature)
         self.given = {name: self.given.get(name, 0) for name in self.sizes}
         self._orders: dict[str, tuple[int, NDArray[np.int64]]] = {}
 
@@ -99,13 +101,15 @@ class Sampler:
         and seen twice."""
         given, plan = state["given"], state["plan"]
         if not isinstance(given, Mapping) or set(given) != set(self.sizes):
-            raise wrong("the sampler's state is of other domains", came=given, exists=self.sizes)
+            raise BadInput(
+                "the sampler's state is of other domains", got=given, available=self.sizes
+            )
         if plan != self._plan():
-            raise wrong(
+            raise BadInput(
                 "the sampler's state is of other images, batch sizes, sampling or seed",
-                came=plan,
-                exists=[str(self._plan())],
-                next="go on with the same data and settings, or start anew",
+                got=plan,
+                available=[str(self._plan())],
+                try_="go on with the same data and settings, or start anew",
             )
         self.step = int(str(state["step"]))
         self.given = {str(name): int(n) for name, n in given.items()}

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from onetrunk.data.frames import Frames
 from onetrunk.data.index import Index
 from onetrunk.data.pixels import U8, Pixels
+from onetrunk.data.stored_images import Frames
 
 
 class Split:
@@ -26,7 +26,7 @@ class Split:
     ) -> None:
         self.name = name
         self.rows = rows  # places in the index; unreadable images are left out
-        self.pixels = pixels  # whitening included
+        self.pixels = pixels  # normalization included
         self._index = index
         self._frames = frames
 
@@ -50,11 +50,11 @@ class Split:
         return images, targets
 
     def batch(self, places: NDArray[np.int64]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Images as evaluation sees them, whitened (B, 3, H, W), and their targets."""
+        """Images as evaluation sees them, normalized (B, 3, H, W), and their targets."""
         images, targets = self.stored(places)
         dense = {layer.task.name for layer in self._frames.layers}
         cut = {n: self.pixels.centre(t) if n in dense else t for n, t in targets.items()}
-        return self.pixels.whiten(self.pixels.centre(images)), {
+        return self.pixels.normalize(self.pixels.centre(images)), {
             name: as_tensor(target) for name, target in cut.items()
         }
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onetrunk.data.listing import Item
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 
 SPLITS = ("train", "val", "test")
 SHARES = (0.70, 0.15, 0.15)  # of the splits made by hash
@@ -37,17 +37,17 @@ def groups_of(
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise wrong(
+        raise BadInput(
             f"{name}: group is no column, and no regular expression either ({error})",
-            came=pattern,
-            next="name a column, or write a pattern such as '([^/]+)/' (the folder)",
+            got=pattern,
+            try_="name a column, or write a pattern such as '([^/]+)/' (the folder)",
         ) from None
     found = [compiled.search(item.key) for item in items]
     if not any(found):
-        raise wrong(
+        raise BadInput(
             f"{name}: group is no column, and as a pattern it matches none of {len(items)} paths",
-            came=pattern,
-            exists=[item.key for item in items[:3]],
+            got=pattern,
+            available=[item.key for item in items[:3]],
         )
     groups = [m and (m.group(1) if m.re.groups else m.group(0)) for m in found]
     alone = [item.key for item, g in zip(items, groups, strict=True) if g is None]
@@ -66,10 +66,10 @@ def split_codes(
     given = {item.split for item in items}
     unknown = sorted(str(s) for s in given - {*SPLITS, None})
     if unknown:
-        raise wrong(f"{name}: unknown split", came=unknown[0], exists=SPLITS)
+        raise BadInput(f"{name}: unknown split", got=unknown[0], available=SPLITS)
     names = given - {None}
     if names and "train" not in names and None not in given:
-        raise wrong(f"{name}: no split is called train", exists=sorted(str(s) for s in names))
+        raise BadInput(f"{name}: no split is called train", available=sorted(str(s) for s in names))
     missing = [s for s in SPLITS if s not in names]
     shares = dict(zip(SPLITS, SHARES, strict=True))
     unit = "group" if any(g is not None for g in groups) else "path"
@@ -107,7 +107,7 @@ def split_codes(
     if straddling:
         problems.append(
             listed("groups straddle the splits that the source names", sorted(straddling))
-            + "; next: drop the split column or the group"
+            + "; try: drop the split column or the group"
         )
     if not names:
         return codes, hashed, f"70/15/15 by hash of the {unit}"

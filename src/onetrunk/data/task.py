@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 
 Kind = Literal["classify", "multilabel", "regress", "segment", "depth", "normals", "embed"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -26,10 +26,10 @@ def check_name(name: str, what: str) -> str:
     """The name itself, where it may name a domain, a task or a run."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
         fixed = re.sub(r"[^a-z0-9_-]+", "-", str(name).lower()).strip("-_")[:64]
-        raise wrong(
+        raise BadInput(
             f"the name of a {what} has lower-case letters, digits, - and _, at most 64",
-            came=str(name),
-            next=f"call it {fixed!r}" if fixed else "choose such a name",
+            got=str(name),
+            try_=f"call it {fixed!r}" if fixed else "choose such a name",
         )
     return name
 
@@ -54,21 +54,23 @@ class Task:
     def __post_init__(self) -> None:
         check_name(self.name, "task")
         if isinstance(self.classes, str):  # its letters would be the classes
-            raise wrong(
+            raise BadInput(
                 f"task {self.name}: classes are a list",
-                came=self.classes,
-                next=f"classes = [{self.classes!r}, …]",
+                got=self.classes,
+                try_=f"classes = [{self.classes!r}, …]",
             )
         if self.outputs < 1:
-            raise wrong(f"task {self.name}: outputs is at least 1", came=self.outputs)
+            raise BadInput(f"task {self.name}: outputs is at least 1", got=self.outputs)
         if self.kind not in KINDS:
-            raise wrong(f"task {self.name}: unknown kind", came=self.kind, exists=KINDS)
+            raise BadInput(f"task {self.name}: unknown kind", got=self.kind, available=KINDS)
         object.__setattr__(self, "classes", tuple(str(c) for c in self.classes))
         if len(set(self.classes)) < len(self.classes):
             twice = sorted({c for c in self.classes if self.classes.count(c) > 1})
-            raise wrong(f"task {self.name}: each class once", came=", ".join(twice[:5]))
+            raise BadInput(f"task {self.name}: each class once", got=", ".join(twice[:5]))
         if self.kind == "segment" and len(self.classes) > NO_PIXEL:
-            raise wrong(f"task {self.name}: a map has at most 255 classes", came=len(self.classes))
+            raise BadInput(
+                f"task {self.name}: a map has at most 255 classes", got=len(self.classes)
+            )
 
     @property
     def dense(self) -> bool:
@@ -99,31 +101,33 @@ def read_tasks(given: TasksLike) -> tuple[Task, ...]:
     """Tasks as a recipe writes them: `["classify"]`, `{name = {kind = …}}`, or Tasks."""
     tasks: list[Task] = []
     if isinstance(given, str):
-        raise wrong("tasks are a list or a table", came=given, next=f'tasks = ["{given}"]')
+        raise BadInput("tasks are a list or a table", got=given, try_=f'tasks = ["{given}"]')
     if isinstance(given, Mapping):
         for name, spec in given.items():
             if isinstance(spec, str):
                 spec = {"kind": spec}
             if not isinstance(spec, Mapping):
-                raise wrong(f"task {name}: expected a kind or a table", came=spec, exists=KINDS)
+                raise BadInput(
+                    f"task {name}: expected a kind or a table", got=spec, available=KINDS
+                )
             keys = ("kind", "classes", "outputs", "column", "unit")
             for key in spec:
                 if key not in keys:
-                    raise wrong(f"task {name}: unknown key", came=key, exists=keys)
+                    raise BadInput(f"task {name}: unknown key", got=key, available=keys)
             if "kind" not in spec:
-                raise wrong(f"task {name}: its kind is missing", exists=KINDS)
+                raise BadInput(f"task {name}: its kind is missing", available=KINDS)
             tasks.append(Task(name, **spec))
     else:
         for task in given:
             if isinstance(task, str):
                 if task not in KINDS:
-                    raise wrong("unknown kind of task", came=task, exists=KINDS)
+                    raise BadInput("unknown kind of task", got=task, available=KINDS)
                 task = Task(task, task)
             elif not isinstance(task, Task):
-                raise wrong("expected a kind of task or a Task", came=task, exists=KINDS)
+                raise BadInput("expected a kind of task or a Task", got=task, available=KINDS)
             tasks.append(task)
     names = [task.name for task in tasks]
     for name in names:
         if names.count(name) > 1:
-            raise wrong("each task of a domain has a name of its own", came=name)
+            raise BadInput("each task of a domain has a name of its own", got=name)
     return tuple(tasks)

@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onetrunk.errors import Failed, Missing, wrong
-from onetrunk.model.card import Card
-from onetrunk.model.universal import Universal
+from onetrunk.errors import BadInput, Failed, Missing
+from onetrunk.nn.card import Card
+from onetrunk.nn.universal import Universal
 
 FORMAT = 1
 KEY = "onetrunk"
@@ -65,15 +65,15 @@ def export(model: Universal, path: str | PathLike[str], domain: str | None = Non
             raise Missing(package, "onnx", "export to ONNX")
     to = Path(path)
     if not to.parent.is_dir():
-        raise wrong("export: no such folder", came=str(to.parent), next="make it first")
+        raise BadInput("export: no such folder", got=str(to.parent), try_="make it first")
     cards = list(model.domains.values())
     if not cards:
-        raise wrong("export: expected a model with domains", came="none")
+        raise BadInput("export: expected a model with domains", got="none")
     if model.trunk.norm == "shared-batch":
-        raise wrong(
-            "the norm 'shared-batch' keeps no moments: an exported network would answer each image "
+        raise BadInput(
+            "the norm 'shared-batch' keeps no statistics: an exported network would answer each image "
             "by its batch",
-            next="a trunk with norm = 'domain'",
+            try_="a trunk with norm = 'domain'",
         )
     # A copy, in ONNX Runtime's own type and place: the model may go on learning meanwhile.
     if domain is not None:
@@ -94,10 +94,10 @@ def check_one_size(cards: list[Card]) -> None:
     """All domains of one file have one size."""
     sizes = {card.name: "×".join(map(str, card.pixels.size)) for card in cards}
     if len(set(sizes.values())) > 1:
-        raise wrong(
+        raise BadInput(
             "one file holds domains of one size",
-            came=", ".join(f"{name} {size}" for name, size in sizes.items()),
-            next="export(model, path, domain=NAME), one file for each",
+            got=", ".join(f"{name} {size}" for name, size in sizes.items()),
+            try_="export(model, path, domain=NAME), one file for each",
         )
 
 
@@ -130,7 +130,7 @@ def _write(
         )
         want = net(*inputs)
     if program is None:
-        raise Failed("the exporter made no program; next: report this trunk")
+        raise Failed("the exporter made no program; try: report this trunk")
     program.model.metadata_props[KEY] = json.dumps(document(cards, licence), ensure_ascii=False)
     beside = to.with_name(f".{to.name}.{os.getpid()}.part")
     try:
@@ -141,7 +141,7 @@ def _write(
         if not error <= AGREE:
             raise Failed(
                 f"ONNX Runtime answers otherwise than PyTorch, by {error:.1e}; "
-                "next: report this trunk"
+                "try: report this trunk"
             )
         with open(beside, "rb+") as file:
             os.fsync(file.fileno())

@@ -4,7 +4,7 @@
     conform(lambda: Trunk("resnet20", norm="mypackage.norms:thing"), size=32)
 
 runs every check that applies and raises AssertionError with what was wrong. `conform_balance` does
-the same for a balance, `conform_feature_loss` for a feature loss of distillation.
+the same for a weighting, `conform_feature_loss` for a feature loss of distillation.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
-from onetrunk.model import backbone as backbones
-from onetrunk.model.norm_banks import Moments
-from onetrunk.model.trunk import Trunk
-from onetrunk.model.universal import Universal
-from onetrunk.testing.balances import conform_balance as conform_balance
+from onetrunk.nn import backbone as backbones
+from onetrunk.nn.norm_banks import Stats
+from onetrunk.nn.trunk import Trunk
+from onetrunk.nn.universal import Universal
 from onetrunk.testing.feature_losses import conform_feature_loss as conform_feature_loss
+from onetrunk.testing.weightings import conform_weighting as conform_weighting
 
 Make = Callable[[], Trunk]
 Size = int | tuple[int, int]
 NAMES = ("ants", "bees", "cats")
-SAME_AT_START = ("shared", "domain-moments", "domain")  # norms that answer as the plain trunk did
+SAME_AT_START = ("shared", "domain-stats", "domain")  # norms that answer as the plain trunk did
 
 
 def domain(name: str, size: Size = 32, classes: tuple[str, ...] = ("x", "y", "z")) -> Domain:
@@ -40,7 +40,7 @@ def domain(name: str, size: Size = 32, classes: tuple[str, ...] = ("x", "y", "z"
 
 
 def build(make: Make, size: Size, names: tuple[str, ...] = NAMES, seed: int = 0) -> Universal:
-    """A model over domains that differ: slots of their own numbers, moments of their own images."""
+    """A model over domains that differ: slots of their own numbers, statistics of their own images."""
     torch.manual_seed(seed)
     model = Universal(make(), [domain(name, size) for name in names])
     scatter(model, size, seed)
@@ -48,7 +48,7 @@ def build(make: Make, size: Size, names: tuple[str, ...] = NAMES, seed: int = 0)
 
 
 def scatter(model: Universal, size: Size, seed: int = 0) -> None:
-    """Give every domain numbers of its own, as training would, with moments that fit its images."""
+    """Give every domain numbers of its own, as training would, with statistics that fit its images."""
     chance = torch.Generator().manual_seed(seed)
     for rank, name in enumerate(model.domains):
         with torch.no_grad():
@@ -60,7 +60,7 @@ def scatter(model: Universal, size: Size, seed: int = 0) -> None:
 
 @torch.no_grad()
 def settle(model: Universal, name: str, x: Tensor) -> None:
-    """Moments of this batch, by one pass of the domain's slots in training mode."""
+    """Statistics of this batch, by one pass of the domain's slots in training mode."""
     moving: list[tuple[nn.Module, object]] = []
     for bank in model.trunk.banks().values():
         for layer in (bank, *bank.modules()):
@@ -70,7 +70,7 @@ def settle(model: Universal, name: str, x: Tensor) -> None:
                 layer.momentum = 1.0
         slot = bank.slots.get(name)
         for part in () if slot is None else slot.modules():
-            if isinstance(part, (_BatchNorm, Moments)):
+            if isinstance(part, (_BatchNorm, Stats)):
                 part.training = True
     model(x, name)
     for layer, momentum in moving:
@@ -79,7 +79,7 @@ def settle(model: Universal, name: str, x: Tensor) -> None:
 
 
 def images(count: int, size: Size, seed: int = 0) -> Tensor:
-    """Whitened noise, smooth enough to survive a network."""
+    """Normalized noise, smooth enough to survive a network."""
     height, width = (size, size) if isinstance(size, int) else size
     chance = torch.Generator().manual_seed(seed)
     coarse = torch.randn(count, 3, 8, 8, generator=chance)
@@ -87,10 +87,10 @@ def images(count: int, size: Size, seed: int = 0) -> Tensor:
     return smooth + 0.3 * torch.randn(count, 3, height, width, generator=chance)
 
 
-def far(came: Tensor, expected: Tensor) -> float:
+def far(got: Tensor, expected: Tensor) -> float:
     """Largest difference, relative to the largest number expected."""
     scale = expected.abs().max().clamp_min(1e-6)
-    return float((came - expected).abs().max() / scale)
+    return float((got - expected).abs().max() / scale)
 
 
 def conform(make: Make, size: Size = 64, fold: bool = True) -> None:
@@ -133,8 +133,8 @@ def pure_is_plain(model: Universal, size: Size) -> None:
     with torch.no_grad():
         for name in NAMES[:2]:
             plain = double.for_domain(name, fold=False)
-            expected, came = plain(x)["classify"], double(x, name)["classify"]
-            assert far(came, expected) <= 1e-12, f"{name}: {far(came, expected):.1e} off"
+            expected, got = plain(x)["classify"], double(x, name)["classify"]
+            assert far(got, expected) <= 1e-12, f"{name}: {far(got, expected):.1e} off"
             assert not list(plain.trunk.banks()), "a bank is left in the plain network"
             if model.trunk.adapters == "none" and model.trunk.norm in SAME_AT_START:
                 by_hand = _by_hand(double, name, x)
@@ -167,8 +167,8 @@ def mixed_is_pure(model: Universal, size: Size) -> None:
             for name in NAMES
         }
     expected = torch.stack([next(pure[name]) for name in order])
-    came = torch.stack([answer["classify"] for answer in mixed])
-    assert far(came, expected) <= 1e-5, f"mixed is {far(came, expected):.1e} off"
+    got = torch.stack([prediction["classify"] for prediction in mixed])
+    assert far(got, expected) <= 1e-5, f"mixed is {far(got, expected):.1e} off"
 
 
 def gradients_stay_home(model: Universal, size: Size) -> None:
@@ -233,8 +233,8 @@ def packs_come_back(model: Universal, size: Size) -> None:
         fresh.load_pack(path)
     x = images(4, size)
     with torch.no_grad():
-        expected, came = model(x, "bees")["classify"], fresh(x, "bees")["classify"]
-    assert torch.equal(came, expected), f"from its pack it is {far(came, expected):.1e} off"
+        expected, got = model(x, "bees")["classify"], fresh(x, "bees")["classify"]
+    assert torch.equal(got, expected), f"from its pack it is {far(got, expected):.1e} off"
 
 
 def copies_are_apart(model: Universal, size: Size) -> None:

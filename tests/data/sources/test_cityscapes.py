@@ -54,8 +54,8 @@ def test_what_is_not_said_is_never_guessed(built: Any, opened: Any) -> None:
         "depth"
     ]
     for rest, said in (
-        ("?classes=8", "'8'; exists: 7, 19"),
-        ("?depth=inverse", "exists: disparity, metres"),
+        ("?classes=8", "'8'; available: 7, 19"),
+        ("?depth=inverse", "available: disparity, metres"),
     ):
         with pytest.raises(BadInput, match=said):
             opened(f"cityscapes:cityscapes{rest}")

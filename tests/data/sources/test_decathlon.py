@@ -45,7 +45,7 @@ def test_classes_of_one_name_keep_apart(built: Any, opened: Any, tmp_path: Path)
 
 def test_what_is_wrong_is_named(built: Any, opened: Any, tmp_path: Path) -> None:
     built("decathlon")
-    with pytest.raises(BadInput, match="exists: dtd"):
+    with pytest.raises(BadInput, match="available: dtd"):
         opened("decathlon:decathlon/dtt")
     with pytest.raises(BadInput, match="no such file or folder"):
         opened("decathlon:nowhere/dtd")

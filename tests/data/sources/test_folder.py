@@ -85,7 +85,7 @@ def test_no_folder_to_read(made: str, opened: Any, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     with pytest.raises(BadInput) as caught:
         list(opened("folder:p").items())
-    said = {"none": "exists: photos", "empty": "no images", "file": "this is a file"}[made]
+    said = {"none": "available: photos", "empty": "no images", "file": "this is a file"}[made]
     assert said in str(caught.value)
     assert str(tmp_path) not in str(caught.value)
 

@@ -94,7 +94,7 @@ def test_a_row_without_an_image_is_bad(tmp_path: Path, opened: Any) -> None:
 
 def test_what_is_wrong_is_named(save: Any, opened: Any, tmp_path: Path) -> None:
     save({"colour": ["a"]}, {"colour": datasets.Value("string")})
-    with pytest.raises(BadInput, match=r"exists: photo \(Image\), colour"):
+    with pytest.raises(BadInput, match=r"available: photo \(Image\), colour"):
         opened("hf:d")
     with pytest.raises(BadInput, match="no column for task"):
         opened("hf:d", {"x": {"kind": "classify", "column": "color"}})

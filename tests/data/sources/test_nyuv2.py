@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import build_nyuv2, room
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import BadImage, Pixels
-from onetrunk.data.sources.facing import agreement, surface_normals
+from onetrunk.data.sources.normal_axes import agreement, surface_normals
 from onetrunk.data.sources.nyuv2 import CLASSES, FACINGS
 from onetrunk.errors import BadInput
+from tests.data.sources.conftest import build_nyuv2, room
 
 
 def test_arrays_of_the_archives_shapes(opened: Any, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_normals_that_depth_does_not_explain_are_refused(
         noise /= np.linalg.norm(noise, axis=2, keepdims=True)
         np.save(tmp_path / f"nyuv2/train/normal/{i}.npy", noise)
     with pytest.raises(
-        BadInput, match=r"which way its normals point.*exists: right-up-viewer, .*normals="
+        BadInput, match=r"which way its normals point.*available: right-up-viewer, .*normals="
     ):
         opened(name)
     opened(f"{name}?normals=right-up-viewer")
@@ -129,7 +129,7 @@ def test_a_missing_kind_of_target_is_no_task_unless_it_is_asked_for(
         shutil.rmtree(tmp_path / f"nyuv2/{split}/normal")
     assert [t.name for t in opened(name).tasks] == ["segment", "depth"]
     with pytest.raises(
-        BadInput, match=r"normals: no such folder.*came: 'normal'; exists: depth, label"
+        BadInput, match=r"normals: no such folder.*got: 'normal'; available: depth, label"
     ):
         opened(name, ["normals"])
     with pytest.raises(BadInput, match="kind that this source has no labels for"):
@@ -140,7 +140,7 @@ def test_a_missing_kind_of_target_is_no_task_unless_it_is_asked_for(
         for what in ("label", "depth"):
             shutil.rmtree(tmp_path / f"nyuv2/{split}/{what}")
     with pytest.raises(
-        BadInput, match="no targets beside its images; exists: image; next: put label or"
+        BadInput, match="no targets beside its images; available: image; try: put label or"
     ):
         opened(name)
 
@@ -220,8 +220,8 @@ def test_a_map_of_another_size_costs_the_image(built: Any, tmp_path: Path) -> No
         ("nyuv2/train", "expected train/image/N.npy and val/image/N.npy"),
         ("nyuv2/train/image/0.npy", "expected a folder"),
         ("nowhere", "no such file or folder"),
-        ("nyuv2?normal=up", "unknown key; came: 'normal'; exists: normals"),
-        ("nyuv2?normals=up", "normals is one of; came: 'up'; exists: "),
+        ("nyuv2?normal=up", "unknown key; got: 'normal'; available: normals"),
+        ("nyuv2?normals=up", "normals is one of; got: 'up'; available: "),
         ("nyuv2?normals=right-up-scene&normals=right-up-viewer", "said twice"),
         ("", "expected a path"),
     ],

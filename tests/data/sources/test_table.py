@@ -140,7 +140,7 @@ def test_paths_stay_inside(path: str, shop: Path, opened: Any, tmp_path_factory:
 @pytest.mark.parametrize(
     ("text", "tasks", "asked", "said"),
     [
-        ("path,colour\nimg/a.png,x\n", None, {}, "exists: path, colour"),
+        ("path,colour\nimg/a.png,x\n", None, {}, "available: path, colour"),
         ("path,label\nimg/a.png,x\n", {"a": {"kind": "classify", "column": "lable"}}, {}, "label"),
         ("pth,label\nimg/a.png,x\n", None, {}, "no column for image"),
         ("path,label\nimg/a.png,x\n", None, {"image": "file"}, "no such column for image"),
@@ -201,7 +201,7 @@ def test_files_that_are_no_tables(shop: Path, opened: Any) -> None:
     (shop / "t.xlsx").write_bytes(b"PK")
     with pytest.raises(BadInput, match=r"'\.xlsx'"):
         opened("table:t.xlsx")
-    with pytest.raises(BadInput, match=r"exists: .*t\.csv"):
+    with pytest.raises(BadInput, match=r"available: .*t\.csv"):
         opened("table:s.csv")
 
 

@@ -100,7 +100,7 @@ def test_classes_without_names(opened: Any, tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_is_named(opened: Any, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="exists: MNIST"):
+    with pytest.raises(BadInput, match="available: MNIST"):
         opened("torchvision:MNST")
     with pytest.raises(BadInput, match="pickle"):
         opened("torchvision:LSUN")

@@ -1,12 +1,11 @@
 """Sources: one small file each, and the one place that turns `"folder:photos"` into one.
 
 A source lists items without decoding anything, and reads one image at a time. It never resizes,
-whitens, splits or caches: that is the same for all of them and lives with the domain.
+normalizes, splits or caches: that is the same for all of them and lives with the domain.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ from numpy.typing import NDArray
 from onetrunk.data.listing import Item
 from onetrunk.data.pixels import Raw
 from onetrunk.data.task import Task
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
+from onetrunk.objects import load_object
 
 
 @dataclass(frozen=True)
@@ -90,18 +90,12 @@ def open_source(name: str, asked: Asked) -> Source:
     """
     prefix, colon, rest = name.partition(":")
     if not colon or (prefix not in KNOWN and "." not in prefix):
-        raise wrong(
+        raise BadInput(
             "expected a source as PREFIX:REST, or package.module:thing",
-            came=name,
-            exists=[f"{known}:" for known in KNOWN],
-            next=f"folder:{name}" if Path(asked.base, name).is_dir() else None,
+            got=name,
+            available=[f"{known}:" for known in KNOWN],
+            try_=f"folder:{name}" if Path(asked.base, name).is_dir() else None,
         )
-    module, _, thing = KNOWN.get(prefix, name).partition(":")
-    try:
-        made = getattr(importlib.import_module(module), thing)
-    except ImportError as error:
-        raise wrong(f"source {name}: cannot import {module}", came=str(error)) from None
-    except AttributeError:
-        raise wrong(f"source {name}: {module} has no such thing", came=thing) from None
+    made = load_object(KNOWN.get(prefix, name), "source")
     source: Source = made(rest if prefix in KNOWN else "", asked)
     return source

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from onetrunk.data.sources.common import Root, distinct, read_json, some
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 
 
 class Annotations:
@@ -19,12 +19,12 @@ class Annotations:
         try:
             text = path.read_bytes()
         except OSError as error:
-            raise wrong(f"{name}: cannot be read", came=error.strerror or str(error)) from None
+            raise BadInput(f"{name}: cannot be read", got=error.strerror or str(error)) from None
         # `compact` shrinks each annotation as it is parsed: coordinates as lists of Python numbers
         # would take many times the file's size.
         document = read_json(text, name, **({"object_hook": compact} if compact else {}))
         if not isinstance(document, dict) or "images" not in document:
-            raise wrong(f"{name}: expected a document with images, annotations and categories")
+            raise BadInput(f"{name}: expected a document with images, annotations and categories")
         self.name = name
         self.labelled = "annotations" in document  # a test file has none
         self.images: list[dict[str, Any]] = self._list(document, "images", ("id", "file_name"))
@@ -32,15 +32,15 @@ class Annotations:
         self.of_image: dict[int, list[dict[str, Any]]] = {}  # image's id -> its annotations
         known = {image["id"] for image in self.images}
         if len(known) < len(self.images):
-            raise wrong(f"{name}: two images with the same id")
+            raise BadInput(f"{name}: two images with the same id")
         for annotation in self._list(document, "annotations", ("image_id", "category_id")):
             if annotation["image_id"] not in known:
-                raise wrong(f"{name}: annotation of no image", came=annotation["image_id"])
+                raise BadInput(f"{name}: annotation of no image", got=annotation["image_id"])
             if annotation["category_id"] not in self.categories:
-                raise wrong(
+                raise BadInput(
                     f"{name}: image {annotation['image_id']}: a label outside the classes",
-                    came=annotation["category_id"],
-                    exists=map(str, self.categories),
+                    got=annotation["category_id"],
+                    available=map(str, self.categories),
                 )
             self.of_image.setdefault(annotation["image_id"], []).append(annotation)
 
@@ -48,17 +48,17 @@ class Annotations:
         rows = document.get(key) or []
         for row in rows if isinstance(rows, list) else [rows]:
             if not isinstance(row, dict) or any(k not in row for k in keys):
-                raise wrong(f"{self.name}: {key}: expected {', '.join(keys)}", came=str(row)[:80])
+                raise BadInput(f"{self.name}: {key}: expected {', '.join(keys)}", got=str(row)[:80])
             ids = [row[k] for k in keys if k != "file_name"]
             if any(not isinstance(i, int) for i in ids):
-                raise wrong(f"{self.name}: {key}: ids are whole numbers", came=str(ids))
+                raise BadInput(f"{self.name}: {key}: ids are whole numbers", got=str(ids))
         return list(rows)
 
     def _categories(self, document: dict[str, Any]) -> dict[int, str]:
         rows = sorted(self._list(document, "categories", ("id",)), key=lambda row: row["id"])
         ids = [row["id"] for row in rows]
         if len(set(ids)) < len(ids):
-            raise wrong(f"{self.name}: two categories with the same id")
+            raise BadInput(f"{self.name}: two categories with the same id")
         return dict(
             zip(ids, distinct([str(r.get("name", r["id"])) for r in rows], ids), strict=True)
         )
@@ -72,9 +72,9 @@ def first_that_holds(folders: Iterable[Path], files: Sequence[str], name: str) -
         paths = [root.find(file) for file in files[:5] if isinstance(file, str)]
         if any(path is not None and path.is_file() for path in paths):
             return folder
-    raise wrong(
+    raise BadInput(
         f"{name}: none of its first images found",
-        came=some(files, 2),
-        exists=[f"{folder.parent.name}/{folder.name}" for folder in looked],
-        next="name the folder of the images behind it, or put them there",
+        got=some(files, 2),
+        available=[f"{folder.parent.name}/{folder.name}" for folder in looked],
+        try_="name the folder of the images behind it, or put them there",
     )

@@ -1,7 +1,7 @@
 """`cityscapes:PATH?classes=7&depth=disparity`: street scenes with classes and depth, as NPY arrays.
 
 The preprocessed archives of Liu, Johns & Davison, "End-to-End Multi-Task Learning with Attention",
-CVPR 2019 (128×256 or 256×512; 2975 images to train, 500 to judge), of Cordts et al.'s Cityscapes:
+CVPR 2019 (128×256 or 256×512; 2975 images to train, 500 to evaluate), of Cordts et al.'s Cityscapes:
 PATH/{train,val}/{image,label_7,label_19,depth}/N.npy, or one folder `label`; -1 is not labelled.
 
 The files do not say which classes `label` holds nor what `depth` counts, so both are said and never
@@ -16,7 +16,7 @@ from onetrunk.data.sources import Asked
 from onetrunk.data.sources.nyuv2 import with_classes
 from onetrunk.data.sources.scenes import Scenes, folder_of, options
 from onetrunk.data.task import Kind, Task
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 
 CLASSES = {
     "7": ("flat", "construction", "object", "nature", "sky", "human", "vehicle"),
@@ -53,11 +53,11 @@ class Cityscapes(Scenes):
         kinds = [k for k in places if any(t.kind == k for t in self.tasks)]
         if ask := [lacking[kind] for kind in kinds if lacking[kind][0] not in said]:
             known = {**said, **{key: "…" for key, _ in ask}}
-            raise wrong(
+            raise BadInput(
                 f"{self.name}: its files do not say {' nor '.join(key for key, _ in ask)}",
-                came=f"no {' and no '.join(key for key, _ in ask)} behind the path",
-                exists=[words for _, words in ask],
-                next=f"cityscapes:{path}?{'&'.join(f'{k}={v}' for k, v in sorted(known.items()))}",
+                got=f"no {' and no '.join(key for key, _ in ask)} behind the path",
+                available=[words for _, words in ask],
+                try_=f"cityscapes:{path}?{'&'.join(f'{k}={v}' for k, v in sorted(known.items()))}",
             )
         self.tasks = tuple(
             with_classes(self.name, task, CLASSES[said["classes"]])

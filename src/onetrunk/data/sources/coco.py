@@ -21,7 +21,7 @@ from onetrunk.data.sources.annotations import Annotations, first_that_holds
 from onetrunk.data.sources.common import Root, distinct, only, outside, place, split_in, stamp
 from onetrunk.data.sources.masks import compact, paint, tool
 from onetrunk.data.task import NO_PIXEL, Task
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 
 
 class Coco:
@@ -42,15 +42,17 @@ class Coco:
         if len(self._parts) > 1 and (
             twice := [v for s, v in by_split.items() if len(v) > 1 or not s]
         ):
-            raise wrong(
+            raise BadInput(
                 f"{self.name}: expected one file a split",
-                exists=[name for names in twice for name in names],
-                next=f"coco:{file}/annotations/{twice[0][0]}",
+                available=[name for names in twice for name in names],
+                try_=f"coco:{file}/annotations/{twice[0][0]}",
             )
         categories = self._parts[0].read().categories
         for part in self._parts[1:]:
             if part.labelled and part.read().categories != categories:
-                raise wrong(f"{self.name}: the categories of its files differ", came=part.file.name)
+                raise BadInput(
+                    f"{self.name}: the categories of its files differ", got=part.file.name
+                )
         self._index = {category: index for index, category in enumerate(categories, 1)}
         self._names = list(categories.values())
         self.tasks = self._read_tasks(asked.tasks)
@@ -109,17 +111,17 @@ class Coco:
                 tool(self.name)
                 names = distinct(["background", *names], range(len(names) + 1))
                 if len(names) > NO_PIXEL:
-                    raise wrong(
+                    raise BadInput(
                         f"{self.name}: a map has at most 254 categories beside the background",
-                        came=len(names) - 1,
-                        next='tasks = ["multilabel"], or a file with fewer categories',
+                        got=len(names) - 1,
+                        try_='tasks = ["multilabel"], or a file with fewer categories',
                     )
             if task.classes and list(task.classes) != names:
-                raise wrong(
+                raise BadInput(
                     f"{self.name}: task {task.name}: its classes are those of the file",
-                    came=", ".join(task.classes[:8]),
-                    exists=names,
-                    next="leave classes out",
+                    got=", ".join(task.classes[:8]),
+                    available=names,
+                    try_="leave classes out",
                 )
             tasks.append(task.with_classes(names))
         return tuple(tasks)
@@ -161,7 +163,7 @@ class _Part:
             likely += [above / "images", self.file.parent, above]
             names = [str(image["file_name"]) for image in self.read().images]
             if not names:
-                raise wrong(f"{self._source}: {self.file.name}: no images")
+                raise BadInput(f"{self._source}: {self.file.name}: no images")
             folders = likely if self._images is None else [self._images]
             self._root = Root(first_that_holds(folders, names, f"{self._source}: {self.file.name}"))
         return self._root
@@ -175,10 +177,10 @@ def _parse(rest: str) -> tuple[str, str | None]:
 def _annotation_files(root: Path, name: str) -> list[Path]:
     files = sorted((root / "annotations").glob("instances_*.json"))
     if not files:
-        raise wrong(
+        raise BadInput(
             f"{name}: expected annotations/instances_*.json in it",
-            exists=sorted(path.name for path in root.glob("*/*.json")),
-            next="coco:FILE.json:IMAGES",
+            available=sorted(path.name for path in root.glob("*/*.json")),
+            try_="coco:FILE.json:IMAGES",
         )
     order = {"train": 0, "val": 1, "test": 2}
     return sorted(files, key=lambda file: (order.get(str(split_in(file.stem)), 3), file.name))

@@ -13,7 +13,7 @@ from typing import Any
 
 from onetrunk.data.pixels import BadImage
 from onetrunk.data.task import Kind, Task
-from onetrunk.errors import BadInput, wrong
+from onetrunk.errors import BadInput
 
 IMAGE_ENDINGS = frozenset(
     f".{ending}"
@@ -62,39 +62,39 @@ def read_json(text: str | bytes, what: str, **options: Any) -> Any:
     try:
         return json.loads(text, **options)
     except (ValueError, RecursionError, UnicodeDecodeError) as error:
-        raise wrong(f"{what}: not JSON", came=str(error)[:120]) from None
+        raise BadInput(f"{what}: not JSON", got=str(error)[:120]) from None
 
 
 def only(source: str, tasks: Iterable[Task], kinds: Collection[Kind], next: str) -> None:
     """Refuse the tasks of a kind that this source cannot label."""
     for task in tasks:
         if task.kind not in kinds:
-            raise wrong(
+            raise BadInput(
                 f"{source}: task {task.name} is of a kind that this source has no labels for",
-                came=task.kind,
-                exists=sorted(kinds),
-                next=next,
+                got=task.kind,
+                available=sorted(kinds),
+                try_=next,
             )
 
 
 def place(base: Path, rest: str, prefix: str) -> Path:
     """The file or folder that the user named, links followed; one line where it is not there."""
     if not rest:
-        raise wrong(f"{prefix}: expected a path behind it", next=f"{prefix}:PATH")
+        raise BadInput(f"{prefix}: expected a path behind it", try_=f"{prefix}:PATH")
     path = Path(base, Path(rest).expanduser())
     try:
         if path.exists():
             return path.resolve()
         beside = sorted(p.name for p in path.parent.iterdir() if not p.name.startswith("."))
     except (OSError, ValueError) as error:
-        raise wrong(
-            f"{prefix}:{rest}: cannot be looked at", came=_reason(error), next="check the path"
+        raise BadInput(
+            f"{prefix}:{rest}: cannot be looked at", got=_reason(error), try_="check the path"
         ) from None
-    raise wrong(
+    raise BadInput(
         f"{prefix}:{rest}: no such file or folder",
-        came=path.name,
-        exists=beside,
-        next="check the name; relative paths start at the recipe's folder, else where you are",
+        got=path.name,
+        available=beside,
+        try_="check the name; relative paths start at the recipe's folder, else where you are",
     )
 
 
@@ -157,12 +157,12 @@ class Root:
         return real == self.folder or real.is_relative_to(self.folder)
 
 
-def outside(what: str, came: str) -> BadInput:
+def outside(what: str, got: str) -> BadInput:
     """The refusal of a path that leaves its root."""
-    return wrong(
+    return BadInput(
         f"{what}: the path or a link leads out of the source's folder",
-        came=came,
-        next="move the file inside, or move the source up to the folder that holds both",
+        got=got,
+        try_="move the file inside, or move the source up to the folder that holds both",
     )
 
 

@@ -19,7 +19,7 @@ from onetrunk.data.sources import Asked
 from onetrunk.data.sources.annotations import Annotations, first_that_holds
 from onetrunk.data.sources.common import Root, only, outside, place, some, stamp
 from onetrunk.data.task import Task
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 
 FILES = {
     "train": ("{}_train.json",),
@@ -47,13 +47,13 @@ class Decathlon:
         train = self._read["train"]
         for split, part in self._read.items():
             if part.labelled and part.of_image and part.categories != train.categories:
-                raise wrong(f"{self.name}: the categories of train and {split} differ")
+                raise BadInput(f"{self.name}: the categories of train and {split} differ")
         missing = [split for split in FILES if split not in self._files]
         if missing:
             self.notes.append(f"no annotations of {some(missing)}")
         names = [str(image["file_name"]) for image in train.images]
         if not names:
-            raise wrong(f"{self.name}: no images in {self._files['train'].name}")
+            raise BadInput(f"{self.name}: no images in {self._files['train'].name}")
         self._strip = ""
         self._root = Root(self._images(folder, names))
         asked_tasks = asked.tasks or (Task("classify", "classify"),)
@@ -72,9 +72,9 @@ class Decathlon:
                 rows = part.of_image.get(image["id"], [])
                 found = {part.categories[row["category_id"]] for row in rows}
                 if len(found) > 1:
-                    raise wrong(
+                    raise BadInput(
                         f"{self.name}: {self._files[split].name}: {name}: expected one class",
-                        came=some(sorted(found)),
+                        got=some(sorted(found)),
                     )
                 label = found.pop() if found else None
                 labels = {task.name: label for task in self.tasks}
@@ -91,10 +91,10 @@ class Decathlon:
     def test_ids(self) -> dict[str, int]:
         """By their keys the ids of all test images, as the evaluation server knows them."""
         if "test" not in self._read:
-            raise wrong(
+            raise BadInput(
                 f"{self.name}: no annotations of test, so nobody knows its images' ids",
-                exists=[file.name for file in self._files.values()],
-                next=f"put {self.domain}_test_stripped.json beside them",
+                available=[file.name for file in self._files.values()],
+                try_=f"put {self.domain}_test_stripped.json beside them",
             )
         part = self._read["test"]
         return {self._key(str(image["file_name"]), "test"): image["id"] for image in part.images}
@@ -126,11 +126,11 @@ class Decathlon:
             for inner in FOLDERS
             for path in (folder / inner / "annotations").glob("*_train.json")
         }
-        raise wrong(
+        raise BadInput(
             f"{self.name}: expected annotations/{domain}_train.json",
-            came=domain,
-            exists=sorted(known),
-            next="decathlon:ROOT/NAME, ROOT being the folder that holds annotations/ and data/",
+            got=domain,
+            available=sorted(known),
+            try_="decathlon:ROOT/NAME, ROOT being the folder that holds annotations/ and data/",
         )
 
     def _images(self, folder: Path, names: list[str]) -> Path:

@@ -139,8 +139,8 @@ def read_npy(raw: Path | bytes, kinds: str = "f") -> NDArray[Any]:
     else:
         array = np.load(raw, mmap_mode="r", allow_pickle=False)
     if not isinstance(array, np.ndarray) or array.dtype.kind not in kinds:
-        came = getattr(array, "dtype", "an archive")
-        raise BadImage(f"expected an NPY of {'floats' if kinds == 'f' else 'numbers'}, came {came}")
+        got = getattr(array, "dtype", "an archive")
+        raise BadImage(f"expected an NPY of {'floats' if kinds == 'f' else 'numbers'}, came {got}")
     if array.ndim < 2 or array.shape[0] * array.shape[1] > MAX_PIXELS:
         raise BadImage(f"expected a map of at most {MAX_PIXELS:,} pixels, came {array.shape}")
     return array

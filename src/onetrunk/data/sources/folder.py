@@ -28,9 +28,9 @@ from onetrunk.data.sources.common import (
     stamp,
 )
 from onetrunk.data.sources.dense import DENSE_KINDS, ENDINGS, largest_class, read_target
-from onetrunk.data.sources.walk import Walk, counted
+from onetrunk.data.sources.image_folders import Walk, counted
 from onetrunk.data.task import NO_PIXEL, Kind, Task
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 
 
 class Folder:
@@ -41,7 +41,7 @@ class Folder:
         self.notes: list[str] = []
         folder = place(asked.base, rest, "folder")
         if not folder.is_dir():
-            raise wrong(f"{self.name}: expected a folder, and this is a file", next="table:FILE")
+            raise BadInput(f"{self.name}: expected a folder, and this is a file", try_="table:FILE")
         self._root = Root(folder)
         self._walk = Walk(self._root)
         wanted = {self._place_of(task) for task in asked.tasks or () if task.dense}
@@ -142,10 +142,10 @@ class Folder:
             return [(split_of(name), name) for name in top], False
         if any(self._walk.folders(name) and not self._walk.files(name) for name in splits):
             rest = [name for name in top if name not in splits]
-            raise wrong(
+            raise BadInput(
                 f"{self.name}: folders of splits and others side by side",
-                came=some(top),
-                next=f"move {some(rest, 3)} into a split or away",
+                got=some(top),
+                try_=f"move {some(rest, 3)} into a split or away",
             )
         return [(None, "")], False
 
@@ -179,10 +179,10 @@ class Folder:
                 try:
                     lists[name] = [line.strip() for line in path.read_text("utf-8-sig").split("\n")]
                 except (OSError, UnicodeDecodeError) as error:
-                    raise wrong(f"{self.name}: cannot read {name}", came=str(error)) from None
+                    raise BadInput(f"{self.name}: cannot read {name}", got=str(error)) from None
                 lists[name] = [line for line in lists[name] if line]
         if len({tuple(names) for names in lists.values()}) > 1:
-            raise wrong(f"{self.name}: these lists of classes differ", came=some(lists))
+            raise BadInput(f"{self.name}: these lists of classes differ", got=some(lists))
         if lists:
             return next(iter(lists.values()))
         top, read = 0, 0

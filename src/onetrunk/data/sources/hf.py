@@ -20,7 +20,7 @@ from onetrunk.data.sources import Asked
 from onetrunk.data.sources.common import LABEL_COLUMNS, only, regular, some, split_of
 from onetrunk.data.sources.values import empty, label_of
 from onetrunk.data.task import Kind, Task, check_name
-from onetrunk.errors import BadInput, Failed, Missing, wrong
+from onetrunk.errors import BadInput, Failed, Missing
 
 KINDS: tuple[Kind, ...] = ("classify", "embed", "multilabel", "regress")
 
@@ -40,7 +40,7 @@ class HuggingFace:
         self._features = dict(features)
         for split, part in self._splits.items():
             if part.features != features:
-                raise wrong(f"{self.name}: the columns of its splits differ", came=split)
+                raise BadInput(f"{self.name}: the columns of its splits differ", got=split)
         self._image = self._image_column(asked.image, datasets)
         self._group = asked.group if asked.group in features else None
         for split, part in self._splits.items():
@@ -103,10 +103,10 @@ class HuggingFace:
             return dict(loaded)
         left = [name for name in loaded if name not in known]
         if not known:
-            raise wrong(
+            raise BadInput(
                 f"{self.name}: expected splits train, val or test",
-                came=some(left),
-                next="save the dataset with such splits",
+                got=some(left),
+                try_="save the dataset with such splits",
             )
         if left:
             self.notes.append(f"splits not used: {some(left)}")
@@ -118,11 +118,11 @@ class HuggingFace:
         if asked in found:
             return str(asked)
         if asked is not None or len(found) != 1:
-            raise wrong(
+            raise BadInput(
                 f"{self.name}: expected one column of images",
-                came=asked or (some(found) if found else None),
-                exists=[f"{n} ({type(f).__name__})" for n, f in self._features.items()],
-                next=f'image = "{found[0] if found else "COLUMN"}"',
+                got=asked or (some(found) if found else None),
+                available=[f"{n} ({type(f).__name__})" for n, f in self._features.items()],
+                try_=f'image = "{found[0] if found else "COLUMN"}"',
             )
         return str(found[0])
 
@@ -157,7 +157,7 @@ class HuggingFace:
             self._columns[task.name] = found[0]
             names = self._classes(found[0])
             if task.kind == "regress" and names:
-                raise wrong(f"{self.name}: column {found[0]} holds classes, not numbers")
+                raise BadInput(f"{self.name}: column {found[0]} holds classes, not numbers")
             if not task.classes and names:
                 task = task.with_classes(names)
             tasks.append(replace(task, column=found[0]))
@@ -170,12 +170,12 @@ class HuggingFace:
         )
         return list(names or [])
 
-    def _no_column(self, what: str, came: str | None) -> BadInput:
-        return wrong(
+    def _no_column(self, what: str, got: str | None) -> BadInput:
+        return BadInput(
             f"{self.name}: {what}",
-            came=came,
-            exists=[f"{n} ({type(f).__name__})" for n, f in self._features.items()],
-            next='tasks = { NAME = { kind = "classify", column = "COLUMN" } }',
+            got=got,
+            available=[f"{n} ({type(f).__name__})" for n, f in self._features.items()],
+            try_='tasks = { NAME = { kind = "classify", column = "COLUMN" } }',
         )
 
 
@@ -189,16 +189,16 @@ def _load(rest: str, base: Path, datasets: Any) -> Any:
     try:
         if path.is_dir():
             if not any((path / f).is_file() for f in ("dataset_dict.json", "dataset_info.json")):
-                raise wrong(
+                raise BadInput(
                     f"{name}: expected a folder that save_to_disk wrote",
-                    exists=sorted(p.name for p in path.iterdir()),
-                    next="dataset.save_to_disk(FOLDER), or table:FILE.parquet, or folder:FOLDER",
+                    available=sorted(p.name for p in path.iterdir()),
+                    try_="dataset.save_to_disk(FOLDER), or table:FILE.parquet, or folder:FOLDER",
                 )
             return datasets.load_from_disk(str(path.resolve()))
         if not re.fullmatch(r"[\w.-]+(/[\w.-]+){0,2}", rest):
-            raise wrong(
+            raise BadInput(
                 f"{name}: no such folder, and no name on the hub",
-                next="hf:FOLDER, or hf:OWNER/NAME or hf:OWNER/NAME/CONFIG",
+                try_="hf:FOLDER, or hf:OWNER/NAME or hf:OWNER/NAME/CONFIG",
             )
         owner, _, config = rest.rpartition("/") if rest.count("/") == 2 else (rest, "", "")
         return datasets.load_dataset(owner, config or None)
@@ -207,6 +207,6 @@ def _load(rest: str, base: Path, datasets: Any) -> Any:
     except Exception as error:  # whatever the library, the files or the network lead to
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise Failed(
-            f"{name}: cannot be loaded; came: {reason}; next: check the name and the network, or "
+            f"{name}: cannot be loaded; got: {reason}; try: check the name and the network, or "
             "save_to_disk where it loads and use hf:FOLDER"
         ) from None

@@ -1,7 +1,7 @@
 """`nyuv2:PATH`: indoor scenes with 13 classes, depth in metres and normals, as NPY arrays.
 
 The preprocessed archive of Liu, Johns & Davison, "End-to-End Multi-Task Learning with Attention",
-CVPR 2019 (288×384; 795 images to train, 654 to judge), of Silberman et al.'s NYU Depth v2:
+CVPR 2019 (288×384; 795 images to train, 654 to evaluate), of Silberman et al.'s NYU Depth v2:
 PATH/{train,val}/{image,label,depth,normal}/N.npy; label -1 is not labelled. The archive does not
 say which way its normals' axes point: they are measured against its depth and turned to x right,
 y up, z to the viewer, and what was found is said. `nyuv2:PATH?normals=left-up-viewer` says it.
@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from onetrunk.data.pixels import BadImage
 from onetrunk.data.sources import Asked
 from onetrunk.data.sources.dense import naming, read_npy, read_target
-from onetrunk.data.sources.facing import agreement
+from onetrunk.data.sources.normal_axes import agreement
 from onetrunk.data.sources.scenes import Scenes, folder_of, options
 from onetrunk.data.task import Kind, Task
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 
 CLASSES = (
     *("bed", "books", "ceiling", "chair", "floor", "furniture", "objects", "picture", "sofa"),
@@ -72,11 +72,11 @@ class NYUv2(Scenes):
         found = agreement(self._pairs(task))
         if min(abs(found)) < LEAST:
             cosines = ", ".join(f"{a} {c:.2f}" for a, c in zip("xyz", found, strict=True))
-            raise wrong(
+            raise BadInput(
                 f"{self.name}: neither words nor its depth say which way its normals point",
-                came=f"agreement {cosines}",
-                exists=FACINGS,
-                next="say it as x-y-z: ?normals=right-up-viewer behind the path",
+                got=f"agreement {cosines}",
+                available=FACINGS,
+                try_="say it as x-y-z: ?normals=right-up-viewer behind the path",
             )
         words = [axis[int(cosine < 0)] for axis, cosine in zip(AXES, found, strict=True)]
         self.notes.append(
@@ -114,10 +114,10 @@ def _described(name: str, task: Task) -> Task:
 def with_classes(name: str, task: Task, classes: tuple[str, ...]) -> Task:
     """The task with the archive's classes; others are refused, as a map holds numbers."""
     if task.classes and task.classes != classes:
-        raise wrong(
+        raise BadInput(
             f"{name}: task {task.name}: its classes are those of the archive",
-            came=", ".join(task.classes[:8]),
-            exists=classes,
-            next="leave classes out",
+            got=", ".join(task.classes[:8]),
+            available=classes,
+            try_="leave classes out",
         )
     return task.with_classes(classes)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from onetrunk.data.sources.common import read_json, some
-from onetrunk.errors import Missing, wrong
+from onetrunk.errors import BadInput, Missing
 
 Row = Mapping[str, Any]
 ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq")
@@ -22,17 +22,19 @@ class Rows:
         self.name = name
         self._kind = path.suffix.lower()
         if self._kind not in ENDINGS:
-            raise wrong(
+            raise BadInput(
                 f"{name}: expected a table by its ending",
-                came=self._kind or "no ending",
-                exists=ENDINGS,
-                next="save it as one of these (a .json list as JSON lines, one object a line)",
+                got=self._kind or "no ending",
+                available=ENDINGS,
+                try_="save it as one of these (a .json list as JSON lines, one object a line)",
             )
         if not path.is_file():
-            raise wrong(f"{name}: expected a file", next="folder:PATH for a folder of images")
+            raise BadInput(f"{name}: expected a file", try_="folder:PATH for a folder of images")
         self.columns = self._columns()
         if len(set(self.columns)) < len(self.columns) or not all(self.columns):
-            raise wrong(f"{name}: every column has a name of its own", came=some(self.columns, 20))
+            raise BadInput(
+                f"{name}: every column has a name of its own", got=some(self.columns, 20)
+            )
 
     def read(self, columns: Sequence[str]) -> Iterator[tuple[str, Row]]:
         """("line 7", {column: cell}) for every row that is not blank."""
@@ -44,13 +46,15 @@ class Rows:
             else:
                 yield from self._parquet(columns)
         except UnicodeDecodeError as error:
-            raise wrong(
+            raise BadInput(
                 f"{self.name}: not UTF-8",
-                came=f"byte {error.object[error.start]:#x}",
-                next="save the table as UTF-8",
+                got=f"byte {error.object[error.start]:#x}",
+                try_="save the table as UTF-8",
             ) from None
         except OSError as error:
-            raise wrong(f"{self.name}: cannot be read", came=error.strerror or str(error)) from None
+            raise BadInput(
+                f"{self.name}: cannot be read", got=error.strerror or str(error)
+            ) from None
 
     def _columns(self) -> list[str]:
         if self._kind in (".parquet", ".pq"):
@@ -78,19 +82,21 @@ class Rows:
                         yield reader.line_num, [c.strip() for c in cells] if header else cells
                     header = False
         except csv.Error as error:
-            raise wrong(f"{self.name}: line {reader.line_num}: not CSV", came=str(error)) from None
+            raise BadInput(
+                f"{self.name}: line {reader.line_num}: not CSV", got=str(error)
+            ) from None
         except UnicodeDecodeError:
-            raise wrong(f"{self.name}: not UTF-8", next="save the table as UTF-8") from None
+            raise BadInput(f"{self.name}: not UTF-8", try_="save the table as UTF-8") from None
 
     def _csv(self) -> Iterator[tuple[str, Row]]:
         lines = self._lines()
         _, columns = next(lines, (0, []))
         for number, cells in lines:
             if len(cells) != len(columns):
-                raise wrong(
+                raise BadInput(
                     f"{self.name}: line {number}: expected {len(columns)} cells",
-                    came=f"{len(cells)}",
-                    next="put cells that hold the separator into quotes",
+                    got=f"{len(cells)}",
+                    try_="put cells that hold the separator into quotes",
                 )
             yield f"line {number}", dict(zip(columns, cells, strict=True))
 
@@ -100,9 +106,9 @@ class Rows:
                 if text.strip():
                     row = read_json(text, f"{self.name}: line {number}")
                     if not isinstance(row, dict):
-                        raise wrong(
+                        raise BadInput(
                             f"{self.name}: line {number}: expected one JSON object a line",
-                            came=type(row).__name__,
+                            got=type(row).__name__,
                         )
                     yield f"line {number}", row
 
@@ -119,8 +125,8 @@ class Rows:
         try:
             return next(batches, None)
         except Exception as error:  # the library's own kinds, after what a broken file holds
-            came = str(error).split("\n")[0][:120]
-            raise wrong(f"{self.name}: a damaged Parquet file", came=came) from None
+            got = str(error).split("\n")[0][:120]
+            raise BadInput(f"{self.name}: a damaged Parquet file", got=got) from None
 
     def _parquet_file(self) -> Any:
         try:
@@ -131,6 +137,6 @@ class Rows:
         try:
             return pyarrow.parquet.ParquetFile(self._path)
         except (pyarrow.ArrowException, OSError) as error:
-            raise wrong(
-                f"{self.name}: not a Parquet file", came=str(error).split("\n")[0][:120]
+            raise BadInput(
+                f"{self.name}: not a Parquet file", got=str(error).split("\n")[0][:120]
             ) from None

@@ -1,7 +1,7 @@
 """Scenes as arrays, the layout in which dense benchmarks are passed around: ROOT/SPLIT/WHAT/N.npy.
 
 SPLIT is train and val; WHAT is image (H, W, 3), floats in 0…1 or 8 bits, and a folder for each kind
-of target beside it; N is a number. There is no test split, and papers judge (and often choose) on
+of target beside it; N is a number. There is no test split, and papers evaluate (and often choose) on
 val: here val is the test split, and val is cut from train by hash.
 """
 
@@ -21,7 +21,7 @@ from onetrunk.data.sources import Asked
 from onetrunk.data.sources.common import Root, only, place, some, stamp
 from onetrunk.data.sources.dense import naming, read_npy, read_target
 from onetrunk.data.task import Kind, Task
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 
 NUMBERED = re.compile(r"(\d+)\.npy")
 SLACK = 1e-3  # that resizing may have carried a pixel out of 0…1
@@ -40,10 +40,10 @@ class Scenes:
             split: _numbers(folder / split / "image") for split in ("train", "val", "test")
         }
         if not self._numbers["train"] or not self._numbers["val"]:
-            raise wrong(
+            raise BadInput(
                 f"{name}: expected train/image/N.npy and val/image/N.npy in it",
-                exists=sorted(f"{p.parent.name}/{p.name}" for p in folder.glob("*/*")),
-                next="name the folder that holds train/ and val/",
+                available=sorted(f"{p.parent.name}/{p.name}" for p in folder.glob("*/*")),
+                try_="name the folder that holds train/ and val/",
             )
         self._splits = {"train": "train", "val": "val", "test": "test"}
         if not self._numbers["test"]:
@@ -105,10 +105,10 @@ class Scenes:
         if asked is None:
             asked = tuple(Task(kind, kind) for kind in places if self._holds(places[kind]))
             if not asked:
-                raise wrong(
+                raise BadInput(
                     f"{self.name}: no targets beside its images",
-                    exists=sorted(p.name for p in self._root.folder.glob("train/*")),
-                    next=f"put {' or '.join(places.values())} beside image/",
+                    available=sorted(p.name for p in self._root.folder.glob("train/*")),
+                    try_=f"put {' or '.join(places.values())} beside image/",
                 )
         only(self.name, asked, places, "a table: or folder: source for other tasks")
         tasks = []
@@ -116,11 +116,11 @@ class Scenes:
             folder = task.column or places[task.kind]
             if not self._holds(folder):
                 beside = {p.parent.name for p in self._root.folder.glob("*/*/*.npy")}
-                raise wrong(
+                raise BadInput(
                     f"{self.name}: task {task.name}: no such folder of targets",
-                    came=folder,
-                    exists=sorted(beside - {"image"}),
-                    next=f"leave {task.name} out of the tasks, or name its folder as the column",
+                    got=folder,
+                    available=sorted(beside - {"image"}),
+                    try_=f"leave {task.name} out of the tasks, or name its folder as the column",
                 )
             tasks.append(Task(task.name, task.kind, task.classes, 1, folder, task.unit))
         return tuple(tasks)
@@ -137,8 +137,8 @@ class Scenes:
                     return height, width
                 except BadImage:  # found bad, and said, when it is decoded
                     continue
-        raise wrong(
-            f"{self.name}: none of its images can be read", next=f"onetrunk data {self.name}"
+        raise BadInput(
+            f"{self.name}: none of its images can be read", try_=f"onetrunk data {self.name}"
         )
 
     def _look(self) -> None:
@@ -172,11 +172,11 @@ def options(
     for pair in query.split("&"):
         key, _, value = pair.partition("=")
         if key not in known:
-            raise wrong(f"{prefix}:{rest}: unknown key", came=key, exists=known)
+            raise BadInput(f"{prefix}:{rest}: unknown key", got=key, available=known)
         if key in said:
-            raise wrong(f"{prefix}:{rest}: {key} is said twice", came=query)
+            raise BadInput(f"{prefix}:{rest}: {key} is said twice", got=query)
         if value not in known[key]:
-            raise wrong(f"{prefix}:{rest}: {key} is one of", came=value, exists=known[key])
+            raise BadInput(f"{prefix}:{rest}: {key} is one of", got=value, available=known[key])
         said[key] = value
     return path, said
 
@@ -185,7 +185,7 @@ def folder_of(asked: Asked, path: str, prefix: str) -> Path:
     """The archive's folder."""
     folder = place(asked.base, path, prefix)
     if not folder.is_dir():
-        raise wrong(f"{prefix}:{path}: expected a folder, and this is a file", next="unpack it")
+        raise BadInput(f"{prefix}:{path}: expected a folder, and this is a file", try_="unpack it")
     return folder
 
 

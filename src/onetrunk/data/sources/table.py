@@ -30,7 +30,7 @@ from onetrunk.data.sources.dense import read_target
 from onetrunk.data.sources.rows import Row, Rows
 from onetrunk.data.sources.values import empty, label_of
 from onetrunk.data.task import Kind, Task
-from onetrunk.errors import BadInput, wrong
+from onetrunk.errors import BadInput
 
 IMAGE_COLUMNS = ("image", "path", "file", "filename", "filepath")
 MOST_SAID = 20  # bad rows named in one message
@@ -91,12 +91,12 @@ class Table:
             more = [f"and perhaps more: {MOST_SAID} are shown"] if len(bad) >= MOST_SAID else []
             raise BadInput(f"{self.name}: " + " | ".join(bad + more))
         if not met:
-            raise wrong(f"{self.name}: no rows", next="write a row for each image")
+            raise BadInput(f"{self.name}: no rows", try_="write a row for each image")
         if len(missing) == len(met):
-            raise wrong(
+            raise BadInput(
                 f"{self.name}: none of its {len(met)} images exists",
-                came=some(missing, 3),
-                next="paths start at the table's folder",
+                got=some(missing, 3),
+                try_="paths start at the table's folder",
             )
         lost = [f"{len(missing)} images do not exist ({some(missing, 5)})"] if missing else []
         taken = [f"columns taken for tasks: {some(columns)}"] if self._guessed else []
@@ -116,7 +116,7 @@ class Table:
     def _item(self, row: Row, where: str) -> Item:
         path = self._path(row.get(self._image), where)
         if path is None:
-            raise wrong(f"{where}: no path in column {self._image}")
+            raise BadInput(f"{where}: no path in column {self._image}")
         labels: dict[str, Label] = {}
         targets: list[str | None] = []
         for task in self.tasks:
@@ -143,7 +143,7 @@ class Table:
         if empty(value):
             return None
         if not isinstance(value, str):
-            raise wrong(f"{where}: expected a path", came=type(value).__name__)
+            raise BadInput(f"{where}: expected a path", got=type(value).__name__)
         path = self._root.find(value.strip())
         if path is None:
             raise outside(where, value)
@@ -152,11 +152,11 @@ class Table:
     def _split_of(self, value: Any, where: str) -> str:
         split = split_of(value) if isinstance(value, str) else None
         if split is None:
-            raise wrong(
+            raise BadInput(
                 f"{where}: unknown split in column {self._split}",
-                came="an empty cell" if empty(value) else str(value),
-                exists=("train", "val", "test"),
-                next="name one of them in every row, or leave the column out",
+                got="an empty cell" if empty(value) else str(value),
+                available=("train", "val", "test"),
+                try_="name one of them in every row, or leave the column out",
             )
         return split
 
@@ -168,10 +168,10 @@ class Table:
         except (ValueError, OverflowError):
             return
         if fraction:
-            raise wrong(
+            raise BadInput(
                 f"{where}: column {task.column} holds numbers, not classes",
-                came=value,
-                next=f'say what it is: tasks = {{ {task.name} = {{ kind = "regress", '
+                got=value,
+                try_=f'say what it is: tasks = {{ {task.name} = {{ kind = "regress", '
                 f'column = "{task.column}" }} }}',
             )
 
@@ -189,12 +189,12 @@ class Table:
             self._columns[task.name] = columns
             if task.kind == "regress" and len(columns) > 1:
                 if task.outputs not in (1, len(columns)):
-                    raise wrong(f"task {task.name}: {task.outputs} outputs", came=some(columns))
+                    raise BadInput(f"task {task.name}: {task.outputs} outputs", got=some(columns))
                 task = replace(task, outputs=len(columns))
             if task.kind == "segment" and not task.classes:
-                raise wrong(
+                raise BadInput(
                     f"{self.name}: task {task.name}: a table does not name the classes of a map",
-                    next='classes = ["background", …], in the order of their indices',
+                    try_='classes = ["background", …], in the order of their indices',
                 )
             tasks.append(task)
         return tuple(tasks)
@@ -217,10 +217,10 @@ class Table:
                 return name
         raise self._no_column(f"no column for {kind} ({', '.join(usual)})", None, kind)
 
-    def _no_column(self, what: str, came: str | None, kind: str) -> BadInput:
+    def _no_column(self, what: str, got: str | None, kind: str) -> BadInput:
         column = "COLUMN"
         if kind in ("image", "split"):
             next = f'{kind} = "{column}"'
         else:
             next = f'tasks = {{ NAME = {{ kind = "{kind}", column = "{column}" }} }}'
-        return wrong(f"{self.name}: {what}", came=came, exists=self._rows.columns, next=next)
+        return BadInput(f"{self.name}: {what}", got=got, available=self._rows.columns, try_=next)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
-from onetrunk.errors import BadInput, wrong
+from onetrunk.errors import BadInput
 
 SMALL = frozenset({"cls", "json", "txt"})  # members that are labels
 SMALL_BYTES = 1 << 20
@@ -42,10 +42,10 @@ def members(file: Readable, name: str, *, length: int | None, check: bool) -> It
     """The plain files of a tar, in order; `check` reads all bytes for their checksum."""
     for magic, kind in COMPRESSED.items():
         if name.endswith((".gz", ".tgz", ".bz2", ".xz", ".zst")) or _starts(file, magic):
-            raise wrong(
+            raise BadInput(
                 f"{name}: a compressed tar cannot be read at random",
-                came=kind if _starts(file, magic) else name.rpartition(".")[2],
-                next="unpack it to a plain .tar (images are compressed already)",
+                got=kind if _starts(file, magic) else name.rpartition(".")[2],
+                try_="unpack it to a plain .tar (images are compressed already)",
             )
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:  # type: ignore[call-overload]
@@ -59,10 +59,10 @@ def members(file: Readable, name: str, *, length: int | None, check: bool) -> It
     except (tarfile.TarError, OverflowError, MemoryError, ValueError, OSError) as error:
         if isinstance(error, BadInput):
             raise
-        raise wrong(f"{name}: not a whole tar", came=str(error), next=AGAIN) from None
+        raise BadInput(f"{name}: not a whole tar", got=str(error), try_=AGAIN) from None
     if len(mark) < 512 or any(mark):
-        came = "its end is missing" if len(mark) < 512 else f"no header at byte {end}"
-        raise wrong(f"{name}: a damaged tar", came=came, next=AGAIN)
+        got = "its end is missing" if len(mark) < 512 else f"no header at byte {end}"
+        raise BadInput(f"{name}: a damaged tar", got=got, try_=AGAIN)
 
 
 AGAIN = "write or download it again"
@@ -81,18 +81,18 @@ def _member(
     stem, _, ending = base.partition(".")
     ending = ending.lower()
     if not info.isreg() or info.issparse():
-        raise wrong(f"{what} is no plain file (a link, a device, a sparse file)", next=CLEAN)
+        raise BadInput(f"{what} is no plain file (a link, a device, a sparse file)", try_=CLEAN)
     if ending.rpartition(".")[2] in PICKLES:
-        raise wrong(f"{what} would run code when it is read (a pickle)", next=CLEAN)
+        raise BadInput(f"{what} would run code when it is read (a pickle)", try_=CLEAN)
     limit = SMALL_BYTES if ending in SMALL else LARGE_BYTES
     if not 0 <= info.size <= limit:
-        raise wrong(f"{what}: expected at most {limit} bytes", came=info.size, next=CLEAN)
+        raise BadInput(f"{what}: expected at most {limit} bytes", got=info.size, try_=CLEAN)
     if length is not None and info.offset_data + info.size > length:
-        raise wrong(f"{what} reaches beyond the end of the tar", next=AGAIN)
+        raise BadInput(f"{what} reaches beyond the end of the tar", try_=AGAIN)
     try:
         info.name.encode("utf-8")
     except UnicodeEncodeError:
-        raise wrong(f"{what}: a name that is not UTF-8", next=CLEAN) from None
+        raise BadInput(f"{what}: a name that is not UTF-8", try_=CLEAN) from None
     data, crc = None, 0
     if check or ending in SMALL:
         file.seek(info.offset_data)
@@ -103,7 +103,7 @@ def _member(
             if ending in SMALL:
                 parts.append(part)
         if left:
-            raise wrong(f"{what} is cut short", next=AGAIN)
+            raise BadInput(f"{what} is cut short", try_=AGAIN)
         data = b"".join(parts) if ending in SMALL else None
     return Member(f"{folder}{slash}{stem}", ending, info.offset_data, info.size, data, crc)
 

@@ -21,7 +21,7 @@ from onetrunk.data.pixels import BadImage
 from onetrunk.data.sources import Asked
 from onetrunk.data.sources.common import distinct, only, regular, some, stamp
 from onetrunk.data.task import Task
-from onetrunk.errors import Failed, wrong
+from onetrunk.errors import BadInput, Failed
 
 SPLITS = {
     "train": ("train", "trainval"),  # the first that the class accepts
@@ -67,7 +67,7 @@ class TorchVision:
                 else:
                     key, seen = f"{split or 'all'}/{self._key(paths[index])}", stamp(paths[index])
                 if label >= len(names):
-                    raise wrong(f"{self.name}: {key}: a label outside the classes", came=label)
+                    raise BadInput(f"{self.name}: {key}: a label outside the classes", got=label)
                 listed.append((key, where, seen, names[label] if label >= 0 else None))
             for key, where, seen, name in sorted(listed) if paths else listed:
                 yield Item(key, where, seen, split, labels={t.name: name for t in self.tasks})
@@ -97,9 +97,13 @@ class TorchVision:
         known = {n.lower(): n for n in datasets.__all__ if "root" in _arguments(datasets, n)}
         found = known.get(name.lower())
         if found is None:
-            raise wrong(f"{self.name}: no such dataset", came=name, exists=sorted(known.values()))
+            raise BadInput(
+                f"{self.name}: no such dataset", got=name, available=sorted(known.values())
+            )
         if found in REFUSED:
-            raise wrong(f"{self.name}: refused, {REFUSED[found]}", next="save it as class folders")
+            raise BadInput(
+                f"{self.name}: refused, {REFUSED[found]}", try_="save it as class folders"
+            )
         return getattr(datasets, found)
 
     def _open(self) -> dict[str | None, Any]:
@@ -118,7 +122,7 @@ class TorchVision:
                 except _NoSplit:
                     continue
         if not parts:
-            raise wrong(f"{self.name}: none of its splits is train, val or test")
+            raise BadInput(f"{self.name}: none of its splits is train, val or test")
         return parts
 
     def _make(self, **split: Any) -> Any:
@@ -126,18 +130,18 @@ class TorchVision:
         tries: list[dict[str, Any]] = [split]
         if "download" in _arguments_of(self._class):
             tries.append({"download": True, **split})
-        came = ""
+        got = ""
         for arguments in tries:
             try:
                 return self._class(str(self._root), **arguments)
             except TypeError as error:
-                raise wrong(f"{self.name}: needs arguments of its own", came=str(error)) from None
+                raise BadInput(f"{self.name}: needs arguments of its own", got=str(error)) from None
             except Exception as error:  # not there, damaged, no network: as the class puts it
-                came = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-                if isinstance(error, ValueError) and "argument split" in came:
+                got = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                if isinstance(error, ValueError) and "argument split" in got:
                     raise _NoSplit from None
         raise Failed(
-            f"{self.name}: not there (or damaged) and not downloaded; came: {came}; next: put its "
+            f"{self.name}: not there (or damaged) and not downloaded; got: {got}; try: put its "
             f"files where torchvision.datasets.{self._class.__name__} looks, or go online"
         )
 
@@ -222,9 +226,9 @@ def _one_label(value: Any, name: str) -> int:
     try:
         return int(np.asarray(value).item())
     except (TypeError, ValueError):
-        raise wrong(
+        raise BadInput(
             f"torchvision:{name.removeprefix('torchvision:')}: not a dataset of one class an image",
-            came=type(value).__name__,
+            got=type(value).__name__,
         ) from None
 
 

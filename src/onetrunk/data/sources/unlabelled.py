@@ -13,9 +13,9 @@ from pathlib import Path
 from onetrunk.data.listing import Item
 from onetrunk.data.sources import Asked
 from onetrunk.data.sources.common import Root, place, split_of, stamp
-from onetrunk.data.sources.walk import Walk
+from onetrunk.data.sources.image_folders import Walk
 from onetrunk.data.task import LABELLED, Task
-from onetrunk.errors import wrong
+from onetrunk.errors import BadInput
 
 
 class Unlabelled:
@@ -28,15 +28,15 @@ class Unlabelled:
         self.notes: list[str] = []
         folder = place(asked.base, rest, "unlabelled")
         if not folder.is_dir():
-            raise wrong(f"{self.name}: expected a folder, and this is a file")
+            raise BadInput(f"{self.name}: expected a folder, and this is a file")
         self._root = Root(folder)
         self.tasks = asked.tasks or (Task("embed", "embed"),)
         for task in self.tasks:
             if task.kind in LABELLED and task.kind != "embed" and not task.classes:
-                raise wrong(
+                raise BadInput(
                     f"{self.name}: task {task.name} has no labels to take its classes from",
-                    came="no classes",
-                    next=f'tasks = {{ {task.name} = {{ kind = "{task.kind}", classes = [those of '
+                    got="no classes",
+                    try_=f'tasks = {{ {task.name} = {{ kind = "{task.kind}", classes = [those of '
                     "its teacher] } }",
                 )
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from onetrunk.data.listing import Label
 from onetrunk.data.task import Task
-from onetrunk.errors import BadInput, wrong
+from onetrunk.errors import BadInput
 
 
 def label_of(task: Task, cells: Sequence[Any], where: str) -> Label:
@@ -39,12 +39,12 @@ def class_name(value: Any, where: str) -> str | None:
     if isinstance(value, (bool, int)):
         return str(value).lower() if isinstance(value, bool) else str(value)
     if isinstance(value, float):
-        raise wrong(
+        raise BadInput(
             f"{where}: expected the name of a class",
-            came=value,
-            next='write names or whole numbers there, or kind = "regress" for numbers',
+            got=value,
+            try_='write names or whole numbers there, or kind = "regress" for numbers',
         )
-    raise wrong(f"{where}: expected the name of a class", came=type(value).__name__)
+    raise BadInput(f"{where}: expected the name of a class", got=type(value).__name__)
 
 
 def class_names(value: Any, where: str) -> tuple[str, ...] | None:
@@ -54,10 +54,10 @@ def class_names(value: Any, where: str) -> tuple[str, ...] | None:
     if isinstance(value, str):
         value = _json_list(value, where) if value.strip().startswith("[") else split_names(value)
     if not isinstance(value, (list, tuple)):
-        raise wrong(f"{where}: expected classes as a|b or as a list", came=type(value).__name__)
+        raise BadInput(f"{where}: expected classes as a|b or as a list", got=type(value).__name__)
     names = [class_name(name, where) for name in value]
     if None in names:
-        raise wrong(f"{where}: a class without a name", came=str(value)[:80])
+        raise BadInput(f"{where}: a class without a name", got=str(value)[:80])
     return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
@@ -76,12 +76,12 @@ def numbers(task: Task, cells: Sequence[Any], where: str) -> float | tuple[float
     if all(missing):
         return None
     if any(missing):
-        raise wrong(f"{where}: some numbers are there and some are not", next="fill all or none")
+        raise BadInput(f"{where}: some numbers are there and some are not", try_="fill all or none")
     if len(cells) != task.outputs:
-        raise wrong(
+        raise BadInput(
             f"{where}: task {task.name} has {task.outputs} outputs",
-            came=f"{len(cells)} numbers",
-            next=f"outputs = {len(cells)}",
+            got=f"{len(cells)} numbers",
+            try_=f"outputs = {len(cells)}",
         )
     values = tuple(_number(cell, where) for cell in cells)
     return values[0] if len(values) == 1 else values
@@ -100,10 +100,10 @@ def _number(value: Any, where: str) -> float:
 
 
 def _no_number(value: Any, where: str) -> BadInput:
-    return wrong(
+    return BadInput(
         f"{where}: expected a finite number",
-        came=str(value)[:80],
-        next="leave it empty where the number is not known",
+        got=str(value)[:80],
+        try_="leave it empty where the number is not known",
     )
 
 
@@ -113,5 +113,5 @@ def _json_list(text: str, where: str) -> list[Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, list):
-        raise wrong(f"{where}: expected a list as JSON", came=text[:80], next='write ["a", "b"]')
+        raise BadInput(f"{where}: expected a list as JSON", got=text[:80], try_='write ["a", "b"]')
     return found

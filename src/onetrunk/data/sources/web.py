@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from onetrunk.errors import Failed, wrong
+from onetrunk.errors import BadInput, Failed
 
 TRIES = 3
 SECONDS = 30.0  # without an answer
@@ -18,20 +18,20 @@ AGAIN = (408, 425, 429, 500, 502, 503, 504)  # answers that may be another one s
 def open_url(url: str, headers: dict[str, str] | None = None) -> Any:
     """The server's answer, a stream; Failed where there is none."""
     request = urllib.request.Request(url, headers={"User-Agent": "onetrunk", **(headers or {})})
-    came = ""
+    got = ""
     for attempt in range(TRIES):
         if attempt:
             time.sleep(0.5 * 2**attempt)
         try:
             return urllib.request.urlopen(request, timeout=SECONDS)
         except urllib.error.HTTPError as error:
-            came = f"{error.code} {error.reason}"
+            got = f"{error.code} {error.reason}"
             error.close()
             if error.code not in AGAIN:
                 break
         except (OSError, http.client.HTTPException, ValueError) as error:
-            came = str(getattr(error, "reason", error)) or type(error).__name__
-    raise Failed(f"{url}: cannot be read; came: {came}; next: check the address and the network")
+            got = str(getattr(error, "reason", error)) or type(error).__name__
+    raise Failed(f"{url}: cannot be read; got: {got}; try: check the address and the network")
 
 
 def read_range(url: str, offset: int, size: int) -> bytes:
@@ -41,13 +41,13 @@ def read_range(url: str, offset: int, size: int) -> bytes:
     headers = {"Range": f"bytes={offset}-{offset + size - 1}"}
     for attempt in range(TRIES):
         with open_url(url, headers) as answer:
-            came = answer.headers.get("Content-Range", "")
-            if answer.status != 206 or not came.startswith(f"bytes {offset}-"):
-                raise wrong(
+            got = answer.headers.get("Content-Range", "")
+            if answer.status != 206 or not got.startswith(f"bytes {offset}-"):
+                raise BadInput(
                     f"{url}: the server does not answer ranges of bytes, so single samples cannot "
                     "be read from it",
-                    came=f"status {answer.status}",
-                    next="download the shards and use webdataset:FOLDER/*.tar",
+                    got=f"status {answer.status}",
+                    try_="download the shards and use webdataset:FOLDER/*.tar",
                 )
             try:
                 data: bytes = answer.read(size + 1)

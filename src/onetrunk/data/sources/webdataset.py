@@ -37,7 +37,7 @@ from onetrunk.data.sources.common import (
 from onetrunk.data.sources.tar import Forward, Member, members
 from onetrunk.data.sources.values import empty, label_of
 from onetrunk.data.task import Kind, Task
-from onetrunk.errors import Failed, Missing, wrong
+from onetrunk.errors import BadInput, Failed, Missing
 
 KINDS: tuple[Kind, ...] = ("classify", "embed", "multilabel", "regress")
 MOST_SHARDS = 100_000
@@ -57,10 +57,10 @@ class WebDataset:
         self._split = [_split(name) for name in self._names]
         if None in self._split and len(set(self._split)) > 1:
             at = self._split.index(None)
-            raise wrong(
+            raise BadInput(
                 f"{self.name}: some shards name their split and some do not",
-                came=self._names[at],
-                next="name all shards after train, val or test, or none",
+                got=self._names[at],
+                try_="name all shards after train, val or test, or none",
             )
         self.tasks = self._read_tasks(asked.tasks)
 
@@ -101,7 +101,7 @@ class WebDataset:
         if _remote(shard):
             data = web.read_range(shard, int(offset), int(size))
             if f"{zlib.crc32(data):08x}" != check:
-                raise Failed(f"{shard}: changed since it was listed; next: start again")
+                raise Failed(f"{shard}: changed since it was listed; try: start again")
             return data
         try:
             with open(shard, "rb") as file:
@@ -121,7 +121,9 @@ class WebDataset:
             sample: Sample = {}
             for member in group:
                 if member.ending in sample or key in met:
-                    raise wrong(f"{self._names[at]}: sample {key} comes twice", came=member.ending)
+                    raise BadInput(
+                        f"{self._names[at]}: sample {key} comes twice", got=member.ending
+                    )
                 sample[member.ending] = member
             met.add(key)
             yield key, sample
@@ -137,7 +139,7 @@ class WebDataset:
                 length = Path(shard).stat().st_size
                 yield from members(file, name, length=length, check=False)
         except OSError as error:
-            raise wrong(f"{name}: cannot be read", came=error.strerror or str(error)) from None
+            raise BadInput(f"{name}: cannot be read", got=error.strerror or str(error)) from None
 
     def _image_of(self, sample: Sample, place: str) -> Member:
         found = [e for e in sample if f".{e.rpartition('.')[2]}" in IMAGE_ENDINGS]
@@ -147,8 +149,8 @@ class WebDataset:
             plain = [ending for ending in found if "." not in ending]
             found = plain if len(plain) == 1 else found
         if len(found) > 1:
-            raise wrong(
-                f"{place}: expected one image", came=some(found), next=f'image = "{found[0]}"'
+            raise BadInput(
+                f"{place}: expected one image", got=some(found), try_=f'image = "{found[0]}"'
             )
         return sample[found[0]] if found else Member("", "", 0, 0, None, 0)
 
@@ -158,7 +160,7 @@ class WebDataset:
             return {}
         document = read_json(sample["json"].data or b"", f"{place}.json")
         if not isinstance(document, dict):
-            raise wrong(f"{place}.json: expected an object", came=type(document).__name__)
+            raise BadInput(f"{place}.json: expected an object", got=type(document).__name__)
         return document
 
     @staticmethod
@@ -171,20 +173,20 @@ class WebDataset:
         try:
             return (sample[column].data or b"").decode("utf-8")
         except UnicodeDecodeError:
-            raise wrong(f"{place}.{column}: not UTF-8") from None
+            raise BadInput(f"{place}.{column}: not UTF-8") from None
 
     def _read_tasks(self, asked: Sequence[Task] | None) -> tuple[Task, ...]:
         key, sample = next(self._samples(0), ("", {}))
         if not sample:
-            raise wrong(f"{self._names[0]}: no samples", next="write a shard with samples")
+            raise BadInput(f"{self._names[0]}: no samples", try_="write a shard with samples")
         document = self._document(sample, f"{self._names[0]}: {key}")
         there = [c for c in ("cls", "txt") if c in sample] + list(document)
         usual = [c for c in ("cls", *LABEL_COLUMNS, "txt") if c in there]
         if asked is None and not usual:
-            raise wrong(
+            raise BadInput(
                 f"{self.name}: no label (.cls, .txt, or {', '.join(LABEL_COLUMNS)} in .json)",
-                exists=there,
-                next='tasks = { NAME = { kind = "classify", column = "KEY" } }',
+                available=there,
+                try_='tasks = { NAME = { kind = "classify", column = "KEY" } }',
             )
         asked = (Task("classify", "classify"),) if asked is None else asked
         only(self.name, asked, KINDS, "folder: or table: for dense targets")
@@ -194,11 +196,11 @@ class WebDataset:
             column = column or (usual[0] if usual else None)
             several = [] if column is None else [part.strip() for part in column.split(",")]
             if column is None or not set(several) & set(there):
-                raise wrong(
+                raise BadInput(
                     f"{self.name}: task {task.name}: neither an ending nor a key of the JSON",
-                    came=column,
-                    exists=there,
-                    next=f'tasks = {{ {task.name} = {{ kind = "{task.kind}", column = "KEY" }} }}',
+                    got=column,
+                    available=there,
+                    try_=f'tasks = {{ {task.name} = {{ kind = "{task.kind}", column = "KEY" }} }}',
                 )
             outputs = max(task.outputs, len(several)) if task.kind == "regress" else task.outputs
             tasks.append(replace(task, column=column, outputs=outputs))
@@ -214,12 +216,12 @@ def _expand(rest: str, base: Path, name: str) -> list[str]:
     shards: list[str] = []
     for pattern in rest.split("::"):
         if not pattern or re.match(r"pipe:", pattern, re.I):
-            raise wrong(f"{name}: expected files or URLs, no commands", next="webdataset:*.tar")
+            raise BadInput(f"{name}: expected files or URLs, no commands", try_="webdataset:*.tar")
         if "://" in pattern and not _remote(pattern):
-            raise wrong(
+            raise BadInput(
                 f"{name}: expected files, http:// or https://",
-                came=pattern.partition("://")[0],
-                next="download the shards, or use their https address",
+                got=pattern.partition("://")[0],
+                try_="download the shards, or use their https address",
             )
         for one in _braces(pattern, name):
             if _remote(one):
@@ -229,15 +231,15 @@ def _expand(rest: str, base: Path, name: str) -> list[str]:
             found = sorted(glob.glob(path)) if glob.has_magic(path) else [path]
             if not found or not all(Path(shard).is_file() for shard in found):
                 folder = Path(path).parent
-                raise wrong(
+                raise BadInput(
                     f"{name}: no such shard",
-                    came=one,
-                    exists=sorted(p.name for p in folder.glob("*.tar*")),
-                    next="check the pattern; relative paths start at the recipe's folder",
+                    got=one,
+                    available=sorted(p.name for p in folder.glob("*.tar*")),
+                    try_="check the pattern; relative paths start at the recipe's folder",
                 )
             shards += found
     if len(set(shards)) < len(shards):
-        raise wrong(f"{name}: a shard is named twice", came=some(sorted(shards), 3))
+        raise BadInput(f"{name}: a shard is named twice", got=some(sorted(shards), 3))
     return shards
 
 
@@ -253,11 +255,11 @@ def _braces(pattern: str, name: str) -> list[str]:
         ends = re.fullmatch(r"(\d+)\.\.(\d+)(?:\.\.\d+)?", group)
         count *= abs(int(ends[2]) - int(ends[1])) + 1 if ends else group.count(",") + 1
     if count > MOST_SHARDS:
-        raise wrong(f"{name}: at most {MOST_SHARDS} shards", came=pattern)
+        raise BadInput(f"{name}: at most {MOST_SHARDS} shards", got=pattern)
     try:
         return list(braceexpand(pattern))
     except ValueError as error:
-        raise wrong(f"{name}: braces that do not close", came=str(error)) from None
+        raise BadInput(f"{name}: braces that do not close", got=str(error)) from None
 
 
 def _short(shards: Sequence[str]) -> list[str]:

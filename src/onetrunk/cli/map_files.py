@@ -1,0 +1,143 @@
+"""Predicted maps as files: arrays for programs, overlays for people."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from onetrunk.data.pixels import U8
+from onetrunk.data.task import Task
+from onetrunk.errors import printable
+from onetrunk.store.atomic import write_atomic
+
+GOLDEN = 0.618033988749895  # hues that far apart are never near each other
+SHARE = 0.6  # of the map in an overlay
+ROWS = 32  # classes in a column of a legend
+
+
+class Maps:
+    """A folder of maps: IMAGE.TASK.png (class numbers) or .npy, and IMAGE.TASK.overlay.png.
+
+    Depth in metres is there as a 16-bit PNG of millimetres, too, which any viewer opens. What the
+    numbers and colours of classes mean stands in TASK.classes.txt and TASK.legend.png.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.count = 0
+        self._taken: set[str] = set()
+        self._explained: set[str] = set()
+
+    def write(
+        self, name: PurePosixPath, image: U8, tasks: Mapping[Task, NDArray[Any]]
+    ) -> dict[str, str]:
+        """The maps of one image; where each was written, by task."""
+        stem = self._stem(name)
+        where: dict[str, str] = {}
+        for task, values in tasks.items():
+            path = self.folder / f"{stem}.{task.name}{'.png' if task.kind == 'segment' else '.npy'}"
+            if task.kind == "segment":
+                picture = Image.fromarray(values)
+                picture.putpalette(palette().tobytes())
+                _save(path, picture)
+                self._explain(task)
+            else:
+                held = io.BytesIO()
+                np.save(held, values.astype(np.float32), allow_pickle=False)
+                write_atomic(path, held.getvalue())
+            if task.kind == "depth" and not task.inverse:
+                _save(path.with_suffix(".png"), Image.fromarray(millimetres(values)))
+            seen = colours(task, values)
+            mixed = np.rint(SHARE * seen + (1 - SHARE) * image).astype(np.uint8)
+            _save(self.folder / f"{stem}.{task.name}.overlay.png", Image.fromarray(mixed))
+            where[task.name] = str(path)
+            self.count += 1
+        return where
+
+    def _explain(self, task: Task) -> None:
+        """Names and colours of the classes, once."""
+        if task.name not in self._explained:
+            self._explained.add(task.name)
+            names = "".join(f"{name}\n" for name in task.classes)
+            write_atomic(self.folder / f"{task.name}.classes.txt", names.encode())
+            _save(self.folder / f"{task.name}.legend.png", legend(task))
+
+    def _stem(self, name: PurePosixPath) -> str:
+        """The image's name without its ending, told apart from others of that name."""
+        parts = [part for part in name.parts if part not in ("/", "..", ".")]
+        plain = PurePosixPath(*parts)
+        for stem in (str(plain.with_suffix("")), str(plain)):
+            if stem not in self._taken:
+                break
+        number = 2
+        while stem in self._taken:
+            stem = f"{plain}-{number}"
+            number += 1
+        self._taken.add(stem)
+        return stem
+
+
+def colours(task: Task, values: NDArray[Any]) -> U8:
+    """A map as a picture: a colour a class; near bright, far dark; normals as x, y, z in RGB."""
+    if task.kind == "segment":
+        picked: U8 = palette()[values]
+        return picked
+    if task.kind == "normals":
+        turned: U8 = np.rint((values.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+        return turned
+    low, high = float(values.min()), float(values.max())
+    near = (values - low) / max(high - low, 1e-6)
+    near = near if task.inverse else 1 - near
+    from matplotlib import colormaps
+
+    painted: U8 = np.rint(255 * np.asarray(colormaps["viridis"](near))[..., :3]).astype(np.uint8)
+    return painted
+
+
+def millimetres(metres: NDArray[Any]) -> NDArray[np.uint16]:
+    """As `folder:` reads depth; under 0 and over 65.535 metres: the end of the range."""
+    whole: NDArray[np.uint16] = np.rint(1000 * metres).clip(0, 65_535).astype(np.uint16)
+    return whole
+
+
+def legend(task: Task) -> Image.Image:
+    """The colour, number and name of each class, 32 a column."""
+    from matplotlib import font_manager
+
+    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 12)
+    words = [printable(f"{number}  {name}") for number, name in enumerate(task.classes)]
+    wide = 34 + math.ceil(max(font.getlength(word) for word in words))
+    columns, rows = math.ceil(len(words) / ROWS), min(len(words), ROWS)
+    picture = Image.new("RGB", (wide * columns + 6, 20 * rows + 6), (255, 255, 255))
+    pen = ImageDraw.Draw(picture)
+    for number, (word, colour) in enumerate(zip(words, palette().tolist(), strict=False)):
+        x, y = 6 + number // ROWS * wide, 6 + number % ROWS * 20
+        pen.rectangle((x, y, x + 17, y + 13), fill=tuple(colour))
+        pen.text((x + 24, y - 1), word, fill=(0, 0, 0), font=font)
+    return picture
+
+
+def palette() -> U8:
+    """256 colours, neighbours far apart; 255, not labelled, is black."""
+    from matplotlib.colors import hsv_to_rgb
+
+    place = np.arange(256)
+    hue = (place * GOLDEN) % 1
+    value = np.where(place % 2, 0.75, 0.95)
+    rgb = hsv_to_rgb(np.stack([hue, np.full(256, 0.75), value], 1))
+    rgb[255] = 0
+    found: U8 = np.rint(255 * rgb).astype(np.uint8)
+    return found
+
+
+def _save(path: Path, picture: Image.Image) -> None:
+    held = io.BytesIO()
+    picture.save(held, "PNG")
+    write_atomic(path, held.getvalue())

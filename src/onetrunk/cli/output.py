@@ -1,0 +1,32 @@
+"""Printing: JSON for programs, tables and lists for people, and what to type next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+
+
+def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Print a JSON document to standard output."""
+    # ASCII only, so that no file name or terminal encoding can break it
+    print(json.dumps(document, indent=1, allow_nan=False))
+
+
+def counted(found: Mapping[str, int]) -> str:
+    """Format counts, for example `train 3, test 1`, leaving out zeros."""
+    return ", ".join(f"{split} {n:,}" for split, n in found.items() if n)
+
+
+def console() -> Console:
+    """Return a console on standard output."""
+    return Console(soft_wrap=False, highlight=False)
+
+
+def suggest(*commands: str) -> None:
+    """Print what to type next."""
+    print("Next, run:")
+    for command in commands:
+        print(f"  {command}")

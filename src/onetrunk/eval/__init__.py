@@ -1,0 +1,1 @@
+"""How a model is evaluated: scores, summaries, evaluation, budgets and reports."""

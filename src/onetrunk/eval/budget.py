@@ -1,0 +1,174 @@
+"""The budget: what one universal network costs beside the separate networks that it replaces.
+
+Parameters, bytes of the tensors on disk (the trunk's file once, a pack for each domain) and
+floating-point operations per image, two per multiply-add as torch's own counter counts them. A
+separate network is the bare trunk with that domain's heads. A universal domain's operations are
+those of `model(images, domain=NAME)`; folded, it takes no more than the separate network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from onetrunk.nn.adapters import Adapted
+from onetrunk.nn.tensor_uses import swap
+from onetrunk.nn.universal import Universal
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters, bytes on disk and, where an image runs through, operations per image."""
+
+    parameters: int = 0
+    bytes: int = 0
+    flops: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.parameters + other.parameters, self.bytes + other.bytes, self.flops + other.flops
+        )
+
+
+@dataclass(frozen=True)
+class DomainCost:
+    """What one domain adds to the universal network, and what a network for it alone would be."""
+
+    name: str
+    size: tuple[int, int]
+    own: Cost
+    alone: Cost
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The shared part, each domain's, and the same of separate networks."""
+
+    arch: str
+    shared: Cost
+    domains: tuple[DomainCost, ...]
+
+    @property
+    def universal(self) -> Cost:
+        """All domains in one network (operations: the sum over one image of each)."""
+        return sum((domain.own for domain in self.domains), self.shared)
+
+    @property
+    def separate(self) -> Cost:
+        """As many networks as there are domains."""
+        return sum((domain.alone for domain in self.domains), Cost())
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain data, with the ratios universal ÷ separate."""
+        one, many = self.universal, self.separate
+        ratios = {
+            f"{key}_ratio": getattr(one, key) / max(getattr(many, key), 1) for key in asdict(one)
+        }
+        return {**asdict(self), "universal": asdict(one), "separate": asdict(many), **ratios}
+
+    def table(self) -> Table:
+        """For people."""
+        title = (
+            f"{self.arch}: one network of {len(self.domains)} domains, and a network for each alone"
+        )
+        table = Table(title=title)
+        table.add_column("", no_wrap=True)
+        for column in ("size", *("parameters", "bytes", "FLOPs"), *("alone:", "bytes", "FLOPs")):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_row("shared", "", *_words(self.shared, flops=False), "", "", "")
+        for domain in self.domains:
+            size = "×".join(map(str, domain.size))
+            table.add_row(domain.name, size, *_words(domain.own), *_words(domain.alone))
+        table.add_section()
+        table.add_row(
+            "all", "", *_words(self.universal, flops=False), *_words(self.separate, flops=False)
+        )
+        return table
+
+    def __rich__(self) -> Table:
+        return self.table()
+
+    def __str__(self) -> str:
+        console = Console(width=120)
+        with console.capture() as text:
+            console.print(self.table())
+        return text.get()
+
+
+def budget(model: Universal) -> Budget:
+    """What this network costs, as it is now."""
+    common = {id(tensor) for tensor in model.together.state_dict(keep_vars=True).values()}
+    plain = list(model.trunk.shared().values())
+    one_network = model.trunk.sharing == "none"
+    shared = Cost(
+        _numbers(model.shared_parameters().values()),
+        0 if one_network else _bytes([*plain, *model.together.state_dict().values()]),
+    )
+    domains = []
+    for name, card in model.domains.items():
+        own = [tensor for tensor in model.own(name).values() if id(tensor) not in common]
+        heads = list(model.heads_of(name).state_dict(keep_vars=True).values())
+        with_adapters, without = _flops(model, name, card.pixels.size)
+        domains.append(
+            DomainCost(
+                name,
+                card.pixels.size,
+                Cost(_numbers(own), _bytes(own), with_adapters),
+                Cost(_numbers([*plain, *heads]), _bytes([*plain, *heads]), without),
+            )
+        )
+    return Budget(model.trunk.arch, shared, tuple(domains))
+
+
+def bare(model: Universal) -> Cost:
+    """One plain trunk, with one set of norms and without heads."""
+    tensors = list(model.trunk.shared().values())
+    return Cost(_numbers(tensors), _bytes(tensors))
+
+
+def _flops(model: Universal, name: str, size: tuple[int, int]) -> tuple[int, int]:
+    """Operations for one image of this domain: as it is, and without its adapters."""
+    plain: nn.Module = model.for_domain(name, fold=False)
+    like = next(plain.parameters())
+    image = torch.zeros(1, 3, *size, dtype=like.dtype, device=like.device)
+    counts = []
+    for _ in range(2):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            plain(image)
+        counts.append(counter.get_total_flops())
+        for part in [part for part in plain.modules() if isinstance(part, Adapted)]:
+            swap(plain, part, part.layer)
+    return counts[0], counts[1]
+
+
+def _numbers(tensors: Iterable[Tensor]) -> int:
+    """Parameters among these, each once."""
+    return sum({id(t): t.numel() for t in tensors if isinstance(t, nn.Parameter)}.values())
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum({id(t): t.numel() * t.element_size() for t in tensors}.values())
+
+
+def _words(cost: Cost, flops: bool = True) -> tuple[str, str, str]:
+    return (
+        scaled(cost.parameters),
+        scaled(cost.bytes, "B"),
+        scaled(cost.flops) if flops else "",
+    )
+
+
+def scaled(number: float, unit: str = "") -> str:
+    """Three digits and a prefix: `5.58 M`, `22.4 MB`."""
+    for prefix in ("", "k", "M", "G"):
+        if number < 999.5:  # 999.5 rounds to four digits
+            return f"{number:.3g} {prefix}{unit}".strip()
+        number /= 1000
+    return f"{number:.3g} T{unit}"

@@ -1,1 +1,0 @@
-"""How a model is judged: scores, summaries, evaluation, budgets and reports."""

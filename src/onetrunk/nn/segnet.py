@@ -1,0 +1,113 @@
+"""SegNet: an encoder of VGG-16's convolutions and a decoder that mirrors it.
+
+Badrinarayanan, Kendall & Cipolla, "SegNet: A Deep Convolutional Encoder-Decoder Architecture for
+Image Segmentation", TPAMI 2017, in the widths that the multi-task papers run (Liu, Johns & Davison
+2019; Li, Liu & Bilen 2022): 64-128-256-512-512, Xavier initialisation.
+
+Five stages down, each of two or three (3×3, norm, ReLU) and a 2×2 max-pool that remembers where the
+maxima stood; five stages up, each of which puts its map's pixels back at those places, zeros at the
+others, and convolves. Odd sizes are pooled over what is there. The deepest map (reduction 32) is
+pooled for whole-image tasks; the last one (64 channels, full size) is for dense heads, as it is.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from onetrunk.nn.stages import Stage
+
+WIDTHS = (64, 128, 256, 512, 512)
+DEPTHS = (2, 2, 3, 3, 3)  # convolutions of a stage, down and up
+
+
+class SegNet(nn.Module):
+    """The trunk: `stem`, `down2` to `down5`, then `up5` to `up1`."""
+
+    decoded = True  # its last map is a decoder's
+
+    def __init__(self, in_chans: int = 3) -> None:
+        super().__init__()
+        stages: list[Stage] = []
+        width = in_chans
+        for index, (out, count) in enumerate(zip(WIDTHS, DEPTHS, strict=True)):
+            name = f"down{index + 1}" if index else "stem"
+            self.add_module(name, _block([width] + [out] * count))
+            stages.append(Stage(name, name, out, 2 ** (index + 1)))
+            width = out
+        for index in reversed(range(len(WIDTHS))):
+            out = WIDTHS[max(index - 1, 0)]
+            name = f"up{index + 1}"
+            # as the papers' code has it, the widths go down in a stage's first convolution
+            self.add_module(name, _block([width] + [out] * DEPTHS[index]))
+            stages.append(Stage(name, name, out, 2**index))
+            width = out
+        self.stages: tuple[Stage, ...] = tuple(stages)
+        self.num_features = WIDTHS[-1]
+        self.in_chans = in_chans
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.xavier_normal_(module.weight)
+
+    def forward_pyramid(self, x_BCHW: Tensor) -> list[Tensor]:
+        """The maps of all stages: the pooled ones on the way down, then those on the way up."""
+        half = len(self.stages) // 2
+        maps: list[Tensor] = []
+        places: list[tuple[Tensor, Sequence[int]]] = []
+        for stage in self.stages[:half]:
+            fine = getattr(self, stage.module)(x_BCHW)
+            x_BCHW, place = pool(fine)
+            places.append((place, fine.shape[-2:]))
+            maps.append(x_BCHW)
+        for stage in self.stages[half:]:
+            x_BCHW = getattr(self, stage.module)(unpool(x_BCHW, *places.pop()))
+            maps.append(x_BCHW)
+        return maps
+
+    def forward_features(self, x_BCHW: Tensor) -> Tensor:
+        """The last stage's map, (B, 64, H, W)."""
+        return self.forward_pyramid(x_BCHW)[-1]
+
+    def pooled(self, pyramid: Sequence[Tensor]) -> Tensor:
+        """The mean over the deepest map's pixels, (B, num_features)."""
+        return pyramid[len(self.stages) // 2 - 1].mean((2, 3))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Pooled features, (B, num_features)."""
+        return self.pooled(self.forward_pyramid(x_BCHW))
+
+
+def _block(widths: Sequence[int]) -> nn.Sequential:
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for index, (inside, out) in enumerate(itertools.pairwise(widths), start=1):
+        layers[f"conv{index}"] = nn.Conv2d(inside, out, 3, padding=1, bias=False)
+        layers[f"norm{index}"] = nn.BatchNorm2d(out)
+        layers[f"act{index}"] = nn.ReLU(inplace=True)
+    return nn.Sequential(layers)
+
+
+def pool(x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """2×2 maxima, (B, C, ⌈H/2⌉, ⌈W/2⌉), and which of its four pixels each was, 0 to 3."""
+    most, index = F.max_pool2d(x_BCHW, 2, ceil_mode=True, return_indices=True)
+    width = x_BCHW.shape[-1]
+    place = index // width % 2 * 2 + index % width % 2
+    return most, place.to(torch.uint8)
+
+
+def unpool(y_BChw: Tensor, place_BChw: Tensor, size: Sequence[int]) -> Tensor:
+    """Each value at its place among four pixels, zeros at the others; (B, C, *size).
+
+    Not torch's max_unpool2d, which scatters: by comparing, the same bits come every time, and ONNX
+    knows every step.
+    """
+    height, width = size
+    grown = F.interpolate(y_BChw, scale_factor=2.0, mode="nearest")[..., :height, :width]
+    place = place_BChw.repeat_interleave(2, -2).repeat_interleave(2, -1)[..., :height, :width]
+    rows = torch.arange(height, device=place.device) % 2
+    columns = torch.arange(width, device=place.device) % 2
+    return grown * (place == rows[:, None] * 2 + columns)

@@ -1,0 +1,1 @@
+"""What happens to run folders: train, add, update, remove, compare."""

@@ -1,0 +1,1 @@
+"""Few images: class means, and a choice among methods by cross-validation."""

@@ -1,0 +1,35 @@
+"""Mixup (Zhang et al. 2018): learn from λx + (1 − λ)x̃ by λℓ(y) + (1 − λ)ℓ(ỹ), λ ~ Beta(α, α).
+
+The partner x̃ is another image of the same batch, so batches stay pure.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onetrunk.data.loader import Batch
+from onetrunk.data.seeded import seed_of
+from onetrunk.train.losses import Shares
+
+KINDS = ("classify", "multilabel", "regress")  # what a mixed image still has a label for
+
+
+class Mixup:
+    """The draws depend on seed, domain and step alone."""
+
+    def __init__(self, alpha: float, seed: int) -> None:
+        self.alpha, self.seed = alpha, seed
+
+    def __call__(self, batch: Batch, step: int) -> tuple[Tensor, Shares]:
+        """Images to learn from, and whose targets count how much."""
+        if not self.alpha or len(batch.images) < 2:
+            return batch.images, ((1.0, batch.targets),)
+        key = [seed_of(self.seed, batch.domain, "mixup"), step]
+        chance = np.random.Generator(np.random.Philox(key=key))
+        share = float(chance.beta(self.alpha, self.alpha))
+        order = torch.from_numpy(chance.permutation(len(batch.images))).to(batch.images.device)
+        partners = {task: target[order] for task, target in batch.targets.items()}
+        mixed = torch.lerp(batch.images[order], batch.images, share)
+        return mixed, ((share, batch.targets), (1 - share, partners))

@@ -1,0 +1,59 @@
+"""Maps as files: a legend of each class's own colour, depth in millimetres, inverse depth."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from onetrunk.cli.map_files import Maps, colours, legend, millimetres, palette
+from onetrunk.data.sources.dense import read_target
+from onetrunk.data.task import Task
+
+IMAGE = np.full((4, 6, 3), 128, np.uint8)
+
+
+@pytest.mark.parametrize("count", [1, 13, 70])
+def test_a_legend_shows_every_class_in_its_own_colour(count: int) -> None:
+    task = Task("parts", "segment", tuple(f"class {i} \x1b[31mß" for i in range(count)))
+    picture = legend(task)
+    drawn = np.asarray(picture).reshape(-1, 3)
+    for colour in palette()[:count]:
+        assert (drawn == colour).all(1).sum() >= 100
+    assert picture.height <= 700
+
+
+def test_depth_is_read_back_from_its_picture(tmp_path: Path) -> None:
+    metres = np.float32([[0.0012, 2.5, 70, -1, 9.9994, 0.5]]).repeat(4, 0)
+    expected = [1, 2500, 65_535, 0, 9999, 500]
+    assert millimetres(metres)[0].tolist() == expected
+    depth = Task("depth", "depth", unit="m")
+    Maps(tmp_path).write(PurePosixPath("a.jpg"), IMAGE, {depth: metres})
+    again = read_target(depth, tmp_path / "a.depth.png")
+    np.testing.assert_allclose(again[0], np.array(expected) / 1000)
+    assert Image.open(tmp_path / "a.depth.png").mode.startswith("I")
+    np.testing.assert_array_equal(np.load(tmp_path / "a.depth.npy"), metres)
+
+
+def test_inverse_depth_is_no_picture_of_millimetres(tmp_path: Path) -> None:
+    near = Task("depth", "depth", unit="disparity")
+    values = np.float32([[0.01, 0.4]]).repeat(4, 0).repeat(3, 1)
+    Maps(tmp_path).write(PurePosixPath("a.jpg"), IMAGE, {near: values})
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == [
+        "a.depth.npy",
+        "a.depth.overlay.png",
+    ]
+    inverse, metres = colours(near, values), colours(Task("depth", "depth"), 1 / values)
+    np.testing.assert_array_equal(inverse, metres)  # near is bright in both
+
+
+def test_classes_are_named_once_for_a_folder(tmp_path: Path) -> None:
+    task = Task("parts", "segment", ("sky", "sea"))
+    maps = Maps(tmp_path)
+    for name in ("a.png", "b.png"):
+        maps.write(PurePosixPath(name), IMAGE, {task: np.ones((4, 6), np.uint8)})
+    assert (tmp_path / "parts.classes.txt").read_text() == "sky\nsea\n"
+    assert len(list(tmp_path.glob("*.legend.png"))) == 1
+    assert maps.count == 2

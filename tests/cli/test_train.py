@@ -1,0 +1,277 @@
+"""`onetrunk train`: which recipe reaches the training, and what is said of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from onetrunk.cli import train
+from onetrunk.config import Recipe
+from onetrunk.eval.table import Row, Table
+from onetrunk.runs.train import Run
+from tests.helpers.verbs import Ran, one_line, photos
+
+Onetrunk = Callable[..., Ran]
+TEXT = """
+name = "shop"
+trunk = { arch = "resnet20" }
+[[domains]]
+name = "digits"
+source = "pocket:optdigits"
+"""
+TABLE = Table(
+    (Row("digits", "classify", "error", 4.2, 504, "classify", "%", headline=True),), "test"
+)
+SCORES = {"test": TABLE.to_json(), "best": {"": {"step": 30, "score": 4.0}}}
+
+
+class Stub:
+    """In place of the training: what it was asked for."""
+
+    def __init__(self) -> None:
+        self.recipes: list[Recipe] = []
+        self.options: dict[str, Any] = {}
+        self.variations: list[tuple[str, list[str]]] = []
+        self.seeds: list[int] = []
+
+    def train(self, recipe: Recipe, *, resume: bool, device: str | None) -> Run:
+        self.recipes.append(recipe)
+        self.options = {"resume": resume, "device": device}
+        return Run(recipe.out_folder, {}, SCORES)
+
+    def sweep(
+        self, recipe: Recipe, variations: Any, seeds: list[int], *, resume: bool, device: Any
+    ) -> dict[str, Any]:
+        self.train(recipe, resume=resume, device=device)
+        self.variations, self.seeds = variations, seeds
+        unit = {"mean": 5.0, "std": 0.25 if len(seeds) > 1 else None, "by_seed": [5.0]}
+        rows = [
+            {
+                "label": label,
+                "sets": sets,
+                "val": 7.0 - i,
+                "test": {"digits/classify/error": unit},
+                "runs": [f"{label}/seed-{seed}" for seed in seeds],
+            }
+            for i, (label, sets) in enumerate(variations)
+        ]
+        return {
+            "recipe": recipe.name, "seeds": seeds, "chosen": variations[-1][0],
+            "by": "the lowest mean validation score", "variations": rows,
+        }  # fmt: skip
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> Stub:
+    made = Stub()
+    monkeypatch.setattr(train, "train_recipe", made.train)
+    monkeypatch.setattr(train, "sweep", made.sweep)
+    return made
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    (tmp_path / "recipes").mkdir()
+    path = tmp_path / "recipes/shop.toml"
+    path.write_text(TEXT)
+    return path
+
+
+def test_a_file_and_its_sets(onetrunk: Onetrunk, stub: Stub, shop: Path) -> None:
+    ran = onetrunk(
+        "train", str(shop), "--set", "train.lr=0.1", "--set", "seed=3", "--device", "cpu"
+    )
+    assert ran.code == 0
+    (recipe,) = stub.recipes
+    assert (recipe.train.lr, recipe.seed, recipe.out_folder) == (0.1, 3, shop.parent / "runs/shop")
+    assert stub.options == {"resume": False, "device": "cpu"}
+    assert "error 4.20 %" in ran.out
+    assert f"wrote {shop.parent / 'runs/shop'}: model/" in ran.out
+    assert "  onetrunk eval " in ran.out
+    assert "best: step 30, chosen on validation" in ran.out
+
+
+def test_a_named_recipe_runs_where_the_user_is(
+    onetrunk: Onetrunk, stub: Stub, tmp_path: Path
+) -> None:
+    (tmp_path / "pocket").mkdir()  # a folder of the same name is ./pocket
+    assert onetrunk("train", "pocket", "--resume").code == 0
+    assert stub.recipes[0].out_folder.resolve() == tmp_path / "runs/pocket"
+    assert stub.options["resume"] is True
+
+
+def test_a_runs_folder_is_a_recipe_too(onetrunk: Onetrunk, stub: Stub, shop: Path) -> None:
+    run = shop.parent / "runs/shop"
+    run.mkdir(parents=True)
+    moved = Recipe.read(shop).moved_to(run)
+    (run / "recipe.toml").write_text(moved.to_toml())
+    assert onetrunk("train", str(run), "--resume").code == 0
+    assert stub.recipes[0].out_folder.resolve() == run
+
+
+@pytest.mark.usefixtures("stub")
+def test_json_is_json_alone(onetrunk: Onetrunk, shop: Path) -> None:
+    found = json.loads(onetrunk("train", str(shop), "--json").out)
+    assert found["scores"] == SCORES
+    assert Path(found["run"]).name == "shop"
+
+
+def test_out_is_where_the_user_says(
+    onetrunk: Onetrunk, stub: Stub, shop: Path, tmp_path: Path
+) -> None:
+    assert onetrunk("train", str(shop), "--out", "else where/é").code == 0
+    assert stub.recipes[0].out_folder.resolve() == tmp_path / "else where/é"
+    assert stub.recipes[0].out == "../else where/é"
+
+
+def test_domains_make_a_recipe_that_is_written(
+    onetrunk: Onetrunk, stub: Stub, tmp_path: Path
+) -> None:
+    photos(tmp_path / "photos")
+    words = (
+        *("train", "--domain", "shop=folder:photos", "--domain", "digits=pocket:optdigits"),
+        *("--set", "trunk.arch=resnet20", "--set", "domains.shop.size=16"),
+    )
+    ran = onetrunk(*words)
+    assert ran.code == 0
+    written = tmp_path / "shop-digits.toml"
+    assert f"wrote {written.name}" in ran.err
+    assert Recipe.read(written) == stub.recipes[0]
+    assert stub.recipes[0].domains[0].size == 16
+    before = written.read_text()
+    assert onetrunk(*words, "--resume").code == 0  # the same again is the same file
+    line = one_line(onetrunk(*words, "--set", "train.lr=0.1"))
+    assert "shop-digits.toml exists with other content" in line
+    assert written.read_text() == before
+    assert len(stub.recipes) == 2
+
+
+def test_a_recipe_that_cannot_run_is_not_written(
+    onetrunk: Onetrunk, stub: Stub, tmp_path: Path
+) -> None:
+    ran = onetrunk("train", "--domain", "shop=folder:nowhere")
+    assert ran.code == 2
+    assert "error: domains.shop: folder:nowhere: no such file or folder" in ran.err
+    assert list(tmp_path.glob("*.toml")) == []
+    assert stub.recipes == []
+
+
+def test_seeds_and_grids_are_a_sweep(onetrunk: Onetrunk, stub: Stub, shop: Path) -> None:
+    ran = onetrunk(
+        "train", str(shop), "--seeds", "0,1", "--set", "train.lr=0.1,0.03", "--set", "train.batch=8"
+    )
+    assert ran.code == 0
+    assert stub.seeds == [0, 1]
+    assert stub.variations == [
+        ("train.lr=0.1", ["train.lr=0.1", "train.batch=8"]),
+        ("train.lr=0.03", ["train.lr=0.03", "train.batch=8"]),
+    ]
+    assert stub.recipes[0].train.batch == 8
+    assert "chosen: train.lr=0.03" in ran.out
+    assert "5.00 ± 0.25" in ran.out
+    assert "runs/shop/train.lr=0.03/seed-0" in ran.out.replace("\n", "")
+    alone = onetrunk("train", str(shop), "--seeds", "4")
+    assert stub.seeds == [4]
+    assert "±" not in alone.out
+    found = json.loads(onetrunk("train", str(shop), "--set", "seed=1,2", "--json").out)
+    assert [v["label"] for v in found["variations"]] == ["seed=1", "seed=2"]
+    assert stub.seeds == [0]
+
+
+def test_a_dry_run_writes_nothing(onetrunk: Onetrunk, stub: Stub, tmp_path: Path) -> None:
+    words = ("train", "--domain", "digits=pocket:optdigits", "--dry-run")
+    words = (*words, "--set", "trunk.arch=resnet20", "--set", "train.batch=4")
+    ran = onetrunk(*words)
+    assert ran.code == 0
+    for said in ("steps", "4,000", "images/s", "MB", "Nothing was written"):
+        assert said in ran.out, said
+    found = json.loads(onetrunk(*words, "--json").out)
+    assert found["parts"][""]["steps"] == 4000
+    assert stub.recipes == []
+    assert {p.name for p in tmp_path.iterdir()} == {"cache-of-this-test"}
+
+
+BAD = {
+    "nothing": ((), "--domain NAME=SOURCE"),
+    "both": (("recipes/shop.toml", "--domain", "a=pocket:digits"), "got: 'both'"),
+    "no such recipe": (("pocket-quik",), "available: pocket-quick"),
+    "a set without a value": (("recipes/shop.toml", "--set", "train.lr"), "--set is KEY=VALUE"),
+    "a set of nothing known": (("recipes/shop.toml", "--set", "train.lrr=1"), "available: lr"),
+    "a domain without a source": (("--domain", "digits"), "--domain is NAME=SOURCE"),
+    "seeds of letters": (("recipes/shop.toml", "--seeds", "a,b"), "--seeds"),
+    "a seed twice": (("recipes/shop.toml", "--seeds", "1,1"), "'1,1'"),
+    "a dry run of several": (
+        ("recipes/shop.toml", "--dry-run", "--seeds", "0,1"),
+        "--dry-run",
+    ),
+    "a grid with a bad end": (
+        ("recipes/shop.toml", "--set", "train.lr=0.1,0"),
+        "train.lr: expected a number",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line_and_exit_code_2(
+    name: str, onetrunk: Onetrunk, stub: Stub, shop: Path
+) -> None:
+    assert shop.is_file()
+    words, said = BAD[name]
+    assert said in one_line(onetrunk("train", *words))
+    assert stub.recipes == []
+
+
+@pytest.mark.usefixtures("stub")
+def test_all_that_is_wrong_is_listed_at_once(onetrunk: Onetrunk, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(
+        TEXT + '[[domains]]\nname = "lost"\nsource = "folder:lost"\n[train]\nlr = 0\nlrate = 1\n'
+    )
+    ran = onetrunk("train", "a.toml")
+    assert ran.code == 2
+    lines = ran.err.splitlines()
+    assert [line.split(":")[1].strip() for line in lines] == [
+        "train.lr",
+        "train.lrate",
+        "domains.lost",
+    ]
+    assert all(line.startswith("error: ") for line in lines)
+
+
+def test_ctrl_c_says_how_to_go_on(
+    onetrunk: Onetrunk, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(recipe: Recipe, **_: object) -> None:
+        recipe.out_folder.mkdir(parents=True)
+        (recipe.out_folder / "recipe.toml").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "train_recipe", stopped)
+    ran = onetrunk("train", str(shop))
+    assert "try: onetrunk train " in one_line(ran, 1)
+    assert ran.err.endswith("runs/shop/recipe.toml --resume\n")
+
+
+def test_help_shows_examples(onetrunk: Onetrunk) -> None:
+    out = onetrunk("train", "--help").out
+    for said in ("--domain", "--set", "--resume", "--seeds", "--dry-run", "--device", "--json"):
+        assert said in out
+    assert "onetrunk train pocket-quick" in out
+
+
+@pytest.mark.slow
+def test_a_recipe_is_trained_to_its_end(onetrunk: Onetrunk, shop: Path) -> None:
+    words = ("train", str(shop), "--set", "train.steps=6", "--set", "train.batch=8")
+    ran = onetrunk(*words)
+    assert ran.code == 0, ran.err
+    run = shop.parent / "runs/shop"
+    assert Recipe.read(run).train.steps == 6
+    assert (run / "scores.json").is_file()
+    again = one_line(onetrunk(*words))
+    assert "is finished" in again
+    assert onetrunk("train", str(run)).code == 2
+    other = onetrunk(*words, "--set", "train.lr=0.5")
+    assert "holds another run" in one_line(other)

@@ -1,0 +1,124 @@
+"""A recipe of what was put together in Python: read back, it makes the same again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from onetrunk.config import Recipe
+from onetrunk.config.from_python import described
+from onetrunk.data.augment import Augment
+from onetrunk.data.domain import Domain
+from onetrunk.data.task import Task
+from tests.helpers.worlds import network, settings, worlds
+
+
+def shop(root: Path) -> Path:
+    """Files, and a table that says what they are."""
+    rng = np.random.default_rng(0)
+    rows = ["image,category,price,item,part"]
+    for i in range(40):
+        Image.fromarray(rng.integers(0, 256, (9, 11, 3), np.uint8)).save(root / f"{i:02}.png")
+        part = ("train", "train", "val", "test")[i // 2 % 4]
+        rows.append(f"{i:02}.png,{'ab'[i % 2]},{i * 1.5},{i // 2},{part}")
+    (root / "shop.csv").write_text("\n".join(rows))
+    return root
+
+
+WAYS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "pixels": {"size": (12, 16), "fit": "pad", "fill": 7, "margin": 2, "normalize": "imagenet"},
+    "numbers": {"normalize": ((0.1, 0.2, 0.3), (0.5, 0.25, 0.125)), "weight": 2, "batch": 3},
+    "table": {"flip": True, "augment": {"area": (0.5, 1.0), "contrast": 0.25}, "split": "part"},
+    "an augment": {"augment": Augment(pad=1, flip=True, scale=(0.75, 1.5))},
+    "groups": {"group": "item", "allow_bad": True},
+    "tasks": {
+        "tasks": {
+            "what": {"kind": "classify", "column": "category", "classes": ["b", "a"]},
+            "cost": {"kind": "regress", "column": "price", "unit": "EUR"},
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_domain_reads_back(way: str, tmp_path: Path) -> None:
+    given = {"size": 8, "tasks": [Task("what", "classify", column="category")], **WAYS[way]}
+    domain = Domain("shop", "table:shop.csv", base=shop(tmp_path), image="image", **given)
+    recipe = described(network([domain]), [domain], settings(), 3, tmp_path / "runs" / "one")
+    (again,) = Recipe.parse(recipe.to_toml(), tmp_path / "elsewhere").make_domains()
+    for name in ("name", "source", "fit", "margin", "fill", "group", "split", "image"):
+        assert getattr(again, name) == getattr(domain, name)
+    for name in ("weight", "batch", "allow_bad", "shape", "augmentation", "pixels", "tasks"):
+        assert getattr(again, name) == getattr(domain, name), name
+    assert again.index.fingerprint == domain.index.fingerprint
+    for split in ("train", "val", "test"):
+        assert again.splits[split].rows.tolist() == domain.splits[split].rows.tolist()
+
+
+@pytest.mark.parametrize(
+    "trunk",
+    [
+        {"norm": "shared", "adapters": "parallel", "adapter_layers": ["*conv1", "stem*"]},
+        {"sharing": "partial", "own_stages": ["stem", 2]},
+        {"sharing": "none", "arch": "timm/test_resnet"},
+    ],
+    ids=str,
+)
+def test_trunk_and_settings_read_back(trunk: dict[str, Any], tmp_path: Path) -> None:
+    domains = [Domain("digits", "pocket:optdigits", size=32)]
+    train = settings(steps=12, milestones=(0.25, 0.5), loggers=("a.b:c",), weight_decay=0.25)
+    model = network(domains, **dict(trunk))
+    made = described(model, domains, train, 9, tmp_path / "one")
+    recipe = Recipe.parse(made.to_toml(), tmp_path)
+    assert recipe == made
+    assert (recipe.seed, recipe.train) == (9, train)
+    assert recipe.out_folder == tmp_path / "one"
+    (again,) = recipe.make_model(recipe.make_domains()).values()
+    for name in ("arch", "norm", "sharing", "own_stages", "adapters", "adapter_layers"):
+        assert getattr(again.trunk, name) == getattr(model.trunk, name)
+    assert again.state_dict().keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("One", "one"),
+        ("exp 1.2", "exp-1-2"),
+        ("é", "run"),
+        ("x" * 99, "x" * 64),
+        (".hidden", "hidden"),
+    ],
+)
+def test_a_run_is_named_after_its_folder(folder: str, name: str, tmp_path: Path) -> None:
+    domains = worlds("ants")
+    recipe = described(network(domains), domains, settings(), 0, tmp_path / folder)
+    assert recipe.name == name
+    assert recipe.out_folder == tmp_path / folder
+
+
+def test_an_object_is_named_by_its_type() -> None:
+    domains = worlds("ants")
+    recipe = described(network(domains), domains, settings(), 0, Path("runs/one"))
+    assert recipe.domains[0].source == "python:Fake"
+    assert recipe.out_folder == Path("runs/one")
+    assert Recipe.parse(recipe.to_toml()) == recipe
+
+
+def test_other_settings_are_another_recipe() -> None:
+    domains = worlds("ants", "bees")
+    model, out = network(domains), Path("runs/one")
+    one = described(model, domains, settings(), 0, out)
+    changed = worlds("ants", "bees", batch=7)
+    others = [
+        described(model, domains, settings(lr=0.25), 0, out),
+        described(model, domains, settings(), 1, out),
+        described(model, changed, settings(), 0, out),
+        described(network(domains, norm="shared"), domains, settings(), 0, out),
+    ]
+    assert described(model, worlds("ants", "bees"), settings(), 0, out) == one
+    assert all(other != one and one.differences(other) for other in others)

@@ -1,0 +1,105 @@
+"""`--set`: values as TOML writes them, bare words as text, grids by commas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from onetrunk.config.sets import apply_sets, grid, split_commas, value_of
+from onetrunk.errors import BadInput
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0.1", 0.1),
+        ("1e-3", 1e-3),
+        ("96", 96),
+        ("true", True),
+        ("[96, 128]", [96, 128]),
+        ('["a", "b"]', ["a", "b"]),
+        ("{ kind = 'depth' }", {"kind": "depth"}),
+        ("'a b'", "a b"),
+        ("timm/resnet18", "timm/resnet18"),
+        ("round-robin", "round-robin"),
+        ("folder:photos # mine", "folder:photos # mine"),
+        ("2024-01-31", "2024-01-31"),
+        ("007", "007"),
+        ("", ""),
+        ("1\nseed = 2", "1\nseed = 2"),
+        ("[" * 5000, "[" * 5000),
+    ],
+)
+def test_values(text: str, value: Any) -> None:
+    found = value_of(text)
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("1", ["1"]),
+        ("1,2", ["1", "2"]),
+        ("a, b ,c", ["a", "b", "c"]),
+        ("[1,2]", ["[1,2]"]),
+        ("[1,2],[3,[4,5]]", ["[1,2]", "[3,[4,5]]"]),
+        ("{a=1,b=2},3", ["{a=1,b=2}", "3"]),
+        ("'a,b',\"c,'d\"", ["'a,b'", '"c,\'d"']),
+        ("a],b", ["a]", "b"]),
+        ("", [""]),
+    ],
+)
+def test_commas(text: str, parts: list[str]) -> None:
+    assert split_commas(text) == parts
+
+
+def test_grid() -> None:
+    assert grid([]) == [("", [])]
+    assert grid(["a=1"]) == [("", ["a=1"])]
+    assert grid(["a=1,2", "b=[1,2]", "c=x,y"]) == [
+        ("a=1,c=x", ["a=1", "b=[1,2]", "c=x"]),
+        ("a=1,c=y", ["a=1", "b=[1,2]", "c=y"]),
+        ("a=2,c=x", ["a=2", "b=[1,2]", "c=x"]),
+        ("a=2,c=y", ["a=2", "b=[1,2]", "c=y"]),
+    ]
+    labels = [label for label, _ in grid(["t.a=timm/r,timm-r,../r,[1, 2]"])]
+    assert labels == ["t.a=timm-r", "t.a=timm-r-2", "t.a=..-r", "t.a=-1-2"]
+    for bad in ("a=1,,2", "a=1,", "a=1,1", "a"):
+        with pytest.raises(BadInput):
+            grid([bad])
+
+
+def test_sets_leave_the_document_as_it_was() -> None:
+    document = {"train": {"lr": 1.0}, "domains": [{"name": "a", "size": 3}]}
+    made = apply_sets(document, ["train.lr=2.0", "domains.a.size=4", "trunk.norm=shared"])
+    assert document == {"train": {"lr": 1.0}, "domains": [{"name": "a", "size": 3}]}
+    assert made == {
+        "train": {"lr": 2.0},
+        "domains": [{"name": "a", "size": 4}],
+        "trunk": {"norm": "shared"},
+    }
+
+
+def test_one_length_takes_the_place_of_another() -> None:
+    document = {"train": {"steps": 5, "lr": 1.0}}
+    assert apply_sets(document, ["train.epochs=3"])["train"] == {"lr": 1.0, "epochs": 3}
+    both = apply_sets(document, ["train.epochs=3", "train.steps=4"])["train"]
+    assert both == {"lr": 1.0, "epochs": 3, "steps": 4}  # and the recipe refuses it
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("lr", "KEY=VALUE"),
+        ("=1", "KEY=VALUE"),
+        ("train..lr=1", "KEY=VALUE"),
+        ("domains.b.size=1", "no such domain; got: 'b'; available: a"),
+        ("domains.a=1", "a domain has a name and keys"),
+        ("domains.a.size.x=1", "it holds no keys"),
+    ],
+)
+def test_sets_that_cannot_be(text: str, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        apply_sets({"domains": [{"name": "a", "size": 3}]}, [text])

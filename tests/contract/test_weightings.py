@@ -1,0 +1,76 @@
+"""Every weighting, ours and TorchJD's, through the one conformance suite."""
+
+import pytest
+import torch
+
+from onetrunk.testing import conform_weighting
+from onetrunk.train.weighting import names
+from onetrunk.train.weighting.from_torchjd import GRAM, JACOBIAN
+
+# What another measure of one unit's loss leaves as it was, as the papers say or imply.
+SCALE = {
+    "equal": "weights",
+    "fixed": "weights",
+    "rlw": "weights",
+    "dwa": "weights",  # ratios of a loss to itself
+    "uncertainty": "none",  # it comes to 1/ℓ, but at its own rate
+    "famo": "direction",  # gradients of log ℓ
+    "stch": "direction",  # the same
+    "db-mtl": "direction",  # the same
+    "gradnorm": "none",  # it comes to equal lengths, but at its own rate
+    "aligned-mtl": "none",
+    "cagrad": "none",
+    "dualproj": "none",
+    "fairgrad": "direction",  # proportional fairness alone (α = 1)
+    "imtl-g": "direction",  # equal projections on unit gradients
+    "mgda": "none",  # the shortest gradient wins
+    "pcgrad": "none",
+    "upgrad": "none",
+    "config": "direction",  # unit gradients
+    "graddrop": "none",
+}
+SETTINGS = {"fixed": {"ants": 3.0}}
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_weighting(name):
+    if name in GRAM or name in JACOBIAN:
+        pytest.importorskip("torchjd")
+    conform_weighting(name, SCALE[name], SETTINGS.get(name))
+
+
+@pytest.mark.parametrize(("name", "settings"), [("fairgrad", {"alpha": 2.0}), ("cagrad", {"c": 0})])
+def test_other_settings(name, settings):
+    pytest.importorskip("torchjd")
+    conform_weighting(name, "none", settings)
+
+
+def test_from_outside_the_package(monkeypatch, pytestconfig):
+    monkeypatch.syspath_prepend(str(pytestconfig.rootpath))
+    conform_weighting("tests.contract.outside:Inverse", "direction")
+
+
+@pytest.mark.parametrize(
+    ("thing", "scale", "message"),
+    [
+        ("Forgets", "none", "after going on"),
+        ("ByPlace", "weights", "off"),
+        ("Draws", "direction", "generator"),
+        ("Heavy", "weights", "off"),
+    ],
+)
+def test_the_suite_finds_what_is_wrong(thing, scale, message, monkeypatch, pytestconfig):
+    monkeypatch.syspath_prepend(str(pytestconfig.rootpath))
+    with pytest.raises(AssertionError, match=message):
+        conform_weighting(f"tests.contract.outside:{thing}", scale)
+
+
+def test_the_suite_finds_another_scale():
+    with pytest.raises(AssertionError, match="leaves: weights, not: direction"):
+        conform_weighting("equal", "direction")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
+@pytest.mark.parametrize("name", names())
+def test_every_weighting_on_a_gpu(name):
+    conform_weighting(name, SCALE[name], SETTINGS.get(name), torch.device("cuda"))

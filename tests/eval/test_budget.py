@@ -1,0 +1,93 @@
+"""Budgets: counted by hand, by another way, and as a table."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from onetrunk.data.domain import Domain
+from onetrunk.data.task import Task
+from onetrunk.eval.budget import Cost, budget
+from onetrunk.nn.networks import build
+from onetrunk.nn.trunk import Trunk
+from onetrunk.nn.universal import Universal
+
+
+def domain(name: str, classes: int, size: int = 32) -> Domain:
+    labels = tuple(f"c{i}" for i in range(classes))
+    return Domain(name, None, [Task("classify", "classify", labels)], size=size)
+
+
+def made(**keys: object) -> Universal:
+    torch.manual_seed(0)
+    domains = [domain("a", 10), domain("b", 3, 24)]
+    return Universal(Trunk("resnet20", **keys), domains)  # type: ignore[arg-type]
+
+
+def by_hand(size: int, classes: int) -> int:
+    """Two operations per multiply-add of resnet20's convolutions and its linear head."""
+    total, channels, side = 2 * 9 * 3 * 16 * size**2, 16, size
+    for out in (16, 32, 64):
+        for unit in range(3):
+            if unit == 0 and out != 16:
+                side //= 2
+            total += 2 * 9 * (channels + out) * out * side**2
+            channels = out
+    return total + 2 * 64 * classes
+
+
+NORMS = sum(
+    p.numel()
+    for m in build("resnet20").modules()
+    if isinstance(m, nn.BatchNorm2d)
+    for p in m.parameters()
+)
+PLAIN = sum(p.numel() for p in build("resnet20").parameters())
+
+
+def test_counted_by_hand() -> None:
+    found = budget(made())
+    a, b = found.domains
+    assert found.shared.parameters == PLAIN - NORMS
+    assert a.own.parameters == NORMS + 65 * 10
+    assert b.own.parameters == NORMS + 65 * 3
+    assert a.alone.parameters == PLAIN + 65 * 10
+    assert (a.own.flops, a.alone.flops) == (by_hand(32, 10), by_hand(32, 10))
+    assert b.own.flops == by_hand(24, 3)
+    assert (a.size, b.size) == ((32, 32), (24, 24))
+    # floats of 4 bytes; a norm also keeps two statistics a channel and a counter of 8 bytes
+    assert a.own.bytes == 4 * (2 * NORMS + 650) + 8 * 19
+    assert found.separate == a.alone + b.alone
+    assert found.universal.parameters == PLAIN - NORMS + a.own.parameters + b.own.parameters
+
+
+def test_adapters_cost_what_they_add_and_nothing_once_folded() -> None:
+    model = made(adapters="parallel")
+    a = budget(model).domains[0]
+    adapters = sum(value.numel() for key, value in model.own("a").items() if "branch" in key)
+    assert a.own.parameters == NORMS + 650 + adapters
+    assert a.alone.flops == by_hand(32, 10) < a.own.flops
+
+
+@pytest.mark.parametrize("sharing", ["full", "none"])
+def test_nothing_is_counted_twice(sharing: str) -> None:
+    torch.manual_seed(0)
+    domains = [domain("a", 4)] if sharing == "none" else [domain("a", 4), domain("b", 4)]
+    model = Universal(Trunk("resnet20", sharing=sharing), domains)
+    found = budget(model)
+    every = {id(p): p.numel() for p in model.parameters()}
+    templates = NORMS  # that a new domain starts from
+    assert found.universal.parameters == sum(every.values()) - templates
+
+
+def test_as_data_and_as_a_table() -> None:
+    found = budget(made())
+    data = found.to_json()
+    assert json.loads(json.dumps(data)) == json.loads(json.dumps(data))
+    assert data["bytes_ratio"] == found.universal.bytes / found.separate.bytes < 0.6
+    text = str(found)
+    for word in ("shared", "a", "b", "32×32", "24×24", "268 k", f"{by_hand(32, 10) / 1e6:.3g} M"):
+        assert word in text
+    assert "…" not in text
+    assert Cost(1, 2, 3) + Cost(1, 1, 1) == Cost(2, 3, 4)

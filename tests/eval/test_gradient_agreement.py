@@ -1,0 +1,103 @@
+"""Gradients on what is shared: by hand, and what must hold whatever they are."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from onetrunk.data.domain import Domain
+from onetrunk.errors import BadInput
+from onetrunk.eval import gradient_agreement as module
+from onetrunk.eval.features import draw
+from onetrunk.eval.gradient_agreement import conflict
+from onetrunk.nn.universal import Universal
+from tests.helpers.small import domain, network
+
+
+def entropy(_: str, out: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> Tensor:
+    return F.cross_entropy(out["classify"], target["classify"], ignore_index=-1)
+
+
+def two() -> tuple[Universal, list[Domain]]:
+    domains = [domain("a"), domain("b", seed=1)]
+    return network(domains), domains
+
+
+def flat(model: Universal, of: Domain, places: np.ndarray) -> Tensor:
+    images, targets = of.val.batch(places)
+    model.zero_grad()
+    entropy(of.name, model(images, domain=of.name), targets).backward()
+    shared = model.shared_parameters().values()
+    return torch.cat([p.grad.flatten().clone() for p in shared if p.grad is not None])
+
+
+def cosine(one: Tensor, other: Tensor) -> float:
+    return F.cosine_similarity(one.double(), other.double(), dim=0).item()
+
+
+def test_by_hand_with_two_batches_of_each() -> None:
+    model, domains = two()
+    found = conflict(model, domains, entropy, batches=2, batch=12)
+    halves = {}
+    for of in domains:
+        places = draw(of.val, of.name, 24, 0)
+        places = np.random.default_rng(0).permutation(places)
+        halves[of.name] = [flat(model, of, part) for part in np.array_split(places, 2)]
+    (a, b), (c, d) = halves["a"], halves["b"]
+    assert found.cosine[0, 1] == pytest.approx(cosine(a + b, c + d), abs=1e-4)
+    assert found.own[0] == pytest.approx(cosine(a, b), abs=1e-4)
+    assert found.length[1] == pytest.approx(((c + d) / 2).norm().item(), rel=1e-4)
+    assert found.images == (24, 24)
+    assert found.shared == sum(p.numel() for p in model.shared_parameters().values())
+
+
+def test_it_leaves_the_model_as_it_was() -> None:
+    model, domains = two()
+    model.learn_only("a")
+    model.train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    wanted = {key: p.requires_grad for key, p in model.named_parameters()}
+    modes = [m.training for m in model.modules()]
+    conflict(model, domains, entropy, batches=2, batch=8)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert wanted == {key: p.requires_grad for key, p in model.named_parameters()}
+    assert modes == [m.training for m in model.modules()]
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_domain_agrees_with_its_twin_and_not_with_its_opposite() -> None:
+    domains = [domain("a"), domain("b"), domain("c")]
+    model = network(domains, norm="shared")
+    with torch.no_grad():
+        for key, value in model.own("a").items():
+            model.own("b")[key].copy_(value)
+            model.own("c")[key].copy_(-value)
+    found = conflict(model, domains[:2], entropy, batches=1, batch=24)
+    assert found.cosine[0, 1] == pytest.approx(1, abs=1e-5)
+
+    def towards(_: str, out: Mapping[str, Tensor], __: Mapping[str, Tensor]) -> Tensor:
+        return out["classify"].sum()
+
+    found = conflict(model, domains, towards, batches=2, batch=12)
+    assert found.cosine[0, 2] == pytest.approx(-1, abs=1e-5)
+    assert found.share_in_conflict() == pytest.approx(2 / 3)
+
+
+def test_of_very_many_numbers_some_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, domains = two()
+    every = conflict(model, domains, entropy, batches=2, batch=12)
+    monkeypatch.setattr(module, "MOST", 50_000)
+    some = conflict(model, domains, entropy, batches=2, batch=12)
+    assert some.cosine[0, 1] != every.cosine[0, 1]
+    assert some.cosine[0, 1] == pytest.approx(every.cosine[0, 1], abs=0.05)
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    one = domain("a")
+    with pytest.raises(BadInput, match="at least two"):
+        conflict(network([one]), [one], entropy)
+    with pytest.raises(BadInput, match="share no parameters"):
+        conflict(network([one], sharing="none"), [one, domain("b")], entropy)

@@ -1,0 +1,169 @@
+"""Summaries: published rows, and what cannot be summed up."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onetrunk.errors import BadInput
+from onetrunk.eval.summary import (
+    decathlon_points,
+    decathlon_score,
+    delta_mtl,
+    delta_parts,
+    spread,
+)
+from onetrunk.eval.table import Row, Table
+
+DECATHLON = (
+    "imagenet aircraft cifar100 daimler dtd gtsr flowers omniglot svhn ucf101".split()
+)  # top-1 accuracies in percent, by row of the published tables
+FINETUNE = (59.87, 60.34, 82.12, 92.82, 55.53, 97.53, 81.41, 87.69, 96.55, 51.20)
+PUBLISHED = {
+    "finetune": (FINETUNE, 2500),
+    "scratch": ((59.87, 57.10, 75.73, 91.20, 37.77, 96.55, 56.30, 88.74, 96.63, 43.27), 1625),
+    "parallel": ((60.32, 64.21, 81.91, 94.73, 58.83, 99.38, 84.68, 89.21, 96.54, 50.94), 3412),
+    "best": ((61.45, 74.35, 80.45, 97.55, 59.57, 98.24, 86.73, 89.72, 96.95, 49.01), 3626),
+}
+
+
+def errors(accuracies: tuple[float, ...]) -> dict[str, float]:
+    return {name: 100 - a for name, a in zip(DECATHLON, accuracies, strict=True)}
+
+
+def table(values: dict[str, float], count: int = 1000) -> Table:
+    return Table(
+        tuple(
+            Row(name, "classify", "error", value, count, "classify", "%", "lower", True)
+            for name, value in values.items()
+        )
+    )
+
+
+@pytest.mark.parametrize("row", PUBLISHED)
+def test_published_decathlon_scores(row: str) -> None:
+    accuracies, score = PUBLISHED[row]
+    assert decathlon_score(errors(accuracies), errors(FINETUNE)) == pytest.approx(score, abs=2)
+    tables = table(errors(accuracies)), table(errors(FINETUNE))
+    assert decathlon_score(*tables) == pytest.approx(score, abs=2)
+
+
+def test_published_delta_on_nyu() -> None:
+    base: Any = {"miou": (40.54, "higher"), "abs": (0.6276, "lower"), "mean": (24.28, "lower")}
+    mine: Any = {"miou": (45.52, "higher"), "abs": (0.4912, "lower"), "mean": (24.57, "lower")}
+    assert delta_mtl(mine, base) == pytest.approx(10.95, abs=0.05)
+    gains = delta_parts(mine, base)
+    assert gains["miou"] > 0 and gains["abs"] > 0 and gains["mean"] < 0
+
+    def as_table(values: Any) -> Table:
+        kinds = {"miou": "segment", "abs": "depth", "mean": "normals"}
+        return Table(
+            tuple(
+                Row("nyu", kinds[name], name, value, 654, kinds[name], "", better, True)
+                for name, (value, better) in values.items()
+            )
+        )
+
+    assert delta_mtl(as_table(mine), as_table(base)) == pytest.approx(delta_mtl(mine, base))
+
+
+def test_by_hand() -> None:
+    assert decathlon_points({"a": 0, "b": 5, "c": 20}, {"a": 10, "b": 10, "c": 10}) == {
+        "a": 1000,
+        "b": 562.5,
+        "c": 0,
+    }
+    assert decathlon_score({"a": 99}, {"a": 10}) == 0  # more than twice the baseline's error
+
+
+def test_half_a_wrong_image_stands_for_a_baseline_without_any() -> None:
+    mine, base = {"a": 0.02, "b": 5.0}, {"a": 0.0, "b": 10.0}
+    with pytest.raises(BadInput, match=r"a: a baseline without any error.*got: '0 %'; try: give"):
+        decathlon_score(mine, base)
+    # n = 1000: half an image is 0.05 %, E_max 0.1 %; for b it changes nothing
+    points = decathlon_points(mine, base, {"a": 1000, "b": 1000})
+    assert points == pytest.approx({"a": 1000 * 0.8**2, "b": 562.5})
+    assert decathlon_score(table(mine), table(base)) == pytest.approx(sum(points.values()))
+    assert decathlon_score(table(mine), base) == pytest.approx(sum(points.values()))
+    assert decathlon_score(mine, table(base)) == pytest.approx(sum(points.values()))
+    assert decathlon_score(mine, base, {"a": 1000}) == pytest.approx(sum(points.values()))
+    with pytest.raises(BadInput, match="a: a baseline without any error"):
+        decathlon_score(mine, base, {"b": 1000})
+    # a baseline of 0.01 % over 1000 images is less than half a wrong one
+    assert decathlon_points({"a": 0.0}, {"a": 0.01}, {"a": 1000}) == {"a": 1000}
+    assert decathlon_points({"a": 0.05}, {"a": 0.01}, {"a": 1000}) == {"a": pytest.approx(250)}
+
+
+BAD: dict[str, tuple[Any, str]] = {
+    "a domain more": (
+        lambda: decathlon_score({"a": 1, "b": 1}, {"a": 1}),
+        "only on this side b'; available: a",
+    ),
+    "a domain less": (lambda: decathlon_score({"a": 1}, {"a": 1, "b": 1}), "only on the other b'"),
+    "none": (lambda: decathlon_score({}, {}), "at least one domain"),
+    "a table without classes": (lambda: decathlon_score(Table(), Table()), "at least one domain"),
+    "a share": (lambda: decathlon_score({"a": 101}, {"a": 1}), "0 to 100 percent; got: 101"),
+    "NaN": (lambda: decathlon_score({"a": 1}, {"a": float("nan")}), "0 to 100 percent; got: nan"),
+    "no images": (lambda: decathlon_score({"a": 1}, {"a": 1}, {"a": 0}), "at least one image"),
+    "zero": (lambda: delta_mtl({"m": (1, "lower")}, {"m": (0, "lower")}), "above 0; got: 0"),
+    "negative": (lambda: delta_mtl({"m": (1, "lower")}, {"m": (-1, "lower")}), "above 0"),
+    "other way": (lambda: delta_mtl({"m": (1, "lower")}, {"m": (1, "higher")}), "lower here"),
+    "no way": (lambda: delta_mtl({"m": (1, "up")}, {"m": (1, "up")}), "available: higher, lower"),
+    "a number": (lambda: delta_mtl({"m": 1}, {"m": 1}), "expected .value, 'higher' or"),  # type: ignore[dict-item]
+    "no number": (
+        lambda: delta_mtl({"m": (float("inf"), "lower")}, {"m": (1, "lower")}),
+        "finite number; got: inf",
+    ),
+    "no metric": (lambda: delta_mtl({}, {}), "at least one metric"),
+    "metrics": (
+        lambda: delta_mtl({"m": (1, "lower")}, {"n": (1, "lower")}),
+        "same metrics; got: 'only on this side m'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input(case: str) -> None:
+    call, says = BAD[case]
+    with pytest.raises(BadInput, match=says):
+        call()
+
+
+PERCENT = st.floats(0.01, 100)
+
+
+@given(st.lists(st.tuples(PERCENT, PERCENT), min_size=1, max_size=6))
+def test_properties_of_the_score(pairs: list[tuple[float, float]]) -> None:
+    mine = {f"d{i}": a for i, (a, _) in enumerate(pairs)}
+    base = {f"d{i}": b for i, (_, b) in enumerate(pairs)}
+    score = decathlon_score(mine, base)
+    assert 0 <= score <= 1000 * len(pairs)
+    assert decathlon_score(base, base) == pytest.approx(250 * len(pairs))
+    assert decathlon_score(dict(reversed(mine.items())), base) == pytest.approx(score)
+    assert decathlon_score({d: e / 2 for d, e in mine.items()}, base) >= score
+
+
+@given(st.dictionaries(st.sampled_from("abcdef"), st.tuples(PERCENT, PERCENT), min_size=1))
+def test_properties_of_delta(pairs: dict[str, tuple[float, float]]) -> None:
+    def half(which: int, better: str, scale: float = 1) -> Any:
+        return {name: (pair[which] * scale, better) for name, pair in pairs.items()}
+
+    up, down = (delta_mtl(half(0, way), half(1, way)) for way in ("higher", "lower"))
+    assert up == pytest.approx(-down, abs=1e-9)
+    assert delta_mtl(half(1, "lower"), half(1, "lower")) == 0
+    scaled = delta_mtl(half(0, "higher", 7), half(1, "higher", 7))
+    assert scaled == pytest.approx(up, rel=1e-9, abs=1e-9)  # units do not matter
+
+
+def test_spread_over_seeds() -> None:
+    seeds = [table({"a": value, "b": 5.0}) for value in (1.0, 2.0, 6.0)]
+    a, b = spread(seeds)
+    assert (a.mean, a.std, a.seeds) == (3.0, pytest.approx(7**0.5), 3)
+    assert (b.mean, b.std) == (5.0, 0.0)
+    assert a.shown == "3.00 ± 2.65 % (3 seeds)"
+    assert spread(seeds[:1])[0].shown == "1.00 % (1 seed)"
+    with pytest.raises(BadInput, match="same rows; got: 'only on the other c/classify/error'"):
+        spread([table({"a": 1.0}), table({"a": 1.0, "c": 1.0})])
+    with pytest.raises(BadInput, match="at least one table"):
+        spread([])

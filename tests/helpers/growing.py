@@ -1,0 +1,72 @@
+"""What the tests of growing share: a small run that is finished, and domains to add to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onetrunk.data.domain import Domain
+from onetrunk.nn.saving import load
+from onetrunk.nn.universal import Universal
+from onetrunk.runs.train import train
+from tests.helpers.fakes import CLASSIFY, Fake, labelled, picture
+from tests.helpers.worlds import network, noise, worlds
+
+FEW = {"steps": 2, "batch": 4, "optimizer": "sgd", "lr": 0.05, "warmup": 0.0}
+
+
+def finished(folder: Path, **trunk: Any) -> Path:
+    """A run of two domains, trained for two steps."""
+    domains = worlds("one", "two")
+    train(network(domains, **trunk), domains, out=folder, **FEW)
+    return folder
+
+
+def more(name: str = "new", classes: str = "abc", first: int = 9000, count: int = 60) -> Domain:
+    """A domain that is not in the run."""
+    return Domain(name, noise(count, classes, first), size=8)
+
+
+def coloured(classes: str, each: int, first: int = 0) -> Fake:
+    """A source whose classes have a colour each: what a handful of images is enough for."""
+    images, count = {}, each * len(classes)
+    for i in range(count):
+        image = picture(first + i, 8, 8) // 4
+        image[..., i % len(classes) % 3] += 120 + 40 * (i % len(classes) // 3)
+        images[str(i)] = image
+    return Fake(CLASSIFY, labelled(count, classes, ("train", "train", "val", "test")), images)
+
+
+def predictions(run: Path, *names: str) -> dict[str, dict[str, Tensor]]:
+    """What the model of a folder says of the same noise, for these domains or all of them."""
+    return predictions_of(load(run), *names)
+
+
+def predictions_of(model: Universal, *names: str) -> dict[str, dict[str, Tensor]]:
+    """The same of a model in memory."""
+    found = {}
+    with torch.no_grad():
+        for name in names or model.domains:
+            chance = torch.Generator().manual_seed(1)
+            height, width = model.domains[name].pixels.size
+            found[name] = model(torch.randn(3, 3, height, width, generator=chance), name)
+    return found
+
+
+def same(one: dict[str, dict[str, Tensor]], other: dict[str, dict[str, Tensor]]) -> bool:
+    """To the bit."""
+    return one.keys() == other.keys() and all(
+        value.equal(other[name][task]) for name in one for task, value in one[name].items()
+    )
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder, by its path in it."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }

@@ -1,0 +1,51 @@
+"""Programs as a reader types them, each in a process of its own that need not import torch anew."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import sys
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+PATIENCE = 240  # seconds that a program has
+WAYS = multiprocessing.get_all_start_methods()
+START: Any = multiprocessing.get_context("forkserver" if "forkserver" in WAYS else "spawn")
+if "forkserver" in WAYS:
+    START.set_forkserver_preload(["onetrunk.cli.app", "onetrunk.runs.train"])
+
+
+def typed(program: str | Sequence[str], folder: Path) -> tuple[int, str]:
+    """Run Python's text, or the words of a command of onetrunk's, in a folder: its exit status, and
+    all that it printed."""
+    printed = folder / ".printed"
+    child = START.Process(target=_typed, args=(program, folder, printed))
+    child.start()
+    child.join(PATIENCE)
+    if child.is_alive():
+        child.kill()
+        child.join()
+    text = printed.read_text() if printed.exists() else ""
+    printed.unlink(missing_ok=True)
+    return (child.exitcode if child.exitcode is not None else -1), text
+
+
+def _typed(program: str | Sequence[str], folder: Path, printed: Path) -> None:
+    os.chdir(folder)
+    file = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for standard in (1, 2):
+        os.dup2(file, standard)
+    # no terminal: lines, as in a file
+    sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb", closefd=False), write_through=True)
+    sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", closefd=False), write_through=True)
+    if isinstance(program, str):
+        page = sys.modules["__main__"] = types.ModuleType("__main__")  # "__main__:Thing" finds it
+        exec(compile(program, "<page>", "exec"), page.__dict__)
+        return
+    from onetrunk.cli.app import main
+
+    sys.argv = list(program)
+    main()

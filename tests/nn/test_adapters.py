@@ -1,0 +1,206 @@
+"""Adapters: the rule for each kind of layer, the formulas by hand, sizes known before training."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from timm import layers as tl
+from torch import nn
+
+from onetrunk.errors import BadInput
+from onetrunk.nn.adapters import BATCHED, AdapterBank, Parallel, Series, make_adapter, why_not
+from onetrunk.nn.switch import Mixed, Switch
+from onetrunk.nn.trunk import Trunk
+from onetrunk.nn.universal import Universal
+from onetrunk.testing import build, domain, images
+
+RULES = [  # layer, parallel's shapes, lora's shapes
+    (nn.Conv2d(32, 64, 3, 2, 1), [(64, 32, 1, 1)], [(4, 32, 3, 3), (64, 4, 1, 1)]),
+    (nn.Conv2d(32, 64, 1), [(4, 32, 1, 1), (64, 4, 1, 1)], [(4, 32, 1, 1), (64, 4, 1, 1)]),
+    (nn.Linear(128, 256), [(8, 128), (256, 8)], [(8, 128), (256, 8)]),
+    (nn.Conv2d(32, 32, 3, padding=1, groups=32), [(32, 1, 1, 1)], None),
+    (nn.Conv2d(32, 64, 5, padding=2, groups=4), [(64, 8, 1, 1)], None),
+    (nn.Conv2d(3, 64, 16, 16), None, None),
+    (nn.Conv2d(32, 64, 2, 2), None, None),
+    (nn.Conv2d(32, 64, 3), None, None),
+    (tl.Conv2dSame(8, 16, 3, 2), [(16, 8, 1, 1)], [(4, 8, 3, 3), (16, 4, 1, 1)]),
+    (nn.Conv1d(8, 8, 3, padding=1), None, None),
+]
+
+
+@pytest.mark.parametrize(("layer", "parallel", "lora"), RULES)
+def test_one_rule_for_each_kind_of_layer(layer, parallel, lora):
+    for kind, shapes in (("parallel", parallel), ("lora", lora)):
+        made = make_adapter(kind, layer)
+        got = None if made is None else [tuple(p.shape) for p in made.parameters()]
+        assert got == shapes, kind
+    if parallel is None:
+        assert why_not(layer)
+
+
+@pytest.mark.parametrize("kind", ["parallel", "series", "lora"])
+@pytest.mark.parametrize("case", [0, 1, 2, 3, 4, 8])
+def test_no_effect_at_first(kind, case):
+    layer = RULES[case][0]
+    adapter = make_adapter(kind, layer)
+    if adapter is not None:
+        x = torch.randn(2, 128) if case == 2 else torch.randn(2, layer.in_channels, 9, 9)
+        y = layer(x)
+        assert torch.equal(adapter.eval()(x, y), y)
+
+
+def test_formulas_by_hand():
+    torch.manual_seed(0)
+    layer = nn.Conv2d(4, 6, 3, 2, 1)
+    x, a = torch.randn(2, 4, 8, 8), torch.randn(6, 4, 1, 1)
+    beside = make_adapter("parallel", layer)
+    beside.branch.weight.data.copy_(a)
+    torch.testing.assert_close(beside(x, layer(x)), layer(x) + F.conv2d(x, a, stride=2))
+    behind, m = make_adapter("series", layer).eval(), torch.randn(6, 6, 1, 1)
+    behind.branch.weight.data.copy_(m)
+    behind.norm.running_mean.fill_(0.5)
+    behind.norm.running_var.fill_(4.0 - 1e-5)
+    z = layer(x)
+    torch.testing.assert_close(behind(x, z), z + F.conv2d((z - 0.5) / 2, m))
+
+
+@pytest.mark.parametrize("width", [8, BATCHED + 8])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_batched_and_segmented_are_the_same(width, stride, layout):
+    torch.manual_seed(0)
+    names = ("a", "b", "plain")
+    layer = nn.Conv2d(width, width, 3, stride, 1)
+    bank = AdapterBank(layer, "here", Switch(names)).to(memory_format=layout).eval()
+    for name in names[:2]:
+        slot = make_adapter("parallel", layer)
+        slot.branch.weight.data.normal_(0, 0.1)
+        bank.attach(name, slot)
+    x = torch.randn(5, width, 7, 7).to(memory_format=layout)
+    choice = Mixed(torch.tensor([0, 0, 1, 2, 2]), names, (2, 1, 2))
+    expected = layer(x)
+    for rows, name in (((0, 1), "a"), ((2,), "b")):
+        for row in rows:
+            expected[row] = bank.slots[name](x[row : row + 1], layer(x[row : row + 1]))[0]
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad), bank.switch.using(choice):
+            torch.testing.assert_close(bank(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_domain_without_adapters_passes_untouched():
+    model = build(lambda: Trunk("resnet20"), 32)
+    x = images(2, 32)
+    with torch.no_grad():
+        before = model(x, "ants")["classify"]
+        sha = model.trunk.fingerprint()
+        model.add_domain(domain("dogs", 32), adapters="parallel")
+        assert torch.equal(model(x, "ants")["classify"], before)
+        assert model.trunk.fingerprint() == sha  # no trace in what is shared
+        mixed = model(x, ["dogs", "ants"])
+    torch.testing.assert_close(mixed[1]["classify"], before[1], rtol=1e-5, atol=1e-6)
+
+
+def test_kinds_beside_each_other():
+    model = build(lambda: Trunk("resnet20", adapters="parallel"), 32)
+    model.add_domain(domain("dogs", 32), adapters="series")
+    model.add_domain(domain("eels", 32), adapters="none")
+    kinds = {type(bank.slots.get("dogs")) for bank in model.trunk.banks().values()}
+    assert Series in kinds
+    assert Parallel not in kinds
+    x, order = images(3, 32), ["eels", "dogs", "ants"]
+    with torch.no_grad():
+        mixed = model(x, order)
+        for i, name in enumerate(order):
+            alone = model(x[i : i + 1], name)["classify"][0]
+            torch.testing.assert_close(mixed[i]["classify"], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_published_size_of_parallel_adapters():
+    trunk = Trunk("resnet26", norm="shared", adapters="parallel", adapter_layers=("stage*",))
+    numbers = sum(trunk.bytes_per_domain().values()) // 4
+    assert numbers == 645_216 - 32 * 3  # the paper's, less its stem's 3 → 32
+
+
+def test_bytes_are_known_before_and_right_after():
+    trunk = Trunk("timm/test_efficientnet", adapters="parallel")
+    expected = trunk.bytes_per_domain()
+    model = Universal(trunk, [domain("a", 64)])
+    own = model.own("a")
+    got = sum(v.numel() * v.element_size() for k, v in own.items() if k.startswith("slots/"))
+    assert got == sum(expected.values())
+
+
+def test_a_named_subset():
+    trunk = Trunk("resnet20", adapters="parallel", adapter_layers=("stage3.*",))
+    Universal(trunk, [domain("a", 32)])
+    places = [path for path, bank in trunk.banks().items() if isinstance(bank, AdapterBank)]
+    assert len(places) == 6
+    assert all(path.startswith("stage3.") for path in places)
+    with pytest.raises(BadInput, match="no layer takes"):
+        Universal(
+            Trunk("resnet20", adapters="parallel", adapter_layers=("stage9.*",)), [domain("a", 32)]
+        )
+
+
+def test_layers_that_take_none_are_named():
+    model = Universal(Trunk("timm/test_vit", adapters="parallel"), [domain("a", 64)])
+    assert "even-sized" in model.trunk.skipped["patch_embed.proj"]
+
+
+def test_layers_whose_weights_are_read_elsewhere_are_named():
+    trunk = Trunk("timm/test_vit", adapters="lora")
+    block = trunk.net.blocks[0].attn
+    forward = type(block).forward
+    block.forward = lambda x, *_, **__: forward(block, x * (block.qkv.weight[0, 0] * 0 + 1))
+    Universal(trunk, [domain("a", 64)])
+    assert "blocks.0.attn.qkv" in trunk.skipped
+    assert "blocks.1.attn.qkv" in trunk.banks()
+
+
+RANKED = [  # layer, kind, shapes at rank 2 (of the adapter's own norm none)
+    (nn.Conv2d(32, 64, 3, 2, 1), "parallel", [(2, 32, 1, 1), (64, 2, 1, 1)]),
+    (nn.Conv2d(32, 64, 3, 2, 1), "series", [(2, 64, 1, 1), (64, 2, 1, 1)]),
+    (nn.Conv2d(32, 64, 3, 2, 1), "lora", [(2, 32, 3, 3), (64, 2, 1, 1)]),
+    (nn.Conv2d(32, 64, 1), "parallel", [(2, 32, 1, 1), (64, 2, 1, 1)]),
+    (nn.Linear(128, 256), "lora", [(2, 128), (256, 2)]),
+    (nn.Conv2d(32, 32, 3, padding=1, groups=32), "parallel", [(32, 1, 1, 1)]),
+]
+
+
+@pytest.mark.parametrize(("layer", "kind", "shapes"), RANKED)
+def test_a_rank_makes_pairs_of_it(layer, kind, shapes):
+    made = make_adapter(kind, layer, 2)
+    assert [tuple(p.shape) for p in made.parameters() if p.ndim > 1] == shapes
+    most = make_adapter(kind, layer, 4096)  # never wider than the layer itself
+    assert all(max(p.shape) <= 256 for p in most.parameters())
+
+
+@pytest.mark.parametrize("kind", ["parallel", "series", "lora"])
+def test_ranks_beside_each_other_and_folded(kind):
+    model = build(lambda: Trunk("resnet20"), 32)
+    for name, rank in (("dogs", 2), ("eels", 3), ("flies", None)):
+        model.add_domain(domain(name, 32), adapters=kind, rank=rank)
+        with torch.no_grad():
+            for parameter in model.parameters_of(name).values():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    sizes = [model.trunk.bytes_per_domain(kind, rank) for rank in (2, 3)]
+    assert sum(sizes[0].values()) < sum(sizes[1].values())
+    x, order = images(4, 32), ["eels", "dogs", "flies", "ants"]
+    model.eval()
+    with torch.no_grad():
+        mixed = model(x, order)
+        for i, name in enumerate(order):
+            alone = model(x[i : i + 1], name)["classify"][0]
+            torch.testing.assert_close(mixed[i]["classify"], alone, rtol=1e-4, atol=1e-4)
+            folded = model.for_domain(name)(x[i : i + 1])["classify"][0]
+            torch.testing.assert_close(folded, alone, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("kind", "rank"), [("none", 4), ("lora", 0), ("parallel", 5000)])
+def test_a_rank_that_no_adapter_has(kind, rank):
+    with pytest.raises(BadInput, match="rank"):
+        make_adapter(kind, nn.Conv2d(8, 8, 3, padding=1), rank)
+
+
+def test_unknown_adapters():
+    with pytest.raises(BadInput, match="available: parallel"):
+        Trunk("resnet20", adapters="paralel")

@@ -1,0 +1,103 @@
+"""Tables: rows that are the slots' own storage, whatever happens to them."""
+
+import copy
+
+import pytest
+import torch
+from safetensors.torch import save as save_tensors
+
+from onetrunk.nn.trunk import Trunk
+from onetrunk.testing import NAMES, build, far, images
+
+ORDER = ["cats", "ants", "bees", "ants"]
+
+
+def _agrees(model):
+    x = images(4, 32)
+    with torch.no_grad():
+        mixed = model(x, ORDER)
+        for i, name in enumerate(ORDER):
+            assert far(mixed[i]["classify"], model(x[i : i + 1], name)["classify"][0]) < 1e-5
+
+
+def _scale(model):
+    for parameter in model.parameters_of("ants").values():
+        parameter.data = parameter.data * 1.5  # other storage
+
+
+def _step(model):
+    model(images(4, 32), "ants")["classify"].sum().backward()
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+
+
+def _stats(model):
+    model.train()
+    with torch.no_grad():
+        model(images(4, 32), "bees")
+    model.eval()
+
+
+def _more(model):
+    state = model.state_dict()
+    return {k: v + 0.01 if v.is_floating_point() else v for k, v in state.items()}
+
+
+CHANGES = {
+    "in place": lambda m: [p.data.mul_(1.5) for p in m.parameters_of("cats").values()],
+    "other storage": _scale,
+    "a step": _step,
+    "stats": _stats,
+    "a state dict": lambda m: m.load_state_dict(_more(m)),
+    "assigned": lambda m: m.load_state_dict(_more(m), assign=True),
+    "to and fro": lambda m: m.double().float(),
+    "a domain less and more": lambda m: (lambda p: (m.remove("ants"), p.join(m)))(m.pack("ants")),
+    "channels last": lambda m: m.to(memory_format=torch.channels_last),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("adapters", ["none", "parallel"])
+def test_nothing_is_ever_stale(change, adapters):
+    model = build(lambda: Trunk("resnet20", adapters=adapters), 32)
+    _agrees(model)
+    CHANGES[change](model)
+    _agrees(model)
+    _agrees(copy.deepcopy(model))
+
+
+def test_a_table_laid_out_in_inference_mode_still_learns():
+    model = build(lambda: Trunk("resnet20"), 32)
+    with torch.inference_mode():
+        model(images(4, 32), ORDER)
+    model(images(4, 32), "ants")["classify"].sum().backward()
+    model(images(4, 32), ORDER)[0]["classify"].sum().backward()
+    assert all(p.grad is not None for p in model.parameters_of("cats").values())
+
+
+def test_tables_are_saved_like_other_tensors():
+    model = build(lambda: Trunk("resnet20"), 32)
+    with torch.no_grad():
+        model(images(4, 32), ORDER)
+    data = save_tensors({k: v.clone() for k, v in model.state_dict().items()})
+    plain = sum(v.numel() * v.element_size() for v in model.state_dict().values())
+    assert len(data) < plain + 200_000
+
+
+@pytest.mark.parametrize("count", [1, 2, 10, 100])
+def test_any_number_of_domains(count):
+    names = tuple(f"d{i}" for i in range(count))
+    model = build(lambda: Trunk("timm/test_vit"), 32, names)
+    order = [names[(7 * i) % count] for i in range(12)]
+    x = images(12, 32)
+    with torch.no_grad():
+        mixed = model(x, order)
+        for i, name in enumerate(order):
+            assert far(mixed[i]["classify"], model(x[i : i + 1], name)["classify"][0]) < 1e-5
+
+
+def test_domains_only_cost_their_slots():
+    model = build(lambda: Trunk("resnet20"), 32)
+    own = sum(p.numel() for p in model.parameters_of("ants").values())
+    shared = sum(p.numel() for p in model.shared_parameters().values())
+    total = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert total == shared + len(NAMES) * own

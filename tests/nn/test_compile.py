@@ -1,0 +1,90 @@
+"""Compilers and exporters: one graph for any number of domains, the index never baked in."""
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.testing import CompileCounter
+
+from onetrunk.nn.trunk import Trunk
+from onetrunk.testing import build, far, images
+
+MANY = tuple(f"d{i}" for i in range(12))
+
+
+class Indexed(nn.Module):
+    """What gets exported: images and an index."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x, index):
+        return {name: out["classify"] for name, out in self.model(x, index).items()}
+
+
+def _expected(model, x, names):
+    with torch.no_grad():
+        return torch.stack([a["classify"] for a in model(x, names)])
+
+
+def _picked(out, names):
+    return torch.stack([out[name][i] for i, name in enumerate(names)])
+
+
+@pytest.mark.parametrize(
+    ("arch", "size", "keys"),
+    [
+        ("resnet20", 32, {}),
+        ("resnet20", 32, {"adapters": "parallel"}),
+        ("timm/test_vit", 64, {}),
+        ("timm/test_vit", 64, {"adapters": "lora"}),
+        ("timm/test_efficientnet", 64, {"norm": "domain-stats"}),
+    ],
+)
+def test_one_graph_for_twelve_domains(arch, size, keys):
+    model = build(lambda: Trunk(arch, **keys), size, MANY)
+    counter = CompileCounter()
+    torch._dynamo.reset()
+    compiled = torch.compile(Indexed(model), backend=counter, fullgraph=True)
+    x = images(12, size)
+    for shift in range(3):
+        names = [MANY[(i + shift) % 12] for i in range(12)]
+        with torch.no_grad():
+            got = _picked(compiled(x, model.index(names)), names)
+        assert far(got, _expected(model, x, names)) < 1e-5
+    assert counter.frame_count == 1
+    with torch.no_grad():  # nothing is left behind in the switch
+        assert model(x, "d0")["classify"].shape == (12, 3)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_exported_with_a_domain_input(strict):
+    model = build(lambda: Trunk("resnet20"), 32)
+    x, names = images(4, 32), ["ants", "bees", "cats", "ants"]
+    index = model.index(names)
+    batch = torch.export.Dim("batch", min=2)
+    with torch.no_grad():
+        program = torch.export.export(
+            Indexed(model), (x, index), dynamic_shapes=({0: batch}, {0: batch}), strict=strict
+        ).module()
+        for given in (names, ["cats", "cats", "ants", "bees"], ["bees", "ants"]):
+            n = len(given)
+            got = _picked(program(x[:n], model.index(given)), given)
+            assert far(got, _expected(model, x[:n], given)) < 1e-5
+    assert model.trunk.switch._traced is None
+    with torch.no_grad():
+        model(x, "bees")
+
+
+def test_the_compiled_form_learns_through_its_slots():
+    model = build(lambda: Trunk("resnet20"), 32)
+    x, names = images(3, 32), ["ants", "cats", "ants"]
+    torch._dynamo.reset()
+    compiled = torch.compile(Indexed(model), backend="aot_eager", fullgraph=True)
+    _picked(compiled(x, model.index(names)), names).square().sum().backward()
+    got = {k: p.grad.clone() for k, p in model.parameters_of("cats").items() if p.grad is not None}
+    model.zero_grad()
+    torch.stack([a["classify"] for a in model(x, names)]).square().sum().backward()
+    for key, parameter in model.parameters_of("cats").items():
+        assert far(got[key], parameter.grad) < 1e-3, key
+    assert not any(p.grad.any() for p in model.parameters_of("bees").values() if p.grad is not None)

@@ -1,0 +1,200 @@
+"""The six norms against slow, obvious references; what is refused."""
+
+import pytest
+import timm
+import torch
+from timm import layers as tl
+from torch import nn
+
+from onetrunk.errors import BadInput
+from onetrunk.nn.norms import check_norm, family, is_norm, make_norm
+from onetrunk.nn.switch import Mixed, Switch
+from onetrunk.nn.trunk import Trunk
+from onetrunk.nn.universal import Universal
+from onetrunk.testing import domain, images
+
+LAYERS = {
+    "BatchNorm2d": lambda: nn.BatchNorm2d(6),
+    "BatchNorm2d, cumulative": lambda: nn.BatchNorm2d(6, momentum=None),
+    "BatchNorm2d, no affine": lambda: nn.BatchNorm2d(6, affine=False),
+    "BatchNormAct2d": lambda: tl.BatchNormAct2d(6),
+    "GroupNorm": lambda: nn.GroupNorm(3, 6),
+    "GroupNorm1": lambda: tl.GroupNorm1(6),
+    "GroupNormAct": lambda: tl.GroupNormAct(6, 2),
+    "LayerNorm2d": lambda: tl.LayerNorm2d(6),
+    "LayerNormAct2d": lambda: tl.LayerNormAct2d(6),
+    "RmsNorm2d": lambda: tl.RmsNorm2d(6),
+    "EvoNorm2dS0": lambda: tl.EvoNorm2dS0(6, groups=2),
+    "FilterResponseNormAct2d": lambda: tl.FilterResponseNormAct2d(6),
+    "FrozenBatchNormAct2d": lambda: tl.FrozenBatchNormAct2d(6),
+    "LayerNorm": lambda: nn.LayerNorm(5),
+    "LayerNorm, no bias": lambda: nn.LayerNorm(5, bias=False),
+    "LayerNorm, two sides": lambda: nn.LayerNorm((4, 5)),
+    "LayerNorm of timm": lambda: tl.LayerNorm(5),
+    "LayerNormFp32": lambda: tl.LayerNormFp32(5),
+    "RmsNorm": lambda: tl.RmsNorm(5),
+    "SimpleNorm": lambda: tl.SimpleNorm(5),
+}
+NAMES = ("items", "train", "c")  # also methods of torch's own containers
+
+
+def _bank(make, norm="domain"):
+    torch.manual_seed(0)
+    switch = Switch(NAMES)
+    bank = make_norm(norm, make(), "here", switch).eval()
+    for name in NAMES:
+        slot = bank.make_slot()
+        for key, value in slot.state_dict().items():
+            if value.is_floating_point():
+                value.copy_(torch.rand(value.shape) + (0.5 if "var" in key else 0.0))
+        bank.attach(name, slot)
+    return bank
+
+
+def _mixed(order):
+    rows = sorted(order, key=NAMES.index)
+    present = sorted(set(order), key=NAMES.index)
+    index = torch.tensor([NAMES.index(name) for name in rows])
+    return Mixed(index, tuple(present), tuple(rows.count(name) for name in present))
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("times", [1, 3])
+def test_mixed_is_each_row_through_its_own_layer(layer, times):
+    make = LAYERS[layer]
+    assert is_norm(make())
+    bank = _bank(make)
+    x = torch.randn(5 * times, 6, 4, 5)
+    rows = ["items", "train", "train", "c", "c"]
+    index = [NAMES.index(row) for row in rows for _ in range(times)]
+    expected = torch.stack(
+        [bank.slots[NAMES[i]].eval()(one[None])[0] for i, one in zip(index, x, strict=True)]
+    )
+    choice = _mixed(rows)
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad), bank.switch.using(choice):
+            torch.testing.assert_close(bank(x), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", ["BatchNorm2d", "BatchNorm2d, cumulative", "BatchNormAct2d"])
+def test_domain_statistics_are_torchs_own(layer):
+    make = LAYERS[layer]
+    bank = _bank(make, "domain-stats").train()
+    plain = make().train()
+    plain.load_state_dict({**plain.state_dict(), **bank.slots["c"].state_dict()})
+    x = torch.randn(4, 6, 3, 3)
+    for _ in range(3):
+        with bank.switch.using("c"):
+            assert torch.equal(bank(x.clone()), plain(x.clone()))
+    for key, value in bank.slots["c"].state_dict().items():
+        assert torch.equal(value, plain.state_dict()[key])
+    assert bank.slots["items"].num_batches_tracked == 0
+
+
+def test_pinned_value_of_a_domain_norm():
+    bank = _bank(lambda: nn.BatchNorm2d(1, eps=0.0))
+    slot = bank.slots["c"]
+    with torch.no_grad():
+        for key, value in (("weight", 3.0), ("bias", 1.0), ("running_mean", 2.0)):
+            getattr(slot, key).fill_(value)
+        slot.running_var.fill_(4.0)
+        with bank.switch.using("c"):
+            assert bank(torch.full((1, 1, 1, 2), 6.0)).tolist() == [[[[7.0, 7.0]]]]
+
+
+def test_instance_is_each_image_by_itself():
+    norm = make_norm("instance", nn.BatchNorm2d(6), "here", Switch())
+    x = torch.randn(3, 6, 4, 4)
+    expected = (x - x.mean((2, 3), keepdim=True)) / (
+        x.var((2, 3), keepdim=True, unbiased=False) + 1e-5
+    ).sqrt()
+    torch.testing.assert_close(norm.eval()(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["instance", "instance-domain", "shared-batch"])
+def test_one_pixel_has_no_statistics(norm):
+    with pytest.raises(BadInput, match="larger than 1×1"):
+        Universal(Trunk("timm/resnet18", norm=norm), [domain("a", 32)])
+
+
+def test_a_shared_batch_is_cut_by_domain():
+    bank = make_norm("shared-batch", nn.BatchNorm2d(6), "here", Switch(NAMES)).eval()
+    x = torch.randn(6, 6, 3, 3)
+    with bank.switch.using(_mixed(["items"] * 2 + ["c"] * 4)):
+        got = bank(x)
+    with bank.switch.using("c"):
+        torch.testing.assert_close(got[2:], bank(x[2:]))
+
+
+@pytest.mark.parametrize("norm", ["shared-batch", "domain-stats", "instance", "instance-domain"])
+def test_what_keeps_no_statistics_refuses_them(norm):
+    with pytest.raises(BadInput, match="keeps no running statistics"):
+        Trunk("timm/test_vit", norm=norm)
+
+
+def test_no_norms_no_banks():
+    with pytest.raises(BadInput, match="no norm layers"):
+        Trunk("timm/test_nfnet", norm="domain")
+
+
+@pytest.mark.parametrize(
+    ("norm", "says"),
+    [
+        ("domian", "available: domain"),
+        ("not_there_at_all:thing", "cannot import"),
+        ("math:nothing", "has no 'nothing'"),
+    ],
+)
+def test_unknown_norms(norm, says):
+    with pytest.raises(BadInput, match=says):
+        check_norm(norm, "resnet20", [nn.BatchNorm2d(1)])
+
+
+def test_a_bank_has_no_numbers_of_its_own():
+    bank = _bank(lambda: nn.BatchNorm2d(6))
+    assert (bank.num_features, bank.eps) == (6, 1e-5)  # the same in every slot
+    assert not hasattr(bank, "weight")
+    assert not hasattr(bank, "running_mean")
+    with pytest.raises(AttributeError, match=r"here: .*each domain's own"):
+        _ = bank.weight
+
+
+def test_names_are_by_domain():
+    model = Universal(Trunk("timm/test_resnet"), [domain("pop", 64), domain("training", 64)])
+    keys = {key for key, _ in model.named_parameters()}
+    assert "trunk.net.bn1.slots.pop.weight" in keys
+    assert "trunk.net.bn1.slots.training.weight" in keys
+
+
+def test_global_response_norm_stays_shared():
+    net = timm.create_model("convnextv2_atto", num_classes=0)
+    kinds = {type(layer).__name__ for layer in net.modules() if is_norm(layer)}
+    assert kinds == {"LayerNorm2d"}
+
+
+def test_known_formulas():
+    assert family(nn.BatchNorm1d(2)) == "batch"
+    assert family(tl.LayerNorm2d(2)) == "channel"
+    assert family(nn.LayerNorm(2)) == "trailing"
+    assert family(tl.EvoNorm2dS0(32)) is None
+
+
+def test_half_precision_keeps_its_type():
+    bank = _bank(lambda: nn.BatchNorm2d(6)).to(torch.bfloat16)
+    x = torch.randn(2, 6, 3, 3, dtype=torch.bfloat16)
+    with torch.no_grad(), bank.switch.using(_mixed(["items", "c"])):
+        assert bank(x).dtype == torch.bfloat16
+
+
+def test_training_a_mixed_batch_moves_each_domains_own_statistics():
+    model = Universal(Trunk("resnet20"), [domain(n, 32) for n in ("a", "b", "c")]).train()
+    twin = Universal(Trunk("resnet20"), [domain(n, 32) for n in ("a", "b", "c")]).train()
+    twin.load_state_dict(model.state_dict())
+    x = images(6, 32)
+    model(x, ["b", "a", "b", "a", "a", "b"])
+    twin(x[[1, 3, 4]], "a")
+    twin(x[[0, 2, 5]], "b")
+    for (key, value), other in zip(
+        model.state_dict().items(), twin.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(value, other, msg=key, rtol=1e-4, atol=1e-5)

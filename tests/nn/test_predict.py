@@ -1,0 +1,115 @@
+"""Predictions from files, pictures and arrays, as the domain's pixels' contract says."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from onetrunk.data.domain import Domain
+from onetrunk.data.task import Task
+from onetrunk.errors import BadInput
+from onetrunk.nn.trunk import Trunk
+from onetrunk.nn.universal import Universal
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    every = [
+        Task("what", "classify", ("x", "y")),
+        Task("tags", "multilabel", ("p", "q")),
+        Task("count", "regress", outputs=2),
+        Task("like", "embed", ("x",)),
+        Task("parts", "segment", ("p", "q")),
+        Task("far", "depth"),
+        Task("up", "normals"),
+    ]
+    return Universal(
+        Trunk("resnet20"),
+        [
+            Domain("all", None, every, size=32),
+            Domain("shop", None, [Task("what", "classify", ("u", "v", "w"))], size=(24, 40)),
+        ],
+    )
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+
+
+def test_one_image_one_answer(model, picture):
+    model.train()
+    prediction = model.predict(picture, "shop")
+    assert model.training  # as it was
+    what = prediction["what"]
+    assert what["label"] in ("u", "v", "w")
+    assert what["score"] == max(what["scores"].values())
+    assert abs(sum(what["scores"].values()) - 1) < 1e-5
+    model.eval()
+    pixels = model.domains["shop"].pixels.prepare([picture])
+    with torch.no_grad():
+        expected = model(pixels, "shop")["what"][0].softmax(0)
+    assert what["scores"] == pytest.approx(dict(zip("uvw", expected.tolist(), strict=True)))
+
+
+def test_every_form_gives_the_same(model, picture, tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(picture).save(path)
+    forms = [picture, Image.fromarray(picture), path, str(path), path.read_bytes()]
+    predictions = model.predict(forms, "shop")
+    assert len(predictions) == len(forms)
+    for prediction in predictions:
+        assert prediction["what"]["scores"] == pytest.approx(predictions[0]["what"]["scores"])
+    assert model.predict(tmp_path, "shop")[0]["what"]["label"] == predictions[0]["what"]["label"]
+    assert len(model.predict(np.stack([picture, picture]), "shop")) == 2
+
+
+def test_mixed_domains_and_sizes(model, picture):
+    names = ["shop", "all", "shop", "all", "all"]
+    predictions = model.predict([picture] * 5, names)
+    for name, prediction in zip(names, predictions, strict=True):
+        alone = model.predict(picture, name)["what"]["scores"]
+        assert prediction["what"]["scores"] == pytest.approx(alone, abs=1e-5)
+
+
+def test_every_kind_has_its_words(model, picture):
+    prediction = model.predict(picture, "all")
+    assert set(prediction["tags"]) == {"labels", "scores"}
+    assert len(prediction["count"]["values"]) == 2
+    assert np.linalg.norm(prediction["like"]["vector"]) == pytest.approx(1, abs=1e-5)
+    assert prediction["parts"]["map"].shape == (32, 32)
+    assert prediction["parts"]["map"].dtype == np.uint8
+    assert prediction["parts"]["classes"] == ("p", "q")
+    assert prediction["far"]["map"].shape == (32, 32)
+    assert prediction["up"]["map"].shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("images", "domain", "says"),
+    [
+        ("not-there.png", "shop", "not-there.png cannot be read.*no such file"),
+        (b"junk", "shop", "image 0 cannot be read"),
+        (3, "shop", "expected paths"),
+        ([], "shop", "at least one image"),
+        (np.zeros((4, 4, 7), np.uint8), "shop", "cannot be read"),
+        (np.zeros((4, 4), np.uint8), "shap", "available: shop"),
+        ([np.zeros((4, 4), np.uint8)], ["shop", "all"], "2 for 1 images"),
+    ],
+)
+def test_bad_input(model, images, domain, says):
+    with pytest.raises(BadInput, match=says):
+        model.predict(images, domain)
+
+
+def test_an_empty_folder(model, tmp_path):
+    with pytest.raises(BadInput, match="holds no image"):
+        model.predict(tmp_path, "shop")
+
+
+def test_shared_batches_need_company(picture):
+    task = [Task("what", "classify", ("u", "v"))]
+    model = Universal(Trunk("resnet20", norm="shared-batch"), [Domain("a", None, task, size=32)])
+    with pytest.raises(BadInput, match="at least 8 images"):
+        model.predict([picture] * 7, "a")
+    assert len(model.predict([picture] * 8, "a")) == 8

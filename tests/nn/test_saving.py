@@ -1,0 +1,135 @@
+"""A model goes into a folder and comes back the same, or is refused in one line."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+
+import onetrunk as ot
+from onetrunk.nn.saving import listed, relist
+
+DOMAINS = (
+    ot.Domain("signs", None, [ot.Task("classify", "classify", ("stop", "go"))], size=32),
+    ot.Domain("faces", None, [ot.Task("age", "regress"), ot.Task("who", "embed")], size=32),
+)
+
+
+def made(**keys: object) -> ot.Universal:
+    torch.manual_seed(3)
+    model = ot.Universal(ot.Trunk("resnet20", **keys), DOMAINS).eval()  # type: ignore[arg-type]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"norm": "shared"},
+        {"norm": "domain-stats", "adapters": "parallel"},
+        {"norm": "instance-domain", "adapters": "series", "adapter_layers": ("*conv2",)},
+        {"sharing": "partial", "own_stages": ["stem"]},
+        {"sharing": "full"},
+    ],
+)
+def test_a_model_comes_back_the_same_to_the_bit(tmp_path: Path, keys: dict[str, object]) -> None:
+    model = made(**keys)
+    ot.save(model, tmp_path)
+    back = ot.load(tmp_path)
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        for domain in DOMAINS:
+            ours, theirs = (m(images, domain=domain.name) for m in (model, back))
+            assert all(torch.equal(ours[task], theirs[task]) for task in ours)
+    assert not back.training
+    assert list(back.domains) == list(model.domains)
+
+
+def test_saving_again_leaves_nothing_of_a_domain_that_went(tmp_path: Path) -> None:
+    model = made()
+    ot.save(model, tmp_path)
+    model.remove("faces")
+    ot.save(model, tmp_path)
+    assert [path.name for path in (tmp_path / "model" / "packs").iterdir()] == ["signs.pack"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+    assert list(ot.load(tmp_path).domains) == ["signs"]
+
+
+def test_a_folder_without_a_model_says_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(ot.BadInput, match="photos"):
+        ot.load(tmp_path)
+    with pytest.raises(ot.BadInput, match="no model"):
+        ot.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("harm", ["truncated", "format", "bit", "key", "pack"])
+def test_a_damaged_folder_is_refused_in_one_line(tmp_path: Path, harm: str) -> None:
+    ot.save(made(), tmp_path)
+    path = tmp_path / "model" / "trunk.safetensors"
+    data = path.read_bytes()
+    (size,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + size])
+    document = json.loads(header["__metadata__"]["onetrunk"])
+    if harm == "truncated":
+        path.write_bytes(data[: len(data) // 2])
+    elif harm == "bit":
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    elif harm == "pack":
+        (tmp_path / "model" / "packs" / "faces.pack").unlink()
+    else:
+        document |= {"format": 99} if harm == "format" else {}
+        if harm == "key":
+            del document["sha256"]
+        header["__metadata__"]["onetrunk"] = json.dumps(document)
+        new = json.dumps(header).encode()
+        path.write_bytes(struct.pack("<Q", len(new)) + new + data[8 + size :])
+    with pytest.raises(ot.BadInput) as refused:
+        ot.load(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_list_of_domains_decides_and_the_trunk_is_not_written_again(tmp_path: Path) -> None:
+    place = ot.save(made(), tmp_path)
+    trunk = place / "trunk.safetensors"
+    before = trunk.read_bytes(), trunk.stat().st_mtime_ns
+    assert listed(place) == ["signs", "faces"]
+    grown = ot.load(tmp_path)
+    grown.add_domain(ot.Domain("maps", None, [ot.Task("age", "regress")], size=32))
+    grown.pack("maps").save(place / "packs" / "maps.pack")
+    assert list(ot.load(tmp_path).domains) == ["signs", "faces"]  # not listed: not there yet
+    relist(place, ["maps", "signs"])
+    assert list(ot.load(tmp_path).domains) == ["maps", "signs"]
+    assert (trunk.read_bytes(), trunk.stat().st_mtime_ns) == before
+    ot.save(grown, tmp_path)  # whole again
+    assert list(ot.load(tmp_path).domains) == ["signs", "faces", "maps"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{", "[]", "7", '{"format": 1}', '{"format": 1, "domains": ["signs", "signs"]}',
+        '{"format": 9, "domains": ["signs"]}', '{"format": 1, "domains": ["../signs"]}',
+        '{"format": 1, "domains": [3]}', '{"format": 1, "domains": ["nowhere"]}', "[" * 99999,
+    ],
+)  # fmt: skip
+def test_a_hostile_list_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    place = ot.save(made(), tmp_path)
+    (place / "domains.json").write_text(text)
+    with pytest.raises(ot.BadInput) as refused:
+        ot.load(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_pack_under_another_name_is_refused(tmp_path: Path) -> None:
+    place = ot.save(made(), tmp_path)
+    (place / "packs" / "faces.pack").rename(place / "packs" / "signs.pack")
+    relist(place, ["signs"])
+    with pytest.raises(ot.BadInput, match="holds another domain"):
+        ot.load(tmp_path)

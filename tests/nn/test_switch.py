@@ -1,0 +1,143 @@
+"""The switch: threads, copies, backward passes that compute forward again."""
+
+import copy
+import threading
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from onetrunk.errors import Failed
+from onetrunk.nn.switch import Switch
+from onetrunk.nn.trunk import Trunk
+from onetrunk.testing import NAMES, build, images
+
+
+def test_nothing_runs_by_itself():
+    with pytest.raises(Failed, match="no domain is running"):
+        Switch(["a"]).read()
+
+
+def test_the_choice_before_comes_back():
+    switch = Switch(["a", "b"])
+    with switch.using("a"):
+        with pytest.raises(ZeroDivisionError), switch.using("b"):
+            raise ZeroDivisionError
+        assert switch.read() == "a"
+
+
+def test_two_switches_do_not_meet():
+    one, two = Switch(["a"]), Switch(["b"])
+    with one.using("a"), two.using("b"):
+        assert (one.read(), two.read()) == ("a", "b")
+        with pytest.raises(Failed):
+            copy.deepcopy(one).read()
+
+
+def test_threads_never_see_each_others_domain():
+    model = build(lambda: Trunk("resnet20"), 32)
+    x = images(2, 32)
+    with torch.no_grad():
+        right = {name: model(x, name)["classify"] for name in NAMES}
+    wrong = []
+
+    def work(name):
+        with torch.no_grad():
+            for _ in range(12):
+                if not torch.equal(model(x, name)["classify"], right[name]):
+                    wrong.append(name)
+
+    threads = [threading.Thread(target=work, args=(NAMES[i % 3],)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def _gradients(model, names, reentrant=None, together=False):
+    model.zero_grad()
+    if reentrant is not None:
+        plain = type(model.trunk.net).forward_pyramid
+
+        def again(x):
+            maps = []
+            for stage in model.trunk.net.stages:
+                part = getattr(model.trunk.net, stage.module)
+                x = checkpoint(part, x, use_reentrant=reentrant)
+                maps.append(x)
+            return maps
+
+        model.trunk.net.forward_pyramid = again
+        assert plain
+    losses = [
+        model(images(3, 32, seed).requires_grad_(), name)["classify"].square().sum()
+        for seed, name in enumerate(names)
+    ]
+    if together:
+        sum(losses).backward()
+    else:
+        for loss in losses:
+            loss.backward()
+    model.trunk.net.__dict__.pop("forward_pyramid", None)
+    return {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("together", [False, True])
+def test_checkpointing_computes_again_through_the_same_slots(reentrant, together):
+    model = build(lambda: Trunk("resnet20"), 32)  # evaluation: statistics stand still
+    expected = _gradients(model, NAMES[:2], together=together)
+    got = _gradients(model, NAMES[:2], reentrant, together)
+    assert got.keys() == expected.keys()
+    for key in expected:
+        torch.testing.assert_close(got[key], expected[key], msg=key)
+    assert not model.trunk.switch._backward
+
+
+def test_checkpointing_in_two_threads():
+    model = build(lambda: Trunk("timm/test_vit"), 64)
+    twins = [copy.deepcopy(model) for _ in range(2)]
+    x = images(2, 64)
+
+    def grads(network, name):
+        loss = network(x, name)["classify"].square().sum()
+        wanted = list(network.parameters_of(name).values())
+        loss.backward()
+        return [p.grad.clone() for p in wanted]
+
+    expected = [grads(twin, name) for twin, name in zip(twins, NAMES, strict=False)]
+    model.trunk.net.set_grad_checkpointing(True)
+    got = [None, None]
+    gate = threading.Barrier(2)
+
+    def work(i):
+        gate.wait()
+        for _ in range(4):
+            for p in model.parameters_of(NAMES[i]).values():
+                p.grad = None
+            got[i] = grads(model, NAMES[i])
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for a, b in zip(got, expected, strict=True):
+        for left, right in zip(a, b, strict=True):
+            torch.testing.assert_close(left, right)
+
+
+def test_a_choice_outside_of_backward_is_not_for_it():
+    model = build(lambda: Trunk("timm/test_vit"), 64)
+    x = images(2, 64)
+    loss = model(x, "ants")["classify"].square().sum()
+    loss.backward()
+    key, right = next((k, p.grad.clone()) for k, p in model.parameters_of("ants").items())
+    model.zero_grad()
+    model.trunk.net.set_grad_checkpointing(True)
+    loss = model(x, "ants")["classify"].square().sum()
+    with model.trunk.switch.using("bees"):
+        loss.backward()
+    torch.testing.assert_close(model.parameters_of("ants")[key].grad, right)
+    assert all(p.grad is None for p in model.parameters_of("bees").values())

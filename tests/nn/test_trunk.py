@@ -1,0 +1,149 @@
+"""Trunks: stages, weights from files, what is shared."""
+
+import logging
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from onetrunk.errors import BadInput, Failed
+from onetrunk.nn import networks as nets
+from onetrunk.nn.own_stages import OwnStage
+from onetrunk.nn.trunk import Trunk
+from onetrunk.nn.universal import Universal
+from onetrunk.testing import build, domain, images
+
+STAGES = {
+    "resnet20": ("stem", "1", "2", "3"),
+    "segnet": ("stem", "down2", "down3", "down4", "down5", "up5", "up4", "up3", "up2", "up1"),
+    "timm/resnet18": ("stem", "layer1", "layer2", "layer3", "layer4"),
+    "timm/test_convnext": ("stem", "stages.0", "stages.1", "stages.2", "stages.3"),
+    "timm/test_efficientnet": ("stem", "blocks.0", "blocks.1", "blocks.2", "blocks.3"),
+}
+
+
+@pytest.mark.parametrize("arch", STAGES)
+def test_stages_have_names(arch):
+    assert Trunk(arch).stages[: len(STAGES[arch])] == STAGES[arch]
+
+
+@pytest.mark.parametrize(("given", "name"), [(1, "layer1"), ("layer1", "layer1"), (0, "stem")])
+def test_stages_are_owned_by_name_or_place(given, name):
+    trunk = Trunk("timm/resnet18", sharing="partial", own_stages=[given])
+    assert trunk.own_stages == (name,)
+    owned = [path for path, bank in trunk.banks().items() if isinstance(bank, OwnStage)]
+    assert owned == {"layer1": ["layer1"], "stem": ["conv1", "bn1"]}[name]
+    model = Universal(trunk, [domain("a"), domain("b")])
+    assert any(key.startswith(f"slots/{owned[0]}/") for key in model.parameters_of("b"))
+
+
+def test_weights_that_cannot_be_fetched_say_how_to_give_a_file(monkeypatch, capsys):
+    create = timm.create_model
+
+    def offline(name, pretrained=False, **options):
+        logging.getLogger("huggingface_hub.utils").warning("Retrying in 8s")
+        if pretrained:
+            raise OSError("no network\nmore of it")
+        return create(name, **options)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(Failed) as caught:
+        Trunk("timm/resnet18", pretrained=True)
+    assert str(caught.value) == (
+        "the pretrained weights of timm/resnet18 could not be fetched (no network); try: download "
+        "model.safetensors of https://huggingface.co/timm/resnet18.a1_in1k elsewhere and say "
+        "pretrained = 'PATH', or pretrained = false"
+    )
+    assert "Retrying" not in capsys.readouterr().err
+    Trunk("timm/test_resnet")
+
+
+def test_what_no_domain_can_own():
+    with pytest.raises(BadInput, match="parameters of the network itself"):
+        Trunk("timm/test_vit", sharing="partial", own_stages=["stem"])
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({"sharing": "deap"}, "available: deep"),
+        ({"own_stages": [1]}, "own_stages go with"),
+        ({"sharing": "partial"}, "own_stages go with"),
+        ({"sharing": "partial", "own_stages": ["layer9"]}, "unknown stage"),
+        ({"sharing": "partial", "own_stages": [17]}, "unknown stage"),
+        ({"pretrained": True}, "no weights of its own"),
+        ({"pretrained": "not/there.safetensors"}, "no such file"),
+    ],
+)
+def test_bad_keys(keys, says):
+    with pytest.raises(BadInput, match=says):
+        Trunk("resnet20", **keys)
+
+
+def test_unknown_archs():
+    with pytest.raises(BadInput, match="available: resnet18"):
+        Trunk("timm/resnet1888")
+    with pytest.raises(BadInput, match="built-in trunk"):
+        Trunk("resnet21")
+
+
+@pytest.mark.parametrize("form", ["safetensors", "pth", "nested"])
+def test_weights_from_a_file(tmp_path, form):
+    net = timm.create_model("test_resnet", num_classes=7)
+    state = net.state_dict()
+    path = tmp_path / ("w.safetensors" if form == "safetensors" else "w.pth")
+    if form == "safetensors":
+        save_file(state, path)
+    else:
+        torch.save({"state_dict": state, "epoch": 3} if form == "nested" else state, path)
+    trunk = Trunk("timm/test_resnet", pretrained=path)
+    shared = trunk.shared()
+    assert all(torch.equal(v, state[k]) for k, v in shared.items())
+    assert set(state) - set(shared) == {"fc.weight", "fc.bias"}
+
+
+def test_mismatches_are_listed_by_name(tmp_path):
+    state = nets.build("resnet20").state_dict()
+    state["stage1.unit1.conv1.weight"] = torch.zeros(1)
+    state["extra"] = torch.zeros(1)
+    del state["stem.conv.weight"]
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(BadInput, match=r"missing: stem.conv.weight; .*extra; .*stage1.unit1.conv1"):
+        Trunk("resnet20", pretrained=tmp_path / "w.safetensors")
+
+
+def test_a_pickle_is_not_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "owned"), "w"))
+
+    torch.save({"stem.conv.weight": Evil()}, tmp_path / "w.pth")
+    with pytest.raises(BadInput, match="holds no plain tensors"):
+        Trunk("resnet20", pretrained=tmp_path / "w.pth")
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("keys", [{}, {"norm": "domain-stats"}, {"norm": "instance-domain"}])
+def test_shared_tensors_have_the_plain_networks_names(keys):
+    model = build(lambda: Trunk("resnet20", adapters="parallel", **keys), 32)
+    plain = set(nets.build("resnet20").state_dict())
+    assert set(model.trunk.shared()) <= plain
+    assert {k for k in plain if "conv" in k} <= set(model.trunk.shared())
+
+
+def test_the_fingerprint_is_of_the_shared_alone():
+    model = build(lambda: Trunk("resnet20"), 32)
+    before = model.trunk.fingerprint()
+    for parameter in model.parameters_of("ants").values():
+        parameter.data += 1
+    model.remove("bees")
+    assert model.trunk.fingerprint() == before
+    assert model.double().float().trunk.fingerprint() == before
+    next(iter(model.shared_parameters().values())).data += 1
+    assert model.trunk.fingerprint() != before
+
+
+def test_two_sizes_of_one_transformer():
+    model = Universal(Trunk("timm/test_vit"), [domain("a", 64), domain("b", (48, 80))]).eval()
+    assert model(images(1, (48, 80)), "b")["classify"].shape == (1, 3)

@@ -1,0 +1,295 @@
+"""What a user would otherwise pick: three runs beside the recipe's own, and one table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from onetrunk.config import Recipe
+from onetrunk.errors import BadInput
+from onetrunk.eval.evaluate import evaluate
+from onetrunk.eval.table import Table
+from onetrunk.nn.saving import models_of, save_models
+from onetrunk.runs import baselines as module
+from onetrunk.runs.baselines import baselines, check_start, seconds_of, shown, variant
+from onetrunk.runs.train import train, train_recipe
+from tests.helpers.worlds import network, settings, worlds
+
+TEXT = """
+name = "two"
+out = "runs/two"
+[trunk]
+arch = "resnet20"
+adapters = "parallel"
+[[domains]]
+name = "one"
+source = "folder:one"
+size = 8
+[[domains]]
+name = "other"
+source = "folder:other"
+size = 8
+[train]
+steps = 2
+batch = 4
+optimizer = "sgd"
+lr = 0.01
+"""
+
+
+def photos(root: Path, seed: int) -> None:
+    """Three splits, two classes: bright and dark."""
+    rng = np.random.default_rng(seed)
+    for split, count in (("train", 12), ("val", 6), ("test", 6)):
+        for label, level in (("dark", 0), ("bright", 120)):
+            place = root / split / label
+            place.mkdir(parents=True)
+            for i in range(count):
+                image = level + rng.integers(0, 120, (8, 8, 3))
+                Image.fromarray(image.astype(np.uint8)).save(place / f"{i}.png")
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    for seed, name in enumerate(("one", "other")):
+        photos(tmp_path / name, seed)
+    return Recipe.parse(TEXT, tmp_path)
+
+
+def test_three_ordinary_runs_and_what_they_come_to(recipe: Recipe, tmp_path: Path) -> None:
+    found = baselines(recipe, device="cpu")
+    assert json.loads((tmp_path / "runs/two-baselines.json").read_text()) == found
+    assert list(found["runs"]) == ["frozen", "finetune", "joint"]
+    assert not (tmp_path / "runs/two").exists()
+    for kind, run in found["runs"].items():
+        folder = tmp_path / f"runs/two-{kind}"
+        assert run["out"] == f"runs/two-{kind}" and run["weights"] == "fresh"
+        models = models_of(folder)
+        domains = Recipe.read(folder).make_domains()
+        table = evaluate(models, domains, intervals=False)
+        values = {row["domain"]: row["values"][kind] for row in found["rows"]}
+        assert values == pytest.approx({d: table.value(d) for d in ("one", "other")})
+        assert run["mean_error"] == pytest.approx(sum(values.values()) / 2)
+        each = {id(model): model for model in models.values()}.values()
+        assert run["parameters"] == sum(p.numel() for m in each for p in learned(m))
+        assert 0 < run["seconds"] == seconds_of(folder)
+    multiples = {kind: run["networks"] for kind, run in found["runs"].items()}
+    assert multiples["finetune"] == 2
+    assert multiples["joint"] == multiples["frozen"] == pytest.approx(1, abs=0.01)
+    assert found["next"] == (
+        f"onetrunk report {tmp_path}/runs/two --baseline {tmp_path}/runs/two-finetune"
+    )
+
+
+def learned(model: Any) -> list[Any]:
+    """The trunk's and the heads' parameters; a bank's template is none of them."""
+    owned = [t for name in model.domains for t in model.parameters_of(name).values()]
+    return list({id(p): p for p in [*model.shared_parameters().values(), *owned]}.values())
+
+
+def test_what_is_finished_is_not_run_again(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[str] = []
+    real = module.train_recipe
+
+    def counted(one: Recipe, **given: Any) -> Any:
+        ran.append(one.out)
+        return real(one, **given)
+
+    monkeypatch.setattr(module, "train_recipe", counted)
+    first = baselines(recipe, ["frozen"], device="cpu")
+    again = baselines(recipe, ["frozen"], device="cpu")
+    both = baselines(recipe, ["joint", "frozen"], resume=True, device="cpu")
+    assert ran == ["runs/two-frozen", "runs/two-joint"]
+    assert again == first
+    assert both["runs"]["frozen"] == first["runs"]["frozen"]
+    assert list(both["runs"]) == ["joint", "frozen"]
+    assert capsys.readouterr().err.count("runs/two-frozen is finished, and stays as it is") == 2
+
+
+def test_one_that_was_stopped_goes_on(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = baselines(recipe.with_sets(['out="runs/whole"']), ["finetune"], device="cpu")
+    real = module.train_recipe
+
+    def dies(one: Recipe, **given: Any) -> Any:
+        from onetrunk.runs import train as under
+
+        def stop(*_: Any, **__: Any) -> Any:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(under, "finish", stop)
+            return real(one, **given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "train_recipe", dies)
+        with pytest.raises(KeyboardInterrupt):
+            baselines(recipe, ["finetune"], device="cpu")
+    with pytest.raises(BadInput, match=r"two-finetune is unfinished; try: .*--resume"):
+        baselines(recipe, ["frozen", "finetune"], device="cpu")
+    assert not (tmp_path / "runs/two-frozen").exists()  # refused before anything began
+    found = baselines(recipe, ["finetune"], resume=True, device="cpu")
+    for ours, expected in zip(found["rows"], whole["rows"], strict=True):
+        assert ours == expected
+
+
+def test_a_folder_that_holds_another_run_is_refused_before_anything_begins(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    baselines(recipe.with_sets(["train.steps=1"]), ["joint"], device="cpu")
+    with pytest.raises(BadInput, match=r"two-joint holds another run.*train\.steps.*another `out`"):
+        baselines(recipe, ["frozen", "joint"], resume=True, device="cpu")
+    assert not (tmp_path / "runs/two-frozen").exists()
+
+
+@pytest.mark.parametrize(
+    ("kinds", "said"),
+    [(["frosen"], "got: 'frosen'; available: frozen"), ([], "none"), (["joint"] * 2, "each once")],
+)
+def test_kinds_are_checked(recipe: Recipe, kinds: list[str], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        baselines(recipe, kinds)
+
+
+def changed(recipe: Recipe, kind: str) -> dict[str, Any]:
+    """The keys that differ, with their new values."""
+    before, after = recipe.document(), variant(recipe, kind).document()
+    flat = [
+        {**d, **{f"{t}.{k}": v for t in ("trunk", "train") for k, v in d[t].items()}}
+        for d in (before, after)
+    ]
+    return {k: v for k, v in flat[1].items() if v != flat[0][k] and k not in ("trunk", "train")}
+
+
+def test_what_each_changes_of_the_recipe(recipe: Recipe) -> None:
+    partial = recipe.with_sets(['trunk.sharing="partial"', "trunk.own_stages=[1]"])
+    assert changed(partial, "finetune") == {
+        "name": "two-finetune",
+        "out": "runs/two-finetune",
+        "trunk.sharing": "none",
+        "trunk.own_stages": [],
+        "trunk.adapters": "none",
+    }
+    joint = {"trunk.sharing": "deep", "trunk.own_stages": [], "trunk.adapters": "none"}
+    joint |= {"trunk.norm": "shared"}
+    assert changed(partial, "joint") == {**joint, "name": "two-joint", "out": "runs/two-joint"}
+    frozen = {**joint, "train.frozen": True, "name": "two-frozen", "out": "runs/two-frozen"}
+    assert changed(partial, "frozen") == frozen
+    long = variant(recipe.with_sets([f"name={'a' * 64}"]), "finetune")
+    assert long.name == "a" * 55 + "-finetune"
+
+
+def test_from_a_run_the_trunk_is_that_runs_as_it_left_it(recipe: Recipe, tmp_path: Path) -> None:
+    start = train_recipe(recipe.with_sets(['out="runs/start"']), device="cpu")
+    on = recipe.with_sets(['init="runs/start"'])
+    with pytest.raises(
+        BadInput, match=r"joint has no norms .*norm = 'domain'.*--only frozen,finetune"
+    ):
+        baselines(on, device="cpu")
+    found = baselines(on, ["frozen"], device="cpu")
+    assert found["runs"]["frozen"]["weights"] == "of runs/start"
+    ours = models_of(tmp_path / "runs/two-frozen")["one"]
+    for name in ("one", "other"):
+        for key, tensor in start.model.own(name).items():
+            if key.startswith("slots/"):
+                assert tensor.cpu().equal(ours.own(name)[key]), key
+    for key, tensor in start.model.trunk.shared().items():
+        assert tensor.cpu().equal(ours.trunk.shared()[key]), key
+
+
+def test_own_stages_of_a_run_cannot_be_left_behind(recipe: Recipe, tmp_path: Path) -> None:
+    sets = ['trunk.sharing="partial"', "trunk.own_stages=[1]", 'trunk.norm="shared"']
+    partial = recipe.with_sets(sets)
+    save_models(partial.make_model(partial.make_domains()), tmp_path / "runs/start")
+    on = partial.with_sets(['init="runs/start"'])
+    for kind in ("finetune", "joint"):
+        with pytest.raises(BadInput, match=rf"{kind} has no stages .*own_stages = \[1\].*frozen$"):
+            baselines(on, [kind])
+    check_start(on, "frozen")
+    check_start(partial, "joint")  # from nothing: nothing is left behind
+
+
+def test_one_frozen_trunk_serves_a_recipe_of_specialists(recipe: Recipe, tmp_path: Path) -> None:
+    alone = recipe.with_sets(['trunk.sharing="none"', 'init="runs/start"'])
+    (tmp_path / "runs/start/model").mkdir(parents=True)
+    (tmp_path / "runs/start/model/trunk.safetensors").touch()
+    assert variant(alone, "frozen").trunk.sharing == "deep"
+    (tmp_path / "runs/start/model/trunk.safetensors").unlink()  # a network for each domain
+    assert variant(alone, "frozen").trunk.sharing == "none"
+
+
+def test_kinds_of_tasks_that_have_no_mean() -> None:
+    def table(*rows: tuple[str, str, float]) -> Table:
+        units = {"error": ("classify", "%"), "abs": ("depth", "m"), "nrmse": ("regress", "")}
+        return Table.from_json(
+            {
+                "split": "test",
+                "rows": [
+                    {
+                        "domain": domain,
+                        "task": f"t{i}",
+                        "metric": metric,
+                        "value": value,
+                        "count": 5,
+                        "kind": units[metric][0],
+                        "unit": units[metric][1],
+                        "better": "lower",
+                        "headline": True,
+                        "low": None,
+                        "high": None,
+                    }
+                    for i, (domain, metric, value) in enumerate(rows)
+                ],
+            }
+        )
+
+    mean = module._mean
+    assert mean(table(("a", "error", 10.0), ("a", "error", 20.0), ("b", "error", 5.0)).rows) == 10
+    assert mean(table(("a", "error", 10.0), ("b", "abs", 0.5)).rows) is None
+    assert mean(()) is None
+
+
+def test_seconds_are_of_all_heads_and_all_loops(tmp_path: Path) -> None:
+    records = [
+        {"step": 0, "part": "", "frozen": "a/t", "seconds": 2.0},
+        {"step": 0, "part": "", "frozen": "b/t", "seconds": 3.0},
+        {"step": 5, "part": "", "loss": {}, "seconds": 10.0},
+        {"step": 9, "part": "", "loss": {}, "seconds": 20.0},
+        {"step": 9, "part": "", "val": {}},
+        {"step": 9, "part": "b", "loss": {}, "seconds": 7.5},
+    ]
+    text = "".join(json.dumps(record) + "\n" for record in records)
+    (tmp_path / "metrics.jsonl").write_text(text)
+    assert seconds_of(tmp_path) == 32.5
+
+
+def test_the_seconds_of_a_loop_that_went_on_count_on(tmp_path: Path) -> None:
+    domains = worlds("one")
+    given = settings(steps=3).model_dump(exclude_unset=True)
+    run = train(network(domains), domains, out=tmp_path / "run", device="cpu", **given)
+    last = [json.loads(x) for x in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert seconds_of(run.folder) == max(r.get("seconds", 0) for r in last)
+
+
+def test_the_table_names_random_features() -> None:
+    run = {"weights": "fresh", "networks": 1.0, "seconds": 5.0, "mean_error": 12.3}
+    row = {"domain": "one", "task": "classify", "metric": "error", "unit": "%"}
+    document = {
+        "recipe": "two",
+        "runs": {"frozen": run, "joint": {**run, "mean_error": 4.56}},
+        "rows": [{**row, "values": {"frozen": 12.3}}],
+    }
+    table = shown(document)
+    heads = [str(column.header) for column in table.columns]
+    assert heads == ["domain", "task", "score", "frozen (random features)", "joint"]
+    cells = [list(column.cells) for column in table.columns]
+    assert cells[3] == ["12.30", "12.30", "1.00×", "5"]
+    assert cells[4] == ["", "4.56", "1.00×", "5"]

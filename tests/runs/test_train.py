@@ -1,0 +1,314 @@
+"""From a model or a recipe to a finished run: its folder, and everything that is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from onetrunk.config import Recipe
+from onetrunk.data.domain import Domain
+from onetrunk.data.task import Task
+from onetrunk.errors import BadInput
+from onetrunk.eval.evaluate import evaluate
+from onetrunk.nn.saving import load, models_of
+from onetrunk.runs import train as module
+from onetrunk.runs.environment import environment
+from onetrunk.runs.train import Run, scale_numbers, train, train_models, train_recipe
+from onetrunk.train.loop import NotFinite
+from tests.helpers.fakes import Fake, dense_source, labelled, picture
+from tests.helpers.worlds import (
+    Looking,
+    assert_same_run,
+    at,
+    checkpoints,
+    learner,
+    lines,
+    network,
+    noise,
+    recipe,
+    same,
+    settings,
+    weights,
+    worlds,
+)
+
+SHORT: dict[str, Any] = {
+    "steps": 4, "batch": 4, "evaluate": 2, "log": 1, "optimizer": "sgd", "lr": 0.05
+}  # fmt: skip
+CLOCKS = ("finished", "seconds")
+
+
+def looked_on_by(monkeypatch: pytest.MonkeyPatch, watch: Looking) -> None:
+    monkeypatch.setattr(module, "make_watch", lambda *_: watch)
+
+
+def scores_of(folder: Path) -> dict[str, Any]:
+    found = json.loads((folder / "scores.json").read_text())
+    return {key: value for key, value in found.items() if key not in CLOCKS}
+
+
+class Broken(Exception):
+    """What nobody catches."""
+
+
+def breaks() -> None:
+    raise Broken
+
+
+def test_a_finished_run(tmp_path: Path) -> None:
+    domains = worlds("ants", "bees", batch=6)
+    model = network(domains)
+    run = train(model, domains, out=tmp_path / "run", seed=3, **SHORT)
+    assert isinstance(run, Run) and run.model is model
+    names = {path.name for path in (tmp_path / "run").iterdir()} - {".lock"}
+    assert names == {
+        "recipe.toml", "environment.json", "metrics.jsonl", "checkpoints", "model",
+        "scores.json", "outcomes.safetensors",
+    }  # fmt: skip
+    found = scores_of(tmp_path / "run")
+    assert (found["format"], found["seed"]) == (1, 3)
+    assert run.table == evaluate(model, domains, "test", intervals=True)
+    evaluated = {line["step"]: line["score"] for line in lines(tmp_path / "run") if "val" in line}
+    best = min(evaluated, key=lambda step: (evaluated[step], step))
+    assert found["best"] == {"": {"step": best, "score": evaluated[best]}}
+    assert found["own_best"].keys() == {"ants", "bees"}
+    counts = {d.name: {s: len(d.splits[s]) for s in ("train", "val", "test")} for d in domains}
+    assert {n: {k: v for k, v in s.items() if k != "how"} for n, s in found["splits"].items()} == (
+        counts
+    )
+    assert found["bad"] == {n: {"train": 0, "val": 0, "test": 0} for n in ("ants", "bees")}
+    again = load(tmp_path / "run")
+    assert same(weights(again), weights(model))
+    card = again.domains["bees"]
+    assert {"run": "run", "seed": 3, "batch": 6}.items() <= card.provenance.items()
+    assert card.scores["test/classify/error"] == run.table.value("bees")
+
+
+def test_what_a_run_was_made_with() -> None:
+    domains = worlds("ants", "bees")
+    one = environment(domains, 3, torch.device("cpu"))
+    assert one["hardware"]["device"] == "cpu" and one["seed"] == 3
+    assert torch.__version__.startswith(one["versions"]["torch"])
+    marks = one["data"]
+    assert marks["ants"] != marks["bees"]
+    assert environment(worlds("ants", "bees"), 4, torch.device("cpu"))["data"] == marks
+
+    def mark(images: Fake, **given: Any) -> str:
+        domain = Domain("ants", images, **{"size": 8, **given})
+        found: str = environment([domain], 3, torch.device("cpu"))["data"]["ants"]
+        return found
+
+    assert mark(noise(40)) == marks["ants"]
+    other = noise(40)
+    others = [
+        mark(noise(41)),
+        mark(noise(40, first=1)),
+        mark(noise(40, "ba")),
+        mark(Fake(other.tasks, labelled(40, "ab", ("train", "val", "test")), other.images)),
+        mark(noise(40), size=9),
+        mark(noise(40), normalize="imagenet"),
+    ]
+    assert len({marks["ants"], *others}) == 7
+
+
+def test_other_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    domains = worlds("ants", "bees")
+    looked_on_by(monkeypatch, at("step", 3, breaks))
+    with pytest.raises(Broken):
+        train(network(domains), domains, out=tmp_path / "run", **SHORT)
+    looked_on_by(monkeypatch, Looking())
+    changed = [domains[0], Domain("bees", noise(60, "abc", 7), size=8)]
+    with pytest.raises(BadInput, match=r"the images of bees are not those that .* began with"):
+        train(network(changed), changed, out=tmp_path / "run", resume=True, **SHORT)
+    train(network(domains), domains, out=tmp_path / "run", resume=True, **SHORT)
+
+
+def test_a_folder_that_holds_another_run_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domains, out = worlds("ants"), tmp_path / "run"
+    looked_on_by(monkeypatch, at("step", 3, breaks))
+    with pytest.raises(Broken):
+        train(network(domains), domains, out=out, **SHORT)
+    looked_on_by(monkeypatch, Looking())
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file() and p.name != ".lock"}
+    with pytest.raises(BadInput, match=r"is unfinished at step 2; try: onetrunk train .*--resume"):
+        train(network(domains), domains, out=out, **SHORT)
+    for resume in (True, False):
+        with pytest.raises(BadInput, match=r"holds another run: its recipe differs in train\.lr"):
+            train(network(domains), domains, out=out, resume=resume, **{**SHORT, "lr": 0.01})
+    after = {p: p.read_bytes() for p in out.rglob("*") if p.is_file() and p.name != ".lock"}
+    assert after == before
+
+
+def test_a_finished_run_is_not_learned_again(tmp_path: Path) -> None:
+    domains, out = worlds("ants", "cats"), tmp_path / "run"
+    model, other = network(domains, sharing="full"), network(domains, 1, sharing="full")
+    first = train(model, domains, out=out, **SHORT)
+    stamp = (out / "scores.json").read_bytes()
+    with pytest.raises(BadInput, match=r"is finished; try: onetrunk eval"):
+        train(other, domains, out=out, **SHORT)
+    again = train(other, domains, out=out, resume=True, **SHORT)
+    assert again.scores == first.scores
+    assert (out / "scores.json").read_bytes() == stamp
+    assert same(weights(other), weights(model))
+
+
+def test_the_model_has_to_have_these_domains(tmp_path: Path) -> None:
+    domains = worlds("ants", "bees")
+    with pytest.raises(BadInput, match=r"all of a model's domains are learned.*available: ants"):
+        train(network(domains[:1]), domains, out=tmp_path / "run", **SHORT)
+    with pytest.raises(BadInput, match="sped"):
+        train(network(domains), domains, out=tmp_path / "run", sped=1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_is_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domains, out = worlds("ants", "bees"), tmp_path / "run"
+    model = network(domains)
+
+    def poison() -> None:
+        with torch.no_grad():
+            model.heads_of("bees").head("classify").bias.fill_(float("nan"))
+
+    looked_on_by(monkeypatch, at("step", 3, poison))
+    with pytest.raises(NotFinite):
+        train(model, domains, out=out, **SHORT)
+    failed = json.loads((out / "failed.json").read_text())
+    assert (failed["step"], failed["domain"], failed["task"]) == (4, "bees", "classify")
+    assert set(failed["files"]) <= {domains[1].train.key(i) for i in range(len(domains[1].train))}
+    assert len(failed["files"]) == 4
+    assert list(checkpoints(out)) == [2]
+    assert lines(out)[-1]["step"] == 3
+    assert not (out / "scores.json").exists() and not (out / "model").exists()
+    looked_on_by(monkeypatch, Looking())
+    train(model, domains, out=out, resume=True, **SHORT)  # it was not the images' fault
+
+
+def specialists(place: Path, out: str) -> Recipe:
+    sets = [f"out={out}", "trunk.sharing=none", "train.evaluate=2", "train.log=1", "train.steps=4"]
+    made = recipe(place).with_sets(sets)
+    other = {"name": "again", "source": "pocket:optdigits", "size": 10}
+    document = made.document()
+    return Recipe.parse(
+        Recipe.of({**document, "domains": [*document["domains"], other]}).to_toml(), place
+    )
+
+
+def test_specialists_go_on_in_the_one_that_broke_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+
+    class Second(Looking):
+        def begin(self, plan: Mapping[str, Any]) -> None:
+            begun.append(plan["part"])
+
+        def step(self, record: Mapping[str, Any]) -> None:
+            if (record["part"], record["step"]) == ("again", 3):
+                raise Broken
+
+    whole = train_recipe(specialists(tmp_path, "whole"), device="cpu")
+    assert list(whole.models) == ["digits", "again"]
+    with pytest.raises(BadInput, match="a network for each domain"):
+        _ = whole.model
+    looked_on_by(monkeypatch, Second())
+    with pytest.raises(Broken):
+        train_recipe(specialists(tmp_path, "run"), device="cpu")
+    looked_on_by(monkeypatch, Looking())
+    run = train_recipe(specialists(tmp_path, "run"), resume=True, device="cpu")
+    assert begun == ["digits", "again"]
+    for part in ("digits", "again"):
+        assert_same_run(tmp_path / "run", tmp_path / "whole", part)
+        assert same(weights(run.models[part]), weights(whole.models[part]))
+    one, other = scores_of(tmp_path / "run"), scores_of(tmp_path / "whole")
+    assert one == other
+    assert one["best"].keys() == {"digits", "again"}
+    found = models_of(tmp_path / "run")
+    assert all(same(weights(found[name]), weights(run.models[name])) for name in found)
+
+
+def test_a_run_starts_from_another(tmp_path: Path) -> None:
+    one = recipe(tmp_path)
+    first = train_recipe(one, device="cpu")
+    again = one.with_sets(["init=runs", "out=more", "train.lr=1e-9", "train.steps=1"])
+    run = train_recipe(again, device="cpu")
+    before, after = first.model.state_dict(), run.model.state_dict()
+    for name, tensor in after.items():
+        if "running" not in name and tensor.is_floating_point():
+            assert torch.allclose(tensor, before[name], atol=1e-5), name
+
+
+def test_settings_that_a_task_cannot_have(tmp_path: Path) -> None:
+    rooms = [Domain("rooms", dense_source(12, 16, 16), size=16)]
+    with pytest.raises(BadInput, match=r"train\.mixup: a mixed image has no segment label"):
+        train(network(rooms), rooms, out=tmp_path / "run", mixup=0.2, **SHORT)
+    assert not (tmp_path / "run").exists()
+
+
+def test_nothing_to_choose_weights_by_is_found_before(tmp_path: Path) -> None:
+    plain = noise(40)
+    listed = [i for i in plain.listed if i.split != "val"]
+    listed += [type(i)("v" + i.key, "bad", i.stamp, "val", labels=i.labels) for i in listed[:1]]
+    images = {**plain.images, "bad": OSError("broken")}
+    blind = [Domain("blind", Fake(plain.tasks, listed, images), size=8)]
+    assert len(blind[0].val) == 0
+    with pytest.raises(BadInput, match="no validation image to choose weights by: blind"):
+        train(network(blind), blind, out=tmp_path / "run", **SHORT)
+    assert not (tmp_path / "run").exists()
+    both = [*blind, *worlds("ants")]
+    train(network(both), both, out=tmp_path / "run", **SHORT)
+
+
+def test_heads_of_numbers_start_from_the_training_labels() -> None:
+    items = labelled(20, "ab", ("train", "train", "val", "test"))
+    for i, item in enumerate(items):
+        item.labels["size"] = 100.0 + i  # type: ignore[index]
+    source = Fake(
+        (Task("classify", "classify"), Task("size", "regress")),
+        items,
+        {str(i): picture(i, 8, 8) for i in range(20)},
+    )
+    domains = [Domain("both", source, size=8), *worlds("ants")]
+    model = network(domains)
+    scale_numbers(model, domains)
+    head = model.heads_of("both").head("size")
+    known = domains[0].train.label("size")
+    assert float(head.mean) == pytest.approx(known.mean())
+    assert float(head.std) == pytest.approx(known.std())
+    made = learner(domains, model)
+    losses = made.step(next(made.passes()))
+    assert losses["both/size"] < 10  # in deviations, however far the numbers are from nothing
+
+
+def test_one_network_that_is_all_of_one_domain(tmp_path: Path) -> None:
+    domains = worlds("ants")
+    model = network(domains, sharing="none")
+    run = train(model, domains, out=tmp_path / "run", **SHORT)
+    assert list(run.models) == ["ants"] and run.model is model
+    assert same(weights(load(tmp_path / "run", "ants")), weights(model))
+    assert scores_of(tmp_path / "run")["best"].keys() == {"ants"}
+
+
+def test_the_same_seed_is_the_same_run(tmp_path: Path) -> None:
+    domains = worlds("ants", "bees")
+    for name, seed in (("one", 3), ("two", 3), ("three", 4)):
+        train(network(domains), domains, out=tmp_path / name, seed=seed, **SHORT)
+    assert_same_run(tmp_path / "one", tmp_path / "two")
+    assert lines(tmp_path / "one") != lines(tmp_path / "three")
+
+
+def test_train_models_takes_what_a_recipe_makes(tmp_path: Path) -> None:
+    one = recipe(tmp_path)
+    checked = one.check()
+    models = one.make_model(checked.domains)
+    run = train_models(models, checked.domains, one, resume=False, device="cpu")
+    assert run.folder == tmp_path / "runs"
+    assert Recipe.read(run.folder).train == one.train == settings(**one.train.model_dump())

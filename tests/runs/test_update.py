@@ -1,0 +1,175 @@
+"""A domain is updated: rows by name, only its pack moves, and back again to the bit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from onetrunk.data.domain import Domain
+from onetrunk.errors import BadInput
+from onetrunk.nn.card import Card
+from onetrunk.nn.pack import Pack
+from onetrunk.nn.saving import load
+from onetrunk.runs import pack_store as shelf
+from onetrunk.runs.add import add
+from onetrunk.runs.update import relabel, undo, update
+from onetrunk.train.new_domain import keep_slots as carry
+from tests.helpers.growing import FEW, files, more, predictions, same
+from tests.helpers.worlds import noise
+
+
+def head(run: Path, name: str) -> tuple[tuple[str, ...], Tensor]:
+    model = load(run)
+    module = model.heads_of(name).head("classify")
+    return model.domains[name].task("classify").classes, module.get_parameter("weight").detach()
+
+
+def test_classes_that_stay_keep_their_rows_by_name(run: Path) -> None:
+    add(run, more(classes="abc"), **FEW)
+    old = Pack.open(run / "model/packs/new.pack")
+    new = Domain("new", noise(60, "cxa", 400), size=8)
+    worker = carried(run, carry.renamed(old, {"b": "x"}), new)
+    got = worker.heads_of("new").head("classify")
+    weight, bias = (old.tensors[f"heads/of.task_classify.{key}"] for key in ("weight", "bias"))
+    assert new.tasks[0].classes == ("a", "c", "x")
+    assert got.get_parameter("weight").equal(weight[[0, 2, 1]])
+    assert got.get_parameter("bias").equal(bias[[0, 2, 1]])
+    slots = {k: v for k, v in worker.own("new").items() if k.startswith("slots/")}
+    assert all(value.equal(old.tensors[key]) for key, value in slots.items())
+    other = carried(run, old, new).heads_of("new").head("classify").get_parameter("weight")
+    assert other[:2].equal(weight[[0, 2]])  # x is a new class
+    assert not other[2].equal(weight[1])
+
+
+def carried(run: Path, pack: Pack, domain: Domain):  # type: ignore[no-untyped-def]
+    from onetrunk.train.new_domain.scratch import make_worker
+
+    worker = make_worker(load(run), Card.of(domain, pack.card.adapters), 0)
+    carry.carry(worker, pack)
+    return worker
+
+
+def test_update_and_undo_to_the_bit(run: Path) -> None:
+    add(run, more(classes="abc"), **FEW)
+    before, kept = predictions(run), files(run)
+    new = Domain("new", noise(80, "abcd", 300), size=8)
+    grown = update(run, new, **FEW)
+    assert same({k: before[k] for k in ("one", "two")}, predictions(run, "one", "two"))
+    assert set(grown.proof.prints) == {"one", "two"}
+    assert load(run).domains["new"].task("classify").classes == ("a", "b", "c", "d")
+    history = load(run).domains["new"].provenance["history"]
+    assert [event["what"] for event in history] == ["added", "updated"]
+    assert shelf.versions(run, "new") == [1]
+    assert json.loads((run / "scores.json").read_text())["splits"]["new"]["train"] == len(new.train)
+    second = (run / "model/packs/new.pack").read_bytes()
+    undo(run, "new")
+    now = files(run)
+    undone = {key for key in now if key.startswith("history/")}
+    assert {k: v for k, v in now.items() if k not in undone} == {
+        k: v for k, v in kept.items() if not k.startswith("growing/")
+    }
+    assert same(before, predictions(run))
+    assert now["history/new/undone-2/new.pack"] == second
+    with pytest.raises(BadInput, match="never updated"):
+        undo(run, "new")
+
+
+def test_a_domain_of_the_runs_own_is_updated_too(run: Path) -> None:
+    before, scores = predictions(run), (run / "scores.json").read_bytes()
+    trunk = (run / "model/trunk.safetensors").read_bytes()
+    pack = (run / "model/packs/one.pack").read_bytes()
+    update(run, Domain("one", noise(40, "ab", 77), size=8), **FEW)
+    assert not same(before, predictions(run))
+    assert same({"two": before["two"]}, predictions(run, "two"))
+    update(run, Domain("one", noise(40, "abz", 77), size=8), **FEW)
+    assert shelf.versions(run, "one") == [1, 2]
+    undo(run, "one")
+    assert load(run).domains["one"].task("classify").classes == ("a", "b")
+    undo(run, "one")
+    assert same(before, predictions(run))
+    assert (run / "model/packs/one.pack").read_bytes() == pack
+    assert (run / "model/trunk.safetensors").read_bytes() == trunk
+    assert (
+        json.loads(scores)["test"].keys()
+        == json.loads((run / "scores.json").read_bytes())["test"].keys()
+    )
+    history = [p.name for p in (run / "history/one").iterdir()]
+    assert sorted(history) == ["undone-2", "undone-3"]
+
+
+def test_a_renamed_class_stands_where_its_source_has_it(run: Path) -> None:
+    before, (_, weight) = predictions(run), head(run, "two")
+    relabel(run, "two", rename={"a": "zebra"})
+    classes, rows = head(run, "two")
+    assert classes == ("b", "c", "zebra")
+    assert rows.equal(weight[[1, 2, 0]])
+    expected = before["two"]["classify"][:, [1, 2, 0]]
+    torch.testing.assert_close(predictions(run, "two")["two"]["classify"], expected)
+
+
+def test_renaming_and_dropping_learn_nothing(run: Path) -> None:
+    before, (_, weight) = predictions(run), head(run, "one")
+    relabel(run, "one", rename={"b": "zebra"})
+    classes, rows = head(run, "one")
+    assert classes == ("a", "zebra")
+    assert rows.equal(weight)
+    assert same(before, predictions(run))
+    relabel(run, "two", drop=["b"])
+    assert head(run, "two")[0] == ("a", "c")
+    assert predictions(run, "two")["two"]["classify"].equal(before["two"]["classify"][:, [0, 2]])
+    assert same({"one": before["one"]}, predictions(run, "one"))
+    undo(run, "two")
+    undo(run, "one")
+    assert same(before, predictions(run))
+    assert head(run, "one")[0] == ("a", "b")
+
+
+def test_kinds_go_on_as_they_were(run: Path) -> None:
+    add(run, more("bare"), adapters="none")
+    slots = {k: v for k, v in load(run).pack("bare").tensors.items() if k.startswith("slots/")}
+    update(run, Domain("bare", noise(60, "abcd", 300), size=8))
+    after = load(run).pack("bare").tensors
+    assert all(after[key].equal(value) for key, value in slots.items())  # the head alone
+    add(run, more("low", first=800), adapters="lora", rank=3, **FEW)
+    update(run, Domain("low", noise(60, "abcd", 300), size=8), **FEW)
+    card = load(run).domains["low"]
+    assert (card.adapters, card.rank) == ("lora", 3)
+
+
+@pytest.mark.parametrize(
+    ("act", "says"),
+    [
+        (lambda run: update(run, more("nowhere")), "no such domain.*try: onetrunk add"),
+        (lambda run: undo(run, "one"), "never updated"),
+        (lambda run: undo(run, "nowhere"), "no such domain"),
+        (lambda run: relabel(run, "one", rename={"q": "z"}), "no such class"),
+        (lambda run: relabel(run, "one", rename={"a": "b"}), "class of this name already"),
+        (lambda run: relabel(run, "one", drop=["q"]), "no such class"),
+        (lambda run: relabel(run, "one", drop=["a", "b"]), "no class"),
+    ],
+)
+def test_what_cannot_be_updated_changes_nothing(run: Path, act, says: str) -> None:  # type: ignore[no-untyped-def]
+    before = files(run)
+    with pytest.raises(BadInput, match=says) as refused:
+        act(run)
+    assert "\n" not in str(refused.value)
+    assert files(run) == before
+
+
+def test_rows_go_and_change_places_by_name() -> None:
+    from onetrunk.data.task import Task
+    from onetrunk.nn.trunk import Trunk
+    from onetrunk.nn.universal import Universal
+
+    domain = Domain("a", None, [Task("what", "multilabel", ("x", "y", "z"))], size=8)
+    pack = Universal(Trunk("resnet20"), [domain]).pack("a")
+    made = carry.with_classes(pack, [Task("what", "multilabel", ("z", "x"))])
+    for key in ("weight", "bias"):
+        name = f"heads/of.task_what.{key}"
+        assert made.tensors[name].equal(pack.tensors[name][[2, 0]])
+    rest = {k for k in pack.tensors if not k.startswith("heads/")}
+    assert all(torch.equal(made.tensors[key], pack.tensors[key]) for key in rest)

@@ -1,0 +1,256 @@
+"""Whole runs with teachers: broken off and gone on with, what they keep, two stages."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from onetrunk.config import Recipe
+from onetrunk.data.domain import Domain
+from onetrunk.nn.saving import load, models_of
+from onetrunk.runs.baselines import variant
+from onetrunk.runs.dry_run import dry_run
+from onetrunk.runs.train import train, train_recipe
+from onetrunk.train.distill.distiller import Distiller
+from onetrunk.train.state import snapshot
+from tests.helpers.fakes import encoded, picture
+from tests.helpers.worlds import (
+    CPU,
+    assert_same_run,
+    at,
+    checkpoints,
+    go,
+    learner,
+    lines,
+    network,
+    same,
+    specialists,
+    steps,
+    weights,
+    worlds,
+)
+
+SHORT: dict[str, Any] = {"steps": 7, "evaluate": 4, "log": 1, "keep": 9}
+WAYS: dict[str, dict[str, Any]] = {
+    "l2": {"distill": {"features": "l2"}},
+    "cosine, hidden, fading": {
+        "distill": {"features": "cosine", "aligner": "hidden", "annealing": "cosine"}
+    },
+    "cka, joined": {"distill": {"features": "cka"}, "sampling": "joined", "batch": 8},
+    "drop": {"distill": {"features": "l2", "drop": 0.6}, "accumulate": 2},
+    "float16": {"distill": {"features": "l2", "drop": 0.6}, "precision": "float16", "clip": 1.0},
+}
+
+
+class Broken(Exception):
+    """What nobody catches."""
+
+
+def breaks() -> None:
+    raise Broken
+
+
+def several(domains: list[Domain]) -> dict[str, Any]:
+    """Two teachers for each domain."""
+    one, other = specialists(domains, 7), specialists(domains, 70)
+    return {name: [*one[name], *other[name]] for name in one}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_going_on_is_not_having_stopped(way: str, tmp_path: Path) -> None:
+    domains = worlds("ants", "bees")
+    whole, other = network(domains), network(domains)
+    given = {**SHORT, **WAYS[way], "teachers": several(domains)}
+    given["distill"] = {"teachers": "x", **given["distill"]}
+    go(tmp_path / "whole", domains, whole, **given)
+    with pytest.raises(Broken):
+        go(tmp_path / "run", domains, other, at("step", 6, breaks), **given)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1.0)
+    go(tmp_path / "run", domains, other, **given)
+    assert same(weights(other), weights(whole))
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    _, kept = checkpoints(tmp_path / "run")[7]
+    assert any(key.startswith("distill/weights/ants/1/") for key in kept)
+    assert any(key.startswith("distill/optim/bees:0/") for key in kept)
+
+
+def test_nothing_of_a_teacher_is_kept() -> None:
+    """In a checkpoint: of the student's own, its optimizers', and the aligners' alone."""
+    domains = worlds("ants", "bees")
+    teachers = specialists(domains)
+    plain = learner(domains)
+    made = learner(domains, teachers=teachers, distill={"teachers": "x"})
+    for one in (plain, made):
+        for passes in steps(one, 2):
+            one.step(passes)
+    (without, _), (tensors, state) = snapshot(plain), snapshot(made)
+    added = tensors.keys() - without.keys()
+    assert added == {f"distill/{key}" for key in made.distiller.state()} and added
+    aligner = sum(p.numel() for own in made.distiller.parameters.values() for p in own.values())
+    assert aligner == 2 * 64 * 64
+    new = sum(tensors[key].numel() for key in added if "/weights/" in key)
+    assert new == aligner
+    taught = {t.data_ptr() for mine in teachers.values() for one in mine
+              for t in one.net.state_dict().values()}  # fmt: skip
+    assert not taught & {tensor.data_ptr() for tensor in tensors.values()}
+    assert json.loads(json.dumps(state))["tally"]["taught"].keys() == {
+        "ants features", "ants logits", "bees features", "bees logits"
+    }  # fmt: skip
+
+
+def test_a_restored_distiller_goes_on_to_the_bit() -> None:
+    domains = worlds("ants")
+    given: dict[str, Any] = {"teachers": specialists(domains), "distill": {"teachers": "x"}}
+    made = learner(domains, **given)
+    taken = steps(made, 4)
+    for passes in taken[:2]:
+        made.step(passes)
+    tensors = {key: tensor.clone() for key, tensor in made.distiller.state().items()}
+    torch.manual_seed(99)
+    other = learner(domains, **given)
+    assert not same(tensors, other.distiller.state())
+    other.distiller.restore(tensors)
+    assert same(tensors, other.distiller.state())
+    assert isinstance(other.distiller, Distiller)
+
+
+def folder(place: Path, classes: str = "ab", first: int = 0, count: int = 24) -> Path:
+    for name in classes:
+        for i in range(count):
+            path = place / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encoded(picture(first + i + 1000 * ord(name), 8, 8)))
+    return place
+
+
+TEXT = """
+name = "NAME"
+[trunk]
+arch = "ARCH"
+sharing = "SHARING"
+[[domains]]
+name = "ants"
+source = "folder:ants"
+size = 8
+[[domains]]
+name = "bees"
+source = "folder:bees"
+size = 8
+[train]
+steps = 3
+batch = 8
+optimizer = "sgd"
+lr = 0.05
+"""
+
+
+def recipe(
+    place: Path, name: str, arch: str = "resnet20", sharing: str = "deep", more: str = ""
+) -> Recipe:
+    text = TEXT.replace("NAME", name).replace("ARCH", arch).replace("SHARING", sharing)
+    return Recipe.parse(text + more, place)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two folders of images, and a run of specialists over them."""
+    found = tmp_path_factory.mktemp("runs")
+    folder(found / "ants")
+    folder(found / "bees", "abc", 500)
+    train_recipe(recipe(found, "specialists", sharing="none"), device="cpu")
+    return found
+
+
+def test_two_stages(place: Path) -> None:
+    """Specialists teach a large network, and this one teaches a small one."""
+    taught = '[distill]\nteachers = "runs/{}"\nfeatures = "cosine"\n'
+    proxy = train_recipe(
+        recipe(place, "proxy", "resnet38", more=taught.format("specialists")), device="cpu"
+    )
+    student = train_recipe(
+        recipe(place, "student", "resnet20", more=taught.format("proxy")), device="cpu"
+    )
+    for run, teacher in ((proxy, "runs/specialists"), (student, "runs/proxy")):
+        scores = json.loads((run.folder / "scores.json").read_text())
+        assert scores["taught"]["bees"] == [
+            {
+                "teacher": teacher,
+                "predictions": ["classify"],
+                "features": [["pooled", "pooled"]],
+                "loss": "cosine",
+            }
+        ]
+        logged = [line["taught"] for line in lines(run.folder) if "taught" in line]
+        assert set(logged[-1]) == {
+            f"{d} {w}" for d in ("ants", "bees") for w in ("features", "logits")
+        }
+    # what is saved is a plain student: no aligner, no teacher
+    plain = train_recipe(recipe(place, "plain"), device="cpu")
+    assert weights(load(student.folder)).keys() == weights(load(plain.folder)).keys()
+    for kind in ("model/trunk.safetensors", "model/packs/ants.pack", "model/packs/bees.pack"):
+        names = []
+        for run in (student, plain):
+            with safe_open(run.folder / kind, "pt") as file:
+                names.append(sorted(file.keys()))
+        assert names[0] == names[1]
+
+
+def test_batches_too_small_for_cka_are_said_and_stand_in_the_record(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = 'workers = 0\n[distill]\nteachers = "runs/specialists"\nfeatures = "cka"\n'
+    small = recipe(place, "small", more=more).with_sets(["domains.bees.batch=4"])
+    run = train_recipe(small, device="cpu")
+    said = capsys.readouterr().err
+    assert "cosine stands in for cka in batches of fewer than 8 images: bees 4" in said
+    taught = json.loads((run.folder / "scores.json").read_text())["taught"]
+    assert [taught["ants"][0]["loss"], taught["bees"][0]["loss"]] == ["cka", "cosine"]
+    assert taught["bees"][0]["cosine_for_cka"] == 4 and "cosine_for_cka" not in taught["ants"][0]
+
+
+def test_a_finished_run_needs_no_teacher_any_more(place: Path) -> None:
+    more = '[distill]\nteachers = "runs/gone"\n'
+    (place / "runs/specialists").rename(place / "runs/gone")
+    one = recipe(place, "orphan", more=more)
+    run = train_recipe(one, device="cpu")
+    (place / "runs/gone").rename(place / "runs/specialists")
+    again = train_recipe(one, resume=True, device="cpu")
+    assert same(weights(again.model), weights(run.model))
+
+
+def test_a_dry_run_times_its_teachers_and_baselines_have_none(place: Path) -> None:
+    one = recipe(place, "dry", more='[distill]\nteachers = "runs/specialists"\n')
+    found = dry_run(one, "cpu")
+    plain = dry_run(one.with_sets(["distill.enabled=false"]), "cpu")
+    assert found["parts"][""]["checkpoint_bytes"] > plain["parts"][""]["checkpoint_bytes"]
+    assert found["parts"][""]["parameters"] == plain["parts"][""]["parameters"]
+    for kind in ("frozen", "finetune", "joint"):
+        assert not variant(one, kind).distill.on
+
+
+def test_models_and_runs_in_memory_teach(place: Path, tmp_path: Path) -> None:
+    domains = [Domain(n, f"folder:{place}/{n}", size=8) for n in ("ants", "bees")]
+    models = models_of(place / "runs/specialists")
+    runs = [
+        train(
+            network(domains),
+            domains,
+            out=tmp_path / name,
+            device=CPU,
+            teachers=teachers,
+            distill=["l2", "logits"],
+            steps=3,
+            batch=4,
+        )
+        for name, teachers in (("memory", models), ("files", str(place / "runs/specialists")))
+    ]
+    assert same(*(weights(run.model) for run in runs))
+    written = Recipe.read(runs[0].folder).distill
+    assert written.teachers == {"ants": "python:Universal", "bees": "python:Universal"}

@@ -1,0 +1,239 @@
+"""A step with teachers: its gradients by hand in float64, and what it leaves alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from onetrunk.data.domain import Domain
+from onetrunk.train.distill.cka import cka
+from onetrunk.train.distill.cosine import cosine
+from onetrunk.train.distill.distiller import faded
+from onetrunk.train.distill.l2 import l2
+from onetrunk.train.distill.targets import weight_of
+from onetrunk.train.distill.teachers import Specialist, order_of
+from onetrunk.train.loop import Learner
+from onetrunk.train.optimizer import SHARED
+from tests.helpers.worlds import learner, network, same, specialists, steps, weights, worlds
+
+LOSSES = {"l2": l2, "cka": cka, "cosine": cosine}
+
+
+def exact(domains: Sequence[Domain], distill: dict[str, Any], **given: Any) -> Learner:
+    """A student in float64; its teachers stay as they were trained, in float32."""
+    return learner(
+        domains,
+        network(domains).double(),
+        teachers=specialists(domains),
+        distill={"teachers": "x", **distill},
+        **given,
+    )
+
+
+def by_hand(made: Learner, batches: list[Any], progress: float) -> dict[str, Tensor]:
+    """The gradient of the whole objective, from its formula; by the names of `named`."""
+    s, model, owner = made.distill, made.model, {}
+    for name in model.domains:
+        owner |= {id(p): name for p in model.parameters_of(name).values()}
+        owner |= {id(p): name for p in made.distiller.parameters[name].values()}
+    total: dict[str, Tensor] = {}
+    for batch in batches:
+        name, x = batch.domain, batch.images.double()
+        (teacher,) = made.teachers[name]
+        with torch.no_grad():
+            features, _ = teacher.net.trunk(x.float())
+            target = teacher.net(x.float())["classify"].double()
+        inside = model.joined([x], [name], {name: ("pooled",)})[0]
+        (lesson,) = made.distiller.lessons[name]
+        theirs = features.double()
+        if s.features == "cosine":
+            theirs = lesson.standard["pooled"](features).double()
+        feature = LOSSES[s.features](lesson.aligners[0](inside.features["pooled"]), theirs)
+        t = s.temperature
+        log = F.log_softmax(inside.predictions["classify"] / t, 1)
+        predictions = t * t * F.kl_div(log, F.softmax(target / t, 1), reduction="batchmean")
+        label = F.cross_entropy(inside.predictions["classify"], batch.targets["classify"])
+        fade = {"none": 1.0, "linear": 1 - progress}[s.annealing]
+        loss = s.label_weight * label + fade * (
+            weight_of(s.feature_weight, name, "classify") * feature
+            + weight_of(s.logit_weight, name, "classify") * predictions
+        )
+        weight = next(d.weight for d in made.domains if d.name == name)
+        for key, parameter in named(made).items():
+            (grad,) = torch.autograd.grad(
+                weight * loss, parameter, retain_graph=True, allow_unused=True
+            )
+            if grad is not None and owner.get(id(parameter), SHARED) in (SHARED, name):
+                count = 1 if id(parameter) in owner else len(batches)
+                total[key] = total.get(key, torch.zeros_like(grad)) + grad / count
+    return total
+
+
+def named(made: Learner) -> dict[str, Tensor]:
+    found = {name: p for name, p in made.model.named_parameters() if p.requires_grad}
+    for name, mine in made.distiller.parameters.items():
+        found |= {f"aligner {name} {key}": p for key, p in mine.items()}
+    return found
+
+
+def handed(made: Learner, passes: Any) -> dict[str, Tensor]:
+    """The gradients that the optimizers are handed; nothing is moved."""
+    taken: dict[str, Tensor] = {}
+
+    def look(*_: Any) -> float:
+        for name, parameter in named(made).items():
+            if parameter.grad is not None:
+                taken[name] = parameter.grad.clone()
+        return 0.0
+
+    made.descent.step = look  # type: ignore[method-assign]
+    made.distiller.step = lambda *_: None  # type: ignore[method-assign]
+    made.step(passes)
+    return taken
+
+
+@pytest.mark.parametrize(
+    "distill",
+    [
+        {"features": "l2"},
+        {"features": "cka", "temperature": 2.0},
+        {"features": "cosine", "annealing": "linear", "label_weight": 0.25},
+        {
+            "features": "l2",
+            "feature_weight": {"ants": 3.0, "ants/classify": 5.0, "bees": 0.5},
+            "logit_weight": {"bees/classify": 0.0, "ants": 2.0},
+        },
+    ],
+    ids=str,
+)
+def test_the_gradient_is_that_of_the_formula(distill: dict[str, Any]) -> None:
+    domains = worlds("ants", "bees", batch=8)
+    domains[1].weight = 2.0
+    made = exact(domains, distill)
+    made.clock.step = 2  # of 8: a quarter lies behind
+    passes = next(made.passes())
+    batches = [batch for group in passes for batch in group]
+    expected = by_hand(made, batches, 0.25)
+    made.model.zero_grad()
+    found = handed(made, passes)
+    assert found.keys() == expected.keys()
+    assert any(name.startswith("aligner bees") for name in found)
+    for name, grad in found.items():
+        torch.testing.assert_close(grad, expected[name], rtol=1e-6, atol=1e-10, msg=name)
+
+
+def test_small_batches_are_compared_by_cosine() -> None:
+    """Standardised as cosine wants it; and what was said is seen in the step's numbers."""
+    domains = worlds("ants")
+    one = exact(domains, {"features": "cka"}, batch=7)
+    other = exact(domains, {"features": "cosine"}, batch=7)
+    for made in (one, other):
+        made.distiller.restore(one.distiller.state())
+    passes = next(one.passes())
+    assert same(handed(one, passes), handed(other, passes))
+
+
+def test_weights_by_name() -> None:
+    given = {"ants": 2.0, "bees/depth": 3.0}
+    assert weight_of(5.0, "ants", "depth") == 5.0
+    assert weight_of(given, "ants", "depth") == 2.0
+    assert weight_of(given, "bees", "depth") == 3.0
+    assert weight_of(given, "bees", "normals") == 1.0
+    assert weight_of({"ants": 2.0, "ants/depth": 0.0}, "ants", "depth") == 0.0
+
+
+def test_how_teachers_fade() -> None:
+    assert [faded(p, "none") for p in (0.0, 0.5, 1.0)] == [1, 1, 1]
+    assert [faded(p, "linear") for p in (0.0, 0.25, 1.0)] == [1, 0.75, 0]
+    assert [faded(p, "cosine") for p in (0.0, 0.5, 1.0)] == pytest.approx([1, 0.5, 0])
+    made = learner(worlds("ants"), teachers=specialists(worlds("ants")),
+                   distill={"teachers": "x", "annealing": "linear"})  # fmt: skip
+    (batch,) = next(made.passes())[0]
+    inside = made.model.joined([batch.images], ["ants"], made.distiller.points)[0]
+    whole, half, none = (
+        made.distiller.losses(batch, batch.images, inside, p, 0) for p in (0.0, 0.5, 1.0)
+    )
+    for what, loss in whole.items():
+        assert half[what].item() == pytest.approx(loss.item() / 2)
+        assert none[what].item() == 0
+
+
+def test_a_teacher_is_untouched_and_never_trains() -> None:
+    domains = worlds("ants", "bees")
+    teachers = specialists(domains)
+    nets = [t.net for mine in teachers.values() for t in mine]
+    before = [{k: v.clone() for k, v in net.state_dict().items()} for net in nets]
+    made = learner(domains, teachers=teachers, distill={"teachers": "x", "features": "cosine"})
+    modes = []
+    for net in nets:
+        for module in net.modules():
+            module.register_forward_pre_hook(lambda m, _: modes.append(m.training))
+    for passes in steps(made, 3):
+        made.model.train()
+        made.step(passes)
+    assert modes and not any(modes)
+    assert not any(p.requires_grad or p.grad is not None for net in nets for p in net.parameters())
+    for net, state in zip(nets, before, strict=True):
+        assert same(state, dict(net.state_dict()))
+    mine = {id(module) for module in made.model.modules()}
+    assert not mine & {id(module) for net in nets for module in net.modules()}
+
+
+def test_a_teacher_with_its_classes_in_another_order_teaches_the_same_to_the_bit() -> None:
+    domains = worlds("ants", "bees")
+    plain = specialists(domains)
+    turned: dict[str, Any] = {}
+    for domain in domains:
+        (one,) = plain[domain.name]
+        (task,) = domain.tasks
+        order = list(reversed(range(len(task.classes))))
+        other = Domain(
+            domain.name,
+            domain.source,
+            [task.with_classes([task.classes[i] for i in order])],
+            size=8,
+        )
+        (twin,) = specialists([other])[domain.name]
+        assert isinstance(twin, Specialist) and isinstance(one, Specialist)
+        twin.net.load_state_dict(one.net.state_dict())
+        head = twin.net.heads.head("classify")
+        with torch.no_grad():
+            for parameter in head.parameters():
+                parameter.copy_(parameter[order].clone())
+        twin.order = {"classify": order_of(task, other.tasks[0], "twin")}
+        assert twin.order["classify"].tolist() == order
+        twin.eyes = one.eyes
+        turned[domain.name] = [twin]
+    found = []
+    for teachers in (plain, turned):
+        torch.manual_seed(0)
+        made = learner(domains, teachers=teachers, distill={"teachers": "x"})
+        for passes in steps(made, 3):
+            made.step(passes)
+        found.append(weights(made.model) | made.distiller.state())
+    assert same(*found)
+
+
+def test_each_batch_meets_its_own_teacher_alone() -> None:
+    domains = worlds("ants", "bees")
+    teachers = specialists(domains)
+    met: list[tuple[str, str]] = []
+    for name, (teacher,) in teachers.items():
+        real = teacher.look
+
+        def look(
+            images: Tensor, batch: Any, points: Any, name: str = name, real: Any = real
+        ) -> Any:
+            met.append((name, batch.domain))
+            return real(images, batch, points)
+
+        teacher.look = look  # type: ignore[method-assign]
+    made = learner(domains, teachers=teachers, distill={"teachers": "x"}, sampling="temperature")
+    for passes in steps(made, 5):
+        made.step(passes)
+    assert len(met) == 5 and all(teacher == domain for teacher, domain in met)

@@ -1,0 +1,343 @@
+"""Old predictions on new images: held by the trunk alone, and nothing of them stays."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from onetrunk.config import Distill
+from onetrunk.data.domain import Domain
+from onetrunk.data.task import Task
+from onetrunk.nn.universal import Universal
+from onetrunk.testing import scatter
+from onetrunk.train.device import Precision
+from onetrunk.train.distill.lwf import Memory
+from onetrunk.train.initialize import adopt
+from onetrunk.train.loop import NotFinite
+from onetrunk.train.state import snapshot
+from tests.helpers.worlds import (
+    CPU,
+    assert_same_run,
+    at,
+    checkpoints,
+    go,
+    learner,
+    network,
+    same,
+    specialists,
+    steps,
+    weights,
+    worlds,
+)
+
+T = 2.0
+ALIKE = ([0.5] * 3, [0.25] * 3)  # one normalization: no view is changed
+TRUNKS: dict[str, dict[str, Any]] = {
+    "domain": {},
+    "shared": {"norm": "shared"},
+    "stats": {"norm": "domain-stats"},
+    "adapters": {"adapters": "parallel"},
+    "full": {"sharing": "full"},
+    "own stages": {"sharing": "partial", "own_stages": ["stem", 3]},
+}
+TASKS = (
+    Task("kind", "classify", ("a", "b", "c")),
+    Task("marks", "multilabel", ("x", "y")),
+    Task("price", "regress", outputs=2),
+    Task("near", "embed", ("a", "b")),
+    Task("parts", "segment", ("p", "q")),
+)
+
+
+def past(domains: Sequence[Domain], **trunk: Any) -> Universal:
+    """A network that has learned, with numbers of each domain's own."""
+    model = network(domains, 5, **trunk)
+    scatter(model, 8, 5)
+    return model.eval()
+
+
+def student(domains: Sequence[Domain], before: Universal, **trunk: Any) -> Universal:
+    """A network that starts with the old trunk."""
+    model = network(domains, 1, **trunk)
+    adopt(model, before)
+    return model
+
+
+def memory(before: Universal, domains: Sequence[Domain], lwf: float = 1.0) -> Memory:
+    """Of every domain that is not learned here."""
+    words = Distill.of({"lwf": lwf, "temperature": T})
+    return Memory(copy.deepcopy(before), domains, words)
+
+
+def kl(said: Tensor, then: Tensor) -> Tensor:
+    """T²·KL over classes, mean over everything else, by torch's own."""
+    each = F.kl_div(
+        F.log_softmax(said / T, 1), F.softmax(then / T, 1), reduction="none", log_target=False
+    )
+    return T**2 * each.sum(1).mean()
+
+
+def shifted(model: Universal) -> None:
+    """What is shared moves, statistics that are shared too."""
+    chance = torch.Generator().manual_seed(3)
+    kept = {id(t) for name in model.domains for t in model.own(name).values()}
+    alone = model.trunk.sharing == "none"
+    with torch.no_grad():
+        for tensor in model.trunk.shared().values():
+            if tensor.is_floating_point() and (alone or id(tensor) not in kept):
+                tensor.mul_(1 + 0.1 * torch.rand(tensor.shape, generator=chance))
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["joint", "alone"])
+@pytest.mark.parametrize("kind", TRUNKS)
+def test_the_loss_and_its_gradient_by_hand(kind: str, alone: bool) -> None:
+    """RUN's network with the moved trunk copied in, by autograd."""
+    trunk = TRUNKS[kind]
+    ants, bees, cats = worlds("ants", "bees", "cats", normalize=ALIKE)
+    before = past([ants, bees], **trunk)
+    theirs = {"norm": trunk.get("norm", "domain"), "sharing": "none"}
+    if kind != "own stages":
+        model = student([cats], before, **(theirs if alone else trunk))
+    else:
+        model = student([cats], before, **trunk)
+    shifted(model)
+    made = memory(before, [cats], 0.7)
+    made.follow(model, Precision(CPU), False)
+    images = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    for step, name in enumerate(["ants", "bees", "ants"]):
+        model.zero_grad()
+        loss = made.loss("cats", images, step)
+        loss.backward()
+        hand = copy.deepcopy(before)
+        hand.trunk.load_shared(model.trunk.shared())
+        with torch.no_grad():
+            then = before(images, name)["classify"]
+        expected = 0.7 * kl(hand(images, name)["classify"], then)
+        expected.backward()
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+        assert loss.item() > 1e-6
+        theirs_by_name, reached = hand.trunk.shared(), 0
+        for key, tensor in model.trunk.shared().items():
+            grad = theirs_by_name[key].grad
+            if grad is not None and tensor.requires_grad:
+                assert tensor.grad is not None
+                torch.testing.assert_close(tensor.grad, grad, rtol=1e-3, atol=1e-6)
+                reached += 1
+        assert reached > 10
+        shared = {id(t) for t in model.trunk.shared().values()}
+        rest = [p for p in model.parameters() if id(p) not in shared]
+        assert rest and all(p.grad is None for p in rest)
+        assert all(p.grad is None for p in made.before.parameters())
+    assert same(weights(made.before), weights(before))
+
+
+def test_at_the_start_nothing_is_lost() -> None:
+    ants, cats = worlds("ants", "cats")
+    before = past([ants])
+    model = student([cats], before)
+    made = memory(before, [cats])
+    made.follow(model, Precision(CPU), False)
+    assert made.loss("cats", torch.randn(4, 3, 8, 8), 0).item() == 0
+
+
+def test_the_old_domain_has_its_own_size_and_normalization() -> None:
+    old = Domain("ants", worlds("ants")[0].source, size=12, normalize=([0.2] * 3, [0.5] * 3))
+    (cats,) = worlds("cats")
+    before = past([old])
+    model = student([cats], before)
+    shifted(model)
+    made = memory(before, [cats])
+    made.follow(model, Precision(CPU), False)
+    images = torch.randn(4, 3, 8, 8)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (cats.pixels.mean, cats.pixels.std))
+    grey = images * std + mean
+    seen = F.interpolate((grey - 0.2) / 0.5, (12, 12), mode="bilinear", antialias=True)
+    hand = copy.deepcopy(before)
+    hand.trunk.load_shared(model.trunk.shared())
+    expected = kl(hand(seen, "ants")["classify"], before(seen, "ants")["classify"])
+    assert made.loss("cats", images, 0).item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_every_kind_of_answer_counts_once_and_embeddings_do_not() -> None:
+    old = Domain("ants", None, TASKS, size=8, normalize=ALIKE)
+    (cats,) = worlds("cats", normalize=ALIKE)
+    before = past([old])
+    scale = torch.tensor([2.0, 50.0])
+    before.heads_of("ants").head("price").std.copy_(scale)
+    model = student([cats], before)
+    shifted(model)
+    made = memory(before, [cats])
+    made.follow(model, Precision(CPU), False)
+    images = torch.randn(4, 3, 8, 8)
+    hand = copy.deepcopy(before)
+    hand.trunk.load_shared(model.trunk.shared())
+    said, then = hand(images, "ants"), before(images, "ants")
+    p, q = torch.sigmoid(then["marks"] / T), torch.sigmoid(said["marks"] / T)
+    two = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
+    each = [
+        kl(said["kind"], then["kind"]),
+        T**2 * two.mean(),
+        (((said["price"] - then["price"]) / scale) ** 2).mean(),
+        kl(said["parts"], then["parts"]),
+    ]
+    expected = torch.stack(each).mean().item()
+    assert made.loss("cats", images, 0).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_step_descends_the_labels_and_the_memory() -> None:
+    """One plain step of sgd: the trunk moves by the sum of both gradients, own parts by labels."""
+    ants, cats, dogs = worlds("ants", "cats", "dogs")
+    before = past([ants])
+    given: dict[str, Any] = {"momentum": 0.0, "weight_decay": 0.0, "lr": 0.1}
+    given["schedule"] = "constant"
+    new = [cats, dogs]
+    words = {"label_weight": 0.5}
+    held = memory(before, new, 3.0)
+    made = learner(new, student(new, before), memory=held, distill=words, **given)
+    twin = student(new, before).train()
+    start = weights(twin)
+    (passes,) = steps(made, 1)
+    loss = torch.zeros(())
+    for group in passes:
+        (batch,) = group
+        out = twin(batch.images, batch.domain)["classify"]
+        hand = memory(before, new, 3.0)
+        hand.follow(twin, Precision(CPU), False)
+        labels = F.cross_entropy(out, batch.targets["classify"])
+        loss = loss + (0.5 * labels + hand.loss(batch.domain, batch.images, 0)) / 2
+    loss.backward()
+    made.step(passes)
+    now = dict(made.model.named_parameters())
+    for name, parameter in twin.named_parameters():
+        if parameter.grad is not None:
+            mine = "slots." in name or name.startswith("heads.")  # a mean over its own batches
+            expected = start[name] - 0.1 * parameter.grad * (2 if mine else 1)
+            torch.testing.assert_close(now[name], expected, rtol=1e-4, atol=1e-6)
+    record = made.tally.take(made.clock)
+    assert set(record["taught"]) == {"cats old predictions", "dogs old predictions"}
+    assert set(record["loss"]) == {"cats/classify", "dogs/classify"}
+
+
+def test_old_predictions_move_less() -> None:
+    ants, bees, cats = worlds("ants", "bees", "cats")
+    before = past([ants, bees])
+    images, _ = cats.train.batch(np.arange(16))
+    moved = []
+    for lwf in (0.0, 2.0):
+        held = memory(before, [cats], lwf) if lwf else None
+        given: dict[str, Any] = {"steps": 30, "batch": 8, "optimizer": "adamw", "lr": 2e-4}
+        made = learner([cats], student([cats], before), memory=held, clip=1.0, **given)
+        for passes in steps(made, 30):
+            made.step(passes)
+            made.clock.tick()
+        after = copy.deepcopy(before)
+        after.trunk.load_shared(made.model.trunk.shared())
+        with torch.no_grad():
+            gone = [(after(images, n)["classify"] - before(images, n)["classify"]).abs().mean()
+                    for n in ("ants", "bees")]  # fmt: skip
+        moved.append(float(sum(gone)))
+    assert moved[1] < 0.85 * moved[0]
+
+
+@pytest.mark.parametrize("weighting", ["famo", "stch", "cagrad"])
+def test_under_every_kind_of_weighting(weighting: str) -> None:
+    """It has a weight of its own, and its gradient reaches the trunk."""
+    ants, cats, dogs = worlds("ants", "cats", "dogs")
+    before, new = past([ants]), [cats, dogs]
+    trunks = []
+    for lwf in (0.0, 2.0):
+        held = memory(before, new, lwf) if lwf else None
+        made = learner(new, student(new, before), memory=held, weighting=weighting)
+        for passes in steps(made, 2):  # in the first nothing has moved yet
+            made.step(passes)
+        trunks.append({key: t.clone() for key, t in made.model.trunk.shared().items()})
+    assert trunks[0].keys() == trunks[1].keys()
+    assert not same(*trunks)
+
+
+def test_a_loss_of_the_memory_that_is_not_finite_is_named() -> None:
+    ants, cats = worlds("ants", "cats")
+    before = past([ants])
+    with torch.no_grad():
+        before.heads_of("ants").head("classify").bias.fill_(math.inf)
+    made = learner([cats], student([cats], before), memory=memory(before, [cats]))
+    with pytest.raises(NotFinite, match=r"the loss of cats/old answers is nan at step 1") as caught:
+        made.step(steps(made, 1)[0])
+    assert caught.value.record["task"] == "old predictions"
+
+
+def test_beside_teachers_and_in_a_joined_pass() -> None:
+    ants, cats, dogs = worlds("ants", "cats", "dogs")
+    before = past([ants])
+    new = [cats, dogs]
+    made = learner(
+        new,
+        student(new, before),
+        teachers=specialists(new),
+        distill={"teachers": "x"},
+        memory=memory(before, new),
+        sampling="joined",
+        batch=8,
+        channels_last=True,
+    )
+    for passes in steps(made, 2):
+        made.step(passes)
+    record = made.tally.take(made.clock)
+    assert set(record["taught"]) == {
+        f"{d} {w}" for d in ("cats", "dogs") for w in ("features", "logits", "old predictions")
+    }
+    assert record["taught"]["cats old predictions"] > 0
+
+
+# -- going on
+
+
+class Broken(Exception):
+    """What nobody catches."""
+
+
+def breaks() -> None:
+    raise Broken
+
+
+WAYS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "shared norm, channels last": {"norm": "shared", "channels_last": True},
+    "alone, averaged": {"sharing": "none", "average": 0.5},
+    "half": {"precision": "float16", "clip": 1.0, "accumulate": 2},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_going_on_is_not_having_stopped(way: str, tmp_path: Path) -> None:
+    given = dict(WAYS[way])
+    trunk = {key: given.pop(key) for key in ("norm", "sharing") if key in given}
+    given = {"steps": 7, "evaluate": 4, "log": 1, "keep": 9, **given}
+    ants, bees, cats = worlds("ants", "bees", "cats")
+    before = past([ants, bees], **{k: v for k, v in trunk.items() if k == "norm"})
+    whole, other = (student([cats], before, **trunk) for _ in range(2))
+    go(tmp_path / "whole", [cats], whole, memory=memory(before, [cats]), **given)
+    held = memory(before, [cats])
+    with pytest.raises(Broken):
+        go(tmp_path / "run", [cats], other, at("step", 6, breaks), memory=held, **given)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1.0)
+    held = memory(before, [cats])
+    go(tmp_path / "run", [cats], other, memory=held, **given)
+    assert same(weights(other), weights(whole))
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert same(weights(held.before), weights(before))
+    plain = learner([cats], student([cats], before, **trunk), **given)
+    plain.step(steps(plain, 1)[0])
+    _, kept = checkpoints(tmp_path / "run")[7]
+    assert kept.keys() == snapshot(plain)[0].keys()  # nothing of the memory

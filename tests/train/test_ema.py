@@ -1,0 +1,92 @@
+"""The exponential average of the weights, against a loop over numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from onetrunk.train.ema import Average
+from tests.helpers.worlds import learner, network, same, weights, worlds
+
+
+def floats(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {k: t.clone() for k, t in model.state_dict().items() if t.is_floating_point()}
+
+
+def move(model: torch.nn.Module, names: tuple[str, ...], seed: int) -> None:
+    """Noise onto what is shared and onto what these domains own."""
+    chance = torch.Generator().manual_seed(seed)
+    others = {id(t) for n in model.domains if n not in names for t in model.own(n).values()}
+    with torch.no_grad():
+        for tensor in model.state_dict(keep_vars=True).values():
+            noise = torch.randn(tensor.shape, generator=chance)
+            if tensor.is_floating_point() and id(tensor) not in others:
+                tensor.add_(noise)
+
+
+@pytest.mark.parametrize(
+    "trunk", [{}, {"norm": "shared"}, {"sharing": "full"}, {"adapters": "parallel"}], ids=str
+)
+def test_each_number_is_averaged_in_the_steps_that_moved_it(trunk: dict[str, Any]) -> None:
+    model = network(worlds("ants", "bees"), **trunk).double()
+    own = {name: {id(t) for t in model.own(name).values()} for name in model.domains}
+    owner = {
+        key: next((n for n in own if id(t) in own[n]), "")
+        for key, t in model.state_dict(keep_vars=True).items()
+    }
+    average, expected = Average(model, 0.75), floats(model)
+    for step, names in enumerate([("ants", "bees"), ("ants",), ("ants",), ("bees", "ants")]):
+        move(model, names, step)
+        average.step(names)
+        for key, value in floats(model).items():
+            if owner[key] in ("", *names):
+                expected[key] = 0.75 * expected[key] + 0.25 * value
+    found = average.state()
+    assert found.keys() == expected.keys()
+    for key, value in found.items():
+        assert torch.allclose(value, expected[key], rtol=1e-12, atol=1e-14), key
+
+
+def test_applied_is_the_average_and_then_all_is_as_it_was() -> None:
+    domains = worlds("ants", "bees")
+    made = learner(domains, average=0.9)
+    assert made.average is not None
+    going = made.passes()
+    for _ in range(2):
+        made.step(next(going))
+    before, kept = weights(made.model), {k: t.clone() for k, t in made.average.state().items()}
+    with made.applied():
+        inside = weights(made.model)
+        assert torch.is_grad_enabled()
+        assert all(inside[key].equal(tensor) for key, tensor in kept.items())
+        assert all(inside[key].equal(before[key]) for key in before.keys() - kept.keys())
+        assert not same(inside, before)
+    assert same(weights(made.model), before)
+    with pytest.raises(ZeroDivisionError), made.applied():
+        raise ZeroDivisionError
+    assert same(weights(made.model), before)
+    assert same(made.average.state(), kept)
+
+
+def test_going_on_keeps_the_average() -> None:
+    domains = worlds("ants", "bees")
+    one, other = learner(domains, average=0.9), learner(domains, average=0.9)
+    assert one.average is not None and other.average is not None
+    one.step(next(one.passes()))
+    saved = {key: tensor.clone() for key, tensor in one.average.state().items()}
+    other.average.restore(saved)
+    assert same(other.average.state(), one.average.state())
+    other.average.step(["ants", "bees"])
+    assert same(saved, one.average.state())  # the checkpoint's tensors are not its own
+
+
+def test_a_network_of_its_own_is_averaged_once() -> None:
+    model = network(worlds("ants"), sharing="none").double()
+    average, before = Average(model, 0.5), floats(model)
+    move(model, ("ants",), 0)
+    average.step(["ants"])
+    after = floats(model)
+    for key, value in average.state().items():
+        assert torch.allclose(value, (before[key] + after[key]) / 2, rtol=1e-12, atol=1e-14), key

@@ -1,0 +1,205 @@
+"""Starting from a finished model: what goes on, what starts as a new domain would."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from onetrunk.config import Recipe
+from onetrunk.data.domain import Domain
+from onetrunk.data.task import Task
+from onetrunk.errors import BadInput
+from onetrunk.nn.saving import save, save_models
+from onetrunk.nn.universal import Universal
+from onetrunk.runs.train import train_recipe
+from onetrunk.train.initialize import adopt, start_from
+from tests.helpers.worlds import CPU, network, noise, same, weights, worlds
+
+
+def learned(domains: Sequence[Domain], seed: int = 5, **trunk: Any) -> Universal:
+    """Other numbers everywhere, as training would leave them."""
+    model = network(domains, seed, **trunk)
+    chance = torch.Generator(CPU).manual_seed(seed)
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.add_(0.1 * torch.rand(tensor.shape, generator=chance))
+    return model.eval()
+
+
+def predictions(model: Universal, domain: Domain) -> torch.Tensor:
+    images, _ = domain.test.batch(torch.arange(4).numpy())
+    with torch.no_grad():
+        found: torch.Tensor = model.eval()(images, domain.name)["classify"]
+    return found
+
+
+@pytest.mark.parametrize(
+    "trunk",
+    [
+        {},
+        {"norm": "shared"},
+        {"norm": "domain-stats", "adapters": "parallel"},
+        {"sharing": "partial", "own_stages": ["stem", 2]},
+        {"sharing": "full"},
+    ],
+    ids=str,
+)
+def test_what_goes_on_predictions_as_before(
+    trunk: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    domains = worlds("ants", "bees", "cats")
+    other = learned(domains[:2], **trunk)
+    save(other, tmp_path)
+    model = network([domains[2], domains[1]], **trunk)
+    start_from(tmp_path, {"": model})
+    assert predictions(model, domains[1]).equal(predictions(other, domains[1]))
+    assert same(dict(model.trunk.shared()), dict(other.trunk.shared()))
+    said = capsys.readouterr().err
+    assert "domains that go on: bees; new: cats" in said
+
+
+def test_the_same_domains_are_the_same_model(tmp_path: Path) -> None:
+    domains = worlds("ants", "bees")
+    other = learned(domains, sharing="full", adapters="series")
+    save(other, tmp_path)
+    model = network(domains, sharing="full", adapters="series")
+    start_from(tmp_path, {"": model})
+    assert same(weights(model), weights(other))
+
+
+def test_a_domain_with_other_classes_or_adapters_is_new() -> None:
+    domains = worlds("ants", "bees")
+    other = learned(domains)
+    changed = [Domain("ants", noise(40, "xyz"), size=8), domains[1]]
+    assert adopt(network(changed), other) == ["bees"]
+    assert adopt(network(domains, adapters="parallel"), other) == []
+
+
+@pytest.mark.parametrize("sharing", ["deep", "partial"])
+def test_a_new_domain_starts_as_the_trunk_it_comes_to(sharing: str) -> None:
+    """Its slots are copies of the layers that they stand for, those of the finished trunk."""
+    domains = worlds("ants", "bees")
+    other = learned(domains[:1])
+    own = {"own_stages": ["stem", 3]} if sharing == "partial" else {}
+    model = network(domains[1:], sharing=sharing, **own)
+    adopt(model, other)
+    fresh = network(domains[1:], sharing=sharing, **own)
+    fresh.remove("bees")
+    fresh.trunk.load_shared(other.trunk.shared())
+    fresh.add_domain(domains[1])
+    expected, found = fresh.own("bees"), model.own("bees")
+    slots = [key for key in expected if key.startswith("slots/")]
+    assert len(slots) > 30
+    assert all(found[key].equal(expected[key]) for key in slots)
+
+
+def test_heads_go_from_shared_to_own_and_back() -> None:
+    """Classes in another order share a head by name; every domain keeps its own predictions."""
+    (ants,) = worlds("ants")
+    turned = Domain(
+        "bees", noise(80, "ab", 4000), [Task("classify", "classify", ("b", "a"))], size=8
+    )
+    assert turned.tasks[0].classes == ("b", "a")
+    full = learned([ants, turned], sharing="full")
+    deep = network([ants, turned])
+    assert adopt(deep, full) == ["ants", "bees"]
+    for domain in (ants, turned):
+        assert predictions(deep, domain).equal(predictions(full, domain))
+    back = network([turned, ants], sharing="full")  # the head has the order of the first
+    adopt(back, full)
+    for domain in (ants, turned):
+        assert predictions(back, domain).equal(predictions(full, domain))
+    alone = network([turned], sharing="full")
+    adopt(alone, learned([turned]))
+    assert predictions(alone, turned).equal(predictions(learned([turned]), turned))
+    assert ants.tasks[0].classes == ("a", "b")
+
+
+def test_specialists_start_each_from_their_own(tmp_path: Path) -> None:
+    domains = worlds("ants", "bees")
+    others = {d.name: learned([d], seed, sharing="none") for seed, d in enumerate(domains)}
+    save_models(others, tmp_path)
+    models = {d.name: network([d], sharing="none") for d in domains}
+    start_from(tmp_path, models)
+    for name, model in models.items():
+        assert same(weights(model), weights(others[name]))
+    with pytest.raises(BadInput, match=r"holds a network for each domain.*sharing = 'deep'"):
+        start_from(tmp_path, {"": network(domains)})
+    (cats,) = worlds("cats")
+    with pytest.raises(BadInput, match=r"and none for cats; got: 'cats'; available: ants, bees"):
+        start_from(tmp_path, {**models, "cats": network([cats], sharing="none")})
+
+
+@pytest.mark.parametrize("norm", ["domain", "shared"])
+def test_specialists_start_from_one_trunk(
+    norm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fine-tuning: a domain that the trunk knows goes on as it was, a new one as it would come."""
+    domains = worlds("ants", "bees", "cats")
+    deep = learned(domains[:2], norm=norm)
+    save(deep, tmp_path)
+    models = {
+        d.name: network([d], seed, sharing="none", norm=norm) for seed, d in enumerate(domains)
+    }
+    start_from(tmp_path, models)
+    for model in models.values():
+        assert same(dict(model.trunk.shared()), dict(deep.trunk.shared()))
+    for domain in domains[:2]:
+        assert predictions(models[domain.name], domain).equal(predictions(deep, domain))
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition("go on: ")[2] for line in said] == [
+        "ants; new: none", "bees; new: none", "none; new: cats"
+    ]  # fmt: skip
+
+
+def photos(root: Path, seed: int) -> None:
+    """A folder of two classes of noise, small enough to learn in a moment."""
+    rng = np.random.default_rng(seed)
+    for kind in "ab":
+        (root / kind).mkdir(parents=True)
+        for i in range(20):
+            Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(
+                root / kind / f"{i}.png"
+            )
+
+
+def test_fine_tuning_by_the_keys_of_a_recipe(tmp_path: Path) -> None:
+    """sharing = "none" and init = RUN; at a rate of almost nothing all end where they began."""
+    for seed, name in enumerate(("ants", "bees")):
+        photos(tmp_path / name, seed)
+    text = (
+        'name = "x"\ntrain = { steps = 2, batch = 4, optimizer = "sgd", lr = 1e-9, warmup = 0.0 }\n'
+    )
+    part = '[[domains]]\nname = "{0}"\nsource = "folder:{0}"\nsize = 16\n'
+    both = text + part.format("ants") + part.format("bees")
+    sets = ("trunk.sharing=none", "trunk.arch=resnet20")
+    one = train_recipe(Recipe.parse(text + part.format("ants"), tmp_path, ("out=deep", sets[1])))
+    tuned = train_recipe(Recipe.parse(both, tmp_path, (*sets, "out=alone", "init=deep")))
+    assert list(tuned.models) == ["ants", "bees"]
+    fresh = Recipe.parse(both, tmp_path, sets)
+    for name, model in fresh.make_model(fresh.make_domains()).items():
+        shared, drawn = tuned.models[name].trunk.shared(), model.trunk.shared()
+        for key, tensor in one.model.trunk.shared().items():
+            torch.testing.assert_close(shared[key], tensor, atol=1e-5, rtol=1e-5)
+        assert not all(drawn[key].allclose(tensor) for key, tensor in shared.items())
+
+
+def test_another_trunk_is_refused(tmp_path: Path) -> None:
+    domains = worlds("ants")
+    save(learned(domains), tmp_path / "deep")
+    with pytest.raises(BadInput, match=r"trunk\.norm is to be that of .*'domain'; got: 'shared'"):
+        start_from(tmp_path / "deep", {"": network(domains, norm="shared")})
+    with pytest.raises(BadInput, match=r"trunk\.arch is to be that of .*'resnet20'"):
+        start_from(tmp_path / "deep", {"": network(domains, arch="resnet26")})
+    save(learned(domains, sharing="partial", own_stages=[2]), tmp_path / "partial")
+    with pytest.raises(BadInput, match=r"trunk\.own_stages is to be that of"):
+        start_from(tmp_path / "partial", {"": network(domains)})
+    with pytest.raises(BadInput, match="no model in"):
+        start_from(tmp_path / "nowhere", {"": network(domains)})

@@ -1,0 +1,85 @@
+"""Signals: asked once a step ends, asked twice all ends, and the caller's handlers come back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from contextlib import suppress
+
+import pytest
+
+from onetrunk.train import interrupt as module
+from onetrunk.train.interrupt import stoppable
+
+BOTH = (signal.SIGINT, signal.SIGTERM)
+
+
+def send(number: int) -> None:
+    signal.raise_signal(number)
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_the_first_signal_asks(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with stoppable() as stop:
+        assert not stop.asked
+        os.kill(os.getpid(), number)
+        assert stop.asked
+    assert "stopping after this step" in capsys.readouterr().err
+
+
+def test_a_second_ctrl_c_ends_at_once_and_a_second_sigterm_does_not() -> None:
+    with stoppable() as stop:
+        send(signal.SIGTERM)
+        send(signal.SIGTERM)
+        assert stop.asked
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGINT)
+    with stoppable():
+        send(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGINT)
+
+
+def test_handlers_are_the_callers_again() -> None:
+    seen: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: seen.append(n)) for number in BOTH}
+    try:
+        with suppress(ZeroDivisionError), stoppable():
+            send(signal.SIGTERM)
+            raise ZeroDivisionError
+        assert not seen
+        for number in BOTH:
+            send(number)
+        assert seen == list(BOTH)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_other_threads_learn_without_listening() -> None:
+    before = {number: signal.getsignal(number) for number in BOTH}
+    found: list[bool] = []
+
+    def learn() -> None:
+        with stoppable() as stop:
+            found.append(stop.asked)
+            found.append({number: signal.getsignal(number) for number in BOTH} == before)
+
+    thread = threading.Thread(target=learn)
+    thread.start()
+    thread.join()
+    assert found == [False, True]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("reentrant call"), OSError("closed")], ids=str)
+def test_a_signal_is_heard_while_something_else_is_being_said(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(_: str) -> None:  # standard error takes no second line inside of a first
+        raise error
+
+    monkeypatch.setattr(module, "say", busy)
+    with stoppable() as stop:
+        send(signal.SIGTERM)
+        assert stop.asked

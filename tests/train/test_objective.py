@@ -1,0 +1,238 @@
+"""The objective of a step: what a weighting makes of its losses, against sums by hand in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from onetrunk.config import Train
+from onetrunk.data.domain import Domain
+from onetrunk.errors import BadInput, Failed
+from onetrunk.runs.train import check_weighting
+from onetrunk.train.losses import Losses
+from onetrunk.train.objective import shared_and_own
+from onetrunk.train.weighting.equal import Equal
+from onetrunk.train.weighting.protocol import Setup
+from tests.helpers.fakes import Fake, dense_source
+from tests.helpers.worlds import CPU, learner, same, specialists, steps, weights, worlds
+from tests.train.test_step import TIGHT, Grads, exact, gradients, weighted
+
+SETTINGS = Mapping[str, object]
+
+
+class Alike(Equal):
+    """Equal, but by way of the gradients."""
+
+    needs = "gram"  # type: ignore[assignment]
+
+    def weigh(self, gram_KK: Tensor, losses_K: Tensor, present: Sequence[int]) -> Tensor:
+        assert gram_KK.shape == (len(present), len(present))
+        return torch.ones(len(present), dtype=torch.float64)
+
+
+class Sums(Equal):
+    """The mean row, as the combined gradient itself."""
+
+    needs = "jacobian"  # type: ignore[assignment]
+
+    def combine(self, jacobian_KP: Tensor, losses_K: Tensor, present: Sequence[int]) -> Tensor:
+        return jacobian_KP.mean(0)
+
+
+class Steep(Equal):
+    """The weight of a unit is its loss, over their mean."""
+
+    needs = "losses"  # type: ignore[assignment]
+
+    def weights(self, losses_K: Tensor | None, present: Sequence[int]) -> Tensor:
+        assert losses_K is not None
+        return losses_K / losses_K.mean()
+
+
+class Twice(Equal):
+    """Notes what it is shown."""
+
+    needs = "after"  # type: ignore[assignment]
+
+    def __init__(self, setup: Setup, settings: SETTINGS) -> None:
+        super().__init__(setup, settings)
+        self.seen: list[tuple[str, Tensor]] = []
+
+    def weights(self, losses_K: Tensor | None, present: Sequence[int]) -> Tensor:
+        return torch.ones(len(present))
+
+    def saw(self, losses_K: Tensor, present: Sequence[int]) -> None:
+        self.seen.append(("saw", losses_K.clone()))
+
+    def saw_after(self, losses_K: Tensor, present: Sequence[int]) -> None:
+        self.seen.append(("after", losses_K.clone()))
+
+
+def here(thing: type) -> str:
+    return f"{__name__}:{thing.__name__}"
+
+
+def several() -> list[Domain]:
+    """A domain of three dense tasks beside two that have one task each."""
+    rooms = Domain("rooms", dense_source(), size=(8, 8), batch=3, weight=1.5)
+    return [rooms, *weighted()[:2]]
+
+
+@pytest.mark.parametrize("thing", [Alike, Sums], ids=lambda t: t.__name__)
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"accumulate": 2},
+        {"sampling": "temperature", "accumulate": 5},
+        {"sampling": "joined"},
+        {"trunk": {"norm": "shared"}},
+        {"trunk": {"adapters": "parallel"}},
+    ],
+    ids=str,
+)
+def test_all_alike_by_gradients_is_the_plain_objective(thing: type, given: dict[str, Any]) -> None:
+    plain, other = exact(several(), **given), exact(several(), weighting=here(thing), **given)
+    expected = gradients(plain, next(plain.passes()))
+    found = gradients(other, next(other.passes()))
+    assert {n for n, g in expected.items() if g.any()} == {n for n, g in found.items() if g.any()}
+    assert len(found) > 50
+    for name, grad in found.items():
+        assert torch.allclose(grad, expected[name], **TIGHT), name
+
+
+@pytest.mark.parametrize("thing", [Alike, Sums], ids=lambda t: t.__name__)
+def test_labels_weigh_less_only_beside_teachers(thing: type) -> None:
+    """`label_weight` holds where somebody teaches, whatever way the gradients go."""
+    ants, bees = worlds("ants", "bees")
+    found = []
+    for weighting in ("equal", here(thing)):
+        made = learner(
+            [ants, bees],
+            teachers={"ants": specialists([ants])["ants"]},
+            distill={"label_weight": 0.25, "features": "none"},
+            weighting=weighting,
+        )
+        found.append(gradients(made, next(made.passes())))
+    expected, other = found
+    for name, grad in other.items():
+        assert torch.allclose(grad, expected[name], rtol=1e-3, atol=1e-5), name
+
+
+def test_weights_by_the_losses_are_those_of_every_gradient() -> None:
+    domains = weighted()
+    made = exact(domains, weighting=here(Steep))
+    passes = next(made.passes())
+    found = gradients(made, passes)
+    alone: list[tuple[float, Grads]] = []
+    for domain in domains:  # each domain's part of the plain gradient, and its loss
+        plain = exact(domains)
+        mine = [[batch for batch in group if batch.domain == domain.name] for group in passes]
+        grads = gradients(plain, [group for group in mine if group])
+        twin = exact(domains)
+        (loss,) = twin.step([group for group in mine if group]).values()
+        alone.append((loss, grads))
+    mean = sum(loss for loss, _ in alone) / len(alone)
+    shared = [n for n in found if all(n in grads for _, grads in alone)]
+    assert len(shared) > 10
+    for name in shared:
+        total = sum(loss / mean * grads[name] for loss, grads in alone) / len(alone)
+        assert torch.allclose(found[name], total, rtol=1e-6, atol=1e-12), name
+
+
+@pytest.mark.parametrize("name", ["uncertainty", "dwa", "rlw", "famo", "stch", "fixed"])
+def test_with_one_unit_there_is_nothing_to_weighting(name: str) -> None:
+    domains = worlds("ants")
+    settings = {"ants": 3.0} if name == "fixed" else {}
+    plain = learner(domains)
+    made = learner(domains, weighting=name, weighting_settings=settings)
+    for one, other in zip(steps(plain, 4), steps(made, 4), strict=True):
+        assert plain.step(one) == made.step(other)
+    for key, tensor in weights(made.model).items():
+        assert torch.allclose(tensor, weights(plain.model)[key], rtol=1e-5, atol=1e-7), key
+
+
+def test_after_the_step_the_same_batches_are_seen_and_no_moment_moves() -> None:
+    domains = worlds("ants", "bees")
+    made, plain = learner(domains, weighting=here(Twice)), learner(domains)
+    passes = next(made.passes())
+    made.step(passes)
+    plain.step(passes)
+    assert same(weights(made.model), weights(plain.model))  # running statistics among them
+    weighting = made.objective.weighting
+    assert isinstance(weighting, Twice)
+    (first, before), (second, after) = weighting.seen
+    assert (first, second) == ("saw", "after")
+    losses = Losses(domains)
+    for place, batch in enumerate(batch for group in passes for batch in group):
+        out = plain.model(batch.images, batch.domain)  # in training mode: statistics of the batch
+        expected = losses(batch.domain, out, [(1.0, batch.targets)])["classify"]
+        assert float(after[place]) == pytest.approx(float(expected.detach()), rel=1e-6)
+        assert float(after[place]) != pytest.approx(float(before[place]), rel=1e-6)
+
+
+def test_what_several_units_move_and_what_one_moves_alone() -> None:
+    made = exact(several())
+    shared, own = shared_and_own(made.model, made.objective.tasks)
+    names = {id(p): name for name, p in made.model.named_parameters()}
+    common = {names[id(p)] for p in shared}
+    assert any("decoder" in name for name in common)
+    assert any(".slots.rooms." in name for name in common)
+    assert not any(".slots.ants." in name for name in common)
+    for unit, parameters in own.items():
+        domain, _, task = unit.partition("/")
+        mine = {names[id(p)] for p in parameters}
+        assert mine and not mine & common
+        assert any(task in name for name in mine)
+        if domain == "rooms":
+            assert all(f"task_{task}" in name for name in mine)
+    everything = [*common, *(names[id(p)] for own_ in own.values() for p in own_)]
+    assert len(everything) == len(set(everything))
+    moved = {id(p) for unit in made.descent.parameters.values() for p in unit.values()}
+    assert {names[i] for i in moved} == set(everything)
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run_before_anything_moves() -> None:
+    made = learner(worlds("ants", "bees"), weighting=here(Alike))
+    before = weights(made.model)
+    passes = next(made.passes())
+    parameter = next(iter(made.model.shared_parameters().values()))
+    parameter.register_hook(lambda grad: torch.full_like(grad, float("nan")))
+    with pytest.raises(Failed, match="ants/classify, bees/classify on the shared parameters"):
+        made.step(passes)
+    stats = ("running_mean", "running_var", "num_batches_tracked")
+    after = weights(made.model)
+    kept = [name for name in before if not name.endswith(stats)]
+    assert all(before[name].equal(after[name]) for name in kept)
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"weighting": "pcgrad"}, "the weighting pcgrad needs the gradients of at least two units"),
+        ({"weighting": "pcgard"}, "unknown weighting; got: 'pcgard'; available: pcgrad"),
+        ({"weighting": "dwa", "weighting_settings": {"heat": 1}}, "available: temperature"),
+    ],
+)
+def test_a_wrong_weighting_is_refused_before_training(given: dict[str, Any], match: str) -> None:
+    domains = worlds("ants")
+    model = exact(domains).model
+    with pytest.raises(BadInput, match=match) as refused:
+        check_weighting(model, domains, Train.of({"steps": 1, **given}))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_task_without_any_label_in_the_batch_is_no_reason_to_fall() -> None:
+    source = dense_source()
+    assert isinstance(source, Fake)
+    made = learner([Domain("rooms", source, size=(8, 8)), *worlds("ants")], weighting=here(Alike))
+    passes = next(made.passes())
+    for batch in passes[0]:
+        batch.targets["segment"] = torch.full_like(batch.targets["segment"], 255)
+    found = made.step(passes)
+    assert found["rooms/segment"] == 0.0
+    assert made.device == CPU
