@@ -129,7 +129,8 @@ def make_head(
     if head is None:
         head = Refined if task.dense and decoded else _HEADS[task.kind]
     elif isinstance(head, str):
-        head = load_object(head, "head")
+        user_head: MakeHead = load_object(head, "head")
+        return user_head(task, inside)
     return head(task, inside)
 
 

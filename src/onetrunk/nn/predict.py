@@ -21,7 +21,7 @@ from onetrunk.nn.card import Card
 from onetrunk.nn.modes import eval_mode
 from onetrunk.nn.norms import Norm
 
-Images = Raw | list[Raw] | tuple[Raw, ...]
+Images = Raw | Sequence[Raw]
 Prediction = dict[str, dict[str, Any]]  # by task; see `output_of`
 
 BATCH = 64

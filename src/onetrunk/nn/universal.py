@@ -498,17 +498,15 @@ class Universal(nn.Module):
         return folded
 
     @overload
-    def predict(
-        self, images: list[Raw] | tuple[Raw, ...], domain: str | Names
-    ) -> list[Prediction]: ...
+    def predict(  # type: ignore[overload-overlap]  # a str is a sequence
+        self, images: str | PathLike[str] | NDArray[np.generic], domain: str | Names
+    ) -> Prediction | list[Prediction]: ...
 
     @overload
     def predict(self, images: bytes | Image.Image, domain: str | Names) -> Prediction: ...
 
     @overload
-    def predict(
-        self, images: str | PathLike[str] | NDArray[np.generic], domain: str | Names
-    ) -> Prediction | list[Prediction]: ...
+    def predict(self, images: Sequence[Raw], domain: str | Names) -> list[Prediction]: ...
 
     def predict(self, images: Images, domain: str | Names) -> Prediction | list[Prediction]:
         """Return labels with scores, numbers or maps for images as they come.

@@ -7,6 +7,7 @@ import io
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -89,9 +90,10 @@ def perturb(model: Universal, size: Size, seed: int = 0) -> None:
 @torch.no_grad()
 def _fit_statistics(model: Universal, name: str, images: Tensor) -> None:
     """Set running statistics to those of a batch, by one pass of the domain's slots in training."""
-    momenta: list[tuple[nn.Module, object]] = []
+    momenta: list[tuple[Any, float]] = []
     for bank in model.trunk.banks().values():
-        for layer in bank.modules():
+        layers: list[Any] = list(bank.modules())
+        for layer in layers:
             momentum = getattr(layer, "momentum", None)
             if keeps_statistics(layer) and momentum is not None:
                 momenta.append((layer, momentum))
@@ -102,7 +104,7 @@ def _fit_statistics(model: Universal, name: str, images: Tensor) -> None:
                 part.training = True
     model(images, name)
     for layer, momentum in momenta:
-        layer.momentum = momentum  # type: ignore[assignment]
+        layer.momentum = momentum
     model.eval()
 
 
@@ -199,7 +201,8 @@ def check_gradients(model: Universal, size: Size) -> None:
     sgd = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.1)
     for _ in range(2):
         sgd.zero_grad()
-        model(make_images(4, size), "ants")["classify"].square().sum().backward()
+        loss = model(make_images(4, size), "ants")["classify"].square().sum()
+        torch.autograd.backward(loss)
         sgd.step()
     for name in NAMES[1:]:
         for key, parameter in model.parameters_of(name).items():
@@ -232,7 +235,8 @@ def check_isolation(model: Universal, size: Size) -> None:
     start = _state(model, "dogs")
     for _ in range(2):
         adam.zero_grad()
-        model(make_images(4, size, seed=5), "dogs")["classify"].square().sum().backward()
+        loss = model(make_images(4, size, seed=5), "dogs")["classify"].square().sum()
+        torch.autograd.backward(loss)
         adam.step()
     assert not _equal(start, _state(model, "dogs")), "training dogs does not change them"
     # torch.matmul uses another kernel for a weight that requires a gradient, with other last bits

@@ -43,7 +43,8 @@ class AdapterBank(Bank):
             return self.layer(x)  # type: ignore[no-any-return]
         batched = isinstance(first, Adapter) and self._can_batch(type(first))
         if batched and (segments is None or not first.faster_by_segment(self.layer)):
-            return first.batched(x, self.layer(x), self.take(index))
+            y: Tensor = first.batched(x, self.layer(x), self.take(index))
+            return y
         return None if segments is None else self._segments(x, self.layer(x), segments)
 
     def _can_batch(self, kind: type[Adapter]) -> bool:

@@ -135,7 +135,7 @@ def _geometry(conv: nn.Conv2d) -> tuple[object, ...]:
 class ParallelAdapters(AdapterMethod):
     """A branch beside the layer."""
 
-    def make(self, layer: nn.Conv2d | nn.Linear, rank: int | None) -> Parallel:
+    def make(self, layer: nn.Conv2d | nn.Linear, rank: int | None) -> Parallel | None:
         """Return a 1×1 of the layer's stride and groups, or a low-rank pair."""
         if isinstance(layer, nn.Conv2d):
             stride = (layer.stride[0], layer.stride[1])
