@@ -40,7 +40,7 @@ from onetrunk.runs.train import train_models
 from onetrunk.store.atomic import write_atomic
 from onetrunk.store.run_folder import RECIPE, SCORES, RunFolder
 from onetrunk.train.device import choose_device
-from onetrunk.train.distill.lwf import Memory
+from onetrunk.train.distill.lwf import OldPredictions
 from onetrunk.train.initialize import start_from
 from onetrunk.train.new_domain.scratch import check_own, make_worker
 
@@ -94,7 +94,7 @@ class Comparison:
                         try_="more images, or a column or folder that names the split val",
                     )
                 if method.distill.get("lwf"):
-                    Memory(load(self.run), [domain], Distill.of(method.distill))
+                    OldPredictions(load(self.run), [domain], Distill.of(method.distill))
                 if (kind := method.grow.get("adapters")) == "norm":
                     worker = make_worker(self.model, Card.of(domain, kept(kind)), 0)
                     check_own(worker, domain.name, kind)
