@@ -81,7 +81,7 @@ class OldPredictions:
         self.trunk = {names[id(old_trunk[key])]: t for key, t in model.trunk.shared().items()}
 
     def loss(self, domain: str, images: Tensor, step: int) -> Tensor:
-        """Return the weighted loss of a batch of a domain, on the images that the model received."""
+        """Return the weighted loss of a batch, on the images that the model received."""
         old = self.old[step % len(self.old)]
         # shared statistics are updated by the next forward pass, before this one's backward pass
         trunk = {k: t if isinstance(t, nn.Parameter) else t.clone() for k, t in self.trunk.items()}
