@@ -25,8 +25,8 @@ from onetrunk.errors import BadInput, Failed
 from onetrunk.nn.feature_points import Inside
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import Track, say
-from onetrunk.store.rows import Form, RowsWriter
 from onetrunk.store.run_folder import RunFolder
+from onetrunk.store.tensors import RowSpec, RowsWriter
 from onetrunk.train.device import Precision, choose_device, deterministic
 from onetrunk.train.distill.find_teachers import Teachers, find_teachers
 from onetrunk.train.distill.matching import default_points, match_features, teacher_point
@@ -148,7 +148,7 @@ def write(
         return _arrays(outputs, teacher, domain)
 
     first = outputs_of(rows[: min(2, total)])
-    forms: dict[str, Form] = {
+    forms: dict[str, RowSpec] = {
         name: ("F32" if array.dtype == np.float32 else "F16", array.shape[1:])
         for name, array in first.items()
     }
