@@ -212,27 +212,22 @@ def negative(place: Path) -> None:
     recipe(place, "bad", "cats", -1.0, "old")
 
 
-BAD: list[tuple[Callable[[Path], None], list[str], object, list[str], str]] = [
-    (no_init, ["distill.lwf"], "no init", [], "init = "),
-    (no_init_from_python, ["distill.lwf"], "no init", [], "init = "),
-    (frozen, ["distill.lwf"], "train.frozen = true", [], "distill.enabled = false"),
-    (several, ["distill.lwf", "several"], "2 networks", ["ants", "bees"], "a run"),
-    (nothing_old, ["distill.lwf"], "ants, bees, cats", ["ants", "bees"], "lwf = 0"),
-    (embeddings, ["distill.lwf", "embedding"], "ants", [], "lwf = 0"),
-    (negative, ["distill.lwf"], -1.0, [], ""),
+MISTAKES: list[tuple[Callable[[Path], None], list[str]]] = [
+    (no_init, ["got: 'no init'", "try: init = "]),
+    (no_init_from_python, ["got: 'no init'", "try: init = "]),
+    (frozen, ["got: 'train.frozen = true'", "try: distill.enabled = false"]),
+    (several, ["several", "got: '2 networks'", "available: ants, bees", "try: a run"]),
+    (nothing_old, ["got: 'ants, bees, cats'", "available: ants, bees", "try: lwf = 0"]),
+    (embeddings, ["got: 'ants'", "an embedding", "lwf = 0"]),
+    (negative, ["got: -1.0"]),
 ]
 
 
-@pytest.mark.parametrize(("act", "facts", "got", "available", "try_"), BAD)
+@pytest.mark.parametrize(("act", "facts"), MISTAKES)
 def test_mistakes_are_found_before_training(
-    act: Callable[[Path], None],
-    facts: list[str],
-    got: object,
-    available: list[str],
-    try_: str,
-    place: Path,
+    act: Callable[[Path], None], facts: list[str], place: Path
 ) -> None:
-    with raises(BadInput, *facts, got=got, available=available, try_=try_) as caught:
+    with raises(BadInput, "distill.lwf", *facts) as caught:
         act(place)
     assert len(caught.value.errors) == 1
     assert not (place / "runs/bad").exists()

@@ -235,7 +235,7 @@ def test_a_file_of_other_views_is_refused(tmp_path: Path) -> None:
     path = precompute(specialists([domain])["ants"][0], domain, tmp_path / "f", views=2)
     Stored(path, domain, ["classify"])
     others = [
-        (["32 images of ants, 36 here"], Domain("ants", noise(44), size=8)),
+        (["24 images of ants, 28 here"], Domain("ants", noise(44), size=8)),
         (["augment", "flip False, here True"], worlds("ants", flip=True)[0]),
         (
             ["pixels", "mean [", "here [0.5, 0.5, 0.5]; std"],

@@ -179,7 +179,7 @@ def test_without_a_teacher_it_is_refused_before_training(tmp_path: Path) -> None
     domain = web(tmp_path, CLASSES)
 
     def refused(task: str, one: Domain = domain, **more: Any) -> None:
-        with raises(BadInput, f"web/{task}", "labels", try_="teachers.web"):
+        with raises(BadInput, f"web/{task}", "labels", "teachers.web"):
             train(network([one]), [one], out=tmp_path / "run", device="cpu", **SHORT, **more)
         assert not (tmp_path / "run").exists()
 
