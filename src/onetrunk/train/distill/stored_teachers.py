@@ -11,12 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import BaseModel, NonNegativeInt, PositiveInt, ValidationError
 from torch import Tensor
 
 from onetrunk.data.domain import Domain
@@ -29,20 +30,19 @@ from onetrunk.store.tensors import read_rows
 from onetrunk.train.distill.teachers import Teacher, class_order
 
 PREFIX = "features:"
-FORMAT = 1
 FEATURES, PREDICTIONS = "features/", "predictions/"  # followed by a point, or by a task
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(BaseModel, frozen=True, strict=True, extra="forbid"):
     """The header of a file; row v·n + i belongs to view v of the image at place i of n."""
 
+    format: Literal[1] = 1
     teacher: str
     domain: str
-    images: int
+    images: PositiveInt
     digest: str  # of the training images
-    views: int
-    seed: int  # of their augmentation
+    views: PositiveInt
+    seed: NonNegativeInt  # of their augmentation
     pixels: dict[str, Any]
     augment: dict[str, Any]
     predictions: dict[str, dict[str, Any]]  # by task: kind, classes and number of outputs
@@ -50,47 +50,40 @@ class Header:
     @classmethod
     def of(cls, domain: Domain, teacher: str, predictions: Sequence[str], fixed: Fixed) -> Header:
         """Return the header for a teacher's outputs on views of this domain."""
-        tasks = {task.name: task for task in domain.tasks}
         return cls(
-            teacher,
-            domain.name,
-            len(domain.train),
-            digest_of(domain),
-            fixed.views,
-            fixed.seed,
-            domain.pixels.to_json(),
-            json.loads(json.dumps(asdict(domain.augmentation))),  # as `read` returns it
-            {
-                name: {
-                    "kind": tasks[name].kind,
-                    "classes": list(tasks[name].classes),
-                    "outputs": tasks[name].outputs,
+            teacher=teacher,
+            domain=domain.name,
+            images=len(domain.train),
+            digest=digest_of(domain),
+            views=fixed.views,
+            seed=fixed.seed,
+            pixels=domain.pixels.to_json(),
+            augment=json.loads(json.dumps(asdict(domain.augmentation))),  # as `read` returns it
+            predictions={
+                task.name: {
+                    "kind": task.kind,
+                    "classes": list(task.classes),
+                    "outputs": task.outputs,
                 }
-                for name in predictions
+                for task in domain.tasks
+                if task.name in predictions
             },
         )
 
     def text(self) -> str:
         """Return the header as JSON."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
+        return json.dumps(self.model_dump(), sort_keys=True)
 
     @classmethod
     def read(cls, text: str, name: str) -> Header:
         """Parse and check a header; `name` is the file's, for messages."""
         try:
-            document = json.loads(text)
-            if document.pop("format") != FORMAT:
-                raise ValueError(f"expected format {FORMAT}")
-            header = cls(**document)
-            numbers = (header.images, header.views, header.seed)
-            if not all(type(n) is int for n in numbers) or min(numbers[:2]) < 1 or header.seed < 0:
-                raise ValueError("expected integers for images, views and seed")
-            if not isinstance(header.teacher, str) or not isinstance(header.predictions, dict):
-                raise TypeError("expected the teacher's name and its predictions")
-            return header
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            (first, *_) = error.errors()
+            field = ".".join(map(str, first["loc"]))
             raise BadInput(
-                f"{name}: expected a file of precomputed features", got=str(error)[:100]
+                f"{name}: expected a file of precomputed features", got=f"{field}: {first['msg']}"
             ) from None
 
 

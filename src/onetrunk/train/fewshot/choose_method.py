@@ -9,7 +9,7 @@ trained on all images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +76,7 @@ def choose_method(
         return method, [method], "class means: no class has two images, so none can be held out"
     methods = []
     for l2 in (None, *L2):
-        error = _heads_error(features, domain, folds, l2)
+        error = _heads_error(features, folds, l2)
         name = "class means" if l2 is None else f"linear head, L2 {l2:g}"
         methods.append(Method(name, NO_ADAPTERS, l2, error))
     for kind in kinds:
@@ -93,6 +93,26 @@ def choose_method(
     else:
         _keep_adapters(runner, best)
     return best, methods, reason
+
+
+Counts = Mapping[str, Sequence[int]]  # by task: wrong predictions, and labels
+
+
+def _count_errors(logits: Mapping[str, Tensor], fold: Subset) -> dict[str, list[int]]:
+    """Count the wrong predictions and the labels of the held-out images."""
+    counts = {}
+    for task in fold.tasks:
+        predicted = logits[task.name].argmax(1).cpu().numpy()
+        labels = fold.val.label(task.name)
+        labelled = labels != NO_CLASS
+        counts[task.name] = [int((predicted != labels)[labelled].sum()), int(labelled.sum())]
+    return counts
+
+
+def _error(folds: Sequence[Counts]) -> float:
+    """Return the error over all folds in percent, averaged over tasks."""
+    totals = {task: np.sum([fold[task] for fold in folds], axis=0) for task in folds[0]}
+    return float(np.mean([100 * int(n) / max(1, int(of)) for n, of in totals.values()]))
 
 
 # -- heads on frozen features
@@ -136,22 +156,17 @@ def solve_head(
     return solved.weight, solved.bias
 
 
-def _heads_error(
-    features: FrozenFeatures, domain: Domain, folds: Sequence[Subset], l2: float | None
-) -> float:
-    """Return the error in percent on held-out labels, averaged over tasks."""
-    errors = []
-    for task in domain.tasks:
-        wrong = total = 0
-        for fold in folds:
+def _heads_error(features: FrozenFeatures, folds: Sequence[Subset], l2: float | None) -> float:
+    """Return the error of heads in percent."""
+    counts = []
+    for fold in folds:
+        x = features.take(fold.val.rows).double()
+        predicted = {}
+        for task in fold.tasks:
             weight, bias = solve_head(features, fold.train, task, l2)
-            labels = fold.val.label(task.name).astype(np.int64)
-            x = features.take(fold.val.rows).double()
-            predicted = (x @ weight.T + bias).argmax(1).numpy()
-            wrong += int((predicted != labels)[labels != NO_CLASS].sum())
-            total += int((labels != NO_CLASS).sum())
-        errors.append(100 * wrong / max(1, total))
-    return float(np.mean(errors))
+            predicted[task.name] = x @ weight.T + bias
+        counts.append(_count_errors(predicted, fold))
+    return _error(counts)
 
 
 def _set_heads(
@@ -190,38 +205,26 @@ def _trained(runner: TrialRunner, kind: AdapterKind, subset: Subset, part: str) 
 
 
 def _adapters_error(runner: TrialRunner, kind: AdapterKind, folds: Sequence[Subset]) -> float:
-    """Return the error in percent on held-out labels, averaged over tasks; folds are recorded."""
-    wrong = {task.name: 0 for task in runner.domain.tasks}
-    total = dict(wrong)
-    for k, fold in enumerate(folds):
-        part = f"{kind.label}-fold-{k}"
+    """Return the error of adapters in percent; the counts of finished folds are recorded."""
+    parts = [f"{kind.label}-fold-{k}" for k in range(len(folds))]
+    for part, fold in zip(parts, folds, strict=True):
         if part not in runner.done:
             model = _trained(runner, kind, fold, part).eval()
-            runner.record(part, _count_errors(model, fold))
+            runner.record(part, _count_errors(_predict(model, fold), fold))
             runner.delete_checkpoints(part)
-        for name, (missed, count) in runner.done[part].items():
-            wrong[name] += missed
-            total[name] += count
     say(f"{kind.label}: trained on {len(folds)} folds")
-    return float(np.mean([100 * wrong[name] / max(1, total[name]) for name in wrong]))
+    return _error([runner.done[part] for part in parts])
 
 
-def _count_errors(model: Universal, fold: Subset) -> dict[str, list[int]]:
-    """Return the numbers of wrong predictions and of labels in the held-out images, by task."""
-    images = [
-        fold.val.batch(np.arange(i, min(i + FEW_BATCH, len(fold.val))))[0]
-        for i in range(0, len(fold.val), FEW_BATCH)
-    ]
+def _predict(model: Universal, fold: Subset) -> dict[str, Tensor]:
+    """Return the logits of the held-out images, by task."""
     like = next(model.parameters())
+    outputs = []
     with torch.inference_mode():
-        outputs = [model(x.to(like.device, like.dtype), domain=fold.name) for x in images]
-    counts = {}
-    for task in fold.tasks:
-        predicted = torch.cat([out[task.name] for out in outputs]).argmax(1).cpu().numpy()
-        labels = fold.val.label(task.name)
-        labelled = labels != NO_CLASS
-        counts[task.name] = [int((predicted != labels)[labelled].sum()), int(labelled.sum())]
-    return counts
+        for i in range(0, len(fold.val), FEW_BATCH):
+            x, _ = fold.val.batch(np.arange(i, min(i + FEW_BATCH, len(fold.val))))
+            outputs.append(model(x.to(like.device, like.dtype), domain=fold.name))
+    return {task.name: torch.cat([out[task.name] for out in outputs]) for task in fold.tasks}
 
 
 def _keep_adapters(runner: TrialRunner, method: Method) -> None:
