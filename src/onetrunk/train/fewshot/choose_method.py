@@ -27,11 +27,10 @@ from onetrunk.train.fewshot.class_means import class_means
 from onetrunk.train.fewshot.folds import Rows, Subset, make_folds, train_on_all
 from onetrunk.train.linear_heads import Design, Solved, classify
 from onetrunk.train.new_domain.initial_slots import pooled_features
-from onetrunk.train.new_domain.trials import AdapterKind, TrialRunner
+from onetrunk.train.new_domain.trials import HEADS_ONLY, AdapterKind, TrialRunner
 
 FEW_STEPS, FEW_BATCH = 60, 32  # of adapters, if the user gives no other length
 L2 = (1e1, 1.0, 1e-1, 1e-2, 1e-3)  # strengths of the linear head's penalty
-NO_ADAPTERS = AdapterKind("none")
 
 
 @dataclass(frozen=True)
@@ -68,19 +67,19 @@ def choose_method(
         The method, all methods, and the reason for the choice.
     """
     domain, folds = runner.domain, make_folds(runner.domain, runner.recipe.seed)
-    frozen = runner.scratch_model(NO_ADAPTERS)
+    frozen = runner.scratch_model(HEADS_ONLY)
     features = FrozenFeatures.of(frozen, train_on_all(domain))
     if not folds:
-        method = Method("class means", NO_ADAPTERS, None, None)
+        method = Method("class means", HEADS_ONLY, None, None)
         _keep_heads(runner, frozen, features, method)
         return method, [method], "class means: no class has two images, so none can be held out"
     methods = []
     for l2 in (None, *L2):
         error = _heads_error(features, folds, l2)
         name = "class means" if l2 is None else f"linear head, L2 {l2:g}"
-        methods.append(Method(name, NO_ADAPTERS, l2, error))
+        methods.append(Method(name, HEADS_ONLY, l2, error))
     for kind in kinds:
-        if kind.name != "none":
+        if kind != HEADS_ONLY:
             methods.append(Method(kind.label, kind, None, _adapters_error(runner, kind, folds)))
     best = min(methods, key=lambda method: method.error or 0.0)  # among equals the simplest
     held_out = sum(len(fold.val) for fold in folds)
@@ -88,7 +87,7 @@ def choose_method(
         f"{best.name}: {best.error:.1f} % error on {held_out} images held out in {len(folds)} "
         f"folds (class means {methods[0].error:.1f} %)"
     )
-    if best.kind == NO_ADAPTERS:
+    if best.kind == HEADS_ONLY:
         _keep_heads(runner, frozen, features, best)
     else:
         _keep_adapters(runner, best)
@@ -185,11 +184,11 @@ def _keep_heads(
     runner: TrialRunner, model: Universal, features: FrozenFeatures, method: Method
 ) -> None:
     """Save the chosen head, solved for all images, as the pack without adapters."""
-    if runner.pack_path(NO_ADAPTERS).exists():
+    if runner.pack_path(HEADS_ONLY).exists():
         return
     domain = runner.domain
     _set_heads(model, domain, features, train_on_all(domain).train, method.l2)
-    runner.keep(model, NO_ADAPTERS, 0.0, 0, 0.0)
+    runner.keep(model, HEADS_ONLY, 0.0, 0, 0.0)
 
 
 # -- adapters

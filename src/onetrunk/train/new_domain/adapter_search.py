@@ -9,6 +9,7 @@ from onetrunk.nn.card import Card
 from onetrunk.progress import say
 from onetrunk.train.new_domain.scratch_model import has_own_slots, make_scratch_model
 from onetrunk.train.new_domain.trials import (
+    HEADS_ONLY,
     AdapterKind,
     TrialResult,
     TrialRunner,
@@ -17,7 +18,7 @@ from onetrunk.train.new_domain.trials import (
 )
 
 KINDS = (
-    AdapterKind("none"),
+    HEADS_ONLY,
     AdapterKind("norm"),
     AdapterKind("lora"),
     AdapterKind("parallel", 8),
@@ -37,7 +38,7 @@ def candidates(runner: TrialRunner) -> list[AdapterKind]:
         size = _initial_bytes(runner, kind)
         if size is None or (size in sizes and kind.rank is not None):
             continue  # the trunk has no such layers, or the rank makes no difference
-        if size > settings.budget * trunk and kind.name != "none":
+        if size > settings.budget * trunk and kind != HEADS_ONLY:
             share = f"{scaled(size, 'B')}, {size / trunk:.1%} of the trunk"
             say(f"{kind.label}: {share}: above the budget")
             continue
@@ -52,7 +53,7 @@ def _initial_bytes(runner: TrialRunner, kind: AdapterKind) -> int | None:
     try:
         model = make_scratch_model(runner.model, card, runner.recipe.seed)
     except BadInput:
-        if kind.name == "none":
+        if kind == HEADS_ONLY:
             raise
         return None
     if kind.name == "norm" and not has_own_slots(model, card.name):

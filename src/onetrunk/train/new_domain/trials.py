@@ -62,6 +62,9 @@ class AdapterKind:
         return name if self.rank is None else f"{name}-{self.rank}"
 
 
+HEADS_ONLY = AdapterKind("none")
+
+
 @dataclass(frozen=True)
 class TrialResult:
     """The validation error and the size of one kind of adapters."""
@@ -138,7 +141,7 @@ class TrialRunner:
         """Train a scratch model in a part of the run; continue where an interrupted one ended."""
         self._rewind(part)
         train, fit_model = self.recipe.train, fit_heads
-        if kind.name != "none":
+        if kind != HEADS_ONLY:
             unfreeze_own(model, domain.name)
             train, fit_model = self._with_decay(model, domain), fit
         return fit_model(
