@@ -19,7 +19,7 @@ from onetrunk.nn.universal import Universal
 from onetrunk.store import checkpoint
 from onetrunk.store.run_folder import RunFolder
 from onetrunk.testing.models import perturb
-from onetrunk.train.distill.lwf import Memory
+from onetrunk.train.distill.lwf import OldPredictions
 from onetrunk.train.distill.teachers import Specialist, Teacher
 from onetrunk.train.loop import Learner, fit
 from onetrunk.train.selection import Selection
@@ -76,7 +76,7 @@ def learner(
     seed: int = 0,
     teachers: Mapping[str, Sequence[Teacher]] | None = None,
     distill: Mapping[str, Any] | None = None,
-    memory: Memory | None = None,
+    memory: OldPredictions | None = None,
     **given: Any,
 ) -> Learner:
     """Ready to step; `learner.step(next(learner.passes()))`."""
@@ -147,7 +147,7 @@ def go(
     watch: Looking | None = None,
     teachers: Mapping[str, Sequence[Teacher]] | None = None,
     distill: Mapping[str, Any] | None = None,
-    memory: Memory | None = None,
+    memory: OldPredictions | None = None,
     **given: Any,
 ) -> Selection:
     """Learn into a run's folder, or go on there."""

@@ -30,7 +30,7 @@ from onetrunk.store.run_folder import RunFolder
 from onetrunk.train.clock import Clock
 from onetrunk.train.device import Precision, deterministic, start_generators
 from onetrunk.train.distill.distiller import Distiller
-from onetrunk.train.distill.lwf import Memory
+from onetrunk.train.distill.lwf import OldPredictions
 from onetrunk.train.distill.stored_teachers import fixed_of
 from onetrunk.train.distill.teachers import Teacher
 from onetrunk.train.ema import Average
@@ -60,7 +60,7 @@ class Learner:
     seed: int
     teachers: Mapping[str, Sequence[Teacher]] = field(default_factory=dict)  # by domain
     distill: Distill = NOTHING
-    memory: Memory | None = None  # of the domains of the run that this one starts from
+    memory: OldPredictions | None = None  # of the domains of the run that this one starts from
 
     def __post_init__(self) -> None:
         train, domains = self.train, self.domains
@@ -231,7 +231,7 @@ def fit(
     seed: int = 0,
     teachers: Mapping[str, Sequence[Teacher]] = NOBODY,
     distill: Distill = NOTHING,
-    memory: Memory | None = None,
+    memory: OldPredictions | None = None,
 ) -> Selection:
     """Learn; the model ends with the weights of its best evaluation. Goes on from `run`."""
     with stoppable() as stop, deterministic(train.deterministic, device):
