@@ -5,8 +5,8 @@
 
 One such network may teach several domains.
 
-`timm/NAME` is a timm network with its pretrained weights, `timm/NAME:FILE` one with the weights of a
-file. Its features are the pooled ones, which its classifier reads, and its last map (of a
+`timm/NAME` is a timm network with its pretrained weights, `timm/NAME:FILE` one with the weights of
+a file. Its features are the pooled ones, which its classifier reads, and its last map (of a
 transformer, its tokens). Its size and normalization come from timm's configuration, or from the
 config.json that timm writes beside a file. It predicts a classify task if its classifier has an
 output for each class; for any other task it gives features alone.
