@@ -294,11 +294,11 @@ def test_every_place_once_and_in_order(model: Universal) -> None:
 def test_a_batch_norm_without_statistics_keeps_its_batches(count: int, sizes: list[int]) -> None:
     model = Universal(Trunk("resnet20", norm="shared-batch"), [Domain("d", small(), size=12)])
     card = model.domains["d"].with_record({"batch": 32}, {})
-    places = shuffled(card, count, "test")
+    places = shuffled(card, count, "test", 8)
     assert [len(p) for p in places] == sizes
     joined = np.concatenate(places)
     assert sorted(joined.tolist()) == list(range(count)) and joined.tolist() != list(range(count))
-    again = shuffled(card, count, "test")
+    again = shuffled(card, count, "test", 8)
     assert all(np.array_equal(a, b) for a, b in zip(places, again, strict=True))
     assert not np.array_equal(joined, np.concatenate(shuffled(card, count, "val")))
     assert [len(p) for p in plan(card, count, "test", find_norm("shared-batch"), batch=3)] == sizes
@@ -313,7 +313,7 @@ def test_shared_batch_is_evaluated_by_its_own_batches() -> None:
     assert evaluate(model, [domain], batch=5) == table
     scores = scores_of(EVERY[0])
     with torch.no_grad():
-        for places in shuffled(model.domains["flat"], len(domain.test), "test"):
+        for places in shuffled(model.domains["flat"], len(domain.test), "test", 8):
             images, targets = domain.test.batch(places)
             scores.update(model(images, "flat")["what"], targets["what"])
     assert scores.compute()["error"] == table.value("flat", "what")
