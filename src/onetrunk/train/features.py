@@ -1,9 +1,9 @@
-"""A split's pooled features, computed once, in a file of the run that is mapped into memory.
+"""The pooled features of a split, computed once and kept in a memory-mapped file of the run.
 
-`features/DOMAIN/SPLIT.f32` holds one row an image, `SPLIT.json` beside it how many of them are
-whole and what they are of: a killed run goes on after the last of those. They are written as any
-file is, not through the map, where a full disk would end the process without a word. Once a run is
-finished nothing needs them any more.
+`features/DOMAIN/SPLIT.f32` holds one row per image; `SPLIT.json` beside it says how many rows are
+complete and which weights they depend on, so a killed run continues after the last of them. Rows are
+written to the file, not through the memory map, where a full disk would kill the process without an
+error. A finished run does not need the files.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from onetrunk.data.domain import Domain
+from onetrunk.data.split import Split
 from onetrunk.errors import Failed
 from onetrunk.eval.evaluate import evaluating, plan, read_ahead
 from onetrunk.eval.model_split import split_for
@@ -33,85 +34,110 @@ from onetrunk.store.run_folder import RunFolder
 from onetrunk.train.interrupt import Stop, stopped
 
 FOLDER = "features"
-EVERY = 10.0  # seconds of work that a kill costs
+EVERY = 10.0  # seconds between saves: the work that a kill can lose
 F32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Features:
-    """Row i is of the image at places[i] of the split; `batches`: the rows of each pass."""
+    """The features of a split; row i is of the image at places[i]."""
 
-    rows: F32  # (n, C), mapped
+    rows: F32  # (n, C), memory-mapped
     places: NDArray[np.int64]
-    batches: tuple[slice, ...]
-    seconds: float  # that they took
+    batches: tuple[slice, ...]  # the rows of each forward pass
+    seconds: float  # that computing them took
     digest: str  # of what they depend on
 
 
-def features_of(
+@dataclass
+class _Done:
+    """The finished rows of a file."""
+
+    rows: int = 0
+    width: int = 0
+    seconds: float = 0.0
+
+
+def compute_features(
     model: Universal, domain: Domain, split: str, run: RunFolder, stop: Stop
 ) -> Features:
-    """The features of a split as evaluation sees it, no image varied, in evaluation's batches."""
+    """Return the features of a split, without augmentation, in the batches of an evaluation."""
     card = model.domains[domain.name]
     images = split_for(domain, card, split)
     parts = plan(card, len(images), split, model.trunk.norm == "shared-batch") if images else []
     path = run.path / FOLDER / domain.name / f"{split}.f32"
     digest = digest_of(model, domain.name)
-    done = _done(path, digest)
-    width, seconds = int(done.get("width", 0)), float(done.get("seconds", 0))
+    done = _finished(path, digest)
     ends = np.cumsum([0, *map(len, parts)])
-    first = int(np.searchsorted(ends, done.get("rows", 0), "right")) - 1  # batch to go on with
+    first = int(np.searchsorted(ends, done.rows, "right")) - 1  # the batch to continue with
     if first < len(parts):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not first:
-            path.with_suffix(".json").unlink(missing_ok=True)
-        like = next(model.parameters())
-        began = saved = time.monotonic()
-        with (
-            run.writing(f"the features of {domain.name}"),
-            path.open("r+b" if first else "wb") as file,
-            evaluating(model),
-            Track(f"features of {domain.name}, {split}", int(ends[-1])) as track,
-        ):
-            track(int(ends[first]))
-            file.truncate(int(ends[first]) * width * 4)
-            file.seek(0, os.SEEK_END)
-            for number, (pixels, _) in enumerate(read_ahead(images, parts[first:]), first + 1):
-                x = pixels.to(device=like.device, dtype=like.dtype, non_blocking=True)
-                with model.trunk.switch.using(domain.name):
-                    pooled, _ = model.trunk(x)
-                found = pooled.float().cpu().numpy()
-                width = found.shape[1]
-                if not np.isfinite(found).all():
-                    bad = int(parts[number - 1][~np.isfinite(found).all(1)][0])
-                    raise Failed(
-                        f"{domain.name}: the trunk's features of {images.key(bad)} are not finite; "
-                        "try: other weights, or another trunk"
-                    )
-                file.write(found.astype("<f4").tobytes())
-                track(len(found))
-                now = time.monotonic()
-                if now - saved > EVERY or number == len(parts) or stop.asked:
-                    file.flush()
-                    os.fsync(file.fileno())
-                    spent = seconds + now - began
-                    mark = {"rows": int(ends[number]), "width": width, "of": digest}
-                    write_atomic(path.with_suffix(".json"), json.dumps({**mark, "seconds": spent}))
-                    saved = now
-                if stop.asked:
-                    raise stopped(
-                        f"at image {ends[number]:,} of {domain.name}'s features", run.path
-                    )
-        seconds += time.monotonic() - began
-    shape = (int(ends[-1]), width)
+        _compute(model, domain.name, images, parts, first, path, done, digest, run, stop)
+    shape = (int(ends[-1]), done.width)
     rows = np.memmap(path, "<f4", "r", shape=shape) if shape[0] else np.zeros(shape, "<f4")
     places = np.concatenate(parts) if parts else np.zeros(0, np.int64)
     batches = tuple(slice(int(a), int(b)) for a, b in itertools.pairwise(ends))
-    return Features(rows, places, batches, seconds, digest)
+    return Features(rows, places, batches, done.seconds, digest)
+
+
+def _compute(
+    model: Universal,
+    name: str,
+    images: Split,
+    parts: Sequence[NDArray[np.int64]],
+    first: int,
+    path: Path,
+    done: _Done,
+    digest: str,
+    run: RunFolder,
+    stop: Stop,
+) -> None:
+    """Write the features of the batches from `first` on; update `done`."""
+    ends = np.cumsum([0, *map(len, parts)])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not first:
+        path.with_suffix(".json").unlink(missing_ok=True)
+    like = next(model.parameters())
+    before = done.seconds
+    began = saved = time.monotonic()
+    with (
+        run.writing(f"the features of {name}"),
+        path.open("r+b" if first else "wb") as file,
+        evaluating(model),
+        Track(f"features of {name}, {images.name}", int(ends[-1])) as track,
+    ):
+        track(int(ends[first]))
+        file.truncate(int(ends[first]) * done.width * 4)
+        file.seek(0, os.SEEK_END)
+        for number, (pixels, _) in enumerate(read_ahead(images, parts[first:]), first + 1):
+            x = pixels.to(device=like.device, dtype=like.dtype, non_blocking=True)
+            with model.trunk.switch.using(name):
+                pooled, _ = model.trunk(x)
+            rows_BC = pooled.float().cpu().numpy()
+            finite = np.isfinite(rows_BC).all(1)
+            if not finite.all():
+                bad = int(parts[number - 1][~finite][0])
+                raise Failed(
+                    f"{name}: the trunk's features of {images.key(bad)} are not finite",
+                    try_="other weights, or another trunk",
+                )
+            file.write(rows_BC.astype("<f4").tobytes())
+            track(len(rows_BC))
+            done.rows, done.width = int(ends[number]), rows_BC.shape[1]
+            now = time.monotonic()
+            done.seconds = before + now - began
+            if now - saved > EVERY or number == len(parts) or stop.requested:
+                file.flush()
+                os.fsync(file.fileno())
+                mark = {"rows": done.rows, "width": done.width, "of": digest}
+                mark |= {"seconds": done.seconds}
+                write_atomic(path.with_suffix(".json"), json.dumps(mark))
+                saved = now
+            if stop.requested:
+                raise stopped(f"at image {done.rows:,} of {name}'s features", run.path)
 
 
 def digest_of(model: Universal, name: str) -> str:
-    """Of everything between this domain's normalized images and its pooled features."""
+    """Return a hash of everything that this domain's pooled features depend on, except images."""
     slots = {k: v for k, v in model.own(name).items() if not k.startswith("heads/")}
     digest = hashlib.sha256(model.trunk.fingerprint().encode())
     digest.update(json.dumps(model.domains[name].pixels.to_json(), sort_keys=True).encode())
@@ -122,13 +148,13 @@ def digest_of(model: Universal, name: str) -> str:
     return digest.hexdigest()
 
 
-def _done(path: Path, digest: str) -> Mapping[str, Any]:
-    """What of a file is whole and of this trunk; nothing where that cannot be known."""
+def _finished(path: Path, digest: str) -> _Done:
+    """Return what of a file is intact and of these weights; nothing if that is unknown."""
     try:
-        mark = json.loads(path.with_suffix(".json").read_text("utf-8"))
-        if mark["of"] == digest and path.stat().st_size >= mark["rows"] * mark["width"] * 4:
-            found: Mapping[str, Any] = mark
-            return found
+        mark: Mapping[str, Any] = json.loads(path.with_suffix(".json").read_text("utf-8"))
+        done = _Done(int(mark["rows"]), int(mark["width"]), float(mark["seconds"]))
+        if mark["of"] == digest and path.stat().st_size >= done.rows * done.width * 4:
+            return done
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    return {}
+    return _Done()

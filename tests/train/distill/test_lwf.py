@@ -21,7 +21,7 @@ from onetrunk.nn.universal import Universal
 from onetrunk.testing import scatter
 from onetrunk.train.device import Precision
 from onetrunk.train.distill.lwf import Memory
-from onetrunk.train.initialize import adopt
+from onetrunk.train.initialize import copy_weights
 from onetrunk.train.loop import NotFinite
 from onetrunk.train.state import snapshot
 from tests.helpers.worlds import (
@@ -68,7 +68,7 @@ def past(domains: Sequence[Domain], **trunk: Any) -> Universal:
 def student(domains: Sequence[Domain], before: Universal, **trunk: Any) -> Universal:
     """A network that starts with the old trunk."""
     model = network(domains, 1, **trunk)
-    adopt(model, before)
+    copy_weights(model, before)
     return model
 
 
