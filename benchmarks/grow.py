@@ -40,8 +40,8 @@ from onetrunk.train.device import DTYPES, deterministic
 from onetrunk.train.features import FOLDER
 from onetrunk.train.frozen_heads import fit_heads
 from onetrunk.train.initialize import copy_weights
-from onetrunk.train.loggers import make_watch
-from onetrunk.train.loop import Learner
+from onetrunk.train.loggers import make_logger
+from onetrunk.train.learner import Learner
 from onetrunk.train.new_domain.scratch import learn_own, make_worker
 from onetrunk.train.new_domain.trial import Kind, size_of
 
@@ -141,7 +141,7 @@ def head(figures: Figures, trunk: ot.Universal, setting: Setting, scratch: Path)
                 [domain],
                 setting.train,
                 run,
-                make_watch((), run.path),
+                make_logger((), run.path),
                 device=setting.device,
                 seed=setting.seed,
             )

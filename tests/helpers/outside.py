@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from onetrunk.nn.bank import Bank
+from onetrunk.train.weighting import Weighting
 
 
 class Scale(Bank):

@@ -21,7 +21,8 @@ from onetrunk.store.run_folder import RunFolder
 from onetrunk.testing import scatter
 from onetrunk.train.distill.lwf import Memory
 from onetrunk.train.distill.teachers import Specialist, Teacher
-from onetrunk.train.loop import Learner, fit
+from onetrunk.train.learner import Learner
+from onetrunk.train.loop import fit
 from onetrunk.train.selection import Selection
 from tests.helpers.fakes import CLASSIFY, Fake, labelled, picture
 
@@ -105,8 +106,8 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 WALL = ("seconds", "images_per_s", "left_s", "since", "metrics_bytes")  # what tells the time
 
 
-class Looking:
-    """A watch that notes what it is told; `then` acts on every line and evaluation."""
+class Recorder:
+    """A logger that notes what it is told; `then` acts on every line and evaluation."""
 
     def __init__(self, then: Callable[[str, int], None] | None = None) -> None:
         self.seen: list[tuple[str, int]] = []
@@ -115,10 +116,10 @@ class Looking:
     def begin(self, plan: Mapping[str, Any]) -> None:
         self._note("begin", plan["step"])
 
-    def step(self, record: Mapping[str, Any]) -> None:
+    def log_step(self, record: Mapping[str, Any]) -> None:
         self._note("step", record["step"])
 
-    def evaluated(self, record: Mapping[str, Any]) -> None:
+    def log_evaluation(self, record: Mapping[str, Any]) -> None:
         self._note("evaluated", record["step"])
 
     def end(self) -> None:
@@ -130,21 +131,21 @@ class Looking:
             self.then(what, step)
 
 
-def at(what: str, step: int, act: Callable[[], Any]) -> Looking:
-    """A watch that does this at that moment."""
+def at(what: str, step: int, act: Callable[[], Any]) -> Recorder:
+    """A logger that does this at that moment."""
 
     def then(now: str, where: int) -> None:
         if (now, where) == (what, step):
             act()
 
-    return Looking(then)
+    return Recorder(then)
 
 
 def go(
     folder: Path,
     domains: Sequence[Domain],
     model: Universal,
-    watch: Looking | None = None,
+    logger: Recorder | None = None,
     teachers: Mapping[str, Sequence[Teacher]] | None = None,
     distill: Mapping[str, Any] | None = None,
     memory: Memory | None = None,
@@ -153,7 +154,7 @@ def go(
     """Learn into a run's folder, or go on there."""
     words = Distill.of(distill or {})
     taught: dict[str, Any] = {"teachers": teachers or {}, "distill": words, "memory": memory}
-    seen = watch or Looking()
+    seen = logger or Recorder()
     resume = (folder / "recipe.toml").exists()
     with RunFolder.open(folder, 'name = "x"\n', resume=resume) as run:
         run.rewind(run.last())

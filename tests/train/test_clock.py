@@ -21,7 +21,7 @@ def run(clock: Clock) -> dict[str, list[int]]:
         clock.tick()
         if clock.log_due:
             due["log"].append(clock.step)
-        if clock.evaluation_due:
+        if clock.evaluation_due():
             due["evaluate"].append(clock.step)
     return due
 
@@ -94,7 +94,7 @@ def test_time_before_a_restart_counts(time_goes: Callable[[float], None]) -> Non
     seen = []
     for _ in range(17):
         first.tick()
-        if first.evaluation_due:
+        if first.evaluation_due():
             seen.append(first.step)
     state = json.loads(json.dumps(first.state()))
     assert state["seconds"] == 17 * 90
@@ -117,5 +117,5 @@ def test_what_people_are_told(time_goes: Callable[[float], None]) -> None:
         clock.tick()
     assert clock.progress == 0.25
     assert clock.left == pytest.approx(3 * 3000)
-    assert clock.described == "4,000"
-    assert Clock.of(settings(hours=1.5), 7).described == "1.5 hours"
+    assert clock.length == "4,000"
+    assert Clock.of(settings(hours=1.5), 7).length == "1.5 hours"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from onetrunk.train import console as screen
-from onetrunk.train.console import Screen, lasting, number
+from onetrunk.train.console import ConsoleLogger, duration, number
 
 
 class Clock:
@@ -56,18 +56,18 @@ def evaluated(step: int, *units: str, best: bool = True, part: str = "") -> dict
 def test_elsewhere_than_on_a_terminal_a_line_every_ten_seconds_and_each_evaluation(
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    watch = Screen()
-    watch.begin(plan("digits", "shop"))
+    logger = ConsoleLogger()
+    logger.begin(plan("digits", "shop"))
     units = ("digits/classify", "shop/category", "shop/material")
     for step in range(1, 26):
         clock.now += 1
-        watch.step(line(step, *units))
-    watch.evaluated(evaluated(25, *units))
+        logger.log_step(line(step, *units))
+    logger.log_evaluation(evaluated(25, *units))
     clock.now += 9
-    watch.step(line(26, *units))
-    watch.evaluated(evaluated(26, *units, best=False))
-    watch.end()
-    watch.end()
+    logger.log_step(line(26, *units))
+    logger.log_evaluation(evaluated(26, *units, best=False))
+    logger.end()
+    logger.end()
     out, err = capsys.readouterr()
     assert out == ""
     loss = "loss digits 0.500, shop category 0.500 material 0.500; 420 images/s; about 5 min 21 s"
@@ -82,12 +82,12 @@ def test_elsewhere_than_on_a_terminal_a_line_every_ten_seconds_and_each_evaluati
 
 
 def test_a_part_is_named_and_the_next_begins_anew(capsys: pytest.CaptureFixture[str]) -> None:
-    watch = Screen()
-    watch.begin(plan("digits", part="digits", steps=0))
-    watch.evaluated(evaluated(7, "digits/classify", part="digits"))
-    watch.end()
-    watch.begin(plan("shop", part="shop"))
-    watch.end()
+    logger = ConsoleLogger()
+    logger.begin(plan("digits", part="digits", steps=0))
+    logger.log_evaluation(evaluated(7, "digits/classify", part="digits"))
+    logger.end()
+    logger.begin(plan("shop", part="shop"))
+    logger.end()
     assert capsys.readouterr().err.splitlines() == [
         "digits: step 7: validation digits error 12.35; mean 12.35, the best so far",
         "digits: step 7: end; best 12.35 at step 7",
@@ -98,10 +98,10 @@ def test_a_part_is_named_and_the_next_begins_anew(capsys: pytest.CaptureFixture[
 def test_of_a_hundred_domains_a_plain_line_names_the_first(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    watch = Screen()
+    logger = ConsoleLogger()
     names = [f"d{i}" for i in range(100)]
-    watch.begin(plan(*names))
-    watch.evaluated(evaluated(7, *(f"{name}/classify" for name in names)))
+    logger.begin(plan(*names))
+    logger.log_evaluation(evaluated(7, *(f"{name}/classify" for name in names)))
     err = capsys.readouterr().err
     assert "d7 error 12.35, … (100 domains); mean" in err and "d8" not in err
 
@@ -121,13 +121,13 @@ def last_picture(terminal: Terminal, lines: int) -> list[str]:
 
 def test_on_a_terminal_each_domain_has_a_line(clock: Clock, terminal: Terminal) -> None:
     with redirect_stderr(terminal):
-        watch = Screen()
-        watch.begin(plan("digits", "shop", part="joint"))
+        logger = ConsoleLogger()
+        logger.begin(plan("digits", "shop", part="joint"))
         units = ("digits/classify", "shop/category", "shop/material")
-        watch.step(line(120, *units))
+        logger.log_step(line(120, *units))
         clock.now += 1
-        watch.evaluated(evaluated(120, *units))
-        watch.end()
+        logger.log_evaluation(evaluated(120, *units))
+        logger.end()
     assert last_picture(terminal, 4) == [
         "joint: step 120 of 400 · 5 min 21 s left · best 12.35 at step 120",
         "domain  loss                           validation                     images/s",
@@ -139,13 +139,13 @@ def test_on_a_terminal_each_domain_has_a_line(clock: Clock, terminal: Terminal) 
 
 def test_at_most_ten_pictures_a_second(clock: Clock, terminal: Terminal) -> None:
     with redirect_stderr(terminal):
-        watch = Screen()
-        watch.begin(plan("digits"))
+        logger = ConsoleLogger()
+        logger.begin(plan("digits"))
         for step in range(2000):
             clock.now += 0.001
-            watch.step(line(step, "digits/classify"))
-            watch.evaluated(evaluated(step, "digits/classify"))
-        watch.end()
+            logger.log_step(line(step, "digits/classify"))
+            logger.log_evaluation(evaluated(step, "digits/classify"))
+        logger.end()
     pictures = terminal.getvalue().count("validation")
     assert 15 <= pictures <= 23  # two seconds, the first and the last
 
@@ -157,12 +157,12 @@ def test_a_hundred_domains_never_leave_the_terminal(
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv("LINES", str(lines))
     with redirect_stderr(terminal):
-        watch = Screen()
+        logger = ConsoleLogger()
         names = [f"domain-{i}" + "-long" * 10 for i in range(100)]
-        watch.begin(plan(*names))
-        watch.step(line(1, *(f"{name}/classify" for name in names)))
-        watch.evaluated(evaluated(1, *(f"{name}/classify" for name in names)))
-        watch.end()
+        logger.begin(plan(*names))
+        logger.log_step(line(1, *(f"{name}/classify" for name in names)))
+        logger.log_evaluation(evaluated(1, *(f"{name}/classify" for name in names)))
+        logger.end()
     rows = last_picture(terminal, 1000)
     assert all(len(row) <= columns for row in rows)
     shown = min(100, max(1, lines - 4))
@@ -177,10 +177,10 @@ def test_a_hundred_domains_never_leave_the_terminal(
 
 def test_a_line_said_in_between_is_not_lost(terminal: Terminal) -> None:
     with redirect_stderr(terminal):
-        watch = Screen()
-        watch.begin(plan("digits"))
+        logger = ConsoleLogger()
+        logger.begin(plan("digits"))
         print("a note", file=sys.stderr)
-        watch.end()
+        logger.end()
         assert sys.stderr is terminal
     assert "a note" in terminal.getvalue()
 
@@ -190,10 +190,10 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(
 ) -> None:
     monkeypatch.setenv("TERM", "dumb")
     with redirect_stderr(terminal):
-        watch = Screen()
-        watch.begin(plan("digits"))
-        watch.step(line(1, "digits/classify"))
-        watch.end()
+        logger = ConsoleLogger()
+        logger.begin(plan("digits"))
+        logger.log_step(line(1, "digits/classify"))
+        logger.end()
     assert terminal.getvalue() == "step 1 of 400: end after 0 s\n"
 
 
@@ -202,7 +202,7 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(
     [(0.4, "0 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (18600, "5 h 10 min")],
 )
 def test_times_are_read_at_a_glance(seconds: float, text: str) -> None:
-    assert lasting(seconds) == text
+    assert duration(seconds) == text
 
 
 def test_numbers_have_few_figures() -> None:

@@ -49,17 +49,17 @@ def test_numbers_that_the_device_gains_from(monkeypatch: pytest.MonkeyPatch) -> 
 def test_autocast_and_the_scale_of_gradients(name: str) -> None:
     precision = Precision.of(name, CPU)
     weight = torch.nn.Parameter(torch.ones(2, 2))
-    descent = torch.optim.SGD([weight], lr=1.0)
+    optimizers = torch.optim.SGD([weight], lr=1.0)
     with precision.autocast():
         out = torch.ones(1, 2) @ weight
     assert out.dtype == getattr(torch, name)
     precision.backward(out.float().sum() / 1024)
     assert weight.grad is not None
     assert (float(weight.grad[0, 0]) == 1 / 1024) == (name != "float16")
-    precision.unscale([("", descent)])
+    precision.unscale([("", optimizers)])
     assert weight.grad.eq(1 / 1024).all()
     if precision.scaler is not None:
-        precision.scaler.step(descent)
+        precision.scaler.step(optimizers)
     precision.update()
 
 

@@ -57,14 +57,14 @@ def test_applied_is_the_average_and_then_all_is_as_it_was() -> None:
     for _ in range(2):
         made.step(next(going))
     before, kept = weights(made.model), {k: t.clone() for k, t in made.average.state().items()}
-    with made.applied():
+    with made.averaged():
         inside = weights(made.model)
         assert torch.is_grad_enabled()
         assert all(inside[key].equal(tensor) for key, tensor in kept.items())
         assert all(inside[key].equal(before[key]) for key in before.keys() - kept.keys())
         assert not same(inside, before)
     assert same(weights(made.model), before)
-    with pytest.raises(ZeroDivisionError), made.applied():
+    with pytest.raises(ZeroDivisionError), made.averaged():
         raise ZeroDivisionError
     assert same(weights(made.model), before)
     assert same(made.average.state(), kept)

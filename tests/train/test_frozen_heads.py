@@ -28,10 +28,9 @@ from onetrunk.runs.train import Run, train
 from onetrunk.store.run_folder import RunFolder
 from onetrunk.train import features
 from onetrunk.train import linear_heads as linear
-from onetrunk.train.features import features_of
-from onetrunk.train.frozen_heads import decoders_learn
+from onetrunk.train.features import compute_features
+from onetrunk.train.frozen_heads import LinearHead, only_decoders_trainable
 from onetrunk.train.interrupt import Stop, Stopped
-from onetrunk.train.solve_heads import Head
 from tests.helpers.fakes import Fake, dense_source, labelled, picture
 from tests.helpers.killing import outcome
 from tests.helpers.worlds import CPU, SPLITS, network, noise, settings, weights, worlds
@@ -42,8 +41,8 @@ Labels = dict[str, Any]
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three λ, few images in a pass, so that everything happens several times."""
-    monkeypatch.setattr("onetrunk.train.solve_heads.GRID", (1.0, 1e-1, 1e-2))
-    monkeypatch.setattr("onetrunk.train.solve_heads.CONTRAST_GRID", (10.0, 0.1))
+    monkeypatch.setattr("onetrunk.train.frozen_heads.GRID", (1.0, 1e-1, 1e-2))
+    monkeypatch.setattr("onetrunk.train.frozen_heads.CONTRAST_GRID", (10.0, 0.1))
     monkeypatch.setattr(linear, "STEPS", 30)
     monkeypatch.setattr("onetrunk.eval.evaluate.INPUT", 8 * 8 * 3 * 4 * 10)
 
@@ -91,7 +90,7 @@ def by_features(run: Run, domain: Domain, split: str) -> dict[str, float]:
     """Every metric, from features that are cached and the heads alone."""
     model = run.model
     with RunFolder.open(run.folder, (run.folder / "recipe.toml").read_text(), resume=True) as open_:
-        found = features_of(model, domain, split, open_, Stop())
+        found = compute_features(model, domain, split, open_, Stop())
     out: dict[str, float] = {}
     for task in domain.tasks:
         head, scores = model.heads_of(domain.name).head(task.name), scores_of(task)
@@ -228,10 +227,10 @@ def test_a_split_without_labels_takes_the_usual_strength(
 
     run = frozen([kinds(lacks=lacks)], tmp_path / "run")
     chosen = run.model.domains["kinds"].provenance["l2"]
-    assert chosen["size"] == chosen["tags"] == linear.USUAL
-    assert chosen["like"] == linear.CONTRAST_USUAL
+    assert chosen["size"] == chosen["tags"] == linear.DEFAULT
+    assert chosen["like"] == linear.CONTRAST_DEFAULT
     grids = {line["frozen"]: line["grid"] for line in lines(run.folder)}
-    assert grids["kinds/size"] == [[linear.USUAL, None]]
+    assert grids["kinds/size"] == [[linear.DEFAULT, None]]
     assert "kinds/size: L2 0.001; validation has no label" in capsys.readouterr().err
 
 
@@ -318,16 +317,16 @@ def test_killed_among_the_heads_none_is_solved_twice(
 ) -> None:
     whole = frozen([kinds(), *worlds("two")], tmp_path / "whole/run")
     solved: list[str] = []
-    real = Head.learn
+    real = LinearHead.choose
 
-    def counted(self: Head, *given: Any) -> Any:
+    def counted(self: LinearHead, *given: Any) -> Any:
         if len(solved) == 3:
             solved.append("killed")
             raise Killed
         solved.append(self.task.name)
         return real(self, *given)
 
-    monkeypatch.setattr(Head, "learn", counted)
+    monkeypatch.setattr(LinearHead, "choose", counted)
     with pytest.raises(Killed):
         frozen([kinds(), *worlds("two")], tmp_path / "run")
     run = frozen([kinds(), *worlds("two")], tmp_path / "run", resume=True)
@@ -434,7 +433,7 @@ def test_decoders_learn_leaves_everything_as_it_was() -> None:
     domains = [rooms(), *worlds("one")]
     model = network(domains, norm="domain")
     before = {name: p.requires_grad for name, p in model.named_parameters()}
-    with decoders_learn(model, domains[:1]):
+    with only_decoders_trainable(model, domains[:1]):
         learns = {name for name, p in model.named_parameters() if p.requires_grad}
         assert learns and all(name.startswith("heads.rooms.") for name in learns)
     assert {name: p.requires_grad for name, p in model.named_parameters()} == before

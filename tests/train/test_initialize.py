@@ -18,7 +18,7 @@ from onetrunk.errors import BadInput
 from onetrunk.nn.saving import save, save_models
 from onetrunk.nn.universal import Universal
 from onetrunk.runs.train import train_recipe
-from onetrunk.train.initialize import adopt, start_from
+from onetrunk.train.initialize import copy_weights, start_from
 from tests.helpers.worlds import CPU, network, noise, same, weights, worlds
 
 
@@ -78,8 +78,8 @@ def test_a_domain_with_other_classes_or_adapters_is_new() -> None:
     domains = worlds("ants", "bees")
     other = learned(domains)
     changed = [Domain("ants", noise(40, "xyz"), size=8), domains[1]]
-    assert adopt(network(changed), other) == ["bees"]
-    assert adopt(network(domains, adapters="parallel"), other) == []
+    assert copy_weights(network(changed), other) == ["bees"]
+    assert copy_weights(network(domains, adapters="parallel"), other) == []
 
 
 @pytest.mark.parametrize("sharing", ["deep", "partial"])
@@ -89,7 +89,7 @@ def test_a_new_domain_starts_as_the_trunk_it_comes_to(sharing: str) -> None:
     other = learned(domains[:1])
     own = {"own_stages": ["stem", 3]} if sharing == "partial" else {}
     model = network(domains[1:], sharing=sharing, **own)
-    adopt(model, other)
+    copy_weights(model, other)
     fresh = network(domains[1:], sharing=sharing, **own)
     fresh.remove("bees")
     fresh.trunk.load_shared(other.trunk.shared())
@@ -109,15 +109,15 @@ def test_heads_go_from_shared_to_own_and_back() -> None:
     assert turned.tasks[0].classes == ("b", "a")
     full = learned([ants, turned], sharing="full")
     deep = network([ants, turned])
-    assert adopt(deep, full) == ["ants", "bees"]
+    assert copy_weights(deep, full) == ["ants", "bees"]
     for domain in (ants, turned):
         assert predictions(deep, domain).equal(predictions(full, domain))
     back = network([turned, ants], sharing="full")  # the head has the order of the first
-    adopt(back, full)
+    copy_weights(back, full)
     for domain in (ants, turned):
         assert predictions(back, domain).equal(predictions(full, domain))
     alone = network([turned], sharing="full")
-    adopt(alone, learned([turned]))
+    copy_weights(alone, learned([turned]))
     assert predictions(alone, turned).equal(predictions(learned([turned]), turned))
     assert ants.tasks[0].classes == ("a", "b")
 

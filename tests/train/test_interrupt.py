@@ -22,9 +22,9 @@ def send(number: int) -> None:
 @pytest.mark.parametrize("number", BOTH)
 def test_the_first_signal_asks(number: int, capsys: pytest.CaptureFixture[str]) -> None:
     with stoppable() as stop:
-        assert not stop.asked
+        assert not stop.requested
         os.kill(os.getpid(), number)
-        assert stop.asked
+        assert stop.requested
     assert "stopping after this step" in capsys.readouterr().err
 
 
@@ -32,7 +32,7 @@ def test_a_second_ctrl_c_ends_at_once_and_a_second_sigterm_does_not() -> None:
     with stoppable() as stop:
         send(signal.SIGTERM)
         send(signal.SIGTERM)
-        assert stop.asked
+        assert stop.requested
         with pytest.raises(KeyboardInterrupt):
             send(signal.SIGINT)
     with stoppable():
@@ -63,7 +63,7 @@ def test_other_threads_learn_without_listening() -> None:
 
     def learn() -> None:
         with stoppable() as stop:
-            found.append(stop.asked)
+            found.append(stop.requested)
             found.append({number: signal.getsignal(number) for number in BOTH} == before)
 
     thread = threading.Thread(target=learn)
@@ -82,4 +82,4 @@ def test_a_signal_is_heard_while_something_else_is_being_said(
     monkeypatch.setattr(module, "say", busy)
     with stoppable() as stop:
         send(signal.SIGTERM)
-        assert stop.asked
+        assert stop.requested

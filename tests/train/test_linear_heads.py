@@ -180,7 +180,7 @@ def test_directions_are_the_mean_and_the_principal_ones_across_it(
     f, _ = clusters()
     x = Design(f, np.arange(len(f)), CPU, centre=False)
     assert len(directions(x)[0]) == 1 + 6  # one is too faint
-    monkeypatch.setattr(linear, "FAINT", 1e-9)
+    monkeypatch.setattr(linear, "SMALL", 1e-9)
     basis, sizes = directions(x)
     assert basis.shape == (8, 8)
     torch.testing.assert_close(basis @ basis.T, torch.eye(8, dtype=torch.float64))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from onetrunk.errors import BadInput, Missing
-from onetrunk.train.loggers import Several, make_watch
+from onetrunk.train.loggers import Loggers, make_logger
 
 PLAN = {"part": "", "steps": 40, "step": 0, "domains": ["digits"], "run": "runs/x"}
 LINE = {
@@ -34,18 +34,18 @@ MINE = """
 class Mine:
     def __init__(self, folder): self.folder, self.told = folder, []
     def begin(self, plan): self.told.append(("begin", plan))
-    def step(self, record): self.told.append(("step", record)); record["loss"].clear()
-    def evaluated(self, record): self.told.append(("evaluated", record))
+    def log_step(self, record): self.told.append(("step", record)); record["loss"].clear()
+    def log_evaluation(self, record): self.told.append(("evaluated", record))
     def end(self): self.told.append(("end",))
 
 class Bad(Mine):
-    def evaluated(self, record): raise RuntimeError("no network\\n\\x1b[2Jat all")
+    def log_evaluation(self, record): raise RuntimeError("no network\\n\\x1b[2Jat all")
     def end(self): raise AssertionError("asked again")
 
 class Lame:
     def __init__(self, folder): ...
     def begin(self, plan): ...
-    step = 3
+    log_step = 3
 
 def broken(folder): raise KeyError("token")
 def nothing(folder): return None
@@ -62,19 +62,19 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("my_loggers", None)
 
 
-def tell(watch: Any) -> None:
-    watch.begin(PLAN)
-    watch.step(LINE)
-    watch.evaluated(EVALUATED)
-    watch.evaluated(EVALUATED)
-    watch.end()
+def tell(logger: Any) -> None:
+    logger.begin(PLAN)
+    logger.log_step(LINE)
+    logger.log_evaluation(EVALUATED)
+    logger.log_evaluation(EVALUATED)
+    logger.end()
 
 
 def test_a_users_own_is_told_all_and_can_spoil_nothing(mine: Path) -> None:
-    watch = make_watch(["my_loggers:Mine"], mine / "run")
-    tell(watch)
-    assert isinstance(watch, Several)
-    own: Any = watch.watches[1][1]
+    logger = make_logger(["my_loggers:Mine"], mine / "run")
+    tell(logger)
+    assert isinstance(logger, Loggers)
+    own: Any = logger.loggers[1][1]
     assert own.folder == mine / "run"
     assert own.told == [
         ("begin", PLAN),
@@ -89,15 +89,15 @@ def test_a_users_own_is_told_all_and_can_spoil_nothing(mine: Path) -> None:
 def test_one_that_fails_is_named_once_and_the_others_go_on(
     mine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    watch = make_watch(["my_loggers:Bad", "my_loggers:Mine"], mine)
-    tell(watch)
+    logger = make_logger(["my_loggers:Bad", "my_loggers:Mine"], mine)
+    tell(logger)
     said = [line for line in capsys.readouterr().err.splitlines() if "logger" in line]
     assert said == [
         "the logger my_loggers:Bad failed in evaluated (RuntimeError: no network\\n\\x1b[2Jat all) "
         "and is switched off; training goes on"
     ]
-    assert isinstance(watch, Several)
-    own: Any = watch.watches[1][1]
+    assert isinstance(logger, Loggers)
+    own: Any = logger.loggers[1][1]
     assert [told[0] for told in own.told] == ["begin", "step", "evaluated", "evaluated", "end"]
 
 
@@ -107,7 +107,7 @@ def test_what_stops_the_run_is_not_kept_by_a_logger() -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Several([("x", Stopping())]).begin({})  # type: ignore[list-item]
+        Loggers([("x", Stopping())]).begin({})  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_what_stops_the_run_is_not_kept_by_a_logger() -> None:
 )
 def test_a_wrong_one_is_refused_before_training(mine: Path, name: str, words: str) -> None:
     with pytest.raises(BadInput, match=words):
-        make_watch([name], mine)
+        make_logger([name], mine)
 
 
 def test_tensorboard_that_is_not_installed_is_named(
@@ -136,7 +136,7 @@ def test_tensorboard_that_is_not_installed_is_named(
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(Missing, match=r"try: pip install 'onetrunk\[tensorboard\]'"):
-        make_watch(["tensorboard"], tmp_path)
+        make_logger(["tensorboard"], tmp_path)
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -150,11 +150,11 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 def test_tensorboard_reads_what_was_told(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    watch = make_watch(["tensorboard"], tmp_path)
-    tell(watch)
-    watch.begin({**PLAN, "part": "digits"})
-    watch.step({**LINE, "part": "digits", "step": 20, "images_per_s": {"digits": None}})
-    watch.end()
+    logger = make_logger(["tensorboard"], tmp_path)
+    tell(logger)
+    logger.begin({**PLAN, "part": "digits"})
+    logger.log_step({**LINE, "part": "digits", "step": 20, "images_per_s": {"digits": None}})
+    logger.end()
     assert scalars(tmp_path / "tensorboard/digits") == {
         "lr": [(20, pytest.approx(0.1))],
         "loss/digits/classify": [(20, 0.5)],
@@ -172,12 +172,12 @@ def test_tensorboard_forgets_what_came_after_the_checkpoint(tmp_path: Path) -> N
     """A run killed at step 30 and resumed at 20 has one curve, not two."""
     pytest.importorskip("tensorboard")
     for steps, rate in (((10, 20, 30), 0.5), ((30, 40), 0.25)):
-        watch = make_watch(["tensorboard"], tmp_path)
-        watch.begin({**PLAN, "step": steps[0] - 10})
+        logger = make_logger(["tensorboard"], tmp_path)
+        logger.begin({**PLAN, "step": steps[0] - 10})
         for step in steps:
-            watch.step({**LINE, "step": step, "lr": rate})
+            logger.log_step({**LINE, "step": step, "lr": rate})
         if steps[0] == 30:
-            watch.end()
+            logger.end()
         else:
-            watch.watches[1][1]._writer.flush()  # type: ignore[attr-defined]  # killed
+            logger.loggers[1][1]._writer.flush()  # type: ignore[attr-defined]  # killed
     assert scalars(tmp_path / "tensorboard")["lr"] == [(10, 0.5), (20, 0.5), (30, 0.25), (40, 0.25)]

@@ -12,10 +12,10 @@ import torch
 from onetrunk.errors import Failed
 from onetrunk.eval.evaluate import evaluate
 from onetrunk.train import loop as module
-from onetrunk.train.loop import Learner, NotFinite
+from onetrunk.train.learner import Learner, NotFinite
 from tests.helpers.worlds import (
     CPU,
-    Looking,
+    Recorder,
     at,
     checkpoints,
     go,
@@ -34,13 +34,13 @@ SHORT: dict[str, Any] = {"steps": 6, "evaluate": 3, "log": 2}
 
 def test_lines_evaluations_and_checkpoints_come_when_they_are_due(tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
-    watch = Looking()
-    go(tmp_path / "run", domains, network(domains), watch, **SHORT, keep=9)
+    logger = Recorder()
+    go(tmp_path / "run", domains, network(domains), logger, **SHORT, keep=9)
     found = lines(tmp_path / "run")
     assert [("val" in line, line["step"]) for line in found] == [
         (False, 2), (True, 3), (False, 4), (False, 6), (True, 6)
     ]  # fmt: skip
-    assert watch.seen == [
+    assert logger.seen == [
         ("begin", 0), ("step", 2), ("evaluated", 3), ("step", 4), ("step", 6), ("evaluated", 6),
         ("end", -1),
     ]  # fmt: skip
@@ -165,8 +165,8 @@ def test_nothing_outside_is_moved(tmp_path: Path) -> None:
     expected = torch.rand(1)
     torch.set_rng_state(chance)
     inside = []
-    watch = at("step", 1, lambda: inside.append(torch.are_deterministic_algorithms_enabled()))
-    go(tmp_path / "run", domains, model, watch, steps=2, log=1)
+    logger = at("step", 1, lambda: inside.append(torch.are_deterministic_algorithms_enabled()))
+    go(tmp_path / "run", domains, model, logger, steps=2, log=1)
     assert inside == [True]
     assert torch.are_deterministic_algorithms_enabled() == flags
     assert torch.get_rng_state().equal(chance)
@@ -191,8 +191,8 @@ def test_steps_are_learned_with_the_model_in_training_mode(tmp_path: Path) -> No
     domains = worlds("ants")
     model = network(domains).eval()
     modes: list[tuple[str, bool]] = []
-    watch = Looking(lambda what, _: modes.append((what, model.training)))
-    go(tmp_path / "run", domains, model, watch, steps=2, evaluate=1, log=1)
+    logger = Recorder(lambda what, _: modes.append((what, model.training)))
+    go(tmp_path / "run", domains, model, logger, steps=2, evaluate=1, log=1)
     assert {mode for what, mode in modes if what in ("step", "evaluated")} == {True}
 
 

@@ -15,8 +15,8 @@ from onetrunk.errors import BadInput, Failed
 from onetrunk.runs.train import check_weighting
 from onetrunk.train.losses import Losses
 from onetrunk.train.objective import shared_and_own
+from onetrunk.train.weighting import Setup
 from onetrunk.train.weighting.equal import Equal
-from onetrunk.train.weighting.protocol import Setup
 from tests.helpers.fakes import Fake, dense_source
 from tests.helpers.worlds import CPU, learner, same, specialists, steps, weights, worlds
 from tests.train.test_step import TIGHT, Grads, exact, gradients, weighted
@@ -27,9 +27,11 @@ SETTINGS = Mapping[str, object]
 class Alike(Equal):
     """Equal, but by way of the gradients."""
 
-    needs = "gram"  # type: ignore[assignment]
+    needs_gram, uniform = True, False
 
-    def weigh(self, gram_KK: Tensor, losses_K: Tensor, present: Sequence[int]) -> Tensor:
+    def weights_from_gram(
+        self, gram_KK: Tensor, losses_K: Tensor, present: Sequence[int]
+    ) -> Tensor:
         assert gram_KK.shape == (len(present), len(present))
         return torch.ones(len(present), dtype=torch.float64)
 
@@ -37,7 +39,7 @@ class Alike(Equal):
 class Sums(Equal):
     """The mean row, as the combined gradient itself."""
 
-    needs = "jacobian"  # type: ignore[assignment]
+    needs_jacobian, uniform = True, False
 
     def combine(self, jacobian_KP: Tensor, losses_K: Tensor, present: Sequence[int]) -> Tensor:
         return jacobian_KP.mean(0)
@@ -46,7 +48,7 @@ class Sums(Equal):
 class Steep(Equal):
     """The weight of a unit is its loss, over their mean."""
 
-    needs = "losses"  # type: ignore[assignment]
+    needs_losses, uniform = True, False
 
     def weights(self, losses_K: Tensor | None, present: Sequence[int]) -> Tensor:
         assert losses_K is not None
@@ -56,7 +58,8 @@ class Steep(Equal):
 class Twice(Equal):
     """Notes what it is shown."""
 
-    needs = "after"  # type: ignore[assignment]
+    needs_losses = needs_losses_after = True
+    uniform = False
 
     def __init__(self, setup: Setup, settings: SETTINGS) -> None:
         super().__init__(setup, settings)
@@ -65,10 +68,10 @@ class Twice(Equal):
     def weights(self, losses_K: Tensor | None, present: Sequence[int]) -> Tensor:
         return torch.ones(len(present))
 
-    def saw(self, losses_K: Tensor, present: Sequence[int]) -> None:
-        self.seen.append(("saw", losses_K.clone()))
+    def update(self, losses_K: Tensor, present: Sequence[int]) -> None:
+        self.seen.append(("update", losses_K.clone()))
 
-    def saw_after(self, losses_K: Tensor, present: Sequence[int]) -> None:
+    def update_after(self, losses_K: Tensor, present: Sequence[int]) -> None:
         self.seen.append(("after", losses_K.clone()))
 
 
@@ -166,7 +169,7 @@ def test_after_the_step_the_same_batches_are_seen_and_no_moment_moves() -> None:
     weighting = made.objective.weighting
     assert isinstance(weighting, Twice)
     (first, before), (second, after) = weighting.seen
-    assert (first, second) == ("saw", "after")
+    assert (first, second) == ("update", "after")
     losses = Losses(domains)
     for place, batch in enumerate(batch for group in passes for batch in group):
         out = plain.model(batch.images, batch.domain)  # in training mode: statistics of the batch
@@ -192,7 +195,7 @@ def test_what_several_units_move_and_what_one_moves_alone() -> None:
             assert all(f"task_{task}" in name for name in mine)
     everything = [*common, *(names[id(p)] for own_ in own.values() for p in own_)]
     assert len(everything) == len(set(everything))
-    moved = {id(p) for unit in made.descent.parameters.values() for p in unit.values()}
+    moved = {id(p) for unit in made.optimizers.parameters.values() for p in unit.values()}
     assert {names[i] for i in moved} == set(everything)
 
 

@@ -73,10 +73,10 @@ def falls(
     whole, other = model(), model()
     chosen = go(place / "whole", domains, whole, **given)
     patient = "patience" in given  # that one ends by itself after three evaluations
-    watch = at("evaluated", 2, act) if patient else at("step", 6, act)
+    logger = at("evaluated", 2, act) if patient else at("step", 6, act)
     with pytest.raises(Broken if act is breaks else Stopped):
-        go(place / "run", domains, other, watch, **given)
-    assert watch.seen[-1] == ("end", -1)
+        go(place / "run", domains, other, logger, **given)
+    assert logger.seen[-1] == ("end", -1)
     assert len(lines(place / "run")) < len(lines(place / "whole"))
     with torch.no_grad():
         for parameter in other.parameters():

@@ -16,7 +16,7 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.loader import Batch
 from onetrunk.data.task import Task
 from onetrunk.nn.universal import Universal
-from onetrunk.train.loop import Learner, NotFinite
+from onetrunk.train.learner import Learner, NotFinite
 from onetrunk.train.optimizer import SHARED
 from tests.helpers.fakes import Fake, labelled, picture
 from tests.helpers.worlds import learner, network, same, steps, weights, worlds
@@ -42,7 +42,7 @@ def gradients(made: Learner, passes: list[list[Batch]]) -> Grads:
                 parameter.grad = None
         return 0.0
 
-    made.descent.step = look  # type: ignore[method-assign]
+    made.optimizers.step = look  # type: ignore[method-assign]
     made.step(passes)
     return taken
 
@@ -265,7 +265,7 @@ def test_a_loss_that_is_not_finite_is_named_and_nothing_is_moved() -> None:
     with torch.no_grad():
         made.model.heads_of("bees").head("classify").bias.fill_(math.inf)
     before = {n: p.detach().clone() for n, p in made.model.named_parameters()}
-    state = {n: t.clone() for n, t in made.descent.state().items()}
+    state = {n: t.clone() for n, t in made.optimizers.state().items()}
     with pytest.raises(NotFinite) as caught:
         made.step(passes)
     files = [domains[1].train.key(int(place)) for place in bad.places]
@@ -273,7 +273,7 @@ def test_a_loss_that_is_not_finite_is_named_and_nothing_is_moved() -> None:
     assert "bees/classify is nan at step 2" in str(caught.value)
     assert all(name in str(caught.value) for name in files)
     assert all(p.equal(before[n]) for n, p in made.model.named_parameters())
-    assert same(made.descent.state(), state)
+    assert same(made.optimizers.state(), state)
 
 
 def test_gradients_that_somebody_left_are_not_learned() -> None:
@@ -299,7 +299,7 @@ def test_the_losses_of_a_step_are_means_over_its_batches() -> None:
         each.setdefault(f"{group[0].domain}/classify", []).append(float(loss.detach()))
     found = made.step(passes)
     assert found == pytest.approx({unit: sum(v) / 2 for unit, v in each.items()}, rel=1e-12)
-    assert made.tally.images == {"ants": 8, "bees": 8}
+    assert made.means.images == {"ants": 8, "bees": 8}
 
 
 def test_half_precision_is_of_the_forward_pass_alone() -> None:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from onetrunk.train.clock import Clock
-from onetrunk.train.tally import Tally
+from onetrunk.train.means import Tally
 
 
 def clock(seconds: float, step: int) -> Clock:

@@ -32,8 +32,8 @@ from onetrunk.runs.train import check_labels, check_tasks
 from onetrunk.store.run_folder import RunFolder
 from onetrunk.train.fewshot import choose as few
 from onetrunk.train.interrupt import Stopped
-from onetrunk.train.loggers import load_logger, make_logger
 from onetrunk.train.learner import NotFinite
+from onetrunk.train.loggers import load_logger, make_logger
 from onetrunk.train.new_domain import adapter_search as ladder
 from onetrunk.train.new_domain.initial_slots import check_start
 from onetrunk.train.new_domain.scratch import check_own, make_worker

@@ -37,8 +37,8 @@ from onetrunk.train.distill.teachers import Teacher
 from onetrunk.train.frozen_heads import fit_heads
 from onetrunk.train.initialize import copy_weights, start_from
 from onetrunk.train.interrupt import stoppable
-from onetrunk.train.loggers import load_logger, make_logger
 from onetrunk.train.learner import NotFinite
+from onetrunk.train.loggers import load_logger, make_logger
 from onetrunk.train.loop import fit
 from onetrunk.train.losses import target_stats
 from onetrunk.train.mixup import MIXABLE

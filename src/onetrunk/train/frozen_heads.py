@@ -204,9 +204,7 @@ class LinearHead:
     domain: Domain
     val: Features
 
-    def choose(
-        self, features: Features, train: Train, seed: int, stop: Stop, run: Path
-    ) -> Chosen:
+    def choose(self, features: Features, train: Train, seed: int, stop: Stop, run: Path) -> Chosen:
         """Solve for every λ of the grid, and choose by the validation error."""
         began = time.monotonic()
         embed = self.task.kind == "embed"

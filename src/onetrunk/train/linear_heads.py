@@ -37,7 +37,10 @@ FLAT = 1e-5  # a feature whose std is a smaller share of its RMS than this count
 # of the supervised contrast
 STEPS, ROWS, PER_CLASS = 150, 512, 8  # steps; images in one; images of a class in one, at most
 RATE = 0.02  # learning rate, in units of the entries of W₀
-DIRECTIONS, SMALL = 512, 1e-4  # principal directions, at most; least variance, relative to the first
+DIRECTIONS, SMALL = (
+    512,
+    1e-4,
+)  # principal directions, at most; least variance, relative to the first
 
 F32 = NDArray[np.float32]
 Loss = Callable[[Tensor, slice], Tensor]  # (outputs of some rows, which rows) to their loss

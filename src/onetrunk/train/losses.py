@@ -187,7 +187,9 @@ class Losses:
         for task, loss in self.of[domain].items():
             out = outputs[task]
             out = out if out.dtype == torch.float64 else out.float()
-            losses[task] = torch.stack([s * loss(out, targets[task]) for s, targets in shares]).sum()
+            losses[task] = torch.stack(
+                [s * loss(out, targets[task]) for s, targets in shares]
+            ).sum()
         return losses
 
 

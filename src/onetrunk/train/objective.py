@@ -37,7 +37,9 @@ class BatchLosses:
     distilled: dict[str, Tensor]  # by "features", "logits", "old predictions"; already weighted
 
 
-Again = Callable[[], list[BatchLosses]]  # one more forward pass of the same images, without teachers
+Again = Callable[
+    [], list[BatchLosses]
+]  # one more forward pass of the same images, without teachers
 
 
 class Objective:

@@ -41,9 +41,9 @@ class Weighting:
     """A loss weighting, created as `thing(setup, settings)`.
 
     A step calls one of `weights`, `weights_from_gram` and `combine`, then `update`, then (with
-    `needs_losses_after`) `update_after`. The flags say what a method needs; only those that ask pay.
-    Without any flag, the weights are known before the losses are, and each batch's graph is freed
-    at once.
+    `needs_losses_after`) `update_after`. The flags say what a method needs, and a run pays only for
+    that. Without any flag, the weights are known before the losses are, and each batch's graph is
+    freed at once.
     """
 
     needs_losses: ClassVar[bool] = False
@@ -111,7 +111,7 @@ class Weighting:
 
     def full(self, value: float) -> Tensor:
         """(N,) The same number for each unit of the run."""
-        return torch.full((len(self.setup.units),), value, device=self.setup.device)
+        return torch.full((len(self.setup.units),), float(value), device=self.setup.device)
 
     def positive(self, losses_K: Tensor | None) -> Tensor:
         """The losses in float32 on the method's device, at least MIN_LOSS."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from onetrunk.errors import Failed
-from onetrunk.train.weighting import jacobian as module
-from onetrunk.train.weighting import make_weighting
-from onetrunk.train.weighting.jacobian import Jacobian, combined, gram
+from onetrunk.errors import Diverged
+from onetrunk.train import jacobian as module
+from onetrunk.train.jacobian import Jacobian, gram, shared_gradient
+from onetrunk.train.weighting import Setup, Weighting, make_weighting
+from tests.helpers.errors import raises
 
 UNITS = ("ants/classify", "bees/depth", "bees/classify")
 
@@ -61,19 +62,22 @@ def row(net: Net, losses: list[Tensor]) -> Tensor:
     return torch.cat([part.contiguous().flatten() for part in parts])
 
 
-class Rows:
-    """A weighting that keeps what it is given, and gives weights."""
+class Rows(Weighting):
+    """Returns given weights, and records its arguments."""
 
-    needs = "gram"
+    needs_gram = True
 
     def __init__(self, *weights: float) -> None:
+        super().__init__(Setup(UNITS), {})
         self.given = torch.tensor(weights)
         self.gram: Tensor | None = None
         self.losses: Tensor | None = None
-        self.present: list[int] = []
+        self.present: Sequence[int] = []
 
-    def weigh(self, gram: Tensor, losses: Tensor, present: list[int]) -> Tensor:
-        self.gram, self.losses, self.present = gram, losses, present
+    def weights_from_gram(
+        self, gram_KK: Tensor, losses_K: Tensor, present: Sequence[int]
+    ) -> Tensor:
+        self.gram, self.losses, self.present = gram_KK, losses_K, present
         return self.given
 
 
@@ -125,7 +129,7 @@ def test_as_many_backward_passes_as_units_and_the_last_frees_the_graph(
     losses = [(unit, (unit + 1) * x.square().mean()) for unit in (0, 1, 2)]
     jacobian = Jacobian(net.shared(), UNITS)
     jacobian.add([*losses, (1, net.loss(1, images(1)))])
-    jacobian.learn(make_weighting("gradnorm", UNITS))
+    jacobian.apply(make_weighting("gradnorm", UNITS))
     assert passes == [True, True, False]
 
 
@@ -149,7 +153,7 @@ def test_equal_weights_are_the_plain_backward_pass(net: Net) -> None:
     jacobian = Jacobian(net.shared(), UNITS)
     jacobian.add([(unit, net.loss(unit, images(unit))) for unit in range(3)])
     weighting = Rows(1.0, 1.0, 1.0)
-    jacobian.learn(weighting)  # type: ignore[arg-type]
+    jacobian.apply(weighting)
     torch.stack([twin.loss(unit, images(unit)) for unit in range(3)]).mean().backward()
     for got, expected in zip(net.shared(), twin.shared(), strict=True):
         assert (got.grad is None) == (expected.grad is None)
@@ -166,7 +170,7 @@ def test_weights_and_what_stood_in_grad_is_added_to(net: Net) -> None:
         parameter.grad = torch.ones_like(parameter)
     jacobian = Jacobian(net.shared(), UNITS)
     jacobian.add([(unit, net.loss(unit, images(unit))) for unit in (0, 2)])
-    jacobian.learn(Rows(2.0, -1.0))  # type: ignore[arg-type]
+    jacobian.apply(Rows(2.0, -1.0))
     rows = jacobian.matrix()
     flat = torch.cat([p.grad.contiguous().flatten() for p in net.shared()[:4]])  # type: ignore[union-attr]
     expected = 1 + (2 * rows[0] - rows[1]) / 2
@@ -196,8 +200,9 @@ def test_who_is_not_finite_is_named(net: Net) -> None:
     losses = [(unit, net.loss(unit, images(0))) for unit in range(3)]
     jacobian.add([(0, losses[0][1]), (1, losses[1][1] * float("inf")), losses[2]])
     weighting = Rows(1.0, 1.0, 1.0)
-    with pytest.raises(Failed, match=r"gradient of bees/depth on the shared .* try: "):
-        jacobian.learn(weighting)  # type: ignore[arg-type]
+    with raises(Diverged, "bees/depth", try_="train.lr") as error:
+        jacobian.apply(weighting)
+    assert not any(unit in str(error.value) for unit in (UNITS[0], UNITS[2]))
     assert weighting.gram is None
     assert [p.grad for p in net.shared()] == before
 
@@ -210,8 +215,8 @@ def test_scaled_up_losses_give_scaled_up_gradients(net: Net) -> None:
     plain.add([(unit, twin.loss(unit, images(unit))) for unit in range(3)], twin.own())
     assert torch.allclose(jacobian.matrix(), plain.matrix(), atol=1e-7)
     assert torch.allclose(jacobian.losses(), plain.losses())
-    jacobian.learn(Rows(1.0, 2.0, 0.0))  # type: ignore[arg-type]
-    plain.learn(Rows(1.0, 2.0, 0.0))  # type: ignore[arg-type]
+    jacobian.apply(Rows(1.0, 2.0, 0.0))
+    plain.apply(Rows(1.0, 2.0, 0.0))
     optimizer = torch.optim.SGD([p for p in net.parameters() if p.grad is not None])
     scaler.unscale_(optimizer)
     for got, expected in zip(net.parameters(), twin.parameters(), strict=True):
@@ -226,7 +231,7 @@ def test_an_overflow_is_left_to_the_scaler(net: Net) -> None:
     jacobian = Jacobian(net.shared(), UNITS, scaler)
     jacobian.add([(0, net.loss(0, images(0)) * 1e38), (1, net.loss(1, images(0)))])
     weighting = Rows(1.0, 1.0)
-    jacobian.learn(weighting)  # type: ignore[arg-type]
+    jacobian.apply(weighting)
     assert weighting.gram is None
     scaler.step(torch.optim.SGD(net.one.parameters(), lr=1.0))
     assert torch.equal(net.one.weight, before)
@@ -243,12 +248,13 @@ def test_the_gram_matrix_is_added_up_in_doubles(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_weighting_on_the_jacobian_gives_the_gradient_itself() -> None:
-    class Last:
-        needs = "jacobian"
+    class Last(Weighting):
+        needs_jacobian = True
 
-        def combine(self, jacobian: Tensor, losses: Tensor, present: list[int]) -> Tensor:
-            return jacobian[-1] * losses[0]
+        def combine(self, jacobian_KP: Tensor, losses_K: Tensor, present: Sequence[int]) -> Tensor:
+            return jacobian_KP[-1] * losses_K[0]
 
     J = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    got = combined(Last(), J, torch.tensor([2.0, 9.0]), [0, 1])  # type: ignore[arg-type]
+    weighting = Last(Setup(UNITS[:2]), {})
+    got = shared_gradient(weighting, J, torch.tensor([2.0, 9.0]), [0, 1])
     assert got.tolist() == [6.0, 8.0]
