@@ -1,4 +1,4 @@
-"""What is seen while a run learns: live lines on a terminal, few plain ones elsewhere."""
+"""The console logger: a live table on a terminal, few plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from onetrunk.train import console as screen
+from onetrunk.train import console
 from onetrunk.train.console import ConsoleLogger, duration, number
 
 
 class Clock:
-    """Seconds that pass when told to."""
+    """A clock that the test sets."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
-        monkeypatch.setattr("onetrunk.train.console.time.monotonic", lambda: self.now)
+        monkeypatch.setattr(console.time, "monotonic", lambda: self.now)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def evaluated(step: int, *units: str, best: bool = True, part: str = "") -> dict
     return {"part": part, "step": step, "val": val, "score": 12.345, "best": best}
 
 
-def test_elsewhere_than_on_a_terminal_a_line_every_ten_seconds_and_each_evaluation(
+def test_without_a_terminal_it_prints_a_line_every_ten_seconds_and_each_evaluation(
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     logger = ConsoleLogger()
@@ -81,7 +81,9 @@ def test_elsewhere_than_on_a_terminal_a_line_every_ten_seconds_and_each_evaluati
     ]
 
 
-def test_a_part_is_named_and_the_next_begins_anew(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_name_the_part_and_a_new_part_starts_empty(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     logger = ConsoleLogger()
     logger.begin(plan("digits", part="digits", steps=0))
     logger.log_evaluation(evaluated(7, "digits/classify", part="digits"))
@@ -95,7 +97,7 @@ def test_a_part_is_named_and_the_next_begins_anew(capsys: pytest.CaptureFixture[
     ]
 
 
-def test_of_a_hundred_domains_a_plain_line_names_the_first(
+def test_a_plain_line_names_only_the_first_of_many_domains(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     logger = ConsoleLogger()
@@ -113,13 +115,13 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     return Terminal()
 
 
-def last_picture(terminal: Terminal, lines: int) -> list[str]:
-    """Lines of the last frame, without what moves the cursor."""
+def last_frame(terminal: Terminal, lines: int) -> list[str]:
+    """The lines of the last frame, without control sequences."""
     text = re.sub(r"\x1b\[[0-9?;]*[a-z]", "", terminal.getvalue().split("\x1b[2K")[-1])
     return [row.rstrip() for row in text.splitlines()][:lines]
 
 
-def test_on_a_terminal_each_domain_has_a_line(clock: Clock, terminal: Terminal) -> None:
+def test_on_a_terminal_each_domain_has_a_row(clock: Clock, terminal: Terminal) -> None:
     with redirect_stderr(terminal):
         logger = ConsoleLogger()
         logger.begin(plan("digits", "shop", part="joint"))
@@ -128,16 +130,16 @@ def test_on_a_terminal_each_domain_has_a_line(clock: Clock, terminal: Terminal) 
         clock.now += 1
         logger.log_evaluation(evaluated(120, *units))
         logger.end()
-    assert last_picture(terminal, 4) == [
+    assert last_frame(terminal, 4) == [
         "joint: step 120 of 400 · 5 min 21 s left · best 12.35 at step 120",
         "domain  loss                           validation                     images/s",
         "digits  0.500                          error 12.35                    210",
         "shop    category 0.500 material 0.500  category 12.35 material 12.35  210",
     ]
-    assert terminal.getvalue().count("\x1b[?25h") == 1, "the cursor does not come back"
+    assert terminal.getvalue().count("\x1b[?25h") == 1, "the cursor is not shown again"
 
 
-def test_at_most_ten_pictures_a_second(clock: Clock, terminal: Terminal) -> None:
+def test_at_most_ten_updates_a_second(clock: Clock, terminal: Terminal) -> None:
     with redirect_stderr(terminal):
         logger = ConsoleLogger()
         logger.begin(plan("digits"))
@@ -146,12 +148,12 @@ def test_at_most_ten_pictures_a_second(clock: Clock, terminal: Terminal) -> None
             logger.log_step(line(step, "digits/classify"))
             logger.log_evaluation(evaluated(step, "digits/classify"))
         logger.end()
-    pictures = terminal.getvalue().count("validation")
-    assert 15 <= pictures <= 23  # two seconds, the first and the last
+    frames = terminal.getvalue().count("validation")
+    assert 15 <= frames <= 23  # two seconds, the first and the last
 
 
 @pytest.mark.parametrize(("columns", "lines"), [(80, 12), (40, 6), (20, 3), (10, 1), (300, 200)])
-def test_a_hundred_domains_never_leave_the_terminal(
+def test_the_table_never_exceeds_the_terminal(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch, columns: int, lines: int
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
@@ -163,7 +165,7 @@ def test_a_hundred_domains_never_leave_the_terminal(
         logger.log_step(line(1, *(f"{name}/classify" for name in names)))
         logger.log_evaluation(evaluated(1, *(f"{name}/classify" for name in names)))
         logger.end()
-    rows = last_picture(terminal, 1000)
+    rows = last_frame(terminal, 1000)
     assert all(len(row) <= columns for row in rows)
     shown = min(100, max(1, lines - 4))
     if lines > 3:
@@ -172,10 +174,10 @@ def test_a_hundred_domains_never_leave_the_terminal(
         assert rows[-1] == f"… and {100 - shown} more domains"[:columns]
     if columns >= 40 and lines > 3:
         assert "0.500" in rows[2] and "12.35" in rows[2]
-        assert ("images/s" in rows[1]) == (columns >= screen.NARROW)
+        assert ("images/s" in rows[1]) == (columns >= console.NARROW)
 
 
-def test_a_line_said_in_between_is_not_lost(terminal: Terminal) -> None:
+def test_a_line_printed_in_between_is_not_lost(terminal: Terminal) -> None:
     with redirect_stderr(terminal):
         logger = ConsoleLogger()
         logger.begin(plan("digits"))
@@ -185,7 +187,7 @@ def test_a_line_said_in_between_is_not_lost(terminal: Terminal) -> None:
     assert "a note" in terminal.getvalue()
 
 
-def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(
+def test_a_dumb_terminal_gets_plain_lines(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TERM", "dumb")
@@ -201,10 +203,10 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(
     ("seconds", "text"),
     [(0.4, "0 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (18600, "5 h 10 min")],
 )
-def test_times_are_read_at_a_glance(seconds: float, text: str) -> None:
+def test_durations_are_rounded(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_numbers_have_few_figures() -> None:
+def test_numbers_are_rounded() -> None:
     values = (None, 0.12345, 9.9994, 12.345, 12345.6, float("nan"))
     assert [number(v) for v in values] == ["–", "0.123", "9.999", "12.35", "12,345.60", "nan"]

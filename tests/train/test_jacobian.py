@@ -1,4 +1,4 @@
-"""The units' gradients, against a backward pass of each unit by itself."""
+"""The Jacobian of a step's units, against a backward pass of each unit alone."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def images(seed: int) -> Tensor:
 
 
 def row(net: Net, losses: list[Tensor]) -> Tensor:
-    """The gradient of the mean loss on what is shared, by one backward pass of its own."""
+    """The gradient of the mean loss on the shared parameters, by a separate backward pass."""
     net.zero_grad()
     torch.stack(losses).mean().backward()
     parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in net.shared()]
@@ -133,7 +133,7 @@ def test_as_many_backward_passes_as_units_and_the_last_frees_the_graph(
     assert passes == [True, True, False]
 
 
-def test_what_a_unit_owns_learns_from_it_alone(net: Net) -> None:
+def test_own_parameters_get_the_gradient_of_their_unit(net: Net) -> None:
     twin = copy.deepcopy(net)
     jacobian = Jacobian(net.shared(), UNITS)
     for batch in range(2):
@@ -160,12 +160,12 @@ def test_equal_weights_are_the_plain_backward_pass(net: Net) -> None:
         if got.grad is not None:
             assert torch.allclose(got.grad, expected.grad, atol=1e-7)
             assert got.grad.stride() == got.stride()
-    assert net.idle.weight.grad is None  # and so no optimizer decays it
+    assert net.idle.weight.grad is None  # so no optimizer decays it
     assert weighting.present == [0, 1, 2]
 
 
-def test_weights_and_what_stood_in_grad_is_added_to(net: Net) -> None:
-    """Teachers have put their part there."""
+def test_the_gradient_is_added_to_existing_gradients(net: Net) -> None:
+    """Those of distillation, for example."""
     for parameter in net.shared():
         parameter.grad = torch.ones_like(parameter)
     jacobian = Jacobian(net.shared(), UNITS)
@@ -187,14 +187,14 @@ def test_frozen_parameters_and_losses_without_labels(net: Net) -> None:
     assert jacobian.losses()[1] == 0
 
 
-def test_doubles_stay_doubles(net: Net) -> None:
+def test_float64_is_kept(net: Net) -> None:
     net.double()
     jacobian = Jacobian(net.shared(), UNITS)
     jacobian.add([(1, net.loss(1, images(0).double()))])
     assert jacobian.matrix().dtype == torch.float64
 
 
-def test_who_is_not_finite_is_named(net: Net) -> None:
+def test_a_unit_whose_gradient_is_not_finite_is_named(net: Net) -> None:
     before = [p.grad for p in net.shared()]
     jacobian = Jacobian(net.shared(), UNITS)
     losses = [(unit, net.loss(unit, images(0))) for unit in range(3)]
@@ -237,7 +237,7 @@ def test_an_overflow_is_left_to_the_scaler(net: Net) -> None:
     assert torch.equal(net.one.weight, before)
 
 
-def test_the_gram_matrix_is_added_up_in_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gram_matrix_is_summed_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "COLUMNS", 7)
     J = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
     expected = [
@@ -247,7 +247,7 @@ def test_the_gram_matrix_is_added_up_in_doubles(monkeypatch: pytest.MonkeyPatch)
     assert torch.allclose(gram(J), torch.tensor(expected, dtype=torch.float64), rtol=1e-12)
 
 
-def test_a_weighting_on_the_jacobian_gives_the_gradient_itself() -> None:
+def test_a_weighting_on_the_jacobian_returns_the_gradient() -> None:
     class Last(Weighting):
         needs_jacobian = True
 

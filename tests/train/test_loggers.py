@@ -1,4 +1,4 @@
-"""Loggers: TensorBoard's file, a user's own, and what is refused or switched off."""
+"""Loggers: TensorBoard, users' own, and which are refused or switched off."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from onetrunk.errors import BadInput, Missing
 from onetrunk.train.loggers import Loggers, make_logger
+from tests.helpers.errors import raises
 
 PLAN = {"part": "", "steps": 40, "step": 0, "domains": ["digits"], "run": "runs/x"}
 LINE = {
@@ -32,17 +33,17 @@ EVALUATED = {
 
 MINE = """
 class Mine:
-    def __init__(self, folder): self.folder, self.told = folder, []
-    def begin(self, plan): self.told.append(("begin", plan))
-    def log_step(self, record): self.told.append(("step", record)); record["loss"].clear()
-    def log_evaluation(self, record): self.told.append(("evaluated", record))
-    def end(self): self.told.append(("end",))
+    def __init__(self, folder): self.folder, self.calls = folder, []
+    def begin(self, plan): self.calls.append(("begin", plan))
+    def log_step(self, record): self.calls.append(("log_step", record)); record["loss"].clear()
+    def log_evaluation(self, record): self.calls.append(("log_evaluation", record))
+    def end(self): self.calls.append(("end",))
 
 class Bad(Mine):
     def log_evaluation(self, record): raise RuntimeError("no network\\n\\x1b[2Jat all")
-    def end(self): raise AssertionError("asked again")
+    def end(self): raise AssertionError("called again")
 
-class Lame:
+class Incomplete:
     def __init__(self, folder): ...
     def begin(self, plan): ...
     log_step = 3
@@ -62,7 +63,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("my_loggers", None)
 
 
-def tell(logger: Any) -> None:
+def call(logger: Any) -> None:
     logger.begin(PLAN)
     logger.log_step(LINE)
     logger.log_evaluation(EVALUATED)
@@ -70,38 +71,37 @@ def tell(logger: Any) -> None:
     logger.end()
 
 
-def test_a_users_own_is_told_all_and_can_spoil_nothing(mine: Path) -> None:
+def test_a_users_logger_gets_copies_of_all_records(mine: Path) -> None:
     logger = make_logger(["my_loggers:Mine"], mine / "run")
-    tell(logger)
+    call(logger)
     assert isinstance(logger, Loggers)
     own: Any = logger.loggers[1][1]
     assert own.folder == mine / "run"
-    assert own.told == [
+    assert own.calls == [
         ("begin", PLAN),
-        ("step", {**LINE, "loss": {}}),
-        ("evaluated", EVALUATED),
-        ("evaluated", EVALUATED),
+        ("log_step", {**LINE, "loss": {}}),
+        ("log_evaluation", EVALUATED),
+        ("log_evaluation", EVALUATED),
         ("end",),
     ]
     assert LINE["loss"] == {"digits/classify": 0.5}
 
 
-def test_one_that_fails_is_named_once_and_the_others_go_on(
+def test_a_failing_logger_is_reported_once_and_switched_off(
     mine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     logger = make_logger(["my_loggers:Bad", "my_loggers:Mine"], mine)
-    tell(logger)
-    said = [line for line in capsys.readouterr().err.splitlines() if "logger" in line]
-    assert said == [
-        "the logger my_loggers:Bad failed in evaluated (RuntimeError: no network\\n\\x1b[2Jat all) "
-        "and is switched off; training goes on"
-    ]
+    call(logger)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "my_loggers:Bad" in line]
+    assert "log_evaluation" in line
+    assert "RuntimeError: no network\\n\\x1b[2Jat all" in line  # escaped for the terminal
     assert isinstance(logger, Loggers)
     own: Any = logger.loggers[1][1]
-    assert [told[0] for told in own.told] == ["begin", "step", "evaluated", "evaluated", "end"]
+    names = ["begin", "log_step", "log_evaluation", "log_evaluation", "end"]
+    assert [call[0] for call in own.calls] == names
 
 
-def test_what_stops_the_run_is_not_kept_by_a_logger() -> None:
+def test_keyboard_interrupts_pass_through_loggers() -> None:
     class Stopping:
         def begin(self, plan: object) -> None:
             raise KeyboardInterrupt
@@ -111,31 +111,46 @@ def test_what_stops_the_run_is_not_kept_by_a_logger() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "got", "fact"),
     [
-        ("wandb", "expected a logger's name.*got: 'wandb'; available: tensorboard, package.module"),
-        ("my_loggers:", "expected a logger's name"),
-        ("my_nothing:Mine", "cannot import my_nothing"),
-        ("my_torn:Mine", "my_torn fails when imported; got: 'ZeroDivisionError"),
-        ("my_loggers:mine", "my_loggers has nothing to call; got: 'mine'; available: Mine, "),
-        ("my_loggers:number", "my_loggers has nothing to call; got: 'number'"),
-        ("my_loggers:broken", r"my_loggers:broken does not start; got: \"KeyError: 'token'\""),
-        ("my_loggers:Lame", "got: 'Lame without step, evaluated, end'"),
-        ("my_loggers:nothing", "got: 'NoneType without begin"),
+        ("wandb", "wandb", "package.module:thing"),
+        ("my_loggers:", "my_loggers:", "package.module:thing"),
+        ("my_nothing:Mine", "No module named 'my_nothing'", "my_nothing"),
+        ("my_torn:Mine", "ZeroDivisionError: division by zero", "my_torn"),
+        ("my_loggers:mine", "mine", "my_loggers"),
+        ("my_loggers:number", "int", "my_loggers:number"),
+        ("my_loggers:broken", "KeyError: 'token'", "my_loggers:broken"),
+        (
+            "my_loggers:Incomplete",
+            "Incomplete without log_step, log_evaluation, end",
+            "my_loggers:Incomplete",
+        ),
+        (
+            "my_loggers:nothing",
+            "NoneType without begin, log_step, log_evaluation, end",
+            "my_loggers:nothing",
+        ),
     ],
 )
-def test_a_wrong_one_is_refused_before_training(mine: Path, name: str, words: str) -> None:
-    with pytest.raises(BadInput, match=words):
+def test_a_wrong_logger_is_refused_before_training(
+    mine: Path, name: str, got: str, fact: str
+) -> None:
+    with raises(BadInput, fact, got=got):
         make_logger([name], mine)
 
 
-def test_tensorboard_that_is_not_installed_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_available_loggers_are_listed(mine: Path) -> None:
+    with raises(BadInput, got="wandb", available=("tensorboard",)):
+        make_logger(["wandb"], mine)
+    with raises(BadInput, got="mine", available=("Mine", "Bad", "Incomplete", "broken")):
+        make_logger(["my_loggers:mine"], mine)
+
+
+def test_missing_tensorboard_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in [m for m in sys.modules if m.startswith(("torch.utils.tensorboard", "tensorb"))]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with pytest.raises(Missing, match=r"try: pip install 'onetrunk\[tensorboard\]'"):
+    with raises(Missing, "tensorboard", try_="pip install 'onetrunk[tensorboard]'"):
         make_logger(["tensorboard"], tmp_path)
 
 
@@ -148,10 +163,10 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in tags}
 
 
-def test_tensorboard_reads_what_was_told(tmp_path: Path) -> None:
+def test_tensorboard_gets_all_scalars(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     logger = make_logger(["tensorboard"], tmp_path)
-    tell(logger)
+    call(logger)
     logger.begin({**PLAN, "part": "digits"})
     logger.log_step({**LINE, "part": "digits", "step": 20, "images_per_s": {"digits": None}})
     logger.end()
@@ -168,7 +183,7 @@ def test_tensorboard_reads_what_was_told(tmp_path: Path) -> None:
     }
 
 
-def test_tensorboard_forgets_what_came_after_the_checkpoint(tmp_path: Path) -> None:
+def test_tensorboard_purges_values_after_the_checkpoint(tmp_path: Path) -> None:
     """A run killed at step 30 and resumed at 20 has one curve, not two."""
     pytest.importorskip("tensorboard")
     for steps, rate in (((10, 20, 30), 0.5), ((30, 40), 0.25)):

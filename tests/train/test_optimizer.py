@@ -1,4 +1,4 @@
-"""Optimizers: who is moved, at which rate, and what is remembered."""
+"""Optimizers: which parameters they update, at which rate, and their saved state."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 
 
 def give_gradients(optimizers: Optimizers, units: list[str], seed: int = 0) -> None:
-    """Noise as the gradient of everything that these units own."""
+    """Set noise as the gradients of these owners' parameters."""
     chance = torch.Generator().manual_seed(seed)
     for unit in units:
         for parameter in optimizers.parameters.get(unit, {}).values():
@@ -31,7 +31,7 @@ def give_gradients(optimizers: Optimizers, units: list[str], seed: int = 0) -> N
             parameter.grad = torch.empty_like(parameter).copy_(drawn)
 
 
-def test_every_parameter_that_learns_has_one_optimizer() -> None:
+def test_every_trainable_parameter_has_one_optimizer() -> None:
     for trunk in ({}, {"adapters": "parallel"}, {"sharing": "partial", "own_stages": [1]}):
         model = network(worlds("ants", "bees"), **trunk)
         optimizers = Optimizers(model, settings())
@@ -45,7 +45,7 @@ def test_every_parameter_that_learns_has_one_optimizer() -> None:
         assert len(set(map(id, moved))) == len(moved)
 
 
-def test_a_head_that_domains_share_is_nobodys_own() -> None:
+def test_a_shared_head_is_updated_by_the_shared_optimizer() -> None:
     model = network(worlds("ants", "cats", "bees")[::2], sharing="full")
     optimizers = Optimizers(model, settings())
     own = [name for unit in ("ants", "bees") for name in optimizers.parameters[unit]]
@@ -54,7 +54,7 @@ def test_a_head_that_domains_share_is_nobodys_own() -> None:
     assert len(shared) == 2 * len({d.classes for c in model.domains.values() for d in c.tasks})
 
 
-def test_a_network_of_its_own_is_all_its_domains() -> None:
+def test_a_specialist_has_one_optimizer() -> None:
     model = network(worlds("ants"), sharing="none")
     optimizers = Optimizers(model, settings())
     assert list(optimizers.optimizers) == ["ants"]
@@ -62,7 +62,7 @@ def test_a_network_of_its_own_is_all_its_domains() -> None:
     assert sorted(map(id, optimizers.parameters["ants"].values())) == sorted(map(id, learns))
 
 
-def test_what_does_not_learn_is_left_out() -> None:
+def test_frozen_parameters_have_no_optimizer() -> None:
     model = network(worlds("ants", "bees"))
     model.learn_only("bees")
     assert list(Optimizers(model, settings()).optimizers) == ["bees"]
@@ -84,7 +84,7 @@ def test_vectors_do_not_decay_and_heads_have_their_own_rate(optimizer: str) -> N
             group = seen[id(parameter)]
             assert group["weight_decay"] == (0.3 if parameter.ndim > 1 else 0.0), (unit, name)
             assert group["peak"] == pytest.approx(0.2 if name.startswith("heads/") else 0.02)
-    # and they do: with no gradient to speak of, what decays shrinks and the rest stays
+    # with gradients of 0, matrices shrink and vectors stay
     for unit, named in optimizers.parameters.items():
         for parameter in named.values():
             parameter.grad = torch.zeros_like(parameter)
@@ -100,7 +100,7 @@ def test_vectors_do_not_decay_and_heads_have_their_own_rate(optimizer: str) -> N
 
 @pytest.mark.parametrize("head_lr", [1.0, 3.0])
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_a_step_is_torchs_own(kind: str, head_lr: float) -> None:
+def test_a_step_equals_torchs_optimizer(kind: str, head_lr: float) -> None:
     """Against one plain optimizer of torch over all parameters, three steps long."""
     train = settings(**OPTIMIZERS[kind], schedule="cosine", weight_decay=0.1, head_lr=head_lr)
     model, twin = network(worlds("ants", "bees")), network(worlds("ants", "bees"))
@@ -135,13 +135,13 @@ def test_a_step_is_torchs_own(kind: str, head_lr: float) -> None:
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_a_part_of_what_is_shared_may_meet_its_first_gradient_late(kind: str) -> None:
+def test_a_shared_parameter_may_get_its_first_gradient_late(kind: str) -> None:
     """A head that some domains share, where a step holds one domain."""
     model, twin = network(worlds("ants", "bees")), network(worlds("ants", "bees"))
     train = settings(**OPTIMIZERS[kind], schedule="constant", weight_decay=0.0)
     optimizers, other = Optimizers(model, train), Optimizers(twin, train)
     ours, theirs = optimizers.parameters[SHARED], other.parameters[SHARED]
-    # against one optimizer of torch for each parameter: it knows nothing of when the others began
+    # against one optimizer of torch for each parameter
     alone: list[torch.optim.Optimizer] = []
     for parameter in theirs.values():
         if kind == "adamw":
@@ -175,21 +175,21 @@ def test_schedules() -> None:
         found = rates(0.05, 0.1, 0.15, 0.2, schedule=schedule, warmup=0.2)
         assert found == pytest.approx([0.25, 0.5, 0.75, 1.0])
     assert rates(0.6, 1, schedule="cosine", warmup=0.2) == pytest.approx([0.5, 0])
-    assert rates(0.0, schedule="cosine", warmup=0.1)[0] > 0  # the first step is no waste
+    assert rates(0.0, schedule="cosine", warmup=0.1)[0] > 0  # the first step has a rate above 0
 
 
 @pytest.mark.parametrize("warmup", [1e-5, 3e-4, 1e-3, 2e-3, 0.5])
-def test_a_warmup_never_passes_the_peak_and_never_falls(warmup: float) -> None:
+def test_warmup_never_exceeds_the_peak_and_never_falls(warmup: float) -> None:
     train = settings(schedule="constant", warmup=warmup)
     found = [rate_at(i / 4000, train) for i in range(4001)]
     assert all(0 < a <= b <= 1 for a, b in itertools.pairwise(found))
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_a_domain_that_is_not_in_a_step_is_not_moved(kind: str) -> None:
+def test_a_domain_that_is_not_in_a_step_is_not_changed(kind: str) -> None:
     model = network(worlds("ants", "bees"))
     optimizers = Optimizers(model, settings(**OPTIMIZERS[kind], weight_decay=0.1))
-    for step in range(2):  # momentum and statistics of both
+    for step in range(2):  # so that both have momentum and statistics
         give_gradients(optimizers, [SHARED, "ants", "bees"], step)
         optimizers.step(["ants", "bees"], 0.0)
     bees, state = model.pack("bees").tensors, optimizers.state()
@@ -207,21 +207,21 @@ def test_a_domain_that_is_not_in_a_step_is_not_moved(kind: str) -> None:
     assert not same(before, weights(model))
 
 
-def test_a_step_asks_no_optimizer_of_a_domain_that_is_not_in_it(
+def test_a_step_calls_only_the_optimizers_of_its_domains(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     names = [f"d{i}" for i in range(6)]
     made = learner(worlds(*names), sampling="temperature", clip=1.0)
-    asked: Counter[str] = Counter()
+    calls: Counter[str] = Counter()
     units = {id(one): unit for unit, one in made.optimizers.optimizers.items()}
     real = torch.optim.SGD.step
 
     def spy(self: torch.optim.SGD, *args: Any) -> Any:
-        asked[units[id(self)]] += 1
+        calls[units[id(self)]] += 1
         return real(self, *args)
 
     monkeypatch.setattr(torch.optim.SGD, "step", spy)
-    monkeypatch.setattr(torch.optim.SGD, "zero_grad", count_zeros(asked, units))
+    monkeypatch.setattr(torch.optim.SGD, "zero_grad", count_zeros(calls, units))
     drawn = [passes[0][0].domain for passes in steps(made, 5)]
     made = learner(worlds(*names), made.model, sampling="temperature", clip=1.0)
     units |= {id(one): unit for unit, one in made.optimizers.optimizers.items()}
@@ -230,23 +230,23 @@ def test_a_step_asks_no_optimizer_of_a_domain_that_is_not_in_it(
         made.step(next(going))
     expected = Counter(drawn)
     assert len(expected) < len(names)
-    assert {n: asked[n] for n in names if asked[n]} == dict(expected)
-    assert asked[SHARED] == 5
-    assert {n: asked[f"zero {n}"] for n in names if asked[f"zero {n}"]} == dict(expected)
+    assert {n: calls[n] for n in names if calls[n]} == dict(expected)
+    assert calls[SHARED] == 5
+    assert {n: calls[f"zero {n}"] for n in names if calls[f"zero {n}"]} == dict(expected)
 
 
-def count_zeros(asked: Counter[str], units: dict[int, str]) -> Any:
+def count_zeros(calls: Counter[str], units: dict[int, str]) -> Any:
     real = torch.optim.SGD.zero_grad
 
     def spy(self: torch.optim.SGD, *args: Any) -> Any:
-        asked[f"zero {units[id(self)]}"] += 1
+        calls[f"zero {units[id(self)]}"] += 1
         return real(self, *args)
 
     return spy
 
 
 @pytest.mark.parametrize("largest", [1e-3, 0.5, 1e6])
-def test_clipping_is_torchs_on_the_whole_step(largest: float) -> None:
+def test_clipping_equals_torchs_over_the_step(largest: float) -> None:
     model, twin = network(worlds("ants", "bees", "cats")), network(worlds("ants", "bees", "cats"))
     optimizers, other = Optimizers(model, settings(clip=largest)), Optimizers(twin, settings())
     for one in (optimizers, other):
@@ -263,7 +263,7 @@ def test_clipping_is_torchs_on_the_whole_step(largest: float) -> None:
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_the_next_step_after_going_on_is_the_same_to_the_bit(kind: str) -> None:
+def test_restored_optimizers_continue_to_the_bit(kind: str) -> None:
     domains = worlds("ants", "bees")
     trunk = {"adapters": "parallel", "sharing": "partial", "own_stages": [2]}
     one = learner(domains, network(domains, **trunk), **OPTIMIZERS[kind], clip=1.0)
@@ -274,20 +274,20 @@ def test_the_next_step_after_going_on_is_the_same_to_the_bit(kind: str) -> None:
     middle = weights(one.model)
     batches = [next(going) for _ in range(2)]
 
-    def onwards(with_one: Learner) -> dict[str, torch.Tensor]:
+    def continue_from(with_one: Learner) -> dict[str, torch.Tensor]:
         for passes in batches:
             with_one.step(passes)
         return weights(with_one.model)
 
-    expected = onwards(one)
+    expected = continue_from(one)
     two = learner(domains, network(domains, seed=1, **trunk), **OPTIMIZERS[kind], clip=1.0)
     two.model.load_state_dict(middle)
     two.optimizers.restore(state)
-    assert same(onwards(two), expected)
+    assert same(continue_from(two), expected)
     assert same(two.optimizers.state(), one.optimizers.state())
 
 
-def test_what_is_lwfed_lies_in_memory_as_its_parameter() -> None:
+def test_restored_state_has_the_memory_layout_of_its_parameter() -> None:
     domains = worlds("ants")
     made = learner(domains, optimizer="adamw", lr=1e-3)
     made.step(next(made.passes()))
@@ -300,13 +300,13 @@ def test_what_is_lwfed_lies_in_memory_as_its_parameter() -> None:
                     assert tensor.stride() == parameter.stride()
 
 
-def test_an_overflow_in_the_first_step_leaves_no_garbage() -> None:
+def test_an_overflow_in_the_first_step_leaves_finite_state() -> None:
     domains = worlds("ants")
     made = learner(domains, precision="float16")
     head = made.model.heads_of("ants").head("classify").weight
     hook = head.register_hook(lambda grad: grad * math.nan)
     before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)  # memory that nothing was written to is NaN
+    torch.use_deterministic_algorithms(True)  # uninitialised memory is filled with NaN
     try:
         going = made.passes()
         made.step(next(going))

@@ -1,4 +1,4 @@
-"""gradnorm and db-mtl against slow, obvious ways to the same numbers."""
+"""gradnorm and db-mtl against slow, obvious references."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_gradnorm_is_adam_on_the_papers_loss() -> None:
         adam.step()
 
 
-def test_gradnorm_comes_to_equal_lengths() -> None:
+def test_gradnorm_converges_to_equal_lengths() -> None:
     made, J = make("gradnorm", lr=0.02), rows(0)
     for _ in range(400):
         weights = made.weights_from_gram(gram(J), torch.ones(3), ALL)
@@ -54,7 +54,7 @@ def test_gradnorm_comes_to_equal_lengths() -> None:
     assert float(weights.mean()) == pytest.approx(1, rel=1e-5)
 
 
-def test_gradnorm_gives_more_to_who_learns_slowly() -> None:
+def test_gradnorm_gives_more_weight_to_units_that_learn_slowly() -> None:
     made, J = make("gradnorm", alpha=1.5), torch.eye(3)
     for ell in ([1.0, 1.0, 1.0], *[[0.2, 0.5, 1.0]] * 30):
         weights = made.weights_from_gram(gram(J), torch.tensor(ell), ALL)
@@ -94,7 +94,7 @@ def test_db_mtl_gives_every_unit_the_same_length() -> None:
     assert torch.allclose(combined, combined[0].expand(3))
 
 
-def test_db_mtl_keeps_an_average_for_each_unit_of_its_own() -> None:
+def test_db_mtl_averages_each_unit_separately() -> None:
     made = make("db-mtl")
     made.combine(rows(0)[:2], losses(0)[:2], (0, 2))
     assert made.state().keys() == {"step", "mean/0", "mean/2"}

@@ -1,4 +1,4 @@
-"""equal, fixed, uncertainty, dwa, rlw, famo, stch against slow, obvious ways to their numbers."""
+"""equal, fixed, uncertainty, dwa, rlw, famo, stch against slow, obvious references."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_uncertainty_is_adam_on_the_papers_loss() -> None:
         made.update(losses(step), ALL)
 
 
-def test_uncertainty_comes_to_the_inverse_of_the_losses() -> None:
+def test_uncertainty_converges_to_the_inverse_of_the_losses() -> None:
     made = make("uncertainty", lr=0.02)
     for _ in range(400):
         made.update(torch.tensor([4.0, 1.0, 0.5]), ALL)
@@ -82,7 +82,7 @@ def test_uncertainty_comes_to_the_inverse_of_the_losses() -> None:
     assert close(weights / weights[1], [0.25, 1.0, 2.0], 0.02)
 
 
-def test_a_unit_that_is_not_in_a_step_stands_still() -> None:
+def test_a_unit_that_is_not_in_a_step_keeps_its_state() -> None:
     made = make("uncertainty")
     made.update(losses(0), ALL)
     before = {key: tensor.clone() for key, tensor in made.state().items()}
@@ -108,13 +108,13 @@ def test_dwa_by_hand() -> None:
             windows.append(((losses(step) + losses(step - 1)) / 2).tolist())
 
 
-def test_dwa_keeps_the_ratio_of_who_was_not_seen() -> None:
+def test_dwa_keeps_the_ratio_of_units_without_a_step() -> None:
     made = make("dwa", epoch=1)
     made.update(torch.tensor([2.0, 2.0, 2.0]), ALL)
     made.update(torch.tensor([1.0, 2.0]), (0, 1))
     half = [math.exp(r / 2) for r in (0.5, 1.0, 1.0)]
     assert close(made.weights(None, ALL), [3 * h / sum(half) for h in half])
-    made.update(torch.tensor([1.0, 6.0]), (1, 2))  # of 2 its last window was the first
+    made.update(torch.tensor([1.0, 6.0]), (1, 2))  # the last window of unit 2 was the first
     last = [math.exp(r / 2) for r in (0.5, 0.5, 3.0)]
     assert close(made.weights(None, ALL), [3 * h / sum(last) for h in last])
 
@@ -162,7 +162,7 @@ def test_famo_is_adam_on_its_logits() -> None:
         adam.step()
 
 
-def test_famo_lets_go_of_who_falls_fastest() -> None:
+def test_famo_lowers_the_weight_of_the_loss_that_falls_fastest() -> None:
     made = make("famo")
     for _ in range(20):
         made.update(torch.ones(3), ALL)
@@ -171,7 +171,7 @@ def test_famo_lets_go_of_who_falls_fastest() -> None:
     assert weights[0] < weights[1] < weights[2]
 
 
-def test_famo_is_told_the_losses_before_those_after() -> None:
+def test_famo_needs_the_losses_before_those_after() -> None:
     with pytest.raises(RuntimeError, match="before"):
         make("famo").update_after(losses(0), ALL)
     with pytest.raises(RuntimeError, match="needs the losses"):
@@ -192,13 +192,13 @@ def test_stch_is_the_gradient_of_the_smooth_maximum(mu: float) -> None:
         made.update(ell.detach(), ALL)
 
 
-def test_stch_with_little_smoothness_sees_the_worst_alone() -> None:
+def test_stch_with_small_mu_weighs_only_the_worst_unit() -> None:
     made = make("stch", mu=0.001, warmup=1)
     made.update(torch.tensor([1.0, 2.0, 4.0]), ALL)
     assert close(made.weights(torch.tensor([0.5, 1.5, 2.0]), ALL), [0.0, 3.0, 0.0])
 
 
-def test_a_loss_of_zero_gives_weights_nevertheless() -> None:
+def test_a_loss_of_0_gives_finite_weights() -> None:
     for name in ("famo", "stch", "uncertainty", "dwa"):
         made = make(name, epoch=1)
         for _ in range(3):
