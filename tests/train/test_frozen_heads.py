@@ -20,13 +20,14 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.listing import Item
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Failed
+from onetrunk.eval import evaluate as evaluate_module
 from onetrunk.eval.evaluate import evaluate
 from onetrunk.eval.metrics import scores_of
 from onetrunk.nn.saving import models_of
 from onetrunk.runs.dry_run import dry_run
 from onetrunk.runs.train import Run, train
 from onetrunk.store.run_folder import RunFolder
-from onetrunk.train import features
+from onetrunk.train import features, frozen_heads
 from onetrunk.train import linear_heads as linear
 from onetrunk.train.features import compute_features
 from onetrunk.train.frozen_heads import LinearHead, only_decoders_trainable
@@ -42,10 +43,10 @@ Labels = dict[str, Any]
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use three λ and few images in a pass, so that everything happens several times."""
-    monkeypatch.setattr("onetrunk.train.frozen_heads.GRID", (1.0, 1e-1, 1e-2))
-    monkeypatch.setattr("onetrunk.train.frozen_heads.CONTRAST_GRID", (10.0, 0.1))
+    monkeypatch.setattr(frozen_heads, "GRID", (1.0, 1e-1, 1e-2))
+    monkeypatch.setattr(frozen_heads, "CONTRAST_GRID", (10.0, 0.1))
     monkeypatch.setattr(linear, "STEPS", 30)
-    monkeypatch.setattr("onetrunk.eval.evaluate.INPUT", 8 * 8 * 3 * 4 * 10)
+    monkeypatch.setattr(evaluate_module, "INPUT", 8 * 8 * 3 * 4 * 10)
 
 
 def frozen(domains: list[Domain], out: Path, resume: bool = False, **trunk: Any) -> Run:
