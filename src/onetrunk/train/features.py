@@ -1,9 +1,9 @@
 """The pooled features of a split, computed once and kept in a memory-mapped file of the run.
 
 `features/DOMAIN/SPLIT.f32` holds one row per image; `SPLIT.json` beside it says how many rows are
-complete and which weights they depend on, so a killed run continues after the last of them. Rows are
-written to the file, not through the memory map, where a full disk would kill the process without an
-error. A finished run does not need the files.
+complete and which weights they depend on, so a killed run continues after the last of them. Rows
+are written to the file, not through the memory map, where a full disk would kill the process without
+an error. A finished run does not need the files.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 Heads on pooled features are linear. So features are computed once (features.py), and the heads are
 solved on them in double precision (linear_heads.py): no augmentation, each domain with its own size
-and normalization. Of a grid of L2 strengths λ the one with the lowest headline error on validation is
-kept, the stronger of equals (Kornblith et al. 2019 evaluate trunks so). Decoders of dense tasks are
-trained by the ordinary loop, from images through the frozen trunk in evaluation mode.
+and normalization. Of a grid of L2 strengths λ the one with the lowest headline error on validation
+is kept, the stronger of equals (Kornblith et al. 2019 evaluate trunks so). Decoders of dense tasks
+are trained by the ordinary loop, from images through the frozen trunk in evaluation mode.
 """
 
 from __future__ import annotations

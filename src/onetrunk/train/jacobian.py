@@ -1,8 +1,9 @@
 """The gradients of a step's units on their shared parameters, and the gradient made of them.
 
 Losses are added all at once, or a batch at a time (then only one batch's graph is held). Each call
-costs one backward pass for each unit in it: K passes in all where every unit has one batch. A unit's
-row is the mean over its batches. Parameters that only one unit uses get their gradient directly.
+costs one backward pass for each unit in it: K passes in all where every unit has one batch. The row
+of a unit is the mean over its batches. Parameters that only one unit uses get their gradient
+directly.
 """
 
 from __future__ import annotations

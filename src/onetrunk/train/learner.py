@@ -1,8 +1,8 @@
 """The learner: a model with everything that changes while it is trained, and one step of training.
 
 A step is a list of pure batches. L = mean over the step's batches of w·ℓ, so every domain counts
-equally whatever its size (Bilen & Vedaldi 2017). Shared parameters take ∇L; a domain's own parameters
-the mean over its own batches, so the rate of a head does not fall as domains are added.
+equally whatever its size (Bilen & Vedaldi 2017). Shared parameters take ∇L; a domain's own
+parameters the mean over its own batches, so the rate of a head does not fall as domains are added.
 """
 
 from __future__ import annotations

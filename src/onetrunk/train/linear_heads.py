@@ -234,12 +234,7 @@ def contrast(
     does not pull W to 0 but to W₀. Batches hold all images where these are few, else classes drawn
     by the seed, each with several images, so that every image has another of its class.
 
-    Args:
-        x: Features that are not centred.
-        target_n: Class numbers.
-        width: Numbers in an embedding.
-        grid: The values of λ.
-        seed: Of the draws.
+    `x` must not be centred.
     """
     basis, sizes = directions(x)
     normalize = basis / sizes[:, None].clamp_min(1e-12).sqrt()
@@ -267,10 +262,10 @@ def contrast(
 
 
 def directions(x: Design) -> tuple[Tensor, Tensor]:
-    """Return (R, C) the mean's direction, then principal directions; (R,) second moments along each.
+    """Return (R, C) the mean's direction, then principal directions; (R,) their second moments.
 
-    All images share the mean: from a map that starts along it all embeddings are alike, and contrast
-    does not leave that point. As one coordinate among others it serves as a bias.
+    All images share the mean: with a map that starts along it all embeddings are alike, and the
+    contrast does not leave that point. As one coordinate among others it serves as a bias.
     """
     total = torch.zeros(x.width, dtype=torch.float64, device=x.device)
     for _, rows in x.chunks():

@@ -1,7 +1,7 @@
 """Loggers: the console, TensorBoard, and objects of the user's own.
 
-A logger receives what metrics.jsonl receives. It cannot change the training: it gets copies, and one
-that raises an error is reported once and switched off.
+A logger receives what metrics.jsonl receives. It cannot change the training: it gets copies, and
+one that raises an error is reported once and switched off.
 """
 
 from __future__ import annotations

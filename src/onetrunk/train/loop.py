@@ -43,20 +43,10 @@ def fit(
     distill: Distill = NO_DISTILL,
     memory: Memory | None = None,
 ) -> Selection:
-    """Train a model; it ends with the weights of its best evaluation.
+    """Train a model in place, from the run's last checkpoint if it has one.
 
-    Args:
-        model: The network; it is trained in place.
-        domains: Its domains.
-        train: Settings.
-        run: Where checkpoints and metrics go; training resumes from its last checkpoint.
-        logger: Gets the log lines and evaluations.
-        part: The name of the network in a run that trains several: "" or a specialist's domain.
-        device: Where to train.
-        seed: Of all random draws.
-        teachers: By domain, for distillation.
-        distill: Settings of distillation.
-        memory: For learning without forgetting.
+    The model ends with the weights of its best evaluation. `part` names the network in a run that
+    trains several: a specialist's domain.
     """
     with stoppable() as stop, deterministic(train.deterministic, device):
         start_generators(seed_of(seed, part, "fit"), device)

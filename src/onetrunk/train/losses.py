@@ -8,16 +8,15 @@
 | segment | cross-entropy | labelled pixels |
 | depth | abs(ŷ − y) | labelled pixels |
 | normals | 1 − ⟨n̂, n⟩ | labelled pixels |
-| embed | supervised contrast (Khosla et al. 2020, L_out), τ = 0.1 | images with a positive |
+| embed | supervised contrast (Khosla et al. 2020, L_out), τ = 0.1 | images with positives |
 
-A batch without any label has the loss 0 and a gradient of 0. No value is read on the CPU, so nothing
-waits for the device.
+A batch without any label has the loss 0 and a gradient of 0. No value is read on the CPU, so
+nothing waits for the device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -117,39 +116,12 @@ class Constant:
         return self._copies[key]
 
 
-@dataclass(frozen=True)
-class Context:
-    """What the loss of a task may depend on."""
-
-    task: Task
-    domain: Domain | None = None  # for class weights and scales, from its training labels
-    smooth: float = 0.0
-    weighted: bool = False
-
-
-def _make_classify(context: Context) -> Loss:
-    smooth = context.smooth
-    if not context.weighted or context.domain is None:
-        return lambda out, target: classify(out, target, smooth, None)
-    weights = Constant(class_weights(context.domain, context.task))
-    return lambda out, target: classify(out, target, smooth, weights.like(out))
-
-
-def _make_regress(context: Context) -> Loss:
-    task, domain = context.task, context.domain
-    std = target_stats(domain, task)[1] if domain is not None else torch.ones(task.outputs)
-    scale = Constant(std)
-    return lambda out, target: regress(out, target, scale.like(out))
-
-
-LOSSES: Mapping[str, Callable[[Context], Loss]] = {
-    "classify": _make_classify,
-    "multilabel": lambda _: multilabel,
-    "regress": _make_regress,
-    "segment": lambda _: segment,
-    "depth": lambda _: depth,
-    "normals": lambda _: normals,
-    "embed": lambda _: embed,
+PLAIN: Mapping[str, Loss] = {  # kinds whose loss depends on outputs and targets alone
+    "multilabel": multilabel,
+    "segment": segment,
+    "depth": depth,
+    "normals": normals,
+    "embed": embed,
 }
 
 
@@ -164,7 +136,16 @@ def make_loss(
         smooth: Label smoothing.
         weighted: Whether to weigh the classes.
     """
-    return LOSSES[task.kind](Context(task, domain, smooth, weighted))
+    if task.kind in PLAIN:
+        return PLAIN[task.kind]
+    if task.kind == "regress":
+        std = target_stats(domain, task)[1] if domain is not None else torch.ones(task.outputs)
+        scale = Constant(std)
+        return lambda out, target: regress(out, target, scale.like(out))
+    if not weighted or domain is None:
+        return lambda out, target: classify(out, target, smooth, None)
+    weights = Constant(class_weights(domain, task))
+    return lambda out, target: classify(out, target, smooth, weights.like(out))
 
 
 class Losses:

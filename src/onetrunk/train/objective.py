@@ -2,10 +2,10 @@
 
 L = mean over the step's batches of w_domain · [ w_label · mean over its tasks of λ·ℓ + distilled ],
 
-λ the weight that the loss weighting gives to the unit (domain, task): 1 for `equal`. A weighting that
-works on gradients replaces this sum on the parameters that several units share: the trunk, and of a
-domain with several tasks its slots and its decoder; heads are always trained on their own losses.
-A domain without labels has no units; only teachers contribute to its loss.
+λ the weight that the loss weighting gives to the unit (domain, task): 1 for `equal`. A weighting
+that works on gradients replaces this sum on the parameters that several units share: the trunk, and
+of a domain with several tasks its slots and its decoder; heads are always trained on their own
+losses. A domain without labels has no units; only teachers contribute to its loss.
 """
 
 from __future__ import annotations

@@ -223,18 +223,8 @@ class GradDrop(FromJacobian):
     name, class_name = "graddrop", "GradDrop"
 
 
-METHODS = (
-    AlignedMTL,
-    CAGrad,
-    ConFIG,
-    DualProj,
-    FairGrad,
-    GradDrop,
-    IMTLG,
-    MGDA,
-    PCGrad,
-    UPGrad,
-)
+METHODS: tuple[type[TorchJD], ...] = (AlignedMTL, CAGrad, ConFIG, DualProj, FairGrad, GradDrop)
+METHODS += (IMTLG, MGDA, PCGrad, UPGrad)
 TORCHJD: Mapping[str, type[TorchJD]] = {method.name: method for method in METHODS}
 NOT_OFFERED = {  # further methods of TorchJD, and why they are missing
     "constant": "it is our 'fixed'",

@@ -1,8 +1,9 @@
 """Uncertainty weighting (Kendall, Gal & Cipolla, "Multi-task learning using uncertainty to weigh
 losses for scene geometry and semantics", CVPR 2018, arXiv:1705.07115).
 
-A log-variance s of each unit is learned with the network, by the loss e^(−s)·ℓ + s (as in the paper,
-except for a factor ½ that it uses for regression alone). At its optimum s = log ℓ: the weight is 1/ℓ.
+A log-variance s of each unit is learned with the network, by the loss e^(−s)·ℓ + s (as in the
+paper, except for a factor ½ that it uses for regression alone). At its optimum s = log ℓ: the
+weight is 1/ℓ.
 """
 
 from __future__ import annotations
