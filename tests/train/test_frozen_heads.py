@@ -27,6 +27,7 @@ from onetrunk.nn.saving import models_of
 from onetrunk.runs.dry_run import dry_run
 from onetrunk.runs.train import Run, train
 from onetrunk.store.run_folder import RunFolder
+from onetrunk.store.tensors import read_rows
 from onetrunk.train import features, frozen_heads
 from onetrunk.train import linear_heads as linear
 from onetrunk.train.features import compute_features
@@ -220,9 +221,8 @@ def test_images_without_label_are_left_out(tmp_path: Path) -> None:
 
 
 def features_of_run(run: Run, domain: Domain) -> np.ndarray:
-    size = len(domain.train)
-    path = run.folder / "features" / domain.name / "train.f32"
-    return np.fromfile(path, "<f4").reshape(size, -1)
+    rows = read_rows(run.folder / "features" / domain.name / "train.rows")[1]["features"]
+    return np.array(rows)
 
 
 def test_without_validation_labels_the_default_strength_is_used(
@@ -307,9 +307,11 @@ def test_a_run_killed_at_the_features_resumes_after_them(
         dying(patch, 3)
         with pytest.raises(Killed):
             frozen(worlds("one", "two"), tmp_path / "run")
-    part = tmp_path / "run/features/one/train.f32"
-    assert json.loads(part.with_suffix(".json").read_text())["rows"] == 20
-    with part.open("ab") as file:  # written, but not yet recorded as complete
+    folder = tmp_path / "run/features/one"
+    assert json.loads((folder / ".train.rows.json").read_text())["rows"] == 20
+    with (folder / ".train.rows.part").open(
+        "ab"
+    ) as file:  # written, but not yet recorded as complete
         file.write(b"\x07" * 131)
     with monkeypatch.context() as patch:
         seen = dying(patch, 10**9)
@@ -346,7 +348,8 @@ def test_a_signal_keeps_finished_features(tmp_path: Path, monkeypatch: pytest.Mo
         dying(patch, 2, terminate=True)
         with raises(Stopped, "image 20", "one", try_="--resume"):
             frozen(worlds("one"), tmp_path / "run")
-    assert json.loads((tmp_path / "run/features/one/train.json").read_text())["rows"] == 20
+    mark = tmp_path / "run/features/one/.train.rows.json"
+    assert json.loads(mark.read_text())["rows"] == 20
     assert result(frozen(worlds("one"), tmp_path / "run", resume=True)) == result(expected)
 
 

@@ -38,7 +38,7 @@ from onetrunk.store.atomic import atomic
 from onetrunk.store.run_folder import METRICS, RunFolder
 from onetrunk.store.tensors import read_tensors, write_tensors
 from onetrunk.train.device import deterministic
-from onetrunk.train.features import FOLDER, Features, compute_features
+from onetrunk.train.features import FOLDER, Features, compute_features, linear_of
 from onetrunk.train.interrupt import Stop, stoppable, stopped
 from onetrunk.train.linear_heads import (
     CONTRAST_DEFAULT,
@@ -250,9 +250,7 @@ class LinearHead:
     @torch.no_grad()
     def load(self, solved: Solved) -> None:
         """Copy a solution into the head."""
-        linear = self.module.linear if isinstance(self.module, Embed) else self.module
-        if not isinstance(linear, nn.Linear):
-            raise TypeError(f"the head of {self.task.name} is not linear: {type(linear).__name__}")
+        linear = linear_of(self.module)
         linear.weight.copy_(solved.weight)
         if linear.bias is not None:
             linear.bias.copy_(solved.bias)

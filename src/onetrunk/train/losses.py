@@ -163,7 +163,7 @@ class Losses:
     def __call__(
         self, domain: str, outputs: Mapping[str, Tensor], shares: Shares
     ) -> dict[str, Tensor]:
-        """Return a batch's loss by task, a sum over the targets' shares; never in half precision."""
+        """Return the loss of each task, summed over the shares; never in half precision."""
         losses: dict[str, Tensor] = {}
         for task, loss in self.of[domain].items():
             out = outputs[task]
