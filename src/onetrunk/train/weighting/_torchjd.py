@@ -223,9 +223,9 @@ class GradDrop(FromJacobian):
     name, class_name = "graddrop", "GradDrop"
 
 
-METHODS: tuple[type[TorchJD], ...] = (AlignedMTL, CAGrad, ConFIG, DualProj, FairGrad, GradDrop)
-METHODS += (IMTLG, MGDA, PCGrad, UPGrad)
-TORCHJD: Mapping[str, type[TorchJD]] = {method.name: method for method in METHODS}
+GRAM = (AlignedMTL, CAGrad, DualProj, FairGrad, IMTLG, MGDA, PCGrad, UPGrad)
+JACOBIAN = (ConFIG, GradDrop)
+TORCHJD: Mapping[str, type[TorchJD]] = {method.name: method for method in (*GRAM, *JACOBIAN)}
 NOT_OFFERED = {  # further methods of TorchJD, and why they are missing
     "constant": "it is our 'fixed'",
     "cr-mogm": "it smooths another method's weights",
