@@ -16,7 +16,9 @@ import onetrunk as ot
 from onetrunk.nn.adapters import ADAPTERS
 from onetrunk.nn.norms import NORMS
 from onetrunk.registry import Registry
-from onetrunk.testing import check_adapter, check_norm
+from onetrunk.testing import check_adapter, check_feature_loss, check_norm, check_weighting
+from onetrunk.train.distill.feature_losses import FEATURE_LOSSES, load_feature_loss
+from onetrunk.train.weighting import WEIGHTINGS
 from tests.helpers.errors import raises
 
 NORM = '''
@@ -105,6 +107,32 @@ ADAPTER = '''
     ADAPTER = BiasShift
 '''
 
+FEATURE_LOSS = '''
+    """`smooth-l1`: the smooth L1 distance of features."""
+
+    import torch.nn.functional as F
+
+    from onetrunk.train.distill.feature_losses import FeatureLoss
+
+    FEATURE_LOSS = FeatureLoss(F.smooth_l1_loss, min_images=2, fallback="cosine")
+'''
+
+WEIGHTING = '''
+    """`inverse`: each unit is weighted by the inverse of its loss."""
+
+    from onetrunk.train.weighting import Weighting
+
+
+    class Inverse(Weighting):
+        needs_losses = True
+
+        def weights(self, losses, present):
+            return len(present) * (1 / losses) / (1 / losses).sum()
+
+
+    WEIGHTING = Inverse
+'''
+
 
 @contextmanager
 def added(registry: Registry[Any], name: str, source: str, folder: Path) -> Iterator[None]:
@@ -157,3 +185,17 @@ def test_an_adapter(tmp_path: Path) -> None:
         check_adapter("bias-shift")
     with pytest.raises(ot.BadInput):
         ot.Trunk("resnet20", adapters="bias-shift")
+
+
+def test_a_feature_loss(tmp_path: Path) -> None:
+    with added(FEATURE_LOSSES, "smooth-l1", FEATURE_LOSS, tmp_path):
+        assert "smooth-l1" in list(FEATURE_LOSSES)
+        loss = load_feature_loss("smooth-l1")
+        assert loss is not None and loss.min_images == 2
+        check_feature_loss(loss)
+
+
+def test_a_weighting(tmp_path: Path) -> None:
+    with added(WEIGHTINGS, "inverse", WEIGHTING, tmp_path):
+        assert "inverse" in list(WEIGHTINGS)
+        check_weighting("inverse", scale="direction")

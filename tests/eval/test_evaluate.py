@@ -16,8 +16,8 @@ from onetrunk.errors import BadInput, Failed
 from onetrunk.eval import evaluate as module
 from onetrunk.eval.evaluate import evaluate, evaluating, plan, run_evaluation, shuffled
 from onetrunk.eval.metrics import scores_of
-from onetrunk.nn.norms import find_norm
 from onetrunk.nn.card import Card
+from onetrunk.nn.norms import find_norm
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
 from tests.helpers.fakes import Fake, dense_source, small
