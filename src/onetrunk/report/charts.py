@@ -246,7 +246,9 @@ def scatter_plot(
     """Place points with their domains' marks, and each domain's name where most of it lies."""
     xy_N2 = fit_to_box(xy_N2)
     order = np.random.default_rng(0).permutation(len(xy_N2))  # no domain covers another
-    points = tuple((mark_of(int(domain_N[i])), *map(float, xy_N2[i])) for i in order)
+    points = tuple(
+        (mark_of(int(domain_N[i])), float(xy_N2[i, 0]), float(xy_N2[i, 1])) for i in order
+    )
     placed = place_names(xy_N2, domain_N, names)
     return ScatterPlot(label, points, tuple((name, x, y) for name, (x, y) in placed.items()))
 

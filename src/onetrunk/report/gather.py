@@ -6,7 +6,6 @@ reason; the rest is reported.
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from onetrunk.data.cache import cpus
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput, OnetrunkError
 from onetrunk.eval.external_predictions import evaluate_predictions
@@ -299,16 +299,10 @@ def without_paths(recipe: str) -> str:
 
 def machine(device: torch.device | None = None) -> str:
     """Name the processor or graphics card, the cores and the system; no host, user or path."""
-    words = [_processor(), f"{_cores()} cores", platform.system()]
+    words = [_processor(), f"{cpus()} cores", platform.system()]
     if device is not None and device.type == "cuda":
         words.insert(0, torch.cuda.get_device_name(device))
     return ", ".join(word for word in words if word)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _processor() -> str:
