@@ -199,8 +199,8 @@ def _against_separate(evaluated: Candidate, results: Mapping[str, Result]) -> tu
     if worse:
         parts = [f"Keep {len(worse)} of {networks} ({_names(worse)})"]
         if equal := count - len(worse) - len(undecided):
-            others = f"{equal}" if undecided else f"the other {equal}"
-            parts.append(f"one network is enough for {others}")
+            domains = f"{equal} domain{'s' if equal > 1 else ''}"
+            parts.append(f"one network is enough for {'' if undecided else 'the other '}{domains}")
         if undecided:
             parts.append(f"{len(undecided)} {'is' if len(undecided) == 1 else 'are'} undecided")
         return "keep some", "; ".join(parts) + "."
