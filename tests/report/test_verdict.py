@@ -110,7 +110,8 @@ SENTENCES = [
     (
         "ow?o?",
         "keep some",
-        "Keep 1 of the 5 separate networks (d1); one network is enough for 2 domains; 2 are undecided.",
+        "Keep 1 of the 5 separate networks (d1); one network is enough for 2 domains; 2 are "
+        "undecided.",
     ),
     ("w?", "keep some", "Keep 1 of the 2 separate networks (d0); 1 is undecided."),
     (
