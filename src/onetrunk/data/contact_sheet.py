@@ -36,8 +36,9 @@ def contact_sheet(domain: Domain, path: Path, split: str = "train") -> None:
         with atomic(path) as file:
             picture.save(file, "PNG")
     except OSError as error:
-        reason = error.strerror or error
-        raise Failed(f"cannot write {path}: {reason}", try_="another path") from None
+        raise Failed(
+            f"{path} cannot be written: {error.strerror or error}; try: choose another place"
+        ) from None
 
 
 def check_path(path: Path) -> None:
