@@ -17,7 +17,7 @@ from onetrunk.data.contact_sheet import (
     contact_sheet,
 )
 from onetrunk.data.domain import Domain
-from onetrunk.data.listing import Item
+from onetrunk.data.sources import Item
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Failed
 from tests.helpers.fakes import CLASSIFY, Fake, dense_source, labelled, small

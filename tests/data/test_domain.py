@@ -207,7 +207,7 @@ def test_normalization_may_be_imagenets_or_the_users() -> None:
     assert hash(own)
 
 
-@pytest.mark.parametrize("normalize", ["dataset", (0.5, 0.5), ((0.5,), (0.2,)), 3, None], ids=str)
+@pytest.mark.parametrize("normalize", ["domain", (0.5, 0.5), ((0.5,), (0.2,)), 3, None], ids=str)
 def test_normalization_that_is_none_is_refused(normalize: Any) -> None:
     with pytest.raises(BadInput, match=r"normalize.*available: domain, imagenet"):
         _ = Domain("d", small(), size=8, normalize=normalize).pixels

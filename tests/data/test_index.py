@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onetrunk.data.index import Index, read_index
-from onetrunk.data.listing import Item, Label
+from onetrunk.data.sources import Item, Label
 from onetrunk.data.splitting import SPLITS, share
 from onetrunk.data.task import NO_CLASS, NO_LABEL, Task, read_tasks
 from onetrunk.errors import BadInput

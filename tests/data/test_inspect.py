@@ -9,7 +9,7 @@ import pytest
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.inspect import Inspection, inspect
-from onetrunk.data.listing import Item, Label
+from onetrunk.data.sources import Item, Label
 from onetrunk.data.task import Task
 from tests.helpers.fakes import CLASSIFY, Fake, dense_source, encoded, labelled, picture, small
 

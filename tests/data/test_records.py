@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onetrunk.data import records
+from onetrunk.data import stored_images
 from onetrunk.data.duplicates import thumbnails
-from onetrunk.data.records import gather, stats
-from onetrunk.data.stored_images import BAD, BLANK, GOOD, Looked
+from onetrunk.data.stored_images import BAD, BLANK, GOOD, Looked, gather, stats
 
 
 def slow_thumbnail(image_HW3: np.ndarray) -> np.ndarray:
@@ -50,7 +49,7 @@ def test_a_chunk_has_the_records_of_its_images(monkeypatch: pytest.MonkeyPatch) 
     assert whole.scan["flags"][[0, 1, 3, 4]].tolist() == [0, 0, 0, BLANK]
     assert whole.reasons == {2: "not an image"}
     assert not whole.arrays["images"][2].any()
-    monkeypatch.setattr(records, "BLOCK", 1)  # image by image: the same
+    monkeypatch.setattr(stored_images, "BLOCK", 1)  # image by image: the same
     alone = gather(chunk)
     assert alone.scan.tobytes() == whole.scan.tobytes()
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from onetrunk.data.domain import Domain
-from onetrunk.data.listing import Item
 from onetrunk.data.renamed import Called
+from onetrunk.data.sources import Item
 from onetrunk.data.task import Task
 from tests.helpers.fakes import CLASSIFY, Fake, labelled
 

@@ -12,9 +12,8 @@ import pytest
 from PIL import Image
 
 from onetrunk.data.domain import Domain
-from onetrunk.data.listing import Item
 from onetrunk.data.pixels import Pixels
-from onetrunk.data.records import gather
+from onetrunk.data.sources import Item
 from onetrunk.data.stored_images import (
     BAD,
     BLANK,
@@ -23,6 +22,7 @@ from onetrunk.data.stored_images import (
     MISNAMED,
     TINY,
     Looked,
+    gather,
     layers_of,
     read_one,
 )

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from onetrunk.data.domain import Domain
-from onetrunk.data.listing import Item
 from onetrunk.data.pixels import BadImage, Pixels
+from onetrunk.data.sources import Item
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Failed
 from onetrunk.eval import evaluate as module

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from onetrunk.data.domain import Domain
-from onetrunk.data.listing import Item
+from onetrunk.data.sources import Item
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Failed
 from onetrunk.eval.gradient_agreement import Loss

@@ -33,15 +33,19 @@ from PIL import Image
 
 from onetrunk.data.index import Index
 from onetrunk.data.pixels import Pixels
-from onetrunk.data.records import SCAN, Part, gather, read_reasons, read_records
 from onetrunk.data.sources import Source
 from onetrunk.data.stored_images import (
+    SCAN,
     TODO,
     UNREADABLE,
     Frames,
     Layer,
+    Part,
+    gather,
     layers_of,
     read_one,
+    read_reasons,
+    read_records,
 )
 from onetrunk.errors import Failed
 from onetrunk.progress import Track, say

@@ -17,7 +17,7 @@ from onetrunk.data.cache import Decoded, decode_all
 from onetrunk.data.index import Index, check_classes, read_index
 from onetrunk.data.pixels import Fit, Pixels
 from onetrunk.data.renamed import Called
-from onetrunk.data.sources import Asked, Source, open_source
+from onetrunk.data.sources import Source, SourceOptions, open_source
 from onetrunk.data.split import Split
 from onetrunk.data.splitting import SPLITS
 from onetrunk.data.stored_images import GOOD
@@ -36,7 +36,7 @@ class Domain:
     `data.sources.Source` says. Without one the domain has no images: its tasks (with classes) and
     its size are all that a model needs of it.
 
-    `normalize`: "domain" (the mean and standard deviation of its own training images), "imagenet", or a pair
+    `normalize`: "dataset" (mean and std of its training images), "imagenet", or a pair
     (mean, std). `cache`: a folder, None for the usual one, False to store no pixels. `base`: where
     relative paths start.
     """
@@ -53,7 +53,7 @@ class Domain:
         fill: int = 0,
         flip: bool | None = None,
         augment: Augment | Mapping[str, Any] | None = None,
-        normalize: Literal["domain", "imagenet"] | Stats = "domain",
+        normalize: Literal["dataset", "imagenet"] | Stats = "dataset",
         image: str | None = None,
         group: str | None = None,
         split: str | None = None,
@@ -106,7 +106,7 @@ class Domain:
         if not isinstance(self.source, str):
             found = self.source
         else:
-            asked = Asked(self.base, self._tasks, self.image, self.group, self.split)
+            asked = SourceOptions(self.base, self._tasks, self.image, self.group, self.split)
             found = open_source(self.source, asked)
         return Called(found, self._names) if self._names else found
 
@@ -164,15 +164,15 @@ class Domain:
     @cached_property
     def pixels(self) -> Pixels:
         """What it does to an image, normalization included."""
-        if self.normalize == "imagenet" or (self.normalize == "domain" and self.source is None):
+        if self.normalize == "imagenet" or (self.normalize == "dataset" and self.source is None):
             mean, std = IMAGENET
-        elif self.normalize == "domain":
+        elif self.normalize == "dataset":
             mean, std = self.stats("train")
         elif isinstance(self.normalize, str) or np.shape(self.normalize) != (2, 3):
             raise BadInput(
                 f"domain {self.name}: normalize is a word, or three means and three deviations",
                 got=self.normalize,
-                available=("domain", "imagenet"),
+                available=("dataset", "imagenet"),
             )
         else:
             mean, std = (_triple(vector) for vector in self.normalize)

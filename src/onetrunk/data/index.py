@@ -9,17 +9,15 @@ import hashlib
 import itertools
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onetrunk.data.listing import Item
-from onetrunk.data.sources import Source
+from onetrunk.data.sources import Item, Source
 from onetrunk.data.splitting import SPLITS, groups_of, listed, move_nearest, split_codes
-from onetrunk.data.strings import Strings
 from onetrunk.data.task import NO_CLASS, NO_LABEL, Task
 from onetrunk.errors import BadInput
 
@@ -265,3 +263,29 @@ def natural(name: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
         (1, 0, part) if number is None else (0, len(number), number)
         for part, number in zip(parts, numbers, strict=True)
     ), name
+
+
+class Strings:
+    """An immutable list of strings: their UTF-8 bytes end to end, and where each one starts."""
+
+    def __init__(self, strings: Iterable[str] = ()) -> None:
+        joined = bytearray()
+        ends = [0]
+        for string in strings:
+            joined += string.encode("utf-8", "surrogateescape")
+            ends.append(len(joined))
+        self._bytes = bytes(joined)
+        self._ends: NDArray[np.int64] = np.array(ends, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, i: int | np.integer) -> str:
+        if not -len(self) <= i < len(self):
+            raise IndexError(i)
+        i = int(i) % len(self)
+        raw = self._bytes[self._ends[i] : self._ends[i + 1]]
+        return raw.decode("utf-8", "surrogateescape")
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[i] for i in range(len(self)))

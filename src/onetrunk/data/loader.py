@@ -102,9 +102,6 @@ class Loader:
         if not domains:
             raise BadInput("a loader needs at least one domain")
         check_domains(domains)
-        if sampling == "joined" and len({domain.pixels.size for domain in domains}) > 1:
-            sizes = ", ".join(f"{d.name} {d.pixels.size}" for d in domains)
-            raise BadInput("joined batches need one size for all domains", got=sizes)
         self.workers = workers
         self.pin = pin
         self.sampler = Sampler(
@@ -115,6 +112,11 @@ class Loader:
             temperature,
             fixed,
         )
+        if self.sampler.joined and len({domain.pixels.size for domain in domains}) > 1:
+            raise BadInput(
+                "joined batches need one image size for all domains",
+                got=", ".join(f"{domain.name} {domain.pixels.size}" for domain in domains),
+            )
         self._steps = _Steps(domains)
         self._state = self.sampler.state()
 

@@ -8,9 +8,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from onetrunk.data.listing import Item, Label
 from onetrunk.data.pixels import Raw
-from onetrunk.data.sources import Source
+from onetrunk.data.sources import Item, Label, Source
 
 
 class Called:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from onetrunk.data.listing import Item
+from onetrunk.data.sources import Item
 from onetrunk.errors import BadInput
 
 SPLITS = ("train", "val", "test")

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from onetrunk.data.domain import Domain
-from onetrunk.data.sources.common import some
+from onetrunk.data.files.paths import some
 from onetrunk.data.sources.decathlon import Decathlon
 from onetrunk.data.split import Split
 from onetrunk.data.task import Task

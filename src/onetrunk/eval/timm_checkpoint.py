@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from onetrunk.data.domain import Domain
+from onetrunk.data.files.paths import some
 from onetrunk.data.pixels import Fit, Pixels
-from onetrunk.data.sources.common import some
 from onetrunk.data.split import Split
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Failed, printable

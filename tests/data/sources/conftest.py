@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onetrunk.data.sources import Asked, Source, open_source
+from onetrunk.data.sources import Source, SourceOptions, open_source
 from onetrunk.data.task import Task, read_tasks
 
 
@@ -52,7 +52,7 @@ def opened(tmp_path: Path) -> Callable[..., Source]:
 
     def open_(name: str, tasks: Any = None, **asked: Any) -> Source:
         given: tuple[Task, ...] | None = None if tasks is None else read_tasks(tasks)
-        return open_source(name, Asked(tmp_path, given, **asked))
+        return open_source(name, SourceOptions(tmp_path, given, **asked))
 
     return open_
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from onetrunk.data.files.coco_annotations import compact, paint
 from onetrunk.data.pixels import BadImage
-from onetrunk.data.sources.masks import compact, paint
 from onetrunk.errors import BadInput, Missing
 
 pytest.importorskip("pycocotools")

@@ -13,8 +13,7 @@ import pytest
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import BadImage, Pixels
-from onetrunk.data.sources.normal_axes import agreement, surface_normals
-from onetrunk.data.sources.nyuv2 import CLASSES, FACINGS
+from onetrunk.data.sources.nyuv2 import CLASSES, FACINGS, agreement, surface_normals
 from onetrunk.errors import BadInput
 from tests.data.sources.conftest import build_nyuv2, room
 

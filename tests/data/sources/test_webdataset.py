@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from onetrunk.data.pixels import BadImage, Pixels
-from onetrunk.data.sources import web
+from onetrunk.data.sources import webdataset
 from onetrunk.errors import BadInput, Failed, Missing
 
 
@@ -141,7 +141,7 @@ def test_a_shard_that_is_not_there_by_url(
 ) -> None:
     with pytest.raises(Failed, match="404"):
         opened(f"webdataset:{serve()}/none.tar")
-    monkeypatch.setattr(web, "TRIES", 1)
+    monkeypatch.setattr(webdataset, "TRIES", 1)
     with pytest.raises(Failed, match="refused"):
         opened("webdataset:http://127.0.0.1:9/none.tar")
 

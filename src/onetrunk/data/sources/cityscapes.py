@@ -12,9 +12,9 @@ the metres. `depth=metres`: arrays that somebody made metres of. Nothing is conv
 
 from __future__ import annotations
 
-from onetrunk.data.sources import Asked
+from onetrunk.data.sources import SourceOptions
+from onetrunk.data.sources._scenes import Scenes, folder_of, options
 from onetrunk.data.sources.nyuv2 import with_classes
-from onetrunk.data.sources.scenes import Scenes, folder_of, options
 from onetrunk.data.task import Kind, Task
 from onetrunk.errors import BadInput
 
@@ -32,7 +32,7 @@ UNITS = {"disparity": "disparity", "metres": "m"}
 class Cityscapes(Scenes):
     """The archive, by what the user says of it."""
 
-    def __init__(self, rest: str, asked: Asked) -> None:
+    def __init__(self, rest: str, asked: SourceOptions) -> None:
         path, said = options(rest, {"classes": [*CLASSES], "depth": [*UNITS]}, "cityscapes")
         folder = folder_of(asked, path, "cityscapes")
         label = f"label_{said.get('classes')}"
@@ -65,3 +65,6 @@ class Cityscapes(Scenes):
             else Task(task.name, task.kind, column=task.column, unit=UNITS[said["depth"]])
             for task in self.tasks
         )
+
+
+SOURCE = Cityscapes

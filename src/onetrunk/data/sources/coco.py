@@ -15,11 +15,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from onetrunk.data.listing import Item, Label
-from onetrunk.data.sources import Asked
-from onetrunk.data.sources.annotations import Annotations, first_that_holds
-from onetrunk.data.sources.common import Root, distinct, only, outside, place, split_in, stamp
-from onetrunk.data.sources.masks import compact, paint, tool
+from onetrunk.data.files.coco_annotations import Annotations, compact, first_that_holds, paint, tool
+from onetrunk.data.files.paths import Root, distinct, only, outside, place, split_in, stamp
+from onetrunk.data.sources import Item, Label, SourceOptions
 from onetrunk.data.task import NO_PIXEL, Task
 from onetrunk.errors import BadInput
 
@@ -27,7 +25,7 @@ from onetrunk.errors import BadInput
 class Coco:
     """One annotation file, or the usual folder of them."""
 
-    def __init__(self, rest: str, asked: Asked) -> None:
+    def __init__(self, rest: str, asked: SourceOptions) -> None:
         self.name = f"coco:{rest}"
         self.notes: list[str] = []
         file, images = _parse(rest)
@@ -125,6 +123,9 @@ class Coco:
                 )
             tasks.append(task.with_classes(names))
         return tuple(tasks)
+
+
+SOURCE = Coco
 
 
 class _Document(Annotations):

@@ -14,10 +14,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from onetrunk.data.listing import Item
-from onetrunk.data.sources import Asked
-from onetrunk.data.sources.annotations import Annotations, first_that_holds
-from onetrunk.data.sources.common import Root, only, outside, place, some, stamp
+from onetrunk.data.files.coco_annotations import Annotations, first_that_holds
+from onetrunk.data.files.paths import Root, only, outside, place, some, stamp
+from onetrunk.data.sources import Item, SourceOptions
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
 
@@ -32,7 +31,7 @@ FOLDERS = ("", "decathlon-1.0", "decathlon-1.0-data")  # as the two archives unp
 class Decathlon:
     """Images of one domain, with the challenge's own splits."""
 
-    def __init__(self, rest: str, asked: Asked) -> None:
+    def __init__(self, rest: str, asked: SourceOptions) -> None:
         self.name = f"decathlon:{rest}"
         self.notes: list[str] = []
         root, colon, domain = rest.rpartition(":")
@@ -142,3 +141,6 @@ class Decathlon:
             self._strip = "data/"
             short = [name.removeprefix(self._strip) for name in names]
             return first_that_holds(likely, short, self.name)
+
+
+SOURCE = Decathlon

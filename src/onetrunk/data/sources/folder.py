@@ -16,10 +16,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from onetrunk.data.listing import Item, Label
-from onetrunk.data.pixels import BadImage
-from onetrunk.data.sources import Asked
-from onetrunk.data.sources.common import (
+from onetrunk.data.files.paths import (
     Root,
     only,
     place,
@@ -27,8 +24,10 @@ from onetrunk.data.sources.common import (
     split_of,
     stamp,
 )
-from onetrunk.data.sources.dense import DENSE_KINDS, ENDINGS, largest_class, read_target
-from onetrunk.data.sources.image_folders import Walk, counted
+from onetrunk.data.files.targets import DENSE_KINDS, ENDINGS, largest_class, read_target
+from onetrunk.data.files.walk import Walk, counted
+from onetrunk.data.pixels import BadImage
+from onetrunk.data.sources import Item, Label, SourceOptions
 from onetrunk.data.task import NO_PIXEL, Kind, Task
 from onetrunk.errors import BadInput
 
@@ -36,7 +35,7 @@ from onetrunk.errors import BadInput
 class Folder:
     """A folder of images on disk."""
 
-    def __init__(self, rest: str, asked: Asked) -> None:
+    def __init__(self, rest: str, asked: SourceOptions) -> None:
         self.name = f"folder:{rest}"
         self.notes: list[str] = []
         folder = place(asked.base, rest, "folder")
@@ -199,3 +198,6 @@ class Folder:
             f"({NO_PIXEL} is not labelled); {self._place_of(task)}/classes.txt would name them"
         )
         return [str(index) for index in range(top + 1)]
+
+
+SOURCE = Folder

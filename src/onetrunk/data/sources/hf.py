@@ -14,11 +14,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from onetrunk.data.listing import Item, Label
+from onetrunk.data.files.labels import empty, label_of
+from onetrunk.data.files.paths import LABEL_COLUMNS, only, regular, some, split_of
 from onetrunk.data.pixels import BadImage
-from onetrunk.data.sources import Asked
-from onetrunk.data.sources.common import LABEL_COLUMNS, only, regular, some, split_of
-from onetrunk.data.sources.values import empty, label_of
+from onetrunk.data.sources import Item, Label, SourceOptions
 from onetrunk.data.task import Kind, Task, check_name
 from onetrunk.errors import BadInput, Failed, Missing
 
@@ -28,7 +27,7 @@ KINDS: tuple[Kind, ...] = ("classify", "embed", "multilabel", "regress")
 class HuggingFace:
     """A dataset on disk or on the hub."""
 
-    def __init__(self, rest: str, asked: Asked) -> None:
+    def __init__(self, rest: str, asked: SourceOptions) -> None:
         self.name = f"hf:{rest}"
         self.notes: list[str] = []
         try:
@@ -177,6 +176,9 @@ class HuggingFace:
             available=[f"{n} ({type(f).__name__})" for n, f in self._features.items()],
             try_='tasks = { NAME = { kind = "classify", column = "COLUMN" } }',
         )
+
+
+SOURCE = HuggingFace
 
 
 def _task_name(column: str) -> str:

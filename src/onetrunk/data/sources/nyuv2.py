@@ -10,18 +10,17 @@ y up, z to the viewer, and what was found is said. `nyuv2:PATH?normals=left-up-v
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onetrunk.data.files.targets import naming, read_npy, read_target
 from onetrunk.data.pixels import BadImage
-from onetrunk.data.sources import Asked
-from onetrunk.data.sources.dense import naming, read_npy, read_target
-from onetrunk.data.sources.normal_axes import agreement
-from onetrunk.data.sources.scenes import Scenes, folder_of, options
+from onetrunk.data.sources import SourceOptions
+from onetrunk.data.sources._scenes import Scenes, folder_of, options
 from onetrunk.data.task import Kind, Task
 from onetrunk.errors import BadInput
 
@@ -40,7 +39,7 @@ SHORT = 0.5  # a normal shorter than this is none; resizing shortens the others
 class NYUv2(Scenes):
     """The archive, its normals turned to our axes."""
 
-    def __init__(self, rest: str, asked: Asked) -> None:
+    def __init__(self, rest: str, asked: SourceOptions) -> None:
         path, said = options(rest, {"normals": FACINGS}, "nyuv2")
         self._signs: NDArray[np.float32] = np.ones(3, np.float32)
         super().__init__(f"nyuv2:{rest}", folder_of(asked, path, "nyuv2"), asked, PLACES)
@@ -104,6 +103,9 @@ class NYUv2(Scenes):
                 continue
 
 
+SOURCE = NYUv2
+
+
 def _described(name: str, task: Task) -> Task:
     """The task with its classes or its unit."""
     if task.kind == "segment":
@@ -121,3 +123,43 @@ def with_classes(name: str, task: Task, classes: tuple[str, ...]) -> Task:
             try_="leave classes out",
         )
     return task.with_classes(classes)
+
+
+FOCAL = 0.9  # of the image's width; a camera's true one is not needed to tell signs apart
+STEPS = 96  # of a width, between the points of a surface: over some pixels noise weighs less
+EDGE = 0.05  # neighbours whose depths differ by more, relative, lie on two surfaces
+
+F64 = NDArray[np.float64]
+
+
+def agreement(pairs: Iterable[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> F64:
+    """Cosines of x, y and z over all pixels of (depth HW, stored normals HW3); 0 where none."""
+    both, mine, theirs = np.zeros(3), np.zeros(3), np.zeros(3)
+    for depth_HW, stored_HW3 in pairs:
+        measured, known = surface_normals(depth_HW)
+        stored = stored_HW3[: len(measured), : measured.shape[1]].astype(np.float64)
+        known &= (stored * stored).sum(-1) > 0.25
+        a, b = measured[known], stored[known]
+        both, mine, theirs = both + (a * b).sum(0), mine + (a * a).sum(0), theirs + (b * b).sum(0)
+    found: F64 = both / np.maximum(np.sqrt(mine * theirs), 1e-12)
+    return found
+
+
+def surface_normals(depth_HW: NDArray[np.float32]) -> tuple[F64, NDArray[np.bool_]]:
+    """Normals (H-s, W-s, 3) of the surfaces through a depth map's points; which are known."""
+    z = depth_HW.astype(np.float64)
+    height, width = z.shape
+    s = max(1, round(width / STEPS))
+    across = (np.arange(width) + 0.5 - width / 2) / (FOCAL * width)
+    up = -(np.arange(height) + 0.5 - height / 2) / (FOCAL * width)
+    points = np.stack([z * across, z * up[:, None], -z], -1)
+    here = points[:-s, :-s]
+    right, below = points[:-s, s:] - here, points[s:, :-s] - here
+    normal = np.cross(right, below)
+    normal *= np.where((normal * here).sum(-1) > 0, -1, 1)[..., None]  # towards the viewer
+    length = np.linalg.norm(normal, axis=-1)
+    near = z[:-s, :-s]
+    known = (near > 0) & (length > 0)
+    for other in (z[:-s, s:], z[s:, :-s]):
+        known &= (other > 0) & (np.abs(other - near) < EDGE * near)
+    return normal / np.where(length > 0, length, 1)[..., None], known

@@ -15,9 +15,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from onetrunk.data.listing import Item, Label
-from onetrunk.data.sources import Asked
-from onetrunk.data.sources.common import (
+from onetrunk.data.files.labels import empty, label_of
+from onetrunk.data.files.paths import (
     LABEL_COLUMNS,
     Root,
     outside,
@@ -26,9 +25,9 @@ from onetrunk.data.sources.common import (
     split_of,
     stamp,
 )
-from onetrunk.data.sources.dense import read_target
-from onetrunk.data.sources.rows import Row, Rows
-from onetrunk.data.sources.values import empty, label_of
+from onetrunk.data.files.tables import Row, Rows
+from onetrunk.data.files.targets import read_target
+from onetrunk.data.sources import Item, Label, SourceOptions
 from onetrunk.data.task import Kind, Task
 from onetrunk.errors import BadInput
 
@@ -45,7 +44,7 @@ USUAL: dict[Kind, tuple[str, ...]] = {  # of a task that names no column, after 
 class Table:
     """A table of paths and labels."""
 
-    def __init__(self, rest: str, asked: Asked) -> None:
+    def __init__(self, rest: str, asked: SourceOptions) -> None:
         self.name = f"table:{rest}"
         self.notes: list[str] = []
         path = place(asked.base, rest, "table")
@@ -224,3 +223,6 @@ class Table:
         else:
             next = f'tasks = {{ NAME = {{ kind = "{kind}", column = "{column}" }} }}'
         return BadInput(f"{self.name}: {what}", got=got, available=self._rows.columns, try_=next)
+
+
+SOURCE = Table

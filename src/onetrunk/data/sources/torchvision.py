@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from onetrunk.data.listing import Item
+from onetrunk.data.files.paths import distinct, only, regular, some, stamp
 from onetrunk.data.pixels import BadImage
-from onetrunk.data.sources import Asked
-from onetrunk.data.sources.common import distinct, only, regular, some, stamp
+from onetrunk.data.sources import Item, SourceOptions
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Failed
 
@@ -36,7 +35,7 @@ PATHS = ("samples", "_samples", "_image_files", "_images", "imgs")  # and the pa
 class TorchVision:
     """A dataset class of torchvision, all its splits."""
 
-    def __init__(self, rest: str, asked: Asked) -> None:
+    def __init__(self, rest: str, asked: SourceOptions) -> None:
         self.name = f"torchvision:{rest}"
         self.notes: list[str] = []
         name, _, root = rest.partition(":")
@@ -182,6 +181,9 @@ class TorchVision:
             seen = sorted(f"{path}:{stamp(path)}" for path in self._root.rglob("*"))
             self._files = f"{zlib.crc32(' '.join(seen).encode('utf-8', 'replace')):08x}"
         return f"{self._files}-{index}"
+
+
+SOURCE = TorchVision
 
 
 class _NoSplit(Exception):

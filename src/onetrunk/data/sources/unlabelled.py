@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from onetrunk.data.listing import Item
-from onetrunk.data.sources import Asked
-from onetrunk.data.sources.common import Root, place, split_of, stamp
-from onetrunk.data.sources.image_folders import Walk
+from onetrunk.data.files.paths import Root, place, split_of, stamp
+from onetrunk.data.files.walk import Walk
+from onetrunk.data.sources import Item, SourceOptions
 from onetrunk.data.task import LABELLED, Task
 from onetrunk.errors import BadInput
 
@@ -23,7 +22,7 @@ class Unlabelled:
 
     unlabelled = True  # no label is expected, in no split
 
-    def __init__(self, rest: str, asked: Asked) -> None:
+    def __init__(self, rest: str, asked: SourceOptions) -> None:
         self.name = f"unlabelled:{rest}"
         self.notes: list[str] = []
         folder = place(asked.base, rest, "unlabelled")
@@ -63,3 +62,6 @@ class Unlabelled:
     def target(self, where: str, task: str) -> None:
         """No image has one."""
         return
+
+
+SOURCE = Unlabelled

@@ -10,9 +10,13 @@ listing, and samples are then fetched one by one.
 from __future__ import annotations
 
 import glob
+import http.client
 import itertools
 import posixpath
 import re
+import time
+import urllib.error
+import urllib.request
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -21,10 +25,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from onetrunk.data.listing import Item, Label
-from onetrunk.data.pixels import BadImage
-from onetrunk.data.sources import Asked, web
-from onetrunk.data.sources.common import (
+from onetrunk.data.files.labels import empty, label_of
+from onetrunk.data.files.paths import (
     IMAGE_ENDINGS,
     LABEL_COLUMNS,
     only,
@@ -34,8 +36,9 @@ from onetrunk.data.sources.common import (
     split_of,
     stamp,
 )
-from onetrunk.data.sources.tar import Forward, Member, members
-from onetrunk.data.sources.values import empty, label_of
+from onetrunk.data.files.tar import Forward, Member, members
+from onetrunk.data.pixels import BadImage
+from onetrunk.data.sources import Item, Label, SourceOptions
 from onetrunk.data.task import Kind, Task
 from onetrunk.errors import BadInput, Failed, Missing
 
@@ -47,7 +50,7 @@ Sample = dict[str, Member]  # ending -> member
 class WebDataset:
     """Shards in the layout of the webdataset package."""
 
-    def __init__(self, rest: str, asked: Asked) -> None:
+    def __init__(self, rest: str, asked: SourceOptions) -> None:
         self.name = f"webdataset:{rest}"
         self.notes: list[str] = []
         self._shards = _expand(rest, asked.base, self.name)
@@ -69,7 +72,7 @@ class WebDataset:
         for at, shard in enumerate(self._shards):
             remote, seen = _remote(shard), ""
             if remote:
-                web.read_range(shard, 0, 1)  # say now that samples cannot be fetched, not later
+                read_range(shard, 0, 1)  # say now that samples cannot be fetched, not later
             else:
                 seen = stamp(shard)
             for key, sample in self._samples(at):
@@ -99,7 +102,7 @@ class WebDataset:
             raise BadImage("no image in this sample")
         shard = self._shards[int(at)]
         if _remote(shard):
-            data = web.read_range(shard, int(offset), int(size))
+            data = read_range(shard, int(offset), int(size))
             if f"{zlib.crc32(data):08x}" != check:
                 raise Failed(f"{shard}: changed since it was listed; try: start again")
             return data
@@ -131,7 +134,7 @@ class WebDataset:
     def _members(self, at: int) -> Iterator[Member]:
         shard, name = self._shards[at], self._names[at]
         if _remote(shard):
-            with web.open_url(shard) as stream:
+            with open_url(shard) as stream:
                 yield from members(Forward(stream), name, length=None, check=True)
             return
         try:
@@ -207,6 +210,9 @@ class WebDataset:
         return tuple(tasks)
 
 
+SOURCE = WebDataset
+
+
 def _remote(shard: str) -> bool:
     return shard.startswith(("http://", "https://"))
 
@@ -280,3 +286,52 @@ def _split(name: str) -> str | None:
     *folders, base = name.split("/")
     inside = [split for folder in reversed(folders) if (split := split_of(folder))]
     return split_in(base) or (inside[0] if inside else None)
+
+
+TRIES = 3
+SECONDS = 30.0  # without an answer
+AGAIN = (408, 425, 429, 500, 502, 503, 504)  # answers that may be another one soon
+
+
+def open_url(url: str, headers: dict[str, str] | None = None) -> Any:
+    """The server's answer, a stream; Failed where there is none."""
+    request = urllib.request.Request(url, headers={"User-Agent": "onetrunk", **(headers or {})})
+    got = ""
+    for attempt in range(TRIES):
+        if attempt:
+            time.sleep(0.5 * 2**attempt)
+        try:
+            return urllib.request.urlopen(request, timeout=SECONDS)
+        except urllib.error.HTTPError as error:
+            got = f"{error.code} {error.reason}"
+            error.close()
+            if error.code not in AGAIN:
+                break
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            got = str(getattr(error, "reason", error)) or type(error).__name__
+    raise Failed(f"{url}: cannot be read; got: {got}; try: check the address and the network")
+
+
+def read_range(url: str, offset: int, size: int) -> bytes:
+    """So many bytes from there on."""
+    if size == 0:
+        return b""
+    headers = {"Range": f"bytes={offset}-{offset + size - 1}"}
+    for attempt in range(TRIES):
+        with open_url(url, headers) as answer:
+            got = answer.headers.get("Content-Range", "")
+            if answer.status != 206 or not got.startswith(f"bytes {offset}-"):
+                raise BadInput(
+                    f"{url}: the server does not answer ranges of bytes, so single samples cannot "
+                    "be read from it",
+                    got=f"status {answer.status}",
+                    try_="download the shards and use webdataset:FOLDER/*.tar",
+                )
+            try:
+                data: bytes = answer.read(size + 1)
+            except (OSError, http.client.HTTPException):
+                data = b""
+        if len(data) == size:
+            return data
+        time.sleep(0.5 * 2**attempt)
+    raise Failed(f"{url}: bytes {offset} to {offset + size} came incompletely {TRIES} times")

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from onetrunk.data.domain import Domain
+from onetrunk.data.files.paths import some
 from onetrunk.data.pixels import Pixels
-from onetrunk.data.sources.common import some
 from onetrunk.errors import BadInput, printable
 from onetrunk.eval.timm_checkpoint import Names, create, match, names_of, pixels_of
 from onetrunk.nn.feature_points import BOTTLENECK, POOLED

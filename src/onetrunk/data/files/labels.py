@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from onetrunk.data.listing import Label
+from onetrunk.data.sources import Label
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from onetrunk.data.sources.common import IMAGE_ENDINGS, Root, some
+from onetrunk.data.files.paths import IMAGE_ENDINGS, Root, some
 from onetrunk.errors import BadInput
 
 

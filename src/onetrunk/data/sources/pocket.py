@@ -7,7 +7,7 @@ images of a split are one lossless sheet of equal tiles. docs/pocket.md shows th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property, lru_cache
 from importlib.resources import as_file, files
 from typing import Any
@@ -16,10 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from onetrunk.data.listing import Item
 from onetrunk.data.pixels import U8
-from onetrunk.data.sources import Asked
-from onetrunk.data.surfaces import decode
+from onetrunk.data.sources import Item, SourceOptions
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
 
@@ -36,7 +34,7 @@ def cards() -> dict[str, dict[str, Any]]:
 class Pocket:
     """An embedded domain: sheets of tiles, cut when one is first asked for."""
 
-    def __init__(self, rest: str, asked: Asked) -> None:
+    def __init__(self, rest: str, asked: SourceOptions) -> None:
         if rest not in cards():
             raise BadInput("no such embedded domain", got=rest, available=cards())
         self.card = cards()[rest]
@@ -110,8 +108,39 @@ class Pocket:
         return load((ASSETS / f"{self.card['name']}.safetensors").read_bytes())
 
 
+SOURCE = Pocket
+
+
 @lru_cache(maxsize=4)
 def _pixels(name: str) -> U8:
     """A whole sheet, decoded once."""
     with as_file(ASSETS / name) as path, Image.open(path) as sheet:
         return np.asarray(sheet)
+
+
+F32 = NDArray[np.float32]
+NOT_LABELLED = 255
+
+
+def decode(surface_HW: U8, table_K5: F32, camera: Mapping[str, float]) -> tuple[U8, F32, F32]:
+    """(class HW, 255 = not labelled; depth HW, 0 = missing; normals HW3, 0 = missing).
+
+    A row of the table is class, nx, ny, nz, d; `surface_HW` says which row a pixel lies on;
+    `camera` has fx, fy, cx, cy in pixels.
+    """
+    height, width = surface_HW.shape
+    if surface_HW.size and int(surface_HW.max()) >= len(table_K5):
+        raise ValueError(
+            f"surface map: expected indices below {len(table_K5)} (rows of the table), "
+            f"got {int(surface_HW.max())}"
+        )
+    rows_HW5 = table_K5.astype(np.float64)[surface_HW]
+    segment = rows_HW5[..., 0].astype(np.uint8)
+    normal, d = rows_HW5[..., 1:4], rows_HW5[..., 4]
+    across = (np.arange(width) - camera["cx"]) / camera["fx"]
+    up = -(np.arange(height) - camera["cy"]) / camera["fy"]
+    facing = normal[..., 0] * across + normal[..., 1] * up[:, None] - normal[..., 2]
+    plane = normal.any(-1)
+    depth = np.where(plane, d / np.where(plane, facing, 1.0), d)
+    depth[segment == NOT_LABELLED] = 0.0
+    return segment, depth.astype(np.float32), normal.astype(np.float32)

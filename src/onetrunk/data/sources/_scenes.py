@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onetrunk.data.listing import Item
+from onetrunk.data.files.paths import Root, only, place, some, stamp
+from onetrunk.data.files.targets import naming, read_npy, read_target
 from onetrunk.data.pixels import BadImage
-from onetrunk.data.sources import Asked
-from onetrunk.data.sources.common import Root, only, place, some, stamp
-from onetrunk.data.sources.dense import naming, read_npy, read_target
+from onetrunk.data.sources import Item, SourceOptions
 from onetrunk.data.task import Kind, Task
 from onetrunk.errors import BadInput
 
@@ -30,7 +29,9 @@ SLACK = 1e-3  # that resizing may have carried a pixel out of 0…1
 class Scenes:
     """One archive: numbered images, and targets of the same numbers."""
 
-    def __init__(self, name: str, folder: Path, asked: Asked, places: Mapping[Kind, str]) -> None:
+    def __init__(
+        self, name: str, folder: Path, asked: SourceOptions, places: Mapping[Kind, str]
+    ) -> None:
         """`places`: the folder of each kind's targets, where the user names no other."""
         self.name = name
         self.notes: list[str] = []
@@ -181,7 +182,7 @@ def options(
     return path, said
 
 
-def folder_of(asked: Asked, path: str, prefix: str) -> Path:
+def folder_of(asked: SourceOptions, path: str, prefix: str) -> Path:
     """The archive's folder."""
     folder = place(asked.base, path, prefix)
     if not folder.is_dir():

@@ -11,7 +11,7 @@ import pytest
 from onetrunk.data.domain import Domain
 from onetrunk.data.duplicates import near_pairs
 from onetrunk.data.index import SPLITS
-from onetrunk.data.pocket import ASSETS, cards
+from onetrunk.data.sources.pocket import ASSETS, cards
 from onetrunk.data.stored_images import GOOD
 from onetrunk.errors import BadInput
 

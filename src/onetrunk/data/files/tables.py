@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from onetrunk.data.sources.common import read_json, some
+from onetrunk.data.files.paths import read_json, some
 from onetrunk.errors import BadInput, Missing
 
 Row = Mapping[str, Any]

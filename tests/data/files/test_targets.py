@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from onetrunk.data.files.targets import read_target
 from onetrunk.data.pixels import BadImage
-from onetrunk.data.sources.dense import read_target
 from onetrunk.data.task import Task
 
 SEGMENT = Task("segment", "segment", ("a", "b", "c"))
