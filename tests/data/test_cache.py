@@ -397,7 +397,7 @@ def test_an_image_that_changed_is_seen_anew(tmp_path: Path) -> None:
 def test_bad_images_are_recorded_with_their_reasons_and_not_read_again() -> None:
     images = {"3": b"a text", "7": encoded(picture(7, 40, 40))[:900]}
     decoded = build(small(images=images))
-    assert decoded.scan["status"][[3, 7]].tolist() == [BAD, BAD]
+    assert decoded.records["status"][[3, 7]].tolist() == [BAD, BAD]
     assert set(decoded.reasons) == {3, 7}
     assert "not an image" in decoded.reasons[3]
     again = small(images=images)
@@ -408,7 +408,7 @@ def test_bad_images_are_recorded_with_their_reasons_and_not_read_again() -> None
 def test_what_cannot_be_read_now_is_tried_again_and_mended() -> None:
     away = {"3": OSError(errno.EIO, "Input/output error")}
     decoded = build(small(images=away))
-    assert decoded.scan["status"][3] == UNREADABLE
+    assert decoded.records["status"][3] == UNREADABLE
     assert decoded.reasons == {3: "Input/output error"}
     still = small(images=away)
     assert build(still).reasons == decoded.reasons
@@ -457,7 +457,7 @@ def test_a_truncated_picture_that_is_decoded_lazily_is_bad_not_fatal() -> None:
 
 def test_lack_of_memory_is_tried_again_another_time() -> None:
     decoded = build(small(images={"5": MemoryError()}))
-    assert decoded.scan["status"][5] == UNREADABLE
+    assert decoded.records["status"][5] == UNREADABLE
     assert decoded.reasons == {5: "MemoryError"}
 
 

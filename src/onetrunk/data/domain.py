@@ -16,7 +16,7 @@ from onetrunk.data.augment import Augment
 from onetrunk.data.cache import Decoded, decode_all
 from onetrunk.data.index import Index, check_classes, read_index
 from onetrunk.data.pixels import Fit, Pixels
-from onetrunk.data.renamed import Called
+from onetrunk.data.renamed import RenamedClasses
 from onetrunk.data.sources import Source, SourceOptions, open_source
 from onetrunk.data.split import Split
 from onetrunk.data.splitting import SPLITS
@@ -108,7 +108,7 @@ class Domain:
         else:
             asked = SourceOptions(self.base, self._tasks, self.image, self.group, self.split)
             found = open_source(self.source, asked)
-        return Called(found, self._names) if self._names else found
+        return RenamedClasses(found, self._names) if self._names else found
 
     def called(self, names: Mapping[str, str | None], tasks: Sequence[Task]) -> Domain:
         """The same images where classes have other names, or are gone (None), as in `tasks`."""
@@ -213,7 +213,7 @@ class Domain:
     def good(self, split: str) -> NDArray[np.int64]:
         """Places in the index of a split's readable images."""
         rows = self.index.rows(split)
-        kept: NDArray[np.int64] = rows[self.decoded.scan["status"][rows] == GOOD]
+        kept: NDArray[np.int64] = rows[self.decoded.records["status"][rows] == GOOD]
         return kept
 
     def bad(self, split: str) -> NDArray[np.int64]:
@@ -222,7 +222,7 @@ class Domain:
 
     def stats(self, split: str) -> Stats:
         """Mean and standard deviation of a split's stored images by channel, of values in 0…1."""
-        seen = self.decoded.scan[self.good(split)]
+        seen = self.decoded.records[self.good(split)]
         if len(seen) == 0:
             raise BadInput(
                 f"{self.name}: none of the {split} images can be read", try_=self._look()
@@ -249,7 +249,7 @@ class Domain:
         for task in () if self.unlabelled else self.tasks:
             if task.classes and task.name in self.index.labels:
                 codes = self.index.split.copy()
-                codes[self.decoded.scan["status"] != GOOD] = len(SPLITS)
+                codes[self.decoded.records["status"] != GOOD] = len(SPLITS)
                 lost: list[str] = []
                 check_classes(task, self.index.labels[task.name], codes, lost, [])
                 problems += [f"{self.name}: of the readable images, {line}" for line in lost]

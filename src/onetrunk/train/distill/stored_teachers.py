@@ -190,7 +190,7 @@ def digest_of(domain: Domain) -> str:
     """Of the training images: their content, and their numbers, which decide their views."""
     rows = domain.train.rows
     digest = hashlib.sha256(np.ascontiguousarray(rows, "<i8").tobytes())
-    digest.update(np.ascontiguousarray(domain.decoded.scan["digest"][rows]).tobytes())
+    digest.update(np.ascontiguousarray(domain.decoded.records["digest"][rows]).tobytes())
     return digest.hexdigest()
 
 
