@@ -21,6 +21,7 @@ from onetrunk.errors import Failed
 from onetrunk.nn.universal import Universal
 from onetrunk.store.run_folder import RunFolder
 from onetrunk.train.interrupt import Stopped
+from tests.helpers.errors import raises
 from tests.helpers.fakes import Fake
 from tests.helpers.worlds import (
     assert_same_run,

@@ -131,7 +131,7 @@ class Augment:
         return self.area == self.aspect == self.scale == (1.0, 1.0)
 
     def _colour(self, chance: Chance) -> NDArray[np.float32]:
-        """Draw brightness, then contrast about middle grey, then saturation about a pixel's grey."""
+        """Draw brightness, contrast about middle grey, and saturation about a pixel's grey."""
         b = chance(6, 1 - self.brightness, 1 + self.brightness)[:, None, None]
         c = chance(7, 1 - self.contrast, 1 + self.contrast)[:, None, None]
         s = chance(8, 1 - self.saturation, 1 + self.saturation)[:, None, None]
@@ -216,7 +216,7 @@ def _sample(images_BHWC: U8, views: Views, pixels: Pixels) -> torch.Tensor:
 def _places(
     views: Views, size: tuple[int, int], stored: tuple[int, int]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Return the stored row (B, H) and column (B, W) of each output pixel, and if it is outside."""
+    """Return the stored row (B, H) and column (B, W) of each pixel, and if it is outside."""
     (rows, columns), (height, width) = size, stored
     sign = np.where(views.mirror, -1.0, 1.0)
     y = views.y[:, None] + (np.arange(rows) + 0.5 - rows / 2) * views.step_y[:, None]

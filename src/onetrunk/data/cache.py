@@ -189,8 +189,8 @@ def _fits(folder: Path, count: int, pixels: Pixels, layers: Sequence[Layer], nam
             say(f"{name}: the cache takes {need / 1e9:.1f} GB in {folder.parent}")
         return True
     say(
-        f"{name}: the cache would take {need / 1e9:.1f} GB, and {max(free, 0) / 1e9:.1f} GB are free "
-        f"in {folder.parent}: images are decoded at every read instead, which is slower; "
+        f"{name}: the cache would take {need / 1e9:.1f} GB, and {max(free, 0) / 1e9:.1f} GB are "
+        f"free in {folder.parent}: images are decoded at every read instead, which is slower; "
         "try: ONETRUNK_CACHE=/a/larger/disk"
     )
     return False

@@ -51,7 +51,7 @@ Row = tuple[str, list[U8]]  # a name and its tiles
 
 
 def _class_rows(part: Split, tasks: tuple[Task, ...]) -> list[Row]:
-    """Return a row for each class of the first task with classes; plain rows without such a task."""
+    """Return a row per class of the first task with classes, or plain rows without one."""
     task = next((t for t in tasks if t.classes and not t.dense), None)
     if task is None:
         places = np.linspace(0, len(part) - 1, min(len(part), 10 * COLUMNS)).astype(int)

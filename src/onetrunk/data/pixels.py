@@ -56,6 +56,12 @@ class BadImage(Exception):
     """One image cannot be read. The message is the reason, without the name of the image."""
 
 
+def reason_of(error: BaseException) -> str:
+    """Return the first line of an error's message, at most 120 characters, or its type."""
+    text = getattr(error, "strerror", None) or str(error)
+    return text.split("\n")[0][:120] or type(error).__name__
+
+
 @dataclass(frozen=True)
 class Pixels:
     """How a domain's images become tensors.
@@ -191,7 +197,7 @@ def decode(raw: Raw) -> Image.Image:
     except UnidentifiedImageError:
         raise BadImage("not an image, or of a format that is not supported") from None
     except Exception as error:  # decoders raise anything on a broken file
-        raise BadImage(str(error).split("\n")[0][:120] or type(error).__name__) from None
+        raise BadImage(reason_of(error)) from None
 
 
 def _open(raw: Raw) -> Image.Image:

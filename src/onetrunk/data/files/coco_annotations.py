@@ -1,4 +1,4 @@
-"""Annotation files in the layout of COCO: images, categories, annotations of images."""
+"""Annotation files in COCO's format: images, categories, annotations, and masks painted as maps."""
 
 from __future__ import annotations
 
@@ -10,14 +10,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onetrunk.data.files.paths import Root, distinct, read_json, some
-from onetrunk.data.pixels import MAX_PIXELS, BadImage
+from onetrunk.data.files.labels import read_json, unique_names
+from onetrunk.data.files.paths import Root
+from onetrunk.data.pixels import MAX_PIXELS, BadImage, reason_of
 from onetrunk.data.task import NO_PIXEL
-from onetrunk.errors import BadInput, Missing
+from onetrunk.errors import BadInput, Missing, shorten
 
 
 class Annotations:
-    """One file: its images, its classes in the order of their ids, what it says of each image."""
+    """One annotation file.
+
+    Args:
+        name: The name of the file for messages.
+        compact: Shrinks each annotation while the file is parsed: coordinates as lists of Python
+            numbers would take many times the size of the file.
+
+    Attributes:
+        labelled: Whether the file has annotations; one of a test split has none.
+        categories: The names of the classes by id, in the order of the ids.
+        of_image: The annotations of each image, by its id.
+    """
 
     def __init__(
         self, path: Path, name: str, compact: Callable[[dict[str, Any]], Any] | None = None
@@ -25,23 +37,23 @@ class Annotations:
         try:
             text = path.read_bytes()
         except OSError as error:
-            raise BadInput(f"{name}: cannot be read", got=error.strerror or str(error)) from None
-        # `compact` shrinks each annotation as it is parsed: coordinates as lists of Python numbers
-        # would take many times the file's size.
-        document = read_json(text, name, **({"object_hook": compact} if compact else {}))
+            raise BadInput(f"{name}: cannot be read", got=reason_of(error)) from None
+        document = read_json(text, name, compact)
         if not isinstance(document, dict) or "images" not in document:
-            raise BadInput(f"{name}: expected a document with images, annotations and categories")
+            raise BadInput(f"{name}: expected a table of images, annotations and categories")
         self.name = name
-        self.labelled = "annotations" in document  # a test file has none
+        self.labelled = "annotations" in document
         self.images: list[dict[str, Any]] = self._list(document, "images", ("id", "file_name"))
         self.categories = self._categories(document)
-        self.of_image: dict[int, list[dict[str, Any]]] = {}  # image's id -> its annotations
+        self.of_image: dict[int, list[dict[str, Any]]] = {}
         known = {image["id"] for image in self.images}
         if len(known) < len(self.images):
             raise BadInput(f"{name}: two images with the same id")
         for annotation in self._list(document, "annotations", ("image_id", "category_id")):
             if annotation["image_id"] not in known:
-                raise BadInput(f"{name}: annotation of no image", got=annotation["image_id"])
+                raise BadInput(
+                    f"{name}: an annotation of an unknown image", got=annotation["image_id"]
+                )
             if annotation["category_id"] not in self.categories:
                 raise BadInput(
                     f"{name}: image {annotation['image_id']}: a label outside the classes",
@@ -57,7 +69,7 @@ class Annotations:
                 raise BadInput(f"{self.name}: {key}: expected {', '.join(keys)}", got=str(row)[:80])
             ids = [row[k] for k in keys if k != "file_name"]
             if any(not isinstance(i, int) for i in ids):
-                raise BadInput(f"{self.name}: {key}: ids are whole numbers", got=str(ids))
+                raise BadInput(f"{self.name}: {key}: expected integer ids", got=str(ids))
         return list(rows)
 
     def _categories(self, document: dict[str, Any]) -> dict[int, str]:
@@ -66,33 +78,33 @@ class Annotations:
         if len(set(ids)) < len(ids):
             raise BadInput(f"{self.name}: two categories with the same id")
         return dict(
-            zip(ids, distinct([str(r.get("name", r["id"])) for r in rows], ids), strict=True)
+            zip(ids, unique_names([str(r.get("name", r["id"])) for r in rows], ids), strict=True)
         )
 
 
 def first_that_holds(folders: Iterable[Path], files: Sequence[str], name: str) -> Path:
-    """The first of some likely folders that holds one of the first files."""
-    looked = list(dict.fromkeys(folder for folder in folders if folder.is_dir()))
-    for folder in looked:
+    """Return the first folder that holds one of the first files."""
+    existing = list(dict.fromkeys(folder for folder in folders if folder.is_dir()))
+    for folder in existing:
         root = Root(folder)
         paths = [root.find(file) for file in files[:5] if isinstance(file, str)]
         if any(path is not None and path.is_file() for path in paths):
             return folder
     raise BadInput(
-        f"{name}: none of its first images found",
-        got=some(files, 2),
-        available=[f"{folder.parent.name}/{folder.name}" for folder in looked],
-        try_="name the folder of the images behind it, or put them there",
+        f"{name}: cannot find its images",
+        got=shorten(files, 2),
+        available=[f"{folder.parent.name}/{folder.name}" for folder in existing],
+        try_="add the folder of the images to the source's name, or move them there",
     )
 
 
 def paint(
     image: dict[str, Any], rows: list[dict[str, Any]], index: dict[int, int]
 ) -> NDArray[np.uint8]:
-    """A map of classes: crowds (255) lowest, then objects from the largest to the smallest."""
+    """Paint a map of classes: first crowds (255), then objects from large to small."""
     size = image.get("height"), image.get("width")
     if not all(isinstance(side, int) and side > 0 for side in size):
-        raise BadImage(f"its file of annotations gives no size, came {size}")
+        raise BadImage(f"expected its size in the annotation file, got {size}")
     height, width = int(size[0] or 0), int(size[1] or 0)
     if height * width > MAX_PIXELS:
         raise BadImage(f"{width}×{height} pixels are over the limit of {MAX_PIXELS:,}")
@@ -109,9 +121,9 @@ def paint(
 
 
 def _runs_of(segmentation: Any, height: int, width: int) -> list[int]:
-    """One object as run lengths, off and on in turn, down the columns.
+    """Return one object as run lengths, alternately outside and inside, down the columns.
 
-    The C code behind pycocotools trusts what it is given, so all of it is checked before.
+    All values are checked first, because the C code of pycocotools trusts them.
     """
     if isinstance(segmentation, dict):
         if list(segmentation.get("size") or []) != [height, width]:
@@ -119,7 +131,7 @@ def _runs_of(segmentation: Any, height: int, width: int) -> list[int]:
         counts = segmentation.get("counts")
         runs = _unpack(counts) if isinstance(counts, str) else counts
         if not isinstance(runs, list) or any(not isinstance(n, int) or n < 0 for n in runs):
-            raise BadImage("a mask whose run lengths are no counts")
+            raise BadImage("a mask with invalid run lengths")
         if sum(runs) != height * width:
             raise BadImage("a mask whose run lengths do not fill the image")
         return runs
@@ -127,18 +139,18 @@ def _runs_of(segmentation: Any, height: int, width: int) -> list[int]:
     limit = 4 * max(height, width) + 1000
     for polygon in polygons:
         if len(polygon) < 6 or len(polygon) % 2:
-            raise BadImage("a polygon needs three corners or more")
+            raise BadImage("a polygon with fewer than three corners")
         if not all(math.isfinite(c) and abs(c) <= limit for c in polygon):
             raise BadImage("a polygon far outside the image")
     if not polygons:
         return [height * width]
-    mask = tool("coco")
+    mask = import_mask("coco")
     merged = mask.merge(mask.frPyObjects([list(p) for p in polygons], height, width))
     return _unpack(merged["counts"].decode("ascii")) or [height * width]
 
 
 def _unpack(text: str) -> list[int] | None:
-    """COCO's compressed run lengths: 5 bits a letter, signed, differences from two before."""
+    """Decode COCO's compressed run lengths: 5 bits per letter, differences to two before."""
     runs: list[int] = []
     value = shift = 0
     for letter in text:
@@ -156,7 +168,7 @@ def _unpack(text: str) -> list[int] | None:
 
 
 def compact(row: dict[str, Any]) -> dict[str, Any]:
-    """An annotation as it is parsed: only what is needed, coordinates as packed numbers."""
+    """Reduce a parsed annotation to what is needed, with coordinates as arrays."""
     if "image_id" not in row or "category_id" not in row:
         return row
     kept: dict[str, Any] = {
@@ -172,8 +184,8 @@ def compact(row: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def tool(name: str) -> Any:
-    """pycocotools' masks."""
+def import_mask(name: str) -> Any:
+    """Import the module `mask` of pycocotools; `name` is the source's, for the error."""
     try:
         from pycocotools import mask
     except ImportError:
