@@ -29,7 +29,9 @@ def test_tags_and_numbers() -> None:
 
 
 def test_what_a_source_has_beside_is_there_in_a_worker_too() -> None:
-    called = pickle.loads(pickle.dumps(RenamedClasses(Fake(CLASSIFY, [], notes=["odd"]), {"a": "b"})))
+    called = pickle.loads(
+        pickle.dumps(RenamedClasses(Fake(CLASSIFY, [], notes=["odd"]), {"a": "b"}))
+    )
     assert called.notes == ["odd"]
     with pytest.raises(AttributeError):
         _ = called.flip

@@ -233,28 +233,31 @@ class Domain:
         return _triple(mean.round(6)), _triple(std.round(6))
 
     def check(self) -> None:
-        """Refuse a domain of which too much cannot be read, or whose training lost a class."""
-        problems: list[str] = []
+        """Refuse a domain with too many unreadable images, or with a class that they removed."""
+        errors: list[BadInput] = []
         for split in SPLITS:
             bad, rows = self.bad(split), self.index.rows(split)
             limit = max(0.01 * len(rows), 3)
             if len(bad) > limit and not self.allow_bad:
                 first = int(bad[0])
-                problems.append(
-                    f"{self.name}: {len(bad)} of {len(rows)} {split} images cannot be read, more "
-                    f"than max(1 %, 3); first: {self.index.keys[first]}: "
-                    f"{self.decoded.reasons.get(first, '')}; try: {self._look()} lists them; mend "
-                    "or remove them, or say allow_bad = true"
+                reason = self.decoded.reasons.get(first, "")
+                errors.append(
+                    BadInput(
+                        f"{self.name}: {len(bad)} of {len(rows)} {split} images cannot be read, "
+                        "more than max(1 %, 3)",
+                        got=f"{self.index.keys[first]}: {reason}",
+                        try_=f"{self._look()} lists them; repair or remove them, or set "
+                        "allow_bad = true",
+                    )
                 )
         for task in () if self.unlabelled else self.tasks:
             if task.classes and task.name in self.index.labels:
                 codes = self.index.split.copy()
                 codes[self.decoded.records["status"] != GOOD] = len(SPLITS)
-                lost: list[str] = []
-                check_classes(task, self.index.labels[task.name], codes, lost, [])
-                problems += [f"{self.name}: of the readable images, {line}" for line in lost]
-        if problems:
-            raise BadInput("\n".join(problems))
+                name = f"{self.name}: of the readable images"
+                check_classes(task, self.index.labels[task.name], codes, name, errors, [])
+        if errors:
+            raise BadInput.several(errors)
 
     def _look(self) -> str:
         return f"onetrunk data {self.source}" if isinstance(self.source, str) else "onetrunk data"
@@ -266,16 +269,16 @@ def _triple(vector: Sequence[float]) -> tuple[float, float, float]:
 
 
 def check_domains(domains: Sequence[Domain]) -> None:
-    """Two domains of one name are an error; every domain's own problems are listed together."""
+    """Check all domains, and that their names differ; raise one error with all problems."""
     names = [domain.name for domain in domains]
-    problems = [
-        f"two domains are called {name}; try: name them apart"
+    errors = [
+        BadInput(f"two domains have the name {name}", try_="give them different names")
         for name in sorted({n for n in names if names.count(n) > 1})
     ]
     for domain in domains:
         try:
             domain.check()
         except BadInput as error:
-            problems.append(str(error))
-    if problems:
-        raise BadInput("\n".join(problems))
+            errors.append(error)
+    if errors:
+        raise BadInput.several(errors)

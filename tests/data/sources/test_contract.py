@@ -118,9 +118,9 @@ def test_a_changed_file_changes_a_stamp(kind: str, built: Any, tmp_path: Path) -
 class Own:
     """A user's own source."""
 
-    def __init__(self, rest: str, asked: SourceOptions) -> None:
+    def __init__(self, rest: str, options: SourceOptions) -> None:
         assert rest == ""
-        self.tasks = asked.tasks or (Task("classify", "classify", ("dark", "light")),)
+        self.tasks = options.tasks or (Task("classify", "classify", ("dark", "light")),)
 
     def items(self) -> Iterator[Item]:
         for i in range(4):

@@ -7,8 +7,8 @@ The domain with dense targets stores planes instead of maps: an index of a plane
 table of planes. A pinhole camera looks along −z (x right, y up, z to the viewer). Pixel (v, u) is
 seen along r = ((u − cx)/fx, −(v − cy)/fy, −1), and its point is z·r, where z is its depth along the
 optical axis. A surface is a plane n·p = d with its unit normal n towards the camera, so
-z = d/(n·r), where d and n·r are both negative. An actor (a flat picture that faces the camera) has no normal:
-n = 0, and d is its depth. Lengths are in metres.
+z = d/(n·r), where d and n·r are both negative. An actor (a flat picture that faces the camera) has
+no normal: n = 0, and d is its depth. Lengths are in metres.
 """
 
 from __future__ import annotations

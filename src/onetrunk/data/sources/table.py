@@ -65,7 +65,7 @@ class Table:
         extra = [name for name in (self._split, self._group) if name]
         for where, row in self._rows.read([self._image, *columns, *extra]):
             try:
-                item = self._item(row, where)
+                item = self._item(row, f"{self.name}: {where}")
             except BadInput as error:
                 bad.append(error)
                 if len(bad) == MAX_BAD:
@@ -76,7 +76,7 @@ class Table:
             if content != expected:
                 bad.append(
                     BadInput(
-                        f"{before} and {where} differ for {item.key}",
+                        f"{self.name}: {before} and {where} differ for {item.key}",
                         try_="keep one of them; for several classes of an image, "
                         'kind = "multilabel" and a|b',
                     )
@@ -86,9 +86,9 @@ class Table:
                     missing.append(item.key)
                 yield item
         if bad:
-            more = f", and perhaps more, as {MAX_BAD} are shown" if len(bad) >= MAX_BAD else ""
-            title = BadInput(f"{self.name}: {len(bad)} rows cannot be used{more}")
-            raise BadInput.several([title, *bad])
+            if len(bad) == MAX_BAD:
+                bad.append(BadInput(f"{self.name}: more rows may be bad; {MAX_BAD} are listed"))
+            raise BadInput.several(bad)
         if not first:
             raise BadInput(f"{self.name}: no rows", try_="write a row for each image")
         if len(missing) == len(first):
@@ -195,7 +195,7 @@ class Table:
                 task = replace(task, outputs=len(columns))
             if task.kind == "segment" and not task.classes:
                 raise BadInput(
-                    f"{self.name}: task {task.name}: expected classes, as a table has none for maps",
+                    f"{self.name}: task {task.name}: expected classes; a table has none for maps",
                     try_='classes = ["background", …], in the order of their indices',
                 )
             tasks.append(task)

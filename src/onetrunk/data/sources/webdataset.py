@@ -194,7 +194,7 @@ class WebDataset:
             columns = [] if column is None else [part.strip() for part in column.split(",")]
             if column is None or not set(columns) & set(available):
                 raise BadInput(
-                    f"{self.name}: task {task.name}: its column is neither an ending nor a key of the JSON",
+                    f"{self.name}: task {task.name}: unknown ending or key of the JSON",
                     got=column,
                     available=available,
                     try_=f'tasks = {{ {task.name} = {{ kind = "{task.kind}", column = "KEY" }} }}',
