@@ -131,7 +131,7 @@ def test_targets_are_fitted_with_the_geometry_of_their_image(fit: str) -> None:
 def test_a_target_follows_the_turned_image_not_the_stored_one() -> None:
     turned = encoded(picture(1, 10, 14), exif=exif(6))  # seen as 14 high, 10 wide
     assert read(dense_targets(1, 14, 10), image=turned, pixels=Pixels((14, 10))).reason == ""
-    assert "(10, 14)" in read(dense_targets(1, 10, 14), image=turned).why
+    assert "(10, 14)" in read(dense_targets(1, 10, 14), image=turned).reason
 
 
 def test_a_target_that_is_not_there_is_not_labelled() -> None:

@@ -114,7 +114,7 @@ def test_lengths_are_mended_where_resizing_shortened_them(
 def test_an_existing_test_split_is_used(built: Any, opened: Any, tmp_path: Path) -> None:
     name = built("nyuv2")
     source = opened(name)
-    assert "its val images are the test split, as it has no other" in source.notes[0]
+    assert "val images are used as the test split" in source.notes[0]
     shutil.copytree(tmp_path / "nyuv2/val", tmp_path / "nyuv2/test")
     source = opened(name)
     assert [i.split for i in source.items()] == ["train"] * 4 + ["val"] * 2 + ["test"] * 2
