@@ -189,7 +189,7 @@ def test_without_test_annotations_nothing_of_train_is_sent(tmp_path: Path) -> No
     layout(home)
     (home / "annotations/dtd_test_stripped.json").unlink()
     domains = built(home, "dtd")
-    with pytest.raises(ValueError, match=r"no annotations of test.*try: put dtd_test_stripped"):
+    with pytest.raises(ValueError, match=r"test.*try: add dtd_test_stripped"):
         decathlon_results(model_of(domains, tmp_path), domains)
 
 
