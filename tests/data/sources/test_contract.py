@@ -21,7 +21,11 @@ KINDS += ["nyuv2", "cityscapes", "unlabelled"]
 
 
 def check_source(make: Callable[[], Source], absolute: str = "") -> None:
-    """What every source keeps; `absolute` is a path of this machine that no key may hold."""
+    """Check the contract of sources.
+
+    Args:
+        absolute: A path of this machine, which no key may hold.
+    """
     source, again = make(), make()
     assert isinstance(source, Source)
     tasks = {task.name: task for task in source.tasks}
