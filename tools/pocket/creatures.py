@@ -92,7 +92,7 @@ def look_around(
 
 
 def hunt(level: tuple[str, str], wanted: dict[int, int]) -> list[Tile]:
-    """Return crops from one level: of its own monsters, then of summoned ones, as many as needed."""
+    """Return the needed crops from one level: of its own monsters, then of summoned ones."""
     group = "-".join(level)
     tiles: list[Tile] = []
     known = [k for k in wanted if level[0] == "freedoom2" or NAMES[k] in FIRST]

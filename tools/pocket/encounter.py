@@ -1,9 +1,9 @@
 """Build `encounter`: small grey frames with or without a creature; most have none.
 
-Images: PyPI `vizdoom` with its bundled Freedoom (see doom.py). The camera is put in random places
-of every level, looking anywhere; the engine's label buffer says how much of the frame is monster.
-With one hundredth of the frame or more, a creature is in view; with less than that but some, the
-frame is nobody's to evaluate and is left out. Nothing is summoned: these are the levels' own dwellers.
+Images: PyPI `vizdoom` with its bundled Freedoom (see doom.py). The camera is placed at random
+positions of every level with a random view. The engine's label buffer tells how much of the frame
+is monster: with one hundredth or more a creature is in view, and a frame with less, but some, is
+left out. Nothing is summoned: these are the creatures of the levels.
 
     python tools/pocket/encounter.py
 """

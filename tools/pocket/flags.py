@@ -1,8 +1,8 @@
-"""Build `flags`: country flags in simulated photographs, from emoji-datasource-google's flag pictures.
+"""Build `flags`: country flags in simulated photographs, from emoji-datasource-google.
 
-Every view is made here: a flag picture hung before a random background in a random perspective,
-lit from one side, blurred, noisy, and at the end kept with 24 levels
-a channel, so that the sheet stays small. Views of val and test are drawn with seeds of their own.
+Every view is made here: a flag before a random background in a random perspective, lit from one
+side, blurred, noisy, and stored with 24 levels per channel to keep the sheet small. Views of val
+and test have their own seeds.
 """
 
 from __future__ import annotations

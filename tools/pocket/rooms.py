@@ -175,7 +175,7 @@ def describe(play: Play, group: str) -> Room | None:
 
 
 def as_drawn(room: Room) -> bool:
-    """Return whether the engine draws the geometry; missing textures make it draw something else."""
+    """Return whether the engine draws the geometry, which missing textures can prevent."""
     segment = room.table_K5[room.surface_HW, 0]
     solid = segment <= CEILING
     flat = room.engine_labels_HW[solid] == 1  # the label buffer has 0 for walls, 1 for flats
