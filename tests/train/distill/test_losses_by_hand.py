@@ -1,4 +1,4 @@
-"""The feature losses and the loss of answers against loops over rows, in float64."""
+"""Feature losses and prediction losses against loops over rows, in float64."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
 from onetrunk.testing.feature_losses import noise
-from onetrunk.train.distill.cka import cka
-from onetrunk.train.distill.cosine import cosine
-from onetrunk.train.distill.feature_rows import meet
-from onetrunk.train.distill.l2 import l2
-from onetrunk.train.distill.logits import make_predictions, softened, two_sided
+from onetrunk.train.distill.feature_losses.cka import cka
+from onetrunk.train.distill.feature_losses.cosine import cosine
+from onetrunk.train.distill.feature_losses.l2 import l2
+from onetrunk.train.distill.matching import to_common_shape
+from onetrunk.train.distill.prediction_losses import make_prediction_loss, sigmoid_kl, softmax_kl
 from tests.helpers.fakes import dense_source
 from tests.helpers.worlds import worlds
 
@@ -24,7 +24,7 @@ MAPS, ROWS = (3, 4, 2, 5), (9, 4)
 
 
 def each(features: Tensor) -> list[list[float]]:
-    """Rows as lists: an image, or of maps a pixel."""
+    """Rows as lists; a row is an image, or a pixel of a map."""
     if features.ndim == 2:
         return features.tolist()
     found = []
@@ -59,7 +59,7 @@ def slow_cosine(a: Tensor, t: Tensor) -> float:
 
 
 def slow_kernel(features: Tensor) -> list[list[float]]:
-    """H K H, entry by entry."""
+    """H K H, computed entry by entry."""
     images = features if features.ndim == 2 else features.mean((2, 3))
     unit = [[c / length(v) for c in v] for v in images.tolist()]
     n = len(unit)
@@ -86,7 +86,7 @@ def slow_cka(a: Tensor, t: Tensor) -> float:
 
 
 @pytest.mark.parametrize("shape", [ROWS, MAPS, (8, 3), (16, 6)], ids=str)
-def test_as_by_hand(shape: tuple[int, ...]) -> None:
+def test_feature_losses_match_loops(shape: tuple[int, ...]) -> None:
     a, t = noise(shape, 0), noise(shape, 1) * 3 + 0.5
     for fast, slow in ((l2, slow_l2), (cosine, slow_cosine), (cka, slow_cka)):
         assert float(fast(a, t)) == pytest.approx(slow(a, t), rel=1e-12), fast.__name__
@@ -95,41 +95,41 @@ def test_as_by_hand(shape: tuple[int, ...]) -> None:
 def test_pinned() -> None:
     a = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0], [-1.0, 0.0]], dtype=torch.float64)
     t = torch.tensor([[2.0, 0.0], [1.0, 0.0], [1.0, 1.0], [3.0, 0.0]], dtype=torch.float64)
-    # directions: equal, at right angles, equal, opposite
+    # the angles between rows: 0°, 90°, 0°, 180°
     assert float(l2(a, t)) == pytest.approx((0 + 2 + 0 + 4) / 4)
-    sizes = [0.5, 0, 0.5, 1.5, 1.5, 1.5, 3.5, 0]  # smooth L1 of each number
-    expected = 0.9 * (0 + 1 + 0 + 2) / 4 + 0.1 * sum(sizes) / 8
+    distances = [0.5, 0, 0.5, 1.5, 1.5, 1.5, 3.5, 0]  # smooth L1 of each number
+    expected = 0.9 * (0 + 1 + 0 + 2) / 4 + 0.1 * sum(distances) / 8
     assert float(cosine(a, t)) == pytest.approx(expected)
     assert float(cka(a, a)) == pytest.approx(0, abs=1e-12)
 
 
-def turn(width: int) -> Tensor:
+def rotation(width: int) -> Tensor:
     return torch.linalg.qr(noise((width, width), 5))[0]
 
 
-def test_what_leaves_them_as_they_are() -> None:
+def test_invariances() -> None:
     a, t = noise((12, 4), 0), noise((12, 4), 1)
     rows = torch.rand(12, 1, dtype=torch.float64) + 0.5
     assert float(l2(a * rows, t * 3)) == pytest.approx(float(l2(a, t)), rel=1e-12)
-    assert float(l2(a @ turn(4), t @ turn(4))) == pytest.approx(float(l2(a, t)), rel=1e-12)
-    assert float(cka(a @ turn(4) * 7, t)) == pytest.approx(float(cka(a, t)), rel=1e-12)
-    assert float(cka(a, t @ turn(4) * rows)) == pytest.approx(float(cka(a, t)), rel=1e-12)
-    assert 0 <= float(cka(a, noise((12, 9), 1))) <= 1  # of other widths, too
-    assert float(cosine(a @ turn(4), t)) != pytest.approx(float(cosine(a, t)), rel=1e-3)
+    assert float(l2(a @ rotation(4), t @ rotation(4))) == pytest.approx(float(l2(a, t)), rel=1e-12)
+    assert float(cka(a @ rotation(4) * 7, t)) == pytest.approx(float(cka(a, t)), rel=1e-12)
+    assert float(cka(a, t @ rotation(4) * rows)) == pytest.approx(float(cka(a, t)), rel=1e-12)
+    assert 0 <= float(cka(a, noise((12, 9), 1))) <= 1  # of different widths
+    assert float(cosine(a @ rotation(4), t)) != pytest.approx(float(cosine(a, t)), rel=1e-3)
 
 
-def test_where_sizes_or_forms_differ_they_meet() -> None:
+def test_different_shapes_are_brought_to_a_common_one() -> None:
     small, large, row = noise((2, 3, 2, 2), 0), noise((2, 3, 4, 6), 1), noise((2, 3), 2)
-    a, t = meet(small, large)
+    a, t = to_common_shape(small, large)
     assert a.shape == t.shape == large.shape and t is large
-    a, t = meet(small, row)
+    a, t = to_common_shape(small, row)
     torch.testing.assert_close(a, small.mean((2, 3)))
     assert t is row
-    a, t = meet(row, large)
+    a, t = to_common_shape(row, large)
     assert a is row and t.shape == (2, 3)
 
 
-# -- answers
+# -- predictions
 
 
 def slow_kl(s: list[float], t: list[float], temperature: float) -> float:
@@ -142,41 +142,41 @@ def slow_kl(s: list[float], t: list[float], temperature: float) -> float:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
-def test_predictions_as_by_hand(temperature: float) -> None:
+def test_prediction_losses_match_loops(temperature: float) -> None:
     for shape in (ROWS, MAPS):
         s, t = noise(shape, 0), noise(shape, 1)
         expected = [slow_kl(a, b, temperature) for a, b in zip(each(s), each(t), strict=True)]
-        assert float(softened(s, t, temperature)) == pytest.approx(statistics.fmean(expected))
+        assert float(softmax_kl(s, t, temperature)) == pytest.approx(statistics.fmean(expected))
     s, t = noise((5, 3), 0), noise((5, 3), 1)
     pairs = [
         slow_kl([a, 0.0], [b, 0.0], temperature)
         for a, b in zip(s.flatten().tolist(), t.flatten().tolist(), strict=True)
     ]
-    assert float(two_sided(s, t, temperature)) == pytest.approx(statistics.fmean(pairs))
-    assert float(softened(s, s, temperature)) == pytest.approx(0, abs=1e-12)
-    assert float(two_sided(s, s, temperature)) == pytest.approx(0, abs=1e-12)
+    assert float(sigmoid_kl(s, t, temperature)) == pytest.approx(statistics.fmean(pairs))
+    assert float(softmax_kl(s, s, temperature)) == pytest.approx(0, abs=1e-12)
+    assert float(sigmoid_kl(s, s, temperature)) == pytest.approx(0, abs=1e-12)
 
 
-def test_sure_predictions_stay_finite() -> None:
+def test_extreme_predictions_stay_finite() -> None:
     s, t = torch.tensor([[200.0, -200.0]]), torch.tensor([[-200.0, 200.0]])
-    for loss in (softened, two_sided):
+    for loss in (softmax_kl, sigmoid_kl):
         x = s.clone().requires_grad_(True)
         value = loss(x, t, 1.0)
-        assert float(value.detach()) == pytest.approx(400 if loss is softened else 200)
+        assert float(value.detach()) == pytest.approx(400 if loss is softmax_kl else 200)
         assert torch.autograd.grad(value, x)[0].isfinite().all()
 
 
-def test_other_kinds_are_taught_by_their_own_loss() -> None:
+def test_other_kinds_use_the_loss_of_their_labels() -> None:
     rooms = Domain("rooms", dense_source(8, 8, 8), size=8)
     by_name = {task.name: task for task in rooms.tasks}
     s, t = noise((2, 1, 4, 4), 0).abs() + 1, noise((2, 1, 4, 4), 1).abs() + 1
-    depth = make_predictions(by_name["depth"], rooms, 4.0)
+    depth = make_prediction_loss(by_name["depth"], rooms, 4.0)
     assert float(depth(s, t)) == pytest.approx(float((s - t).abs().mean()))
     n, m = (torch.nn.functional.normalize(noise((2, 3, 4, 4), i), dim=1) for i in (0, 1))
-    normals = make_predictions(by_name["normals"], rooms, 4.0)
+    normals = make_prediction_loss(by_name["normals"], rooms, 4.0)
     assert float(normals(n, m)) == pytest.approx(float(1 - (n * m).sum(1).mean()))
-    segment = make_predictions(by_name["segment"], rooms, 4.0)
+    segment = make_prediction_loss(by_name["segment"], rooms, 4.0)
     x, y = noise((2, 3, 4, 4), 0), noise((2, 3, 4, 4), 1)
-    assert segment(x, y).equal(softened(x, y, 4.0))
+    assert segment(x, y).equal(softmax_kl(x, y, 4.0))
     ants = worlds("ants")[0]
-    assert make_predictions(Task("e", "embed"), ants, 4.0) is None
+    assert make_prediction_loss(Task("e", "embed"), ants, 4.0) is None
