@@ -85,7 +85,8 @@ def reference_target(
     return out
 
 
-OPTIONS = {
+# by name: settings of Augment, and of Pixels
+OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "nothing": ({}, {}),
     "pad-crop": ({"pad": 3}, {}),
     "flip": ({"flip": True}, {}),
@@ -104,8 +105,9 @@ OPTIONS = {
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_images_and_targets_agree_with_the_slow_reference(name: str) -> None:
-    augment, more = Augment(**OPTIONS[name][0]), OPTIONS[name][1]
-    pixels = Pixels((9, 7), **{"fill": 40, **more}, **PLAIN)
+    settings, pixel_settings = OPTIONS[name]
+    augment = Augment(**settings)
+    pixels = Pixels((9, 7), **{"fill": 40, **pixel_settings}, **PLAIN)
     images, targets = images_of(pixels), targets_of(pixels)
     kept = images.copy(), {k: v.copy() for k, v in targets.items()}
     views = draw(augment, pixels)
@@ -275,7 +277,7 @@ def test_draws_differ_by_seed_image_and_view() -> None:
 def test_all_offsets_of_pad_and_crop_are_equally_likely() -> None:
     pixels = Pixels((8, 8), margin=2)
     n = 25_000
-    views = Augment(pad=1, flip=True).draw(7, np.arange(n), np.zeros(n), pixels)
+    views = Augment(pad=1, flip=True).draw(7, np.arange(n), np.zeros(n, np.int64), pixels)
     for middle in (views.y, views.x):
         offsets, counts = np.unique(middle - 4, return_counts=True)
         assert offsets.tolist() == [-1, 0, 1, 2, 3]
@@ -289,7 +291,9 @@ def test_all_offsets_of_pad_and_crop_are_equally_likely() -> None:
 def test_area_aspect_and_scale_are_drawn_from_their_ranges() -> None:
     pixels = Pixels((100, 100))
     n = 20_000
-    views = Augment(area=(0.2, 0.5), aspect=(0.8, 1.25)).draw(1, np.arange(n), np.zeros(n), pixels)
+    views = Augment(area=(0.2, 0.5), aspect=(0.8, 1.25)).draw(
+        1, np.arange(n), np.zeros(n, np.int64), pixels
+    )
     area, aspect = views.step_y * views.step_x, views.step_y / views.step_x
     assert area.min() >= 0.2 - 1e-9
     assert area.max() <= 0.5 + 1e-9
@@ -300,7 +304,7 @@ def test_area_aspect_and_scale_are_drawn_from_their_ranges() -> None:
     top = views.y - 50 * views.step_y
     assert top.min() >= -1e-9  # without a pad the window stays inside
     assert (views.y + 50 * views.step_y).max() <= 100 + 1e-9
-    zoom = 1 / Augment(scale=(0.5, 2.0)).draw(1, np.arange(n), np.zeros(n), pixels).step_y
+    zoom = 1 / Augment(scale=(0.5, 2.0)).draw(1, np.arange(n), np.zeros(n, np.int64), pixels).step_y
     assert zoom.min() >= 0.5 - 1e-9
     assert zoom.max() <= 2 + 1e-9
     assert abs(np.log(zoom).mean()) < 0.015

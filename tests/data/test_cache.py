@@ -24,7 +24,7 @@ from onetrunk.data.cache import cache_home, decode_all, purge
 from onetrunk.data.domain import Domain
 from onetrunk.data.index import read_index
 from onetrunk.data.pixels import Pixels
-from onetrunk.data.stored_images import BAD, GOOD, TODO, UNREADABLE
+from onetrunk.data.stored_images import BAD, GOOD, RECORD, TODO, UNREADABLE
 from onetrunk.errors import Failed
 from tests.helpers.errors import raises
 from tests.helpers.fakes import Fake, Files, dense_source, encoded, labelled, picture, small
@@ -111,7 +111,7 @@ def test_a_killed_build_continues_to_the_same_bytes(call: int, tmp_path: Path) -
     killed_at(call, tmp_path / "killed", small(30))
     folder = next(f for f in (tmp_path / "killed").iterdir() if f.is_dir())
     assert not (folder / "done.json").exists()
-    status = np.fromfile(folder / "records.bin", cache.RECORD)["status"]
+    status = np.fromfile(folder / "records.bin", RECORD)["status"]
     # what is recorded was synced before; at most the last, unsynced, chunk of records is more
     synced = min(call // 2 * 8, 30)
     assert synced <= (status == GOOD).sum() <= synced + 8
@@ -204,7 +204,7 @@ def test_a_process_killed_from_outside_frees_the_lock_and_loses_no_record(tmp_pa
     child.kill()
     child.communicate()
     folder = next(f for f in home.iterdir() if f.is_dir())
-    status = np.fromfile(folder / "records.bin", cache.RECORD)["status"]
+    status = np.fromfile(folder / "records.bin", RECORD)["status"]
     keys = [item.key for item in Files(root).items()]
     recorded = {sorted(keys)[i] for i in np.flatnonzero(status)}
     assert 0 < len(recorded) < 60

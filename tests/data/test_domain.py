@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 
 from onetrunk.data.augment import Augment
 from onetrunk.data.domain import IMAGENET, SIZE, Domain, check_domains
+from onetrunk.data.pixels import Raw
+from onetrunk.data.sources import Item
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
 from tests.helpers.errors import raises
@@ -130,12 +133,16 @@ def test_two_domains_with_one_name_are_refused_and_all_problems_listed() -> None
 
 def test_nothing_is_read_before_it_is_needed() -> None:
     class Sealed:
-        tasks = CLASSIFY
+        tasks: tuple[Task, ...] = CLASSIFY
 
-        def items(self) -> Any:
-            raise AssertionError("it was listed")
+        def items(self) -> Iterator[Item]:
+            raise AssertionError("the source was listed")
 
-        image = target = items
+        def image(self, where: str) -> Raw:
+            raise AssertionError("an image was read")
+
+        def target(self, where: str, task: str) -> np.ndarray | None:
+            raise AssertionError("a target was read")
 
     domain = Domain("d", Sealed(), size=9)
     assert domain.shape.size == (9, 9)

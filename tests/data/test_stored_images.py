@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import DTypeLike
 from PIL import Image
 
 from onetrunk.data.domain import Domain
-from onetrunk.data.pixels import Pixels
+from onetrunk.data.pixels import Fit, Pixels, Raw
 from onetrunk.data.sources import Item
 from onetrunk.data.stored_images import (
     BAD,
@@ -97,10 +99,15 @@ def test_pixels_are_equal_through_cache_files_and_prediction(fit: str, tmp_path:
 TASKS = dense_source(1).tasks
 
 
-def read(targets: dict[str, np.ndarray | Exception], **more: object) -> ReadImage:
-    image = more.pop("image", picture(1, 10, 14))
-    source = Fake(TASKS, (), {"x": image}, {("x", n): t for n, t in targets.items()})  # type: ignore[dict-item]
-    return read_image(source, "x", more.pop("pixels", Pixels((10, 14))), layers_of(TASKS))  # type: ignore[arg-type]
+def read(
+    targets: Mapping[str, np.ndarray | Exception],
+    image: Raw | None = None,
+    pixels: Pixels = Pixels((10, 14)),
+) -> ReadImage:
+    """Read an image, by default of noise, with these targets."""
+    images = {"x": picture(1, 10, 14) if image is None else image}
+    source = Fake(TASKS, (), images, {("x", name): t for name, t in targets.items()})
+    return read_image(source, "x", pixels, layers_of(TASKS))
 
 
 def test_targets_are_stored_unchanged() -> None:
@@ -113,9 +120,9 @@ def test_targets_are_stored_unchanged() -> None:
 
 
 @pytest.mark.parametrize("fit", ["squash", "pad", "crop"])
-def test_targets_are_fitted_like_their_image(fit: str) -> None:
+def test_targets_are_fitted_like_their_image(fit: Fit) -> None:
     given = dense_targets(2, 20, 50)
-    pixels = Pixels((12, 12), fit, margin=2)  # type: ignore[arg-type]
+    pixels = Pixels((12, 12), fit, margin=2)
     result = read(given, image=picture(2, 20, 50), pixels=pixels)
     for name, empty in (("segment", 255), ("depth", 0.0)):
         expected = pixels.place_target(given[name], empty)
@@ -143,10 +150,11 @@ def test_a_missing_target_is_not_labelled() -> None:
     assert result.arrays["target.normals"].shape == (10, 14, 3)
 
 
-def segment(value: int, dtype: type = np.int32) -> np.ndarray:
-    found = np.zeros((10, 14), dtype)
-    found[3, 4] = value
-    return found
+def segment(value: int, dtype: DTypeLike = np.int32) -> np.ndarray:
+    """Return a class map of zeros with another value at one pixel."""
+    classes: np.ndarray = np.zeros((10, 14), dtype)
+    classes[3, 4] = value
+    return classes
 
 
 def normals(x: float) -> np.ndarray:
@@ -240,7 +248,7 @@ def test_a_file_of_absurd_size_is_refused_without_reading_it(
 
 def test_several_threads_read_the_same() -> None:
     for cache in (None, False):
-        frames = Domain("d", small(30), size=8, cache=cache).decoded.frames  # type: ignore[arg-type]
+        frames = Domain("d", small(30), size=8, cache=cache).decoded.frames
         expected = frames.read(MANY % 30)[0]
         with ThreadPoolExecutor(8) as pool:
             for images, _ in pool.map(frames.read, [MANY % 30] * 16):

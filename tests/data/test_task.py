@@ -19,7 +19,7 @@ def test_the_short_form_names_a_task_after_its_kind() -> None:
 
 
 def test_the_long_form_has_kind_column_classes_and_unit() -> None:
-    given = {
+    given: dict[str, str | dict[str, Any]] = {
         "category": {"kind": "classify", "column": "cat", "classes": ["b", "a"]},
         "price": {"kind": "regress", "outputs": 2, "unit": "€"},
         "depth": "depth",

@@ -68,7 +68,8 @@ def imports(source: str, module: str, package: bool) -> Iterator[tuple[int, str]
 
 def forbidden(source: str, module: str, package: bool = False) -> list[str]:
     """The arrows of a source text that point upward."""
-    own, found = layer_of(module), []
+    own = layer_of(module)
+    found: list[str] = []
     if own in ABOVE_ALL:
         return found
     for line, name in imports(source, module, package):

@@ -41,7 +41,8 @@ def test_differences_come_from_the_paired_bootstrap(tmp_path: Path) -> None:
     alone = make_run(tmp_path / "alone", both, ERRORS, seed=1, model=False, images=300)
     ours, base = read_groups([one, alone])
     found = {(c.domain, c.task): c for c in compare(ours, base)}
-    expected = differences(*(Outcomes.open(p / "outcomes.safetensors") for p in (one, alone)))
+    opened = [Outcomes.open(run / "outcomes.safetensors") for run in (one, alone)]
+    expected = differences(opened[0], opened[1])
     for d in expected:
         mine = found[d.domain, d.task]
         assert mine.paired

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,11 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
+def delete_contents(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "tensors cut": lambda p: os.truncate(p / "tensors.safetensors", 100),
     "tensors empty": lambda p: os.truncate(p / "tensors.safetensors", 0),
@@ -104,7 +110,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "state not a table": lambda p: (p / "state.json").write_text("[1]"),
     "state lacks keys": lambda p: (p / "state.json").write_text("{}"),
     "state not text": lambda p: (p / "state.json").write_bytes(b"\xff\xfe\x00"),
-    "both gone": lambda p: [f.unlink() for f in p.iterdir()],
+    "both gone": delete_contents,
 }
 
 
@@ -283,7 +289,7 @@ def test_a_full_disk_at_any_call_leaves_the_last_checkpoint_and_nothing_else(
         with RunFolder.open(place, RECIPE) as run, pytest.MonkeyPatch.context() as monkeypatch:
             save(run, 1)
             disk = Disk(monkeypatch, at)
-            error = fails(lambda run=run: run.save("", step, tensors_of(step), {"half": step / 2}))
+            error = fails(partial(run.save, "", step, tensors_of(step), {"half": step / 2}))
             if len(disk.calls) < at:
                 assert error == ""
                 break

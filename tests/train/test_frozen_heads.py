@@ -21,7 +21,7 @@ from onetrunk.data.sources import Item
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Failed
 from onetrunk.eval import evaluate as evaluate_module
-from onetrunk.eval.evaluate import evaluate
+from onetrunk.eval.evaluate import evaluate, read_ahead
 from onetrunk.eval.metrics import scores_of
 from onetrunk.nn.saving import models_of
 from onetrunk.runs.dry_run import dry_run
@@ -215,7 +215,7 @@ def test_images_without_label_are_left_out(tmp_path: Path) -> None:
         torch.from_numpy(found).double() @ w.T + b
         for w, b in (
             (alone.weight, alone.bias),
-            (head.weight.double(), head.bias.double()),
+            (head.get_parameter("weight").double(), head.get_parameter("bias").double()),
         )
     )
     one, other = (out.softmax(1) for out in both)
@@ -259,7 +259,7 @@ def test_a_class_without_validation_images(tmp_path: Path) -> None:
     images = {str(i): shade(i) for i in range(60)}
     domain = Domain("one", Fake((Task("classify", "classify"),), listed, images), size=8)
     run = frozen([domain], tmp_path / "run")
-    assert run.model.heads_of("one").head("classify").weight.shape[0] == 3
+    assert run.model.heads_of("one").head("classify").get_parameter("weight").shape[0] == 3
     assert run.scores["val"]["rows"][0]["value"] < 10
 
 
@@ -269,7 +269,9 @@ def test_class_weights_are_used(tmp_path: Path) -> None:
     plain = frozen([domain], tmp_path / "plain")
     model = network([domain], norm="shared")
     even = train(model, [domain], out=tmp_path / "even", frozen=True, class_weights="balanced")
-    one, other = (run.model.heads_of("one").head("classify").bias for run in (plain, even))
+    one, other = (
+        run.model.heads_of("one").head("classify").get_parameter("bias") for run in (plain, even)
+    )
     assert not one.equal(other)
 
 
@@ -285,10 +287,9 @@ class Killed(BaseException):
 def dying(monkeypatch: pytest.MonkeyPatch, after: int, terminate: bool = False) -> list[int]:
     """Raise Killed, or send SIGTERM, when batch `after` is read; return the sizes of batches."""
     seen: list[int] = []
-    read = features.read_ahead
 
     def ahead(images: Any, batches: Any) -> Iterator[Any]:
-        for batch in read(images, batches):
+        for batch in read_ahead(images, batches):
             seen.append(len(batch[0]))
             if len(seen) == after and not terminate:
                 raise Killed
@@ -432,7 +433,7 @@ def test_decoders_are_trained_by_the_loop_on_a_frozen_trunk(tmp_path: Path) -> N
     # the loop does not change solved heads
     for name, task in (("rooms", "classify"), ("one", "classify")):
         kept = load_file(run.folder / f"features/{name}/{task}.safetensors")["weight"].float()
-        assert given.heads_of(name).head(task).weight.equal(kept)
+        assert given.heads_of(name).head(task).get_parameter("weight").equal(kept)
     assert {row.task for row in run.table.rows} == {"segment", "depth", "normals", "classify"}
     assert run.scores["best"][""]["step"] > 0
     assert all(parameter.requires_grad for parameter in given.parameters())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from onetrunk.data.domain import Domain
-from onetrunk.data.sources import Item
+from onetrunk.data.sources import Item, Label
 from onetrunk.data.task import KINDS, NO_CLASS, NO_LABEL, NO_PIXEL, Task
 from onetrunk.train.losses import Losses, class_weights, make_loss, regress, target_stats
 from tests.helpers.fakes import Fake, dense_source, picture
@@ -279,7 +279,7 @@ def test_regression_errors_are_in_standard_deviations_of_the_training_labels() -
 
 
 def test_two_tasks_of_one_kind_each_have_their_labels_and_scale() -> None:
-    columns = {"what": list("aab"), "also": list("yxy")}
+    columns: dict[str, Any] = {"what": list("aab"), "also": list("yxy")}
     columns |= {"size": [1.0, 3.0, 5.0], "much": [10.0, 30.0, 50.0]}
     domain = Domain("both", source(**columns), size=4)
     out = {name: torch.zeros(3, 2, dtype=DOUBLE) for name in ("what", "also")}
@@ -345,6 +345,7 @@ def every() -> Fake:
     listed = []
     for i in range(15):
         letter = CLASSES[i % 3]
-        labels = {"what": letter, "tags": (letter,), "size": (float(i), 0.0), "like": letter}
+        labels: dict[str, Label] = {"what": letter, "tags": (letter,), "like": letter}
+        labels["size"] = (float(i), 0.0)
         listed.append(Item(str(i), str(i), "", split[i % 5], labels=labels))
     return Fake(tasks, listed, {str(i): picture(i, 4, 4) for i in range(15)})

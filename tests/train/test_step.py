@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 import torch
@@ -22,7 +22,16 @@ from tests.helpers.fakes import Fake, labelled, picture
 from tests.helpers.worlds import learner, network, same, steps, weights, worlds
 
 Grads = dict[str, Tensor]
-TIGHT = {"rtol": 1e-10, "atol": 1e-14}
+
+
+class Tolerance(TypedDict):
+    """Arguments of `torch.allclose`."""
+
+    rtol: float
+    atol: float
+
+
+TIGHT: Tolerance = {"rtol": 1e-10, "atol": 1e-14}
 
 
 def exact(domains: Sequence[Domain], **given: Any) -> Learner:
@@ -42,8 +51,9 @@ def gradients(made: Learner, passes: list[list[Batch]]) -> Grads:
                 parameter.grad = None
         return 0.0
 
-    made.optimizers.step = record  # type: ignore[method-assign]
-    made.step(passes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(made.optimizers, "step", record)
+        made.step(passes)
     return taken
 
 
@@ -177,7 +187,7 @@ def test_one_domain_equals_a_plain_loop_to_the_bit(norm: str, given: dict[str, A
             images = images.contiguous()
         loss = F.cross_entropy(plain(images)["classify"], batch.targets["classify"])
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         losses.append(float(loss.detach()))
 
@@ -263,7 +273,7 @@ def test_a_loss_that_is_not_finite_is_named_and_nothing_changes() -> None:
     passes = next(going)
     bad = passes[1][0]
     with torch.no_grad():
-        made.model.heads_of("bees").head("classify").bias.fill_(math.inf)
+        made.model.heads_of("bees").head("classify").get_parameter("bias").fill_(math.inf)
     before = {n: p.detach().clone() for n, p in made.model.named_parameters()}
     state = {n: t.clone() for n, t in made.optimizers.state().items()}
     with pytest.raises(NotFinite) as caught:

@@ -17,6 +17,7 @@ from onetrunk.runs.baselines import variant
 from onetrunk.runs.dry_run import dry_run
 from onetrunk.runs.train import train, train_recipe
 from onetrunk.train.distill.distiller import Distiller
+from onetrunk.train.distill.teachers import Specialist
 from tests.helpers.fakes import encoded, picture
 from tests.helpers.worlds import (
     CPU,
@@ -96,8 +97,10 @@ def test_checkpoints_hold_no_tensor_of_a_teacher() -> None:
     assert aligner == 2 * 64 * 64
     new = sum(tensors[key].numel() for key in added if "/weights/" in key)
     assert new == aligner
-    taught = {t.data_ptr() for mine in teachers.values() for one in mine
-              for t in one.net.state_dict().values()}  # fmt: skip
+    taught = set()
+    for (teacher,) in teachers.values():
+        assert isinstance(teacher, Specialist)
+        taught |= {tensor.data_ptr() for tensor in teacher.net.state_dict().values()}
     assert not taught & {tensor.data_ptr() for tensor in tensors.values()}
     assert json.loads(json.dumps(state))["means"]["taught"].keys() == {
         "ants features", "ants logits", "bees features", "bees logits"

@@ -40,7 +40,7 @@ from tests.helpers.worlds import (
 )
 
 T = 2.0
-EQUAL = ([0.5] * 3, [0.25] * 3)  # one normalization for all: no image is converted
+EQUAL = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))  # one normalization for all: no image is converted
 TRUNKS: dict[str, dict[str, Any]] = {
     "domain": {},
     "shared": {"norm": "shared"},
@@ -116,13 +116,13 @@ def test_the_loss_and_its_gradient_by_hand(kind: str, alone: bool) -> None:
     for step, name in enumerate(["ants", "bees", "ants"]):
         model.zero_grad()
         loss = made.loss("cats", images, step)
-        loss.backward()
+        torch.autograd.backward(loss)
         hand = copy.deepcopy(before)
         hand.trunk.load_shared(model.trunk.shared())
         with torch.no_grad():
             then = before(images, name)["classify"]
         expected = 0.7 * kl(hand(images, name)["classify"], then)
-        expected.backward()
+        torch.autograd.backward(expected)
         assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
         assert loss.item() > 1e-6
         theirs_by_name, reached = hand.trunk.shared(), 0
@@ -150,7 +150,9 @@ def test_the_loss_is_zero_at_the_start() -> None:
 
 
 def test_the_old_domain_has_its_own_size_and_normalization() -> None:
-    old = Domain("ants", worlds("ants")[0].source, size=12, normalize=([0.2] * 3, [0.5] * 3))
+    old = Domain(
+        "ants", worlds("ants")[0].source, size=12, normalize=((0.2, 0.2, 0.2), (0.5, 0.5, 0.5))
+    )
     (cats,) = worlds("cats")
     before = old_network([old])
     model = student([cats], before)
@@ -172,7 +174,7 @@ def test_all_kinds_of_tasks_but_embeddings_have_equal_weight() -> None:
     (cats,) = worlds("cats", normalize=EQUAL)
     before = old_network([old])
     scale = torch.tensor([2.0, 50.0])
-    before.heads_of("ants").head("price").std.copy_(scale)
+    before.heads_of("ants").head("price").get_buffer("std").copy_(scale)
     model = student([cats], before)
     shifted(model)
     made = lwf(before, [cats])
@@ -214,7 +216,7 @@ def test_a_step_descends_both_losses() -> None:
         hand.follow(twin, Precision(CPU), False)
         labels = F.cross_entropy(out, batch.targets["classify"])
         loss = loss + (0.5 * labels + hand.loss(batch.domain, batch.images, 0)) / 2
-    loss.backward()
+    torch.autograd.backward(loss)
     made.step(passes)
     now = dict(made.model.named_parameters())
     for name, parameter in twin.named_parameters():
@@ -267,7 +269,7 @@ def test_a_loss_that_is_not_finite_is_named() -> None:
     ants, cats = worlds("ants", "cats")
     before = old_network([ants])
     with torch.no_grad():
-        before.heads_of("ants").head("classify").bias.fill_(math.inf)
+        before.heads_of("ants").head("classify").get_parameter("bias").fill_(math.inf)
     made = learner([cats], student([cats], before), old_predictions=lwf(before, [cats]))
     with raises(NotFinite, "cats/old predictions", "nan", "step 1") as caught:
         made.step(steps(made, 1)[0])

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -44,7 +45,7 @@ def test_images_have_no_labels(tmp_path: Path) -> None:
     domain = web(tmp_path, {**CLASSES, "maps": {"kind": "segment", "classes": ["x", "y"]}})
     assert sum(len(split) for split in domain.splits.values()) == 40
     assert (domain.train.label("classify") == -1).all()
-    _, targets = domain.train.batch([0, 1])
+    _, targets = domain.train.batch(np.arange(2))
     assert (targets["maps"] == 255).all()
     assert [task.name for task in web(tmp_path / "b").tasks] == ["embed"]
     assert domain.index.warnings == []
@@ -80,7 +81,7 @@ def test_it_is_trained_from_predictions_alone(tmp_path: Path) -> None:
     """The student's predictions approach the teacher's."""
     domain = web(tmp_path, CLASSES)
     teacher, student = a_teacher(), network([domain])
-    images, _ = domain.train.batch(range(len(domain.train)))
+    images, _ = domain.train.batch(np.arange(len(domain.train)))
 
     def distance(model: Any) -> float:
         with torch.no_grad():
