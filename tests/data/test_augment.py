@@ -33,9 +33,9 @@ def draw(augment: Augment, pixels: Pixels, count: int = COUNT, seed: int = 3) ->
     return augment.draw(seed, np.arange(count), np.zeros(count, np.int64), pixels)
 
 
-def levels(seen: torch.Tensor) -> np.ndarray:
+def levels(augmented: torch.Tensor) -> np.ndarray:
     """Normalized by PLAIN, back to (B, H, W, 3) grey levels."""
-    return seen.permute(0, 2, 3, 1).numpy()
+    return augmented.permute(0, 2, 3, 1).numpy()
 
 
 def reference(image: np.ndarray, views: Views, b: int, pixels: Pixels) -> np.ndarray:
@@ -111,11 +111,11 @@ def test_images_and_targets_agree_with_the_slow_reference(name: str) -> None:
     images, targets = images_of(pixels), targets_of(pixels)
     kept = images.copy(), {k: v.copy() for k, v in targets.items()}
     views = draw(augment, pixels)
-    seen, moved = apply(images, targets, views, pixels, TASKS)
+    augmented, moved = apply(images, targets, views, pixels, TASKS)
     for b in range(COUNT):
         # coordinates in single precision, of noise: 255 levels a pixel
         np.testing.assert_allclose(
-            levels(seen)[b], reference(images[b], views, b, pixels), atol=0.02
+            levels(augmented)[b], reference(images[b], views, b, pixels), atol=0.02
         )
         for kind, target in targets.items():
             found = moved[kind][b].numpy()
@@ -129,8 +129,8 @@ def test_images_and_targets_agree_with_the_slow_reference(name: str) -> None:
 
 def test_the_default_is_the_unchanged_middle() -> None:
     pixels = Pixels((8, 6), **PLAIN)
-    seen, _ = apply(images_of(pixels), {}, draw(Augment(), pixels), pixels)
-    np.testing.assert_allclose(levels(seen), images_of(pixels), atol=1e-4)
+    augmented, _ = apply(images_of(pixels), {}, draw(Augment(), pixels), pixels)
+    np.testing.assert_allclose(levels(augmented), images_of(pixels), atol=1e-4)
 
 
 @pytest.mark.parametrize("margin", [0, 1, 4])
@@ -150,8 +150,8 @@ def test_copied_windows_equal_sampled_ones(margin: int, monkeypatch: pytest.Monk
 def test_a_zoomed_window_at_the_edge_is_not_darkened() -> None:
     pixels = Pixels((16, 16), fill=0, **PLAIN)
     images = np.full((COUNT, 16, 16, 3), 200, np.uint8)
-    seen, _ = apply(images, {}, draw(Augment(area=(0.1, 0.5)), pixels), pixels)
-    np.testing.assert_allclose(levels(seen), 200, atol=0.01)
+    augmented, _ = apply(images, {}, draw(Augment(area=(0.1, 0.5)), pixels), pixels)
+    np.testing.assert_allclose(levels(augmented), 200, atol=0.01)
 
 
 def test_colour_is_brightness_then_contrast_then_saturation() -> None:
@@ -160,7 +160,7 @@ def test_colour_is_brightness_then_contrast_then_saturation() -> None:
     images = images_of(pixels)
     views = draw(augment, pixels)
     assert views.colour is not None
-    seen = levels(apply(images, {}, views, pixels)[0])
+    augmented = levels(apply(images, {}, views, pixels)[0])
     from onetrunk.data.seeded import Chance
 
     chance = Chance(3, np.arange(COUNT), np.zeros(COUNT))
@@ -172,7 +172,7 @@ def test_colour_is_brightness_then_contrast_then_saturation() -> None:
                 rgb = (rgb - 127.5) * factor[7][b] + 127.5
                 grey = (LUMA * rgb).sum()
                 rgb = grey + (rgb - grey) * factor[8][b]
-                np.testing.assert_allclose(seen[b, r, c], rgb.clip(0, 255), atol=0.01)
+                np.testing.assert_allclose(augmented[b, r, c], rgb.clip(0, 255), atol=0.01)
 
 
 def test_colour_and_geometry_combine() -> None:
@@ -187,11 +187,11 @@ def test_a_flip_mirrors_the_image_and_negates_x_of_its_normals() -> None:
     pixels = Pixels((6, 8), **PLAIN)
     images, targets = images_of(pixels), targets_of(pixels)
     views = draw(Augment(flip=True), pixels)
-    seen, moved = apply(images, targets, views, pixels, TASKS)
+    augmented, moved = apply(images, targets, views, pixels, TASKS)
     assert views.mirror.any()
     assert not views.mirror.all()
     for b in np.flatnonzero(views.mirror):
-        np.testing.assert_allclose(levels(seen)[b], images[b, :, ::-1], atol=1e-3)
+        np.testing.assert_allclose(levels(augmented)[b], images[b, :, ::-1], atol=1e-3)
         np.testing.assert_array_equal(moved["segment"][b], targets["segment"][b, :, ::-1])
         np.testing.assert_array_equal(moved["depth"][b], targets["depth"][b, :, ::-1])
         flipped = targets["normals"][b, :, ::-1] * np.array([-1, 1, 1], np.float32)
@@ -253,10 +253,10 @@ def test_pixels_of_a_view_do_not_depend_on_their_batch() -> None:
         together, moved = apply(images, targets, views, pixels, TASKS)
         for b in (0, 5, 23):
             one = augment.draw(3, np.array([b]), np.array([0]), pixels)
-            seen, alone = apply(
+            augmented, alone = apply(
                 images[[b]], {k: v[[b]] for k, v in targets.items()}, one, pixels, TASKS
             )
-            assert seen[0].equal(together[b])
+            assert augmented[0].equal(together[b])
             for name, target in alone.items():
                 assert target[0].equal(moved[name][b])
 

@@ -199,9 +199,9 @@ def test_the_usual_normalization_is_by_its_own_training_images() -> None:
     values = images.reshape(-1, 3) / 255.0
     np.testing.assert_allclose(domain.pixels.mean, values.mean(0), atol=1e-5)
     np.testing.assert_allclose(domain.pixels.std, values.std(0), atol=1e-5)
-    seen = domain.train.batch(np.arange(len(domain.train)))[0]
-    np.testing.assert_allclose(seen.mean((0, 2, 3)), 0, atol=1e-4)
-    np.testing.assert_allclose(seen.std((0, 2, 3)), 1, atol=1e-2)
+    normalized = domain.train.batch(np.arange(len(domain.train)))[0]
+    np.testing.assert_allclose(normalized.mean((0, 2, 3)), 0, atol=1e-4)
+    np.testing.assert_allclose(normalized.std((0, 2, 3)), 1, atol=1e-2)
     assert domain.val.pixels == domain.train.pixels
 
 
@@ -223,9 +223,9 @@ def test_an_invalid_normalization_is_refused(normalize: Any) -> None:
 def test_a_blank_domain_is_not_amplified() -> None:
     blank = {str(i): np.full((8, 8, 3), 100, np.uint8) for i in range(24)}
     domain = Domain("d", small(24, images=blank), size=8)
-    seen = domain.train.batch(np.arange(4))[0]
+    normalized = domain.train.batch(np.arange(4))[0]
     assert domain.pixels.std == (0.01, 0.01, 0.01)
-    assert seen.abs().max() < 0.01
+    assert normalized.abs().max() < 0.01
 
 
 # augmentation

@@ -77,7 +77,7 @@ def test_a_source_without_readable_images_is_still_described() -> None:
     assert found.refused
 
 
-def test_the_same_content_in_two_splits_is_listed_once_and_not_as_near() -> None:
+def test_the_same_content_in_two_splits_is_listed_once_as_an_exact_duplicate() -> None:
     items = [*PLAIN, item("copy", "test", "a", where="train0")]
     found = inspect_images(items, IMAGES)
     assert [sorted(pair) for pair in found.exact] == [["copy", "train0"]]

@@ -91,9 +91,9 @@ def test_pixels_are_equal_through_cache_files_and_prediction(fit: str, tmp_path:
     for i, raw in enumerate(kinds.values()):
         np.testing.assert_array_equal(stored[i], cached.pixels.read(raw))
     assert cached.pixels == direct.pixels
-    seen = cached.train.batch(places)[0]
-    assert seen.equal(direct.train.batch(places)[0])
-    assert seen.equal(cached.pixels.prepare([paths[str(i)] for i in range(len(kinds))]))
+    batch = cached.train.batch(places)[0]
+    assert batch.equal(direct.train.batch(places)[0])
+    assert batch.equal(cached.pixels.prepare([paths[str(i)] for i in range(len(kinds))]))
 
 
 TASKS = dense_source(1).tasks
@@ -102,12 +102,12 @@ TASKS = dense_source(1).tasks
 def read(
     targets: Mapping[str, np.ndarray | Exception],
     image: Raw | None = None,
-    pixels: Pixels = Pixels((10, 14)),
+    pixels: Pixels | None = None,
 ) -> ReadImage:
     """Read an image, by default of noise, with these targets."""
     images = {"x": picture(1, 10, 14) if image is None else image}
     source = Fake(TASKS, (), images, {("x", name): t for name, t in targets.items()})
-    return read_image(source, "x", pixels, layers_of(TASKS))
+    return read_image(source, "x", pixels or Pixels((10, 14)), layers_of(TASKS))
 
 
 def test_targets_are_stored_unchanged() -> None:
@@ -136,7 +136,7 @@ def test_targets_are_fitted_like_their_image(fit: Fit) -> None:
 
 
 def test_a_target_belongs_to_the_upright_image() -> None:
-    turned = encoded(picture(1, 10, 14), exif=exif(6))  # seen as 14 high, 10 wide
+    turned = encoded(picture(1, 10, 14), exif=exif(6))  # shown as 14 high, 10 wide
     assert read(dense_targets(1, 14, 10), image=turned, pixels=Pixels((14, 10))).reason == ""
     assert "(10, 14)" in read(dense_targets(1, 10, 14), image=turned).reason
 

@@ -1,4 +1,4 @@
-"""The example's story over domains without images: it runs, and says what it promises."""
+"""The example runs on domains of noise, and prints what its page describes."""
 
 import importlib.util
 from pathlib import Path

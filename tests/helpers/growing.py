@@ -37,7 +37,7 @@ def finished(folder: Path, **trunk: Any) -> Path:
 
 
 def more(name: str = "new", classes: str = "abc", first: int = 9000, count: int = 60) -> Domain:
-    """A domain that is not in the run."""
+    """Return a domain that is not in the run."""
     return Domain(name, noise(count, classes, first), size=8)
 
 

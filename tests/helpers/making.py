@@ -1,4 +1,4 @@
-"""Outputs and targets of every kind, for the tests of scores and outcomes."""
+"""Outputs and targets of every kind of task, for the tests of scores and outcomes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIZE = (5, 7)
 
 
 def made(kind: str, count: int = 60, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Outputs and targets of noise that agree more than by chance; some labels are missing."""
+    """Return outputs and targets that agree better than chance; some labels are missing."""
     chance = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:

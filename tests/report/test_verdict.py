@@ -159,7 +159,7 @@ def test_frozen_heads_are_enough() -> None:
         assert (found.decision, found.evaluated) == ("one network", 0)
 
 
-def test_the_best_on_validation_is_evaluated_whatever_the_test_scores() -> None:
+def test_the_best_on_validation_is_evaluated_regardless_of_test_scores() -> None:
     several = [candidate("oo", val_error=9.0), candidate("ww", val_error=8.0), candidate("oo")]
     assert choose(several) == 1
     assert decide(several).decision == "keep all"

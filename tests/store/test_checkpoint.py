@@ -230,7 +230,7 @@ class Disk:
             monkeypatch.setattr(os, name, self.counted(name, getattr(os, name)))
         monkeypatch.setattr(io, "open", self.counted("open", io.open))
 
-    def called(self, name: str) -> None:
+    def count(self, name: str) -> None:
         self.calls.append(name)
         if len(self.calls) == self.full_at:
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -239,7 +239,7 @@ class Disk:
         def call(*args: Any, **more: Any) -> Any:
             if name == "open" and "x" not in args[1]:
                 return real(*args, **more)
-            self.called(name)
+            self.count(name)
             return Halved(self, real(*args, **more)) if name == "open" else real(*args, **more)
 
         return call
@@ -253,7 +253,7 @@ class Halved:
 
     def write(self, data: bytes) -> int:
         try:
-            self.disk.called("write")
+            self.disk.count("write")
         except OSError:
             self.file.write(data[: len(data) // 2])
             raise

@@ -91,11 +91,11 @@ def test_time_before_a_restart_counts(set_pace: Callable[[float], None]) -> None
     expected = run(full)
     first = Clock.of(settings(hours=1), 7)
     first.start()
-    seen = []
+    due = []
     for _ in range(17):
         first.tick()
         if first.evaluation_due():
-            seen.append(first.step)
+            due.append(first.step)
     state = json.loads(json.dumps(first.state()))
     assert state["seconds"] == 17 * 90
     set_pace(10_000)  # between the two runs
@@ -106,7 +106,7 @@ def test_time_before_a_restart_counts(set_pace: Callable[[float], None]) -> None
     assert second.step == 17
     assert second.progress == pytest.approx(17 / 40)
     rest = run(second)
-    assert [*seen, *rest["evaluate"]] == expected["evaluate"]
+    assert [*due, *rest["evaluate"]] == expected["evaluate"]
     assert second.step == full.step
 
 

@@ -16,7 +16,7 @@ from onetrunk.train.console import ConsoleLogger, duration, number
 
 
 class Clock:
-    """A clock that the test sets."""
+    """A clock whose time the test sets."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0

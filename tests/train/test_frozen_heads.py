@@ -1,4 +1,4 @@
-"""Frozen trunks: features computed once, heads solved to their optimum, an ordinary run folder."""
+"""Frozen trunks: features are computed once, and heads are solved to their optimum."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_errors_are_low_on_easy_tasks(tmp_path: Path) -> None:
     assert found.value("kinds", "like") > 50  # a third by chance
 
 
-def test_the_strength_with_the_lowest_validation_error_is_chosen_the_strongest_of_equals(
+def test_the_strongest_regularization_with_the_lowest_validation_error_is_chosen(
     tmp_path: Path,
 ) -> None:
     frozen([kinds(), *worlds("noise")], tmp_path / "run")
@@ -286,19 +286,19 @@ class Killed(BaseException):
 
 def dying(monkeypatch: pytest.MonkeyPatch, after: int, terminate: bool = False) -> list[int]:
     """Raise Killed, or send SIGTERM, when batch `after` is read; return the sizes of batches."""
-    seen: list[int] = []
+    sizes: list[int] = []
 
     def ahead(images: Any, batches: Any) -> Iterator[Any]:
         for batch in read_ahead(images, batches):
-            seen.append(len(batch[0]))
-            if len(seen) == after and not terminate:
+            sizes.append(len(batch[0]))
+            if len(sizes) == after and not terminate:
                 raise Killed
-            if len(seen) == after:
+            if len(sizes) == after:
                 os.kill(os.getpid(), signal.SIGTERM)
             yield batch
 
     monkeypatch.setattr(features, "read_ahead", ahead)
-    return seen
+    return sizes
 
 
 def test_a_run_killed_at_the_features_resumes_after_them(
@@ -317,9 +317,9 @@ def test_a_run_killed_at_the_features_resumes_after_them(
     ) as file:  # written, but not yet recorded as complete
         file.write(b"\x07" * 131)
     with monkeypatch.context() as patch:
-        seen = dying(patch, 10**9)
+        sizes = dying(patch, 10**9)
         run = frozen(worlds("one", "two"), tmp_path / "run", resume=True)
-    assert sum(seen) == 4 + 8 + 36 + 12  # of domain one, train: the rest of 24
+    assert sum(sizes) == 4 + 8 + 36 + 12  # of domain one, train: the rest of 24
     assert result(run) == result(expected)
 
 

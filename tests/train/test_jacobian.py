@@ -85,16 +85,16 @@ class Rows(Weighting):
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """One entry for each backward pass: whether its graph was kept."""
-    seen: list[bool] = []
+    kept: list[bool] = []
     grad = torch.autograd.grad
 
     def counted(*args: Any, **given: Any) -> Any:
-        seen.append(bool(given.get("retain_graph")))
+        kept.append(bool(given.get("retain_graph")))
         return grad(*args, **given)
 
     monkeypatch.setattr(torch.autograd, "grad", counted)
     monkeypatch.setattr(torch.Tensor, "backward", None)
-    return seen
+    return kept
 
 
 def test_rows_are_the_gradients_of_each_unit_alone(net: Net) -> None:
@@ -123,7 +123,7 @@ def test_a_unit_with_several_batches_has_their_mean(net: Net) -> None:
         assert torch.allclose(jacobian.losses()[1], torch.stack(both).mean())
 
 
-def test_as_many_backward_passes_as_units_and_the_last_frees_the_graph(
+def test_each_unit_has_one_backward_pass_and_the_last_frees_the_graph(
     net: Net, passes: list[bool]
 ) -> None:
     x = net.one(images(0))  # one graph below all of them, as the tasks of one batch have

@@ -178,7 +178,7 @@ def test_contrast_without_positives_returns_principal_components() -> None:
     torch.testing.assert_close(ours * sizes[1:].sum().sqrt(), basis[1:4])
 
 
-def test_directions_are_the_mean_and_the_principal_directions_orthogonal_to_it(
+def test_directions_are_the_mean_and_then_principal_directions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     f, _ = clusters()

@@ -267,7 +267,7 @@ def test_balanced_class_weights_make_classes_count_the_same() -> None:
     assert float(plain) == pytest.approx(slow("classify", out, target))
 
 
-def test_regression_errors_are_in_standard_deviations_of_the_training_labels() -> None:
+def test_regression_errors_are_divided_by_the_std_of_the_training_labels() -> None:
     domain = Domain("sizes", source(size=[(1.0, 5.0), (3.0, 5.0), None, (5.0, 5.0)]), size=4)
     task = domain.tasks[0]
     mean, std = target_stats(domain, task)

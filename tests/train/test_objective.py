@@ -164,7 +164,7 @@ def test_with_one_unit_every_weighting_is_the_plain_loss(name: str) -> None:
         assert torch.allclose(tensor, weights(plain.model)[key], rtol=1e-5, atol=1e-7), key
 
 
-def test_losses_after_the_step_are_of_the_same_batches_and_change_no_statistics() -> None:
+def test_losses_after_the_step_use_the_same_batches_and_change_no_statistics() -> None:
     domains = worlds("ants", "bees")
     made, plain = learner(domains, weighting=name_of(Recording)), learner(domains)
     passes = next(made.passes())

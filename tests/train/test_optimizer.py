@@ -74,7 +74,7 @@ def test_vectors_do_not_decay_and_heads_have_their_own_rate(optimizer: str) -> N
     model = network(worlds("ants"), adapters="parallel")
     given = settings(optimizer=optimizer, lr=0.02, weight_decay=0.3, head_lr=10.0, momentum=0.0)
     optimizers = Optimizers(model, given)
-    seen: dict[int, dict[str, Any]] = {
+    groups: dict[int, dict[str, Any]] = {
         id(p): group
         for one in optimizers.optimizers.values()
         for group in one.param_groups
@@ -82,7 +82,7 @@ def test_vectors_do_not_decay_and_heads_have_their_own_rate(optimizer: str) -> N
     }
     for unit, named in optimizers.parameters.items():
         for name, parameter in named.items():
-            group = seen[id(parameter)]
+            group = groups[id(parameter)]
             assert group["weight_decay"] == (0.3 if parameter.ndim > 1 else 0.0), (unit, name)
             assert group["peak"] == pytest.approx(0.2 if name.startswith("heads/") else 0.02)
     # with gradients of 0, matrices shrink and vectors stay

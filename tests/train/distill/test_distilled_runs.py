@@ -67,7 +67,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(name: str, tmp_path: Path) ->
     expected, other = network(domains), network(domains)
     given = {**SHORT, **SETTINGS[name], "teachers": several(domains)}
     given["distill"] = {"teachers": "x", **given["distill"]}
-    go(tmp_path / "whole", domains, expected, **given)
+    go(tmp_path / "uninterrupted", domains, expected, **given)
     with pytest.raises(Interrupted):
         go(tmp_path / "run", domains, other, at("step", 6, interrupt), **given)
     with torch.no_grad():
@@ -75,7 +75,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(name: str, tmp_path: Path) ->
             parameter.add_(1.0)
     go(tmp_path / "run", domains, other, **given)
     assert same(weights(other), weights(expected))
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert_same_run(tmp_path / "run", tmp_path / "uninterrupted")
     _, kept = checkpoints(tmp_path / "run")[7]
     assert any(key.startswith("distill/weights/ants/1/") for key in kept)
     assert any(key.startswith("distill/optim/bees:0/") for key in kept)

@@ -162,10 +162,10 @@ def test_the_old_domain_has_its_own_size_and_normalization() -> None:
     images = torch.randn(4, 3, 8, 8)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (cats.pixels.mean, cats.pixels.std))
     grey = images * std + mean
-    seen = F.interpolate((grey - 0.2) / 0.5, (12, 12), mode="bilinear", antialias=True)
+    converted = F.interpolate((grey - 0.2) / 0.5, (12, 12), mode="bilinear", antialias=True)
     hand = copy.deepcopy(before)
     hand.trunk.load_shared(model.trunk.shared())
-    expected = kl(hand(seen, "ants")["classify"], before(seen, "ants")["classify"])
+    expected = kl(hand(converted, "ants")["classify"], before(converted, "ants")["classify"])
     assert made.loss("cats", images, 0).item() == pytest.approx(expected.item(), rel=1e-4)
 
 
@@ -327,7 +327,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(name: str, tmp_path: Path) ->
     ants, bees, cats = worlds("ants", "bees", "cats")
     before = old_network([ants, bees], **{k: v for k, v in trunk.items() if k == "norm"})
     expected, other = (student([cats], before, **trunk) for _ in range(2))
-    go(tmp_path / "whole", [cats], expected, old_predictions=lwf(before, [cats]), **given)
+    go(tmp_path / "uninterrupted", [cats], expected, old_predictions=lwf(before, [cats]), **given)
     held = lwf(before, [cats])
     with pytest.raises(Interrupted):
         go(tmp_path / "run", [cats], other, at("step", 6, interrupt), old_predictions=held, **given)
@@ -337,7 +337,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(name: str, tmp_path: Path) ->
     held = lwf(before, [cats])
     go(tmp_path / "run", [cats], other, old_predictions=held, **given)
     assert same(weights(other), weights(expected))
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert_same_run(tmp_path / "run", tmp_path / "uninterrupted")
     assert same(weights(held.before), weights(before))
     plain = learner([cats], student([cats], before, **trunk), **given)
     plain.step(steps(plain, 1)[0])

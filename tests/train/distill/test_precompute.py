@@ -143,7 +143,7 @@ def prices() -> Fake:
 SHORT: dict[str, Any] = {"steps": 6, "batch": 8, "evaluate": 3, "optimizer": "sgd", "lr": 0.05}
 
 
-def taught(place: Path, domains: list[Domain], **distill: Any) -> Any:
+def train_with_precomputed(place: Path, domains: list[Domain], **distill: Any) -> Any:
     with torch.random.fork_rng(devices=[]):
         return train(
             network(domains),
@@ -159,10 +159,10 @@ def taught(place: Path, domains: list[Domain], **distill: Any) -> Any:
 
 def test_a_run_precomputes_trains_and_removes_the_files(tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
-    kept = taught(tmp_path / "kept", domains, views=2, keep=True)
+    kept = train_with_precomputed(tmp_path / "kept", domains, views=2, keep=True)
     files = sorted(p.name for p in (tmp_path / "kept/teachers").iterdir())
     assert files == ["ants-0.safetensors", "bees-0.safetensors"]
-    gone = taught(tmp_path / "gone", domains, views=2)
+    gone = train_with_precomputed(tmp_path / "gone", domains, views=2)
     assert not (tmp_path / "gone/teachers").exists()
     assert same(weights(kept.model), weights(gone.model))
     # the file of one run teaches another of the same seed, to the bit
@@ -187,7 +187,7 @@ def test_a_run_interrupted_while_precomputing_is_resumed(
 ) -> None:
     domains = worlds("ants")
     monkeypatch.setattr(precompute_module, "BATCH", 7)
-    expected = taught(tmp_path / "whole", domains, views=4)
+    expected = train_with_precomputed(tmp_path / "uninterrupted", domains, views=4)
     batches: list[int] = []
 
     def counted(draw: Any, *rest: Any) -> Batch:
@@ -200,7 +200,7 @@ def test_a_run_interrupted_while_precomputing_is_resumed(
         patch.setattr(precompute_module, "make_batch", counted)
         patch.setattr(precompute_module, "SAVE_SECONDS", 0.0)
         with pytest.raises(KeyError):
-            taught(tmp_path / "run", domains, views=4)
+            train_with_precomputed(tmp_path / "run", domains, views=4)
     assert sorted(p.name for p in (tmp_path / "run/teachers").iterdir()) == [
         ".ants-0.safetensors.json",
         ".ants-0.safetensors.part",
@@ -220,7 +220,7 @@ def test_a_run_interrupted_while_precomputing_is_resumed(
         **SHORT,
     )
     assert same(weights(run.model), weights(expected.model))
-    assert lines(tmp_path / "run") == lines(tmp_path / "whole")
+    assert lines(tmp_path / "run") == lines(tmp_path / "uninterrupted")
 
 
 def test_a_request_to_stop_keeps_what_is_done(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ SHORT: dict[str, Any] = {"steps": 4, "batch": 8, "evaluate": 2, "optimizer": "sg
 
 
 def heap(folder: Path, count: int = 40) -> Path:
-    """Images in two folders, which are no classes."""
+    """Write images into two folders, whose names are not classes."""
     for i in range(count):
         path = folder / ("one" if i % 2 else "two") / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,7 @@ def test_equal() -> None:
     assert make("equal").weights(None, [2, 0]).tolist() == [1.0, 1.0]
 
 
-def test_fixed_weights_go_by_unit_then_by_domain_and_have_a_mean_of_one() -> None:
+def test_fixed_weights_of_units_precede_those_of_domains_and_the_mean_is_one() -> None:
     weights = {"bees": 3, "bees/depth": 0.5}  # and ants 1
     made = make_weighting("fixed", UNITS, settings=weights)
     assert close(made.weights(None, ALL), [1 / 1.5, 0.5 / 1.5, 3 / 1.5])
@@ -95,7 +95,7 @@ def test_a_unit_that_is_not_in_a_step_keeps_its_state() -> None:
 
 
 def test_dwa_by_hand() -> None:
-    """Windows of two steps; ratios of means; a temperature."""
+    """With windows of two steps and a temperature of 0.5."""
     made = make("dwa", temperature=0.5, window=2)
     windows: list[list[float]] = []
     for step in range(8):
