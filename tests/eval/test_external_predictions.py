@@ -33,11 +33,11 @@ def foxes(count: int = 40, **more: Any) -> Domain:
 
 def both(count: int = 40) -> Domain:
     """A domain of two tasks, some images without a label of either."""
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     listed = []
     for item in labelled(count, splits=("train", "train", "val", "test")):
         number = int(item.where)
-        labels = {"what": item.labels["classify"], "much": (float(chance.normal()), 1.0 * number)}
+        labels = {"what": item.labels["classify"], "much": (float(rng.normal()), 1.0 * number)}
         if number % 16 == 14:
             labels = {"what": labels["what"]}
         if number % 16 == 15:

@@ -44,7 +44,9 @@ class Latency:
     device: str
     threads: int
     trained: bool  # whether the separate networks are those of a baseline, not the folded ones
-    busy: bool = False  # whether other processes took so much of the processor that times are too long
+    busy: bool = (
+        False  # whether other processes took so much of the processor that times are too long
+    )
 
 
 def latency(

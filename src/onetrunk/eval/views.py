@@ -41,9 +41,7 @@ class Views:
     def __post_init__(self) -> None:
         scales = tuple(self.scales)
         if not scales or not all(MIN_SCALE <= scale <= MAX_SCALE for scale in scales):
-            raise BadInput(
-                f"expected scales from {MIN_SCALE:g} to {MAX_SCALE:g}", got=list(scales)
-            )
+            raise BadInput(f"expected scales from {MIN_SCALE:g} to {MAX_SCALE:g}", got=list(scales))
         if len(set(scales)) < len(scales):
             raise BadInput("expected each scale once", got=list(scales))
         object.__setattr__(self, "scales", scales)
