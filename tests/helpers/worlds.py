@@ -18,8 +18,8 @@ from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
 from onetrunk.store import checkpoint
 from onetrunk.store.run_folder import RunFolder
-from onetrunk.testing import scatter
-from onetrunk.train.distill.lwf import Memory
+from onetrunk.testing.models import perturb
+from onetrunk.train.distill.lwf import OldPredictions
 from onetrunk.train.distill.teachers import Specialist, Teacher
 from onetrunk.train.loop import Learner, fit
 from onetrunk.train.selection import Selection
@@ -56,7 +56,7 @@ def specialists(domains: Sequence[Domain], seed: int = 7, **trunk: Any) -> dict[
     found: dict[str, list[Teacher]] = {}
     for place, domain in enumerate(domains):
         model = network([domain], seed + place, **trunk)
-        scatter(model, domain.pixels.size, seed + place)
+        perturb(model, domain.pixels.size, seed + place)
         tasks = [task.name for task in domain.tasks]
         found[domain.name] = [Specialist(model.eval(), domain.name, domain, tasks, "specialists")]
     return found
@@ -76,7 +76,7 @@ def learner(
     seed: int = 0,
     teachers: Mapping[str, Sequence[Teacher]] | None = None,
     distill: Mapping[str, Any] | None = None,
-    memory: Memory | None = None,
+    memory: OldPredictions | None = None,
     **given: Any,
 ) -> Learner:
     """Ready to step; `learner.step(next(learner.passes()))`."""
@@ -147,7 +147,7 @@ def go(
     watch: Looking | None = None,
     teachers: Mapping[str, Sequence[Teacher]] | None = None,
     distill: Mapping[str, Any] | None = None,
-    memory: Memory | None = None,
+    memory: OldPredictions | None = None,
     **given: Any,
 ) -> Selection:
     """Learn into a run's folder, or go on there."""

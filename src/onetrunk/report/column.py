@@ -11,6 +11,7 @@ from onetrunk.eval.metrics import as_error
 from onetrunk.eval.outcomes import Key
 from onetrunk.eval.summary import decathlon_score, delta_mtl
 from onetrunk.eval.table import Better, Table
+from onetrunk.nn.adapters import NO_ADAPTERS
 from onetrunk.nn.universal import Universal
 from onetrunk.report.findings import Column
 from onetrunk.report.runs import Group, Run
@@ -50,7 +51,7 @@ def in_words(run: Run) -> str:
     sharing = str(trunk.get("sharing", "deep"))
     stages = ", ".join(map(str, trunk.get("own_stages") or ()))
     words.append(OWN.get(sharing, f"own stages {stages}" if sharing == "partial" else ""))
-    if trunk.get("adapters", "none") != "none":
+    if trunk.get("adapters", NO_ADAPTERS) != NO_ADAPTERS:
         words.append(f"{trunk['adapters']} adapters")
     if trunk.get("pretrained"):
         words.append("pretrained")

@@ -20,19 +20,18 @@ from onetrunk.errors import BadInput
 from onetrunk.eval.table import Table
 from onetrunk.nn.heads import Numbers
 from onetrunk.nn.saving import load
-from onetrunk.nn.shared_heads import Shared
+from onetrunk.nn.shared_heads import SharedHead
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
 from onetrunk.runs.environment import check_data, environment
 from onetrunk.runs.finish import finish
 from onetrunk.store.run_folder import SCORES, RunFolder
 from onetrunk.train.device import Precision, choose_device, deterministic
-from onetrunk.train.distill.arguments import in_words
-from onetrunk.train.distill.find_teachers import Given, find_teachers
-from onetrunk.train.distill.lwf import find_memory
+from onetrunk.train.distill.find_teachers import TeacherSource, distill_settings, find_teachers
+from onetrunk.train.distill.lwf import find_old_predictions
 from onetrunk.train.distill.plan import Record, plan
 from onetrunk.train.distill.precompute import FOLDER as VIEWS
-from onetrunk.train.distill.precompute import look_once
+from onetrunk.train.distill.precompute import precompute_for_run
 from onetrunk.train.distill.teachers import Teacher
 from onetrunk.train.frozen_heads import fit_heads
 from onetrunk.train.initialize import adopt, start_from
@@ -75,7 +74,7 @@ def train(
     seed: int = 0,
     resume: bool = False,
     device: str | torch.device | None = None,
-    teachers: Given = "",
+    teachers: TeacherSource = "",
     distill: Sequence[str] | Mapping[str, Any] = MappingProxyType({}),
     **settings: Any,
 ) -> Run:
@@ -93,7 +92,7 @@ def train(
     if sorted(names) != sorted(model.domains):
         raise BadInput("all of a model's domains are learned", got=names, available=model.domains)
     check_domains(domains)
-    taught = in_words(teachers, distill)
+    taught = distill_settings(teachers, distill)
     recipe = described(model, domains, Train.of(settings), seed, Path(out), taught)
     part = names[0] if model.trunk.sharing == "none" else ""
     return train_models(
@@ -119,7 +118,7 @@ def train_models(
     *,
     resume: bool,
     device: str | torch.device | None,
-    teachers: Given = "",
+    teachers: TeacherSource = "",
 ) -> Run:
     """Each model on its domains, one after the other, then their scores.
 
@@ -132,7 +131,7 @@ def train_models(
     folder = recipe.out_folder
     done = resume and (folder / SCORES).exists()  # its teachers may be gone by now
     found, taught = ({}, {}) if done else find_taught(models, domains, recipe, teachers)
-    memory = None if done else find_memory(recipe, domains)
+    memory = None if done else find_old_predictions(recipe, domains)
     if not done:
         check_labels(domains, taught)
     if not train.frozen:
@@ -155,7 +154,7 @@ def train_models(
         if recipe.distill.views and found:
             with stoppable() as stop, deterministic(train.deterministic, place):
                 precision = Precision.of(train.precision, place)
-                found = look_once(
+                found = precompute_for_run(
                     models, domains, found, recipe.distill, run, recipe.seed, precision, stop
                 )
         learn = (
@@ -188,7 +187,7 @@ def forget_views(run: RunFolder, recipe: Recipe) -> None:
 
 
 def find_taught(
-    models: Models, domains: Sequence[Domain], recipe: Recipe, teachers: Given
+    models: Models, domains: Sequence[Domain], recipe: Recipe, teachers: TeacherSource
 ) -> tuple[dict[str, list[Teacher]], Record]:
     """The teachers by domain, and what they teach."""
     distill = recipe.distill
@@ -283,7 +282,7 @@ def scale_numbers(model: Universal, domains: Sequence[Domain]) -> None:
     for domain in domains:
         for task in domain.tasks if domain.name in model.domains else ():
             head = model.heads_of(domain.name).head(task.name)
-            head = head.held[0] if isinstance(head, Shared) else head
+            head = head.held[0] if isinstance(head, SharedHead) else head
             if isinstance(head, Numbers) and id(head) not in scaled:
                 scaled.add(id(head))  # shared by domains, it has the first one's scale
                 mean, std = numbers(domain, task)

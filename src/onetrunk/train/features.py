@@ -54,7 +54,7 @@ def features_of(
     """The features of a split as evaluation sees it, no image varied, in evaluation's batches."""
     card = model.domains[domain.name]
     images = split_for(domain, card, split)
-    parts = plan(card, len(images), split, model.trunk.norm == "shared-batch") if images else []
+    parts = plan(card, len(images), split, model.trunk.norm_method) if images else []
     path = run.path / FOLDER / domain.name / f"{split}.f32"
     digest = digest_of(model, domain.name)
     done = _done(path, digest)

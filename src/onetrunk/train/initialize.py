@@ -10,7 +10,7 @@ from torch import nn
 
 from onetrunk.errors import BadInput
 from onetrunk.nn.saving import models_of
-from onetrunk.nn.shared_heads import Shared, separate
+from onetrunk.nn.shared_heads import SharedHead, separate
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
 
@@ -90,7 +90,7 @@ def adopt(model: Universal, other: Universal) -> list[str]:
 
 def take_head(head: nn.Module, given: nn.Module, learned: set[int]) -> None:
     """A head's numbers; of one that domains share, each at its own place of this domain's order."""
-    if not isinstance(head, Shared):
+    if not isinstance(head, SharedHead):
         head.load_state_dict(given.state_dict())
         return
     held = head.held[0]

@@ -24,13 +24,13 @@ from onetrunk.data.loader import Batch, Loader
 from onetrunk.data.seeded import seed_of
 from onetrunk.errors import Diverged, Failed
 from onetrunk.eval.evaluate import evaluate
-from onetrunk.nn.feature_points import NOWHERE, Inside, Points
+from onetrunk.nn.feature_points import NO_POINTS, Outputs, Points
 from onetrunk.nn.universal import Universal
 from onetrunk.store.run_folder import RunFolder
 from onetrunk.train.clock import Clock
 from onetrunk.train.device import Precision, deterministic, start_generators
 from onetrunk.train.distill.distiller import Distiller
-from onetrunk.train.distill.lwf import Memory
+from onetrunk.train.distill.lwf import OldPredictions
 from onetrunk.train.distill.stored_teachers import fixed_of
 from onetrunk.train.distill.teachers import Teacher
 from onetrunk.train.ema import Average
@@ -60,7 +60,7 @@ class Learner:
     seed: int
     teachers: Mapping[str, Sequence[Teacher]] = field(default_factory=dict)  # by domain
     distill: Distill = NOTHING
-    memory: Memory | None = None  # of the domains of the run that this one starts from
+    memory: OldPredictions | None = None  # of the domains of the run that this one starts from
 
     def __post_init__(self) -> None:
         train, domains = self.train, self.domains
@@ -149,7 +149,7 @@ class Learner:
         seen = [self.mixup(self._moved(batch), self.clock.step) for batch in group]
         names = [batch.domain for batch in group]
 
-        def through(points: Points = NOWHERE) -> Iterator[tuple[Told, Tensor, Inside]]:
+        def through(points: Points = NO_POINTS) -> Iterator[tuple[Told, Tensor, Outputs]]:
             with self.precision.autocast():
                 insides = self.forward([x for x, _ in seen], names, points)
             for batch, inside, (x, shares) in zip(group, insides, seen, strict=True):
@@ -231,7 +231,7 @@ def fit(
     seed: int = 0,
     teachers: Mapping[str, Sequence[Teacher]] = NOBODY,
     distill: Distill = NOTHING,
-    memory: Memory | None = None,
+    memory: OldPredictions | None = None,
 ) -> Selection:
     """Learn; the model ends with the weights of its best evaluation. Goes on from `run`."""
     with stoppable() as stop, deterministic(train.deterministic, device):

@@ -15,14 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.seeded import permutation, seed_of
 from onetrunk.errors import BadInput
 from onetrunk.eval.evaluate import each_once, evaluating, model_of
 from onetrunk.eval.model_split import split_for
-from onetrunk.nn.norm_banks import DomainStats, Stats
+from onetrunk.nn.norms import NORMS, keeps_statistics
 from onetrunk.nn.universal import Universal
 
 IMAGES = 1024  # training images of a domain that its statistics are taken from, at most
@@ -60,17 +59,16 @@ def _counting(model: Universal, name: str) -> Iterator[None]:
     paced: list[Any] = []  # whose `momentum` says how they move
     for bank in model.trunk.banks().values():
         inside = [] if name not in bank.slots else list(bank.slots[name].modules())
-        norms += [m for m in inside if _keeps(m)]
-        if isinstance(bank, DomainStats):
-            paced.append(bank.origin)
+        norms += [m for m in inside if keeps_statistics(m)]
+        paced.append(bank.get_submodule(bank.inner))
     if not norms:
         raise BadInput(
             f"{name}: it has no running statistics of its own to take anew",
             got=f"norm = {model.trunk.norm!r}",
-            available=("domain", "domain-stats"),
+            available=[each for each in NORMS if NORMS.load(each).domain_statistics],
         )
-    norms += [m for m in model.heads_of(name).modules() if _keeps(m)]
-    paced += [norm for norm in norms if not isinstance(norm, Stats)]
+    norms += [m for m in model.heads_of(name).modules() if keeps_statistics(m)]
+    paced = [module for module in (*paced, *norms) if hasattr(module, "momentum")]
     before = [(norm, norm.momentum) for norm in paced]
     try:
         for norm in norms:
@@ -86,7 +84,3 @@ def _counting(model: Universal, name: str) -> Iterator[None]:
             norm.momentum = momentum
         for norm in norms:
             norm.training = False
-
-
-def _keeps(module: nn.Module) -> bool:
-    return isinstance(getattr(module, "running_mean", None), Tensor)
