@@ -128,7 +128,7 @@ def test_swapped_sides_give_the_negative_difference() -> None:
 def test_the_spread_between_seeds_is_in_the_interval() -> None:
     """Seeds that differ by more than the images explain."""
     rng = np.random.default_rng(0)
-    runs = [of({"d": task_outcomes(rng.random(4000) < p)}) for p in (0.1, 0.2, 0.3)]
+    runs = [outcomes({"d": task_outcomes(rng.random(4000) < p)}) for p in (0.1, 0.2, 0.3)]
     drawn = replicates(runs)["d", "t"]
     means = np.mean([run.tasks["d", "t"].headline() for run in runs])
     assert drawn.mean() == pytest.approx(means, abs=0.6)

@@ -2,8 +2,8 @@
 
 Costs are parameters, bytes of the tensors on disk (the trunk once, a pack for each domain) and
 floating-point operations per image, two per multiply-add as torch's counter counts them. A separate
-network is the bare trunk with the domain's heads. A domain's operations in the universal network are
-those of `model(images, domain=NAME)`; folded, it needs no more than the separate network.
+network is the bare trunk with the domain's heads. A domain's operations in the universal network
+are those of `model(images, domain=NAME)`; folded, it needs no more than the separate network.
 """
 
 from __future__ import annotations

@@ -158,8 +158,7 @@ def _check_ids(jobs: Sequence[tuple[Domain, Decathlon, Universal]]) -> None:
             other = domain_of_id.setdefault(image_id, domain.name)
             if other != domain.name:
                 raise BadInput(
-                    "two domains have a test image with the same id, and a list of results can have "
-                    "only one of them",
+                    "expected each image id in one domain, because the results are one list",
                     got=f"{image_id} in {other} and {domain.name}",
                     try_="one of them at a time: --domain NAME",
                 )

@@ -1,9 +1,9 @@
 """Evaluation: every domain's split through the model, with the scores as a table.
 
 Each domain is evaluated in batches of its own, in the order of its split, with the pixel pipeline
-that the model's card stores. A norm without running statistics uses those of the batch, so there
-batches are those of training: the batch size that the card records and a seeded shuffle, the same in
-every evaluation.
+that the model's card stores. A norm that uses the statistics of the batch is evaluated in batches
+as in training: of the batch size that the card records, in a seeded order that is the same in every
+evaluation.
 """
 
 from __future__ import annotations

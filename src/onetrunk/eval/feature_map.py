@@ -5,8 +5,8 @@ pᵢⱼ (Gaussians whose width gives each point the same perplexity), are matche
 positions on the map, qᵢⱼ ∝ 1/(1 + ‖yᵢ − yⱼ‖²), by descent on KL(P‖Q) with the gradient
 4 Σⱼ (pᵢⱼ − qᵢⱼ)(yᵢ − yⱼ)/(1 + ‖yᵢ − yⱼ‖²). It starts at the first two principal components
 (D. Kobak, P. Berens, Nature Communications 2019), so the same features give the same map. The
-computation is exact and quadratic in the points: seconds for a thousand. Which points are neighbours
-on the map is meaningful; distances between far groups and the sizes of groups are not.
+computation is exact and quadratic in the points: seconds for a thousand. Which points are
+neighbours on the map is meaningful; distances between groups and the sizes of groups are not.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def pooled_features(
 
 
 def pca(x_NP: Tensor, components: int) -> tuple[Tensor, float]:
-    """Return the first principal components (N, K), K ≤ components, and their share of the variance.
+    """Return the first principal components (N, K), K ≤ components, and their variance share.
 
     The largest loading of each component is positive, so that maps are reproducible.
     """

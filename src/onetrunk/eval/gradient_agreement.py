@@ -3,8 +3,8 @@
 With gᵢ the gradient of domain i's mean loss over a few seeded validation batches, with respect to
 the shared parameters alone: cos(gᵢ, gⱼ) = gᵢ·gⱼ / (‖gᵢ‖‖gⱼ‖). Above 0 a step for one domain also
 lowers the other's loss; below 0 it raises it, which T. Yu et al. call a conflict ("Gradient surgery
-for multi-task learning", NeurIPS 2020, arXiv:2001.06782). Gradients of batches are noisy: the cosine
-between the two halves of one domain's batches shows how large a cosine can be expected to be.
+for multi-task learning", NeurIPS 2020, arXiv:2001.06782). Gradients of batches are noisy: the
+cosine between two halves of one domain's batches shows how large a cosine can be expected to be.
 
 The network is in evaluation mode, so running statistics do not change, and it is left as it was.
 """

@@ -1,9 +1,10 @@
 """Bootstrap intervals (Efron 1979), and differences of runs on the same images.
 
 A replicate draws as many images of a domain as there are, with replacement. Draws depend on (seed,
-domain, number of images) alone, so two runs over the same images have the same draws: differences of
-their replicates are the paired bootstrap, in which images that are hard for both cancel. The seeds of
-a run are drawn too, as many as there are; sides with the same number of seeds have the same draws.
+domain, number of images) alone, so two runs over the same images have the same draws: differences
+of their replicates are the paired bootstrap, in which images that are hard for both cancel. The
+seeds of a run are drawn too, as many as there are; sides with the same number of seeds have the
+same draws.
 (With S seeds the variance between seeds is too small by the factor (S − 1)/S. It is also too small
 where several images show one object, because single images are drawn.)
 """

@@ -21,7 +21,7 @@ CHUNK = 512  # images that are compared at once
 def neighbour_error(domain: Domain, split: str = "test", task: str | None = None) -> float:
     """Return the error in percent if each image has the class of its nearest training image.
 
-    Distances are Euclidean, between normalized pixels. `task`: by default the first `classify` task.
+    Distances are Euclidean, between normalized pixels. `task`: by default the first classify task.
     """
     tasks = [t.name for t in domain.tasks if t.kind == "classify"]
     if not tasks or (task is not None and task not in tasks):

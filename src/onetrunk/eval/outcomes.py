@@ -1,10 +1,10 @@
 """Outcomes: what each image of a split contributes to the headlines, stored to compare runs.
 
 A headline is a function of sums over images: error = 100·Σsum/Σcount, nrmse = √(Σsum/Σcount) with
-sums in units of the targets' variance (mean over outputs), mean IoU a function of Σareas. With every
-image's contribution on disk, an interval, or the difference of two runs on the same images, needs
-neither the models nor the images. Mean average precision is not such a function, so multilabel
-tasks have no outcomes.
+sums in units of the targets' variance (mean over outputs), mean IoU a function of Σareas. With the
+contribution of every image on disk, an interval, or the difference of two runs on the same images,
+needs neither the models nor the images. Mean average precision is not such a function, so
+multilabel tasks have no outcomes.
 
 The file is a safetensors file: `DOMAIN/TASK/sum` (n) or (n, outputs) and `DOMAIN/TASK/count` (n) in
 float64; for segmentation `DOMAIN/TASK/areas` (n, 3, classes) in int32: pixels right, predicted and
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path

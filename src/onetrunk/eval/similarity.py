@@ -120,7 +120,7 @@ def depth_names(model: Universal) -> tuple[str, ...]:
 
 
 def features_by_depth(model: Universal, domain: str, images_BCHW: Tensor) -> list[Tensor]:
-    """Return features (B, C) at each depth: each map's mean over its pixels, then the pooled ones."""
+    """Return features (B, C) at each depth: each map's mean over pixels, then the pooled ones."""
     if domain not in model.domains:
         raise BadInput("unknown domain", got=domain, available=model.domains)
     trunk = model.trunk

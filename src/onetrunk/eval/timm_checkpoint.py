@@ -19,12 +19,19 @@ from torch import nn
 from onetrunk.data.domain import Domain
 from onetrunk.data.split import Split
 from onetrunk.errors import BadInput, printable, shorten
-from onetrunk.eval.evaluate import BATCH, each_once, evaluating, finite, plan, read_ahead
-from onetrunk.eval.evaluation import EvaluationResult, TaskResult
-from onetrunk.eval.external_predictions import Outside
+from onetrunk.eval.evaluate import (
+    BATCH,
+    check_finite,
+    distinct_domains,
+    inference,
+    plan_batches,
+    read_ahead,
+)
+from onetrunk.eval.external_predictions import ExternalResult
 from onetrunk.eval.metrics import scores_of
 from onetrunk.eval.model_split import split_through
 from onetrunk.eval.outcomes import Key
+from onetrunk.eval.result import EvaluationResult, TaskResult
 from onetrunk.nn.card import Card
 from onetrunk.nn.foreign import (
     Label,
@@ -52,7 +59,7 @@ def evaluate_checkpoint(
     batch: int = BATCH,
     device: torch.device | str | None = None,
     progress: bool = True,
-) -> Outside:
+) -> ExternalResult:
     """Evaluate timm's model `arch` on the classify tasks of these domains.
 
     Args:
@@ -65,7 +72,7 @@ def evaluate_checkpoint(
         device: Where to run.
         progress: Whether to show progress.
     """
-    several = each_once(domains)
+    several = distinct_domains(domains)
     net, names = build(arch, weights, labels)
     pixels = timm_pixels(net)
     net.to("cpu" if device is None else device)
@@ -112,7 +119,7 @@ def evaluate_checkpoint(
                 own = {t: f for (name, t), f in matched.items() if name == domain.name}
                 tasks = [task for task in domain.tasks if task.name in own]
                 card = Card(domain.name, tuple(tasks), pixels)
-                with evaluating(net):
+                with inference(net):
                     evaluated += _one(
                         net, card, parts[domain.name], own, batch, track if progress else None
                     )
@@ -120,7 +127,7 @@ def evaluate_checkpoint(
         key: {name: tuple(names[i][0] for i in outputs) for name, outputs in places.items()}
         for key, places in matched.items()
     }
-    return Outside(arch, EvaluationResult(split, evaluated), tuple(notes), shown)
+    return ExternalResult(arch, EvaluationResult(split, evaluated), tuple(notes), shown)
 
 
 def build(
@@ -148,7 +155,7 @@ def _one(
 ) -> list[TaskResult]:
     """Evaluate the split of one domain."""
     like = next(net.parameters())
-    batches = plan(card, len(images), images.name, batch=batch)
+    batches = plan_batches(card, len(images), images.name, batch=batch)
     scores = {task.name: scores_of(task) for task in card.tasks}
     tables = {
         name: places_table(places, net.num_classes).to(like.device)
@@ -165,7 +172,7 @@ def _one(
         TaskResult(card.name, card.task(name), images, s, order) for name, s in scores.items()
     ]
     for one in evaluated:
-        finite(one)
+        check_finite(one)
     return evaluated
 
 

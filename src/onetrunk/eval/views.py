@@ -1,7 +1,7 @@
 """Test-time averaging of maps over several views of each image: scales and mirroring.
 
-Each image is resized by every scale (and mirrored), the network predicts maps of every view, and the
-maps are resized to the image's size and averaged. What is averaged:
+Each image is resized by every scale (and mirrored), the network predicts maps of every view, and
+the maps are resized to the image's size and averaged. What is averaged:
 
 | kind | |
 |---|---|
@@ -9,9 +9,9 @@ maps are resized to the image's size and averaged. What is averaged:
 | depth | the depth times the scale; divided by it for inverse depth |
 | normals | the vectors, normalized to length 1; of mirrored views, x is negated |
 
-Depth is multiplied by the scale because an image with twice the pixels is that of a camera with twice
-the focal length, in which the network predicts half the distance. Augmentation by zooming scales
-depth in the same way. Tasks without maps are predicted at the image's own size alone.
+Depth is multiplied by the scale because an image with twice the pixels is that of a camera with
+twice the focal length, in which the network predicts half the distance. Augmentation by zooming
+scales depth in the same way. Tasks without maps are predicted at the image's own size alone.
 """
 
 from __future__ import annotations
