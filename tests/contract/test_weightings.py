@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from onetrunk.testing import check_weighting
-from onetrunk.train.weighting import names
-from onetrunk.train.weighting.from_torchjd import GRAM, JACOBIAN
+from onetrunk.train.weighting import WEIGHTINGS
+from onetrunk.train.weighting._torchjd import TORCHJD
 
 # What stays the same if one unit's loss is multiplied, according to the papers.
 SCALE = {
@@ -32,9 +32,9 @@ SCALE = {
 SETTINGS = {"fixed": {"ants": 3.0}}
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", WEIGHTINGS.names)
 def test_every_weighting(name):
-    if name in GRAM or name in JACOBIAN:
+    if name in TORCHJD:
         pytest.importorskip("torchjd")
     check_weighting(name, SCALE[name], SETTINGS.get(name))
 
@@ -71,6 +71,6 @@ def test_the_suite_finds_another_scale():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", WEIGHTINGS.names)
 def test_every_weighting_on_a_gpu(name):
     check_weighting(name, SCALE[name], SETTINGS.get(name), torch.device("cuda"))

@@ -119,7 +119,7 @@ def test_kinds_go_on_as_they_were(run: Path) -> None:
         (lambda run: undo(run, "one"), "never updated"),
         (lambda run: undo(run, "nowhere"), "no such domain"),
         (lambda run: relabel(run, "one", rename={"q": "z"}), "no such class"),
-        (lambda run: relabel(run, "one", rename={"a": "b"}), "class of this name already"),
+        (lambda run: relabel(run, "one", rename={"a": "b"}), "got: .a=b"),
         (lambda run: relabel(run, "one", drop=["q"]), "no such class"),
         (lambda run: relabel(run, "one", drop=["a", "b"]), "no class"),
     ],

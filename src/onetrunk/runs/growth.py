@@ -33,8 +33,8 @@ from onetrunk.store.run_folder import RunFolder
 from onetrunk.train.fewshot.choose_method import Method, choose_method
 from onetrunk.train.fewshot.folds import has_few_images, make_folds
 from onetrunk.train.interrupt import Stopped
-from onetrunk.train.loggers import find, make_watch
-from onetrunk.train.loop import NotFinite
+from onetrunk.train.learner import NotFinite
+from onetrunk.train.loggers import load_logger, make_logger
 from onetrunk.train.new_domain.adapter_search import candidates, search_adapters
 from onetrunk.train.new_domain.initial_slots import check_start
 from onetrunk.train.new_domain.scratch_model import check_own_norms, make_scratch_model
@@ -82,8 +82,8 @@ def raise_domain(
             got=f"{len(domain.train)} for training",
             try_="more images, or a column or folder that names the split val",
         )
-    for logger in growth.train.loggers:
-        find(logger)
+    for spec in growth.train.loggers:
+        load_logger(spec)
     check_start(model, name, growth.grow.start)
     if own != "auto":
         card = Card.of(domain, kept(own), growth.grow.rank)
@@ -92,12 +92,12 @@ def raise_domain(
     with RunFolder.open(work, growth.to_toml(), resume=resume, command=again) as run:
         check_data(run, environment([domain], growth.seed, device))
         before = proof.take(model, others, name)
-        watch = make_watch(growth.train.loggers, work)
-        runner = TrialRunner(model, domain, growth, run, watch, device, old, start)
+        logger = make_logger(growth.train.loggers, work)
+        runner = TrialRunner(model, domain, growth, run, logger, device, old, start)
         try:
             kind, tried, chosen, val = _choose(runner, few_images)
         except Stopped as stop:
-            raise Stopped(stop.said, again) from None
+            raise Stopped(stop.expected, try_=again) from None
         except NotFinite as error:
             run.write("failed.json", error.record)
             raise

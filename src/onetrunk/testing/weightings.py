@@ -17,9 +17,8 @@ from torch import Tensor
 
 from onetrunk.data.seeded import seed_of
 from onetrunk.errors import BadInput, Failed
-from onetrunk.train.weighting import make_weighting
-from onetrunk.train.weighting.jacobian import Jacobian
-from onetrunk.train.weighting.protocol import GRADIENTS, NEEDS, Weighting
+from onetrunk.train.jacobian import Jacobian
+from onetrunk.train.weighting import Weighting, make_weighting
 
 Scale = Literal["weights", "direction", "none"]
 # What stays the same if the loss of one unit is multiplied by 8: "weights" (so the unit has 8 times
@@ -72,23 +71,23 @@ class Problem:
         x, weights = self.point(number), None
         found = losses(x)
         numbers = torch.stack(found).detach()
-        if weighting.needs in GRADIENTS:
+        if weighting.needs_gradients:
             jacobian = Jacobian([x], units)
             jacobian.add(list(zip(present, found, strict=True)))
-            jacobian.learn(weighting)
+            jacobian.apply(weighting)
             assert x.grad is not None, "no gradient of the shared numbers"
             gradient = x.grad
         else:
-            weights = weighting.weights(None if weighting.needs == "nothing" else numbers, present)
+            weights = weighting.weights(numbers if weighting.needs_losses else None, present)
             assert weights.shape == (len(present),), f"weights of shape {tuple(weights.shape)}"
             assert not weights.requires_grad, "weights with a graph"
             mean = (weights * torch.stack(found)).mean()
             (gradient,) = torch.autograd.grad(mean, x)
         assert bool(gradient.isfinite().all()), f"step {number}: {gradient}"
-        weighting.saw(numbers, present)
-        if weighting.needs == "after":
+        weighting.update(numbers, present)
+        if weighting.needs_losses_after:
             after = losses(x.detach() - 0.01 * gradient)
-            weighting.saw_after(torch.stack(after).detach(), present)
+            weighting.update_after(torch.stack(after).detach(), present)
         return gradient, weights
 
     def _noise(self, of: str, kind: object, *shape: int) -> Tensor:
@@ -111,7 +110,6 @@ def check_weighting(
         device: Where to run.
     """
     problem = Problem(name, settings or {}, device)
-    assert problem.make().needs in NEEDS, f"needs {problem.make().needs!r}"
     before = torch.get_rng_state()
     check_single_unit(problem)
     check_equal_losses(problem)
@@ -125,7 +123,7 @@ def check_weighting(
 def check_single_unit(problem: Problem) -> None:
     """A run of one unit has weight 1, or is refused; a first step of one unit has its gradient."""
     weighting = problem.make()
-    if weighting.needs not in GRADIENTS:
+    if not weighting.needs_gradients:
         weighting = problem.make(UNITS[:1])
         for number in range(3):
             _close(problem.step(weighting, UNITS[:1], [0], number)[0], _plain(problem, number, [0]))
@@ -143,7 +141,7 @@ def check_equal_losses(problem: Problem) -> None:
     problem = Problem(problem.name, problem.settings, problem.device)
     problem.equal_losses, weighting = True, problem.make()
     for present in (ALL, ALL, (0, 3), ALL):
-        if weighting.needs == "nothing" and len(present) < len(ALL):
+        if not (weighting.needs_losses or weighting.needs_gradients) and len(present) < len(ALL):
             continue  # fixed weights have a mean of 1 over all units, not over those of a step
         _close(problem.step(weighting, UNITS, present, 0)[0], _plain(problem, 0, present))
 
@@ -196,7 +194,7 @@ def check_non_finite(problem: Problem) -> None:
     (The training loop checks for NaN losses.)
     """
     weighting = problem.make()
-    if weighting.needs not in GRADIENTS:
+    if not weighting.needs_gradients:
         return
     problem.step(weighting, UNITS, ALL, 0)
     before = {key: tensor.clone() for key, tensor in weighting.state().items()}
@@ -208,9 +206,7 @@ def check_non_finite(problem: Problem) -> None:
     named = [unit for unit in UNITS if unit in message]
     assert named == [UNITS[1]], f"expected an error that names {UNITS[1]}; got: {message}"
     after = weighting.state()
-    assert all(torch.equal(before[key], after[key]) for key in before), (
-        "a NaN gradient changes the weighting"
-    )
+    assert all(torch.equal(before[key], after[key]) for key in before), "a NaN gradient changes the weighting"
 
 
 def _plain(problem: Problem, number: int, present: Sequence[int]) -> Tensor:

@@ -21,9 +21,8 @@ from onetrunk.nn.universal import Universal
 from onetrunk.testing.models import perturb
 from onetrunk.train.device import Precision
 from onetrunk.train.distill.lwf import OldPredictions
-from onetrunk.train.initialize import adopt
-from onetrunk.train.loop import NotFinite
-from onetrunk.train.state import snapshot
+from onetrunk.train.initialize import copy_weights
+from onetrunk.train.learner import NotFinite
 from tests.helpers.errors import raises
 from tests.helpers.worlds import (
     CPU,
@@ -69,7 +68,7 @@ def old_network(domains: Sequence[Domain], **trunk: Any) -> Universal:
 def student(domains: Sequence[Domain], before: Universal, **trunk: Any) -> Universal:
     """A network that starts from the old trunk."""
     model = network(domains, 1, **trunk)
-    adopt(model, before)
+    copy_weights(model, before)
     return model
 
 
@@ -203,7 +202,7 @@ def test_a_step_descends_both_losses() -> None:
     new = [cats, dogs]
     distill = {"label_weight": 0.5}
     held = lwf(before, new, 3.0)
-    made = learner(new, student(new, before), memory=held, distill=distill, **given)
+    made = learner(new, student(new, before), old_predictions=held, distill=distill, **given)
     twin = student(new, before).train()
     start = weights(twin)
     (passes,) = steps(made, 1)
@@ -223,7 +222,7 @@ def test_a_step_descends_both_losses() -> None:
             mine = "slots." in name or name.startswith("heads.")  # averaged over its own batches
             expected = start[name] - 0.1 * parameter.grad * (2 if mine else 1)
             torch.testing.assert_close(now[name], expected, rtol=1e-4, atol=1e-6)
-    record = made.tally.take(made.clock)
+    record = made.means.take(made.clock)
     assert set(record["taught"]) == {"cats old predictions", "dogs old predictions"}
     assert set(record["loss"]) == {"cats/classify", "dogs/classify"}
 
@@ -236,7 +235,7 @@ def test_old_predictions_change_less() -> None:
     for weight in (0.0, 2.0):
         held = lwf(before, [cats], weight) if weight else None
         given: dict[str, Any] = {"steps": 30, "batch": 8, "optimizer": "adamw", "lr": 2e-4}
-        made = learner([cats], student([cats], before), memory=held, clip=1.0, **given)
+        made = learner([cats], student([cats], before), old_predictions=held, clip=1.0, **given)
         for passes in steps(made, 30):
             made.step(passes)
             made.clock.tick()
@@ -256,7 +255,7 @@ def test_its_gradient_reaches_the_trunk_under_every_kind_of_weighting(weighting:
     trunks = []
     for weight in (0.0, 2.0):
         held = lwf(before, new, weight) if weight else None
-        made = learner(new, student(new, before), memory=held, weighting=weighting)
+        made = learner(new, student(new, before), old_predictions=held, weighting=weighting)
         for passes in steps(made, 2):  # the loss is 0 in the first step
             made.step(passes)
         trunks.append({key: t.clone() for key, t in made.model.trunk.shared().items()})
@@ -269,7 +268,7 @@ def test_a_loss_that_is_not_finite_is_named() -> None:
     before = old_network([ants])
     with torch.no_grad():
         before.heads_of("ants").head("classify").bias.fill_(math.inf)
-    made = learner([cats], student([cats], before), memory=lwf(before, [cats]))
+    made = learner([cats], student([cats], before), old_predictions=lwf(before, [cats]))
     with raises(NotFinite, "cats/old predictions", "nan", "step 1") as caught:
         made.step(steps(made, 1)[0])
     assert isinstance(caught.value, NotFinite)
@@ -285,14 +284,14 @@ def test_with_teachers_and_joined_batches() -> None:
         student(new, before),
         teachers=specialists(new),
         distill={"teachers": "x"},
-        memory=lwf(before, new),
+        old_predictions=lwf(before, new),
         sampling="joined",
         batch=8,
         channels_last=True,
     )
     for passes in steps(made, 2):
         made.step(passes)
-    record = made.tally.take(made.clock)
+    record = made.means.take(made.clock)
     assert set(record["taught"]) == {
         f"{d} {w}" for d in ("cats", "dogs") for w in ("features", "logits", "old predictions")
     }
@@ -326,19 +325,19 @@ def test_a_resumed_run_equals_an_uninterrupted_one(name: str, tmp_path: Path) ->
     ants, bees, cats = worlds("ants", "bees", "cats")
     before = old_network([ants, bees], **{k: v for k, v in trunk.items() if k == "norm"})
     expected, other = (student([cats], before, **trunk) for _ in range(2))
-    go(tmp_path / "whole", [cats], expected, memory=lwf(before, [cats]), **given)
+    go(tmp_path / "whole", [cats], expected, old_predictions=lwf(before, [cats]), **given)
     held = lwf(before, [cats])
     with pytest.raises(Interrupted):
-        go(tmp_path / "run", [cats], other, at("step", 6, interrupt), memory=held, **given)
+        go(tmp_path / "run", [cats], other, at("step", 6, interrupt), old_predictions=held, **given)
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.add_(1.0)
     held = lwf(before, [cats])
-    go(tmp_path / "run", [cats], other, memory=held, **given)
+    go(tmp_path / "run", [cats], other, old_predictions=held, **given)
     assert same(weights(other), weights(expected))
     assert_same_run(tmp_path / "run", tmp_path / "whole")
     assert same(weights(held.before), weights(before))
     plain = learner([cats], student([cats], before, **trunk), **given)
     plain.step(steps(plain, 1)[0])
     _, kept = checkpoints(tmp_path / "run")[7]
-    assert kept.keys() == snapshot(plain)[0].keys()  # nothing of the old network
+    assert kept.keys() == plain.state()[0].keys()  # nothing of the old network

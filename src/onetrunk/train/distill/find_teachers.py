@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from onetrunk.config import named_recipes
 from onetrunk.config.distill import FEATURES, Distill
@@ -44,23 +44,22 @@ def find_teachers(
     errors: list[OnetrunkError] = []
     teachers: dict[str, list[Teacher]] = {}
     names = [domain.name for domain in domains]
-    by_domain = isinstance(source, Mapping)
-    for name in source if isinstance(source, Mapping) else ():
+    by_domain = source if isinstance(source, Mapping) else dict.fromkeys(names, source)
+    for name in by_domain:
         if name not in names:
             errors.append(BadInput("distill.teachers: no such domain", got=name, available=names))
     for domain in domains:
-        mine: Any = source.get(domain.name, ()) if isinstance(source, Mapping) else source
+        mine = by_domain.get(domain.name, ())
         try:
-            teachers[domain.name] = finder.of(domain, mine, for_all=not by_domain)
+            teachers[domain.name] = finder.of(domain, mine, for_all=by_domain is not source)
         except OnetrunkError as error:
             errors.append(error)
     if not errors and not any(teachers.values()):
-        given = str(source) if isinstance(source, str | Path) else ", ".join(names)
         errors.append(
             BadInput(
                 "distill.teachers: expected a teacher of at least one domain of this run",
                 got=", ".join(names),
-                available=sorted(finder.known) or [given],
+                available=sorted(finder.known) or None,
             )
         )
     if errors:  # one run that several domains name is reported once
@@ -104,7 +103,9 @@ class _Finder:
         self.known: set[str] = set()  # domains of the runs
         self.notes: list[str] = []
 
-    def of(self, domain: Domain, source: Any, for_all: bool) -> list[Teacher]:
+    def of(
+        self, domain: Domain, source: Teachers | Mapping[str, Teachers], for_all: bool
+    ) -> list[Teacher]:
         """Return the teachers of a domain; `for_all`: the source was given for all domains."""
         tasks = [task.name for task in domain.tasks]
         if isinstance(source, Mapping):
@@ -117,9 +118,9 @@ class _Finder:
         return self._each(domain, source, tasks, for_all)
 
     def _each(
-        self, domain: Domain, source: Any, tasks: Sequence[str], for_all: bool = False
+        self, domain: Domain, source: Teachers, tasks: Sequence[str], for_all: bool = False
     ) -> list[Teacher]:
-        several = source if isinstance(source, list | tuple) else [source]
+        several = source if isinstance(source, list | tuple) else [cast(OneTeacher, source)]
         return [teacher for one in several for teacher in self._one(domain, one, tasks, for_all)]
 
     def _one(

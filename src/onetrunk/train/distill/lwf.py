@@ -30,7 +30,7 @@ from onetrunk.train.device import Precision
 from onetrunk.train.distill.distiller import full_precision
 from onetrunk.train.distill.prediction_losses import PredictionLoss, make_prediction_loss
 from onetrunk.train.distill.teachers import ImageConverter
-from onetrunk.train.initialize import one_trunk
+from onetrunk.train.initialize import load_shared
 
 
 class OldPredictions:
@@ -119,6 +119,6 @@ def find_old_predictions(recipe: Recipe, domains: Sequence[Domain]) -> OldPredic
     folder = recipe.init_folder
     if folder is None or not recipe.distill.uses_lwf:
         return None
-    old = OldPredictions(one_trunk(folder, "distill.lwf: "), domains, recipe.distill)
+    old = OldPredictions(load_shared(folder, "distill.lwf: "), domains, recipe.distill)
     say(f"learning without forgetting: predictions of {', '.join(old.old)} are kept")
     return old

@@ -161,7 +161,7 @@ def write(
             part = rows[file.done : file.done + BATCH]
             file.write(outputs_of(part))
             track(len(part))
-            stopping = stop is not None and stop[0].asked
+            stopping = stop is not None and stop[0].requested
             if stopping or time.monotonic() - saved > SAVE_SECONDS:
                 file.keep()
                 saved = time.monotonic()

@@ -15,7 +15,7 @@ from onetrunk.nn.card import Card
 from onetrunk.nn.heads import Numbers
 from onetrunk.nn.shared_heads import SharedHead
 from onetrunk.nn.universal import Universal
-from onetrunk.train.losses import numbers
+from onetrunk.train.losses import target_stats
 
 MAX_DECAY_FACTOR = 10.0
 PARAMETERS_PER_IMAGE = 100.0  # adapters with more have a larger weight decay
@@ -83,7 +83,7 @@ def scale_heads(model: Universal, domain: Domain) -> None:
     for task in domain.tasks:
         head = model.heads_of(domain.name).head(task.name)
         if isinstance(head, Numbers):
-            mean, std = numbers(domain, task)
+            mean, std = target_stats(domain, task)
             with torch.no_grad():
                 head.mean.copy_(mean)
                 head.std.copy_(std)

@@ -27,7 +27,7 @@ from onetrunk.progress import say
 from onetrunk.store.run_folder import CHECKPOINTS, RunFolder, Saved
 from onetrunk.train.features import FOLDER
 from onetrunk.train.frozen_heads import fit_heads
-from onetrunk.train.loggers import Watch
+from onetrunk.train.loggers import Logger
 from onetrunk.train.loop import fit
 from onetrunk.train.new_domain.initial_slots import InitialSlots, choose_initial_slots
 from onetrunk.train.new_domain.previous_pack import copy_previous
@@ -97,7 +97,7 @@ class TrialRunner:
     domain: Domain
     recipe: Growth
     run: RunFolder
-    watch: Watch
+    logger: Logger
     device: torch.device
     old: Pack | None = None  # of an update: the pack in use
     start: Pack | None = None  # of an update: the pack that training starts from
@@ -150,7 +150,7 @@ class TrialRunner:
             [domain],
             train,
             self.run,
-            self.watch,
+            self.logger,
             part=part,
             device=self.device,
             seed=self.recipe.seed,
