@@ -17,7 +17,7 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.sources import Asked, open_source
 from onetrunk.data.sources.decathlon import Decathlon
 from onetrunk.errors import Failed
-from onetrunk.eval.decathlon_server import TEN, Results, decathlon_results
+from onetrunk.eval.decathlon_server import OFFICIAL_NAMES, Results, decathlon_results
 from onetrunk.nn.saving import models_of
 from tests.helpers.verbs import Ran, one_line
 
@@ -221,10 +221,10 @@ def test_classes_in_the_users_order_keep_their_ids(tmp_path: Path) -> None:
 
 
 def test_the_ten_by_the_challenges_names() -> None:
-    assert len(set(TEN)) == 10
-    full = Results({name: {i: 1} for i, name in enumerate(TEN)})
-    assert (len(full), full.lacking) == (10, ())
-    assert Results({"dtd": {}}).lacking == tuple(n for n in TEN if n != "dtd")
+    assert len(set(OFFICIAL_NAMES)) == 10
+    full = Results({name: {i: 1} for i, name in enumerate(OFFICIAL_NAMES)})
+    assert (len(full), full.missing) == (10, ())
+    assert Results({"dtd": {}}).missing == tuple(n for n in OFFICIAL_NAMES if n != "dtd")
 
 
 def test_the_sources_own_ids(tmp_path: Path) -> None:

@@ -82,9 +82,8 @@ class _TaskPredictions:
     def labelled(self) -> NDArray[np.bool_]:
         """Return which images of the split have a label."""
         labels = self.split.label(self.task.name)
-        if self.task.kind == "regress":
-            return ~np.isnan(labels).any(1)
-        labelled: NDArray[np.bool_] = labels != NO_CLASS
+        regress = self.task.kind == "regress"
+        labelled: NDArray[np.bool_] = ~np.isnan(labels).any(1) if regress else labels != NO_CLASS
         return labelled
 
 
