@@ -130,7 +130,7 @@ def test_eval_for_people(onetrunk: Onetrunk, run: Path) -> None:
     assert "miou" in rooms.out
     assert "confused" not in rooms.out
     views = onetrunk("eval", str(run), "--domain", "rooms", "--scales", "0.75,1", "--mirror")
-    assert "maps averaged over scales 0.75, 1, each mirrored" in " ".join(views.out.split())
+    assert "maps averaged over scales 0.75, 1, each also mirrored" in " ".join(views.out.split())
     assert "maps averaged" not in rooms.out
 
 
