@@ -63,9 +63,7 @@ class Learner:
     seed: int
     teachers: Mapping[str, Sequence[Teacher]] = field(default_factory=dict)  # by domain
     distill: Distill = NO_DISTILL
-    old_predictions: OldPredictions | None = (
-        None  # learning without forgetting
-    )
+    old_predictions: OldPredictions | None = None  # learning without forgetting
 
     def __post_init__(self) -> None:
         train, domains = self.train, self.domains

@@ -221,8 +221,8 @@ def test_a_run_interrupted_while_precomputing_is_resumed(
 def test_a_request_to_stop_keeps_what_is_done(tmp_path: Path) -> None:
     domain = worlds("ants")[0]
     teacher = specialists([domain])["ants"][0]
-    stop, run = Stop(asked=True), tmp_path
-    with pytest.raises(Stopped, match=r"64 of ants.*--resume"):
+    stop, run = Stop(requested=True), tmp_path
+    with raises(Stopped, "64", "ants", try_="--resume"):
         write(tmp_path / "f", teacher, domain, Fixed(4, 1), ["pooled"], Precision(CPU), (stop, run))
     stop.requested = False
     write(tmp_path / "f", teacher, domain, Fixed(4, 1), ["pooled"], Precision(CPU), (stop, run))
