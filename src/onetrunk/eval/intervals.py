@@ -125,7 +125,7 @@ def differences(ours: Runs, theirs: Runs, draws: int = DRAWS, seed: int = 0) -> 
     for domain in dict.fromkeys(domain for domain, _ in common):
         _check_same_images(domain, left[0], right[0])
     mine, base = replicates(left, draws, seed), replicates(right, draws, seed)
-    found = []
+    result = []
     for key in common:
         kind, other = left[0].tasks[key].kind, right[0].tasks[key].kind
         if other != kind:
@@ -133,7 +133,7 @@ def differences(ours: Runs, theirs: Runs, draws: int = DRAWS, seed: int = 0) -> 
         metric = headline(kind)
         low, high = percentiles(mine[key] - base[key])
         sums = [math.fsum(run.tasks[key].headline() for run in side) for side in (left, right)]
-        found.append(
+        result.append(
             Difference(
                 *key,
                 metric.name,
@@ -147,7 +147,7 @@ def differences(ours: Runs, theirs: Runs, draws: int = DRAWS, seed: int = 0) -> 
                 seeds=(len(left), len(right)),
             )
         )
-    return found
+    return result
 
 
 def _list_runs(runs: Runs) -> list[Outcomes]:
