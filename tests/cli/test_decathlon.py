@@ -14,7 +14,7 @@ from PIL import Image
 
 from onetrunk.config import Recipe
 from onetrunk.data.domain import Domain
-from onetrunk.data.sources import Asked, open_source
+from onetrunk.data.sources import SourceOptions, open_source
 from onetrunk.data.sources.decathlon import Decathlon
 from onetrunk.errors import BadInput, Failed
 from onetrunk.eval.decathlon_server import OFFICIAL_NAMES, Results, decathlon_results
@@ -231,7 +231,7 @@ def test_the_ten_by_the_challenges_names() -> None:
 
 def test_the_sources_own_ids(tmp_path: Path) -> None:
     tests = layout(tmp_path / "decathlon")
-    source = open_source("decathlon:decathlon/dtd", Asked(tmp_path))
+    source = open_source("decathlon:decathlon/dtd", SourceOptions(tmp_path))
     assert isinstance(source, Decathlon)
     assert source.domain == "dtd"
     assert source.test_ids() == {file: number for number, file in tests["dtd"].items()}

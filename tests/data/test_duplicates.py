@@ -1,4 +1,4 @@
-"""Duplicates: near is near, by a slow comparison of all with all; no more memory than asked for."""
+"""Near duplicates, against a slow comparison of all pairs; memory is bounded."""
 
 from __future__ import annotations
 

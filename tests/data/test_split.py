@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from onetrunk.data.domain import Domain
-from onetrunk.data.listing import Item
+from onetrunk.data.sources import Item
 from onetrunk.data.task import Task
 from tests.helpers.fakes import Fake, dense_source, dense_targets, picture, small
 

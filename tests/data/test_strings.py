@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from onetrunk.data.strings import Strings
+from onetrunk.data.index import Strings
 
 NAMES = ["a", "", "photos/ø.jpg", "日本", "bad\udcffname", "a"]
 

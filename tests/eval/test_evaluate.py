@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from onetrunk.data.domain import Domain
-from onetrunk.data.listing import Item
 from onetrunk.data.pixels import BadImage, Pixels
+from onetrunk.data.sources import Item
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Diverged, Failed
 from onetrunk.eval import evaluate as module
@@ -395,5 +395,5 @@ def test_an_image_that_becomes_unreadable_fails(model: Universal) -> None:
     domain = Domain("small", source, size=12, cache=False)
     evaluate(model, [domain])
     images.update({str(i): BadImage("gone") for i in range(40)})
-    with raises(Failed, "gone"):
+    with raises(Failed, got="gone"):
         evaluate(model, [domain])

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from onetrunk.data.listing import Item
 from onetrunk.data.pixels import Raw
+from onetrunk.data.sources import Item
 from onetrunk.data.task import Task
 
 Array = np.ndarray[Any, Any]

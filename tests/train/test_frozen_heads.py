@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from onetrunk.config import Recipe
 from onetrunk.data.domain import Domain
-from onetrunk.data.listing import Item
+from onetrunk.data.sources import Item
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Failed
 from onetrunk.eval import evaluate as evaluate_module

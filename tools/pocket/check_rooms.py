@@ -34,7 +34,7 @@ from rooms import CAMERA, CLASSES, HEIGHT, METRE, WIDTH
 from safetensors.numpy import load_file
 from sheet import ASSETS, WORK
 
-from onetrunk.data.surfaces import decode
+from onetrunk.data.sources.pocket import decode
 
 F64 = NDArray[np.float64]
 ANGLE = 5.0  # degrees: a normal nearer than this is right

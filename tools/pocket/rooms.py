@@ -11,7 +11,7 @@ pixel is seen along one ray. Every pixel of wall, floor or ceiling lies on a pla
 stored: `rooms.SPLIT.surface.webp`, in the same grid as the pictures, says for each pixel which row
 of the frame's table it lies on, and `rooms.safetensors` has the tables
 (`SPLIT.surfaces`, float32: class, nx, ny, nz, d) and where each frame's begins (`SPLIT.start`).
-`onetrunk.data.surfaces.decode` has the formula.
+`onetrunk.data.sources.pocket.decode` has the formula.
 
     python tools/pocket/rooms.py && python tools/pocket/check_rooms.py
 """

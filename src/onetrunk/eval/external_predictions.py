@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 
 from onetrunk.data.domain import Domain
-from onetrunk.data.sources.rows import Row, Rows
-from onetrunk.data.sources.values import empty, label_of
+from onetrunk.data.files.labels import empty, label_of
+from onetrunk.data.files.tables import Row, Rows
 from onetrunk.data.split import Split
 from onetrunk.data.splitting import SPLITS
 from onetrunk.data.task import NO_CLASS, Task

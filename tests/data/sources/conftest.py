@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onetrunk.data.sources import Asked, Source, open_source
+from onetrunk.data.sources import Source, SourceOptions, open_source
 from onetrunk.data.task import Task, read_tasks
 
 
@@ -50,9 +50,9 @@ def encoded() -> Callable[..., bytes]:
 def opened(tmp_path: Path) -> Callable[..., Source]:
     """Open a source relative to the test's folder."""
 
-    def open_(name: str, tasks: Any = None, **asked: Any) -> Source:
+    def open_(name: str, tasks: Any = None, **options: Any) -> Source:
         given: tuple[Task, ...] | None = None if tasks is None else read_tasks(tasks)
-        return open_source(name, Asked(tmp_path, given, **asked))
+        return open_source(name, SourceOptions(tmp_path, given, **options))
 
     return open_
 
@@ -246,7 +246,7 @@ def build_nyuv2(
     facing: tuple[int, int, int] = (1, 1, 1),
     size: tuple[int, int] = (72, 96),
 ) -> str:
-    """As the archive, a quarter as large unless said; normals stored with these signs."""
+    """As the archive, a quarter as large by default; normals stored with these signs."""
     for split, count in (("train", 4), ("val", 2)):
         for i in range(count):
             depth, normals = room(*size, 0.2 * (i - 1.5))

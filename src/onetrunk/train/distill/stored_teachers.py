@@ -185,5 +185,5 @@ def digest_of(domain: Domain) -> str:
     """Return a digest of the training images: their contents and rows, which decide their views."""
     rows = domain.train.rows
     digest = hashlib.sha256(np.ascontiguousarray(rows, "<i8").tobytes())
-    digest.update(np.ascontiguousarray(domain.decoded.scan["digest"][rows]).tobytes())
+    digest.update(np.ascontiguousarray(domain.decoded.records["digest"][rows]).tobytes())
     return digest.hexdigest()

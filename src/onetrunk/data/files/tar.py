@@ -1,5 +1,4 @@
-"""What a tar of samples holds and where: read once by its headers, so that any sample can be
-fetched on its own afterwards. Hostile or damaged archives end in one line."""
+"""Members of a tar of samples, indexed by its headers so that each can be read on its own."""
 
 from __future__ import annotations
 
@@ -11,15 +10,17 @@ from typing import BinaryIO, Protocol
 
 from onetrunk.errors import BadInput
 
-SMALL = frozenset({"cls", "json", "txt"})  # members that are labels
+SMALL = frozenset({"cls", "json", "txt"})  # endings of labels
 SMALL_BYTES = 1 << 20
-LARGE_BYTES = 1 << 29  # no image is larger
+LARGE_BYTES = 1 << 29  # of an image, at most
 PICKLES = frozenset({"pyd", "pkl", "pickle", "pth", "pt", "dill", "joblib"})
+AGAIN = "write or download it again"
+CLEAN = "write the shard again without it"
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
 
 
 class Readable(Protocol):
-    """A file that is read from its start to its end."""
+    """A file that is read forward."""
 
     def read(self, size: int, /) -> bytes: ...
     def seek(self, offset: int, /) -> object: ...
@@ -28,29 +29,43 @@ class Readable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One file in a tar: `key` up to its first dot, `ending` behind it, and where its bytes lie."""
+    """One file in a tar.
+
+    Attributes:
+        key: Its path up to the first dot of its name.
+        ending: What follows that dot.
+        offset, size: Where its bytes are.
+        data: Its bytes, of labels only.
+        check: The CRC-32 of its bytes if they were read, else 0.
+    """
 
     key: str
     ending: str
     offset: int
     size: int
-    data: bytes | None  # of labels only
-    check: int  # CRC-32 of its bytes where they passed by, else 0
+    data: bytes | None
+    check: int
 
 
 def members(file: Readable, name: str, *, length: int | None, check: bool) -> Iterator[Member]:
-    """The plain files of a tar, in order; `check` reads all bytes for their checksum."""
+    """Yield the files of a tar in order; damaged and hostile archives are refused.
+
+    Args:
+        name: The name of the tar for messages.
+        length: Its size in bytes, if known.
+        check: Whether to read all bytes for their checksums.
+    """
     for magic, kind in COMPRESSED.items():
         if name.endswith((".gz", ".tgz", ".bz2", ".xz", ".zst")) or _starts(file, magic):
             raise BadInput(
-                f"{name}: a compressed tar cannot be read at random",
+                f"{name}: single samples cannot be read from a compressed tar",
                 got=kind if _starts(file, magic) else name.rpartition(".")[2],
-                try_="unpack it to a plain .tar (images are compressed already)",
+                try_="decompress it to a plain .tar (images are compressed already)",
             )
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:  # type: ignore[call-overload]
             while (info := tar.next()) is not None:
-                tar.members.clear()  # tarfile would keep them all
+                tar.members.clear()  # or tarfile would keep them all
                 if not info.isdir():
                     yield _member(file, info, name, length, check)
             end = tar.offset
@@ -59,13 +74,10 @@ def members(file: Readable, name: str, *, length: int | None, check: bool) -> It
     except (tarfile.TarError, OverflowError, MemoryError, ValueError, OSError) as error:
         if isinstance(error, BadInput):
             raise
-        raise BadInput(f"{name}: not a whole tar", got=str(error), try_=AGAIN) from None
+        raise BadInput(f"{name}: not a complete tar", got=str(error), try_=AGAIN) from None
     if len(mark) < 512 or any(mark):
         got = "its end is missing" if len(mark) < 512 else f"no header at byte {end}"
         raise BadInput(f"{name}: a damaged tar", got=got, try_=AGAIN)
-
-
-AGAIN = "write or download it again"
 
 
 def _starts(file: Readable, magic: bytes) -> bool:
@@ -81,7 +93,9 @@ def _member(
     stem, _, ending = base.partition(".")
     ending = ending.lower()
     if not info.isreg() or info.issparse():
-        raise BadInput(f"{what} is no plain file (a link, a device, a sparse file)", try_=CLEAN)
+        raise BadInput(
+            f"{what} is not a regular file (but a link, a device or a sparse file)", try_=CLEAN
+        )
     if ending.rpartition(".")[2] in PICKLES:
         raise BadInput(f"{what} would run code when it is read (a pickle)", try_=CLEAN)
     limit = SMALL_BYTES if ending in SMALL else LARGE_BYTES
@@ -108,20 +122,17 @@ def _member(
     return Member(f"{folder}{slash}{stem}", ending, info.offset_data, info.size, data, crc)
 
 
-CLEAN = "write the shard again without it"
-
-
 class Forward:
-    """A stream with the `tell` and forward `seek` that reading a tar needs, and one block back."""
+    """A stream with `tell`, forward `seek`, and going back by one block, as reading a tar needs."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._at = 0
-        self._last = b""  # what was read last, where that was one block
-        self._ahead = b""  # of it, what is read again
+        self._last = b""  # the last read, if it was one block
+        self._ahead = b""  # the part of it that is read again
 
     def read(self, size: int, /) -> bytes:
-        """Exactly so many bytes unless the stream ends."""
+        """Return exactly this many bytes, or fewer at the end of the stream."""
         parts = [self._ahead[:size]]
         self._ahead = self._ahead[size:]
         left = size - len(parts[0])
@@ -134,14 +145,14 @@ class Forward:
         return data
 
     def tell(self) -> int:
-        """The place of the next byte."""
+        """Return the position of the next byte."""
         return self._at
 
     def seek(self, offset: int, /) -> int:
-        """Skip to this byte."""
+        """Move to a byte."""
         back = self._at - offset
         if back > len(self._last):
-            raise OSError("a stream does not go back")
+            raise OSError("a stream cannot go back")
         if back > 0:
             self._ahead = self._last[-back:] + self._ahead
             self._last, self._at = b"", offset

@@ -1,8 +1,8 @@
-"""Scenes as arrays, the layout in which dense benchmarks are passed around: ROOT/SPLIT/WHAT/N.npy.
+"""Scenes as arrays, the usual format of dense benchmarks: ROOT/SPLIT/KIND/N.npy.
 
-SPLIT is train and val; WHAT is image (H, W, 3), floats in 0…1 or 8 bits, and a folder for each kind
-of target beside it; N is a number. There is no test split, and papers evaluate (and often choose) on
-val: here val is the test split, and val is cut from train by hash.
+SPLIT is train or val. KIND is image, (H, W, 3) floats in 0…1 or 8 bits, or the folder of a kind of
+target. N is a number. There is no test split, and papers evaluate (and often choose) on val. Here
+val is therefore the test split, and val is cut from train by hash.
 """
 
 from __future__ import annotations
@@ -15,33 +15,38 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onetrunk.data.listing import Item
+from onetrunk.data.files.labels import check_kinds
+from onetrunk.data.files.paths import Root, stamp
+from onetrunk.data.files.targets import naming, read_npy, read_target
 from onetrunk.data.pixels import BadImage
-from onetrunk.data.sources import Asked
-from onetrunk.data.sources.common import Root, only, place, some, stamp
-from onetrunk.data.sources.dense import naming, read_npy, read_target
+from onetrunk.data.sources import Item, SourceOptions
 from onetrunk.data.task import Kind, Task
-from onetrunk.errors import BadInput
+from onetrunk.errors import BadInput, shorten
 
 NUMBERED = re.compile(r"(\d+)\.npy")
-SLACK = 1e-3  # that resizing may have carried a pixel out of 0…1
+SLACK = 1e-3  # by which resizing may have moved a pixel out of 0…1
 
 
 class Scenes:
-    """One archive: numbered images, and targets of the same numbers."""
+    """One archive: numbered images, and targets with the same numbers.
 
-    def __init__(self, name: str, folder: Path, asked: Asked, places: Mapping[Kind, str]) -> None:
-        """`places`: the folder of each kind's targets, where the user names no other."""
+    Args:
+        places: The folder of each kind's targets, unless the user names another one.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, options: SourceOptions, places: Mapping[Kind, str]
+    ) -> None:
         self.name = name
         self.notes: list[str] = []
-        self.mark = ""  # what beside the files decides what is read: a part of every stamp
+        self.mark = ""  # part of every stamp: settings that change what is read
         self._root = Root(folder)
         self._numbers = {
             split: _numbers(folder / split / "image") for split in ("train", "val", "test")
         }
         if not self._numbers["train"] or not self._numbers["val"]:
             raise BadInput(
-                f"{name}: expected train/image/N.npy and val/image/N.npy in it",
+                f"{name}: expected files train/image/N.npy and val/image/N.npy",
                 available=sorted(f"{p.parent.name}/{p.name}" for p in folder.glob("*/*")),
                 try_="name the folder that holds train/ and val/",
             )
@@ -49,14 +54,14 @@ class Scenes:
         if not self._numbers["test"]:
             self._splits["val"] = "test"
             self.notes.append(
-                "its val images are the test split, as it has no other; val is cut from its train"
+                "its val images are used as the test split, as it has none; val is cut from train"
             )
-        self.tasks = self._read_tasks(asked.tasks, places)
+        self.tasks = self._read_tasks(options.tasks, places)
         self.size = self._size()
-        self._look()
+        self._note_gaps()
 
     def items(self) -> Iterator[Item]:
-        """Every image of every split, in the order of their numbers."""
+        """Yield every image of every split, in the order of their numbers."""
         for split, numbers in self._numbers.items():
             for number in numbers:
                 key = f"{split}/image/{number}.npy"
@@ -67,52 +72,52 @@ class Scenes:
                 yield Item(key, f"{split}/{number}", mark, self._splits[split])
 
     def image(self, where: str) -> NDArray[Any]:
-        """The image's array."""
+        """Return the array of an image."""
         split, _, number = where.partition("/")
         with naming("image"):
             pixels = read_npy(self._root.open(f"{split}/image/{number}.npy"), "fu")
             if pixels.ndim != 3 or pixels.shape[2] != 3:
-                raise BadImage(f"expected (H, W, 3), came {pixels.shape}")
+                raise BadImage(f"expected (H, W, 3), got {pixels.shape}")
             if pixels.dtype.kind == "f":
                 over = float(max(-pixels.min(initial=0), pixels.max(initial=0) - 1))
-                if not over <= SLACK:  # NaN, too
+                if not over <= SLACK:  # true for NaN as well
                     raise BadImage(
-                        f"floats are expected in 0…1, came {pixels.min():.3g} to {pixels.max():.3g}"
+                        f"expected floats in 0…1, got {pixels.min():.3g} to {pixels.max():.3g}"
                     )
                 pixels = pixels.clip(0, 1)
             return np.asarray(pixels)
 
     def target(self, where: str, task: str) -> NDArray[Any] | None:
-        """The array of the same number in the task's folder."""
+        """Return the array with the same number in the task's folder."""
         split, _, number = where.partition("/")
-        asked = next(t for t in self.tasks if t.name == task)
-        path = self._file(split, asked, number)
+        dense = next(t for t in self.tasks if t.name == task)
+        path = self._file(split, dense, number)
         if stamp(self._root.folder / path) == "missing":
             return None
-        return self.read(asked, self._root.open(path))
+        return self.read(dense, self._root.open(path))
 
     def read(self, task: Task, path: Path) -> NDArray[Any]:
-        """One target's file."""
+        """Read the file of a target."""
         return read_target(task, path)
 
     def _file(self, split: str, task: Task, number: int | str) -> str:
         return f"{split}/{task.column}/{number}.npy"
 
     def _read_tasks(
-        self, asked: tuple[Task, ...] | None, places: Mapping[Kind, str]
+        self, requested: tuple[Task, ...] | None, places: Mapping[Kind, str]
     ) -> tuple[Task, ...]:
-        """Tasks with the folder of their targets as their column."""
-        if asked is None:
-            asked = tuple(Task(kind, kind) for kind in places if self._holds(places[kind]))
-            if not asked:
+        """Return the tasks with the folder of their targets as their column."""
+        if requested is None:
+            requested = tuple(Task(kind, kind) for kind in places if self._holds(places[kind]))
+            if not requested:
                 raise BadInput(
                     f"{self.name}: no targets beside its images",
                     available=sorted(p.name for p in self._root.folder.glob("train/*")),
-                    try_=f"put {' or '.join(places.values())} beside image/",
+                    try_=f"add {' or '.join(places.values())} beside image/",
                 )
-        only(self.name, asked, places, "a table: or folder: source for other tasks")
+        check_kinds(self.name, requested, places, "a table: or folder: source for other tasks")
         tasks = []
-        for task in asked:
+        for task in requested:
             folder = task.column or places[task.kind]
             if not self._holds(folder):
                 beside = {p.parent.name for p in self._root.folder.glob("*/*/*.npy")}
@@ -129,68 +134,78 @@ class Scenes:
         return any(_numbers(self._root.folder / split / folder) for split in ("train", "val"))
 
     def _size(self) -> tuple[int, int]:
-        """Height and width of the first image that can be read."""
+        """Return height and width of the first image that can be read."""
         for split, numbers in self._numbers.items():
             for number in numbers:
                 try:
                     height, width, _ = self.image(f"{split}/{number}").shape
                     return height, width
-                except BadImage:  # found bad, and said, when it is decoded
+                except BadImage:  # reported when it is decoded
                     continue
         raise BadInput(
             f"{self.name}: none of its images can be read", try_=f"onetrunk data {self.name}"
         )
 
-    def _look(self) -> None:
-        """Say which numbers are missing, of images and of targets."""
+    def _note_gaps(self) -> None:
+        """Note the missing numbers of images and of targets."""
         for split, numbers in self._numbers.items():
             if not numbers:
                 continue
             gaps = sorted(set(range(numbers[-1] + 1)) - set(numbers))
             if gaps:
-                self.notes.append(f"{split}: no image {some(gaps, 5)} of 0…{numbers[-1]}")
+                self.notes.append(f"{split}: no image {shorten(gaps, 5)} of 0…{numbers[-1]}")
             for task in self.tasks:
-                there = set(_numbers(self._root.folder / split / str(task.column)))
-                lacking = sorted(set(numbers) - there)
+                targets = set(_numbers(self._root.folder / split / str(task.column)))
+                lacking = sorted(set(numbers) - targets)
                 if lacking:
                     self.notes.append(
                         f"{split}: {len(lacking)} of {len(numbers)} images have no {task.column}, "
-                        f"so are not labelled: {some(lacking, 5)}"
+                        f"so they are not labelled: {shorten(lacking, 5)}"
                     )
-                if alone := sorted(there - set(numbers)):
-                    self.notes.append(f"{split}: {task.column} without image: {some(alone, 5)}")
+                if alone := sorted(targets - set(numbers)):
+                    self.notes.append(f"{split}: {task.column} without image: {shorten(alone, 5)}")
 
 
-def options(
+def parse_query(
     rest: str, known: Mapping[str, Sequence[str]], prefix: str
 ) -> tuple[str, dict[str, str]]:
-    """`PATH?key=value&key=value` as the path and what is said; `known`: the values of each key."""
+    """Split `PATH?key=value&key=value` into the path and the settings.
+
+    Args:
+        known: The keys with the values that each may have.
+    """
     path, mark, query = rest.rpartition("?")
     if not mark:
         return rest, {}
-    said: dict[str, str] = {}
+    settings: dict[str, str] = {}
     for pair in query.split("&"):
         key, _, value = pair.partition("=")
         if key not in known:
             raise BadInput(f"{prefix}:{rest}: unknown key", got=key, available=known)
-        if key in said:
-            raise BadInput(f"{prefix}:{rest}: {key} is said twice", got=query)
+        if key in settings:
+            raise BadInput(f"{prefix}:{rest}: {key} occurs twice", got=query)
         if value not in known[key]:
-            raise BadInput(f"{prefix}:{rest}: {key} is one of", got=value, available=known[key])
-        said[key] = value
-    return path, said
-
-
-def folder_of(asked: Asked, path: str, prefix: str) -> Path:
-    """The archive's folder."""
-    folder = place(asked.base, path, prefix)
-    if not folder.is_dir():
-        raise BadInput(f"{prefix}:{path}: expected a folder, and this is a file", try_="unpack it")
-    return folder
+            raise BadInput(
+                f"{prefix}:{rest}: unknown value of {key}", got=value, available=known[key]
+            )
+        settings[key] = value
+    return path, settings
 
 
 def _numbers(folder: Path) -> list[int]:
     if not folder.is_dir():
         return []
-    found = (NUMBERED.fullmatch(path.name) for path in folder.iterdir())
-    return sorted(int(match[1]) for match in found if match)
+    matches = (NUMBERED.fullmatch(path.name) for path in folder.iterdir())
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def with_classes(name: str, task: Task, classes: tuple[str, ...]) -> Task:
+    """Return the task with the archive's classes; other names are refused, as maps hold numbers."""
+    if task.classes and task.classes != classes:
+        raise BadInput(
+            f"{name}: task {task.name}: its classes are fixed by the archive",
+            got=", ".join(task.classes[:8]),
+            available=classes,
+            try_="leave out classes",
+        )
+    return task.with_classes(classes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onetrunk.data.surfaces import decode
+from onetrunk.data.sources.pocket import decode
 
 CAMERA = {"fx": 50.0, "fy": 60.0, "cx": 4.0, "cy": 3.0}
 

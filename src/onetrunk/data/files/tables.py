@@ -1,4 +1,4 @@
-"""Rows of a CSV, TSV, JSON-lines or Parquet file, streamed, each with its place for people."""
+"""Rows of CSV, TSV, JSON-lines and Parquet files, streamed, each with its place for messages."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from onetrunk.data.sources.common import read_json, some
-from onetrunk.errors import BadInput, Missing
+from onetrunk.data.files.labels import read_json
+from onetrunk.data.pixels import reason_of
+from onetrunk.errors import BadInput, Missing, shorten
 
 Row = Mapping[str, Any]
 ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq")
 
 
 class Rows:
-    """A table's columns, and its rows as often as they are wanted."""
+    """A table: its columns, and its rows as often as they are read."""
 
     def __init__(self, path: Path, name: str) -> None:
         self._path = path
@@ -23,21 +24,26 @@ class Rows:
         self._kind = path.suffix.lower()
         if self._kind not in ENDINGS:
             raise BadInput(
-                f"{name}: expected a table by its ending",
+                f"{name}: expected the file name ending of a table",
                 got=self._kind or "no ending",
                 available=ENDINGS,
-                try_="save it as one of these (a .json list as JSON lines, one object a line)",
+                try_="save it as one of these (a .json list as JSON lines, one object per line)",
             )
         if not path.is_file():
             raise BadInput(f"{name}: expected a file", try_="folder:PATH for a folder of images")
         self.columns = self._columns()
         if len(set(self.columns)) < len(self.columns) or not all(self.columns):
             raise BadInput(
-                f"{name}: every column has a name of its own", got=some(self.columns, 20)
+                f"{name}: expected a different name for every column",
+                got=shorten(self.columns, 20),
             )
 
     def read(self, columns: Sequence[str]) -> Iterator[tuple[str, Row]]:
-        """("line 7", {column: cell}) for every row that is not blank."""
+        """Yield ("line 7", {column: cell}) for every row that is not blank.
+
+        Args:
+            columns: The columns that are needed; a row may hold others as well.
+        """
         try:
             if self._kind in (".csv", ".tsv"):
                 yield from self._csv()
@@ -52,29 +58,27 @@ class Rows:
                 try_="save the table as UTF-8",
             ) from None
         except OSError as error:
-            raise BadInput(
-                f"{self.name}: cannot be read", got=error.strerror or str(error)
-            ) from None
+            raise BadInput(f"{self.name}: cannot be read", got=reason_of(error)) from None
 
     def _columns(self) -> list[str]:
         if self._kind in (".parquet", ".pq"):
             return list(self._parquet_file().schema_arrow.names)
         if self._kind in (".csv", ".tsv"):
             return list(next(self._lines(), (0, []))[1])
-        columns: dict[str, None] = {}  # of JSON lines: all keys of all lines, as first met
+        columns: dict[str, None] = {}  # of JSON lines: the keys of all lines, in order
         for _, row in self.read(()):
             columns.update(dict.fromkeys(row))
         return list(columns)
 
     def _lines(self) -> Iterator[tuple[int, list[str]]]:
-        """Lines of a CSV with their numbers; the first one names the columns."""
+        """Yield the lines of a CSV with their numbers; the first one holds the columns."""
         try:
             with open(self._path, encoding="utf-8-sig", newline="") as file:
                 first = file.readline()
                 file.seek(0)
                 delimiter = "\t" if self._kind == ".tsv" else ","
                 if self._kind == ".csv" and "," not in first and ";" in first:
-                    delimiter = ";"  # as spreadsheets write it where the comma is the decimal point
+                    delimiter = ";"  # of spreadsheets in countries with a decimal comma
                 reader = csv.reader(file, delimiter=delimiter, strict=True)
                 header = True
                 for cells in reader:
@@ -96,7 +100,7 @@ class Rows:
                 raise BadInput(
                     f"{self.name}: line {number}: expected {len(columns)} cells",
                     got=f"{len(cells)}",
-                    try_="put cells that hold the separator into quotes",
+                    try_="put cells that contain the separator in quotes",
                 )
             yield f"line {number}", dict(zip(columns, cells, strict=True))
 
@@ -107,7 +111,7 @@ class Rows:
                     row = read_json(text, f"{self.name}: line {number}")
                     if not isinstance(row, dict):
                         raise BadInput(
-                            f"{self.name}: line {number}: expected one JSON object a line",
+                            f"{self.name}: line {number}: expected one JSON object per line",
                             got=type(row).__name__,
                         )
                     yield f"line {number}", row
@@ -124,9 +128,8 @@ class Rows:
     def _next(self, batches: Iterator[Any]) -> Any:
         try:
             return next(batches, None)
-        except Exception as error:  # the library's own kinds, after what a broken file holds
-            got = str(error).split("\n")[0][:120]
-            raise BadInput(f"{self.name}: a damaged Parquet file", got=got) from None
+        except Exception as error:  # pyarrow raises anything on a broken file
+            raise BadInput(f"{self.name}: a damaged Parquet file", got=reason_of(error)) from None
 
     def _parquet_file(self) -> Any:
         try:
@@ -137,6 +140,4 @@ class Rows:
         try:
             return pyarrow.parquet.ParquetFile(self._path)
         except (pyarrow.ArrowException, OSError) as error:
-            raise BadInput(
-                f"{self.name}: not a Parquet file", got=str(error).split("\n")[0][:120]
-            ) from None
+            raise BadInput(f"{self.name}: not a Parquet file", got=reason_of(error)) from None

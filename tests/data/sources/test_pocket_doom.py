@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-import onetrunk.data.surfaces as surfaces
 from onetrunk.data.duplicates import near_pairs, thumbnail
+from onetrunk.data.sources.pocket import ASSETS, decode
 
-ASSETS = Path(surfaces.__file__).parent / "assets"
 SPLITS = ("train", "val", "test")
 
 
@@ -79,7 +77,7 @@ def decoded(split, step=1):
         if i % step == 0:
             surface = tile[..., 0]
             table = rows[start[i] : start[i + 1]]
-            yield surface, *surfaces.decode(surface, table, card("rooms")["camera"])
+            yield surface, *decode(surface, table, card("rooms")["camera"])
 
 
 @pytest.mark.parametrize("split", SPLITS)

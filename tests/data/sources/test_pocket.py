@@ -11,7 +11,7 @@ import pytest
 from onetrunk.data.domain import Domain
 from onetrunk.data.duplicates import near_pairs
 from onetrunk.data.index import SPLITS
-from onetrunk.data.pocket import ASSETS, cards
+from onetrunk.data.sources.pocket import ASSETS, cards
 from onetrunk.data.stored_images import GOOD
 from onetrunk.errors import BadInput
 
@@ -43,9 +43,9 @@ def test_all_together_they_are_small() -> None:
 def test_every_image_loads_at_the_size_that_its_card_says(name: str, opened: Any) -> None:
     domain, card = opened(name), cards()[name]
     assert domain.shape.size == tuple(card["size"])
-    assert (domain.decoded.scan["status"] == GOOD).all()
-    assert set(domain.decoded.scan["height"]) == {card["size"][0]}
-    assert set(domain.decoded.scan["width"]) == {card["size"][1]}
+    assert (domain.decoded.records["status"] == GOOD).all()
+    assert set(domain.decoded.records["height"]) == {card["size"][0]}
+    assert set(domain.decoded.records["width"]) == {card["size"][1]}
     for split in SPLITS:
         assert len(domain.splits[split]) == card["splits"][split]["count"] >= 100
     images, targets = domain.train.batch(np.arange(4))
@@ -79,7 +79,7 @@ def test_at_most_one_test_image_in_a_hundred_is_near_a_training_image(
     name: str, opened: Any
 ) -> None:
     domain = opened(name)
-    thumbs = {s: domain.decoded.scan["thumb"][domain.good(s)] for s in SPLITS}
+    thumbs = {s: domain.decoded.records["thumb"][domain.good(s)] for s in SPLITS}
     pairs = near_pairs(thumbs["test"], thumbs["train"])
     assert len(np.unique(pairs[:, 0])) <= 0.01 * len(thumbs["test"])
 
@@ -88,7 +88,7 @@ def test_at_most_one_test_image_in_a_hundred_is_near_a_training_image(
 def test_no_image_is_in_two_splits(name: str, opened: Any) -> None:
     domain = opened(name)
     digests = {
-        split: {d.tobytes() for d in domain.decoded.scan["digest"][domain.good(split)]}
+        split: {d.tobytes() for d in domain.decoded.records["digest"][domain.good(split)]}
         for split in SPLITS
     }
     shared = digests["train"] & (digests["val"] | digests["test"])
@@ -97,7 +97,7 @@ def test_no_image_is_in_two_splits(name: str, opened: Any) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_images_are_not_blank(name: str, opened: Any) -> None:
-    scan = opened(name).decoded.scan
+    scan = opened(name).decoded.records
     assert ((scan["flags"] & 1) > 0).mean() <= 0.01
 
 
