@@ -9,7 +9,7 @@ evaluation.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
@@ -108,7 +108,7 @@ def evaluate_split(
         for domain_model, name, images in jobs:
             with inference(domain_model, device):
                 results += _evaluate_domain(
-                    domain_model, name, images, batch, track if progress else None, views
+                    domain_model, name, images, batch, views, track if progress else None
                 )
     description = views.description if any(result.task.dense for result in results) else ""
     return EvaluationResult(split, results, quiet=not progress, views=description)
@@ -153,23 +153,39 @@ def inference(model: nn.Module, device: torch.device | str | None = None) -> Ite
 
 
 def _evaluate_domain(
-    model: Universal, name: str, images: Split, batch: int, track: Track | None, views: Views
+    model: Universal, name: str, images: Split, batch: int, views: Views, track: Track | None
 ) -> list[TaskResult]:
     card = model.domains[name]
-    scores = {task.name: scores_of(task) for task in card.tasks}
     norm = model.trunk.norm_method
     batches = plan_batches(card, len(images), images.name, norm, batch, views.pixels)
     like = next(model.parameters())
-    for pixels, targets in read_ahead(images, batches):
+
+    def predict(pixels: Tensor) -> Mapping[str, Tensor]:
         x = pixels.to(device=like.device, dtype=like.dtype, non_blocking=True)
-        predictions = predict_views(model, x, name, card.tasks, views)
+        return predict_views(model, x, name, card.tasks, views)
+
+    return evaluate_batches(card, images, batches, predict, track)
+
+
+def evaluate_batches(
+    card: Card,
+    images: Split,
+    batches: Sequence[NDArray[np.int64]],
+    predict: Callable[[Tensor], Mapping[str, Tensor]],
+    track: Track | None,
+) -> list[TaskResult]:
+    """Evaluate the outputs by task that `predict` returns for the pixels of each batch."""
+    scores = {task.name: scores_of(task) for task in card.tasks}
+    for pixels, targets in read_ahead(images, batches):
+        outputs = predict(pixels)
         for task, score in scores.items():
-            score.update(predictions[task], targets[task])
+            score.update(outputs[task], targets[task])
         if track is not None:
             track(len(pixels))
     order = np.concatenate(batches)
     results = [
-        TaskResult(name, card.task(task), images, score, order) for task, score in scores.items()
+        TaskResult(card.name, card.task(task), images, score, order)
+        for task, score in scores.items()
     ]
     for result in results:
         check_finite(result)

@@ -36,7 +36,7 @@ class Classify(Scores):
 
     def _add(self, out: Tensor, target: Tensor) -> None:
         confidence = out.float().softmax(1).amax(1)
-        self._keep({"predicted": out.argmax(1), "confidence": confidence, "target": target})
+        self._keep_classes(out.argmax(1), confidence, target)
 
     def add_predicted(self, predicted: NDArray[np.int64], target: NDArray[Any]) -> None:
         """Add predicted classes without confidences; the calibration error is then undefined.
@@ -44,19 +44,13 @@ class Classify(Scores):
         A class that is not one of the task's, `len(task.classes)`, is always wrong.
         """
         classes, labels = (torch.from_numpy(a.astype(np.int64)) for a in (predicted, target))
-        self._keep(
-            {
-                "predicted": classes,
-                "confidence": torch.full(labels.shape, torch.nan),
-                "target": labels,
-                "finite": torch.ones(labels.shape, dtype=torch.bool),
-            }
-        )
+        self._keep_classes(classes, torch.full(labels.shape, torch.nan), labels)
+        self._keep({"finite": torch.ones(labels.shape, dtype=torch.bool)})
 
-    @property
-    def labelled(self) -> NDArray[np.bool_]:
-        labelled: NDArray[np.bool_] = self.array("target") != NO_CLASS
-        return labelled
+    def _keep_classes(self, predicted: Tensor, confidence: Tensor, target: Tensor) -> None:
+        labelled = target != NO_CLASS
+        self._keep({"predicted": predicted, "confidence": confidence})
+        self._keep({"target": target, "labelled": labelled})
 
     def pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the (true, predicted) classes of the labelled images."""
@@ -100,12 +94,8 @@ class Multilabel(Scores):
     outcome_arrays = ()  # an average precision is not a function of sums over images
 
     def _add(self, out: Tensor, target: Tensor) -> None:
-        self._keep({"scores": out.float(), "target": target})
-
-    @property
-    def labelled(self) -> NDArray[np.bool_]:
-        labelled: NDArray[np.bool_] = (self.array("target") != NO_LABEL).all(1)
-        return labelled
+        labelled = (target != NO_LABEL).all(1)
+        self._keep({"scores": out.float(), "target": target, "labelled": labelled})
 
     def _compute(self) -> dict[str, float]:
         scores, target = self.array("scores")[self.labelled], self.array("target")[self.labelled]
@@ -129,12 +119,8 @@ class Regress(Scores):
     needs = "labelled images whose numbers differ"
 
     def _add(self, out: Tensor, target: Tensor) -> None:
-        self._keep({"out": to_double(out), "target": to_double(target)})
-
-    @property
-    def labelled(self) -> NDArray[np.bool_]:
-        labelled: NDArray[np.bool_] = ~np.isnan(self.array("target")).any(1)
-        return labelled
+        out, target = to_double(out), to_double(target)
+        self._keep({"out": out, "target": target, "labelled": ~target.isnan().any(1)})
 
     def _labelled_errors(self) -> tuple[F64, F64]:
         """Return targets and errors of the labelled images, (n, outputs)."""
@@ -186,12 +172,8 @@ class Embed(Scores):
         self._hits: tuple[int, F64] | None = None  # with the number of images they were found for
 
     def _add(self, out: Tensor, target: Tensor) -> None:
-        self._keep({"embeddings": out.float(), "target": target})
-
-    @property
-    def labelled(self) -> NDArray[np.bool_]:
-        labelled: NDArray[np.bool_] = self.array("target") != NO_CLASS
-        return labelled
+        labelled = target != NO_CLASS
+        self._keep({"embeddings": out.float(), "target": target, "labelled": labelled})
 
     @property
     def queries(self) -> NDArray[np.bool_]:

@@ -36,12 +36,8 @@ class Segment(Scores):
         predicted = torch.where(labelled, out.argmax(1), classes)
         right = torch.where(label == predicted, label, classes)
         areas = [histogram(pixels, classes + 1) for pixels in (right, predicted, label)]
-        self._keep({"areas": torch.stack(areas, 1)[:, :, :classes]})
-
-    @property
-    def labelled(self) -> NDArray[np.bool_]:
-        labelled: NDArray[np.bool_] = self.array("areas")[:, 2].sum(1) > 0
-        return labelled
+        areas_B3C = torch.stack(areas, 1)[:, :, :classes]
+        self._keep({"areas": areas_B3C, "labelled": areas_B3C[:, 2].sum(1) > 0})
 
     def _compute(self) -> dict[str, float]:
         areas = self.array("areas").sum(0)
@@ -60,10 +56,10 @@ class Segment(Scores):
 class _PixelErrors(Scores):
     """Errors of pixels: `sum` over an image's labelled pixels, and their `count`."""
 
-    @property
-    def labelled(self) -> NDArray[np.bool_]:
-        labelled: NDArray[np.bool_] = self.array("count") > 0
-        return labelled
+    def _keep_errors(self, error: Tensor, labelled: Tensor) -> None:
+        count = labelled.sum((1, 2))
+        total = torch.where(labelled, error, 0).sum((1, 2))
+        self._keep({"sum": total, "count": count, "labelled": count > 0})
 
     def per_image(self) -> dict[str, NDArray[Any]]:
         return {name: self.array(name).astype(np.float64) for name in ("sum", "count")}
@@ -78,15 +74,9 @@ class Depth(_PixelErrors):
     def _add(self, out: Tensor, target: Tensor) -> None:
         labelled = target > 0
         error = (to_double(out[:, 0]) - to_double(target)).abs()
-        error = torch.where(labelled, error, 0)
-        relative = error / torch.where(labelled, to_double(target), 1)
-        self._keep(
-            {
-                "sum": error.sum((1, 2)),
-                "relative": relative.sum((1, 2)),
-                "count": labelled.sum((1, 2)),
-            }
-        )
+        relative = torch.where(labelled, error, 0) / torch.where(labelled, to_double(target), 1)
+        self._keep_errors(error, labelled)
+        self._keep({"relative": relative.sum((1, 2))})
 
     def _compute(self) -> dict[str, float]:
         pixels = int(self.array("count").sum())
@@ -120,10 +110,9 @@ class Normals(_PixelErrors):
         labelled = (target * target).sum(1) > MIN_LENGTH**2
         cross = torch.linalg.cross(out, target, dim=1).square().sum(1).sqrt()
         angle = torch.rad2deg(torch.atan2(cross, (out * target).sum(1)))
-        values = {"sum": torch.where(labelled, angle, 0).sum((1, 2)), "count": labelled.sum((1, 2))}
+        self._keep_errors(angle, labelled)
         for name, limit in WITHIN.items():
-            values[name] = (labelled & (angle < limit)).sum((1, 2))
-        self._keep(values)
+            self._keep({name: (labelled & (angle < limit)).sum((1, 2))})
         count = 180 * BINS_PER_DEGREE  # and one more, for pixels without a label
         bins = torch.where(labelled, (angle * BINS_PER_DEGREE).long().clamp(0, count - 1), count)
         counts = histogram(bins.flatten()[None], count + 1)[0]

@@ -66,7 +66,7 @@ class Scores(ABC):
 
     @abstractmethod
     def _add(self, out: Tensor, target: Tensor) -> None:
-        """Keep what the metrics need of each image."""
+        """Keep what the metrics need of each image, and which images are `labelled`."""
 
     @abstractmethod
     def _compute(self) -> dict[str, float]:
@@ -80,9 +80,9 @@ class Scores(ABC):
         """Return what each image contributes to the headline, in the order of the updates."""
 
     @property
-    @abstractmethod
     def labelled(self) -> NDArray[np.bool_]:
         """Which images have a label."""
+        return self.array("labelled")
 
     @classmethod
     def headlines(cls, sums_RK: F64) -> F64:
