@@ -13,10 +13,21 @@ from typing import Any
 import pytest
 
 import onetrunk as ot
+from onetrunk.data.sampling import SAMPLERS
+from onetrunk.data.sources import SOURCES, SourceOptions, open_source
 from onetrunk.nn.adapters import ADAPTERS
 from onetrunk.nn.norms import NORMS
 from onetrunk.registry import Registry
-from onetrunk.testing import check_adapter, check_norm
+from onetrunk.testing import (
+    check_adapter,
+    check_feature_loss,
+    check_norm,
+    check_sampler,
+    check_source,
+    check_weighting,
+)
+from onetrunk.train.distill.feature_losses import FEATURE_LOSSES, load_feature_loss
+from onetrunk.train.weighting import WEIGHTINGS
 from tests.helpers.errors import raises
 
 NORM = '''
@@ -105,6 +116,79 @@ ADAPTER = '''
     ADAPTER = BiasShift
 '''
 
+FEATURE_LOSS = '''
+    """`smooth-l1`: the smooth L1 distance of features."""
+
+    import torch.nn.functional as F
+
+    from onetrunk.train.distill.feature_losses import FeatureLoss
+
+    FEATURE_LOSS = FeatureLoss(F.smooth_l1_loss, min_images=2, fallback="cosine")
+'''
+
+WEIGHTING = '''
+    """`inverse`: each unit is weighted by the inverse of its loss."""
+
+    from onetrunk.train.weighting import Weighting
+
+
+    class Inverse(Weighting):
+        needs_losses = True
+
+        def weights(self, losses, present):
+            return len(present) * (1 / losses) / (1 / losses).sum()
+
+
+    WEIGHTING = Inverse
+'''
+
+SOURCE = '''
+    """`squares:NUMBER`: red and green squares."""
+
+    from PIL import Image
+
+    from onetrunk.data.sources import Item
+    from onetrunk.data.task import Task
+
+
+    class Squares:
+        def __init__(self, rest, options):
+            self.count = int(rest)
+            self.tasks = (Task("classify", "classify", ("green", "red")),)
+
+        def items(self):
+            for number in range(self.count):
+                color = ("green", "red")[number % 2]
+                key = f"{color}/{number}"
+                yield Item(key, key, "1", labels={"classify": color})
+
+        def image(self, where):
+            return Image.new("RGB", (12, 12), where.split("/")[0])
+
+        def target(self, where, task):
+            return None
+
+
+    SOURCE = Squares
+'''
+
+SAMPLER = '''
+    """`alternate`: one domain per step, in turn."""
+
+
+    class Alternate:
+        joined = False
+
+        def domains(self, sizes, step, seed, temperature):
+            return [list(sizes)[step % len(sizes)]]
+
+        def steps_per_epoch(self, rounds):
+            return sum(rounds)
+
+
+    SAMPLER = Alternate
+'''
+
 
 @contextmanager
 def added(registry: Registry[Any], name: str, source: str, folder: Path) -> Iterator[None]:
@@ -157,3 +241,34 @@ def test_an_adapter(tmp_path: Path) -> None:
         check_adapter("bias-shift")
     with pytest.raises(ot.BadInput):
         ot.Trunk("resnet20", adapters="bias-shift")
+
+
+def test_a_feature_loss(tmp_path: Path) -> None:
+    with added(FEATURE_LOSSES, "smooth-l1", FEATURE_LOSS, tmp_path):
+        assert "smooth-l1" in list(FEATURE_LOSSES)
+        loss = load_feature_loss("smooth-l1")
+        assert loss is not None and loss.min_images == 2
+        check_feature_loss(loss)
+
+
+def test_a_weighting(tmp_path: Path) -> None:
+    with added(WEIGHTINGS, "inverse", WEIGHTING, tmp_path):
+        assert "inverse" in list(WEIGHTINGS)
+        check_weighting("inverse", scale="direction")
+
+
+def test_a_source(tmp_path: Path) -> None:
+    with added(SOURCES, "squares", SOURCE, tmp_path):
+        assert "squares" in list(SOURCES)
+        with raises(ot.BadInput, got="square:8", available=["squares:"]):
+            open_source("square:8", SourceOptions())
+        domain = ot.Domain("squares", "squares:40", size=8)
+        assert domain.tasks[0].classes == ("green", "red")
+        assert len(domain.train) > 0
+        check_source(lambda: open_source("squares:40", SourceOptions()))
+
+
+def test_a_sampler(tmp_path: Path) -> None:
+    with added(SAMPLERS, "alternate", SAMPLER, tmp_path):
+        assert "alternate" in list(SAMPLERS)
+        check_sampler("alternate")

@@ -1,4 +1,4 @@
-"""Augmentation against slow pixel-by-pixel references, and its draws against what they promise."""
+"""Augmentation against slow references pixel by pixel, and the distribution of its draws."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_images_and_targets_follow_the_slow_reference(name: str) -> None:
+def test_images_and_targets_agree_with_the_slow_reference(name: str) -> None:
     augment, more = Augment(**OPTIONS[name][0]), OPTIONS[name][1]
     pixels = Pixels((9, 7), **{"fill": 40, **more}, **PLAIN)
     images, targets = images_of(pixels), targets_of(pixels)
@@ -125,7 +125,7 @@ def test_images_and_targets_follow_the_slow_reference(name: str) -> None:
         np.testing.assert_array_equal(target, kept[1][kind])
 
 
-def test_the_default_takes_the_middle_and_changes_nothing() -> None:
+def test_the_default_is_the_unchanged_middle() -> None:
     pixels = Pixels((8, 6), **PLAIN)
     seen, _ = apply(images_of(pixels), {}, draw(Augment(), pixels), pixels)
     np.testing.assert_allclose(levels(seen), images_of(pixels), atol=1e-4)
@@ -173,7 +173,7 @@ def test_colour_is_brightness_then_contrast_then_saturation() -> None:
                 np.testing.assert_allclose(seen[b, r, c], rgb.clip(0, 255), atol=0.01)
 
 
-def test_colour_and_movement_go_together() -> None:
+def test_colour_and_geometry_combine() -> None:
     pixels = Pixels((9, 7), **PLAIN)
     both = draw(Augment(pad=2, flip=True, brightness=0.3), pixels)
     moved = draw(Augment(pad=2, flip=True), pixels)
@@ -207,7 +207,7 @@ def test_zoom_divides_depth_by_its_factor() -> None:
     np.testing.assert_allclose(moved["depth"], 12.0)
 
 
-def test_labels_that_are_no_maps_stay() -> None:
+def test_labels_that_are_not_maps_are_unchanged() -> None:
     pixels = Pixels((8, 8), **PLAIN)
     labels = {
         "classify": np.arange(COUNT, dtype=np.int32),
@@ -259,7 +259,7 @@ def test_pixels_of_a_view_do_not_depend_on_their_batch() -> None:
                 assert target[0].equal(moved[name][b])
 
 
-def test_another_seed_image_or_view_is_another_draw() -> None:
+def test_draws_differ_by_seed_image_and_view() -> None:
     pixels = Pixels((16, 16))
     one = np.array([5])
     first = FULL.draw(1, one, one, pixels)
@@ -272,7 +272,7 @@ def test_another_seed_image_or_view_is_another_draw() -> None:
         assert first.step_x[0] != other.step_x[0]
 
 
-def test_every_offset_of_pad_and_crop_is_as_likely() -> None:
+def test_all_offsets_of_pad_and_crop_are_equally_likely() -> None:
     pixels = Pixels((8, 8), margin=2)
     n = 25_000
     views = Augment(pad=1, flip=True).draw(7, np.arange(n), np.zeros(n), pixels)
@@ -306,7 +306,7 @@ def test_area_aspect_and_scale_are_drawn_from_their_ranges() -> None:
     assert abs(np.log(zoom).mean()) < 0.015
 
 
-def test_the_usual_is_pad_and_crop_and_what_was_given_comes_on_top() -> None:
+def test_the_default_pads_and_crops_and_settings_change_it() -> None:
     assert Augment.usual(Pixels((32, 48)), True, {}) == Augment(pad=4, flip=True)
     assert Augment.usual(Pixels((32, 32), margin=4), False, {}) == Augment()
     given = {"area": [0.5, 1.0], "pad": 0}

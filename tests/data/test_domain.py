@@ -1,4 +1,4 @@
-"""A domain: what the user says of it, and what it refuses."""
+"""Domains: settings, splits, statistics, and what is refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.helpers.fakes import (
 
 
 def torn(count: int, bad: int, **more: Any) -> Domain:
-    """A domain of so many images of one class, all in train but two, of which some are text."""
+    """Return a domain with `count` images of one class, of which `bad` are text files."""
     items = labelled(count, ("a",), ("train",)) + [
         type(labelled(1)[0])(f"z{s}", "0", s, s, labels={"classify": "a"}) for s in ("val", "test")
     ]

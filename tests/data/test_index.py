@@ -1,4 +1,4 @@
-"""The index: splits, groups and labels as the source says them, or one line why not."""
+"""The index: splits, groups and labels of a source, and what is refused."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ def test_adding_files_never_moves_old_ones() -> None:
     assert {key: after[key] for key in before} == before
 
 
-def test_the_order_in_which_files_are_listed_changes_nothing() -> None:
+def test_the_order_of_listing_changes_nothing() -> None:
     forward, backward = read(*MANY[:50]), read(*MANY[49::-1])
     assert splits_of(forward) == splits_of(backward)
     assert list(forward.keys) == list(backward.keys)
     assert forward.fingerprint == backward.fingerprint
 
 
-def test_groups_never_straddle() -> None:
+def test_groups_are_never_in_two_splits() -> None:
     items = [item(f"{i:04}.jpg", group=f"item {i // 5}") for i in range(1000)]
     index = read(*items)
     met: dict[str, set[int]] = {}
@@ -95,7 +95,7 @@ def test_a_pattern_finds_the_group_in_the_path() -> None:
     assert Counter(found.values())["val"] > 0
 
 
-def test_paths_that_the_pattern_does_not_match_are_said() -> None:
+def test_paths_that_the_pattern_does_not_match_are_listed() -> None:
     items = [item(f"{i:03}_a.jpg") for i in range(20)] + [item("odd.jpg")]
     index = read(*items, group=r"(\d+)_")
     assert any("odd.jpg" in warning for warning in index.warnings)
@@ -108,7 +108,7 @@ def test_a_group_that_is_neither_column_nor_pattern_is_refused(pattern: str) -> 
     assert "group" in line and "d: " in line
 
 
-def test_the_sources_own_groups_come_before_the_pattern() -> None:
+def test_groups_of_the_source_have_priority_over_the_pattern() -> None:
     items = [item(f"{i:03}", group=f"g{i % 7}") for i in range(100)]
     assert splits_of(read(*items, group="item_id")) == splits_of(read(*items))
 
@@ -116,7 +116,7 @@ def test_the_sources_own_groups_come_before_the_pattern() -> None:
 # splits that the source names
 
 
-def test_splits_are_read_as_they_are_named() -> None:
+def test_splits_are_those_that_the_source_names() -> None:
     items = [item(f"{i}", split=SPLITS[i % 3]) for i in range(9)]
     index = read(*items)
     assert splits_of(index) == {f"{i}": SPLITS[i % 3] for i in range(9)}
@@ -160,7 +160,7 @@ def test_items_without_a_split_follow_their_group(named: tuple[str, ...]) -> Non
             assert found[f"{g:03}a"] == named[g % 3]
 
 
-def test_items_without_a_split_are_split_by_hash_and_it_is_said() -> None:
+def test_items_without_a_split_are_split_by_hash_and_reported() -> None:
     items = [item(f"{i:04}", split="test" if i < 50 else None) for i in range(1000)]
     index = read(*items)
     assert set(list(splits_of(index).values())[:50]) == {"test"}
@@ -190,7 +190,7 @@ def test_a_source_without_a_train_split_is_refused() -> None:
 # labels
 
 
-def test_classes_are_the_names_met_in_natural_order() -> None:
+def test_classes_are_the_names_that_occur_in_natural_order() -> None:
     names = ["10", "9", "b2", "b10", "a", "1", "02", "2", "img1x", "img01x"]
     index = read(*(item(f"{i}", name, "train") for i, name in enumerate(names)), *ELSEWHERE)
     assert index.tasks[0].classes == (
@@ -199,7 +199,7 @@ def test_classes_are_the_names_met_in_natural_order() -> None:
     )
 
 
-def test_the_order_of_classes_does_not_depend_on_which_file_comes_first() -> None:
+def test_the_order_of_classes_does_not_depend_on_the_order_of_files() -> None:
     one = read(item("a", "1", "train"), item("b", "01", "train"), *ELSEWHERE)
     other = read(item("a", "01", "train"), item("b", "1", "train"), *ELSEWHERE)
     assert one.tasks[0].classes == other.tasks[0].classes
@@ -210,7 +210,7 @@ def test_a_class_of_thousands_of_digits_is_only_a_name() -> None:
     assert index.tasks[0].classes[0] == "8"
 
 
-def test_labels_are_places_in_the_classes() -> None:
+def test_labels_are_positions_in_the_classes() -> None:
     items = [item(f"{i}", name, "train") for i, name in enumerate(["cat", "ant", None, "cat"])]
     index = read(*items, *ELSEWHERE)
     assert index.tasks[0].classes == ("ant", "cat")
@@ -389,7 +389,7 @@ def test_the_fingerprint_changes_with_keys_and_stamps_alone() -> None:
     assert read(touched, *MANY[1:10]).fingerprint != plain
 
 
-def test_what_the_source_says_of_itself_is_passed_on() -> None:
+def test_notes_of_the_source_become_warnings() -> None:
     source = Fake(CLASSIFY, labelled(4), notes=["passed over: 3 files"])
     assert "passed over: 3 files" in read_index(source, "d").warnings
     assert source.notes == ["passed over: 3 files"]

@@ -93,7 +93,7 @@ def test_the_same_content_under_two_labels_is_a_conflict() -> None:
     assert [sorted(pair) for pair in found.conflicts] == [["copy", "train0"]]
 
 
-def test_an_unlabelled_copy_between_two_labels_hides_no_conflict() -> None:
+def test_an_unlabelled_copy_does_not_hide_a_conflict() -> None:
     more = [item("t1", label=None, where="train0"), item("t2", label="b", where="train0")]
     keys = ("train0", "train00", "train01")  # in the order of their names
     items = [

@@ -1,4 +1,4 @@
-"""The loader: the same batches whoever makes them, and after going on in the middle."""
+"""The loader: the same batches with any number of workers and after resuming."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_batches_are_identical_from_spawned_workers(cache: Any) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_restored_loader_goes_on_in_mid_epoch(workers: int) -> None:
+def test_a_restored_loader_continues_within_an_epoch(workers: int) -> None:
     given = domains()
     expected = take(Loader(given, 4, seed=5), 12)
     loader = Loader(given, 4, seed=5, workers=workers)
@@ -83,13 +83,13 @@ def test_a_restored_loader_goes_on_in_mid_epoch(workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_second_loop_goes_on_where_the_first_was_left(workers: int) -> None:
+def test_a_second_loop_continues_where_the_first_stopped(workers: int) -> None:
     loader = Loader(domains(), 4, seed=5, workers=workers)
     complete = take(loader, 3) + take(loader, 3)
     assert_same(complete, take(Loader(domains(), 4, seed=5), 6))
 
 
-def test_the_state_before_the_first_step_is_the_beginning() -> None:
+def test_the_state_before_the_first_step_restores_the_start() -> None:
     loader = Loader(domains(), 4, seed=5)
     state = loader.state()
     first = take(loader, 2)
@@ -107,7 +107,7 @@ def test_a_batch_is_normalized_augmented_and_its_domains_own_size() -> None:
     assert set(rooms.targets) == {"segment", "depth", "normals"}
 
 
-def test_unvaried_batches_are_what_evaluation_sees() -> None:
+def test_batches_without_augmentation_are_those_of_evaluation() -> None:
     domain = Domain("d", small(26), size=10, augment=Augment())
     for (batch,) in take(Loader([domain], 6), 4):
         images, targets = domain.train.batch(batch.places)
@@ -115,7 +115,7 @@ def test_unvaried_batches_are_what_evaluation_sees() -> None:
         assert batch.targets["classify"].equal(targets["classify"])
 
 
-def test_every_pass_sees_another_view_of_an_image() -> None:
+def test_every_epoch_has_another_view_of_an_image() -> None:
     domain = Domain("d", small(16), size=10, augment=VARIED)
     count = len(domain.train)
     views: dict[int, list[torch.Tensor]] = {}
@@ -144,7 +144,7 @@ def test_an_unreadable_image_does_not_change_the_views_of_the_others() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_image_that_vanishes_in_training_ends_it_in_one_line(workers: int) -> None:
+def test_an_image_that_disappears_during_training_is_one_line(workers: int) -> None:
     source = small(16)
     domain = Domain("d", source, size=10, cache=False)
     loader = Loader([domain], 4, workers=workers)

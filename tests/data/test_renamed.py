@@ -1,4 +1,4 @@
-"""A source whose classes go by other names: the same images, other labels."""
+"""A source with renamed classes: the same images, other labels."""
 
 import pickle
 
@@ -12,7 +12,7 @@ from onetrunk.data.task import Task
 from tests.helpers.fakes import CLASSIFY, Fake, labelled
 
 
-def test_classes_are_renamed_and_those_that_are_gone_have_no_label() -> None:
+def test_classes_are_renamed_and_removed_ones_have_no_label() -> None:
     source = Fake((Task("classify", "classify", ("a", "b", "c")),), labelled(6, "abc"))
     called = RenamedClasses(source, {"a": "z", "b": None})
     assert called.tasks[0].classes == ("z", "c")
@@ -28,7 +28,7 @@ def test_tags_and_numbers() -> None:
     assert found.labels == {"tags": ("y",), "age": 3.0, "place": (1.0, 2.0)}
 
 
-def test_what_a_source_has_beside_is_there_in_a_worker_too() -> None:
+def test_optional_attributes_are_kept_in_a_data_worker() -> None:
     called = pickle.loads(
         pickle.dumps(RenamedClasses(Fake(CLASSIFY, [], notes=["odd"]), {"a": "b"}))
     )
@@ -37,7 +37,7 @@ def test_what_a_source_has_beside_is_there_in_a_worker_too() -> None:
         _ = called.flip
 
 
-def test_a_domain_reads_its_list_anew() -> None:
+def test_a_domain_with_renamed_classes_reads_its_list_again() -> None:
     domain = Domain("d", Fake(CLASSIFY, labelled(30, "abc")), size=8)
     assert domain.tasks[0].classes == ("a", "b", "c")
     called = domain.called({"a": "z"}, [Task("classify", "classify", ("b", "c", "z"))])

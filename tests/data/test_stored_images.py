@@ -1,4 +1,4 @@
-"""Frames: equal pixels and targets from the cache and from the files; no target is guessed."""
+"""Stored images: the same pixels and targets from the cache and from files; no guessed targets."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def read(targets: dict[str, np.ndarray | Exception], **more: object) -> ReadImag
     return read_image(source, "x", more.pop("pixels", Pixels((10, 14))), layers_of(TASKS))  # type: ignore[arg-type]
 
 
-def test_targets_are_stored_as_they_are() -> None:
+def test_targets_are_stored_unchanged() -> None:
     given = dense_targets(1, 10, 14)
     result = read(given)
     assert result.status == GOOD
@@ -113,7 +113,7 @@ def test_targets_are_stored_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("fit", ["squash", "pad", "crop"])
-def test_targets_are_fitted_with_the_geometry_of_their_image(fit: str) -> None:
+def test_targets_are_fitted_like_their_image(fit: str) -> None:
     given = dense_targets(2, 20, 50)
     pixels = Pixels((12, 12), fit, margin=2)  # type: ignore[arg-type]
     result = read(given, image=picture(2, 20, 50), pixels=pixels)
@@ -128,13 +128,13 @@ def test_targets_are_fitted_with_the_geometry_of_their_image(fit: str) -> None:
         assert (result.arrays["target.normals"][outside] == 0).all()
 
 
-def test_a_target_follows_the_turned_image_not_the_stored_one() -> None:
+def test_a_target_belongs_to_the_upright_image() -> None:
     turned = encoded(picture(1, 10, 14), exif=exif(6))  # seen as 14 high, 10 wide
     assert read(dense_targets(1, 14, 10), image=turned, pixels=Pixels((14, 10))).reason == ""
     assert "(10, 14)" in read(dense_targets(1, 10, 14), image=turned).reason
 
 
-def test_a_target_that_is_not_there_is_not_labelled() -> None:
+def test_a_missing_target_is_not_labelled() -> None:
     result = read({})
     assert result.status == GOOD
     assert (result.arrays["target.segment"] == 255).all()
@@ -189,7 +189,7 @@ def test_depth_that_is_not_finite_is_unknown(unknown: float) -> None:
     assert (placed.ravel()[1:] == 2).all()
 
 
-def test_normals_are_brought_to_length_one() -> None:
+def test_normals_are_scaled_to_length_one() -> None:
     placed = read({"normals": normals(1.05)}).arrays["target.normals"]
     assert placed[3, 4].tolist() == [1, 0, 0]
     assert placed[0, 0].tolist() == [0, 0, 0]
@@ -216,7 +216,7 @@ def test_suspicious_images_are_flagged(where: str, image: bytes, flags: int) -> 
     assert summarize([result]).records["flags"].tolist() == [flags]
 
 
-def test_equal_content_has_equal_digests_and_other_content_others() -> None:
+def test_digests_depend_on_the_content_alone() -> None:
     def digest(image: object) -> object:
         return read_image(Fake(CLASSIFY, (), {"x": image}), "x", Pixels((4, 4)), ()).digest  # type: ignore[dict-item]
 
@@ -227,7 +227,7 @@ def test_equal_content_has_equal_digests_and_other_content_others() -> None:
     assert len({digest(image) for image in shapes}) == len(shapes)
 
 
-def test_a_file_of_absurd_length_is_refused_unread(
+def test_a_file_of_absurd_size_is_refused_without_reading_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path = tmp_path / "a.png"
@@ -238,7 +238,7 @@ def test_a_file_of_absurd_length_is_refused_unread(
     assert "over the limit" in result.reason
 
 
-def test_threads_read_the_same_as_one_reader() -> None:
+def test_several_threads_read_the_same() -> None:
     for cache in (None, False):
         frames = Domain("d", small(30), size=8, cache=cache).decoded.frames  # type: ignore[arg-type]
         expected = frames.read(MANY % 30)[0]
@@ -250,7 +250,7 @@ def test_threads_read_the_same_as_one_reader() -> None:
 @pytest.mark.skipif(
     "fork" not in multiprocessing.get_all_start_methods(), reason="this system has no fork"
 )
-def test_a_fork_reads_files_too_after_its_parent_did() -> None:
+def test_a_fork_reads_files_after_its_parent() -> None:
     frames = Domain("d", small(), size=8, cache=False).decoded.frames
     frames.read(np.arange(8))
     context = multiprocessing.get_context("fork")
@@ -276,7 +276,7 @@ def test_a_pickle_is_small_and_reads_the_same() -> None:
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(direct)).read(rows)[0], images)
 
 
-def test_what_is_read_is_the_readers_own() -> None:
+def test_arrays_that_were_read_are_copies() -> None:
     frames = Domain("d", small(), size=8).decoded.frames
     images, _ = frames.read(np.array([1]))
     before = images.copy()
@@ -284,7 +284,7 @@ def test_what_is_read_is_the_readers_own() -> None:
     np.testing.assert_array_equal(frames.read(np.array([1]))[0], before)
 
 
-def test_an_image_that_vanished_is_named_with_the_remedy() -> None:
+def test_an_image_that_disappeared_is_named_with_a_remedy() -> None:
     source = small()
     frames = Domain("d", source, size=8, cache=False).decoded.frames
     source.images = {"5": FileNotFoundError(2, "No such file or directory")}

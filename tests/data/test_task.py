@@ -63,7 +63,7 @@ def test_a_name_that_is_not_valid_for_a_file_is_refused(name: Any) -> None:
         check_name(name, "domain")
 
 
-def test_the_width_is_what_the_head_puts_out() -> None:
+def test_the_width_is_the_number_of_outputs_of_the_head() -> None:
     classes = ("a", "b", "c")
     widths = {"classify": 3, "multilabel": 3, "segment": 3, "depth": 1, "normals": 3, "embed": 0}
     for kind, width in widths.items():

@@ -51,7 +51,7 @@ class TrunkPart(Part):
     @field_validator("norm", "sharing", "adapters")
     @classmethod
     def _known(cls, value: str, info: ValidationInfo) -> str:
-        names = {"norm": NORMS, "sharing": SHARING, "adapters": adapter_names()}[
+        names = {"norm": NORMS.names, "sharing": SHARING, "adapters": adapter_names()}[
             str(info.field_name)
         ]
         own = ":" in value and info.field_name != "sharing"

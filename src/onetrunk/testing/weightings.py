@@ -206,7 +206,9 @@ def check_non_finite(problem: Problem) -> None:
     named = [unit for unit in UNITS if unit in message]
     assert named == [UNITS[1]], f"expected an error that names {UNITS[1]}; got: {message}"
     after = weighting.state()
-    assert all(torch.equal(before[key], after[key]) for key in before), "a NaN gradient changes the weighting"
+    assert all(torch.equal(before[key], after[key]) for key in before), (
+        "a NaN gradient changes the weighting"
+    )
 
 
 def _plain(problem: Problem, number: int, present: Sequence[int]) -> Tensor:

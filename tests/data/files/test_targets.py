@@ -76,7 +76,7 @@ def test_invalid_arrays_are_bad_images(
         read_target(task, npy(tmp_path / "x.npy", array))
 
 
-def test_pictures_that_are_no_targets(tmp_path: Path) -> None:
+def test_invalid_pictures_are_bad_images(tmp_path: Path) -> None:
     colour = png(tmp_path / "c.png", np.zeros((2, 2, 3), np.uint8))
     with pytest.raises(BadImage, match="RGB"):
         read_target(SEGMENT, colour)

@@ -1,4 +1,4 @@
-"""Files of the true formats, written small: one builder a source, and the pictures in them."""
+"""Small files in the real formats: a builder for each source."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _pixels(seed: int, height: int = 9, width: int = 7) -> np.ndarray[Any, Any]:
 
 @pytest.fixture
 def photo() -> Callable[..., Path]:
-    """Write an image file; its ending says the format."""
+    """Write an image file in the format of its ending."""
 
     def write(path: Path, seed: int = 0, **size: int) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def opened(tmp_path: Path) -> Callable[..., Source]:
 
 @pytest.fixture
 def built(tmp_path: Path, photo: Any, encoded: Any) -> Callable[[str], str]:
-    """Build a small source of this kind in the test's folder; its name to open it by."""
+    """Build a small source of a kind in the test's folder, and return its name."""
     return lambda kind: BUILD[kind](tmp_path, photo, encoded)
 
 

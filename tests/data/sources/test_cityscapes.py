@@ -19,7 +19,7 @@ from tests.helpers.errors import raises
 
 @pytest.mark.parametrize("classes", ["7", "19"])
 @pytest.mark.parametrize(("depth", "unit"), [("disparity", "disparity"), ("metres", "m")])
-def test_classes_and_depth_as_they_are_said(
+def test_classes_and_unit_are_those_that_the_user_sets(
     built: Any, opened: Any, tmp_path: Path, classes: str, depth: str, unit: str
 ) -> None:
     built("cityscapes")

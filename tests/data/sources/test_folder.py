@@ -52,9 +52,7 @@ def test_splits_beside_other_folders_are_refused(photo: Any, opened: Any, tmp_pa
         opened("folder:p")
 
 
-def test_a_text_file_named_jpg_is_listed_and_found_bad(
-    photo: Any, opened: Any, tmp_path: Path
-) -> None:
+def test_a_text_file_named_jpg_is_listed_and_bad(photo: Any, opened: Any, tmp_path: Path) -> None:
     photo(tmp_path / "p/cat/1.png")
     (tmp_path / "p/cat/2.jpg").write_text("not an image")
     source = opened("folder:p")
@@ -64,7 +62,7 @@ def test_a_text_file_named_jpg_is_listed_and_found_bad(
         Pixels((4, 4)).read(source.image("cat/2.jpg"))
 
 
-def test_all_that_is_wrong_is_said_at_once(photo: Any, opened: Any, tmp_path: Path) -> None:
+def test_all_problems_are_reported_together(photo: Any, opened: Any, tmp_path: Path) -> None:
     photo(tmp_path / "p/cat/1.png")
     photo(tmp_path / "p/loose.png")
     (tmp_path / "p/empty").mkdir()

@@ -1,4 +1,4 @@
-"""Datasets on disk: features as tasks, images undecoded, and what is refused."""
+"""Datasets on disk: features as tasks, encoded images, and what is refused."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_problems_are_named(save: Any, opened: Any, tmp_path: Path) -> None:
         opened("hf:a/b/c/d/e")
 
 
-def test_unknown_splits_are_said(save: Any, opened: Any, tmp_path: Path) -> None:
+def test_unknown_splits_are_noted(save: Any, opened: Any, tmp_path: Path) -> None:
     save({"label": ["a"]}, {"label": datasets.Value("string")})
     one = datasets.load_from_disk(str(tmp_path / "d"))
     datasets.DatasetDict({"train": one, "extra": one}).save_to_disk(str(tmp_path / "two"))
@@ -119,7 +119,7 @@ def test_unknown_splits_are_said(save: Any, opened: Any, tmp_path: Path) -> None
         opened("hf:none")
 
 
-def test_the_hub_out_of_reach_is_one_line(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_is_one_line(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     requests: list[tuple[str, str | None]] = []
 
     def fail(name: str, config: str | None) -> None:

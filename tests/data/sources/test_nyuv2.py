@@ -92,7 +92,7 @@ def test_normals_that_depth_does_not_explain_are_refused(
     assert [t.name for t in opened(name, ["segment"]).tasks] == ["segment"]
 
 
-def test_lengths_are_mended_where_resizing_shortened_them(
+def test_normals_shortened_by_resizing_are_scaled_to_length_one(
     built: Any, opened: Any, tmp_path: Path
 ) -> None:
     path = tmp_path / "nyuv2/val/normal/0.npy"
@@ -121,7 +121,7 @@ def test_an_existing_test_split_is_used(built: Any, opened: Any, tmp_path: Path)
     assert not any("no other" in note for note in source.notes)
 
 
-def test_a_missing_kind_of_target_is_no_task_unless_it_is_asked_for(
+def test_a_missing_kind_of_target_is_an_error_only_if_requested(
     built: Any, opened: Any, tmp_path: Path
 ) -> None:
     name = built("nyuv2")
@@ -198,7 +198,7 @@ def test_broken_arrays_are_named_and_never_unpickled(
             read()
 
 
-def test_a_map_of_another_size_costs_the_image(built: Any, tmp_path: Path) -> None:
+def test_a_map_of_another_size_makes_its_image_bad(built: Any, tmp_path: Path) -> None:
     name = built("nyuv2")
     np.save(tmp_path / "nyuv2/train/depth/1.npy", np.ones((50, 96, 1)))
     domain = Domain("rooms", name, size=(24, 32), base=tmp_path)

@@ -1,4 +1,4 @@
-"""The embedded domains: all of them load, and nothing of a test image was trained on."""
+"""The embedded domains: all of them load, and their splits are separate."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return open_
 
 
-def test_the_first_domains_are_there() -> None:
+def test_the_embedded_domains_exist() -> None:
     expected = {"digits", "fashion", "optdigits", "emoji", "flags", "glyphs", "words", "icons"}
     assert expected <= set(NAMES)
 
@@ -40,7 +40,7 @@ def test_all_together_they_are_small() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_image_loads_at_the_size_that_its_card_says(name: str, opened: Any) -> None:
+def test_every_image_has_the_size_on_its_card(name: str, opened: Any) -> None:
     domain, card = opened(name), cards()[name]
     assert domain.shape.size == tuple(card["size"])
     assert (domain.decoded.records["status"] == GOOD).all()
@@ -66,7 +66,7 @@ def test_every_class_is_in_every_split(name: str, opened: Any) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_groups_do_not_straddle(name: str) -> None:
+def test_groups_are_in_one_split(name: str) -> None:
     home: dict[str, str] = {}
     for item in Domain(name, f"pocket:{name}").opened.items():
         assert item.group is not None
@@ -122,7 +122,7 @@ def test_dense_targets_are_labelled_almost_everywhere(name: str, opened: Any) ->
     assert targets["normals"].astype(np.float32)[labelled][:, 2].mean() > 0  # towards the viewer
 
 
-def test_a_domain_that_is_not_embedded_is_refused_with_those_that_are() -> None:
+def test_an_unknown_embedded_domain_is_refused_with_those_available() -> None:
     with pytest.raises(BadInput, match="available: digits"):
         _ = Domain("d", "pocket:digit").train
 

@@ -1,4 +1,4 @@
-"""The shipped Freedoom domains: what the cards promise is in the sheets."""
+"""The embedded Freedoom domains: their sheets agree with their cards."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def groups(name, split):
 
 
 @pytest.mark.parametrize("name", ["creatures", "encounter", "rooms"])
-def test_a_level_is_wholly_in_one_split_and_the_same_in_all_domains(name):
+def test_a_level_is_in_one_split_and_the_same_one_in_all_domains(name):
     for split in SPLITS:
         for other in ("creatures", "encounter", "rooms"):
             for unlike in set(SPLITS) - {split}:
@@ -45,7 +45,7 @@ def test_a_level_is_wholly_in_one_split_and_the_same_in_all_domains(name):
 
 
 @pytest.mark.parametrize("name", ["creatures", "encounter", "rooms"])
-def test_hardly_a_test_image_is_near_a_training_image(name):
+def test_few_test_images_are_near_a_training_image(name):
     train, test = (
         np.stack([thumbnail(t) for t in tiles(name, split)]) for split in ("train", "test")
     )

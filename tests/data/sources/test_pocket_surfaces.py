@@ -1,4 +1,4 @@
-"""Planes to class, depth and normals: a room with a known answer, and an obvious reference."""
+"""Class, depth and normals from planes, against a room with known values and a slow reference."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_actors_have_depth_but_no_normal_and_the_unlabelled_neither():
     assert (segment.dtype, depth.dtype, normals.dtype) == (np.uint8, np.float32, np.float32)
 
 
-def test_like_the_slow_reference():
+def test_agrees_with_the_slow_reference():
     rng = np.random.default_rng(0)
     oblique = np.array([0.6, 0.0, 0.8])
     table = np.array(

@@ -207,7 +207,7 @@ def test_other_files_are_refused(shop: Path, opened: Any) -> None:
         opened("table:s.csv")
 
 
-def test_numbers_are_no_class_names(shop: Path, opened: Any) -> None:
+def test_fractions_are_not_class_names(shop: Path, opened: Any) -> None:
     rows = [{"path": "img/a.png", "label": 3}, {"path": "img/b.png", "label": True}]
     (shop / "t.jsonl").write_text(lines(*map(json.dumps, rows)))
     labels = [i.labels["classify"] for i in opened("table:t.jsonl").items()]

@@ -1,4 +1,4 @@
-"""Dataset classes of torchvision on files of their true formats."""
+"""Dataset classes of torchvision, on files in their real formats."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from tests.helpers.errors import raises
 
 
 class Server(http.server.SimpleHTTPRequestHandler):
-    """Files of a folder; answers ranges only where its class says so."""
+    """Serves the files of a folder, with ranges if its class attribute is set."""
 
     ranges = True
     seen: list[str]
@@ -48,7 +48,7 @@ class Server(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """Serve the test's folder on the loopback; the address."""
+    """Serve the test's folder on the loopback interface, and return its address."""
     servers = []
 
     def start(ranges: bool = True) -> str:
@@ -137,9 +137,7 @@ def test_a_server_without_ranges_is_refused_at_once(built: Any, opened: Any, ser
         list(opened(f"webdataset:{serve(ranges=False)}/{name}").items())
 
 
-def test_a_shard_that_is_not_there_by_url(
-    opened: Any, serve: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_shard_at_a_url(opened: Any, serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with raises(Failed, "none.tar", "404"):
         opened(f"webdataset:{serve()}/none.tar")
     monkeypatch.setattr(webdataset, "TRIES", 1)
@@ -147,7 +145,9 @@ def test_a_shard_that_is_not_there_by_url(
         opened("webdataset:http://127.0.0.1:9/none.tar")
 
 
-def test_a_shard_that_changed_since(built: Any, opened: Any, serve: Any, tmp_path: Path) -> None:
+def test_a_shard_that_has_changed_is_refused(
+    built: Any, opened: Any, serve: Any, tmp_path: Path
+) -> None:
     built("webdataset")
     source = opened(f"webdataset:{serve()}/shards/shop-val-0000.tar")
     item = next(iter(source.items()))
