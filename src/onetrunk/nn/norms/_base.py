@@ -143,7 +143,7 @@ def drop_statistics(layer: Any) -> Any:
 def map_too_small(path: str, norm: str, x: Tensor) -> BadInput:
     """Return the error of a norm that would take statistics of a single number."""
     return BadInput(
-        f"{path}: the norm {norm!r} needs feature maps larger than 1×1 pixel",
+        f"{path}: the norm {norm!r} needs maps larger than 1×1 pixel",
         got="×".join(map(str, x.shape[2:])) or "no map",
         try_="larger images, another trunk, or norm = 'domain'",
     )
