@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from onetrunk.eval.table import as_text
 from onetrunk.nn.adapters import Adapted
 from onetrunk.nn.tensor_uses import swap
 from onetrunk.nn.universal import Universal
@@ -95,10 +95,7 @@ class Budget:
         return self.table()
 
     def __str__(self) -> str:
-        console = Console(width=120)
-        with console.capture() as text:
-            console.print(self.table())
-        return text.get()
+        return as_text(self.table())
 
 
 def budget(model: Universal) -> Budget:
