@@ -1,16 +1,17 @@
-"""What somebody else might write, in a package of their own: a norm and an adapter."""
+"""Methods as users write them: a norm, an adapter and weightings."""
 
 import torch
 from torch import nn
 
 from onetrunk.nn.bank import Bank
+from onetrunk.train.weighting import Weighting
 
 
 class Scale(Bank):
-    """The layer for all, and one more scale for each domain."""
+    """The shared layer, and one more scale per domain."""
 
-    def __init__(self, layer, where, switch):
-        super().__init__(where, switch)
+    def __init__(self, layer, path, switch):
+        super().__init__(path, switch)
         self.origin = layer
 
     def make_slot(self):
@@ -35,12 +36,12 @@ class Fixed(nn.Module):
         return self.layer(x) * self.scale.view(1, -1, 1, 1)
 
 
-def norm(layer, where, switch):
-    return Scale(layer, where, switch)
+def norm(layer, path, switch):
+    return Scale(layer, path, switch)
 
 
 class Shift(nn.Module):
-    """y + b, with a number for each channel."""
+    """y + b, with one number per channel."""
 
     def __init__(self, channels):
         super().__init__()
@@ -57,18 +58,19 @@ def adapter(layer):
 number = 3
 
 
-class Inverse:
+class Inverse(Weighting):
     """A weighting: every unit by the inverse of its loss."""
 
-    needs = "losses"
+    needs_losses = True
 
     def __init__(self, setup, settings):
-        self.setup, self.count = setup, torch.zeros(())
+        super().__init__(setup, settings)
+        self.count = torch.zeros(())
 
     def weights(self, losses, present):
         return len(present) * (1 / losses) / (1 / losses).sum()
 
-    def saw(self, losses, present):
+    def update(self, losses, present):
         self.count += 1
 
     def state(self):

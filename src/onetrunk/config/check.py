@@ -19,8 +19,8 @@ from onetrunk.config.sets import apply_sets
 from onetrunk.data.domain import Domain
 from onetrunk.data.splitting import SPLITS
 from onetrunk.errors import BadInput, Missing, OnetrunkError, printable
-from onetrunk.nn.norm_banks import DomainNorm, DomainStats
-from onetrunk.nn.predict import FEWEST
+from onetrunk.nn.bank import Bank
+from onetrunk.nn.norms import find_norm
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
 
@@ -140,12 +140,13 @@ def _settings(recipe: Recipe, domains: Sequence[Domain]) -> list[str]:
             "distill.teachers: train.frozen solves heads from labels alone; try: "
             "distill.enabled = false"
         )
+    fewest = find_norm(recipe.trunk.norm).min_images
     for part in recipe.domains:
         batch = part.batch or train.batch
-        if recipe.trunk.norm == "shared-batch" and batch < FEWEST:
+        if batch < fewest:
             problems.append(
-                f"domains.{part.name}.batch: the norm 'shared-batch' needs at least {FEWEST} "
-                f"images; got: {batch}; try: batch = {FEWEST} or more, or another norm"
+                f"domains.{part.name}.batch: the norm {recipe.trunk.norm!r} needs at least "
+                f"{fewest} images; got: {batch}; try: batch = {fewest} or more, or another norm"
             )
     folder = recipe.init_folder
     if folder is not None and not (folder / "model").is_dir():
@@ -248,5 +249,6 @@ def _watch(trunk: Trunk, points: dict[str, None]) -> list[Any]:
     return [
         module.register_forward_pre_hook(hook(name))
         for name, module in trunk.net.named_modules()
-        if isinstance(module, (DomainNorm, DomainStats, _BatchNorm))
+        if isinstance(module, _BatchNorm)
+        or (isinstance(module, Bank) and module.normalizes_batches)
     ]

@@ -9,8 +9,10 @@ from pydantic import Field, PlainValidator, field_validator
 
 from onetrunk.config.part import Part
 from onetrunk.errors import BadInput
+from onetrunk.registry import Registry
 
-FEATURES = ("l2", "cka", "cosine", "none")
+# the names only: the package is above this one, and is not imported
+FEATURES = (*Registry[object]("onetrunk.train.distill.feature_losses", "feature loss"), "none")
 Named = str | list[str] | dict[str, str | list[str]]  # one teacher, several, or by task
 
 

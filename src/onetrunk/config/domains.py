@@ -59,8 +59,8 @@ def _tasks(value: Any) -> tuple[Task, ...] | None:
     return tasks
 
 
-def _normalize(value: Any) -> Literal["domain", "imagenet"] | Stats:
-    if value in ("domain", "imagenet"):
+def _normalize(value: Any) -> Literal["dataset", "imagenet"] | Stats:
+    if value in ("dataset", "imagenet"):
         return value  # type: ignore[no-any-return]
     lists = list(value) if isinstance(value, list | tuple) else []
     if len(lists) != 2 or not all(
@@ -70,7 +70,7 @@ def _normalize(value: Any) -> Literal["domain", "imagenet"] | Stats:
         raise BadInput(
             "expected a word, or [[three means], [three deviations]] of values in 0…1",
             got=value,
-            available=("domain", "imagenet"),
+            available=("dataset", "imagenet"),
         )
     mean, std = (tuple(float(v) for v in part) for part in lists)
     if min(std) <= 0:
@@ -130,8 +130,8 @@ class DomainPart(Part):
     augment: Annotated[dict[str, Any], PlainValidator(_augment)] = Field(
         default={}, description="area, aspect, scale, brightness, contrast, saturation, pad"
     )
-    normalize: Annotated[Literal["domain", "imagenet"] | Stats, PlainValidator(_normalize)] = Field(
-        default="domain", description="domain | imagenet | [[means], [deviations]]"
+    normalize: Annotated[Literal["dataset", "imagenet"] | Stats, PlainValidator(_normalize)] = Field(
+        default="dataset", description="dataset | imagenet | [[means], [stds]]"
     )
     image: Text = Field(default=None, description="the column that names the image")
     group: Text = Field(default=None, description="column or pattern: never straddles splits")

@@ -18,9 +18,9 @@ from onetrunk.config.to_toml import document_of, section
 from onetrunk.config.train import LENGTHS, auto
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput
-from onetrunk.nn.adapters import ADAPTERS, check_rank
+from onetrunk.nn.adapters import ADAPTERS, NO_ADAPTERS, check_rank
 
-KINDS = ("none", "norm", *ADAPTERS[1:])  # what a new domain may own, beside its head
+KINDS = (NO_ADAPTERS, "norm", *ADAPTERS)  # what a new domain may own, beside its head
 USUAL = "parallel"
 WEIGHTING = ("weighting", "weighting_settings")
 
@@ -66,7 +66,7 @@ class Grow(Part):
 
 def kept(kind: str) -> str:
     """What a card calls it: a domain with norms alone, or with a head alone, has no adapters."""
-    return "none" if kind == "norm" else kind
+    return NO_ADAPTERS if kind == "norm" else kind
 
 
 class Growth(Part):

@@ -9,7 +9,7 @@ from pydantic import Field, PlainValidator, ValidationInfo, field_validator
 from onetrunk.config.part import Part
 from onetrunk.config.train import Words
 from onetrunk.errors import BadInput
-from onetrunk.nn.adapters import ADAPTERS
+from onetrunk.nn.adapters import adapter_names
 from onetrunk.nn.norms import NORMS
 from onetrunk.nn.trunk import SHARING
 
@@ -40,7 +40,7 @@ class TrunkPart(Part):
     own_stages: Annotated[tuple[int | str, ...], PlainValidator(_stages)] = Field(
         default=(), validate_default=True, description="with partial: what each domain owns"
     )
-    adapters: str = Field(default="none", description=" | ".join(ADAPTERS))
+    adapters: str = Field(default="none", description=" | ".join(adapter_names()))
     adapter_layers: Words = Field(
         default=(), description="patterns of layers; none: every layer that can"
     )
@@ -51,7 +51,9 @@ class TrunkPart(Part):
     @field_validator("norm", "sharing", "adapters")
     @classmethod
     def _known(cls, value: str, info: ValidationInfo) -> str:
-        names = {"norm": NORMS, "sharing": SHARING, "adapters": ADAPTERS}[str(info.field_name)]
+        names = {"norm": NORMS.names, "sharing": SHARING, "adapters": adapter_names()}[
+            str(info.field_name)
+        ]
         own = ":" in value and info.field_name != "sharing"
         if value not in names and not own:
             raise BadInput(

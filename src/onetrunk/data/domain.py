@@ -16,8 +16,8 @@ from onetrunk.data.augment import Augment
 from onetrunk.data.cache import Decoded, decode_all
 from onetrunk.data.index import Index, check_classes, read_index
 from onetrunk.data.pixels import Fit, Pixels
-from onetrunk.data.renamed import Called
-from onetrunk.data.sources import Asked, Source, open_source
+from onetrunk.data.renamed import RenamedClasses
+from onetrunk.data.sources import Source, SourceOptions, open_source
 from onetrunk.data.split import Split
 from onetrunk.data.splitting import SPLITS
 from onetrunk.data.stored_images import GOOD
@@ -36,7 +36,7 @@ class Domain:
     `data.sources.Source` says. Without one the domain has no images: its tasks (with classes) and
     its size are all that a model needs of it.
 
-    `normalize`: "domain" (the mean and standard deviation of its own training images), "imagenet", or a pair
+    `normalize`: "dataset" (mean and std of its training images), "imagenet", or a pair
     (mean, std). `cache`: a folder, None for the usual one, False to store no pixels. `base`: where
     relative paths start.
     """
@@ -53,7 +53,7 @@ class Domain:
         fill: int = 0,
         flip: bool | None = None,
         augment: Augment | Mapping[str, Any] | None = None,
-        normalize: Literal["domain", "imagenet"] | Stats = "domain",
+        normalize: Literal["dataset", "imagenet"] | Stats = "dataset",
         image: str | None = None,
         group: str | None = None,
         split: str | None = None,
@@ -106,9 +106,9 @@ class Domain:
         if not isinstance(self.source, str):
             found = self.source
         else:
-            asked = Asked(self.base, self._tasks, self.image, self.group, self.split)
+            asked = SourceOptions(self.base, self._tasks, self.image, self.group, self.split)
             found = open_source(self.source, asked)
-        return Called(found, self._names) if self._names else found
+        return RenamedClasses(found, self._names) if self._names else found
 
     def called(self, names: Mapping[str, str | None], tasks: Sequence[Task]) -> Domain:
         """The same images where classes have other names, or are gone (None), as in `tasks`."""
@@ -164,15 +164,15 @@ class Domain:
     @cached_property
     def pixels(self) -> Pixels:
         """What it does to an image, normalization included."""
-        if self.normalize == "imagenet" or (self.normalize == "domain" and self.source is None):
+        if self.normalize == "imagenet" or (self.normalize == "dataset" and self.source is None):
             mean, std = IMAGENET
-        elif self.normalize == "domain":
+        elif self.normalize == "dataset":
             mean, std = self.stats("train")
         elif isinstance(self.normalize, str) or np.shape(self.normalize) != (2, 3):
             raise BadInput(
                 f"domain {self.name}: normalize is a word, or three means and three deviations",
                 got=self.normalize,
-                available=("domain", "imagenet"),
+                available=("dataset", "imagenet"),
             )
         else:
             mean, std = (_triple(vector) for vector in self.normalize)
@@ -213,7 +213,7 @@ class Domain:
     def good(self, split: str) -> NDArray[np.int64]:
         """Places in the index of a split's readable images."""
         rows = self.index.rows(split)
-        kept: NDArray[np.int64] = rows[self.decoded.scan["status"][rows] == GOOD]
+        kept: NDArray[np.int64] = rows[self.decoded.records["status"][rows] == GOOD]
         return kept
 
     def bad(self, split: str) -> NDArray[np.int64]:
@@ -222,7 +222,7 @@ class Domain:
 
     def stats(self, split: str) -> Stats:
         """Mean and standard deviation of a split's stored images by channel, of values in 0…1."""
-        seen = self.decoded.scan[self.good(split)]
+        seen = self.decoded.records[self.good(split)]
         if len(seen) == 0:
             raise BadInput(
                 f"{self.name}: none of the {split} images can be read", try_=self._look()
@@ -233,28 +233,31 @@ class Domain:
         return _triple(mean.round(6)), _triple(std.round(6))
 
     def check(self) -> None:
-        """Refuse a domain of which too much cannot be read, or whose training lost a class."""
-        problems: list[str] = []
+        """Refuse a domain with too many unreadable images, or with a class that they removed."""
+        errors: list[BadInput] = []
         for split in SPLITS:
             bad, rows = self.bad(split), self.index.rows(split)
             limit = max(0.01 * len(rows), 3)
             if len(bad) > limit and not self.allow_bad:
                 first = int(bad[0])
-                problems.append(
-                    f"{self.name}: {len(bad)} of {len(rows)} {split} images cannot be read, more "
-                    f"than max(1 %, 3); first: {self.index.keys[first]}: "
-                    f"{self.decoded.reasons.get(first, '')}; try: {self._look()} lists them; mend "
-                    "or remove them, or say allow_bad = true"
+                reason = self.decoded.reasons.get(first, "")
+                errors.append(
+                    BadInput(
+                        f"{self.name}: {len(bad)} of {len(rows)} {split} images cannot be read, "
+                        "more than max(1 %, 3)",
+                        got=f"{self.index.keys[first]}: {reason}",
+                        try_=f"{self._look()} lists them; repair or remove them, or set "
+                        "allow_bad = true",
+                    )
                 )
         for task in () if self.unlabelled else self.tasks:
             if task.classes and task.name in self.index.labels:
                 codes = self.index.split.copy()
-                codes[self.decoded.scan["status"] != GOOD] = len(SPLITS)
-                lost: list[str] = []
-                check_classes(task, self.index.labels[task.name], codes, lost, [])
-                problems += [f"{self.name}: of the readable images, {line}" for line in lost]
-        if problems:
-            raise BadInput("\n".join(problems))
+                codes[self.decoded.records["status"] != GOOD] = len(SPLITS)
+                name = f"{self.name}: of the readable images"
+                check_classes(task, self.index.labels[task.name], codes, name, errors, [])
+        if errors:
+            raise BadInput.several(errors)
 
     def _look(self) -> str:
         return f"onetrunk data {self.source}" if isinstance(self.source, str) else "onetrunk data"
@@ -266,16 +269,16 @@ def _triple(vector: Sequence[float]) -> tuple[float, float, float]:
 
 
 def check_domains(domains: Sequence[Domain]) -> None:
-    """Two domains of one name are an error; every domain's own problems are listed together."""
+    """Check all domains, and that their names differ; raise one error with all problems."""
     names = [domain.name for domain in domains]
-    problems = [
-        f"two domains are called {name}; try: name them apart"
+    errors = [
+        BadInput(f"two domains have the name {name}", try_="give them different names")
         for name in sorted({n for n in names if names.count(n) > 1})
     ]
     for domain in domains:
         try:
             domain.check()
         except BadInput as error:
-            problems.append(str(error))
-    if problems:
-        raise BadInput("\n".join(problems))
+            errors.append(error)
+    if errors:
+        raise BadInput.several(errors)

@@ -26,7 +26,6 @@ from onetrunk.config.make import drawn_from, make_trunk
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput
 from onetrunk.eval.evaluate import each_once, evaluate
-from onetrunk.nn.pack import Pack
 from onetrunk.nn.saving import models_of
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
@@ -84,8 +83,8 @@ class Specialists:
         trunk.licence = like.licence
         model, sha256 = Universal(trunk), trunk.fingerprint()
         for name, specialist in self.models.items():
-            pack = Pack.of(specialist, name)
-            replace(pack, trunk=trunk.describe(), sha256=sha256).join(model)
+            pack = replace(specialist.pack(name), trunk=trunk.describe(), sha256=sha256)
+            model.add_pack(pack)
         return model.eval()
 
     @torch.no_grad()
@@ -161,7 +160,7 @@ def choose_scale(
         if recalibrated:
             recalibrate(model, domains, device=device)
         table = evaluate(model, domains, "val", device=device, intervals=False, progress=False)
-        if selection.see(step, table) or best is None:
+        if selection.update(step, table) or best is None:
             best = model, scale
         val[1 / len(domains) if scale is None else scale] = selection.last
     assert best is not None

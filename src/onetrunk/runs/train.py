@@ -20,27 +20,27 @@ from onetrunk.errors import BadInput
 from onetrunk.eval.table import Table
 from onetrunk.nn.heads import Numbers
 from onetrunk.nn.saving import load
-from onetrunk.nn.shared_heads import Shared
+from onetrunk.nn.shared_heads import SharedHead
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
 from onetrunk.runs.environment import check_data, environment
 from onetrunk.runs.finish import finish
 from onetrunk.store.run_folder import SCORES, RunFolder
 from onetrunk.train.device import Precision, choose_device, deterministic
-from onetrunk.train.distill.arguments import in_words
-from onetrunk.train.distill.find_teachers import Given, find_teachers
-from onetrunk.train.distill.lwf import find_memory
+from onetrunk.train.distill.find_teachers import TeacherSource, distill_settings, find_teachers
+from onetrunk.train.distill.lwf import find_old_predictions
 from onetrunk.train.distill.plan import Record, plan
 from onetrunk.train.distill.precompute import FOLDER as VIEWS
-from onetrunk.train.distill.precompute import look_once
+from onetrunk.train.distill.precompute import precompute_for_run
 from onetrunk.train.distill.teachers import Teacher
 from onetrunk.train.frozen_heads import fit_heads
-from onetrunk.train.initialize import adopt, start_from
+from onetrunk.train.initialize import copy_weights, start_from
 from onetrunk.train.interrupt import stoppable
-from onetrunk.train.loggers import find, make_watch
-from onetrunk.train.loop import NotFinite, fit
-from onetrunk.train.losses import numbers
-from onetrunk.train.mixup import KINDS
+from onetrunk.train.learner import NotFinite
+from onetrunk.train.loggers import load_logger, make_logger
+from onetrunk.train.loop import fit
+from onetrunk.train.losses import target_stats
+from onetrunk.train.mixup import MIXABLE
 from onetrunk.train.weighting import make_weighting
 
 Models = Mapping[str, Universal]  # one under the name "", or by domain a network each
@@ -75,7 +75,7 @@ def train(
     seed: int = 0,
     resume: bool = False,
     device: str | torch.device | None = None,
-    teachers: Given = "",
+    teachers: TeacherSource = "",
     distill: Sequence[str] | Mapping[str, Any] = MappingProxyType({}),
     **settings: Any,
 ) -> Run:
@@ -93,7 +93,7 @@ def train(
     if sorted(names) != sorted(model.domains):
         raise BadInput("all of a model's domains are learned", got=names, available=model.domains)
     check_domains(domains)
-    taught = in_words(teachers, distill)
+    taught = distill_settings(teachers, distill)
     recipe = described(model, domains, Train.of(settings), seed, Path(out), taught)
     part = names[0] if model.trunk.sharing == "none" else ""
     return train_models(
@@ -119,7 +119,7 @@ def train_models(
     *,
     resume: bool,
     device: str | torch.device | None,
-    teachers: Given = "",
+    teachers: TeacherSource = "",
 ) -> Run:
     """Each model on its domains, one after the other, then their scores.
 
@@ -132,13 +132,13 @@ def train_models(
     folder = recipe.out_folder
     done = resume and (folder / SCORES).exists()  # its teachers may be gone by now
     found, taught = ({}, {}) if done else find_taught(models, domains, recipe, teachers)
-    memory = None if done else find_memory(recipe, domains)
+    old_predictions = None if done else find_old_predictions(recipe, domains)
     if not done:
         check_labels(domains, taught)
     if not train.frozen:
         check_val(models, domains)
     for name in train.loggers:
-        find(name)  # a wrong one leaves no run behind
+        load_logger(name)  # a wrong one leaves no run behind
     with RunFolder.open(folder, recipe.text_in(folder), resume=resume) as run:
         for model in models.values():
             record(model, recipe)
@@ -147,7 +147,7 @@ def train_models(
             say(f"{run.path} is finished already")
             forget_views(run, recipe)
             for part, model in models.items():
-                adopt(model, load(run.path, part or None))
+                copy_weights(model, load(run.path, part or None))
             return Run(run.path, models, json.loads((run.path / SCORES).read_text("utf-8")))
         check_data(run, environment(domains, recipe.seed, place))
         last = [saved for part in models if (saved := run.last(part)) is not None]
@@ -155,21 +155,23 @@ def train_models(
         if recipe.distill.views and found:
             with stoppable() as stop, deterministic(train.deterministic, place):
                 precision = Precision.of(train.precision, place)
-                found = look_once(
+                found = precompute_for_run(
                     models, domains, found, recipe.distill, run, recipe.seed, precision, stop
                 )
         learn = (
             fit_heads
             if train.frozen
-            else partial(fit, teachers=found, distill=recipe.distill, memory=memory)
+            else partial(
+                fit, teachers=found, distill=recipe.distill, old_predictions=old_predictions
+            )
         )
-        watch = make_watch(train.loggers, run.path)
+        logger = make_logger(train.loggers, run.path)
         chosen = {}
         for part, model in models.items():
             mine = [domain for domain in domains if domain.name in model.domains]
             try:
                 chosen[part] = learn(
-                    model, mine, train, run, watch, part=part, device=place, seed=recipe.seed
+                    model, mine, train, run, logger, part=part, device=place, seed=recipe.seed
                 )
             except NotFinite as error:
                 run.write("failed.json", error.record)
@@ -188,7 +190,7 @@ def forget_views(run: RunFolder, recipe: Recipe) -> None:
 
 
 def find_taught(
-    models: Models, domains: Sequence[Domain], recipe: Recipe, teachers: Given
+    models: Models, domains: Sequence[Domain], recipe: Recipe, teachers: TeacherSource
 ) -> tuple[dict[str, list[Teacher]], Record]:
     """The teachers by domain, and what they teach."""
     distill = recipe.distill
@@ -208,11 +210,11 @@ def check_tasks(domains: Sequence[Domain], train: Train) -> None:
     """Settings that some kinds of tasks cannot have."""
     for domain in domains:
         for task in domain.tasks:
-            if train.mixup and task.kind not in KINDS:
+            if train.mixup and task.kind not in MIXABLE:
                 raise BadInput(
                     f"train.mixup: a mixed image has no {task.kind} label ({domain.name})",
                     got=train.mixup,
-                    available=KINDS,
+                    available=MIXABLE,
                     try_="train.mixup = 0",
                 )
 
@@ -283,10 +285,10 @@ def scale_numbers(model: Universal, domains: Sequence[Domain]) -> None:
     for domain in domains:
         for task in domain.tasks if domain.name in model.domains else ():
             head = model.heads_of(domain.name).head(task.name)
-            head = head.held[0] if isinstance(head, Shared) else head
+            head = head.held[0] if isinstance(head, SharedHead) else head
             if isinstance(head, Numbers) and id(head) not in scaled:
                 scaled.add(id(head))  # shared by domains, it has the first one's scale
-                mean, std = numbers(domain, task)
+                mean, std = target_stats(domain, task)
                 with torch.no_grad():
                     head.mean.copy_(mean)
                     head.std.copy_(std)
