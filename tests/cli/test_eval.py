@@ -18,7 +18,8 @@ from onetrunk.data.files.targets import read_target
 from onetrunk.eval.evaluate import evaluate
 from onetrunk.eval.table import Table
 from onetrunk.nn import networks as nets
-from onetrunk.nn.saving import models_of, save_models
+from onetrunk.nn.model_files import save_models
+from onetrunk.nn.saving import models_of
 from tests.helpers.verbs import Ran, one_line
 
 Onetrunk = Callable[..., Ran]

@@ -18,7 +18,7 @@ from onetrunk.eval.intervals import interval
 from onetrunk.eval.metrics import SCORES, as_error
 from onetrunk.eval.outcomes import Outcomes, TaskOutcomes
 from onetrunk.eval.table import Row, Table
-from onetrunk.nn.saving import save_models
+from onetrunk.nn.model_files import save_models
 from onetrunk.report import gather
 from tests.helpers.small import network
 

@@ -15,7 +15,7 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.splitting import SPLITS
 from onetrunk.eval.budget import budget
 from onetrunk.eval.evaluate import evaluate_split
-from onetrunk.nn.saving import save_models
+from onetrunk.nn.model_files import save_models
 from onetrunk.nn.universal import Universal
 from onetrunk.store.run_folder import RunFolder
 from onetrunk.train.selection import Selection
