@@ -1,4 +1,4 @@
-"""Objects of the user's own, named as `"package.module:thing"` wherever a method's name is taken."""
+"""Objects that users name as `"package.module:thing"`, in place of the name of a method."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ from onetrunk.config import Recipe
 from onetrunk.config.domains import DomainPart
 from onetrunk.config.growth import Grow, Growth, base_from, read
 from onetrunk.errors import BadInput
+from onetrunk.nn.model_files import PACKS, TRUNK, listed, relist
 from onetrunk.nn.pack import Pack
-from onetrunk.nn.saving import PACKS, TRUNK, listed, relist
 from onetrunk.runs import scores as records
 from onetrunk.runs.finish import OUTCOMES
 from onetrunk.store.atomic import make_folder, sync_folder, write_atomic
