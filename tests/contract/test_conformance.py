@@ -33,7 +33,7 @@ def test_families(arch: str, size: Size) -> None:
     check_trunk(lambda: Trunk(arch, norm="domain", adapters="parallel"), size)
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", list(NORMS))
 @pytest.mark.parametrize(("arch", "size"), THREE)
 def test_norms(arch: str, size: Size, norm: str) -> None:
     if arch == "timm/test_vit" and NORMS.load(norm).needs_running_statistics:
@@ -43,7 +43,7 @@ def test_norms(arch: str, size: Size, norm: str) -> None:
     check_trunk(lambda: Trunk(arch, norm=norm), size)
 
 
-@pytest.mark.parametrize("adapters", ADAPTERS)
+@pytest.mark.parametrize("adapters", list(ADAPTERS))
 @pytest.mark.parametrize(("arch", "size"), THREE)
 def test_adapters(arch: str, size: Size, adapters: str) -> None:
     check_trunk(lambda: Trunk(arch, norm="shared", adapters=adapters), size)
