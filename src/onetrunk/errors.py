@@ -108,8 +108,8 @@ def printable(text: str) -> str:
 
 
 def join_places(outer: str, inner: str) -> str:
-    """Join two parts of a dotted key: `train` and `lr`, `domains` and `[2].size`."""
-    dot = "." if outer and inner and not inner.startswith("[") else ""
+    """Join two parts of a place: `train` and `lr`, `domains` and `[2].size`, `a.toml: ` and `lr`."""
+    dot = "." if outer and inner and not inner.startswith("[") and not outer.endswith(" ") else ""
     return f"{outer}{dot}{inner}"
 
 
@@ -125,7 +125,7 @@ def _line(error: OnetrunkError) -> str:
     if error.place:
         line = f"{error.place}: {line}"
     if got is not None:
-        line += f"; got: {got!r}" if isinstance(got, str) else f"; got: {got}"
+        line += f"; got: {_shown(got)}"
     if error.available is not None:
         near = difflib.get_close_matches(str(got), error.available, n=3, cutoff=0.5) if got else []
         names = near + [name for name in error.available if name not in near]
@@ -133,6 +133,13 @@ def _line(error: OnetrunkError) -> str:
     if error.try_ is not None:
         line += f"; try: {error.try_}"
     return "\n".join(printable(part) for part in line.split("\n"))
+
+
+def _shown(value: object) -> str:
+    """Return a value as a recipe spells it, for messages."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value) if isinstance(value, str) else str(value)
 
 
 def _fields(error: OnetrunkError) -> dict[str, Any]:

@@ -1,85 +1,55 @@
-"""A recipe for what was put together in Python, so that its run says what it was."""
+"""The recipe of a training that was set up in Python, for the folder of its run."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from onetrunk.config import Distill, Recipe, Train
-from onetrunk.data.augment import Augment
+from onetrunk.config.distill import Distill
+from onetrunk.config.recipe import Recipe
+from onetrunk.config.to_toml import document_of
+from onetrunk.config.train import Train
 from onetrunk.data.domain import Domain
-from onetrunk.data.task import Task
+from onetrunk.data.domain_settings import DomainSettings
 from onetrunk.nn.universal import Universal
 
-NOTHING = Distill()
 
-
-def described(
+def recipe_of(
     model: Universal,
     domains: Sequence[Domain],
     train: Train,
     seed: int,
     out: Path,
-    distill: Distill = NOTHING,
+    distill: Distill | None = None,
 ) -> Recipe:
-    """The recipe; what a file cannot say (a source that is an object) is named, not repeated."""
-    trunk = model.trunk
+    """Return the recipe of a model, domains and settings; a source object is given by its type."""
     bases = {domain.base for domain in domains}
+    base = str(bases.pop()) if len(bases) == 1 else "."
     document: dict[str, Any] = {
         "name": re.sub(r"[^a-z0-9_-]+", "-", out.name.lower()).strip("-_")[:64] or "run",
         "seed": seed,
-        "out": str(out),
-        "base": str(bases.pop()) if len(bases) == 1 else ".",
-        "trunk": {
-            "arch": trunk.arch,
-            "norm": trunk.norm,
-            "sharing": trunk.sharing,
-            "own_stages": list(trunk.own_stages),
-            "adapters": trunk.adapters,
-            "adapter_layers": list(trunk.adapter_layers),
-            "pair": model.pair,
-        },
+        "out": str(out if base == "." else out.resolve()),
+        "base": base,
+        "trunk": {**document_of(model.trunk.settings), "pair": model.pair},
         "domains": [table_of(domain) for domain in domains],
-        "train": train.model_dump(exclude_unset=True),
+        "train": train.given(),
+        "distill": {} if distill is None else distill.given(),
     }
-    if distill != NOTHING:
-        document["distill"] = distill.model_dump(exclude_unset=True)
-    if document["base"] != ".":
-        document["out"] = str(out.resolve())
     return Recipe.of(document)
 
 
 def table_of(domain: Domain) -> dict[str, Any]:
-    """A [[domains]] table."""
-    source, augment = domain.source, domain.augment
-    said = {
-        "name": domain.name,
-        "source": source if isinstance(source, str) else f"python:{type(source).__name__}",
-        "tasks": {task.name: _task(task, domain.asked or ()) for task in domain.tasks},
-        "size": list(domain.shape.size),
-        "fit": domain.fit,
-        "margin": domain.margin,
-        "fill": domain.fill,
-        "flip": domain.flip,
-        "augment": asdict(augment) if isinstance(augment, Augment) else augment,
-        "normalize": domain.normalize,
-        "image": domain.image,
-        "group": domain.group,
-        "split": domain.split,
-        "weight": float(domain.weight),
-        "batch": domain.batch,
-        "allow_bad": domain.allow_bad,
-    }
-    return {key: value for key, value in said.items() if value is not None}
+    """Return the [[domains]] table of a domain, with its size and tasks as they were found."""
+    table = document_of(settings_of(domain))
+    return {key: value for key, value in table.items() if value not in ("auto", "")}
 
 
-def _task(task: Task, asked: Sequence[Task]) -> dict[str, Any]:
-    said: dict[str, Any] = {"kind": task.kind, "outputs": task.outputs, "unit": task.unit}
-    if task.column:
-        said["column"] = task.column
-    # the user's own classes may leave some out of the source's, or have another order
-    classes = next((given.classes for given in asked if given.name == task.name), ())
-    return said | ({"classes": list(classes)} if classes else {})
+def settings_of(domain: Domain) -> DomainSettings:
+    """Return the settings of a domain, with its size and tasks as they were found."""
+    requested = {task.name: task.classes for task in domain.requested_tasks or ()}
+    tasks = tuple(  # the user's classes may leave some of the source's out, or reorder them
+        task.with_classes(requested.get(task.name, ())) for task in domain.tasks
+    )
+    return domain.settings.model_copy(update={"size": domain.shape.size, "tasks": tasks})

@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from onetrunk.config.check import notes
-from onetrunk.config.growth import Growth, kept
+from onetrunk.config.add_recipe import AddRecipe, Few, card_adapters
 from onetrunk.data.domain import Domain
 from onetrunk.data.splitting import SPLITS
 from onetrunk.errors import BadInput
@@ -43,7 +42,7 @@ from onetrunk.train.new_domain.trial import Ground, Kind, bytes_of, size_of, wit
 def raise_domain(
     model: Universal,
     domain: Domain,
-    growth: Growth,
+    growth: AddRecipe,
     work: Path,
     what: str,
     others: Mapping[str, Domain],
@@ -58,10 +57,10 @@ def raise_domain(
 
     Of an update, `old` is the pack in use, and `start` what its successor starts from.
     """
-    name, few_images = domain.name, handful(model, domain, growth.grow.few) and old is None
+    name, few_images = domain.name, handful(model, domain, growth.add.few) and old is None
     check_tasks([domain], growth.train)
     check_labels([domain], {})
-    own = growth.grow.adapters
+    own = growth.add.adapters
     if ":" in own and own != model.trunk.adapters:  # no pack of them would be let in
         raise BadInput(
             "adapters of one's own are those that the trunk was made with",
@@ -77,9 +76,9 @@ def raise_domain(
         )
     for logger in growth.train.loggers:
         find(logger)
-    check_start(model, name, growth.grow.start)
+    check_start(model, name, growth.add.start)
     if own != "auto":
-        card = Card.of(domain, kept(own), growth.grow.rank)
+        card = Card.of(domain, card_adapters(own), growth.add.rank)
         check_own(make_worker(model, card, growth.seed), name, own)
     began = time.monotonic()
     with RunFolder.open(work, growth.to_toml(), resume=resume, again=again) as run:
@@ -109,7 +108,7 @@ def _choose(
     ground: Ground, few_images: bool
 ) -> tuple[Kind, list[dict[str, Any]], str, tuple[Row, ...] | None]:
     """What the domain is to own: as asked, by the ladder, or by folds of the few."""
-    grow, trunk = ground.growth.grow, bytes_of(ground.model)
+    grow, trunk = ground.growth.add, bytes_of(ground.model)
     auto = grow.adapters == "auto"
     if few_images:
         kinds = ladder.rungs(ground) if auto else [Kind(grow.adapters, grow.rank)]
@@ -219,10 +218,10 @@ def only(model: Universal, name: str) -> Universal:
 
 def tell(domain: Domain) -> None:
     """What is worth knowing of its images, before anything is learned."""
-    for line in notes(domain):
+    for line in domain.notes():
         say(f"note: {line}")
 
 
-def handful(model: Universal, domain: Domain, asked: str) -> bool:
+def handful(model: Universal, domain: Domain, asked: Few) -> bool:
     """Whether the few are learned as few; heads that domains share are never class means."""
     return model.trunk.sharing != "full" and few.is_few(domain, asked)

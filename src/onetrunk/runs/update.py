@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from onetrunk.config.growth import settled, train_like
+from onetrunk.config.add_recipe import merged_train, train_like
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
@@ -51,7 +51,7 @@ def update(
     `rename`: classes from old to new name. `settings`: the keys of a recipe's [train]; by default
     those of the run.
     """
-    document = {"seed": seed, "grow": {}, "train": dict(settings)}
+    document = {"seed": seed, "add": {}, "train": dict(settings)}
     return update_run(Path(run), domain, document, rename or {}, resume=resume, device=device)
 
 
@@ -80,12 +80,12 @@ def update_run(
         start = renamed(old, rename)
         say(f"{name}: {changes(start.card.tasks, domain.tasks)}")
         said = dict(document.get("train", {}))
-        full = settled(document, train_like(run, len(model.domains)))
-        asked = {k: v for k, v in dict(full.get("grow", {})).items() if v is not None}
-        kind: dict[str, Any] = {"adapters": _kind(old), "few": "no"}
+        full = {**document, "train": merged_train(said, train_like(run, len(model.domains)))}
+        asked = {k: v for k, v in dict(full.get("add", {})).items() if v is not None}
+        kind: dict[str, Any] = {"adapters": _kind(old), "few": False}
         if old.card.rank is not None:
             kind["rank"] = old.card.rank
-        full["grow"] = {**kind, **asked}
+        full["add"] = {**kind, **asked}
         full["version"] = shelf.version_of(run, name) + 1
         growth = complete(full, said, domain, model, work)
         tell(domain)

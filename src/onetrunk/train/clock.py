@@ -34,8 +34,8 @@ class Clock:
         if train.epochs is not None:
             # the loader's steps make one of ours each, or `accumulate` of them do
             steps = max(1, round(train.epochs * steps_per_epoch / train.accumulate))
-        every = train.evaluate or (max(1, steps // EVALUATIONS) if steps else 0)
-        log = train.log or (max(1, min(MOST, steps // LINES)) if steps else MOST)
+        every = train.eval_every or (max(1, steps // EVALUATIONS) if steps else 0)
+        log = train.log_every or (max(1, min(MOST, steps // LINES)) if steps else MOST)
         return cls(steps, train.hours or 0.0, every, log)
 
     def start(self) -> None:

@@ -77,7 +77,7 @@ class Learner:
         )
         if self.memory is not None:
             self.memory.follow(self.model, self.precision, train.channels_last)
-        self.average = Average(self.model, train.average) if train.average else None
+        self.average = Average(self.model, train.ema) if train.ema else None
         self.loader = Loader(
             domains,
             train.batch,
@@ -240,7 +240,7 @@ def fit(
         if (saved := run.last(part)) is not None:
             restore(learner, saved)
             # what a kill between a checkpoint and its pruning left
-            run.prune(part, train.keep, {saved.step, learner.selection.step})
+            run.prune(part, train.keep_checkpoints, {saved.step, learner.selection.step})
         learn(learner, run, watch, part, stop)
         take_weights(learner, run.at(part, learner.selection.step))
     return learner.selection
@@ -280,7 +280,7 @@ def learn(learner: Learner, run: RunFolder, watch: Watch, part: str, stop: Stop)
                 run.log(record)
                 watch.evaluated(record)
             late = time.monotonic() - written > CHECKPOINT
-            if evaluated or late or clock.step % learner.train.checkpoint == 0:
+            if evaluated or late or clock.step % learner.train.checkpoint_every == 0:
                 save(learner, run, part)
                 written = time.monotonic()
 
@@ -308,4 +308,4 @@ def save(learner: Learner, run: RunFolder, part: str) -> None:
     """A checkpoint: everything that the next step depends on."""
     tensors, state = snapshot(learner)
     run.save(part, learner.clock.step, tensors, state)
-    run.prune(part, learner.train.keep, {learner.selection.step})
+    run.prune(part, learner.train.keep_checkpoints, {learner.selection.step})

@@ -73,12 +73,12 @@ class View(Domain):
         """Done before."""
 
 
-def is_few(domain: Domain, asked: str) -> bool:
+def is_few(domain: Domain, asked: Few) -> bool:
     """Whether this is a handful: under 8 images a class to learn and to choose by."""
-    if asked == "no" or any(task.kind != "classify" for task in domain.tasks):
+    if asked is False or any(task.kind != "classify" for task in domain.tasks):
         return False
     shots = [_labelled(domain, task) / max(1, len(task.classes)) for task in domain.tasks]
-    return asked == "yes" or min(shots) < FEW
+    return asked is True or min(shots) < FEW
 
 
 def _labelled(domain: Domain, task: Task) -> int:
