@@ -127,6 +127,7 @@ def expected(field: FieldInfo, item: bool = False) -> str:
     if any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds):
         return "a table"
     words = [TYPE_NAMES[kind] for kind in kinds if kind in TYPE_NAMES]
+    words += [f'"{value}"' for kind in types if get_origin(kind) is Literal for value in get_args(kind)]
     bounds = []
     for bound in field.metadata:
         if isinstance(bound, Gt):
@@ -144,7 +145,21 @@ def expected(field: FieldInfo, item: bool = False) -> str:
 def choices(field: FieldInfo) -> list[Any]:
     """Return the values that a field is limited to; an empty list if it is not."""
     types = _members(field.annotation)
-    return [value for kind in types if get_origin(kind) is Literal for value in get_args(kind)]
+    if any(get_origin(kind) is not Literal for kind in types):
+        return []
+    return [value for kind in types for value in get_args(kind)]
+
+
+def comment(field: FieldInfo) -> str:
+    """Return the description of a field with the values that it is limited to."""
+    values = choices(field)
+    listed = f": {' | '.join(map(str, values))}" if len(values) > 1 else ""
+    return f"{field.description or ''}{listed}"
+
+
+def spelled_none(field: FieldInfo) -> str | None:
+    """Return how a file spells None for this key; None if it leaves the key out."""
+    return "auto" if AUTO in field.metadata else "" if EMPTY in field.metadata else None
 
 
 def tables_in(field: FieldInfo) -> list[type[BaseModel]]:

@@ -64,7 +64,8 @@ def show_keys(as_json: bool) -> None:
         for column in ("type", "default", "description"):
             table.add_column(column)
         for key in rows:
-            default = "required" if key.default is None else inline(key.default)
+            default = "" if key.default is None else inline(key.default)
+            default = "required" if key.required else default
             table.add_row(key.key, escape(key.type), escape(default), escape(key.description))
         console().print(table)
     suggest("onetrunk recipes folders > recipe.toml", "onetrunk train recipe.toml --dry-run")

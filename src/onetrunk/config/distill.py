@@ -88,7 +88,7 @@ class Distill(Settings):
     )
     aligner: Literal["linear", "hidden"] = Field(
         default="linear",
-        description="Map from student to teacher features: linear | hidden (one hidden layer)",
+        description="Map from student to teacher features; hidden has a hidden layer",
     )
     aligner_lr: float = Field(
         default=1e-2, gt=0, description="Learning rate of the aligners (Adam, cosine schedule)"
@@ -105,11 +105,9 @@ class Distill(Settings):
     temperature: float = Field(
         default=4.0, gt=0, description="Temperature of the softened predictions"
     )
-    label_weight: float = Field(
-        default=1.0, ge=0, description="Weight of the losses on labels"
-    )
+    label_weight: float = Field(default=1.0, ge=0, description="Weight of the losses on labels")
     annealing: Literal["none", "linear", "cosine"] = Field(
-        default="none", description="How the teachers' losses decay to 0: none | linear | cosine"
+        default="none", description="How the weights of the teachers' losses decay to 0"
     )
     views: int = Field(
         default=0,

@@ -1,9 +1,13 @@
-"""The recipe of a training that was set up in Python, for the folder of its run."""
+"""The recipe of a training that was set up in Python, for the folder of its run.
+
+Objects that a file cannot hold, such as a source or a teacher, are given by the names of their
+types: "python:MySource".
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ from onetrunk.config.to_toml import document_of
 from onetrunk.config.train import Train
 from onetrunk.data.domain import Domain
 from onetrunk.data.domain_settings import DomainSettings
+from onetrunk.errors import BadInput
 from onetrunk.nn.universal import Universal
 
 
@@ -24,7 +29,7 @@ def recipe_of(
     out: Path,
     distill: Distill | None = None,
 ) -> Recipe:
-    """Return the recipe of a model, domains and settings; a source object is given by its type."""
+    """Return the recipe of a model, domains and settings."""
     bases = {domain.base for domain in domains}
     base = str(bases.pop()) if len(bases) == 1 else "."
     document: dict[str, Any] = {
@@ -38,6 +43,31 @@ def recipe_of(
         "distill": {} if distill is None else distill.given(),
     }
     return Recipe.of(document)
+
+
+def distill_settings(distill: Distill | None, teachers: object) -> Distill | None:
+    """Return the settings of distillation with the given teachers, or with their own if "".
+
+    Args:
+        distill: The settings; None: the defaults.
+        teachers: What `ot.train` takes: names, objects, and lists and tables of them.
+    """
+    if teachers:
+        given = Distill() if distill is None else distill
+        return Distill.of({**given.given(), "teachers": _teacher_names(teachers)}, "distill")
+    if distill is not None and not distill.teachers:
+        raise BadInput("distillation needs teachers", try_='teachers="runs/specialists"')
+    return distill
+
+
+def _teacher_names(teachers: object) -> Any:
+    if isinstance(teachers, str | Path):
+        return str(teachers)
+    if isinstance(teachers, Mapping):
+        return {str(key): _teacher_names(value) for key, value in teachers.items()}
+    if isinstance(teachers, list | tuple):
+        return [_teacher_names(teacher) for teacher in teachers]
+    return f"python:{getattr(teachers, 'name', type(teachers).__name__)}"
 
 
 def table_of(domain: Domain) -> dict[str, Any]:

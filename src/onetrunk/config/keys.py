@@ -12,7 +12,7 @@ from onetrunk.config.recipe import Recipe
 from onetrunk.config.to_toml import spelled
 from onetrunk.data.augment import Augment
 from onetrunk.data.task import Task
-from onetrunk.settings import choices, expected, fields_of, tables_in
+from onetrunk.settings import choices, expected, fields_of, spelled_none, tables_in
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Key:
     table: str  # "" at the top of the file
     key: str
     type: str
-    default: Any  # as a file spells it; None if the key has to be given
+    default: Any  # as a file spells it; None: the key is left out
+    required: bool
     description: str
 
 
@@ -45,13 +46,13 @@ def _keys(table: str, kind: type[Any]) -> list[Key]:
 
 
 def _key(table: str, name: str, field: FieldInfo) -> Key:
-    values = [str(value) for value in choices(field) if value != "auto"]
-    words = expected(field) if expected(field) != "another value" else ""
-    default = None if field.is_required() else spelled(field.get_default(), field)
+    types = " | ".join(map(str, choices(field))) or expected(field)
+    default = None if field.is_required() else field.get_default()
     return Key(
         table,
         name,
-        " or ".join(part for part in (" | ".join(values), words) if part),
-        default,
+        f'{types} or "auto"' if spelled_none(field) == "auto" else types,
+        spelled_none(field) if default is None else spelled(default),
+        field.is_required(),
         field.description or "",
     )

@@ -9,26 +9,23 @@ import tomli_w
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from onetrunk.config.train import LENGTHS
 from onetrunk.data.task import Task
-from onetrunk.settings import fields_of, tables_in
+from onetrunk.settings import comment, fields_of, spelled_none, tables_in
 
 COLUMN = 32  # where comments start
 
 
 def document_of(settings: BaseModel) -> dict[str, Any]:
     """Return the values of settings by key, in order, as a file spells them."""
-    return {
-        name: spelled(getattr(settings, name), field)
+    document = {
+        name: spelled_none(field) if (value := getattr(settings, name)) is None else spelled(value)
         for name, field in fields_of(type(settings)).items()
-        if name not in LENGTHS or getattr(settings, name) is not None
     }
+    return {name: value for name, value in document.items() if value is not None}
 
 
-def spelled(value: Any, field: FieldInfo | None = None) -> Any:
-    """Return a value as a file spells it; None is "auto", or "" for a text."""
-    if value is None:
-        return "" if field is not None and field.annotation == str | None else "auto"
+def spelled(value: Any) -> Any:
+    """Return a value as a file spells it."""
     if isinstance(value, BaseModel):
         return document_of(value)
     if isinstance(value, tuple | list):
@@ -79,8 +76,8 @@ def _section(head: str, document: Mapping[str, Any], fields: Mapping[str, FieldI
     for key, value in document.items():
         if key not in tables:
             line = f"{_key(key)} = {inline(value)}"
-            comment = fields[key].description if key in fields else None
-            lines.append(f"{line:{COLUMN}} # {comment}" if comment else line)
+            about = comment(fields[key]) if key in fields else ""
+            lines.append(f"{line:{COLUMN}} # {about}" if about else line)
     for key, table in tables.items():
         lines.append(f"[{head.strip('[]')}.{key}]")
         lines += [f"{_key(name)} = {inline(value)}" for name, value in table.items()]

@@ -33,19 +33,19 @@ class Train(Settings):
     steps: int | None = Field(
         default=None,
         ge=1,
-        description="Length of the training in steps (or set epochs or hours instead)",
+        description="Length in steps; 4000 if epochs and hours are not set either",
     )
     epochs: float | None = Field(
-        default=None, gt=0, description="Length of the training in passes over the largest domain"
+        default=None, gt=0, description="Length in passes over the largest domain, instead of steps"
     )
     hours: float | None = Field(
-        default=None, gt=0, validate_default=True, description="Length of the training in hours"
+        default=None, gt=0, validate_default=True, description="Length in hours, instead of steps"
     )
     batch: int = Field(
         default=64, ge=1, description="Images of one domain in a batch (see domains.batch)"
     )
     optimizer: Literal["adamw", "sgd"] = Field(
-        default="adamw", description="Optimizer: adamw | sgd (with Nesterov momentum)"
+        default="adamw", description="Optimizer; sgd has Nesterov momentum"
     )
     lr: float = Field(default=1e-3, gt=0, description="Learning rate; for sgd, start with 0.1")
     momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of sgd")
@@ -58,7 +58,7 @@ class Train(Settings):
         default=1.0, gt=0, description="The learning rate of the heads is lr times this factor"
     )
     schedule: Literal["cosine", "step", "constant"] = Field(
-        default="cosine", description="Schedule of the learning rate: cosine | step | constant"
+        default="cosine", description="Schedule of the learning rate"
     )
     warmup: float = Field(
         default=0.05, ge=0, lt=1, description="Share of the training with a rising learning rate"
@@ -72,7 +72,7 @@ class Train(Settings):
     )
     sampling: Literal["round-robin", "temperature", "joined"] = Field(
         default="round-robin",
-        description="How batches are drawn from domains: round-robin | temperature | joined",
+        description="How batches are drawn from domains",
     )
     temperature: float = Field(
         default=2.0,
@@ -96,7 +96,7 @@ class Train(Settings):
         default=0.0, ge=0, lt=1, description="Decay of the moving average of weights; 0: none"
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="Precision: auto | float32 | bfloat16 | float16"
+        default="auto", description="Precision of activations"
     )
     channels_last: bool = Field(
         default=True, description="Store images and weights in channels_last layout"
@@ -108,7 +108,7 @@ class Train(Settings):
         default=0.0, ge=0, lt=1, description="Label smoothing of classify tasks"
     )
     class_weights: Literal["none", "balanced"] = Field(
-        default="none", description="Weights of classes in the loss: none | balanced"
+        default="none", description="Weights of classes in the loss"
     )
     mixup: float = Field(default=0.0, ge=0, description="Alpha of mixup; 0: no mixup")
     eval_every: int = Field(

@@ -68,7 +68,9 @@ class Domain:
         base: str | Path = ".",
         cache: str | Path | Literal[False] | None = None,
     ) -> None:
-        given = {key: value for key, value in locals().items() if key in DomainSettings.model_fields}
+        given = {
+            key: value for key, value in locals().items() if key in DomainSettings.model_fields
+        }
         if not isinstance(source, str):
             given["source"] = f"python:{type(source).__name__}"
         place = f"domains.{check_name(name, 'domain')}"

@@ -25,7 +25,7 @@ def _is_number(value: object) -> bool:
 
 
 def _size(value: Any) -> int | tuple[int, int] | None:
-    if value is None or (isinstance(value, str) and value == "auto"):
+    if value is None:
         return None
     pair = isinstance(value, list | tuple)
     sides = list(value) if pair else [value]
@@ -38,7 +38,7 @@ def _size(value: Any) -> int | tuple[int, int] | None:
 
 
 def _tasks(value: Any) -> tuple[Task, ...] | None:
-    if value is None or (isinstance(value, str) and value == "auto"):
+    if value is None:
         return None
     if not isinstance(value, Mapping | list | tuple | str):
         raise BadInput("expected a list of kinds, or a table of tasks", got=value, available=KINDS)
@@ -85,16 +85,16 @@ class DomainSettings(Settings):
     source: str = Field(
         description="Source of the images as PREFIX:REST, for example folder:photos"
     )
-    tasks: Annotated[tuple[Task, ...] | None, PlainValidator(_tasks)] = Field(
+    tasks: Annotated[tuple[Task, ...] | None, PlainValidator(_tasks), AUTO] = Field(
         default=None, description="Tasks to learn, by kind or by name; auto: all of the source"
     )
-    size: Annotated[int | tuple[int, int] | None, PlainValidator(_size)] = Field(
+    size: Annotated[int | tuple[int, int] | None, PlainValidator(_size), AUTO] = Field(
         default=None,
         description="Pixels or [height, width]; auto: that of the source, otherwise 64",
     )
     fit: Fit = Field(
         default="squash",
-        description="How an image is fitted to the size: squash | pad | crop",
+        description="How an image is fitted to the size",
     )
     margin: int = Field(
         default=0, ge=0, le=4096, description="Extra pixels that are stored for random crops"
@@ -106,11 +106,11 @@ class DomainSettings(Settings):
     augment: Annotated[dict[str, Any], PlainValidator(_augment)] = Field(
         default={}, description="Changes to the default augmentation, a key of Augment each"
     )
-    normalize: Annotated[
-        Literal["dataset", "imagenet"] | Stats, PlainValidator(_normalize)
-    ] = Field(
-        default="dataset",
-        description="Mean and std of pixels: dataset | imagenet | [[means], [stds]]",
+    normalize: Annotated[Literal["dataset", "imagenet"] | Stats, PlainValidator(_normalize)] = (
+        Field(
+            default="dataset",
+            description="Mean and std of pixels: dataset | imagenet | [[means], [stds]]",
+        )
     )
     image: Annotated[str | None, EMPTY] = Field(
         default=None, description="Column that holds the image or its path"
@@ -126,9 +126,7 @@ class DomainSettings(Settings):
     batch: Annotated[int | None, AUTO] = Field(
         default=None, ge=1, description="Images in a batch of the domain; auto: train.batch"
     )
-    allow_bad: bool = Field(
-        default=False, description="Train even if many images cannot be read"
-    )
+    allow_bad: bool = Field(default=False, description="Train even if many images cannot be read")
 
     @field_validator("name")
     @classmethod

@@ -54,9 +54,9 @@ class Task:
     outputs: Annotated[
         int, Field(ge=1, le=MAX_OUTPUTS, description="Number of values of a regress task")
     ] = 1
-    column: Annotated[
-        str | None, Field(description="Column of the table that holds the label")
-    ] = None
+    column: Annotated[str | None, Field(description="Column of the table that holds the label")] = (
+        None
+    )
     unit: Annotated[
         str,
         Field(description="Unit of the values, for people; depth: metres, disparity or 1/m"),

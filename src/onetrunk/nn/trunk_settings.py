@@ -42,12 +42,8 @@ class TrunkSettings(Settings):
     pretrained: Annotated[bool | str, PlainValidator(_pretrained)] = Field(
         default=False, description="Start from pretrained weights: true for timm's, or a file"
     )
-    norm: str = Field(
-        default="domain", description=f"Normalization layers: {' | '.join(NORMS)}"
-    )
-    sharing: Sharing = Field(
-        default="deep", description=f"What domains share: {' | '.join(SHARING)}"
-    )
+    norm: str = Field(default="domain", description=f"Normalization layers: {' | '.join(NORMS)}")
+    sharing: Sharing = Field(default="deep", description="What domains share")
     own_stages: Annotated[tuple[int | str, ...], PlainValidator(_stages)] = Field(
         default=(),
         validate_default=True,
@@ -61,7 +57,7 @@ class TrunkSettings(Settings):
         default=(), description="Patterns of the layers with adapters; empty: all that fit"
     )
     pair: Literal["name", "index"] = Field(
-        default="name", description="How classes are paired if sharing is full: name | index"
+        default="name", description="How classes are paired if sharing is full"
     )
 
     @field_validator("norm", "adapters")

@@ -211,7 +211,9 @@ class Comparison:
         if method.teachers:
             for domain in domains:  # the run's own domains have no specialists yet
                 teacher = self._place(method.teachers, seed, domain)
-                self._learned(choose_methods([method.teachers])[method.teachers], [domain], seed, teacher)
+                self._learned(
+                    choose_methods([method.teachers])[method.teachers], [domain], seed, teacher
+                )
         recipe = self._recipe(method, domains, seed, folder)
         models = recipe.make_model(domains)
         if recipe.init_folder is not None and not (folder / SCORES).exists():

@@ -227,7 +227,9 @@ def replace_with(
     gone(work)
 
     def fill(part: Path) -> None:
-        growth = read_add_recipe(run / GROWN / name) if (run / GROWN / name / RECIPE).is_file() else None
+        growth = (
+            read_add_recipe(run / GROWN / name) if (run / GROWN / name / RECIPE).is_file() else None
+        )
         growth = growth or original(run, name)
         if growth is not None:
             text = growth.model_copy(update={"version": number + 1}).to_toml()

@@ -70,7 +70,10 @@ class Distiller:
         }
         self.optimizers = {
             name: torch.optim.Adam(
-                named.values(), distill.aligner_lr, weight_decay=distill.aligner_weight_decay, fused=True
+                named.values(),
+                distill.aligner_lr,
+                weight_decay=distill.aligner_weight_decay,
+                fused=True,
             )
             for name, named in self.parameters.items()
             if named
