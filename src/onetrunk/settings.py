@@ -127,7 +127,9 @@ def expected(field: FieldInfo, item: bool = False) -> str:
     if any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds):
         return "a table"
     words = [TYPE_NAMES[kind] for kind in kinds if kind in TYPE_NAMES]
-    words += [f'"{value}"' for kind in types if get_origin(kind) is Literal for value in get_args(kind)]
+    words += [
+        f'"{value}"' for kind in types if get_origin(kind) is Literal for value in get_args(kind)
+    ]
     bounds = []
     for bound in field.metadata:
         if isinstance(bound, Gt):

@@ -172,6 +172,8 @@ def test_a_text_that_is_not_toml(text: str) -> None:
 
 
 def test_control_characters_in_a_key_are_escaped() -> None:
-    found = errors('name = "x"\n"\\u001b[31mred" = 1\n[[domains]]\nname = "\\u001b"\nsource = "a:b"')
+    found = errors(
+        'name = "x"\n"\\u001b[31mred" = 1\n[[domains]]\nname = "\\u001b"\nsource = "a:b"'
+    )
     assert all("\x1b" not in str(error) for error in found)
     assert len(found) == 2
