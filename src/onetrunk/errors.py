@@ -54,9 +54,12 @@ class OnetrunkError(Exception):
     def several(cls, errors: Sequence[OnetrunkError]) -> Self:
         """Return one error that shows several, a line each; `errors` holds them.
 
-        Errors that read the same are shown once.
+        Errors that read the same are shown once; of a single one, that error is returned.
         """
         inner = {str(one): one for each in errors for one in each.errors}
+        first = next(iter(inner.values()), None)
+        if len(inner) == 1 and isinstance(first, cls):
+            return first
         error = cls("\n".join(one.expected for one in inner.values()))
         error.errors = tuple(inner.values())
         return error
@@ -132,7 +135,7 @@ def _line(error: OnetrunkError) -> str:
         line += f"; available: {shorten(names) or 'nothing'}"
     if error.try_ is not None:
         line += f"; try: {error.try_}"
-    return "\n".join(printable(part) for part in line.split("\n"))
+    return printable(line)
 
 
 def _shown(value: object) -> str:

@@ -236,16 +236,14 @@ def check_labels(domains: Sequence[Domain], taught: Record) -> None:
             else:
                 continue
             problems.append(
-                str(
-                    BadInput(
-                        f"{domain.name}/{task.name}: its images have no labels, and {why}",
-                        try_=f"[distill] teachers.{domain.name} = one that does; "
-                        'or tasks = ["embed"], which features alone teach',
-                    )
+                BadInput(
+                    f"{domain.name}/{task.name}: its images have no labels, and {why}",
+                    try_=f"[distill] teachers.{domain.name} = one that does; "
+                    'or tasks = ["embed"], which features alone teach',
                 )
             )
     if problems:
-        raise BadInput("\n".join(problems))
+        raise BadInput.several(problems)
 
 
 def check_weighting(model: Universal, domains: Sequence[Domain], train: Train) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from onetrunk.config.add_recipe import merged_train, train_like
+from onetrunk.config.train import Train
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
@@ -44,14 +45,14 @@ def update(
     seed: int = 0,
     resume: bool = False,
     device: str | torch.device | None = None,
-    **settings: Any,
+    train: Train | None = None,
 ) -> Grown:
     """Learn the domain of this name on from its pack, over the classes and images it has now.
 
-    `rename`: classes from old to new name. `settings`: the keys of a recipe's [train]; by default
-    those of the run.
+    `rename`: classes from old to new name. `train`: its settings that are not
+    given are those of the run.
     """
-    document = {"seed": seed, "add": {}, "train": dict(settings)}
+    document = {"seed": seed, "add": {}, "train": {} if train is None else train.given()}
     return update_run(Path(run), domain, document, rename or {}, resume=resume, device=device)
 
 
