@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from growing import finished
+
+from tests.helpers.growing import finished
 
 
 @pytest.fixture(scope="session")

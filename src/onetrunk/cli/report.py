@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from onetrunk.cli.output import print_json, suggest
+from onetrunk.cli.output import print_json
 from onetrunk.report.report import report
 
 NOTES = """The page is one file without outside requests: scores with intervals beside
@@ -48,4 +47,4 @@ def command(
         print_json({"file": str(path), "bytes": path.stat().st_size})
         return
     print(f"wrote {path}: {path.stat().st_size / 1e6:.1f} MB")
-    suggest(f"open {shlex.quote(str(path))} in a browser")
+    print("Open it in a browser; it needs no other file.")

@@ -81,7 +81,7 @@ def raise_domain(
         card = Card.of(domain, card_adapters(own), growth.add.rank)
         check_own(make_worker(model, card, growth.seed), name, own)
     began = time.monotonic()
-    with RunFolder.open(work, growth.to_toml(), resume=resume, again=again) as run:
+    with RunFolder.open(work, growth.to_toml(), resume=resume, command=again) as run:
         check_data(run, environment([domain], growth.seed, device))
         before = proof.take(model, others, name)
         watch = make_watch(growth.train.loggers, work)

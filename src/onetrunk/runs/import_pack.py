@@ -21,8 +21,7 @@ from onetrunk.runs.add import Grown
 from onetrunk.runs.growth import only
 from onetrunk.runs.open import reachable
 from onetrunk.runs.scores import cost_of, read_json
-from onetrunk.store.atomic import write_atomic
-from onetrunk.store.checkpoint import make_folder
+from onetrunk.store.atomic import make_folder, write_atomic
 from onetrunk.store.run_folder import RECIPE, SCORES, RunFolder, shell
 from onetrunk.store.strict_json import strict_json
 from onetrunk.train.new_domain.trial import bytes_of, size_of

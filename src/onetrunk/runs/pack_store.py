@@ -28,8 +28,7 @@ from onetrunk.nn.pack import Pack
 from onetrunk.nn.saving import PACKS, TRUNK, listed, relist
 from onetrunk.runs import scores as records
 from onetrunk.runs.finish import OUTCOMES
-from onetrunk.store.atomic import sync_folder, write_atomic
-from onetrunk.store.checkpoint import make_folder
+from onetrunk.store.atomic import make_folder, sync_folder, write_atomic
 from onetrunk.store.run_folder import LOCK, RECIPE, SCORES, RunFolder, shell
 from onetrunk.store.strict_json import strict_json
 
