@@ -190,7 +190,7 @@ def joint(figures: Figures, setting: Setting, scratch: Path) -> None:
     others = {"plain": lambda: plain.step(next(ready)), "usual": usual_step}
     steps = (setting.rounds + 1) * (setting.warm + setting.count)
     model = ot.Universal(ot.Trunk(ARCH), domains)
-    train = setting.train(steps, log=1, evaluate=steps)
+    train = setting.train(steps, log_every=1, eval_every=steps)
     with (
         RunFolder.open(scratch / "run", 'name = "bench"\n') as run,
         redirect_stderr(io.StringIO()),  # the screen writes, and nobody need read it

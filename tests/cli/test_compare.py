@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from onetrunk.config import Recipe
+from onetrunk.config import Recipe, Train
 from onetrunk.data.domain import Domain
 from onetrunk.eval.evaluate import evaluate
 from onetrunk.nn.backbone import build
@@ -66,7 +66,7 @@ def test_rows_are_what_the_other_verbs_make(onetrunk: Onetrunk, at: Path) -> Non
     run, pets = load(at / "run"), Domain("pets", "folder:pets", size=8, base=at)
     digits = Domain("digits", "pocket:optdigits", size=8)
 
-    grown = add(run, pets, adapters="parallel", rank=8, steps=2, batch=4)
+    grown = add(run, pets, adapters="parallel", rank=8, train=Train(steps=2, batch=4))
     low = rows["parallel-low-rank"]
     assert low["errors"] == {"pets": grown.table.errors()["pets"]}
     assert low["old"] == pytest.approx(evaluate(load(at / "run"), [digits], "test").errors())

@@ -49,9 +49,9 @@ def test_ten_evaluations_and_a_hundred_lines_unless_something_else_is_said() -> 
     assert due["log"][:2] == [50, 100]  # fifty steps apart at most
     due = run(Clock.of(settings(steps=7), 7))
     assert due == {"log": [1, 2, 3, 4, 5, 6, 7], "evaluate": [1, 2, 3, 4, 5, 6, 7]}
-    due = run(Clock.of(settings(steps=11, evaluate=4, log=3), 7))
+    due = run(Clock.of(settings(steps=11, eval_every=4, log_every=3), 7))
     assert due == {"log": [3, 6, 9, 11], "evaluate": [4, 8, 11]}
-    due = run(Clock.of(settings(steps=5, evaluate=100, log=100), 7))
+    due = run(Clock.of(settings(steps=5, eval_every=100, log_every=100), 7))
     assert due == {"log": [5], "evaluate": [5]}
 
 
@@ -82,7 +82,7 @@ def test_hours_end_and_evaluate_by_time(time_goes: Callable[[float], None]) -> N
     time_goes(1500)  # slow steps: one evaluation each, whatever became due, and one at the end
     assert run(Clock.of(settings(hours=1), 7))["evaluate"] == [1, 2, 3]
     time_goes(90)
-    assert run(Clock.of(settings(hours=1, evaluate=16), 7))["evaluate"] == [16, 32, 40]
+    assert run(Clock.of(settings(hours=1, eval_every=16), 7))["evaluate"] == [16, 32, 40]
 
 
 def test_time_before_a_restart_counts(time_goes: Callable[[float], None]) -> None:

@@ -51,7 +51,7 @@ def test_each_number_is_averaged_in_the_steps_that_moved_it(trunk: dict[str, Any
 
 def test_applied_is_the_average_and_then_all_is_as_it_was() -> None:
     domains = worlds("ants", "bees")
-    made = learner(domains, average=0.9)
+    made = learner(domains, ema=0.9)
     assert made.average is not None
     going = made.passes()
     for _ in range(2):
@@ -72,7 +72,7 @@ def test_applied_is_the_average_and_then_all_is_as_it_was() -> None:
 
 def test_going_on_keeps_the_average() -> None:
     domains = worlds("ants", "bees")
-    one, other = learner(domains, average=0.9), learner(domains, average=0.9)
+    one, other = learner(domains, ema=0.9), learner(domains, ema=0.9)
     assert one.average is not None and other.average is not None
     one.step(next(one.passes()))
     saved = {key: tensor.clone() for key, tensor in one.average.state().items()}

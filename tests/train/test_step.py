@@ -256,7 +256,7 @@ def test_a_domains_loss_is_the_mean_over_its_tasks() -> None:
 
 def test_a_loss_that_is_not_finite_is_named_and_nothing_is_moved() -> None:
     domains = worlds("ants", "bees")
-    made = learner(domains, average=0.5)
+    made = learner(domains, ema=0.5)
     going = made.passes()
     made.step(next(going))
     made.clock.tick()

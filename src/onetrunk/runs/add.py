@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from onetrunk.config.from_python import table_of
 from onetrunk.config.add_recipe import (
     DEFAULT_ADAPTERS,
     AddRecipe,
@@ -21,6 +20,7 @@ from onetrunk.config.add_recipe import (
     read_add_recipe,
     train_like,
 )
+from onetrunk.config.from_python import table_of
 from onetrunk.config.train import LENGTHS, Train
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
@@ -123,7 +123,7 @@ def add_to_run(
     resume: bool = False,
     device: str | torch.device | None = None,
 ) -> Grown:
-    """The same for a run's folder; `document`: seed, [grow] and [train] as the user said them."""
+    """The same for a run's folder; `document`: seed, [add] and [train] as the user gave them."""
     name, place = domain.name, choose_device(device)
     again = again or command("add", run, domain)
     top = shelf.check_run(run)

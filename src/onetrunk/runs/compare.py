@@ -16,8 +16,8 @@ from types import MappingProxyType
 from typing import Any
 
 from onetrunk.config import Distill, Recipe
-from onetrunk.config.from_python import table_of
 from onetrunk.config.add_recipe import AddRecipe, card_adapters, merged_train, train_like
+from onetrunk.config.from_python import table_of
 from onetrunk.config.methods import Method, choose_methods
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput, Diverged

@@ -66,7 +66,7 @@ def update_run(
     resume: bool = False,
     device: str | torch.device | None = None,
 ) -> Grown:
-    """The same; `document`: seed, [grow] and [train] as the user said them."""
+    """The same; `document`: seed, [add] and [train] as the user gave them."""
     name, place = domain.name, choose_device(device)
     again = again or command("update", run, domain)
     top = shelf.check_run(run)
