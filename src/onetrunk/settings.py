@@ -90,13 +90,15 @@ def read_dataclass(kind: type[T], document: Mapping[str, Any]) -> T:
         raise BadInput.several(unknown)
     try:
         # JSON has lists and tables where Python has tuples and dataclasses: strict about the rest
-        return _adapter(kind).validate_json(json.dumps(dict(document), default=str), strict=True)
+        text = json.dumps(dict(document), default=str)
+        value: T = _adapter(kind).validate_json(text, strict=True)
+        return value
     except ValidationError as error:
         raise _translate(kind, error, document) from None
 
 
 @cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 

@@ -147,5 +147,5 @@ def _task_of(item: Task | str) -> Task:
     if isinstance(item, Task):
         return item
     if isinstance(item, str) and item in KINDS:
-        return Task(item, item)  # type: ignore[arg-type]  # a kind is a valid name
+        return Task(item, item)
     raise BadInput("unknown kind of task", got=item, available=KINDS)

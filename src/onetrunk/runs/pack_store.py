@@ -69,7 +69,7 @@ def publish(held: RunFolder, name: str) -> None:
         new = (work / f"{name}.pack").read_bytes()
         there = pack_path(run, name)
         if name in listed(run / "model") and there.read_bytes() != new:
-            keep_version(held, name, read(work).version - 1)
+            keep_version(held, name, read_add_recipe(work).version - 1)
         write_atomic(there, new)
     _merge(held, name, work)
     with held.writing("the list of domains"):
