@@ -68,7 +68,7 @@ def test_an_epochs_steps_are_the_loaders() -> None:
     domains = worlds("ants", "bees", "cats")  # 24, 36 and 48 training images
     assert [len(domain.train) for domain in domains] == [24, 36, 48]
     assert learner(domains, epochs=2).clock.steps == 2 * 48 / 4
-    domains[2].batch = 20
+    domains[2].settings = domains[2].settings.model_copy(update={"batch": 20})
     assert learner(worlds("ants", "bees"), epochs=1).clock.steps == 36 / 4
 
 

@@ -82,7 +82,8 @@ def assert_close(one: Grads, other: Grads) -> None:
 def weighted() -> list[Domain]:
     domains = worlds("ants", "bees", "cats")
     for domain, weight, batch in zip(domains, (2.0, 0.5, 1.0), (4, 6, 3), strict=True):
-        domain.weight, domain.batch = weight, batch
+        changes = {"weight": weight, "batch": batch}
+        domain.settings = domain.settings.model_copy(update=changes)
     return domains
 
 

@@ -59,7 +59,8 @@ def show_keys(as_json: bool) -> None:
         print_json([asdict(key) for key in keys])
         return
     for name, rows in groupby(keys, lambda key: key.table):
-        table = Table(title=escape(name or "at the top of a recipe"), title_justify="left")
+        title = escape(name or "at the top of a recipe")
+        table = Table(title=title, title_justify="left", box=None)
         table.add_column("key", no_wrap=True)
         for column in ("type", "default", "description"):
             table.add_column(column)
