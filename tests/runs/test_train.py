@@ -20,10 +20,10 @@ from onetrunk.nn.saving import load, models_of
 from onetrunk.runs import train as module
 from onetrunk.runs.environment import environment
 from onetrunk.runs.train import Run, scale_numbers, train, train_models, train_recipe
-from onetrunk.train.loop import NotFinite
+from onetrunk.train.learner import NotFinite
 from tests.helpers.fakes import Fake, dense_source, labelled, picture
 from tests.helpers.worlds import (
-    Looking,
+    Recorder,
     assert_same_run,
     at,
     checkpoints,
@@ -44,8 +44,8 @@ SHORT: dict[str, Any] = {
 CLOCKS = ("finished", "seconds")
 
 
-def looked_on_by(monkeypatch: pytest.MonkeyPatch, watch: Looking) -> None:
-    monkeypatch.setattr(module, "make_watch", lambda *_: watch)
+def looked_on_by(monkeypatch: pytest.MonkeyPatch, logger: Recorder) -> None:
+    monkeypatch.setattr(module, "make_logger", lambda *_: logger)
 
 
 def scores_of(folder: Path) -> dict[str, Any]:
@@ -121,8 +121,8 @@ def test_other_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     domains = worlds("ants", "bees")
     looked_on_by(monkeypatch, at("step", 3, breaks))
     with pytest.raises(Broken):
-        train(network(domains), domains, out=tmp_path / "run", train=Train(**SHORT))
-    looked_on_by(monkeypatch, Looking())
+        train(network(domains), domains, out=tmp_path / "run", **SHORT)
+    looked_on_by(monkeypatch, Recorder())
     changed = [domains[0], Domain("bees", noise(60, "abc", 7), size=8)]
     with pytest.raises(BadInput, match=r"the images of bees are not those that .* began with"):
         train(network(changed), changed, out=tmp_path / "run", resume=True, train=Train(**SHORT))
@@ -135,8 +135,8 @@ def test_a_folder_that_holds_another_run_is_refused(
     domains, out = worlds("ants"), tmp_path / "run"
     looked_on_by(monkeypatch, at("step", 3, breaks))
     with pytest.raises(Broken):
-        train(network(domains), domains, out=out, train=Train(**SHORT))
-    looked_on_by(monkeypatch, Looking())
+        train(network(domains), domains, out=out, **SHORT)
+    looked_on_by(monkeypatch, Recorder())
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file() and p.name != ".lock"}
     with pytest.raises(BadInput, match=r"is unfinished at step 2; try: onetrunk train .*--resume"):
         train(network(domains), domains, out=out, train=Train(**SHORT))
@@ -195,10 +195,8 @@ def test_a_loss_that_is_not_finite_is_written_down(
     assert list(checkpoints(out)) == [2]
     assert lines(out)[-1]["step"] == 3
     assert not (out / "scores.json").exists() and not (out / "model").exists()
-    looked_on_by(monkeypatch, Looking())
-    train(
-        model, domains, out=out, resume=True, train=Train(**SHORT)
-    )  # it was not the images' fault
+    looked_on_by(monkeypatch, Recorder())
+    train(model, domains, out=out, resume=True, **SHORT)  # it was not the images' fault
 
 
 def specialists(place: Path, out: str) -> Recipe:
@@ -222,11 +220,11 @@ def test_specialists_go_on_in_the_one_that_broke_off(
 ) -> None:
     begun: list[str] = []
 
-    class Second(Looking):
+    class Second(Recorder):
         def begin(self, plan: Mapping[str, Any]) -> None:
             begun.append(plan["part"])
 
-        def step(self, record: Mapping[str, Any]) -> None:
+        def log_step(self, record: Mapping[str, Any]) -> None:
             if (record["part"], record["step"]) == ("again", 3):
                 raise Broken
 
@@ -237,7 +235,7 @@ def test_specialists_go_on_in_the_one_that_broke_off(
     looked_on_by(monkeypatch, Second())
     with pytest.raises(Broken):
         train_recipe(specialists(tmp_path, "run"), device="cpu")
-    looked_on_by(monkeypatch, Looking())
+    looked_on_by(monkeypatch, Recorder())
     run = train_recipe(specialists(tmp_path, "run"), resume=True, device="cpu")
     assert begun == ["digits", "again"]
     for part in ("digits", "again"):

@@ -82,7 +82,7 @@ def command(
             methods=names, seeds=seeds_of(seeds), train=said["train"], device=device,
         )  # fmt: skip
     except Stopped as stop:  # a row's own command would end that row alone
-        raise Stopped(stop.said, "the same command goes on") from None
+        raise Stopped(stop.expected, try_="the same command again") from None
     except KeyboardInterrupt:
         raise Failed("stopped; what was done is kept: the same command goes on") from None
     if as_json:

@@ -64,7 +64,7 @@ def finish(
             part: {"step": s.step, "score": s.score if isfinite(s.score) else None}
             for part, s in chosen.items()
         },
-        "own_best": {name: best for s in chosen.values() for name, best in s.own.items()},
+        "own_best": {name: best for s in chosen.values() for name, best in s.own_best.items()},
         "bad": {d.name: {s: len(d.bad(s)) for s in SPLITS} for d in domains},
         "splits": {
             d.name: {"how": d.index.how, **{s: len(d.splits[s]) for s in SPLITS}} for d in domains

@@ -20,7 +20,7 @@ from onetrunk.eval.outcomes import Outcomes
 from onetrunk.eval.table import Table, number, spaced
 from onetrunk.nn.universal import Universal
 from onetrunk.runs.finish import OUTCOMES
-from onetrunk.train.initialize import one_trunk
+from onetrunk.train.initialize import load_shared
 
 
 def forgotten(before: Path, after: Path) -> list[Difference]:
@@ -47,7 +47,7 @@ def old_after(
 
     What they were is in the run's scores; neither the run nor the network is touched.
     """
-    before = one_trunk(run)
+    before = load_shared(run)
     for key in ("arch", "norm"):
         mine, theirs = getattr(before.trunk, key), getattr(learned.trunk, key)
         if mine != theirs:

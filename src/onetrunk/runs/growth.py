@@ -31,8 +31,8 @@ from onetrunk.runs.train import check_labels, check_tasks
 from onetrunk.store.run_folder import RunFolder
 from onetrunk.train.fewshot import choose as few
 from onetrunk.train.interrupt import Stopped
-from onetrunk.train.loggers import find, make_watch
-from onetrunk.train.loop import NotFinite
+from onetrunk.train.learner import NotFinite
+from onetrunk.train.loggers import load_logger, make_logger
 from onetrunk.train.new_domain import adapter_search as ladder
 from onetrunk.train.new_domain.initial_slots import check_start
 from onetrunk.train.new_domain.scratch import check_own, make_worker
@@ -74,9 +74,9 @@ def raise_domain(
             got=f"{len(domain.train)} for training",
             try_="more images, or a column or folder that names the split val",
         )
-    for logger in growth.train.loggers:
-        find(logger)
-    check_start(model, name, growth.add.start)
+    for spec in growth.train.loggers:
+        load_logger(spec)
+    check_start(model, name, growth.grow.start)
     if own != "auto":
         card = Card.of(domain, card_adapters(own), growth.add.rank)
         check_own(make_worker(model, card, growth.seed), name, own)
@@ -84,12 +84,12 @@ def raise_domain(
     with RunFolder.open(work, growth.to_toml(), resume=resume, command=again) as run:
         check_data(run, environment([domain], growth.seed, device))
         before = proof.take(model, others, name)
-        watch = make_watch(growth.train.loggers, work)
-        ground = Ground(model, domain, growth, run, watch, device, old, start)
+        logger = make_logger(growth.train.loggers, work)
+        ground = Ground(model, domain, growth, run, logger, device, old, start)
         try:
             kind, tried, chosen, val = _choose(ground, few_images)
         except Stopped as stop:
-            raise Stopped(stop.said, again) from None
+            raise Stopped(stop.expected, try_=again) from None
         except NotFinite as error:
             run.write("failed.json", error.record)
             raise

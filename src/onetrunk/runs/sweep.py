@@ -18,7 +18,7 @@ from onetrunk.progress import say
 from onetrunk.runs.train import train_recipe
 from onetrunk.store.atomic import write_atomic
 from onetrunk.store.run_folder import SCORES, RunFolder
-from onetrunk.train.selection import by_domain, unit
+from onetrunk.train.selection import error_by_domain, unit_of
 
 NAME = "sweep.json"
 
@@ -100,9 +100,9 @@ def compared(tables: Sequence[Table]) -> Callable[[Table], float]:
     errors: dict[str, list[float]] = {}
     for table in tables:
         for row in table.headlines():
-            errors.setdefault(unit(row), []).append(as_error(row.kind, row.value))
+            errors.setdefault(unit_of(row), []).append(as_error(row.kind, row.value))
     ones = {name: statistics.fmean(values) for name, values in errors.items()}
-    return lambda table: statistics.fmean(by_domain(table.headlines(), ones).values())
+    return lambda table: statistics.fmean(error_by_domain(table.headlines(), ones).values())
 
 
 def summed_up(vals: Sequence[float], runs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def summed_up(vals: Sequence[float], runs: Mapping[int, Mapping[str, Any]]) -> d
     values: dict[str, list[float]] = {}
     for scores in runs.values():
         for row in Table.from_json(scores["test"]).headlines():
-            values.setdefault(f"{unit(row)}/{row.metric}", []).append(row.value)
+            values.setdefault(f"{unit_of(row)}/{row.metric}", []).append(row.value)
     return {
         "val": statistics.fmean(vals),
         "val_by_seed": list(vals),

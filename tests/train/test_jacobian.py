@@ -1,19 +1,20 @@
-"""The units' gradients, against a backward pass of each unit by itself."""
+"""The Jacobian of a step's units, against a backward pass of each unit alone."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from onetrunk.errors import Failed
-from onetrunk.train.weighting import jacobian as module
-from onetrunk.train.weighting import make_weighting
-from onetrunk.train.weighting.jacobian import Jacobian, combined, gram
+from onetrunk.errors import Diverged
+from onetrunk.train import jacobian as module
+from onetrunk.train.jacobian import Jacobian, gram, shared_gradient
+from onetrunk.train.weighting import Setup, Weighting, make_weighting
+from tests.helpers.errors import raises
 
 UNITS = ("ants/classify", "bees/depth", "bees/classify")
 
@@ -54,26 +55,29 @@ def images(seed: int) -> Tensor:
 
 
 def row(net: Net, losses: list[Tensor]) -> Tensor:
-    """The gradient of the mean loss on what is shared, by one backward pass of its own."""
+    """The gradient of the mean loss on the shared parameters, by a separate backward pass."""
     net.zero_grad()
     torch.stack(losses).mean().backward()
     parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in net.shared()]
     return torch.cat([part.contiguous().flatten() for part in parts])
 
 
-class Rows:
-    """A weighting that keeps what it is given, and gives weights."""
+class Rows(Weighting):
+    """Returns given weights, and records its arguments."""
 
-    needs = "gram"
+    needs_gram = True
 
     def __init__(self, *weights: float) -> None:
+        super().__init__(Setup(UNITS), {})
         self.given = torch.tensor(weights)
         self.gram: Tensor | None = None
         self.losses: Tensor | None = None
-        self.present: list[int] = []
+        self.present: Sequence[int] = []
 
-    def weigh(self, gram: Tensor, losses: Tensor, present: list[int]) -> Tensor:
-        self.gram, self.losses, self.present = gram, losses, present
+    def weights_from_gram(
+        self, gram_KK: Tensor, losses_K: Tensor, present: Sequence[int]
+    ) -> Tensor:
+        self.gram, self.losses, self.present = gram_KK, losses_K, present
         return self.given
 
 
@@ -125,11 +129,11 @@ def test_as_many_backward_passes_as_units_and_the_last_frees_the_graph(
     losses = [(unit, (unit + 1) * x.square().mean()) for unit in (0, 1, 2)]
     jacobian = Jacobian(net.shared(), UNITS)
     jacobian.add([*losses, (1, net.loss(1, images(1)))])
-    jacobian.learn(make_weighting("gradnorm", UNITS))
+    jacobian.apply(make_weighting("gradnorm", UNITS))
     assert passes == [True, True, False]
 
 
-def test_what_a_unit_owns_learns_from_it_alone(net: Net) -> None:
+def test_own_parameters_get_the_gradient_of_their_unit(net: Net) -> None:
     twin = copy.deepcopy(net)
     jacobian = Jacobian(net.shared(), UNITS)
     for batch in range(2):
@@ -149,24 +153,24 @@ def test_equal_weights_are_the_plain_backward_pass(net: Net) -> None:
     jacobian = Jacobian(net.shared(), UNITS)
     jacobian.add([(unit, net.loss(unit, images(unit))) for unit in range(3)])
     weighting = Rows(1.0, 1.0, 1.0)
-    jacobian.learn(weighting)  # type: ignore[arg-type]
+    jacobian.apply(weighting)
     torch.stack([twin.loss(unit, images(unit)) for unit in range(3)]).mean().backward()
     for got, expected in zip(net.shared(), twin.shared(), strict=True):
         assert (got.grad is None) == (expected.grad is None)
         if got.grad is not None:
             assert torch.allclose(got.grad, expected.grad, atol=1e-7)
             assert got.grad.stride() == got.stride()
-    assert net.idle.weight.grad is None  # and so no optimizer decays it
+    assert net.idle.weight.grad is None  # so no optimizer decays it
     assert weighting.present == [0, 1, 2]
 
 
-def test_weights_and_what_stood_in_grad_is_added_to(net: Net) -> None:
-    """Teachers have put their part there."""
+def test_the_gradient_is_added_to_existing_gradients(net: Net) -> None:
+    """Those of distillation, for example."""
     for parameter in net.shared():
         parameter.grad = torch.ones_like(parameter)
     jacobian = Jacobian(net.shared(), UNITS)
     jacobian.add([(unit, net.loss(unit, images(unit))) for unit in (0, 2)])
-    jacobian.learn(Rows(2.0, -1.0))  # type: ignore[arg-type]
+    jacobian.apply(Rows(2.0, -1.0))
     rows = jacobian.matrix()
     flat = torch.cat([p.grad.contiguous().flatten() for p in net.shared()[:4]])  # type: ignore[union-attr]
     expected = 1 + (2 * rows[0] - rows[1]) / 2
@@ -183,21 +187,22 @@ def test_frozen_parameters_and_losses_without_labels(net: Net) -> None:
     assert jacobian.losses()[1] == 0
 
 
-def test_doubles_stay_doubles(net: Net) -> None:
+def test_float64_is_kept(net: Net) -> None:
     net.double()
     jacobian = Jacobian(net.shared(), UNITS)
     jacobian.add([(1, net.loss(1, images(0).double()))])
     assert jacobian.matrix().dtype == torch.float64
 
 
-def test_who_is_not_finite_is_named(net: Net) -> None:
+def test_a_unit_whose_gradient_is_not_finite_is_named(net: Net) -> None:
     before = [p.grad for p in net.shared()]
     jacobian = Jacobian(net.shared(), UNITS)
     losses = [(unit, net.loss(unit, images(0))) for unit in range(3)]
     jacobian.add([(0, losses[0][1]), (1, losses[1][1] * float("inf")), losses[2]])
     weighting = Rows(1.0, 1.0, 1.0)
-    with pytest.raises(Failed, match=r"gradient of bees/depth on the shared .* try: "):
-        jacobian.learn(weighting)  # type: ignore[arg-type]
+    with raises(Diverged, "bees/depth", try_="train.lr") as error:
+        jacobian.apply(weighting)
+    assert not any(unit in str(error.value) for unit in (UNITS[0], UNITS[2]))
     assert weighting.gram is None
     assert [p.grad for p in net.shared()] == before
 
@@ -210,8 +215,8 @@ def test_scaled_up_losses_give_scaled_up_gradients(net: Net) -> None:
     plain.add([(unit, twin.loss(unit, images(unit))) for unit in range(3)], twin.own())
     assert torch.allclose(jacobian.matrix(), plain.matrix(), atol=1e-7)
     assert torch.allclose(jacobian.losses(), plain.losses())
-    jacobian.learn(Rows(1.0, 2.0, 0.0))  # type: ignore[arg-type]
-    plain.learn(Rows(1.0, 2.0, 0.0))  # type: ignore[arg-type]
+    jacobian.apply(Rows(1.0, 2.0, 0.0))
+    plain.apply(Rows(1.0, 2.0, 0.0))
     optimizer = torch.optim.SGD([p for p in net.parameters() if p.grad is not None])
     scaler.unscale_(optimizer)
     for got, expected in zip(net.parameters(), twin.parameters(), strict=True):
@@ -226,13 +231,13 @@ def test_an_overflow_is_left_to_the_scaler(net: Net) -> None:
     jacobian = Jacobian(net.shared(), UNITS, scaler)
     jacobian.add([(0, net.loss(0, images(0)) * 1e38), (1, net.loss(1, images(0)))])
     weighting = Rows(1.0, 1.0)
-    jacobian.learn(weighting)  # type: ignore[arg-type]
+    jacobian.apply(weighting)
     assert weighting.gram is None
     scaler.step(torch.optim.SGD(net.one.parameters(), lr=1.0))
     assert torch.equal(net.one.weight, before)
 
 
-def test_the_gram_matrix_is_added_up_in_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gram_matrix_is_summed_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "COLUMNS", 7)
     J = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
     expected = [
@@ -242,13 +247,14 @@ def test_the_gram_matrix_is_added_up_in_doubles(monkeypatch: pytest.MonkeyPatch)
     assert torch.allclose(gram(J), torch.tensor(expected, dtype=torch.float64), rtol=1e-12)
 
 
-def test_a_weighting_on_the_jacobian_gives_the_gradient_itself() -> None:
-    class Last:
-        needs = "jacobian"
+def test_a_weighting_on_the_jacobian_returns_the_gradient() -> None:
+    class Last(Weighting):
+        needs_jacobian = True
 
-        def combine(self, jacobian: Tensor, losses: Tensor, present: list[int]) -> Tensor:
-            return jacobian[-1] * losses[0]
+        def combine(self, jacobian_KP: Tensor, losses_K: Tensor, present: Sequence[int]) -> Tensor:
+            return jacobian_KP[-1] * losses_K[0]
 
     J = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    got = combined(Last(), J, torch.tensor([2.0, 9.0]), [0, 1])  # type: ignore[arg-type]
+    weighting = Last(Setup(UNITS[:2]), {})
+    got = shared_gradient(weighting, J, torch.tensor([2.0, 9.0]), [0, 1])
     assert got.tolist() == [6.0, 8.0]

@@ -1,8 +1,9 @@
-"""The units' gradients on what they share, and the one that a weighting makes of them.
+"""The gradients of a step's units on their shared parameters, and the gradient made of them.
 
-A step adds its losses, all at once or a batch at a time (then one batch's graph alone is held).
-Each call costs one backward pass for each unit in it: where every unit has one batch, K passes in
-all. A unit's row is the mean over its batches; what belongs to it alone learns from it directly.
+Losses are added all at once, or a batch at a time (then only one batch's graph is held). Each call
+costs one backward pass for each unit in it: K passes in all where every unit has one batch. The row
+of a unit is the mean over its batches. Parameters that only one unit uses get their gradient
+directly.
 """
 
 from __future__ import annotations
@@ -13,13 +14,19 @@ import torch
 from torch import Tensor
 
 from onetrunk.errors import Diverged
-from onetrunk.train.weighting.protocol import Weighting
+from onetrunk.train.weighting import Weighting
 
-COLUMNS = 1 << 20  # of J that are doubled at once
+COLUMNS = 1 << 20  # of J that are converted to float64 at once
 
 
 class Jacobian:
-    """J of one step, K×P in float32 (float64 where the parameters are), as large as K trunks."""
+    """J of one step, K×P in float32 (float64 where the parameters are), as large as K trunks.
+
+    Args:
+        shared: The parameters that several units share; P numbers in all.
+        units: The names of the run's units.
+        scaler: The scaler of float16 training.
+    """
 
     def __init__(
         self,
@@ -30,7 +37,7 @@ class Jacobian:
         self.shared = [parameter for parameter in shared if parameter.requires_grad]
         self.units, self.scaler = units, scaler
         self.sizes = [parameter.numel() for parameter in self.shared]
-        self.reached = [False] * len(self.shared)
+        self.reached = [False] * len(self.shared)  # whether a parameter has had a gradient
         self.rows: dict[int, Tensor] = {}
         self.sums: dict[int, Tensor] = {}  # of the losses
         self.counts: dict[int, int] = {}
@@ -41,10 +48,12 @@ class Jacobian:
         own: Mapping[int, Sequence[Tensor]] | None = None,
         share: Mapping[int, float] | None = None,
     ) -> None:
-        """Units' losses with their graphs, which are gone afterwards.
+        """Add the losses of units, with their graphs, which are freed.
 
-        own: the parameters of a unit that learn from nothing but it and others of its domain; their
-        `.grad` grows by `share` (1) times the gradient of each loss.
+        Args:
+            losses: Unit numbers and losses.
+            own: By unit, the parameters that only this unit (and others of its domain) trains.
+            share: By unit, the factor of its gradients on its own parameters, by default 1.
         """
         totals: dict[int, Tensor] = {}
         for unit, loss in losses:
@@ -53,31 +62,32 @@ class Jacobian:
         for rank, (unit, total) in enumerate(totals.items()):
             before = self.sums.get(unit)
             self.sums[unit] = total.detach() if before is None else before + total.detach()
-            mine = [p for p in (own or {}).get(unit, ()) if p.requires_grad]
-            self._backward(unit, total, mine, (share or {}).get(unit, 1.0), rank + 1 < len(totals))
+            parameters = [p for p in (own or {}).get(unit, ()) if p.requires_grad]
+            factor = (share or {}).get(unit, 1.0)
+            self._backward(unit, total, parameters, factor, retain=rank + 1 < len(totals))
 
     def _backward(
-        self, unit: int, loss: Tensor, own: list[Tensor], share: float, again: bool
+        self, unit: int, loss: Tensor, own: list[Tensor], share: float, retain: bool
     ) -> None:
         row = self.rows.get(unit)
         if row is None:
-            wide = any(parameter.dtype == torch.float64 for parameter in self.shared)
-            kind = torch.float64 if wide else torch.float32
-            row = torch.zeros(sum(self.sizes), dtype=kind, device=loss.device)
+            double = any(parameter.dtype == torch.float64 for parameter in self.shared)
+            dtype = torch.float64 if double else torch.float32
+            row = torch.zeros(sum(self.sizes), dtype=dtype, device=loss.device)
             self.rows[unit] = row
         if not loss.requires_grad:
             return  # a batch without any label
         scaled = loss if self.scaler is None else self.scaler.scale(loss)
-        found = torch.autograd.grad(
-            scaled, [*self.shared, *own], retain_graph=again, allow_unused=True
+        gradients = torch.autograd.grad(
+            scaled, [*self.shared, *own], retain_graph=retain, allow_unused=True
         )
         pieces = torch.split(row, self.sizes)
-        for place, (piece, parameter) in enumerate(zip(pieces, self.shared, strict=True)):
-            gradient = found[place]
+        for i, (piece, parameter) in enumerate(zip(pieces, self.shared, strict=True)):
+            gradient = gradients[i]
             if gradient is not None:
                 piece.view(parameter.shape).add_(gradient)  # by index, whatever the layout
-                self.reached[place] = True
-        for parameter, gradient in zip(own, found[len(self.shared) :], strict=True):
+                self.reached[i] = True
+        for parameter, gradient in zip(own, gradients[len(self.shared) :], strict=True):
             if gradient is None:
                 continue
             if parameter.grad is None:
@@ -86,41 +96,41 @@ class Jacobian:
 
     @property
     def present(self) -> list[int]:
-        """The units of the step, by their numbers."""
+        """The numbers of the step's units."""
         return sorted(self.rows)
 
     def losses(self) -> Tensor:
-        """Of the units that are present, means over their batches."""
+        """(K,) The mean loss of each unit over its batches."""
         return torch.stack([self.sums[unit] / self.counts[unit] for unit in self.present])
 
     def matrix(self) -> Tensor:
-        """J, a row for each unit that is present; infinities of a scaler's overflow included."""
+        """(K, P) J; with a scaler it may hold infinities from an overflow."""
         J = torch.stack([self.rows[unit] / self.counts[unit] for unit in self.present])
         return J if self.scaler is None else J / self._scale(J)
 
-    def learn(self, weighting: Weighting) -> None:
-        """The shared parameters' `.grad` grows by what the weighting makes of J.
+    def apply(self, weighting: Weighting) -> None:
+        """Add the weighting's gradient to `.grad` of the shared parameters.
 
-        A gradient that is not finite ends the run, before the weighting has seen it; with a scaler
-        float16 has overflowed, and the scaler is left to skip the step.
+        A gradient that is not finite ends the run before the weighting gets it. With a scaler it is
+        an overflow of float16, and the scaler skips the step.
         """
         J, present = self.matrix(), self.present
         finite = torch.isfinite(J).all(1).tolist()
         if all(finite):
-            gradient = combined(weighting, J, self.losses(), present)
+            gradient = shared_gradient(weighting, J, self.losses(), present)
         elif self.scaler is not None:
             gradient = J.sum(0)
         else:
             bad = [self.units[unit] for unit, fine in zip(present, finite, strict=True) if not fine]
             raise Diverged(
                 f"the gradient of {', '.join(bad)} on the shared parameters is not finite; the "
-                "last checkpoint is whole; try: a new run with a lower train.lr or with "
-                "train.clip = 1"
+                "last checkpoint is intact",
+                try_="a new run with a lower train.lr or with train.clip = 1",
             )
-        self.write(gradient if self.scaler is None else gradient * self._scale(gradient))
+        self._write(gradient if self.scaler is None else gradient * self._scale(gradient))
 
-    def write(self, gradient_P: Tensor) -> None:
-        """A flat gradient onto `.grad`, in each parameter's own layout; None where no loss came."""
+    def _write(self, gradient_P: Tensor) -> None:
+        """Add a flat gradient to `.grad`, in each parameter's layout; None stays where unused."""
         pieces = torch.split(gradient_P, self.sizes)
         for parameter, piece, reached in zip(self.shared, pieces, self.reached, strict=True):
             if not reached:
@@ -135,21 +145,21 @@ class Jacobian:
         return self.scaler.scale(like.new_ones(()))
 
 
-def combined(
+def shared_gradient(
     weighting: Weighting, jacobian_KP: Tensor, losses_K: Tensor, present: Sequence[int]
 ) -> Tensor:
-    """The shared gradient (P,) of a weighting that needs gradients."""
-    if weighting.needs == "jacobian":
+    """Return the shared gradient (P,) of a weighting that needs gradients."""
+    if weighting.needs_jacobian:
         return weighting.combine(jacobian_KP, losses_K, present)
-    weights_K = weighting.weigh(gram(jacobian_KP), losses_K, present)
+    weights_K = weighting.weights_from_gram(gram(jacobian_KP), losses_K, present)
     return (weights_K.to(jacobian_KP) / len(present)) @ jacobian_KP
 
 
 def gram(jacobian_KP: Tensor) -> Tensor:
-    """J·Jᵀ, added up in float64 where the device has it: its small eigenvalues matter."""
-    kind = torch.float32 if jacobian_KP.device.type == "mps" else torch.float64
-    parts = (part.to(kind) for part in torch.split(jacobian_KP, COLUMNS, dim=1))
-    total = jacobian_KP.new_zeros((len(jacobian_KP),) * 2, dtype=kind)
+    """Return J·Jᵀ, summed in float64 where the device has it: its small eigenvalues matter."""
+    dtype = torch.float32 if jacobian_KP.device.type == "mps" else torch.float64
+    parts = (part.to(dtype) for part in torch.split(jacobian_KP, COLUMNS, dim=1))
+    total = jacobian_KP.new_zeros((len(jacobian_KP),) * 2, dtype=dtype)
     for part in parts:
         total.addmm_(part, part.T)
     return total
