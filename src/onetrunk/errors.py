@@ -111,7 +111,7 @@ def printable(text: str) -> str:
 
 
 def join_places(outer: str, inner: str) -> str:
-    """Join two parts of a place: `train` and `lr`, `domains` and `[2].size`, `a.toml: ` and `lr`."""
+    """Join two parts of a place, such as `train` and `lr`, or `domains` and `[2].size`."""
     dot = "." if outer and inner and not inner.startswith("[") and not outer.endswith(" ") else ""
     return f"{outer}{dot}{inner}"
 

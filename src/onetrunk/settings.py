@@ -91,7 +91,7 @@ def read_dataclass(kind: type[T], document: Mapping[str, Any]) -> T:
     try:
         # JSON has lists and tables where Python has tuples and dataclasses: strict about the rest
         text = json.dumps(dict(document), default=str)
-        value: T = _adapter(kind).validate_json(text, strict=True)
+        value: T = _adapter(kind).validate_json(text, strict=True)  # type: ignore[arg-type]
         return value
     except ValidationError as error:
         raise _translate(kind, error, document) from None

@@ -82,7 +82,7 @@ def test_hours_limit_the_run_and_its_evaluations(set_pace: Callable[[float], Non
     set_pace(1500)  # slow steps: at most one evaluation each
     assert run(Clock.of(settings(hours=1), 7))["evaluate"] == [1, 2, 3]
     set_pace(90)
-    assert run(Clock.of(settings(hours=1, evaluate=16), 7))["evaluate"] == [16, 32, 40]
+    assert run(Clock.of(settings(hours=1, eval_every=16), 7))["evaluate"] == [16, 32, 40]
 
 
 def test_time_before_a_restart_counts(set_pace: Callable[[float], None]) -> None:

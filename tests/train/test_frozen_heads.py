@@ -389,7 +389,7 @@ def test_features_that_are_not_finite_name_their_image(tmp_path: Path) -> None:
     with torch.no_grad():
         next(iter(model.trunk.parameters())).fill_(torch.nan)
     with raises(Failed, "0000.png", "one"):
-        train(model, domains, out=tmp_path / "run", frozen=True)
+        train(model, domains, out=tmp_path / "run", train=Train(frozen=True))
 
 
 @pytest.mark.parametrize("norm", ["domain", "shared-batch", "instance-domain"])
@@ -461,11 +461,11 @@ def test_heads_that_are_not_linear_are_refused(tmp_path: Path) -> None:
     domains = worlds("one")
     shared = network(domains, norm="shared", sharing="full")
     with raises(BadInput, "one/classify", "share", try_="sharing = 'deep'"):
-        train(shared, domains, out=tmp_path / "run", frozen=True)
+        train(shared, domains, out=tmp_path / "run", train=Train(frozen=True))
     own = network(domains, norm="shared")
     own.heads_of("one").of["task_classify"] = torch.nn.Linear(64, 2)
     with raises(BadInput, "one/classify", got="Linear", try_="train.frozen = false"):
-        train(own, domains, out=tmp_path / "other", frozen=True)
+        train(own, domains, out=tmp_path / "other", train=Train(frozen=True))
 
 
 def recipe(tmp_path: Path, **changed: str) -> Recipe:
@@ -476,15 +476,15 @@ def recipe(tmp_path: Path, **changed: str) -> Recipe:
 
 
 def test_a_recipe_with_a_random_trunk_warns(tmp_path: Path) -> None:
-    checked = recipe(tmp_path).check()
+    checked = check(recipe(tmp_path))
     assert [w for w in checked.warnings if "random features" in w]
-    plain = recipe(tmp_path, **{"train.frozen": "false"}).check()
+    plain = check(recipe(tmp_path, **{"train.frozen": "false"}))
     assert not [w for w in plain.warnings if "random features" in w]
 
 
 def test_a_recipe_that_shares_heads_is_refused(tmp_path: Path) -> None:
     with raises(BadInput, "train.frozen", "sharing = 'deep'"):
-        recipe(tmp_path, **{"trunk.sharing": "full"}).check()
+        check(recipe(tmp_path, **{"trunk.sharing": "full"}))
 
 
 def test_a_dry_run_of_frozen_heads_is_refused(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ SHORT: dict[str, Any] = {"steps": 6, "eval_every": 3, "log_every": 2}
 def test_log_lines_evaluations_and_checkpoints_are_written_when_due(tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
     logger = Recorder()
-    go(tmp_path / "run", domains, network(domains), logger, **SHORT, keep=9)
+    go(tmp_path / "run", domains, network(domains), logger, **SHORT, keep_checkpoints=9)
     found = lines(tmp_path / "run")
     assert [("val" in line, line["step"]) for line in found] == [
         (False, 2), (True, 3), (False, 4), (False, 6), (True, 6)
@@ -151,7 +151,7 @@ def poison(model: Any) -> None:
 def test_nothing_is_written_after_a_loss_that_is_not_finite(tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
     model = network(domains)
-    given = {"steps": 9, "evaluate": 2, "log": 1, "keep": 9}
+    given = {"steps": 9, "eval_every": 2, "log_every": 1, "keep_checkpoints": 9}
     with raises(NotFinite, "bees/classify", "nan", "step 6", try_="train.lr"):
         go(tmp_path / "run", domains, model, at("step", 5, lambda: poison(model)), **given)
     assert lines(tmp_path / "run")[-1]["step"] == 5
@@ -164,7 +164,7 @@ def test_nothing_is_written_after_a_loss_that_is_not_finite(tmp_path: Path) -> N
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
     model = network(domains)
-    given = {"steps": 9, "evaluate": 6, "checkpoint": 2, "log": 1, "keep": 9}
+    given = {"steps": 9, "eval_every": 6, "checkpoint_every": 2, "log_every": 1, "keep_checkpoints": 9}
     with raises(Diverged, "heads.bees.", "step 4", try_="train.lr"):
         go(tmp_path / "run", domains, model, at("step", 4, lambda: poison(model)), **given)
     assert list(checkpoints(tmp_path / "run")) == [2]
@@ -179,7 +179,7 @@ def test_torch_flags_and_generators_are_restored(tmp_path: Path) -> None:
     torch.set_rng_state(chance)
     inside = []
     logger = at("step", 1, lambda: inside.append(torch.are_deterministic_algorithms_enabled()))
-    go(tmp_path / "run", domains, model, logger, steps=2, log=1)
+    go(tmp_path / "run", domains, model, logger, steps=2, log_every=1)
     assert inside == [True]
     assert torch.are_deterministic_algorithms_enabled() == flags
     assert torch.get_rng_state().equal(chance)
@@ -205,7 +205,7 @@ def test_steps_run_in_training_mode(tmp_path: Path) -> None:
     model = network(domains).eval()
     modes: list[tuple[str, bool]] = []
     logger = Recorder(lambda what, _: modes.append((what, model.training)))
-    go(tmp_path / "run", domains, model, logger, steps=2, evaluate=1, log=1)
+    go(tmp_path / "run", domains, model, logger, steps=2, eval_every=1, log_every=1)
     assert {mode for what, mode in modes if what in ("step", "evaluated")} == {True}
 
 

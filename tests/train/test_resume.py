@@ -36,7 +36,7 @@ from tests.helpers.worlds import (
 )
 
 # an epoch of the smaller domain has 6 steps; the only checkpoint before the end is at step 4
-SHORT: dict[str, Any] = {"steps": 7, "evaluate": 4, "log": 1, "keep": 9}
+SHORT: dict[str, Any] = {"steps": 7, "eval_every": 4, "log_every": 1, "keep_checkpoints": 9}
 WAYS: dict[str, dict[str, Any]] = {
     "sgd": {"sampling": "round-robin", "clip": 1.0},
     "adamw": {"optimizer": "adamw", "lr": 1e-3, "warmup": 0.3},

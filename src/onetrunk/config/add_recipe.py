@@ -52,7 +52,7 @@ class AddSettings(Settings):
     )
     few: Annotated[Few, PlainValidator(_few)] = Field(
         default="auto",
-        description="Use few-shot methods, chosen by cross-validation; auto: below 8 images a class",
+        description="Use few-shot methods, chosen on folds; auto: below 8 images a class",
     )
     decay: Annotated[float | None, AUTO] = Field(
         default=None,

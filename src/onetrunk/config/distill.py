@@ -72,7 +72,7 @@ class Distill(Settings):
     enabled: bool = Field(default=True, description="false turns distillation off")
     teachers: Annotated[str | list[str] | dict[str, Named], PlainValidator(_teachers)] = Field(
         default="",
-        description="Teachers: a run, timm/NAME or a file of features; or a table of them by domain",
+        description="Teachers: a run, timm/NAME or features:FILE; or a table of them by domain",
     )
     features: str = Field(
         default="l2",

@@ -147,7 +147,7 @@ class Recipe(Settings):
             )
         return self
 
-    # -- writing and comparing
+    # -- writing
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Recipe) and self.document() == other.document()
@@ -172,15 +172,6 @@ class Recipe(Settings):
         except (OSError, UnicodeDecodeError, BadInput):
             pass
         return moved.to_toml()
-
-    def differences(self, other: Recipe) -> list[str]:
-        """Return the keys that differ, each with both values: `train.lr: 0.1 and 0.03`."""
-        mine, theirs = _flat(self.document()), _flat(other.document())
-        return [
-            f"{key}: {_shown(mine, key)} and {_shown(theirs, key)}"
-            for key in dict.fromkeys([*mine, *theirs])
-            if key not in mine or key not in theirs or mine[key] != theirs[key]
-        ]
 
     # -- folders
 
@@ -299,19 +290,3 @@ def named_recipes() -> dict[str, str]:
     folder = files("onetrunk") / "config" / "recipes"
     paths = [path for path in folder.iterdir() if path.name.endswith(".toml")]
     return dict(sorted((p.name.removesuffix(".toml"), p.read_text("utf-8")) for p in paths))
-
-
-def _flat(value: Any, key: str = "") -> dict[str, Any]:
-    """Return a document by dotted keys; domains go by their names."""
-    if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
-        value = {table["name"]: table for table in value}
-    if not isinstance(value, Mapping):
-        return {key: value}
-    flat: dict[str, Any] = {}
-    for name, inner in value.items():
-        flat |= _flat(inner, f"{key}.{name}" if key else str(name))
-    return flat
-
-
-def _shown(document: Mapping[str, Any], key: str) -> str:
-    return repr(document[key]) if key in document else "not set"

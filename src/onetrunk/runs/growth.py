@@ -76,7 +76,7 @@ def raise_domain(
         )
     for spec in growth.train.loggers:
         load_logger(spec)
-    check_start(model, name, growth.grow.start)
+    check_start(model, name, growth.add.start)
     if own != "auto":
         card = Card.of(domain, card_adapters(own), growth.add.rank)
         check_own(make_worker(model, card, growth.seed), name, own)

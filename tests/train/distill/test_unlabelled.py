@@ -183,7 +183,7 @@ def test_without_a_teacher_it_is_refused_before_anything(tmp_path: Path) -> None
                 out=tmp_path / "run",
                 device="cpu",
                 train=Train(**SHORT, frozen=frozen),
-                train=Train(**more),
+                **more,
             )
         assert "web/" in str(caught.value)
         assert not (tmp_path / "run").exists()
