@@ -1,4 +1,4 @@
-"""Tables: rows found by name, every form read back, nothing that is no number."""
+"""Tables of scores: rows by name, all formats, and damaged documents."""
 
 import csv
 import json
@@ -7,6 +7,7 @@ import pytest
 
 from onetrunk.errors import BadInput
 from onetrunk.eval.table import Row, Table
+from tests.helpers.errors import raises
 
 ROWS = (
     Row("digits", "classify", "error", 4.21, 1000, "classify", "%", "lower", True, 3.0, 5.5),
@@ -30,7 +31,7 @@ def test_values_by_name() -> None:
     assert [row.metric for row in TABLE.headlines()] == ["error", "error", "nrmse", "miou", "abs"]
 
 
-def test_a_domain_of_two_classifications_has_their_mean() -> None:
+def test_the_error_of_a_domain_is_the_mean_over_its_classifications() -> None:
     second = Row("digits", "parity", "error", 2.0, 500, "classify", "%", "lower", True)
     table = Table((*ROWS[:2], second))
     assert table.errors() == {"digits": pytest.approx(3.105)}
@@ -38,21 +39,21 @@ def test_a_domain_of_two_classifications_has_their_mean() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "says"),
+    ("names", "got", "available"),
     [
-        (("digit",), "no such domain; got: 'digit'; available: digits"),
-        (("shop_2",), "several tasks; got: 'no task'; available: category, price"),
-        (("rooms", "depht"), "no such task; got: 'depht'; available: depth"),
-        (("digits", None, "eec"), "no such metric; got: 'eec'; available: ece"),
-        (("digits", "classify", "miou"), "available: error, ece"),
+        (("digit",), "digit", ["digits", "shop_2", "rooms"]),
+        (("shop_2",), "none", ["category", "price"]),
+        (("rooms", "depht"), "depht", ["segment", "depth"]),
+        (("digits", None, "eec"), "eec", ["error", "ece"]),
+        (("digits", "classify", "miou"), "miou", ["error", "ece"]),
     ],
 )
-def test_what_is_not_there(asked: tuple[str, ...], says: str) -> None:
-    with pytest.raises(BadInput, match=says):
-        TABLE.value(*asked)
+def test_names_that_do_not_exist(names: tuple[str, ...], got: str, available: list[str]) -> None:
+    with raises(BadInput, got=got, available=available):
+        TABLE.value(*names)
 
 
-def test_json_and_csv_come_back_whole() -> None:
+def test_json_and_csv_are_read_back_intact() -> None:
     assert Table.from_json(json.loads(json.dumps(TABLE.to_json()))) == TABLE
     lines = list(csv.DictReader(TABLE.to_csv().splitlines()))
     assert len(lines) == len(ROWS)
@@ -87,7 +88,7 @@ def test_a_damaged_document_is_refused(how: str) -> None:
         Table.from_json(document)
 
 
-def test_for_people() -> None:
+def test_text_for_a_terminal() -> None:
     text = str(TABLE)
     for words in (
         "4.21 % (3.00–5.50)",
@@ -102,7 +103,7 @@ def test_for_people() -> None:
     assert "mean of" not in str(Table(ROWS[:2]))
 
 
-def test_latex_has_no_bare_special_character() -> None:
+def test_special_characters_are_escaped_in_latex() -> None:
     angle = Row("a_b", "up", "mean", 24.28, 10, "normals", "°", "lower", True, 20.0, 30.0)
     text = Table((*ROWS, angle)).to_latex()
     assert r"shop\_2 & category & error (\%) & \textbf{10.00} &  & 300 \\" in text
