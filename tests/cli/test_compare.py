@@ -199,7 +199,7 @@ def test_networks_of_scratch_teach_the_one_of_all(onetrunk: Onetrunk, at: Path) 
     ("words", "said"),
     [
         (("--domain", "digits=folder:pets"), "has a domain of this name already"),
-        ((*PETS, "--methods", "paralel"), "no such method; got: 'paralel'; available: parallel, "),
+        ((*PETS, "--methods", "paralel"), "unknown method; got: 'paralel'; available: parallel, "),
         ((*PETS, "--set", "trunk.norm=shared"), "--set: unknown key; got: 'trunk'"),
         (("--domain", "pets=folder:nowhere"), "nowhere"),
         ((*PETS, "--seeds", "0,0"), "each seed once"),
@@ -302,4 +302,4 @@ def test_the_methods_are_listed(onetrunk: Onetrunk) -> None:
     listed = onetrunk("recipes").out
     for name in ("scratch", "lwf", "distilled-parallel"):
         assert name in listed
-    assert onetrunk("recipes", "methods").out.startswith("# Ways to have more domains")
+    assert onetrunk("recipes", "methods").out.startswith("# Methods to learn new domains")

@@ -70,6 +70,8 @@ def _normalize(value: Any) -> Literal["dataset", "imagenet"] | Stats:
 
 
 def _augment(value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
     if isinstance(value, Augment):
         return asdict(value)
     if not isinstance(value, Mapping):
