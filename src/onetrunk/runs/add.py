@@ -36,7 +36,7 @@ from onetrunk.runs.open import reachable
 from onetrunk.runs.scores import read_json
 from onetrunk.store.run_folder import SCORES, RunFolder, shell
 from onetrunk.train.device import choose_device
-from onetrunk.train.fewshot import choose as handfuls
+from onetrunk.train.fewshot.choose_method import FEW_BATCH, FEW_STEPS
 
 Place = str | PathLike[str]
 
@@ -196,13 +196,11 @@ def complete(
     if handful(model, domain, made["add"].get("few", "auto")):
         if not any(key in said for key in LENGTHS):
             train = {k: v for k, v in train.items() if k not in LENGTHS}
-            train["steps"] = handfuls.STEPS
+            train["steps"] = FEW_STEPS
         steps = train.get("steps")
         train |= {"workers": 0} | ({"evaluate": steps} if isinstance(steps, int) else {})
         images = len(domain.train) + len(domain.val)
-        train["batch"] = max(
-            1, min(train.get("batch", handfuls.BATCH), handfuls.BATCH, images // 2)
-        )
+        train["batch"] = max(1, min(train.get("batch", FEW_BATCH), FEW_BATCH, images // 2))
     made["train"] = train
     return AddRecipe.of(made)
 

@@ -40,9 +40,9 @@ from onetrunk.runs.train import train_models
 from onetrunk.store.atomic import write_atomic
 from onetrunk.store.run_folder import RECIPE, SCORES, RunFolder
 from onetrunk.train.device import choose_device
-from onetrunk.train.distill.lwf import Memory
+from onetrunk.train.distill.lwf import OldPredictions
 from onetrunk.train.initialize import start_from
-from onetrunk.train.new_domain.scratch import check_own, make_worker
+from onetrunk.train.new_domain.scratch_model import check_own_norms, make_scratch_model
 
 NAME = "compare.json"
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -94,10 +94,10 @@ class Comparison:
                         try_="more images, or a column or folder that names the split val",
                     )
                 if method.distill.get("lwf"):
-                    Memory(load(self.run), [domain], Distill.of(method.distill))
+                    OldPredictions(load(self.run), [domain], Distill.of(method.distill))
                 if (kind := method.add.get("adapters")) == "norm":
-                    worker = make_worker(self.model, Card.of(domain, card_adapters(kind)), 0)
-                    check_own(worker, domain.name, kind)
+                    worker = make_scratch_model(self.model, Card.of(domain, card_adapters(kind)), 0)
+                    check_own_norms(worker, domain.name, kind)
         for name, method in methods.items():
             for seed in seeds:
                 for folder, text in self._texts(name, method, seed):

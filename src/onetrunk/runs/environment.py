@@ -59,7 +59,7 @@ def _versions() -> dict[str, str]:
 
 def mark_of(domain: Domain) -> str:
     """Of all that a batch depends on: the list of images, their labels, what each became."""
-    index, scan = domain.index, domain.decoded.scan
+    index, scan = domain.index, domain.decoded.records
     digest = hashlib.sha256(index.fingerprint.encode())
     digest.update(index.split.tobytes())
     for name, column in sorted(index.labels.items()):

@@ -29,14 +29,21 @@ from onetrunk.runs.finish import OUTCOMES
 from onetrunk.runs.scores import cost_of
 from onetrunk.runs.train import check_labels, check_tasks
 from onetrunk.store.run_folder import RunFolder
-from onetrunk.train.fewshot import choose as few
+from onetrunk.train.fewshot.choose_method import Method, choose_method
+from onetrunk.train.fewshot.folds import has_few_images, make_folds
 from onetrunk.train.interrupt import Stopped
 from onetrunk.train.learner import NotFinite
 from onetrunk.train.loggers import load_logger, make_logger
-from onetrunk.train.new_domain import adapter_search as ladder
+from onetrunk.train.new_domain.adapter_search import candidates, search_adapters
 from onetrunk.train.new_domain.initial_slots import check_start
-from onetrunk.train.new_domain.scratch import check_own, make_worker
-from onetrunk.train.new_domain.trial import Ground, Kind, bytes_of, size_of, with_record
+from onetrunk.train.new_domain.scratch_model import check_own_norms, make_scratch_model
+from onetrunk.train.new_domain.trials import (
+    AdapterKind,
+    TrialRunner,
+    pack_bytes,
+    trunk_bytes,
+    with_record,
+)
 
 
 def raise_domain(
@@ -79,56 +86,56 @@ def raise_domain(
     check_start(model, name, growth.add.start)
     if own != "auto":
         card = Card.of(domain, card_adapters(own), growth.add.rank)
-        check_own(make_worker(model, card, growth.seed), name, own)
+        check_own_norms(make_scratch_model(model, card, growth.seed), name, own)
     began = time.monotonic()
     with RunFolder.open(work, growth.to_toml(), resume=resume, command=again) as run:
         check_data(run, environment([domain], growth.seed, device))
         before = proof.take(model, others, name)
         logger = make_logger(growth.train.loggers, work)
-        ground = Ground(model, domain, growth, run, logger, device, old, start)
+        runner = TrialRunner(model, domain, growth, run, logger, device, old, start)
         try:
-            kind, tried, chosen, val = _choose(ground, few_images)
+            kind, tried, chosen, val = _choose(runner, few_images)
         except Stopped as stop:
             raise Stopped(stop.expected, try_=again) from None
         except NotFinite as error:
             run.write("failed.json", error.record)
             raise
         say(f"{name}: {chosen}")
-        learned = Pack.open(ground.pack_path(kind))
-        record, pack = _evaluated(ground, kind, learned, before, others, val, what, chosen)
+        learned = Pack.open(runner.pack_path(kind))
+        record, pack = _evaluated(runner, kind, learned, before, others, val, what, chosen)
         record |= {"tried": tried, "seconds": round(time.monotonic() - began, 3)}
         with run.writing("the pack"):
             pack.save(work / f"{name}.pack")
         run.finish(record)
-        ground.tidy()
+        runner.clean_up()
     return record, pack
 
 
 def _choose(
-    ground: Ground, few_images: bool
-) -> tuple[Kind, list[dict[str, Any]], str, tuple[Row, ...] | None]:
+    runner: TrialRunner, few_images: bool
+) -> tuple[AdapterKind, list[dict[str, Any]], str, tuple[Row, ...] | None]:
     """What the domain is to own: as asked, by the ladder, or by folds of the few."""
-    grow, trunk = ground.growth.add, bytes_of(ground.model)
+    grow, trunk = runner.recipe.add, trunk_bytes(runner.model)
     auto = grow.adapters == "auto"
     if few_images:
-        kinds = ladder.rungs(ground) if auto else [Kind(grow.adapters, grow.rank)]
-        way, ways, why = few.choose(ground, kinds)
-        return way.kind, [each.to_json() for each in ways], why, _fold_rows(ground.domain, way)
+        kinds = candidates(runner) if auto else [AdapterKind(grow.adapters, grow.rank)]
+        way, ways, why = choose_method(runner, kinds)
+        return way.kind, [each.to_json() for each in ways], why, _fold_rows(runner.domain, way)
     if auto:
-        best, trials, why = ladder.climb(ground)
+        best, trials, why = search_adapters(runner)
     else:
-        best = ground.trial(Kind(grow.adapters, grow.rank))
+        best = runner.trial(AdapterKind(grow.adapters, grow.rank))
         trials, why = [best], f"{best.kind.label}, as asked"
     return best.kind, [trial.to_json(trunk) for trial in trials], why, None
 
 
-def _fold_rows(domain: Domain, way: few.Way) -> tuple[Row, ...]:
+def _fold_rows(domain: Domain, way: Method) -> tuple[Row, ...]:
     """Validation was learned from, so its score is that of the images held out in folds."""
     if len(domain.tasks) > 1 or way.error is None:
         return ()
     (task,) = domain.tasks
     metric = headline(task.kind)
-    held = sum(len(fold.val) for fold in few.folds(domain, 0))
+    held = sum(len(fold.val) for fold in make_folds(domain, 0))
     return (
         Row(domain.name, task.name, metric.name, way.error, held, task.kind, metric.unit,
             metric.better, True),
@@ -136,8 +143,8 @@ def _fold_rows(domain: Domain, way: few.Way) -> tuple[Row, ...]:
 
 
 def _evaluated(
-    ground: Ground,
-    kind: Kind,
+    runner: TrialRunner,
+    kind: AdapterKind,
     learned: Pack,
     before: Mapping[str, proof.Print],
     others: Mapping[str, Domain],
@@ -146,8 +153,8 @@ def _evaluated(
     chosen: str,
 ) -> tuple[dict[str, Any], Pack]:
     """The pack in the model, as it will be used: the proof and the scores; then out again."""
-    model, domain, growth = ground.model, ground.domain, ground.growth
-    name, old = domain.name, ground.old
+    model, domain, growth = runner.model, runner.domain, runner.recipe
+    name, old = domain.name, runner.old
     if old is not None:
         model.remove(name)
     try:
@@ -155,7 +162,7 @@ def _evaluated(
         shown = proof.compare(before, proof.take(model, others, name), name)
         say(f"{name}: {shown.said}")
         evaluated = {
-            split: run_evaluation(model, [domain], split, device=ground.device)
+            split: run_evaluation(model, [domain], split, device=runner.device)
             for split in ("val", "test")
         }
         tables = {split: found.table() for split, found in evaluated.items()}
@@ -167,8 +174,8 @@ def _evaluated(
             model.remove(name)
         if old is not None:
             old.join(model)
-    with ground.run.writing(OUTCOMES):
-        evaluated["test"].outcomes().save(ground.run.path / OUTCOMES)
+    with runner.run.writing(OUTCOMES):
+        evaluated["test"].outcomes().save(runner.run.path / OUTCOMES)
     scores = {
         f"{split}/{row.task}/{row.metric}": row.value
         for split, table in tables.items()
@@ -184,7 +191,7 @@ def _evaluated(
     }
     pack = with_record(learned, provenance, scores)
     index = domain.index
-    trunk = bytes_of(model)
+    trunk = trunk_bytes(model)
     record = {
         "format": 1,
         "finished": event["date"],
@@ -200,8 +207,8 @@ def _evaluated(
             "version": growth.version,
             "adapters": pack.card.adapters,
             "chosen": chosen,
-            "bytes": size_of(pack),
-            "share": size_of(pack) / trunk,
+            "bytes": pack_bytes(pack),
+            "share": pack_bytes(pack) / trunk,
         },
         "cost": cost,
         "proof": shown.to_json(),
@@ -224,4 +231,4 @@ def tell(domain: Domain) -> None:
 
 def handful(model: Universal, domain: Domain, asked: Few) -> bool:
     """Whether the few are learned as few; heads that domains share are never class means."""
-    return model.trunk.sharing != "full" and few.is_few(domain, asked)
+    return model.trunk.sharing != "full" and has_few_images(domain, asked)

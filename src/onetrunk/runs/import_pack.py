@@ -24,7 +24,7 @@ from onetrunk.runs.scores import cost_of, read_json
 from onetrunk.store.atomic import make_folder, write_atomic
 from onetrunk.store.run_folder import RECIPE, SCORES, RunFolder, shell
 from onetrunk.store.strict_json import strict_json
-from onetrunk.train.new_domain.trial import bytes_of, size_of
+from onetrunk.train.new_domain.trials import pack_bytes, trunk_bytes
 
 PREFIX = "pack:"
 
@@ -88,11 +88,11 @@ def _record(
     model: Universal, pack: Pack, known: Mapping[str, Any], shown: proof.Proof, file: Path
 ) -> dict[str, Any]:
     """What the run says of it: as before where it was here, else what the pack says of itself."""
-    name, trunk = pack.card.name, bytes_of(model)
+    name, trunk = pack.card.name, trunk_bytes(model)
     grown = {
         "adapters": pack.card.adapters,
-        "bytes": size_of(pack),
-        "share": size_of(pack) / trunk,
+        "bytes": pack_bytes(pack),
+        "share": pack_bytes(pack) / trunk,
         "version": pack.card.provenance.get("version", 1),
         **known.get("grown", {}),
         "what": "brought in",

@@ -27,11 +27,11 @@ from onetrunk.runs.environment import check_data, environment
 from onetrunk.runs.finish import finish
 from onetrunk.store.run_folder import SCORES, RunFolder
 from onetrunk.train.device import Precision, choose_device, deterministic
-from onetrunk.train.distill.find_teachers import Given, find_teachers
-from onetrunk.train.distill.lwf import find_memory
+from onetrunk.train.distill.find_teachers import TeacherSource, find_teachers
+from onetrunk.train.distill.lwf import find_old_predictions
 from onetrunk.train.distill.plan import Record, plan
 from onetrunk.train.distill.precompute import FOLDER as VIEWS
-from onetrunk.train.distill.precompute import look_once
+from onetrunk.train.distill.precompute import precompute_for_run
 from onetrunk.train.distill.teachers import Teacher
 from onetrunk.train.frozen_heads import fit_heads
 from onetrunk.train.initialize import copy_weights, start_from
@@ -74,7 +74,7 @@ def train(
     out: str | Path,
     train: Train | None = None,
     distill: Distill | None = None,
-    teachers: Given = "",
+    teachers: TeacherSource = "",
     seed: int = 0,
     resume: bool = False,
     device: str | torch.device | None = None,
@@ -123,7 +123,7 @@ def train_models(
     *,
     resume: bool,
     device: str | torch.device | None,
-    teachers: Given = "",
+    teachers: TeacherSource = "",
 ) -> Run:
     """Each model on its domains, one after the other, then their scores.
 
@@ -136,7 +136,7 @@ def train_models(
     folder = recipe.out_folder
     done = resume and (folder / SCORES).exists()  # its teachers may be gone by now
     found, taught = ({}, {}) if done else find_taught(models, domains, recipe, teachers)
-    memory = None if done else find_memory(recipe, domains)
+    old_predictions = None if done else find_old_predictions(recipe, domains)
     if not done:
         check_labels(domains, taught)
     if not train.frozen:
@@ -159,13 +159,15 @@ def train_models(
         if recipe.distill.views and found:
             with stoppable() as stop, deterministic(train.deterministic, place):
                 precision = Precision.of(train.precision, place)
-                found = look_once(
+                found = precompute_for_run(
                     models, domains, found, recipe.distill, run, recipe.seed, precision, stop
                 )
         learn = (
             fit_heads
             if train.frozen
-            else partial(fit, teachers=found, distill=recipe.distill, memory=memory)
+            else partial(
+                fit, teachers=found, distill=recipe.distill, old_predictions=old_predictions
+            )
         )
         logger = make_logger(train.loggers, run.path)
         chosen = {}
@@ -192,7 +194,7 @@ def forget_views(run: RunFolder, recipe: Recipe) -> None:
 
 
 def find_taught(
-    models: Models, domains: Sequence[Domain], recipe: Recipe, teachers: Given
+    models: Models, domains: Sequence[Domain], recipe: Recipe, teachers: TeacherSource
 ) -> tuple[dict[str, list[Teacher]], Record]:
     """The teachers by domain, and what they teach."""
     distill = recipe.distill

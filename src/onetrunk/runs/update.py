@@ -33,8 +33,12 @@ from onetrunk.runs.open import reachable
 from onetrunk.runs.scores import cost_of, of_run, read_json
 from onetrunk.store.run_folder import SCORES, RunFolder, shell
 from onetrunk.train.device import choose_device
-from onetrunk.train.new_domain.keep_slots import check_same_heads, renamed, with_classes
-from onetrunk.train.new_domain.trial import bytes_of, size_of, with_record
+from onetrunk.train.new_domain.previous_pack import (
+    check_unshared_heads,
+    rename_classes,
+    select_classes,
+)
+from onetrunk.train.new_domain.trials import pack_bytes, trunk_bytes, with_record
 
 
 def update(
@@ -76,9 +80,9 @@ def update_run(
             return published(held, name)
         known(run, top, name)
         model = load(run)
-        check_same_heads(model, name)
+        check_unshared_heads(model, name)
         old = Pack.open(shelf.pack_path(run, name))
-        start = renamed(old, rename)
+        start = rename_classes(old, rename)
         say(f"{name}: {changes(start.card.tasks, domain.tasks)}")
         said = dict(document.get("train", {}))
         full = {**document, "train": merged_train(said, train_like(run, len(model.domains)))}
@@ -151,9 +155,9 @@ def relabel(
     with RunFolder.hold(folder, again) as held:
         known(folder, top, name)
         model = load(folder)
-        check_same_heads(model, name)
+        check_unshared_heads(model, name)
         old = Pack.open(shelf.pack_path(folder, name))
-        new = _without(renamed(old, rename or {}), drop)
+        new = _without(rename_classes(old, rename or {}), drop)
         others = reachable(folder)
         before = proof.take(model, others, name)
         model.remove(name)
@@ -189,7 +193,7 @@ def _without(pack: Pack, drop: Sequence[str]) -> Pack:
         if task.classes and not left:
             raise BadInput(f"{pack.card.name}/{task.name} would have no class", got=", ".join(drop))
         tasks.append(replace(task, classes=tuple(left)))
-    return with_classes(pack, tasks)
+    return select_classes(pack, tasks)
 
 
 def undo(run: str | os.PathLike[str], name: str) -> Grown:
@@ -219,5 +223,5 @@ def undo(run: str | os.PathLike[str], name: str) -> Grown:
 
 def _sizes(model: Universal, pack: Pack) -> dict[str, Any]:
     """What a pack of this model owns, and what it weighs."""
-    size = size_of(pack)
-    return {"adapters": pack.card.adapters, "bytes": size, "share": size / bytes_of(model)}
+    size = pack_bytes(pack)
+    return {"adapters": pack.card.adapters, "bytes": size, "share": size / trunk_bytes(model)}
