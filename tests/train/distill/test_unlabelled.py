@@ -176,13 +176,14 @@ def test_gradient_weightings_beside_images_without_labels(tmp_path: Path) -> Non
 def test_without_a_teacher_it_is_refused_before_training(tmp_path: Path) -> None:
     domain = web(tmp_path, CLASSES)
 
-    def refused(task: str, one: Domain = domain, **more: Any) -> None:
+    def refused(task: str, one: Domain = domain, frozen: bool = False, **more: Any) -> None:
         with raises(BadInput, f"web/{task}", "labels", "teachers.web"):
-            train(network([one]), [one], out=tmp_path / "run", device="cpu", train=Train(**SHORT, **more))
+            settings = Train(**SHORT, frozen=frozen)
+            train(network([one]), [one], out=tmp_path / "run", device="cpu", train=settings, **more)
         assert not (tmp_path / "run").exists()
 
     refused("classify")
-    refused("classify", teachers={"web": a_teacher()}, distill=["l2"])
+    refused("classify", teachers={"web": a_teacher()}, distill=Distill(features="l2", logits=False))
     refused("embed", web(tmp_path / "b"))
     refused("classify", frozen=True)
 
