@@ -198,7 +198,7 @@ def complete(
             train = {k: v for k, v in train.items() if k not in LENGTHS}
             train["steps"] = FEW_STEPS
         steps = train.get("steps")
-        train |= {"workers": 0} | ({"evaluate": steps} if isinstance(steps, int) else {})
+        train |= {"workers": 0} | ({"eval_every": steps} if isinstance(steps, int) else {})
         images = len(domain.train) + len(domain.val)
         train["batch"] = max(1, min(train.get("batch", FEW_BATCH), FEW_BATCH, images // 2))
     made["train"] = train
