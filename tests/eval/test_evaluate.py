@@ -17,6 +17,7 @@ from onetrunk.eval import evaluate as module
 from onetrunk.eval.evaluate import evaluate, evaluating, plan, run_evaluation, shuffled
 from onetrunk.eval.metrics import scores_of
 from onetrunk.nn.card import Card
+from onetrunk.nn.norms import find_norm
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
 from tests.helpers.errors import raises
@@ -294,14 +295,14 @@ def test_every_place_once_and_in_order(model: Universal) -> None:
 def test_a_batch_norm_without_statistics_keeps_its_batches(count: int, sizes: list[int]) -> None:
     model = Universal(Trunk("resnet20", norm="shared-batch"), [Domain("d", small(), size=12)])
     card = model.domains["d"].with_record({"batch": 32}, {})
-    places = shuffled(card, count, "test")
+    places = shuffled(card, count, "test", 8)
     assert [len(p) for p in places] == sizes
     joined = np.concatenate(places)
     assert sorted(joined.tolist()) == list(range(count)) and joined.tolist() != list(range(count))
-    again = shuffled(card, count, "test")
+    again = shuffled(card, count, "test", 8)
     assert all(np.array_equal(a, b) for a, b in zip(places, again, strict=True))
-    assert not np.array_equal(joined, np.concatenate(shuffled(card, count, "val")))
-    assert [len(p) for p in plan(card, count, "test", by_batch=True, batch=3)] == sizes
+    assert not np.array_equal(joined, np.concatenate(shuffled(card, count, "val", 8)))
+    assert [len(p) for p in plan(card, count, "test", find_norm("shared-batch"), batch=3)] == sizes
 
 
 def test_shared_batch_is_evaluated_by_its_own_batches() -> None:
@@ -313,13 +314,13 @@ def test_shared_batch_is_evaluated_by_its_own_batches() -> None:
     assert evaluate(model, [domain], batch=5) == table
     scores = scores_of(EVERY[0])
     with torch.no_grad():
-        for places in shuffled(model.domains["flat"], len(domain.test), "test"):
+        for places in shuffled(model.domains["flat"], len(domain.test), "test", 8):
             images, targets = domain.test.batch(places)
             scores.update(model(images, "flat")["what"], targets["what"])
     assert scores.compute()["error"] == table.value("flat", "what")
     few = Domain("few", small(20), size=12)
     alone = Universal(Trunk("resnet20", norm="shared-batch"), [few])
-    with pytest.raises(BadInput, match=r"few: the norm 'shared-batch'.*got: '4 test images'"):
+    with raises(BadInput, "few", "8 images", got="4 test images"):
         evaluate(alone, [few])
 
 

@@ -77,7 +77,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
 
 
 def test_a_model_is_uploaded_and_loaded_again(model: ot.Universal, hub: FakeHub) -> None:
-    address = model.push_to_hub("me/shop", private=True, token="secret")
+    address = ot.push_to_hub(model, "me/shop", private=True, token="secret")
     assert address == "https://example.invalid/me/shop/commit/1"
     uploaded = sorted(p.relative_to(hub.root / "me/shop").as_posix() for p in hub.root.rglob("*.*"))
     assert uploaded == [
@@ -89,7 +89,7 @@ def test_a_model_is_uploaded_and_loaded_again(model: ot.Universal, hub: FakeHub)
     calls = dict(hub.calls)
     assert calls["api"] == {"token": "secret"}
     assert calls["create_repo"] == {"repo_id": "me/shop", "private": True, "exist_ok": True}
-    loaded = ot.Universal.from_pretrained("hf-hub:me/shop", revision="v1")
+    loaded = ot.from_pretrained("hf-hub:me/shop", revision="v1")
     assert dict(hub.calls)["snapshot_download"]["revision"] == "v1"
     images = torch.rand(2, 3, 32, 32)
     with torch.no_grad():

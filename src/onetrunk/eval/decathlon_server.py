@@ -162,7 +162,7 @@ def _check_ids(todo: Sequence[tuple[Domain, Decathlon, Universal]]) -> None:
 def _classes(model: Universal, name: str, images: Split, track: Track) -> NDArray[np.int64]:
     """The place of the best class for every image of a split, in its order."""
     task = _task(model, name).name
-    batches = plan(model.domains[name], len(images), "test", model.trunk.norm == "shared-batch")
+    batches = plan(model.domains[name], len(images), "test", model.trunk.norm_method)
     best = np.zeros(len(images), np.int64)
     like = next(model.parameters())
     for places, (pixels, _) in zip(batches, read_ahead(images, batches), strict=True):

@@ -30,7 +30,7 @@ from onetrunk.eval.outcomes import Outcomes
 from onetrunk.eval.table import Table
 from onetrunk.eval.views import Views, prediction
 from onetrunk.nn.card import Card
-from onetrunk.nn.predict import FEWEST
+from onetrunk.nn.norms import Norm
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import Track, say
 
@@ -187,8 +187,8 @@ def _one(
     """One domain's split through the model."""
     card = model.domains[name]
     scores = {task.name: scores_of(task) for task in card.tasks}
-    by_batch = model.trunk.norm == "shared-batch"
-    batches = plan(card, len(images), images.name, by_batch, batch, views.pixels)
+    norm = model.trunk.norm_method
+    batches = plan(card, len(images), images.name, norm, batch, views.pixels)
     like = next(model.parameters())
     for pixels, targets in read_ahead(images, batches):
         x = pixels.to(device=like.device, dtype=like.dtype, non_blocking=True)
@@ -222,13 +222,13 @@ def plan(
     card: Card,
     count: int,
     split: str,
-    by_batch: bool = False,
+    norm: Norm | None = None,
     batch: int = BATCH,
     larger: float = 1.0,
 ) -> list[NDArray[np.int64]]:
     """Which places of a split go together, in which order; `larger`: pixels seen for each."""
-    if by_batch:
-        return shuffled(card, count, split)
+    if norm is not None and norm.batch_statistics:
+        return shuffled(card, count, split, norm.min_images)
     height, width = card.pixels.size
     channels = sum(task.width for task in card.tasks if task.dense)
     bytes_each = 4 * height * width * larger * max(3, channels / 4)
@@ -236,22 +236,21 @@ def plan(
     return [np.arange(i, min(i + step, count)) for i in range(0, count, step)]
 
 
-def shuffled(card: Card, count: int, split: str) -> list[NDArray[np.int64]]:
+def shuffled(card: Card, count: int, split: str, fewest: int) -> list[NDArray[np.int64]]:
     """Batches as in training, where each image is normalised by those beside it.
 
-    A last batch of fewer than 8 images joins the one before.
+    A last batch of fewer than `fewest` images joins the one before.
     """
-    if count < FEWEST:
+    if count < fewest:
         raise BadInput(
-            f"{card.name}: the norm 'shared-batch' keeps no statistics: it needs at least {FEWEST} "
-            "images at once",
+            f"{card.name}: the norm keeps no statistics and needs at least {fewest} images at once",
             got=f"{count} {split} images",
         )
     known = card.provenance.get("batch", TRAINED)
-    step = max(known, FEWEST) if isinstance(known, int) else TRAINED
+    step = max(known, fewest) if isinstance(known, int) else TRAINED
     order = permutation(seed_of("evaluate", card.name, split), 0, count)
     starts = list(range(0, count, step))
-    if len(starts) > 1 and count - starts[-1] < FEWEST:
+    if len(starts) > 1 and count - starts[-1] < fewest:
         starts.pop()
     return np.split(order, starts[1:])
 

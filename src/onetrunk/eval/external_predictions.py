@@ -9,7 +9,6 @@ task that has any prediction must have one.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +32,7 @@ from onetrunk.eval.image_metrics import Classify
 from onetrunk.eval.metrics import scores_of
 from onetrunk.eval.outcomes import Key, Outcomes
 from onetrunk.eval.table import Table
+from onetrunk.nn.foreign import plain_name
 from onetrunk.progress import say
 
 COLUMN = {"classify": "label", "regress": "value"}  # where each kind's prediction stands
@@ -116,11 +116,6 @@ def evaluate_predictions(
         raise BadInput(f"{rows.name}: no row of a domain that is asked for", available=several)
     evaluated = [_evaluated(domain, one) for (domain, _), one in asked.items()]
     return Outside(rows.name, EvaluationResult(split, evaluated), tuple(notes))
-
-
-def normal(name: str) -> str:
-    """A class's name without what people write differently: case, blanks, `_` and `-`."""
-    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 
 
 def _columns(rows: Rows, domains: Mapping[str, Domain]) -> list[str]:
@@ -214,7 +209,7 @@ def _class(task: Task, label: str) -> int:
     """
     if label in task.classes:
         return task.classes.index(label)
-    near = [i for i, name in enumerate(task.classes) if normal(name) == normal(label)]
+    near = [i for i, name in enumerate(task.classes) if plain_name(name) == plain_name(label)]
     return near[0] if len(near) == 1 else len(task.classes)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from onetrunk.eval.features import FEWEST, evaluating
+from onetrunk.eval.features import evaluating
 from onetrunk.nn.universal import Universal
 
 BATCH = 64
@@ -68,7 +68,7 @@ def latency(
         for name in names:
             size = model.domains[name].pixels.size
             for count in (1, batch):
-                if model.trunk.norm == "shared-batch" and count < FEWEST:
+                if count < model.trunk.norm_method.min_images:
                     continue  # it keeps no statistics, and answers no single image
                 x = torch.randn(count, 3, *size, generator=chance).to(like)
                 ways: dict[str, Callable[[], object]] = {

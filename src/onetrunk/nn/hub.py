@@ -149,7 +149,7 @@ def model_card(model: Universal, repo_id: str) -> str:
         _scores(cards),
         "## How to use\n\n```console\n$ pip install 'onetrunk[hf]'\n```\n\n```python\n"
         "import onetrunk as ot\n\n"
-        f'model = ot.Universal.from_pretrained("{PREFIX}{repo_id}")\n'
+        f'model = ot.from_pretrained("{PREFIX}{repo_id}")\n'
         f'print(model.predict("image.jpg", domain="{one}"))\n```',
         "## Licence\n\n"
         + (

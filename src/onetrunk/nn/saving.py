@@ -1,52 +1,38 @@
 """A model in a folder: `model/trunk.safetensors`, and `model/packs/NAME.pack` for each domain.
 
-Networks of one domain each (sharing = "none") lie side by side, each so under `model/NAME/`.
+Networks of one domain each (sharing = "none") are saved side by side, each under `model/NAME/`.
 
-The trunk's header says which architecture it is, how domains may differ in it, and their order.
-Where domains came or went afterwards, `model/domains.json` has the names instead: the trunk's file,
-large and often shared, is never written again, and a pack that is not listed is no domain yet.
-Nothing is trusted on the way back: names, shapes and finiteness are checked as a pack's are. The
-folder is written beside its place and moved there, so a model is whole or as it was.
+The header of the trunk's file holds its settings and the order of its domains. If domains are added
+or removed later, `model/domains.json` has their names instead: the trunk's file, which is large and
+often shared, is never written again, and a pack that is not listed is not yet a domain. Nothing
+that is read is trusted: names, shapes and finiteness are checked as those of packs. The folder is
+replaced atomically.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import struct
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from onetrunk.data.task import check_name
 from onetrunk.errors import BadInput
-from onetrunk.nn.pack import HEADER, KEY, Pack
+from onetrunk.nn.pack import Pack
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
 from onetrunk.store.atomic import atomic_folder, write_atomic
-from onetrunk.store.tensors import write_tensors
+from onetrunk.store.tensors import KEY, read_header, read_tensors, write_tensors
 
 FORMAT = 1
 TRUNK = "trunk.safetensors"
 PACKS = "packs"
 LISTED = "domains.json"
-KEYS = (
-    *(
-        "arch",
-        "norm",
-        "sharing",
-        "own_stages",
-        "adapters",
-        "adapter_layers",
-        "pair",
-        "licence",
-        "sha256",
-    ),
-    "domains",
-)
+# The arguments of the trunk, and what else its file must describe.
+ARGUMENTS = ("arch", "norm", "sharing", "own_stages", "adapters", "adapter_layers")
+KEYS = (*ARGUMENTS, "pair", "licence", "sha256", "domains")
 
 
 def save(model: Universal, folder: str | PathLike[str]) -> Path:
@@ -64,7 +50,7 @@ def save_models(models: Mapping[str, Universal], folder: str | PathLike[str]) ->
 
 
 def _write(model: Universal, folder: Path) -> None:
-    """The trunk's file and a pack for each domain."""
+    """Write the file of the trunk and a pack for each domain."""
     (folder / PACKS).mkdir(parents=True)
     trunk, sha256 = model.trunk, model.trunk.fingerprint()
     document = {
@@ -80,104 +66,100 @@ def _write(model: Universal, folder: Path) -> None:
     with (folder / TRUNK).open("xb") as file:
         write_tensors(file, trunk.shared(), {KEY: json.dumps(document)})
     for name in model.domains:
-        Pack.of(model, name, sha256).save(folder / PACKS / f"{name}.pack")
+        model.pack(name, sha256).save(folder / PACKS / f"{name}.pack")
 
 
 def load(folder: str | PathLike[str], domain: str | None = None) -> Universal:
-    """The model of a folder, in evaluation mode; of several networks that of one `domain`."""
-    place = _place(folder)
+    """Load the model of a folder, in evaluation mode.
+
+    Args:
+        folder: The folder of a run, or one that `save` wrote.
+        domain: Of a folder with one network per domain: which of them.
+    """
+    place = _model_folder(folder)
     if (place / TRUNK).is_file():
         return _read(place)
-    alone = _alone(place)
-    if not alone:
+    names = _network_names(place)
+    if not names:
         raise BadInput(
             f"no trunk in {place}: expected {TRUNK}", available=sorted(os.listdir(place))
         )
-    if domain not in alone:
+    if domain not in names:
         raise BadInput(
-            f"{Path(folder).name} holds one network for each domain: name one of them",
+            f"{Path(folder).name} has one network per domain; name one of them",
             got=domain,
-            available=alone,
-            try_=f"onetrunk.load({str(folder)!r}, domain={alone[0]!r})",
+            available=names,
+            try_=f"onetrunk.load({str(folder)!r}, domain={names[0]!r})",
         )
     return _read(place / domain)
 
 
 def models_of(folder: str | PathLike[str]) -> dict[str, Universal]:
-    """By domain the model that answers for it: one for all of them, or a network each."""
-    place = _place(folder)
+    """Load the model of each domain: the same for all of them, or one network each."""
+    place = _model_folder(folder)
     if (place / TRUNK).is_file():
         model = _read(place)
         return dict.fromkeys(model.domains, model)
-    return {name: load(folder, name) for name in _alone(place)}
+    return {name: load(folder, name) for name in _network_names(place)}
 
 
-def _place(folder: str | PathLike[str]) -> Path:
-    """Where the model of a folder lies."""
+def _model_folder(folder: str | PathLike[str]) -> Path:
     place = Path(folder) / "model"
     if not place.is_dir():
         near = Path(folder) if Path(folder).is_dir() else Path(folder).parent
-        there = sorted(p.name for p in near.iterdir()) if near.is_dir() else []
         raise BadInput(
             f"no model in {folder}: expected {Path(folder).name}/model",
             got=str(folder),
-            available=there,
+            available=sorted(p.name for p in near.iterdir()) if near.is_dir() else [],
             try_="onetrunk train RECIPE, or onetrunk.save(model, folder), writes one",
         )
     return place
 
 
-def _alone(place: Path) -> list[str]:
-    """The networks that lie side by side, by name."""
+def _network_names(place: Path) -> list[str]:
+    """Return the names of the networks that are saved side by side."""
     return sorted(path.parent.name for path in place.glob(f"*/{TRUNK}"))
 
 
 def _read(place: Path) -> Universal:
-    """One model from its trunk's file and its packs."""
+    """Load one model from the file of its trunk and its packs."""
     path = place / TRUNK
     document = _document(path)
-    trunk = Trunk(
-        document["arch"],
-        norm=document["norm"],
-        sharing=document["sharing"],
-        own_stages=document["own_stages"],
-        adapters=document["adapters"],
-        adapter_layers=document["adapter_layers"],
-    )
+    trunk = Trunk(**{key: document[key] for key in ARGUMENTS})
     trunk.licence = document["licence"]
-    try:
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise BadInput(f"{path.name} is damaged", got=str(error)[:100]) from None
-    trunk.load_shared(tensors)
+    trunk.load_shared(read_tensors(path))
     if trunk.fingerprint() != document["sha256"]:
-        raise BadInput(f"{path.name} is damaged: its tensors are not those that it names")
+        raise BadInput(f"{path.name} is damaged: its SHA-256 is not the recorded one")
     model = Universal(trunk, pair=document["pair"])
     names = listed(place, document["domains"])
-    for name in names:  # one after the other, so that each is read where the last one was
+    for name in names:
         try:
-            _pack(place, name).join(model, document["sha256"])
+            model.add_pack(_open_pack(place, name), document["sha256"])
         except BadInput:
             if listed(place, document["domains"]) == names:
                 raise
-            return _read(place)  # one that goes meanwhile is not missed
+            return _read(place)  # another process has removed the domain meanwhile
     return model.eval()
 
 
-def _pack(place: Path, name: str) -> Pack:
+def _open_pack(place: Path, name: str) -> Pack:
     pack = Pack.open(place / PACKS / f"{name}.pack")
     if pack.card.name != name:
         raise BadInput(f"{name}.pack holds another domain", got=pack.card.name)
     return pack
 
 
-def listed(place: Path, at_first: Sequence[str] | None = None) -> list[str]:
-    """The domains of the model in a folder `model`, in order; `at_first`: the trunk's own list."""
+def listed(place: Path, default: Sequence[str] | None = None) -> list[str]:
+    """Return the domains of the model in a folder `model`, in order.
+
+    Args:
+        place: The folder.
+        default: The list in the header of the trunk's file, where it is known already.
+    """
     try:
         text = (place / LISTED).read_bytes()
     except FileNotFoundError:
-        return list(_document(place / TRUNK)["domains"] if at_first is None else at_first)
+        return list(_document(place / TRUNK)["domains"] if default is None else default)
     except OSError as error:
         raise BadInput(f"cannot read {LISTED}", got=error.strerror) from None
     try:
@@ -186,36 +168,21 @@ def listed(place: Path, at_first: Sequence[str] | None = None) -> list[str]:
         if document["format"] != FORMAT or len(set(names)) < len(names):
             raise ValueError("another format, or a name twice")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BadInput(f"{LISTED} is no list of domains", got=str(error)[:100]) from None
+        raise BadInput(f"{LISTED} is not a list of domains", got=str(error)[:100]) from None
     return names
 
 
 def relist(place: Path, names: Sequence[str]) -> None:
-    """From now on the model in this folder `model` has these domains; their packs lie there."""
+    """Make these the domains of the model in a folder `model`; their packs are there already."""
     write_atomic(place / LISTED, json.dumps({"format": FORMAT, "domains": list(names)}) + "\n")
 
 
 def _document(path: Path) -> dict[str, Any]:
-    """What the trunk's file says of itself, checked."""
+    """Read and check the description in the header of the trunk's file."""
     try:
-        with path.open("rb") as file:
-            (size,) = struct.unpack("<Q", file.read(8))
-            if size > HEADER:
-                raise ValueError("a header over 1 MB")
-            document = json.loads(json.loads(file.read(size))["__metadata__"][KEY])
-        if not isinstance(document, dict) or not isinstance(document["format"], int):
-            raise TypeError("no format")
+        document = read_header(path).document(path, "trunk", FORMAT)
     except OSError as error:
         raise BadInput(f"cannot read {path.name}", got=error.strerror) from None
-    except (ValueError, KeyError, TypeError, RecursionError, struct.error) as error:
-        raise BadInput(f"{path.name} is not a trunk of onetrunk", got=str(error)[:100]) from None
-    if not 1 <= document["format"] <= FORMAT:
-        raise BadInput(
-            f"{path.name}: this version reads trunks up to format {FORMAT}",
-            got=f"format {document['format']}",
-            try_="pip install --upgrade onetrunk",
-        )
-    lacking = [key for key in KEYS if key not in document]
-    if lacking:
-        raise BadInput(f"{path.name} is not a trunk of onetrunk: it lacks {', '.join(lacking)}")
+    if missing := [key for key in KEYS if key not in document]:
+        raise BadInput(f"{path.name} does not describe its trunk", got=f"no {', '.join(missing)}")
     return document

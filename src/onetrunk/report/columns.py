@@ -15,6 +15,7 @@ from onetrunk.eval.metrics import as_error
 from onetrunk.eval.outcomes import Key, Outcomes
 from onetrunk.eval.summary import decathlon_score, delta_mtl
 from onetrunk.eval.table import Better, Row, Table
+from onetrunk.nn.adapters import NO_ADAPTERS
 from onetrunk.nn.universal import Universal
 from onetrunk.report.run_files import RunFiles, RunGroup
 from onetrunk.report.verdict import Estimate, TaskComparison, margin_of, result_of
@@ -118,7 +119,7 @@ def describe(run: RunFiles) -> str:
     sharing = str(trunk.get("sharing", "deep"))
     stages = ", ".join(map(str, trunk.get("own_stages") or ()))
     words.append(SHARING.get(sharing, f"own stages {stages}" if sharing == "partial" else ""))
-    if trunk.get("adapters", "none") != "none":
+    if trunk.get("adapters", NO_ADAPTERS) != NO_ADAPTERS:
         words.append(f"{trunk['adapters']} adapters")
     if trunk.get("pretrained"):
         words.append("pretrained")

@@ -110,7 +110,7 @@ def add(
         record, pack = raise_domain(
             model, domain, growth, work, "added", known, place, again="the same call", resume=False
         )
-        pack.join(model)
+        model.add_pack(pack)
     return Grown(domain.name, model, record)
 
 

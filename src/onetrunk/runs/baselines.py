@@ -25,6 +25,7 @@ from onetrunk.config import Recipe
 from onetrunk.errors import BadInput
 from onetrunk.eval.metrics import as_error
 from onetrunk.eval.table import Row, Table, number, spaced
+from onetrunk.nn.norms import find_norm
 from onetrunk.nn.saving import TRUNK, models_of
 from onetrunk.progress import say
 from onetrunk.runs.train import train_recipe
@@ -105,7 +106,7 @@ def check_start(recipe: Recipe, kind: str) -> None:
     if recipe.init_folder is None or kind == "frozen":
         return
     own, rest, got = "", "", f"norm = {recipe.trunk.norm!r}"
-    if kind == "joint" and recipe.trunk.norm != "shared":
+    if kind == "joint" and find_norm(recipe.trunk.norm).replaces_layers:
         own, rest = "norms", "frozen,finetune"
     if recipe.trunk.own_stages and any(
         model.trunk.own_stages for model in models_of(recipe.init_folder).values()

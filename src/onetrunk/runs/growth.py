@@ -158,7 +158,7 @@ def _evaluated(
     if old is not None:
         model.remove(name)
     try:
-        learned.join(model)
+        model.add_pack(learned)
         shown = proof.compare(before, proof.take(model, others, name), name)
         say(f"{name}: {shown.said}")
         evaluated = {
@@ -173,7 +173,7 @@ def _evaluated(
         if name in model.domains:
             model.remove(name)
         if old is not None:
-            old.join(model)
+            model.add_pack(old)
     with runner.run.writing(OUTCOMES):
         evaluated["test"].outcomes().save(runner.run.path / OUTCOMES)
     scores = {

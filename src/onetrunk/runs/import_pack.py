@@ -51,7 +51,7 @@ def bring(run: Path, name: str, file: Path) -> Grown:
             pack, data = replace(pack, card=replace(pack.card, name=name)), None
         model, others = load(run), reachable(run)
         before = proof.take(model, others, name)
-        pack.join(model)
+        model.add_pack(pack)
         shown = proof.compare(before, proof.take(model, others, name), name)
         say(f"{name}: {shown.said}")
         home = file.resolve().parent

@@ -26,7 +26,6 @@ from onetrunk.config.recipe import seeded_weights
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput
 from onetrunk.eval.evaluate import each_once, evaluate
-from onetrunk.nn.pack import Pack
 from onetrunk.nn.saving import models_of
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
@@ -84,8 +83,8 @@ class Specialists:
         trunk.licence = like.licence
         model, sha256 = Universal(trunk), trunk.fingerprint()
         for name, specialist in self.models.items():
-            pack = Pack.of(specialist, name)
-            replace(pack, trunk=trunk.describe(), sha256=sha256).join(model)
+            pack = replace(specialist.pack(name), trunk=trunk.describe(), sha256=sha256)
+            model.add_pack(pack)
         return model.eval()
 
     @torch.no_grad()

@@ -20,7 +20,7 @@ from onetrunk.errors import BadInput
 from onetrunk.eval.table import Table
 from onetrunk.nn.heads import Numbers
 from onetrunk.nn.saving import load
-from onetrunk.nn.shared_heads import Shared
+from onetrunk.nn.shared_heads import SharedHead
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
 from onetrunk.runs.environment import check_data, environment
@@ -288,7 +288,7 @@ def scale_numbers(model: Universal, domains: Sequence[Domain]) -> None:
     for domain in domains:
         for task in domain.tasks if domain.name in model.domains else ():
             head = model.heads_of(domain.name).head(task.name)
-            head = head.held[0] if isinstance(head, Shared) else head
+            head = head.held[0] if isinstance(head, SharedHead) else head
             if isinstance(head, Numbers) and id(head) not in scaled:
                 scaled.add(id(head))  # shared by domains, it has the first one's scale
                 mean, std = target_stats(domain, task)

@@ -20,6 +20,7 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
 from onetrunk.eval.budget import budget
+from onetrunk.nn.adapters import NO_ADAPTERS
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.saving import listed, load
 from onetrunk.nn.universal import Universal
@@ -114,9 +115,9 @@ def known(run: Path, top: Path, name: str) -> None:
 
 def _kind(pack: Pack) -> str:
     """What the domain owns; of one that was trained with its trunk, all that it has."""
-    if pack.card.adapters != "none":
+    if pack.card.adapters != NO_ADAPTERS:
         return pack.card.adapters
-    if pack.card.provenance.get("grown") == "none":
+    if pack.card.provenance.get("grown") == NO_ADAPTERS:
         return "none"
     return "norm" if any(key.startswith("slots/") for key in pack.tensors) else "none"
 
@@ -167,7 +168,7 @@ def relabel(
         version = shelf.version_of(folder, name) + 1
         provenance = {**new.card.provenance, "version": version, "history": history}
         new = with_record(new, provenance, new.card.scores if not drop else {})
-        new.join(model)
+        model.add_pack(new)
         shown = proof.compare(before, proof.take(model, others, name), name)
         say(f"{name}: {shown.said}")
         record = of_run(folder, name)

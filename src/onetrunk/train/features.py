@@ -53,7 +53,7 @@ def compute_features(
     """Return the features of a split, without augmentation, in the batches of an evaluation."""
     card = model.domains[domain.name]
     images = split_for(domain, card, split)
-    parts = plan(card, len(images), split, model.trunk.norm == "shared-batch") if images else []
+    parts = plan(card, len(images), split, model.trunk.norm_method) if images else []
     path = run.path / FOLDER / domain.name / f"{split}.rows"
     digest = digest_of(model, domain.name)
     began = time.monotonic()

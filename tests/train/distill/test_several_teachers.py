@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import Pixels
 from onetrunk.testing.feature_losses import noise
-from onetrunk.train.distill.foreign import Foreign, Guest
+from onetrunk.train.distill.foreign import Foreign, ForeignTeacher
 from onetrunk.train.distill.standardize import (
     Standardizer,
     equalizing_rotation,
@@ -73,7 +73,7 @@ def test_maps_are_standardized_per_pixel() -> None:
         torch.testing.assert_close(one(maps).movedim(1, -1).reshape(-1, 4), one(rows))
 
 
-def guests(domain: Domain, count: int = 2) -> list[Guest]:
+def guests(domain: Domain, count: int = 2) -> list[ForeignTeacher]:
     found = []
     for i in range(count):
         torch.manual_seed(i)
@@ -84,7 +84,7 @@ def guests(domain: Domain, count: int = 2) -> list[Guest]:
             return features
 
         foreign = Foreign(net, look, pixels=Pixels((8, 8)))
-        found.append(Guest(foreign, domain, [task.name for task in domain.tasks]))
+        found.append(ForeignTeacher(foreign, domain, [task.name for task in domain.tasks]))
     return found
 
 

@@ -18,7 +18,7 @@ from onetrunk.errors import BadInput
 from onetrunk.eval.evaluate import evaluate
 from onetrunk.nn.saving import load
 from onetrunk.runs.train import train
-from onetrunk.testing import scatter
+from onetrunk.testing.models import perturb
 from onetrunk.train.distill.foreign import Foreign
 from tests.helpers.errors import raises
 from tests.helpers.fakes import encoded, picture
@@ -73,7 +73,7 @@ def test_unusable_sources_are_refused(tmp_path: Path) -> None:
 def a_teacher() -> Any:
     """A network with these classes, for a domain of another name."""
     model = network([Domain("shop", None, CLASSES, size=8)], seed=9)
-    scatter(model, 8, 9)
+    perturb(model, 8, 9)
     return model.eval()
 
 

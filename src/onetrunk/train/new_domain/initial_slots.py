@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.seeded import permutation, seed_of
@@ -27,7 +26,7 @@ from onetrunk.data.task import NO_CLASS
 from onetrunk.errors import BadInput
 from onetrunk.eval.evaluate import evaluating
 from onetrunk.nn.modes import eval_mode
-from onetrunk.nn.norm_banks import Stats
+from onetrunk.nn.norms import keeps_statistics
 from onetrunk.nn.universal import Universal
 from onetrunk.train.fewshot.class_means import class_means_error
 
@@ -195,7 +194,7 @@ def pooled_features(model: Universal, name: str, images: Sequence[Tensor]) -> Te
 
 def recompute_statistics(model: Universal, domain: Domain, seed: int) -> bool:
     """Update a domain's running statistics on its training images; False if it has none."""
-    modules = [module for module in _slot_modules(model, domain.name) if _has_statistics(module)]
+    modules = [module for module in _slot_modules(model, domain.name) if keeps_statistics(module)]
     if not modules or len(domain.train) < 2:
         return False
     like = next(model.parameters())
@@ -211,11 +210,6 @@ def recompute_statistics(model: Universal, domain: Domain, seed: int) -> bool:
 def _slot_modules(model: Universal, name: str) -> list[nn.Module]:
     slots = [bank.slots.get(name) for bank in model.trunk.banks().values()]
     return [module for slot in slots if slot is not None for module in slot.modules()]
-
-
-def _has_statistics(module: nn.Module) -> bool:
-    norm = isinstance(module, _BatchNorm) and module.running_mean is not None
-    return norm or isinstance(module, Stats)
 
 
 def _statistics_batches(split: Split, seed: int) -> list[NDArray[np.int64]]:

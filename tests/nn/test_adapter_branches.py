@@ -1,4 +1,4 @@
-"""A strided 1×1: the map of a plain one, with gradients that are right on images of 3 channels."""
+"""A strided 1×1 has the outputs of a plain one, and correct gradients for images."""
 
 import pytest
 import torch
@@ -6,14 +6,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from onetrunk.nn.adapters import AdapterBank, make_adapter
-from onetrunk.nn.strided_conv import Thinned, is_pointwise, pointwise
+from onetrunk.nn.adapters._branches import StridedPointwise, is_pointwise, pointwise
 from onetrunk.nn.switch import Switch
 
 
 @pytest.mark.parametrize(("stride", "groups"), [((2, 2), 1), ((2, 1), 1), ((3, 3), 4)])
-def test_the_same_map_as_with_the_stride_inside(stride: tuple[int, int], groups: int) -> None:
+def test_equal_to_a_convolution_with_a_stride(stride: tuple[int, int], groups: int) -> None:
     made = pointwise(4, 8, stride, groups).double()
-    assert type(made) is Thinned
+    assert type(made) is StridedPointwise
     assert is_pointwise(made)
     x = torch.randn(2, 4, 7, 8, dtype=torch.float64, requires_grad=True)
     ours = made(x)
@@ -28,7 +28,7 @@ def test_the_same_map_as_with_the_stride_inside(stride: tuple[int, int], groups:
         torch.testing.assert_close(mine, other)
 
 
-def test_without_a_stride_it_is_a_plain_one() -> None:
+def test_without_a_stride() -> None:
     assert type(pointwise(4, 8, (1, 1))) is nn.Conv2d
     assert not is_pointwise(nn.Conv2d(4, 8, 3))
     assert not is_pointwise(nn.Linear(4, 8))
@@ -36,7 +36,7 @@ def test_without_a_stride_it_is_a_plain_one() -> None:
 
 @pytest.mark.parametrize("rank", [None, 2])
 @pytest.mark.parametrize("frozen", [True, False])
-def test_beside_a_strided_stem_gradients_are_right(rank: int | None, frozen: bool) -> None:
+def test_gradients_beside_a_strided_stem(rank: int | None, frozen: bool) -> None:
     stem = nn.Conv2d(3, 32, 3, 2, 1, bias=False)
     stem.weight.requires_grad_(not frozen)
     adapter = make_adapter("parallel", stem, rank)
@@ -45,7 +45,7 @@ def test_beside_a_strided_stem_gradients_are_right(rank: int | None, frozen: boo
         nn.init.normal_(parameter)
     bank = AdapterBank(stem, "stem", Switch())
     last = list(adapter.parameters())[-1]
-    for size in (128, 64):  # beyond 64 pixels the plain one writes where it must not
+    for size in (128, 64):  # above 64 pixels a plain convolution writes past its buffer
         x = torch.randn(32, 3, size, size).to(memory_format=torch.channels_last)
         y = bank.run(x, adapter)
         back = torch.randn_like(y)

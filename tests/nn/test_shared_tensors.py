@@ -1,4 +1,4 @@
-"""Ways past slots: the names of a plain network, and a price that does not grow with domains."""
+"""Traversal without slots: the names of the plain network, at a cost independent of the domains."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ import torch
 from torch import Tensor
 
 import onetrunk as ot
-from onetrunk.nn.bank import Bank, Slots
-from onetrunk.nn.norm_banks import Instance
+from onetrunk.nn.bank import Replacement, Slots, modules_without_slots
 from onetrunk.nn.pack import Pack
-from onetrunk.nn.traversal import places
 
 TASKS = [ot.Task("classify", "classify", ("stop", "go"))]
 TRUNKS: dict[str, dict[str, object]] = {
@@ -32,15 +30,14 @@ def domain(name: str, size: int = 32) -> ot.Domain:
     return ot.Domain(name, None, TASKS, size=size)
 
 
-def grown(count: int, **keys: object) -> ot.Universal:
+def make_model(count: int, **keys: object) -> ot.Universal:
     trunk = ot.Trunk(**({"arch": "resnet20"} | keys))  # type: ignore[arg-type]
     return ot.Universal(trunk, [domain(f"d{i}") for i in range(count)]).eval()
 
 
 def by_renaming(trunk: ot.Trunk) -> dict[str, Tensor]:
-    """The names of the plain network from those of all tensors, each looked at by itself."""
-    kinds = (Bank, Instance)
-    banks = {p: m for p, m in trunk.net.named_modules() if isinstance(m, kinds)}
+    """Return the shared tensors by renaming each tensor of the state dict by itself."""
+    banks = {p: m for p, m in trunk.net.named_modules() if isinstance(m, Replacement)}
     named = {}
     for key, tensor in trunk.net.state_dict(keep_vars=True).items():
         name: str | None = key
@@ -55,24 +52,26 @@ def by_renaming(trunk: ot.Trunk) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("keys", TRUNKS.values(), ids=TRUNKS)
-def test_shared_tensors_have_the_plain_names_in_the_plain_order(keys: dict[str, object]) -> None:
-    trunk = grown(2, **keys).trunk
+def test_shared_tensors_have_the_names_and_order_of_the_plain_network(
+    keys: dict[str, object],
+) -> None:
+    trunk = make_model(2, **keys).trunk
     expected, got = by_renaming(trunk), trunk.shared()
     assert list(got) == list(expected)
     assert all(got[name] is tensor for name, tensor in expected.items())
 
 
 @pytest.mark.parametrize("keys", TRUNKS.values(), ids=TRUNKS)
-def test_places_are_those_of_all_modules_without_slots(keys: dict[str, object]) -> None:
-    net = grown(2, **keys).trunk.net
+def test_all_modules_but_those_in_slots(keys: dict[str, object]) -> None:
+    net = make_model(2, **keys).trunk.net
     every = dict(net.named_modules(remove_duplicate=False))
     expected = [path for path in every if "slots" not in path.split(".")]
-    assert [path for path, _ in places(net)] == expected
+    assert [path for path, _ in modules_without_slots(net)] == expected
     assert any(isinstance(module, Slots) for module in every.values()) or "instance" in str(keys)
 
 
 def calls(run: Callable[[], object]) -> int:
-    """How many functions of Python it calls."""
+    """Return how many Python functions a call runs."""
     count = 0
 
     def seen(_frame: object, event: str, _arg: object) -> None:
@@ -88,14 +87,14 @@ def calls(run: Callable[[], object]) -> int:
 
 
 @pytest.mark.parametrize("adapters", ["none", "parallel"])
-def test_a_domain_more_costs_the_same_however_many_there_are(adapters: str) -> None:
-    few, many = grown(2, adapters=adapters), grown(20, adapters=adapters)
+def test_the_cost_of_a_domain_does_not_depend_on_their_number(adapters: str) -> None:
+    few, many = make_model(2, adapters=adapters), make_model(20, adapters=adapters)
     packs = [model.pack("d1") for model in (few, many)]
-    joined = []
+    added = []
     for model, pack in zip((few, many), packs, strict=True):
         model.remove("d1")
-        joined.append(calls(lambda pack=pack, model=model: pack.join(model)))  # type: ignore[misc]
-    assert joined[1] < 1.02 * joined[0]
+        added.append(calls(lambda pack=pack, model=model: model.add_pack(pack)))  # type: ignore[misc]
+    assert added[1] < 1.02 * added[0]
     mixed = []
     x = torch.randn(4, 3, 32, 32)
     with torch.no_grad():
@@ -105,7 +104,7 @@ def test_a_domain_more_costs_the_same_however_many_there_are(adapters: str) -> N
     assert mixed[1] < 1.02 * mixed[0]
 
 
-def test_one_kind_of_slots_at_one_size_is_tried_once(
+def test_slots_are_tried_once_per_adapters_and_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[tuple[int, int]] = []
@@ -115,7 +114,7 @@ def test_one_kind_of_slots_at_one_size_is_tried_once(
         tried.append(size)
         return measure(self, name, size)
 
-    model = grown(3)
+    model = make_model(3)
     model.add_domain(domain("large", 48))
     model.add_domain(domain("bent"), adapters="parallel")
     model.add_domain(domain("low"), adapters="parallel", rank=4)
@@ -130,9 +129,7 @@ def test_one_kind_of_slots_at_one_size_is_tried_once(
         assert torch.equal(back(x, "large")["classify"], model.eval()(x, "large")["classify"])
 
 
-def test_no_two_packs_are_in_memory_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_packs_are_loaded_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[weakref.ref[Pack]] = []
     alive: list[int] = []
     first = Pack.open
@@ -143,14 +140,14 @@ def test_no_two_packs_are_in_memory_at_once(
         opened.append(weakref.ref(pack))
         return pack
 
-    ot.save(grown(4), tmp_path)
+    ot.save(make_model(4), tmp_path)
     monkeypatch.setattr(Pack, "open", seen)
     assert list(ot.load(tmp_path).domains) == ["d0", "d1", "d2", "d3"]
     assert alive == [0, 0, 0, 0]
 
 
-def test_adapters_of_another_kind_under_the_same_name_are_seen() -> None:
-    model, x = grown(3, adapters="parallel"), torch.randn(3, 3, 32, 32)
+def test_a_domain_replaced_by_one_of_another_rank() -> None:
+    model, x = make_model(3, adapters="parallel"), torch.randn(3, 3, 32, 32)
     names = ["d0", "d1", "d2"]
     with torch.no_grad():
         model(x, names)
