@@ -13,7 +13,6 @@ from .eval.budget import Budget, budget
 from .eval.evaluate import evaluate
 from .eval.summary import decathlon_score, delta_mtl
 from .eval.table import Table
-from .nn.hub import from_pretrained, push_to_hub
 from .nn.pack import Pack
 from .nn.saving import load, save
 from .nn.trunk import Trunk
@@ -53,11 +52,9 @@ __all__ = [
     "delta_mtl",
     "evaluate",
     "export",
-    "from_pretrained",
     "inspect",
     "load",
     "precompute",
-    "push_to_hub",
     "report",
     "save",
     "train",

@@ -78,8 +78,8 @@ def test_evaluation_by_hand(weights: Path, capsys: pytest.CaptureFixture[str]) -
     assert row.value == pytest.approx(100 * (1 - np.mean(right)))
     assert row.count == len(right) and row.low is not None
     assert found.table().value("zoo", metric="ece") >= 0
-    assert len(found.outcomes().parts["zoo", "classify"]) == len(right)
-    shown = found.names["zoo", "classify"]
+    assert len(found.outcomes().tasks["zoo", "classify"]) == len(right)
+    shown = found.labels["zoo", "classify"]
     assert shown["tench"] == ("tench, Tinca tinca",) and shown["unicorn"] == ()
     printed = capsys.readouterr().err
     assert "zoo/classify: 1 of 5 classes" in printed and "unicorn" in printed
@@ -95,7 +95,7 @@ def test_a_file_with_its_own_labels(tmp_path: Path) -> None:
     found = evaluate_checkpoint(
         "test_resnet", [domain], weights=tmp_path / "net.pth", labels=tmp_path / "labels.txt"
     )
-    assert found.names["two", "classify"] == {"a": ("a",), "b": ("B",)}
+    assert found.labels["two", "classify"] == {"a": ("a",), "b": ("B",)}
     again = evaluate_checkpoint(
         "test_resnet", [domain], weights=tmp_path / "net.pth", labels=["b", "x", "a"], batch=3
     )

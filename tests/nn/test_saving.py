@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import onetrunk as ot
-from onetrunk.nn.saving import listed, relist
+from onetrunk.nn.model_files import listed, relist
 from tests.helpers.errors import raises
 
 DOMAINS = (

@@ -14,7 +14,7 @@ from onetrunk.cli.output import console, print_json, suggest
 from onetrunk.config.recipe import FILE
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput, printable
-from onetrunk.eval.evaluate import run_evaluation
+from onetrunk.eval.evaluate import evaluate_split
 from onetrunk.nn.saving import models_of
 from onetrunk.progress import say
 from onetrunk.runs.open import domains_of
@@ -55,7 +55,7 @@ def command(
     factors = _factors(scales)
     models = models_of(run)
     domains = chosen_domains(run, list(models), domain)
-    found = run_evaluation(
+    found = evaluate_split(
         models, domains, split, device=choose_device(device), scales=factors, mirror=mirror
     )
     table = found.table()

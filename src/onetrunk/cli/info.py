@@ -22,7 +22,8 @@ from onetrunk.eval.budget import scaled
 from onetrunk.eval.metrics import headline
 from onetrunk.eval.table import Table, number, spaced
 from onetrunk.nn.card import Card
-from onetrunk.nn.saving import PACKS, load, models_of
+from onetrunk.nn.model_files import PACKS
+from onetrunk.nn.saving import load, models_of
 from onetrunk.nn.universal import Universal
 from onetrunk.runs.open import grown
 from onetrunk.runs.pack_store import versions

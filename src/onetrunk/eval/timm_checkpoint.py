@@ -7,24 +7,27 @@ of a class of the domain compete; a class without an output is never predicted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from onetrunk.data.domain import Domain
-from onetrunk.data.split import Split
 from onetrunk.errors import BadInput, printable, shorten
-from onetrunk.eval.evaluate import BATCH, each_once, evaluating, finite, plan, read_ahead
-from onetrunk.eval.evaluation import EvaluationResult, TaskResult
-from onetrunk.eval.external_predictions import Outside
-from onetrunk.eval.metrics import scores_of
+from onetrunk.eval.evaluate import (
+    BATCH,
+    distinct_domains,
+    evaluate_batches,
+    inference,
+    plan_batches,
+)
+from onetrunk.eval.external_predictions import ExternalResult
 from onetrunk.eval.model_split import split_through
 from onetrunk.eval.outcomes import Key
+from onetrunk.eval.result import EvaluationResult, TaskResult
 from onetrunk.nn.card import Card
 from onetrunk.nn.foreign import (
     Label,
@@ -52,7 +55,7 @@ def evaluate_checkpoint(
     batch: int = BATCH,
     device: torch.device | str | None = None,
     progress: bool = True,
-) -> Outside:
+) -> ExternalResult:
     """Evaluate timm's model `arch` on the classify tasks of these domains.
 
     Args:
@@ -65,7 +68,7 @@ def evaluate_checkpoint(
         device: Where to run.
         progress: Whether to show progress.
     """
-    several = each_once(domains)
+    several = distinct_domains(domains)
     net, names = build(arch, weights, labels)
     pixels = timm_pixels(net)
     net.to("cpu" if device is None else device)
@@ -100,27 +103,24 @@ def evaluate_checkpoint(
             available=[label[0] for label in names],
             try_="labels=FILE, a text file with the names of its outputs, one per line",
         )
-    evaluated: list[TaskResult] = []
-    parts = {
-        domain.name: split_through(domain, pixels, split)
-        for domain in several
-        if any(name == domain.name for name, _ in matched)
-    }
-    with Track(f"evaluating {arch}", sum(len(images) for images in parts.values())) as track:
-        for domain in several:
-            if domain.name in parts and len(parts[domain.name]):
-                own = {t: f for (name, t), f in matched.items() if name == domain.name}
-                tasks = [task for task in domain.tasks if task.name in own]
+    matched_domains = [domain for domain in several if domain.name in {name for name, _ in matched}]
+    splits = [split_through(domain, pixels, split) for domain in matched_domains]
+    results: list[TaskResult] = []
+    with Track(f"evaluating {arch}", sum(map(len, splits))) as track, inference(net):
+        for domain, images in zip(matched_domains, splits, strict=True):
+            if len(images):
+                tasks = [task for task in domain.tasks if (domain.name, task.name) in matched]
                 card = Card(domain.name, tuple(tasks), pixels)
-                with evaluating(net):
-                    evaluated += _one(
-                        net, card, parts[domain.name], own, batch, track if progress else None
-                    )
+                batches = plan_batches(card, len(images), images.name, batch=batch)
+                predict = _predictor(net, {t.name: matched[domain.name, t.name] for t in tasks})
+                results += evaluate_batches(
+                    card, images, batches, predict, track if progress else None
+                )
     shown = {
         key: {name: tuple(names[i][0] for i in outputs) for name, outputs in places.items()}
         for key, places in matched.items()
     }
-    return Outside(arch, EvaluationResult(split, evaluated), tuple(notes), shown)
+    return ExternalResult(arch, EvaluationResult(split, results), tuple(notes), shown)
 
 
 def build(
@@ -138,35 +138,19 @@ def build(
     return net, [(label,) for label in given]
 
 
-def _one(
-    net: Any,
-    card: Card,
-    images: Split,
-    matched: Mapping[str, Places],
-    batch: int,
-    track: Track | None,
-) -> list[TaskResult]:
-    """Evaluate the split of one domain."""
+def _predictor(net: Any, matched: Mapping[str, Places]) -> Callable[[Tensor], Mapping[str, Tensor]]:
+    """Return a function from pixels to the logits of each task's classes."""
     like = next(net.parameters())
-    batches = plan(card, len(images), images.name, batch=batch)
-    scores = {task.name: scores_of(task) for task in card.tasks}
     tables = {
-        name: places_table(places, net.num_classes).to(like.device)
-        for name, places in matched.items()
+        task: places_table(places, net.num_classes).to(like.device)
+        for task, places in matched.items()
     }
-    for pixels, targets in read_ahead(images, batches):
+
+    def predict(pixels: Tensor) -> Mapping[str, Tensor]:
         logits = net(pixels.to(like.device, like.dtype, non_blocking=True)).float()
-        for name, score in scores.items():
-            score.update(class_logits(logits, tables[name]), targets[name])
-        if track is not None:
-            track(len(pixels))
-    order = np.arange(len(images))
-    evaluated = [
-        TaskResult(card.name, card.task(name), images, s, order) for name, s in scores.items()
-    ]
-    for one in evaluated:
-        finite(one)
-    return evaluated
+        return {task: class_logits(logits, table) for task, table in tables.items()}
+
+    return predict
 
 
 def _read(labels: Labels) -> list[str]:

@@ -29,6 +29,7 @@ from onetrunk.nn.feature_points import (
     level_of,
 )
 from onetrunk.nn.heads import Heads, MakeHead
+from onetrunk.nn.hub import HubMixin
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.predict import Images, Prediction, predict
 from onetrunk.nn.switch import Choice, Mixed
@@ -42,7 +43,7 @@ OwnHeads = Mapping[str, Mapping[str, "str | MakeHead"]]  # by domain, by task
 _FIRST = itemgetter(0)
 
 
-class Universal(nn.Module):
+class Universal(HubMixin, nn.Module):
     """A trunk with several domains.
 
     `model(images, domain="digits")` runs a batch of one domain, `domain=[one name per image]` a

@@ -212,13 +212,13 @@ def mean_difference(group: RunGroup, baseline: RunGroup) -> Estimate | None:
     sides = _common_outcomes(group, baseline)
     if sides is None:
         return None
-    keys = [key for key, part in sides[0][0].parts.items() if part.kind == "classify"]
+    keys = [key for key, one in sides[0][0].tasks.items() if one.kind == "classify"]
     if len(keys) < 2:
         return None
     ours, theirs = (replicates(side) for side in sides)
     drawn = np.mean([ours[key] - theirs[key] for key in keys], axis=0)
     values = [
-        math.fsum(run.parts[key].headline() for run in side for key in keys) / len(side) / len(keys)
+        math.fsum(run.tasks[key].headline() for run in side for key in keys) / len(side) / len(keys)
         for side in sides
     ]
     return Estimate(values[0] - values[1], *percentiles(drawn))
@@ -248,18 +248,18 @@ def _common_outcomes(
     first = runs[0]
     common = [
         key
-        for key, part in first.parts.items()
+        for key, one in first.tasks.items()
         if all(
-            key in run.parts
-            and run.parts[key].kind == part.kind
-            and run.names[key[0]] == first.names[key[0]]
+            key in run.tasks
+            and run.tasks[key].kind == one.kind
+            and run.image_digests[key[0]] == first.image_digests[key[0]]
             for run in runs
         )
     ]
     if not common:
         return None
     ours, theirs = (
-        [replace(run, parts={key: run.parts[key] for key in common}) for run in side]
+        [replace(run, tasks={key: run.tasks[key] for key in common}) for run in side]
         for side in sides
     )
     return ours, theirs

@@ -26,8 +26,9 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
 from onetrunk.eval.table import Table
+from onetrunk.nn.model_files import listed
 from onetrunk.nn.pack import Pack
-from onetrunk.nn.saving import listed, load
+from onetrunk.nn.saving import load
 from onetrunk.nn.universal import Universal
 from onetrunk.runs import pack_store as shelf
 from onetrunk.runs import proof

@@ -25,8 +25,9 @@ from onetrunk.config import Recipe
 from onetrunk.errors import BadInput
 from onetrunk.eval.metrics import as_error
 from onetrunk.eval.table import Row, Table, number, spaced
+from onetrunk.nn.model_files import TRUNK
 from onetrunk.nn.norms import find_norm
-from onetrunk.nn.saving import TRUNK, models_of
+from onetrunk.nn.saving import models_of
 from onetrunk.progress import say
 from onetrunk.runs.train import train_recipe
 from onetrunk.store.atomic import write_atomic

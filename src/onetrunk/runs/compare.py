@@ -21,7 +21,7 @@ from onetrunk.config.from_python import table_of
 from onetrunk.config.methods import Method, choose_methods
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput, Diverged
-from onetrunk.eval.budget import bare, budget
+from onetrunk.eval.budget import budget, trunk_cost
 from onetrunk.eval.table import Table
 from onetrunk.nn.card import Card
 from onetrunk.nn.saving import load
@@ -73,7 +73,7 @@ class Comparison:
                 )
         self.known = reachable(run)
         self.train = merged_train(train, train_like(run, len(self.model.domains)))
-        self.one = bare(self.model).parameters
+        self.one = trunk_cost(self.model).parameters
 
     def check(self, methods: Mapping[str, Method], seeds: Sequence[int]) -> None:
         """What a method cannot do is found before any of them has begun."""

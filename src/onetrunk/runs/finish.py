@@ -14,8 +14,8 @@ import torch
 from onetrunk.data.domain import Domain
 from onetrunk.data.splitting import SPLITS
 from onetrunk.eval.budget import budget
-from onetrunk.eval.evaluate import run_evaluation
-from onetrunk.nn.saving import save_models
+from onetrunk.eval.evaluate import evaluate_split
+from onetrunk.nn.model_files import save_models
 from onetrunk.nn.universal import Universal
 from onetrunk.store.run_folder import RunFolder
 from onetrunk.train.selection import Selection
@@ -38,7 +38,7 @@ def finish(
     """Evaluate, write everything, scores.json last: with it the run is finished."""
     of = {name: model for model in models.values() for name in model.domains}
     evaluated = {
-        split: run_evaluation(of, domains, split, device=device) for split in ("val", "test")
+        split: evaluate_split(of, domains, split, device=device) for split in ("val", "test")
     }
     tables = {split: found.table() for split, found in evaluated.items()}
     for model in models.values():

@@ -28,9 +28,11 @@ def forgotten(before: Path, after: Path) -> list[Difference]:
     if not all((run / OUTCOMES).is_file() for run in (before, after)):
         return []
     old, new = (Outcomes.open(run / OUTCOMES) for run in (before, after))
-    both = {name for name in old.names if new.names.get(name) == old.names[name]}
+    both = {
+        name for name in old.image_digests if new.image_digests.get(name) == old.image_digests[name]
+    }
     left, right = _only(new, both), _only(old, both)
-    if not left.parts.keys() & right.parts.keys():
+    if not left.tasks.keys() & right.tasks.keys():
         return []
     return differences(left, right)
 
@@ -73,5 +75,5 @@ def told(found: Difference) -> str:
 
 
 def _only(outcomes: Outcomes, names: set[str]) -> Outcomes:
-    parts = {key: part for key, part in outcomes.parts.items() if key[0] in names}
-    return Outcomes(outcomes.split, parts, {name: outcomes.names[name] for name in names})
+    parts = {key: part for key, part in outcomes.tasks.items() if key[0] in names}
+    return Outcomes(outcomes.split, parts, {name: outcomes.image_digests[name] for name in names})

@@ -15,7 +15,7 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.splitting import SPLITS
 from onetrunk.errors import BadInput
 from onetrunk.eval.budget import budget
-from onetrunk.eval.evaluate import run_evaluation
+from onetrunk.eval.evaluate import evaluate_split
 from onetrunk.eval.metrics import headline
 from onetrunk.eval.table import Row, Table
 from onetrunk.nn.card import Card
@@ -162,7 +162,7 @@ def _evaluated(
         shown = proof.compare(before, proof.take(model, others, name), name)
         say(f"{name}: {shown.said}")
         evaluated = {
-            split: run_evaluation(model, [domain], split, device=runner.device)
+            split: evaluate_split(model, [domain], split, device=runner.device)
             for split in ("val", "test")
         }
         tables = {split: found.table() for split, found in evaluated.items()}

@@ -25,7 +25,7 @@ from onetrunk.config import Recipe
 from onetrunk.config.recipe import seeded_weights
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput
-from onetrunk.eval.evaluate import each_once, evaluate
+from onetrunk.eval.evaluate import distinct_domains, evaluate
 from onetrunk.nn.saving import models_of
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
@@ -148,7 +148,7 @@ def choose_scale(
 ) -> Merged:
     """The λ with the lowest mean validation error, and its network; `recalibrated`: with statistics
     taken anew for every λ. Without a common start there is the mean alone."""
-    found = Specialists(folder, [domain.name for domain in each_once(domains)])
+    found = Specialists(folder, [domain.name for domain in distinct_domains(domains)])
     tried: Sequence[float | None] = scales if found.start is not None else (None,)
     if not tried:
         raise BadInput("expected at least one scale", got="none")

@@ -10,8 +10,8 @@ from onetrunk.config import Recipe
 from onetrunk.config.add_recipe import added_domain
 from onetrunk.data.domain import Domain
 from onetrunk.errors import OnetrunkError
+from onetrunk.nn.model_files import TRUNK, listed
 from onetrunk.nn.pack import Pack
-from onetrunk.nn.saving import TRUNK, listed
 from onetrunk.runs import history as story
 from onetrunk.runs.history import RELABELLED
 from onetrunk.runs.pack_store import GROWN, pack_path

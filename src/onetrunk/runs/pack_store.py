@@ -24,8 +24,8 @@ from typing import Any
 from onetrunk.config import Recipe
 from onetrunk.config.add_recipe import AddRecipe, AddSettings, base_from, read_add_recipe
 from onetrunk.errors import BadInput
+from onetrunk.nn.model_files import PACKS, TRUNK, listed, relist
 from onetrunk.nn.pack import Pack
-from onetrunk.nn.saving import PACKS, TRUNK, listed, relist
 from onetrunk.runs import scores as records
 from onetrunk.runs.finish import OUTCOMES
 from onetrunk.store.atomic import make_folder, sync_folder, write_atomic

@@ -20,7 +20,7 @@ from torch import Tensor
 from onetrunk.data.domain import Domain
 from onetrunk.data.seeded import seed_of
 from onetrunk.errors import Failed, OnetrunkError
-from onetrunk.eval.evaluate import evaluating
+from onetrunk.eval.evaluate import inference
 from onetrunk.eval.model_split import split_for
 from onetrunk.nn.universal import Universal
 
@@ -72,7 +72,7 @@ class Proof:
 def take(model: Universal, domains: Mapping[str, Domain], but: str) -> dict[str, Print]:
     """The print of every domain of the model except `but`."""
     found: dict[str, Print] = {}
-    with evaluating(model):
+    with inference(model):
         for name in model.domains:
             if name != but:
                 found[name] = _print(model, name, domains.get(name))

@@ -109,10 +109,10 @@ def cost_of(budget: Budget, name: str) -> dict[str, Any]:
 def outcomes_of(path: Path, name: str) -> Outcomes | None:
     """One domain's outcomes out of a file; None where it has none."""
     found = _open(path)
-    if found is None or name not in found.names:
+    if found is None or name not in found.image_digests:
         return None
-    parts = {key: part for key, part in found.parts.items() if key[0] == name}
-    return Outcomes(found.split, parts, {name: found.names[name]})
+    parts = {key: part for key, part in found.tasks.items() if key[0] == name}
+    return Outcomes(found.split, parts, {name: found.image_digests[name]})
 
 
 def merge_outcomes(held: RunFolder, name: str, new: Outcomes | None) -> None:
@@ -120,11 +120,11 @@ def merge_outcomes(held: RunFolder, name: str, new: Outcomes | None) -> None:
     found = _open(held.path / OUTCOMES)
     if found is None:
         return
-    parts = {key: part for key, part in found.parts.items() if key[0] != name}
-    names = {key: value for key, value in found.names.items() if key != name}
+    parts = {key: part for key, part in found.tasks.items() if key[0] != name}
+    names = {key: value for key, value in found.image_digests.items() if key != name}
     if new is not None:
-        parts |= new.parts
-        names |= new.names
+        parts |= new.tasks
+        names |= new.image_digests
     with held.writing(OUTCOMES):
         Outcomes(found.split, parts, names).save(held.path / OUTCOMES)
 

@@ -21,8 +21,9 @@ from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
 from onetrunk.eval.budget import budget
 from onetrunk.nn.adapters import NO_ADAPTERS
+from onetrunk.nn.model_files import listed
 from onetrunk.nn.pack import Pack
-from onetrunk.nn.saving import listed, load
+from onetrunk.nn.saving import load
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
 from onetrunk.runs import history as story

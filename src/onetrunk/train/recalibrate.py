@@ -20,7 +20,7 @@ import torch
 from onetrunk.data.domain import Domain
 from onetrunk.data.seeded import permutation, seed_of
 from onetrunk.errors import BadInput
-from onetrunk.eval.evaluate import each_once, evaluating, model_of
+from onetrunk.eval.evaluate import distinct_domains, inference, model_for
 from onetrunk.eval.model_split import split_for
 from onetrunk.nn.norms import NORMS, keeps_statistics
 from onetrunk.nn.universal import Universal
@@ -41,12 +41,12 @@ def recalibrate(
 
     Images are not augmented; they are drawn by the domain's name. Nothing else changes.
     """
-    for domain in each_once(domains):
-        own = model_of(model, domain.name)
+    for domain in distinct_domains(domains):
+        own = model_for(model, domain.name)
         split = split_for(domain, own.domains[domain.name], "train", quiet=True)
         seed = seed_of("recalibrate", domain.name)
         places = permutation(seed, 0, len(split))[:images]
-        with evaluating(own, device), _collecting(own, domain.name):
+        with inference(own, device), _collecting(own, domain.name):
             like = next(own.parameters())
             for part in np.array_split(places, math.ceil(len(places) / batch)):
                 pixels, _ = split.batch(part)

@@ -24,7 +24,7 @@ from onetrunk.data.seeded import permutation, seed_of
 from onetrunk.data.split import Split
 from onetrunk.data.task import NO_CLASS
 from onetrunk.errors import BadInput
-from onetrunk.eval.evaluate import evaluating
+from onetrunk.eval.evaluate import inference
 from onetrunk.nn.modes import eval_mode
 from onetrunk.nn.norms import keeps_statistics
 from onetrunk.nn.universal import Universal
@@ -187,7 +187,7 @@ def _labelled_images(domain: Domain, task: str, seed: int) -> tuple[list[Tensor]
 def pooled_features(model: Universal, name: str, images: Sequence[Tensor]) -> Tensor:
     """Return a domain's pooled features of batches, on the CPU."""
     like = next(model.parameters())
-    with evaluating(model), model.trunk.switch.using(name):
+    with inference(model), model.trunk.switch.using(name):
         features = [model.trunk(x.to(device=like.device, dtype=like.dtype))[0] for x in images]
     return torch.cat([f.float().cpu() for f in features])
 

@@ -1,4 +1,4 @@
-"""Outputs and targets of every kind, for the tests of scores and outcomes."""
+"""Random outputs and targets of every kind, for the tests of scores and outcomes."""
 
 from __future__ import annotations
 
@@ -24,43 +24,46 @@ TASKS = {
 SIZE = (5, 7)
 
 
-def made(kind: str, count: int = 60, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Outputs and targets of noise that agree more than by chance; some labels are missing."""
-    chance = torch.Generator().manual_seed(seed)
+def random_outputs(kind: str, count: int = 60, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Return outputs and targets that agree more than by chance; some labels are missing."""
+    generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=chance)
+        return torch.randn(*shape, generator=generator)
 
-    missing = torch.rand(count, generator=chance) < 0.2
+    missing = torch.rand(count, generator=generator) < 0.2
     if kind in ("classify", "embed"):
-        target = torch.randint(len(CLASSES), (count,), generator=chance)
+        target = torch.randint(len(CLASSES), (count,), generator=generator)
         middles = normal(len(CLASSES), 8)
         out = normal(count, len(CLASSES)) + 2 * torch.eye(len(CLASSES))[target]
         if kind == "embed":
             out = torch.nn.functional.normalize(normal(count, 8) + middles[target], dim=1)
         return out, target.masked_fill(missing, NO_CLASS)
     if kind == "multilabel":
-        truth = (torch.rand(count, len(CLASSES), generator=chance) < 0.3).to(torch.uint8)
-        out = normal(count, len(CLASSES)) + 2 * truth
-        return out, truth.masked_fill(missing[:, None], NO_LABEL)
+        target = (torch.rand(count, len(CLASSES), generator=generator) < 0.3).to(torch.uint8)
+        out = normal(count, len(CLASSES)) + 2 * target
+        return out, target.masked_fill(missing[:, None], NO_LABEL)
     if kind == "regress":
         numbers = normal(count, 2) * torch.tensor([1.0, 50.0]) + 7
         return numbers + normal(count, 2), numbers.masked_fill(missing[:, None], math.nan)
-    here = torch.rand(count, *SIZE, generator=chance) < 0.8
-    here &= ~missing[:, None, None]
+    labelled = torch.rand(count, *SIZE, generator=generator) < 0.8
+    labelled &= ~missing[:, None, None]
     if kind == "segment":
-        map_ = torch.randint(len(CLASSES), (count, *SIZE), generator=chance)
+        map_ = torch.randint(len(CLASSES), (count, *SIZE), generator=generator)
         out = normal(count, len(CLASSES), *SIZE) + 2 * torch.eye(len(CLASSES))[map_].movedim(-1, 1)
-        return out, map_.masked_fill(~here, NO_PIXEL).to(torch.uint8)
+        return out, map_.masked_fill(~labelled, NO_PIXEL).to(torch.uint8)
     if kind == "depth":
-        far = torch.rand(count, *SIZE, generator=chance) * 9 + 0.5
-        return (far + normal(count, *SIZE))[:, None], far * here
+        far = torch.rand(count, *SIZE, generator=generator) * 9 + 0.5
+        return (far + normal(count, *SIZE))[:, None], far * labelled
     up = torch.nn.functional.normalize(normal(count, 3, *SIZE), dim=1)
     out = torch.nn.functional.normalize(up + 0.3 * normal(count, 3, *SIZE), dim=1)
-    return out, up * here[:, None]
+    return out, up * labelled[:, None]
 
 
-def scored(kind: str, out: Tensor, target: Tensor, batch: int = 16, task: Any = None) -> Any:
+def scored(
+    kind: str, out: Tensor, target: Tensor, batch: int = 16, task: Task | None = None
+) -> Any:
+    """Return scores that were updated with these outputs, batch by batch."""
     scores = scores_of(task or TASKS[kind])
     for i in range(0, len(out), batch):
         scores.update(out[i : i + batch], target[i : i + batch])

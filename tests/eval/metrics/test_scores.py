@@ -1,4 +1,4 @@
-"""Scores: against slow references, torchmetrics where it is right, pinned values, properties."""
+"""Scores of every kind: slow references, torchmetrics where it is right, pinned values."""
 
 import math
 
@@ -9,11 +9,12 @@ from torch import Tensor
 
 from onetrunk.data.task import KINDS, NO_CLASS, NO_LABEL, NO_PIXEL, Task
 from onetrunk.errors import BadInput, Failed
-from onetrunk.eval.image_metrics import Embed
-from onetrunk.eval.metrics import METRICS, as_error, headline, metrics_of, scores_of
-from tests.helpers.making import TASKS, made, scored
+from onetrunk.eval.metrics import SCORES, as_error, headline, image, metrics_of, scores_of
+from onetrunk.eval.metrics.image import Embed
+from tests.helpers.errors import raises
+from tests.helpers.outputs import TASKS, random_outputs, scored
 
-# -- references: loops over images and pixels, as one would write them down
+# -- slow references: loops over images and pixels
 
 
 def slow_classify(out: Tensor, target: Tensor) -> dict[str, float]:
@@ -28,8 +29,8 @@ def slow_classify(out: Tensor, target: Tensor) -> dict[str, float]:
         bins.setdefault(min(int(max(p) * 15), 14), []).append((max(p), not missed))
     ece = 0.0
     for members in bins.values():
-        sure, right = np.mean([m[0] for m in members]), np.mean([m[1] for m in members])
-        ece += len(members) / len(wrong) * abs(sure - right)
+        confidence, right = np.mean([m[0] for m in members]), np.mean([m[1] for m in members])
+        ece += len(members) / len(wrong) * abs(confidence - right)
     return {
         "error": 100 * float(np.mean(wrong)),
         "balanced_error": 100 * float(np.mean([np.mean(v) for v in by_class.values()])),
@@ -123,12 +124,12 @@ SLOW = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(3))
-def test_as_the_slow_reference(kind: str, seed: int) -> None:
-    out, target = made(kind, seed=seed)
+def test_scores_equal_the_slow_reference(kind: str, seed: int) -> None:
+    out, target = random_outputs(kind, seed=seed)
     scores = scored(kind, out, target)
     expected = SLOW[kind](out, target)
     found = scores.compute()
-    assert list(found) == [metric.name for metric in METRICS[kind]] == list(expected)
+    assert list(found) == [metric.name for metric in SCORES[kind].metrics] == list(expected)
     if kind == "normals":
         assert found.pop("median") == pytest.approx(expected.pop("median"), abs=0.0051)
     assert found == pytest.approx(expected, rel=1e-6)
@@ -136,17 +137,17 @@ def test_as_the_slow_reference(kind: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_neither_order_nor_batches_matter(kind: str) -> None:
-    out, target = made(kind)
-    whole = scored(kind, out, target, len(out)).compute()
-    assert scored(kind, out, target, 7).compute() == whole
+def test_scores_depend_neither_on_order_nor_on_batches(kind: str) -> None:
+    out, target = random_outputs(kind)
+    together = scored(kind, out, target, len(out)).compute()
+    assert scored(kind, out, target, 7).compute() == together
     order = torch.randperm(len(out), generator=torch.Generator().manual_seed(3))
-    assert scored(kind, out[order], target[order], 13).compute() == whole
+    assert scored(kind, out[order], target[order], 13).compute() == together
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_images_without_a_label_count_nowhere(kind: str) -> None:
-    out, target = made(kind)
+def test_images_without_a_label_are_not_counted(kind: str) -> None:
+    out, target = random_outputs(kind)
     flat = target.flatten(1).float() if target.ndim > 1 else target[:, None].float()
     empty = {"classify": NO_CLASS, "embed": NO_CLASS, "depth": 0, "normals": 0}.get(kind, 255)
     known = ~(flat.isnan() if kind == "regress" else flat == empty).all(1)
@@ -160,49 +161,49 @@ def test_images_without_a_label_count_nowhere(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_no_number_is_no_score(kind: str) -> None:
-    out, target = made(kind)
+def test_outputs_that_are_not_finite_are_refused(kind: str) -> None:
+    out, target = random_outputs(kind)
     out[5].view(-1)[0] = math.inf if kind == "depth" else math.nan
     scores = scored(kind, out, target)
-    assert scores.broken().tolist() == [5]
-    with pytest.raises(Failed, match="task t: outputs are not finite for 1 of 60 images"):
+    assert scores.not_finite().tolist() == [5]
+    with raises(Failed, "task t", "1 of 60", try_="learning rate"):
         scores.compute()
 
 
-def test_a_head_of_another_shape_is_refused() -> None:
-    for kind, says in (
-        ("classify", "a classify head gives 60×5; got: '60×6'"),
-        ("segment", "60×5×5×7; got: '60×6×5×7'"),
+def test_outputs_of_another_shape_are_refused() -> None:
+    for kind, expected, got in (
+        ("classify", "60×5", "60×6"),
+        ("segment", "60×5×5×7", "60×6×5×7"),
     ):
-        out, target = made(kind)
+        out, target = random_outputs(kind)
         more = torch.cat([out, out[:, :1]], 1)
-        with pytest.raises(BadInput, match=says):
+        with raises(BadInput, "task t", kind, expected, got=got):
             scores_of(TASKS[kind]).update(more, target)
-    out, target = made("depth")
-    with pytest.raises(BadInput, match="got: '60×1×3×7'"):
+    out, target = random_outputs("depth")
+    with raises(BadInput, "60×1×5×7", got="60×1×3×7"):
         scores_of(TASKS["depth"]).update(out[:, :, :3], target)
 
 
-# -- pinned, and where torchmetrics is another's opinion
+# -- pinned values, and where torchmetrics differs
 
 
-def test_weightingd_error_asks_only_for_classes_that_are_there() -> None:
+def test_balanced_error_is_a_mean_over_classes_with_images() -> None:
     out = torch.eye(5)[[0, 0, 1, 2]] * 9
     found = scored("classify", out, torch.tensor([0, 0, 1, 1])).compute()
     assert found["error"] == 25
-    assert found["balanced_error"] == 25  # not 50, as with class c counted as all wrong
+    assert found["balanced_error"] == 25  # 50 if class c counted as all wrong
 
 
-def test_sure_predictions_share_the_last_bin() -> None:
+def test_a_confidence_of_one_is_in_the_last_bin() -> None:
     """50 of confidence 1 with 45 right, 50 of 0.95, all right: |0.95 − 0.975|."""
-    sure = torch.tensor([200.0, 0, 0, 0, 0]).repeat(50, 1)
+    certain = torch.tensor([200.0, 0, 0, 0, 0]).repeat(50, 1)
     less = torch.tensor([math.log(0.95 / 0.0125), 0, 0, 0, 0]).repeat(50, 1)
     target = torch.cat([torch.zeros(45), torch.ones(5), torch.zeros(50)]).long()
-    found = scored("classify", torch.cat([sure, less]), target).compute()
+    found = scored("classify", torch.cat([certain, less]), target).compute()
     assert found["ece"] == pytest.approx(2.5, abs=1e-4)
 
 
-def test_calibration_and_iou_as_torchmetrics_say_where_it_is_right() -> None:
+def test_scores_equal_torchmetrics_where_it_is_right() -> None:
     from torchmetrics.functional.classification import (
         multiclass_accuracy,
         multiclass_calibration_error,
@@ -210,26 +211,26 @@ def test_calibration_and_iou_as_torchmetrics_say_where_it_is_right() -> None:
         multilabel_average_precision,
     )
 
-    out, target = made("classify", 500)
+    out, target = random_outputs("classify", 500)
     known = target != NO_CLASS
     found = scored("classify", out, target).compute()
     p, t = out[known].softmax(1), target[known]
     ece = multiclass_calibration_error(p, t, 5, n_bins=15)
-    weighted = multiclass_accuracy(p, t, 5, average="macro")
+    recall = multiclass_accuracy(p, t, 5, average="macro")
     assert found["ece"] == pytest.approx(100 * float(ece), rel=1e-4)
-    assert found["balanced_error"] == pytest.approx(100 - 100 * float(weighted), rel=1e-4)
-    out, target = made("segment")
+    assert found["balanced_error"] == pytest.approx(100 - 100 * float(recall), rel=1e-4)
+    out, target = random_outputs("segment")
     miou = multiclass_jaccard_index(out.argmax(1), target.long(), 5, ignore_index=NO_PIXEL)
     found = scored("segment", out, target).compute()
     assert found["miou"] == pytest.approx(100 * float(miou), rel=1e-5)
-    out, target = made("multilabel")
+    out, target = random_outputs("multilabel")
     known = target[:, 0] != NO_LABEL
     precision = multilabel_average_precision(out[known], target[known].long(), 5)
     found = scored("multilabel", out, target).compute()
     assert found["map_error"] == pytest.approx(100 - 100 * float(precision), rel=1e-5)
 
 
-def test_average_precision_of_sure_labels_and_of_a_class_that_no_image_has() -> None:
+def test_average_precision_of_large_logits_and_of_a_class_without_images() -> None:
     out = torch.tensor([[40.0, 1, 0, 0, 0], [30.0, 0, 0, 0, 0], [20.0, 2, 0, 0, 0]])
     target = torch.tensor([[1, 0, 0, 0, 0], [0, 0, 0, 0, 0], [1, 1, 0, 0, 0]], dtype=torch.uint8)
     # class a: order 40, 30, 20 → (1 + 2/3)/2, though every sigmoid is 1; b: 1; the others: no one
@@ -238,7 +239,7 @@ def test_average_precision_of_sure_labels_and_of_a_class_that_no_image_has() -> 
     assert scored("multilabel", out, target * 0).compute() == {}
 
 
-def test_a_class_that_is_nowhere_is_left_out_of_the_mean_iou() -> None:
+def test_an_absent_class_is_left_out_of_the_mean_iou() -> None:
     out = torch.eye(5)[torch.tensor([[[0, 0, 1, 1]]])].movedim(-1, 1) * 5
     target = torch.tensor([[[0, 0, 0, 1]]], dtype=torch.uint8)
     found = scored("segment", out, target).compute()
@@ -248,8 +249,8 @@ def test_a_class_that_is_nowhere_is_left_out_of_the_mean_iou() -> None:
     assert scored("segment", out, target).compute()["miou"] == pytest.approx(100 * (2 / 3) / 3)
 
 
-def test_an_output_whose_targets_are_all_the_same() -> None:
-    out, target = made("regress")
+def test_an_output_with_equal_targets_is_left_out_of_nrmse() -> None:
+    out, target = random_outputs("regress")
     target[:, 1] = torch.where(target[:, 1].isnan(), math.nan, 3.0)
     found = scored("regress", out, target).compute()
     one = Task("t", "regress", outputs=1)
@@ -261,10 +262,10 @@ def test_an_output_whose_targets_are_all_the_same() -> None:
     assert list(scored("regress", out, target).compute()) == ["rmse", "mae"]
 
 
-def test_large_numbers_keep_their_digits() -> None:
-    """Around 1e6 with standard deviation 1: in single precision √(mean of squares − mean²) is gone."""
-    chance = np.random.default_rng(0)
-    target = torch.from_numpy(1e6 + chance.normal(size=(400, 1)).round(1)).float()
+def test_large_targets_keep_their_digits() -> None:
+    """Around 1e6 with std 1, √(mean of squares − mean²) has no digits in single precision."""
+    rng = np.random.default_rng(0)
+    target = torch.from_numpy(1e6 + rng.normal(size=(400, 1)).round(1)).float()
     out = target + 0.5
     task = Task("t", "regress")
     found = scored("regress", out, target, task=task).compute()
@@ -272,20 +273,20 @@ def test_large_numbers_keep_their_digits() -> None:
     assert found["nrmse"] == pytest.approx(0.5 / target.double().numpy().std(), rel=1e-9)
 
 
-def test_lonely_images_are_not_asked_for_but_met() -> None:
+def test_the_only_image_of_a_class_is_in_the_gallery_but_no_query() -> None:
     turns = torch.tensor([0.0, 0.4, 0.2, 1.5])
     points = torch.stack([turns.cos(), turns.sin()], 1)
     scores = scored("embed", points, torch.tensor([0, 0, 1, NO_CLASS]))
     assert isinstance(scores, Embed)
-    assert (scores.count, scores.lonely) == (2, 1)
-    assert scores.compute() == {"recall_at_1": 0}  # the lonely one is nearest to both
+    assert (scores.count, scores.single) == (2, 1)
+    assert scores.compute() == {"recall_at_1": 0}  # the single one is nearest to both
     alone = scored("embed", points, torch.tensor([0, 1, 2, 3]))
     assert alone.compute() == {} and alone.count == 0
-    assert alone.parts()["sum"].tolist() == [0] * 4
+    assert alone.per_image()["sum"].tolist() == [0] * 4
 
 
-def test_equally_near_images_share_the_answer() -> None:
-    """A collapsed space answers by chance, whatever the order of the images."""
+def test_equally_near_images_share_the_hit() -> None:
+    """Equal embeddings score the chance level, whatever the order of the images."""
     points = torch.ones(6, 4) / 2
     for order in ([0, 0, 1, 1, 1, 1], [1, 1, 1, 0, 1, 0]):
         found = scored("embed", points, torch.tensor(order)).compute()
@@ -293,10 +294,10 @@ def test_equally_near_images_share_the_answer() -> None:
 
 
 def test_neighbours_are_the_same_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    out, target = made("embed", 200)
-    whole = scored("embed", out, target).compute()
-    monkeypatch.setattr("onetrunk.eval.image_metrics.CHUNK", 300)
-    assert scored("embed", out, target).compute() == whole
+    out, target = random_outputs("embed", 200)
+    together = scored("embed", out, target).compute()
+    monkeypatch.setattr(image, "CHUNK", 300)
+    assert scored("embed", out, target).compute() == together
 
 
 def test_small_angles_are_exact() -> None:
@@ -310,7 +311,7 @@ def test_small_angles_are_exact() -> None:
     assert opposite["median"] == pytest.approx(180, abs=0.0051)
 
 
-def test_the_median_of_an_even_count_is_between() -> None:
+def test_the_median_of_an_even_count_is_the_middle() -> None:
     angles = [10.0, 20.0, 30.0, 90.0]
     out = torch.tensor([[math.sin(math.radians(a)), 0, math.cos(math.radians(a))] for a in angles])
     target = torch.tensor([0.0, 0, 1]).expand(4, 3)
@@ -333,5 +334,5 @@ def test_headlines() -> None:
     assert [m.unit for m in metrics_of(Task("p", "regress", unit="€"))] == ["", "€", "€"]
     assert [m.unit for m in metrics_of(Task("d", "depth", unit="disparity"))] == ["disparity", ""]
     assert metrics_of(Task("d", "depth"))[0].unit == "m"
-    with pytest.raises(BadInput, match="available: classify"):
+    with raises(BadInput, got="classfy", available=KINDS):
         headline("classfy")

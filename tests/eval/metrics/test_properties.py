@@ -1,4 +1,4 @@
-"""What must hold whatever got: order, batches, precision, missing labels, other names."""
+"""Properties of scores: order, batches, precision, missing labels, other names."""
 
 import itertools
 from dataclasses import replace
@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import KINDS, NO_CLASS, NO_LABEL, NO_PIXEL, Task
 from onetrunk.eval.evaluate import evaluate
-from onetrunk.eval.image_metrics import average_precision, calibration
 from onetrunk.eval.metrics import scores_of
-from onetrunk.eval.pixel_metrics import histogram, mean_iou, middle
+from onetrunk.eval.metrics.image import average_precision, calibration_error
+from onetrunk.eval.metrics.pixel import histogram, histogram_median, mean_iou
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
 from tests.helpers.fakes import Fake, small
-from tests.helpers.making import TASKS, made, scored
+from tests.helpers.outputs import TASKS, random_outputs, scored
 
 EMPTY = {"classify": NO_CLASS, "embed": NO_CLASS, "multilabel": NO_LABEL, "segment": NO_PIXEL}
 
@@ -27,30 +27,30 @@ EMPTY = {"classify": NO_CLASS, "embed": NO_CLASS, "multilabel": NO_LABEL, "segme
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_cut_and_shuffled_at_will(kind: str, data: st.DataObject) -> None:
+def test_scores_of_any_batches_in_any_order_are_equal(kind: str, data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 30))
-    out, target = made(kind, count, data.draw(st.integers(0, 999)))
+    out, target = random_outputs(kind, count, data.draw(st.integers(0, 999)))
     order = torch.tensor(data.draw(st.permutations(range(count))))
     cuts = sorted(data.draw(st.sets(st.integers(0, count))) | {0, count})
     scores = scores_of(TASKS[kind])
     for start, end in itertools.pairwise(cuts):
         scores.update(out[order][start:end], target[order][start:end])
-    whole = scored(kind, out, target, count)
-    assert scores.compute() == pytest.approx(whole.compute(), rel=1e-12)
-    assert scores.count == whole.count
-    parts = whole.parts()
-    for name, array in scores.parts().items():
-        assert array == pytest.approx(parts[name][order.numpy()], rel=1e-12)
+    together = scored(kind, out, target, count)
+    assert scores.compute() == pytest.approx(together.compute(), rel=1e-12)
+    assert scores.count == together.count
+    arrays = together.per_image()
+    for name, array in scores.per_image().items():
+        assert array == pytest.approx(arrays[name][order.numpy()], rel=1e-12)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 999), data=st.data())
-def test_hidden_labels_leave_the_scores_of_the_others(
+def test_images_with_hidden_labels_do_not_change_the_scores(
     kind: str, seed: int, data: st.DataObject
 ) -> None:
     count = 24
-    out, target = made(kind, count, seed)
+    out, target = random_outputs(kind, count, seed)
     hidden = torch.tensor(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)))
     masked = target.clone()
     masked[hidden] = EMPTY.get(kind, float("nan") if kind == "regress" else 0)  # type: ignore[assignment]
@@ -59,8 +59,8 @@ def test_hidden_labels_leave_the_scores_of_the_others(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_half_precision_and_other_layouts(kind: str) -> None:
-    out, target = made(kind)
+def test_half_precision_and_memory_formats(kind: str) -> None:
+    out, target = random_outputs(kind)
     for dtype in (torch.bfloat16, torch.float16):
         low = out.to(dtype)
         assert scored(kind, low, target).compute() == scored(kind, low.float(), target).compute()
@@ -70,9 +70,8 @@ def test_half_precision_and_other_layouts(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["classify", "multilabel", "segment", "embed"])
-def test_names_of_classes_do_not_matter(kind: str) -> None:
-    """Classes in another order: the same scores."""
-    out, target = made(kind)
+def test_the_order_of_classes_does_not_matter(kind: str) -> None:
+    out, target = random_outputs(kind)
     order = torch.tensor([3, 0, 4, 1, 2])
     place = order.argsort()  # of class c in the new order
     if kind == "multilabel":
@@ -87,8 +86,8 @@ def test_names_of_classes_do_not_matter(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_truth_scores_best(kind: str) -> None:
-    _, target = made(kind, 40)
+def test_true_outputs_have_the_best_scores(kind: str) -> None:
+    _, target = random_outputs(kind, 40)
     if kind in ("classify", "embed"):
         out = torch.eye(5)[target.clamp(min=0)] * (100 if kind == "classify" else 1)
     elif kind == "multilabel":
@@ -106,13 +105,13 @@ def test_the_truth_scores_best(kind: str) -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=40))
 def test_calibration_is_between_the_mean_gap_and_one(pairs: list[tuple[float, bool]]) -> None:
-    sure, right = np.array([p for p, _ in pairs]), np.array([r for _, r in pairs])
-    error = calibration(sure, right)
-    assert abs(sure.mean() - right.mean()) - 1e-12 <= error <= 1 + 1e-12
+    confidence, right = np.array([p for p, _ in pairs]), np.array([r for _, r in pairs])
+    error = calibration_error(confidence, right)
+    assert abs(confidence.mean() - right.mean()) - 1e-12 <= error <= 1 + 1e-12
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=30))
-def test_precision_needs_ranks_alone(pairs: list[tuple[int, bool]]) -> None:
+def test_average_precision_depends_on_ranks_alone(pairs: list[tuple[int, bool]]) -> None:
     scores, true = np.array([s for s, _ in pairs], float), np.array([t for _, t in pairs])
     if not true.any():
         return
@@ -125,23 +124,23 @@ def test_precision_needs_ranks_alone(pairs: list[tuple[int, bool]]) -> None:
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=40))
-def test_the_middle_of_a_histogram_is_numpys_median(values: list[int]) -> None:
+def test_the_median_of_a_histogram_is_numpys(values: list[int]) -> None:
     bins = np.bincount(values, minlength=51)
-    assert middle(bins) == np.median(values) + 0.5
+    assert histogram_median(bins) == np.median(values) + 0.5
 
 
 @given(st.lists(st.lists(st.integers(0, 6), min_size=3, max_size=3), min_size=1, max_size=6))
-def test_histograms_row_by_row(rows: list[list[int]]) -> None:
+def test_a_histogram_per_row(rows: list[list[int]]) -> None:
     found = histogram(torch.tensor(rows), 7)
     assert found.tolist() == [np.bincount(row, minlength=7).tolist() for row in rows]
 
 
 @given(st.lists(st.integers(0, 4), min_size=4, max_size=30), st.integers(0, 99))
-def test_iou_is_the_same_for_many_at_once(label: list[int], seed: int) -> None:
-    chance = np.random.default_rng(seed)
+def test_mean_iou_of_stacked_areas(label: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
     sets = []
     for _ in range(3):
-        best = chance.integers(0, 5, len(label))
+        best = rng.integers(0, 5, len(label))
         true = np.array(label)
         counts = [true[true == best], best, true]
         sets.append([np.bincount(c, minlength=5) for c in counts])
@@ -150,8 +149,8 @@ def test_iou_is_the_same_for_many_at_once(label: list[int], seed: int) -> None:
     assert ((together >= 0) & (together <= 1)).all()
 
 
-def test_other_names_of_the_same_images_change_nothing() -> None:
-    """Keys decide the order of a split, its batches, and nothing else."""
+def test_image_names_do_not_change_the_scores() -> None:
+    """Names decide the order of a split and its batches, nothing else."""
     source = small(60, classes=("a", "b", "c"))
     torch.manual_seed(0)
     domain = Domain("d", source, size=12, normalize="imagenet")
@@ -164,7 +163,7 @@ def test_other_names_of_the_same_images_change_nothing() -> None:
         assert row.value == pytest.approx(table.value("d", metric=row.metric), abs=1e-4)
 
 
-def test_two_tasks_of_one_kind_are_two_scores() -> None:
+def test_two_tasks_of_one_kind_have_separate_scores() -> None:
     source = small(60, classes=("a", "b"))
     listed: list[Any] = [
         replace(i, labels={"left": i.labels["classify"], "right": "ab"[n % 3 == 0]})
