@@ -1,6 +1,6 @@
 """The public names; `__init__.py` imports each when it is first used."""
 
-from .config import Recipe
+from .config import Distill, Recipe, Train
 from .data.augment import Augment
 from .data.domain import Domain
 from .data.inspect import inspect
@@ -29,6 +29,7 @@ __all__ = [
     "BadInput",
     "Batch",
     "Budget",
+    "Distill",
     "Domain",
     "Failed",
     "Foreign",
@@ -42,6 +43,7 @@ __all__ = [
     "Split",
     "Table",
     "Task",
+    "Train",
     "Trunk",
     "Universal",
     "add",

@@ -224,7 +224,7 @@ def test_the_ladder_is_shown(onetrunk: Onetrunk) -> None:
     ("words", "says"),
     [
         (("add", "run", "digits", "pocket:optdigits"), "already.*onetrunk update run digits"),
-        (("add", "run", "Pets", "folder:pets"), "call it 'pets'"),
+        (("add", "run", "Pets", "folder:pets"), "got: 'Pets'; try: the name 'pets'"),
         (("add", "run", "pets", "folder:nowhere"), "nowhere"),
         (("add", "run", "pets", "pets"), "PREFIX:REST"),
         (("add", "run", "pets", "folder:pets", "--adapters", "paralel"), "available: parallel"),
@@ -236,7 +236,7 @@ def test_the_ladder_is_shown(onetrunk: Onetrunk) -> None:
         ),
         (("add", "run", "pets", "folder:pets", "--set", "lr=3"), "unknown key"),
         (("add", "run", "pets", "folder:pets", "--set", "train.stepz=3"), "unknown key"),
-        (("add", "run", "pets", "folder:pets", "--set", "grow.start=nowhere"), "no such domain"),
+        (("add", "run", "pets", "folder:pets", "--set", "add.start=nowhere"), "add.start: unknown domain; got: 'nowhere'"),
         (("add", "run", "pets", "pack:nowhere.pack"), "cannot read the pack"),
         (("add", "run", "pets", "pack:x.pack", "--rank", "3"), "taken as it is"),
         (("add", "nowhere", "pets", "folder:pets"), "no model in nowhere"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from onetrunk.config import Recipe
+from onetrunk.config import Recipe, Train
 from onetrunk.data.domain import Domain
 from onetrunk.eval.evaluate import evaluate
 from onetrunk.nn.backbone import build
@@ -66,7 +66,7 @@ def test_rows_are_what_the_other_verbs_make(onetrunk: Onetrunk, at: Path) -> Non
     run, pets = load(at / "run"), Domain("pets", "folder:pets", size=8, base=at)
     digits = Domain("digits", "pocket:optdigits", size=8)
 
-    grown = add(run, pets, adapters="parallel", rank=8, steps=2, batch=4)
+    grown = add(run, pets, adapters="parallel", rank=8, train=Train(steps=2, batch=4))
     low = rows["parallel-low-rank"]
     assert low["errors"] == {"pets": grown.table.errors()["pets"]}
     assert low["old"] == pytest.approx(evaluate(load(at / "run"), [digits], "test").errors())
@@ -199,7 +199,7 @@ def test_networks_of_scratch_teach_the_one_of_all(onetrunk: Onetrunk, at: Path) 
     ("words", "said"),
     [
         (("--domain", "digits=folder:pets"), "has a domain of this name already"),
-        ((*PETS, "--methods", "paralel"), "no such method; got: 'paralel'; available: parallel, "),
+        ((*PETS, "--methods", "paralel"), "unknown method; got: 'paralel'; available: parallel, "),
         ((*PETS, "--set", "trunk.norm=shared"), "--set: unknown key; got: 'trunk'"),
         (("--domain", "pets=folder:nowhere"), "nowhere"),
         ((*PETS, "--seeds", "0,0"), "each seed once"),
@@ -302,4 +302,4 @@ def test_the_methods_are_listed(onetrunk: Onetrunk) -> None:
     listed = onetrunk("recipes").out
     for name in ("scratch", "lwf", "distilled-parallel"):
         assert name in listed
-    assert onetrunk("recipes", "methods").out.startswith("# Ways to have more domains")
+    assert onetrunk("recipes", "methods").out.startswith("# Methods to learn new domains")

@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
+from onetrunk.config import Train
 from onetrunk.data.domain import Domain
 from onetrunk.nn.saving import load
 from onetrunk.nn.universal import Universal
@@ -32,7 +33,7 @@ FEW: TrainSettings = {"steps": 2, "batch": 4, "optimizer": "sgd", "lr": 0.05, "w
 def finished(folder: Path, **trunk: Any) -> Path:
     """Train a run of two domains for two steps; return its folder."""
     domains = worlds("one", "two")
-    train(network(domains, **trunk), domains, out=folder, **FEW)
+    train(network(domains, **trunk), domains, out=folder, train=Train(**FEW))
     return folder
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from onetrunk.config import Train
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Failed
@@ -50,7 +51,7 @@ def test_every_other_domain_predictions_as_before_to_the_bit(arch: str, kind: st
     model = scattered(arch, size)
     before = predictions_of(model)
     weights = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    grown = add(model, sized("new", size, 900), adapters=kind, **FEW)
+    grown = add(model, sized("new", size, 900), adapters=kind, train=Train(**FEW))
     assert same(before, predictions_of(model, "one", "two"))
     after = model.state_dict()
     assert all(torch.equal(tensor, after[key]) for key, tensor in weights.items())
@@ -63,7 +64,7 @@ def test_every_other_domain_predictions_as_before_to_the_bit(arch: str, kind: st
 
 @pytest.mark.parametrize("kind", ["none", "parallel"])
 def test_with_each_adapter_something_is_learned(run: Path, kind: str) -> None:
-    grown = add(run, more(), adapters=kind, start="trunk", steps=4)
+    grown = add(run, more(), adapters=kind, start="trunk", train=Train(steps=4))
     slots = {k: v for k, v in grown.pack.tensors.items() if "/branch." in k}
     assert bool(slots) == (kind == "parallel")
     assert all(bool(v.abs().max() > 0) for v in slots.values())
@@ -100,13 +101,13 @@ def test_a_run_gets_the_pack_the_scores_and_the_outcomes(run: Path) -> None:
 
 
 def test_the_packs_header_tells_its_life_and_no_place(run: Path) -> None:
-    add(run, more(), adapters="lora", rank=2, seed=4, **FEW)
+    add(run, more(), adapters="lora", rank=2, seed=4, train=Train(**FEW))
     path = run / "model/packs/new.pack"
     with safe_open(path, "pt") as file:
         said = json.loads(file.metadata()[KEY])
     (event,) = said["provenance"]["history"]
     assert (event["what"], event["seed"]) == ("added", 4)
-    assert (event["grow"]["adapters"], event["grow"]["rank"], said["rank"]) == ("lora", 2, 2)
+    assert (event["add"]["adapters"], event["add"]["rank"], said["rank"]) == ("lora", 2, 2)
     assert event["train"]["steps"] == 2
     assert event["images"] == {"train": 36, "val": 12, "test": 12}
     assert event["scores"] == said["scores"]
@@ -117,14 +118,14 @@ def test_the_packs_header_tells_its_life_and_no_place(run: Path) -> None:
 def test_steps_are_those_of_the_run_unless_said(run: Path) -> None:
     add(run, more())
     assert "steps = 2 " in (run / "grown/new/recipe.toml").read_text()
-    add(run, more("other", first=7000), steps=3)
+    add(run, more("other", first=7000), train=Train(steps=3))
     assert "steps = 3 " in (run / "grown/other/recipe.toml").read_text()
 
 
 def test_the_same_growth_has_the_same_numbers(run: Path) -> None:
     model = load(run)
-    add(run, more(), **FEW)
-    add(model, more(), **FEW)  # in memory, too
+    add(run, more(), train=Train(**FEW))
+    add(model, more(), train=Train(**FEW))  # in memory, too
     one, two = Pack.open(run / "model/packs/new.pack").tensors, model.pack("new").tensors
     assert all(torch.equal(one[key], two[key]) for key in one)
 
@@ -139,7 +140,7 @@ def test_domains_with_other_tasks_and_sizes() -> None:
     ]
     source = type(numbers)(tasks, items, numbers.images)
     for kind in ("none", "parallel"):
-        add(model, Domain(f"faces-{kind}", source, size=12), adapters=kind, **FEW)
+        add(model, Domain(f"faces-{kind}", source, size=12), adapters=kind, train=Train(**FEW))
     out = predictions_of(model, "faces-parallel")["faces-parallel"]
     assert out["age"].shape == (3, 1)
     assert out["who"].shape == (3, 128)
@@ -151,17 +152,17 @@ def test_domains_with_other_tasks_and_sizes() -> None:
 def test_other_norms(norm: str) -> None:
     model = network(worlds("one"), norm=norm)
     for kind in ("none", "parallel"):
-        add(model, more(f"new-{kind}"), adapters=kind, **FEW)
+        add(model, more(f"new-{kind}"), adapters=kind, train=Train(**FEW))
     if norm == "shared":
         with pytest.raises(BadInput, match="'shared'"):
-            add(model, more("third"), adapters="norm", **FEW)
+            add(model, more("third"), adapters="norm", train=Train(**FEW))
     assert list(model.domains)[:3] == ["one", "new-none", "new-parallel"]
 
 
 def test_full_sharing_learns_a_head_that_only_the_new_domain_has() -> None:
     model = network(worlds("one"), sharing="full")
     before = predictions_of(model)
-    add(model, more("other", classes="xyz"), adapters="parallel", **FEW)
+    add(model, more("other", classes="xyz"), adapters="parallel", train=Train(**FEW))
     assert same(before, predictions_of(model, "one"))
     head = model.heads_of("other").head("classify").held[0]
     assert head.weight.abs().max() > 0
@@ -170,7 +171,7 @@ def test_full_sharing_learns_a_head_that_only_the_new_domain_has() -> None:
 def test_networks_that_share_nothing_take_no_domain() -> None:
     model = network(worlds("one"), sharing="none")
     with pytest.raises(BadInput, match="sharing = 'none'"):
-        add(model, more(), **FEW)
+        add(model, more(), train=Train(**FEW))
 
 
 def test_what_would_move_another_domain_is_not_added(
@@ -195,9 +196,9 @@ def test_a_model_whose_growth_fails_stays_as_it_was() -> None:
     model = network(worlds("one"))
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     with pytest.raises(BadInput, match="unknown key"):
-        add(model, more(), stepz=3)
+        add(model, more(), train=Train(stepz=3))
     with pytest.raises(Failed, match=r"not finite|is nan|is inf"):
-        add(model, more(), **{**FEW, "lr": 1e30, "steps": 6})
+        add(model, more(), train=Train(**{**FEW, "lr": 1e30, "steps": 6}))
     after = model.state_dict()
     assert list(before) == list(after)
     assert all(torch.equal(before[key], after[key]) for key in before)

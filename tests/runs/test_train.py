@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from onetrunk.config import Recipe
+from onetrunk.config import Recipe, Train
+from onetrunk.config.check import check
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
@@ -38,7 +39,7 @@ from tests.helpers.worlds import (
 )
 
 SHORT: dict[str, Any] = {
-    "steps": 4, "batch": 4, "evaluate": 2, "log": 1, "optimizer": "sgd", "lr": 0.05
+    "steps": 4, "batch": 4, "eval_every": 2, "log_every": 1, "optimizer": "sgd", "lr": 0.05
 }  # fmt: skip
 CLOCKS = ("finished", "seconds")
 
@@ -63,7 +64,7 @@ def breaks() -> None:
 def test_a_finished_run(tmp_path: Path) -> None:
     domains = worlds("ants", "bees", batch=6)
     model = network(domains)
-    run = train(model, domains, out=tmp_path / "run", seed=3, **SHORT)
+    run = train(model, domains, out=tmp_path / "run", seed=3, train=Train(**SHORT))
     assert isinstance(run, Run) and run.model is model
     names = {path.name for path in (tmp_path / "run").iterdir()} - {".lock"}
     assert names == {
@@ -120,12 +121,12 @@ def test_other_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     domains = worlds("ants", "bees")
     looked_on_by(monkeypatch, at("step", 3, breaks))
     with pytest.raises(Broken):
-        train(network(domains), domains, out=tmp_path / "run", **SHORT)
+        train(network(domains), domains, out=tmp_path / "run", train=Train(**SHORT))
     looked_on_by(monkeypatch, Recorder())
     changed = [domains[0], Domain("bees", noise(60, "abc", 7), size=8)]
     with pytest.raises(BadInput, match=r"the images of bees are not those that .* began with"):
-        train(network(changed), changed, out=tmp_path / "run", resume=True, **SHORT)
-    train(network(domains), domains, out=tmp_path / "run", resume=True, **SHORT)
+        train(network(changed), changed, out=tmp_path / "run", resume=True, train=Train(**SHORT))
+    train(network(domains), domains, out=tmp_path / "run", resume=True, train=Train(**SHORT))
 
 
 def test_a_folder_that_holds_another_run_is_refused(
@@ -134,14 +135,20 @@ def test_a_folder_that_holds_another_run_is_refused(
     domains, out = worlds("ants"), tmp_path / "run"
     looked_on_by(monkeypatch, at("step", 3, breaks))
     with pytest.raises(Broken):
-        train(network(domains), domains, out=out, **SHORT)
+        train(network(domains), domains, out=out, train=Train(**SHORT))
     looked_on_by(monkeypatch, Recorder())
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file() and p.name != ".lock"}
     with pytest.raises(BadInput, match=r"is unfinished at step 2; try: onetrunk train .*--resume"):
-        train(network(domains), domains, out=out, **SHORT)
+        train(network(domains), domains, out=out, train=Train(**SHORT))
     for resume in (True, False):
         with pytest.raises(BadInput, match=r"holds another run: its recipe differs in train\.lr"):
-            train(network(domains), domains, out=out, resume=resume, **{**SHORT, "lr": 0.01})
+            train(
+                network(domains),
+                domains,
+                out=out,
+                resume=resume,
+                train=Train(**{**SHORT, "lr": 0.01}),
+            )
     after = {p: p.read_bytes() for p in out.rglob("*") if p.is_file() and p.name != ".lock"}
     assert after == before
 
@@ -149,11 +156,11 @@ def test_a_folder_that_holds_another_run_is_refused(
 def test_a_finished_run_is_not_learned_again(tmp_path: Path) -> None:
     domains, out = worlds("ants", "cats"), tmp_path / "run"
     model, other = network(domains, sharing="full"), network(domains, 1, sharing="full")
-    first = train(model, domains, out=out, **SHORT)
+    first = train(model, domains, out=out, train=Train(**SHORT))
     stamp = (out / "scores.json").read_bytes()
     with pytest.raises(BadInput, match=r"is finished; try: onetrunk eval"):
-        train(other, domains, out=out, **SHORT)
-    again = train(other, domains, out=out, resume=True, **SHORT)
+        train(other, domains, out=out, train=Train(**SHORT))
+    again = train(other, domains, out=out, resume=True, train=Train(**SHORT))
     assert again.scores == first.scores
     assert (out / "scores.json").read_bytes() == stamp
     assert same(weights(other), weights(model))
@@ -161,10 +168,10 @@ def test_a_finished_run_is_not_learned_again(tmp_path: Path) -> None:
 
 def test_the_model_has_to_have_these_domains(tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
-    with pytest.raises(BadInput, match=r"all of a model's domains are learned.*available: ants"):
-        train(network(domains[:1]), domains, out=tmp_path / "run", **SHORT)
+    with pytest.raises(BadInput, match=r"expected all domains.*available: ants"):
+        train(network(domains[:1]), domains, out=tmp_path / "run", train=Train(**SHORT))
     with pytest.raises(BadInput, match="sped"):
-        train(network(domains), domains, out=tmp_path / "run", sped=1)
+        train(network(domains), domains, out=tmp_path / "run", train=Train(sped=1))
     assert not (tmp_path / "run").exists()
 
 
@@ -180,7 +187,7 @@ def test_a_loss_that_is_not_finite_is_written_down(
 
     looked_on_by(monkeypatch, at("step", 3, poison))
     with pytest.raises(NotFinite):
-        train(model, domains, out=out, **SHORT)
+        train(model, domains, out=out, train=Train(**SHORT))
     failed = json.loads((out / "failed.json").read_text())
     assert (failed["step"], failed["domain"], failed["task"]) == (4, "bees", "classify")
     assert set(failed["files"]) <= {domains[1].train.key(i) for i in range(len(domains[1].train))}
@@ -189,11 +196,19 @@ def test_a_loss_that_is_not_finite_is_written_down(
     assert lines(out)[-1]["step"] == 3
     assert not (out / "scores.json").exists() and not (out / "model").exists()
     looked_on_by(monkeypatch, Recorder())
-    train(model, domains, out=out, resume=True, **SHORT)  # it was not the images' fault
+    train(
+        model, domains, out=out, resume=True, train=Train(**SHORT)
+    )  # it was not the images' fault
 
 
 def specialists(place: Path, out: str) -> Recipe:
-    sets = [f"out={out}", "trunk.sharing=none", "train.evaluate=2", "train.log=1", "train.steps=4"]
+    sets = [
+        f"out={out}",
+        "trunk.sharing=none",
+        "train.eval_every=2",
+        "train.log_every=1",
+        "train.steps=4",
+    ]
     made = recipe(place).with_sets(sets)
     other = {"name": "again", "source": "pocket:optdigits", "size": 10}
     document = made.document()
@@ -249,7 +264,7 @@ def test_a_run_starts_from_another(tmp_path: Path) -> None:
 def test_settings_that_a_task_cannot_have(tmp_path: Path) -> None:
     rooms = [Domain("rooms", dense_source(12, 16, 16), size=16)]
     with pytest.raises(BadInput, match=r"train\.mixup: a mixed image has no segment label"):
-        train(network(rooms), rooms, out=tmp_path / "run", mixup=0.2, **SHORT)
+        train(network(rooms), rooms, out=tmp_path / "run", train=Train(mixup=0.2, **SHORT))
     assert not (tmp_path / "run").exists()
 
 
@@ -261,10 +276,10 @@ def test_nothing_to_choose_weights_by_is_found_before(tmp_path: Path) -> None:
     blind = [Domain("blind", Fake(plain.tasks, listed, images), size=8)]
     assert len(blind[0].val) == 0
     with pytest.raises(BadInput, match="no validation image to choose weights by: blind"):
-        train(network(blind), blind, out=tmp_path / "run", **SHORT)
+        train(network(blind), blind, out=tmp_path / "run", train=Train(**SHORT))
     assert not (tmp_path / "run").exists()
     both = [*blind, *worlds("ants")]
-    train(network(both), both, out=tmp_path / "run", **SHORT)
+    train(network(both), both, out=tmp_path / "run", train=Train(**SHORT))
 
 
 def test_heads_of_numbers_start_from_the_training_labels() -> None:
@@ -291,7 +306,7 @@ def test_heads_of_numbers_start_from_the_training_labels() -> None:
 def test_one_network_that_is_all_of_one_domain(tmp_path: Path) -> None:
     domains = worlds("ants")
     model = network(domains, sharing="none")
-    run = train(model, domains, out=tmp_path / "run", **SHORT)
+    run = train(model, domains, out=tmp_path / "run", train=Train(**SHORT))
     assert list(run.models) == ["ants"] and run.model is model
     assert same(weights(load(tmp_path / "run", "ants")), weights(model))
     assert scores_of(tmp_path / "run")["best"].keys() == {"ants"}
@@ -300,14 +315,14 @@ def test_one_network_that_is_all_of_one_domain(tmp_path: Path) -> None:
 def test_the_same_seed_is_the_same_run(tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
     for name, seed in (("one", 3), ("two", 3), ("three", 4)):
-        train(network(domains), domains, out=tmp_path / name, seed=seed, **SHORT)
+        train(network(domains), domains, out=tmp_path / name, seed=seed, train=Train(**SHORT))
     assert_same_run(tmp_path / "one", tmp_path / "two")
     assert lines(tmp_path / "one") != lines(tmp_path / "three")
 
 
 def test_train_models_takes_what_a_recipe_makes(tmp_path: Path) -> None:
     one = recipe(tmp_path)
-    checked = one.check()
+    checked = check(one)
     models = one.make_model(checked.domains)
     run = train_models(models, checked.domains, one, resume=False, device="cpu")
     assert run.folder == tmp_path / "runs"

@@ -12,10 +12,10 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from onetrunk.cli.output import console, print_json, suggest
-from onetrunk.config import DomainPart
-from onetrunk.config.growth import USUAL
+from onetrunk.config.add_recipe import DEFAULT_ADAPTERS
 from onetrunk.config.sets import apply_sets
 from onetrunk.data.domain import Domain
+from onetrunk.data.domain_settings import DomainSettings
 from onetrunk.data.task import check_name
 from onetrunk.errors import BadInput, Failed, printable
 from onetrunk.eval.budget import scaled
@@ -44,7 +44,7 @@ def command(
     ],
     adapters: Annotated[
         str, typer.Option(help="parallel, series, lora, norm, none (head only), or auto (try all).")
-    ] = USUAL,
+    ] = DEFAULT_ADAPTERS,
     rank: Annotated[int | None, typer.Option(help="Rank of low-rank adapters.")] = None,
     budget: Annotated[
         str | None,
@@ -54,7 +54,7 @@ def command(
         list[str] | None,
         typer.Option(
             "--set",
-            help="Change a setting: train.KEY=…, grow.KEY=…, domains.NAME.KEY=… or seed=…; "
+            help="Change a setting: train.KEY=…, add.KEY=…, domains.NAME.KEY=… or seed=…; "
             "repeatable.",
         ),
     ] = None,
@@ -65,22 +65,22 @@ def command(
     """Add a domain to a finished run."""
     check_name(name, "domain")
     if source.startswith(PREFIX):
-        if adapters != USUAL or rank is not None or budget is not None or sets:
+        if adapters != DEFAULT_ADAPTERS or rank is not None or budget is not None or sets:
             raise BadInput("a pack is added unchanged and takes no other options", got=source)
         show(bring(run, name, Path(source.removeprefix(PREFIX))), as_json)
         return
-    grow: dict[str, Any] = {"adapters": adapters}
+    add: dict[str, Any] = {"adapters": adapters}
     if rank is not None:
-        grow["rank"] = rank
+        add["rank"] = rank
     if budget is not None:
-        grow["budget"] = share(budget)
+        add["budget"] = share(budget)
         if adapters != "auto":
             raise BadInput(
                 "--budget needs --adapters auto",
                 got=f"--adapters {adapters}",
                 try_="--adapters auto, or leave out --budget",
             )
-    domain, document = requested(name, source, grow, sets or [])
+    domain, document = requested(name, source, add, sets or [])
     words = ["onetrunk", "add", str(run), name, source, "--adapters", adapters]
     words += [] if rank is None else ["--rank", str(rank)]
     words += [] if budget is None else ["--budget", budget]
@@ -93,20 +93,20 @@ def command(
 
 
 def requested(
-    name: str, source: str, grow: Mapping[str, Any], sets: Sequence[str]
+    name: str, source: str, add: Mapping[str, Any], sets: Sequence[str]
 ) -> tuple[Domain, dict[str, Any]]:
     """Return the domain and the settings that the command line gives."""
-    given = {"domains": [{"name": name, "source": source}], "grow": dict(grow), "train": {}}
+    given = {"domains": [{"name": name, "source": source}], "add": dict(add), "train": {}}
     document = apply_sets(given, sets)
     for key in document:
-        if key not in ("domains", "grow", "train", "seed"):
+        if key not in ("domains", "add", "train", "seed"):
             raise BadInput(
                 "--set: unknown key",
                 got=key,
-                available=("train", "grow", f"domains.{name}", "seed"),
+                available=("train", "add", f"domains.{name}", "seed"),
             )
-    part = DomainPart.of(document.pop("domains")[0], f"domains.{name}")
-    return part.make(Path()), document
+    settings = DomainSettings.of(document.pop("domains")[0], f"domains.{name}")
+    return Domain.of(settings), document
 
 
 def share(text: str) -> float:

@@ -13,6 +13,7 @@ from rich.table import Table as Grid
 from onetrunk.cli.output import console, print_json
 from onetrunk.cli.train import seeds_of
 from onetrunk.config import Recipe
+from onetrunk.config.check import check
 from onetrunk.config.sets import apply_sets
 from onetrunk.config.to_toml import inline
 from onetrunk.errors import BadInput, Failed
@@ -73,7 +74,7 @@ def command(
     check_run(run)
     trunk = load(run).trunk
     like = [f"trunk.arch={inline(trunk.arch)}", f"trunk.norm={inline(trunk.norm)}"]
-    checked = asked.with_sets([*like, *(sets or [])]).check()
+    checked = check(asked.with_sets([*like, *(sets or [])]))
     names = [name.strip() for name in methods.split(",")] if methods else []
     try:
         found = compare(

@@ -14,7 +14,7 @@ from rich.table import Table as Grid
 
 from onetrunk.cli.output import console, print_json, suggest
 from onetrunk.config import Recipe
-from onetrunk.config.growth import read
+from onetrunk.config.add_recipe import read_add_recipe
 from onetrunk.config.recipe import FILE
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, printable, shorten
@@ -63,7 +63,7 @@ def command(
 def _described(run: Path, models: Mapping[str, Universal], recipe: Recipe | None) -> dict[str, Any]:
     networks = list({id(model): model for model in models.values()}.values()) or [load(run)]
     sources = {} if recipe is None else {part.name: part.source for part in recipe.domains}
-    sources |= {name: read(place).domain.source for name, place in grown(run).items()}
+    sources |= {name: read_add_recipe(place).domain.source for name, place in grown(run).items()}
     scores = _scores(run)
     splits, got = scores.get("splits", {}), scores.get("grown", {})
     origins = {name: f"pack:{about['from']}" for name, about in got.items() if "from" in about}

@@ -43,7 +43,7 @@ def command(
         list[str] | None,
         typer.Option(
             "--set",
-            help="Change a setting: train.KEY=…, grow.KEY=…, domains.NAME.KEY=… or seed=…; "
+            help="Change a setting: train.KEY=…, add.KEY=…, domains.NAME.KEY=… or seed=…; "
             "repeatable.",
         ),
     ] = None,

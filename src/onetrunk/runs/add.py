@@ -11,16 +11,17 @@ from typing import Any
 
 import torch
 
-from onetrunk.config.from_python import table_of
-from onetrunk.config.growth import (
-    USUAL,
-    Growth,
+from onetrunk.config.add_recipe import (
+    DEFAULT_ADAPTERS,
+    AddRecipe,
+    Few,
     base_from,
-    read,
-    settled,
+    merged_train,
+    read_add_recipe,
     train_like,
 )
-from onetrunk.config.train import LENGTHS
+from onetrunk.config.from_python import table_of
+from onetrunk.config.train import LENGTHS, Train
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
@@ -70,32 +71,32 @@ def add(
     model: Universal | Place,
     domain: Domain,
     *,
-    adapters: str = USUAL,
+    adapters: str = DEFAULT_ADAPTERS,
     rank: int | None = None,
     budget: float = 0.15,
     start: str = "auto",
-    few: str = "auto",
+    few: Few = "auto",
     decay: float | None = None,
     others: Sequence[Domain] = (),
     seed: int = 0,
     resume: bool = False,
     device: str | torch.device | None = None,
-    **settings: Any,
+    train: Train | None = None,
 ) -> Grown:
     """Add `domain` to a model, or to that of a finished run's folder; nothing else moves.
 
     `adapters`: parallel, series, lora, norm, none, or auto, which tries them all within `budget`
     (a share of the trunk's bytes). `rank`: of low-rank adapters. `start`: whose slots the new one
-    starts from. `few`: "yes" for a handful of images, "no" for the ordinary way. `settings`: the
-    keys of a recipe's [train]; of a run's folder by default those that it was trained with. The
+    starts from. `few`: True for a handful of images, False for the ordinary way. `train`: its
+    settings that are not given are, for a run's folder, those that the run was trained with. The
     model changes at the end and at once; `others` are its domains with their images, on which
     nothing is to change (of a run's folder its own).
     """
     grow = {"adapters": adapters, "rank": rank, "budget": float(budget), "start": start}
     document: dict[str, Any] = {
         "seed": seed,
-        "grow": {**grow, "few": few, "decay": decay},
-        "train": dict(settings),
+        "add": {**grow, "few": few, "decay": decay},
+        "train": {} if train is None else train.given(),
     }
     if not isinstance(model, Universal):
         return add_to_run(Path(model), domain, document, resume=resume, device=device)
@@ -123,7 +124,7 @@ def add_to_run(
     resume: bool = False,
     device: str | torch.device | None = None,
 ) -> Grown:
-    """The same for a run's folder; `document`: seed, [grow] and [train] as the user said them."""
+    """The same for a run's folder; `document`: seed, [add] and [train] as the user gave them."""
     name, place = domain.name, choose_device(device)
     again = again or command("add", run, domain)
     top = shelf.check_run(run)
@@ -135,7 +136,8 @@ def add_to_run(
         if name in listed(top):
             raise taken(str(run), shell(run), domain, model.domains[name].tasks, model.domains)
         said = dict(document.get("train", {}))
-        like = settled(document, train_like(run, len(model.domains)))
+        full = merged_train(said, train_like(run, len(model.domains)))
+        like = {**document, "train": full}
         growth = complete(like, said, domain, model, work)
         tell(domain)
         raise_domain(
@@ -158,7 +160,7 @@ def waits(work: Path, domain: Domain) -> bool:
     """Whether it was finished, and a kill came before it was in use."""
     if not (work / SCORES).exists():
         return False
-    there, here = read(work).domain.source, table_of(domain)["source"]
+    there, here = read_add_recipe(work).domain.source, table_of(domain)["source"]
     if there != here:
         raise BadInput(
             f"{work} holds a finished {domain.name} of {there}, which is not in use yet",
@@ -181,27 +183,27 @@ def complete(
     domain: Domain,
     model: Universal,
     work: Path | None = None,
-) -> Growth:
+) -> AddRecipe:
     """The growth with what is not said: its trunk, where paths start, the length for a handful.
 
     `said`: what of [train] the user said, which stays.
     """
     made = dict(document)
-    made["grow"] = {k: v for k, v in dict(made.get("grow", {})).items() if v is not None}
+    made["add"] = {k: v for k, v in dict(made.get("add", {})).items() if v is not None}
     made["trunk"] = model.trunk.fingerprint()
     made["base"] = base_from(domain.base, work or Path())
     made["domains"] = [table_of(domain)]
     train = dict(made.get("train", {}))
-    if handful(model, domain, str(made["grow"].get("few", "auto"))):
+    if handful(model, domain, made["add"].get("few", "auto")):
         if not any(key in said for key in LENGTHS):
             train = {k: v for k, v in train.items() if k not in LENGTHS}
             train["steps"] = FEW_STEPS
         steps = train.get("steps")
-        train |= {"workers": 0} | ({"evaluate": steps} if isinstance(steps, int) else {})
+        train |= {"workers": 0} | ({"eval_every": steps} if isinstance(steps, int) else {})
         images = len(domain.train) + len(domain.val)
         train["batch"] = max(1, min(train.get("batch", FEW_BATCH), FEW_BATCH, images // 2))
     made["train"] = train
-    return Growth.of(made)
+    return AddRecipe.of(made)
 
 
 def taken(

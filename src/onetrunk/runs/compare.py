@@ -16,9 +16,9 @@ from types import MappingProxyType
 from typing import Any
 
 from onetrunk.config import Distill, Recipe
+from onetrunk.config.add_recipe import AddRecipe, card_adapters, merged_train, train_like
 from onetrunk.config.from_python import table_of
-from onetrunk.config.growth import Growth, kept, settled, train_like
-from onetrunk.config.methods import Method, chosen
+from onetrunk.config.methods import Method, choose_methods
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput, Diverged
 from onetrunk.eval.budget import budget, trunk_cost
@@ -72,7 +72,7 @@ class Comparison:
                     try_="another name, or another domain",
                 )
         self.known = reachable(run)
-        self.train = settled({"train": dict(train)}, train_like(run, len(self.model.domains)))
+        self.train = merged_train(train, train_like(run, len(self.model.domains)))
         self.one = trunk_cost(self.model).parameters
 
     def check(self, methods: Mapping[str, Method], seeds: Sequence[int]) -> None:
@@ -86,7 +86,7 @@ class Comparison:
                 )
         for name, method in methods.items():
             # the run's own domains get teachers, too
-            for domain in [*self.own(), *self.new] if method.taught else self.new:
+            for domain in [*self.own(), *self.new] if method.teachers else self.new:
                 if not len(domain.val):
                     raise BadInput(
                         f"{name}: {domain.name} has no validation image to choose weights by",
@@ -95,8 +95,8 @@ class Comparison:
                     )
                 if method.distill.get("lwf"):
                     OldPredictions(load(self.run), [domain], Distill.of(method.distill))
-                if (kind := method.grow.get("adapters")) == "norm":
-                    worker = make_scratch_model(self.model, Card.of(domain, kept(kind)), 0)
+                if (kind := method.add.get("adapters")) == "norm":
+                    worker = make_scratch_model(self.model, Card.of(domain, card_adapters(kind)), 0)
                     check_own_norms(worker, domain.name, kind)
         for name, method in methods.items():
             for seed in seeds:
@@ -106,12 +106,12 @@ class Comparison:
     def _texts(self, name: str, method: Method, seed: int) -> Iterator[tuple[Path, str]]:
         """The folders of a method's rows, with the recipe of each."""
         top = self.out / name / f"seed-{seed}"
-        if method.way == "all":
+        if method.kind == "joint":
             yield top, self._recipe(method, [*self.own(), *self.new], seed, top).text_in(top)
             return
         for domain in self.new:
             folder = top / domain.name
-            if method.way == "add":
+            if method.kind == "add":
                 yield folder, self._growth(domain, method, seed, folder).to_toml()
             else:
                 yield folder, self._recipe(method, [domain], seed, folder).text_in(folder)
@@ -119,9 +119,9 @@ class Comparison:
     def find(self, name: str, method: Method, seed: int) -> Found:
         """This method with this seed: learned, or as it was when it was."""
         top = self.out / name / f"seed-{seed}"
-        if method.way == "add":
+        if method.kind == "add":
             return self._added(method, seed, top)
-        if method.way == "alone":
+        if method.kind == "separate":
             return self._alone(method, seed, top)
         return self._all(method, seed, top)
 
@@ -140,10 +140,10 @@ class Comparison:
         total = budget(self.model).universal.parameters + own
         return Found(errors, old, total, sizes, seconds)
 
-    def _growth(self, domain: Domain, method: Method, seed: int, work: Path) -> Growth:
+    def _growth(self, domain: Domain, method: Method, seed: int, work: Path) -> AddRecipe:
         # a handful, too, is learned by this method, not by what suits a handful
         train = self._train(method, 1)
-        document = {"seed": seed, "grow": {"few": "no", **method.grow}, "train": train}
+        document = {"seed": seed, "add": {"few": False, **method.add}, "train": train}
         return complete(document, self.said, domain, self.model, work)
 
     def _grown(self, domain: Domain, method: Method, seed: int, work: Path) -> dict[str, Any]:
@@ -208,10 +208,12 @@ class Comparison:
         self, method: Method, domains: Sequence[Domain], seed: int, folder: Path
     ) -> tuple[Mapping[str, Any], Universal]:
         """An ordinary run in this folder: its scores and its network."""
-        if method.taught:
+        if method.teachers:
             for domain in domains:  # the run's own domains have no specialists yet
-                teacher = self._place(method.taught, seed, domain)
-                self._learned(chosen([method.taught])[method.taught], [domain], seed, teacher)
+                teacher = self._place(method.teachers, seed, domain)
+                self._learned(
+                    choose_methods([method.teachers])[method.teachers], [domain], seed, teacher
+                )
         recipe = self._recipe(method, domains, seed, folder)
         models = recipe.make_model(domains)
         if recipe.init_folder is not None and not (folder / SCORES).exists():
@@ -242,22 +244,22 @@ class Comparison:
             "train": self._train(method, len(domains)),
             "distill": dict(method.distill),
         }
-        if method.taught:
+        if method.teachers:
             teachers = {
-                d.name: str(self._place(method.taught, seed, d).absolute()) for d in domains
+                d.name: str(self._place(method.teachers, seed, d).absolute()) for d in domains
             }
             document["distill"]["teachers"] = teachers
         return Recipe.of(document)
 
     def _train(self, method: Method, domains: int) -> dict[str, Any]:
         """The settings of so many domains in one network: hours are for all of them."""
-        train: dict[str, Any] = self.train["train"] | method.train | dict(self.said)
+        train: dict[str, Any] = self.train | method.train | dict(self.said)
         if train.get("hours") is not None:
             train["hours"] *= domains
         return train
 
     def _sharing(self, method: Method) -> dict[str, Any]:
-        if method.way == "alone":
+        if method.kind == "separate":
             return {"sharing": "none"}
         begun = {"pretrained": self._pretrained()}  # as the run itself began
         if self.model.trunk.sharing == "partial":
@@ -307,7 +309,7 @@ def compare(
     Rows that are there already of the same trunk, images and settings stay in the document. One
     that diverges stays out, and is named.
     """
-    asked = chosen(methods)
+    asked = choose_methods(methods)
     check_place(out, NAME)
     ground = Comparison(run, domains, out, train, device)
     ground.check(asked, seeds)
@@ -320,13 +322,13 @@ def compare(
         "domains": {domain.name: kinds_of(domain.tasks) for domain in domains},
         "data": {domain.name: mark_of(domain) for domain in domains},
         "images": {domain.name: len(domain.test) for domain in domains},
-        "train": ground.train["train"],
+        "train": ground.train,
         "one": ground.one,
     }
     document: dict[str, Any] = {}
     for seed in seeds:
         for name, method in asked.items():
-            say(f"{name}, seed {seed}: {method.what}")
+            say(f"{name}, seed {seed}: {method.description}")
             found: Found | str
             try:
                 found = ground.find(name, method, seed)
@@ -341,7 +343,7 @@ def compare(
                 lost[f"{name}, seed {seed}"] = found
             else:
                 rows.setdefault(name, {})[str(seed)] = asdict(found)
-            order = [each for each in chosen(()) if each in rows]
+            order = [each for each in choose_methods(()) if each in rows]
             document = {**about, "rows": {each: rows[each] for each in order}, "failed": lost}
             write_atomic(out / NAME, json.dumps(document, indent=1) + "\n")
     return document

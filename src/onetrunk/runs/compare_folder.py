@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onetrunk.config.methods import chosen
+from onetrunk.config.methods import choose_methods
 from onetrunk.errors import BadInput
 from onetrunk.store.differ import differ
 from onetrunk.store.run_folder import RECIPE, shell
@@ -23,7 +23,7 @@ def check_row(folder: Path, text: str) -> None:
 def check_place(out: Path, name: str) -> None:
     """Rows never lie among images, or in a run."""
     there = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    others = [each for each in there if each[0] != "." and each not in (*chosen(()), name)]
+    others = [each for each in there if each[0] != "." and each not in (*choose_methods(()), name)]
     if (out.exists() and not out.is_dir()) or (others and name not in there):
         raise BadInput(
             f"{out} is no folder of a comparison, and not empty",

@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from onetrunk.config.check import notes
-from onetrunk.config.growth import Growth, kept
+from onetrunk.config.add_recipe import AddRecipe, Few, card_adapters
 from onetrunk.data.domain import Domain
 from onetrunk.data.splitting import SPLITS
 from onetrunk.errors import BadInput
@@ -50,7 +49,7 @@ from onetrunk.train.new_domain.trials import (
 def raise_domain(
     model: Universal,
     domain: Domain,
-    growth: Growth,
+    growth: AddRecipe,
     work: Path,
     what: str,
     others: Mapping[str, Domain],
@@ -65,10 +64,10 @@ def raise_domain(
 
     Of an update, `old` is the pack in use, and `start` what its successor starts from.
     """
-    name, few_images = domain.name, handful(model, domain, growth.grow.few) and old is None
+    name, few_images = domain.name, handful(model, domain, growth.add.few) and old is None
     check_tasks([domain], growth.train)
     check_labels([domain], {})
-    own = growth.grow.adapters
+    own = growth.add.adapters
     if ":" in own and own != model.trunk.adapters:  # no pack of them would be let in
         raise BadInput(
             "adapters of one's own are those that the trunk was made with",
@@ -84,9 +83,9 @@ def raise_domain(
         )
     for spec in growth.train.loggers:
         load_logger(spec)
-    check_start(model, name, growth.grow.start)
+    check_start(model, name, growth.add.start)
     if own != "auto":
-        card = Card.of(domain, kept(own), growth.grow.rank)
+        card = Card.of(domain, card_adapters(own), growth.add.rank)
         check_own_norms(make_scratch_model(model, card, growth.seed), name, own)
     began = time.monotonic()
     with RunFolder.open(work, growth.to_toml(), resume=resume, command=again) as run:
@@ -116,7 +115,7 @@ def _choose(
     runner: TrialRunner, few_images: bool
 ) -> tuple[AdapterKind, list[dict[str, Any]], str, tuple[Row, ...] | None]:
     """What the domain is to own: as asked, by the ladder, or by folds of the few."""
-    grow, trunk = runner.recipe.grow, trunk_bytes(runner.model)
+    grow, trunk = runner.recipe.add, trunk_bytes(runner.model)
     auto = grow.adapters == "auto"
     if few_images:
         kinds = candidates(runner) if auto else [AdapterKind(grow.adapters, grow.rank)]
@@ -226,10 +225,10 @@ def only(model: Universal, name: str) -> Universal:
 
 def tell(domain: Domain) -> None:
     """What is worth knowing of its images, before anything is learned."""
-    for line in notes(domain):
+    for line in domain.notes():
         say(f"note: {line}")
 
 
-def handful(model: Universal, domain: Domain, asked: str) -> bool:
+def handful(model: Universal, domain: Domain, asked: Few) -> bool:
     """Whether the few are learned as few; heads that domains share are never class means."""
     return model.trunk.sharing != "full" and has_few_images(domain, asked)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from onetrunk.config.growth import Growth
+from onetrunk.config.add_recipe import AddRecipe
 from onetrunk.data.domain import Domain
 from onetrunk.data.splitting import SPLITS
 from onetrunk.nn.card import Card
@@ -20,7 +20,7 @@ SAID = ("adapters", "rank", "budget", "few", "decay")
 
 
 def entry(
-    what: str, domain: Domain, growth: Growth, chosen: str, scores: Mapping[str, Any]
+    what: str, domain: Domain, growth: AddRecipe, chosen: str, scores: Mapping[str, Any]
 ) -> dict[str, Any]:
     """One event of a pack's life."""
     train = growth.train.model_dump(exclude={"loggers", "workers", "keep", "log", "checkpoint"})
@@ -28,7 +28,7 @@ def entry(
         "what": what,
         "date": now(),
         "seed": growth.seed,
-        "grow": {key: getattr(growth.grow, key) for key in SAID},
+        "add": {key: getattr(growth.add, key) for key in SAID},
         "train": {key: value for key, value in train.items() if value is not None},
         "images": {split: len(domain.splits[split]) for split in SPLITS},
         "classes": {task.name: len(task.classes) for task in domain.tasks if task.classes},

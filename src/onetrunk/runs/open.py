@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 
 from onetrunk.config import Recipe
-from onetrunk.config.growth import domain_of
+from onetrunk.config.add_recipe import added_domain
 from onetrunk.data.domain import Domain
 from onetrunk.errors import OnetrunkError
 from onetrunk.nn.model_files import TRUNK, listed
@@ -26,7 +26,7 @@ def domains_of(run: str | PathLike[str]) -> list[Domain]:
     if (folder / RECIPE).is_file():
         found = {one.name: one for one in Recipe.read(folder).make_domains()}
     for name, place in grown(folder).items():
-        found[name] = domain_of(place)
+        found[name] = added_domain(place)
     names = model_names(folder)
     if not names:
         return list(found.values())
@@ -49,7 +49,7 @@ def as_called(run: Path, domain: Domain) -> Domain:
     if all(known.get(name, classes) == classes for name, classes in there.items()):
         return domain
     names = {c: story.called_now(card, c) for classes in there.values() for c in classes}
-    return domain.called(names, card.tasks)
+    return domain.renamed(names, card.tasks)
 
 
 def grown(run: Path) -> dict[str, Path]:
@@ -74,7 +74,7 @@ def reachable(run: Path) -> dict[str, Domain]:
         found = {}
         for name, place in grown(run).items():
             try:
-                found[name] = as_called(run, domain_of(place))
+                found[name] = as_called(run, added_domain(place))
             except OnetrunkError:
                 continue
         return found

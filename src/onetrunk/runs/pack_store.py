@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from onetrunk.config import Recipe
-from onetrunk.config.domains import DomainPart
-from onetrunk.config.growth import Grow, Growth, base_from, read
+from onetrunk.config.add_recipe import AddRecipe, AddSettings, base_from, read_add_recipe
 from onetrunk.errors import BadInput
 from onetrunk.nn.model_files import PACKS, TRUNK, listed, relist
 from onetrunk.nn.pack import Pack
@@ -70,7 +69,7 @@ def publish(held: RunFolder, name: str) -> None:
         new = (work / f"{name}.pack").read_bytes()
         there = pack_path(run, name)
         if name in listed(run / "model") and there.read_bytes() != new:
-            keep_version(held, name, read(work).version - 1)
+            keep_version(held, name, read_add_recipe(work).version - 1)
         write_atomic(there, new)
     _merge(held, name, work)
     with held.writing("the list of domains"):
@@ -140,18 +139,18 @@ def write_record(run: Path, name: str, to: Path) -> None:
         write_atomic(to / RECIPE, growth.to_toml())
 
 
-def original(run: Path, name: str) -> Growth | None:
+def original(run: Path, name: str) -> AddRecipe | None:
     """A domain of the run's recipe as a growth would have it; None where it has no such domain."""
     if not (run / RECIPE).is_file():
         return None
     recipe = Recipe.read(run)
-    part: DomainPart | None = next((p for p in recipe.domains if p.name == name), None)
+    part = next((p for p in recipe.domains if p.name == name), None)
     if part is None:
         return None
-    return Growth(
+    return AddRecipe(
         seed=recipe.seed,
         base=base_from(recipe.root, run / GROWN / name),
-        grow=Grow(adapters="none"),
+        add=AddSettings(adapters="none"),
         domains=(part,),
         train=recipe.train,
     )
@@ -227,7 +226,9 @@ def replace_with(
     gone(work)
 
     def fill(part: Path) -> None:
-        growth = read(run / GROWN / name) if (run / GROWN / name / RECIPE).is_file() else None
+        growth = (
+            read_add_recipe(run / GROWN / name) if (run / GROWN / name / RECIPE).is_file() else None
+        )
         growth = growth or original(run, name)
         if growth is not None:
             text = growth.model_copy(update={"version": number + 1}).to_toml()

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from onetrunk.config.growth import settled, train_like
+from onetrunk.config.add_recipe import merged_train, train_like
+from onetrunk.config.train import Train
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
@@ -50,14 +51,14 @@ def update(
     seed: int = 0,
     resume: bool = False,
     device: str | torch.device | None = None,
-    **settings: Any,
+    train: Train | None = None,
 ) -> Grown:
     """Learn the domain of this name on from its pack, over the classes and images it has now.
 
-    `rename`: classes from old to new name. `settings`: the keys of a recipe's [train]; by default
-    those of the run.
+    `rename`: classes from old to new name. `train`: its settings that are not
+    given are those of the run.
     """
-    document = {"seed": seed, "grow": {}, "train": dict(settings)}
+    document = {"seed": seed, "add": {}, "train": {} if train is None else train.given()}
     return update_run(Path(run), domain, document, rename or {}, resume=resume, device=device)
 
 
@@ -71,7 +72,7 @@ def update_run(
     resume: bool = False,
     device: str | torch.device | None = None,
 ) -> Grown:
-    """The same; `document`: seed, [grow] and [train] as the user said them."""
+    """The same; `document`: seed, [add] and [train] as the user gave them."""
     name, place = domain.name, choose_device(device)
     again = again or command("update", run, domain)
     top = shelf.check_run(run)
@@ -86,12 +87,12 @@ def update_run(
         start = rename_classes(old, rename)
         say(f"{name}: {changes(start.card.tasks, domain.tasks)}")
         said = dict(document.get("train", {}))
-        full = settled(document, train_like(run, len(model.domains)))
-        asked = {k: v for k, v in dict(full.get("grow", {})).items() if v is not None}
-        kind: dict[str, Any] = {"adapters": _kind(old), "few": "no"}
+        full = {**document, "train": merged_train(said, train_like(run, len(model.domains)))}
+        asked = {k: v for k, v in dict(full.get("add", {})).items() if v is not None}
+        kind: dict[str, Any] = {"adapters": _kind(old), "few": False}
         if old.card.rank is not None:
             kind["rank"] = old.card.rank
-        full["grow"] = {**kind, **asked}
+        full["add"] = {**kind, **asked}
         full["version"] = shelf.version_of(run, name) + 1
         growth = complete(full, said, domain, model, work)
         tell(domain)

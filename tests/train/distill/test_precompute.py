@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from onetrunk.config import Distill, Train
 from onetrunk.data.augment import Augment
 from onetrunk.data.domain import Domain
 from onetrunk.data.loader import Batch, Loader, make_batch
@@ -140,7 +141,7 @@ def prices() -> Fake:
     return source
 
 
-SHORT: dict[str, Any] = {"steps": 6, "batch": 8, "evaluate": 3, "optimizer": "sgd", "lr": 0.05}
+SHORT: dict[str, Any] = {"steps": 6, "batch": 8, "eval_every": 3, "optimizer": "sgd", "lr": 0.05}
 
 
 def train_with_precomputed(place: Path, domains: list[Domain], **distill: Any) -> Any:
@@ -152,14 +153,14 @@ def train_with_precomputed(place: Path, domains: list[Domain], **distill: Any) -
             seed=3,
             device="cpu",
             teachers=specialists(domains),
-            distill={"features": "l2", **distill},
-            **SHORT,
+            distill=Distill(features="l2", **distill),
+            train=Train(**SHORT),
         )
 
 
 def test_a_run_precomputes_trains_and_removes_the_files(tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
-    kept = train_with_precomputed(tmp_path / "kept", domains, views=2, keep=True)
+    kept = train_with_precomputed(tmp_path / "kept", domains, views=2, keep_views=True)
     files = sorted(p.name for p in (tmp_path / "kept/teachers").iterdir())
     assert files == ["ants-0.safetensors", "bees-0.safetensors"]
     gone = train_with_precomputed(tmp_path / "gone", domains, views=2)
@@ -176,8 +177,8 @@ def test_a_run_precomputes_trains_and_removes_the_files(tmp_path: Path) -> None:
             name: f"features:{tmp_path}/kept/teachers/{name}-0.safetensors"
             for name in ("ants", "bees")
         },
-        distill={"features": "l2"},
-        **SHORT,
+        distill=Distill(features="l2"),
+        train=Train(**SHORT),
     )
     assert same(weights(kept.model), weights(again.model))
 
@@ -216,8 +217,8 @@ def test_a_run_interrupted_while_precomputing_is_resumed(
         resume=True,
         device="cpu",
         teachers=specialists(domains),
-        distill={"features": "l2", "views": 4},
-        **SHORT,
+        distill=Distill(features="l2", views=4),
+        train=Train(**SHORT),
     )
     assert same(weights(run.model), weights(expected.model))
     assert lines(tmp_path / "run") == lines(tmp_path / "uninterrupted")
@@ -277,9 +278,8 @@ def test_files_that_do_not_fit_are_refused_before_training(tmp_path: Path) -> No
                 [domain],
                 out=tmp_path / "run",
                 teachers={"ants": [f"features:{file}" for file in files]},
-                distill={"features": "l2", **distill},
-                mixup=mixup,
-                steps=1,
+                distill=Distill(features="l2", **distill),
+                train=Train(mixup=mixup, steps=1),
             )
         assert not (tmp_path / "run").exists()
 
@@ -287,7 +287,7 @@ def test_files_that_do_not_fit_are_refused_before_training(tmp_path: Path) -> No
     refused(["ants", "2 of seed", " and 3 of seed"], two, three)
     refused(["train.mixup", "ants", "0.2"], two, mixup=0.2)
     refused(["nothing"], tmp_path / "nothing")
-    refused(["teacher specialists", "ants", "stem"], two, at=["stem"])
+    refused(["teacher specialists", "ants", "stem"], two, feature_layers=["stem"])
     with raises(BadInput, "train.mixup", "ants", got=0.2):
         taught_with_mixup(tmp_path / "run", domain)
 
@@ -298,9 +298,8 @@ def taught_with_mixup(place: Path, domain: Domain) -> None:
         [domain],
         out=place,
         teachers=specialists([domain]),
-        distill={"views": 2},
-        mixup=0.2,
-        steps=1,
+        distill=Distill(views=2),
+        train=Train(mixup=0.2, steps=1),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from onetrunk.config import Train
 from onetrunk.data.domain import Domain
 from onetrunk.nn.saving import load
 from onetrunk.runs.add import add
@@ -21,9 +22,9 @@ def few_images(classes: str = "abc", each: int = 5, name: str = "few") -> Domain
 
 def test_has_few_images() -> None:
     assert folds.has_few_images(few_images(each=5), "auto")
-    assert not folds.has_few_images(few_images(each=5), "no")
+    assert not folds.has_few_images(few_images(each=5), False)
     assert not folds.has_few_images(more(), "auto")
-    assert folds.has_few_images(more(), "yes")
+    assert folds.has_few_images(more(), True)
     # test images do not count: 8 of 12 images per class are trained on
     assert not folds.has_few_images(few_images(each=12), "auto")
     assert folds.has_few_images(few_images(each=8), "auto")
@@ -60,7 +61,7 @@ def test_the_only_image_of_a_class_is_always_trained_on() -> None:
 
 
 def test_class_means_are_chosen_for_classes_of_one_colour(run: Path) -> None:
-    added = add(run, few_images(), adapters="parallel", steps=2)
+    added = add(run, few_images(), adapters="parallel", train=Train(steps=2))
     about = added.scores["grown"]
     assert about["chosen"].startswith("class means: ")
     assert "held out in" in about["chosen"]
@@ -78,7 +79,7 @@ def test_the_method_with_the_fewest_errors_is_taken(
 ) -> None:
     monkeypatch.setattr(choose_method, "_heads_error", lambda *_: 50.0)
     monkeypatch.setattr(choose_method, "_adapters_error", lambda *_: 25.0)
-    added = add(run, few_images(), adapters="lora", steps=2)
+    added = add(run, few_images(), adapters="lora", train=Train(steps=2))
     assert added.scores["grown"]["chosen"].startswith("lora: 25.0 % error")
     assert added.model.domains["few"].adapters == "lora"
     assert any("/branch." in key for key in added.pack.tensors)
@@ -101,7 +102,7 @@ def test_one_image_per_class_is_enough() -> None:
     model = network(worlds("one"))
     domain = Domain("few", source, size=8)
     assert [len(domain.splits[s]) for s in ("train", "val", "test")] == [3, 0, 3]
-    added = add(model, domain, adapters="parallel", **FEW)
+    added = add(model, domain, adapters="parallel", train=Train(**FEW))
     assert "can be held out" in added.scores["grown"]["chosen"]
     assert added.scores["tried"][0]["error"] is None
     assert added.scores["val"]["rows"] == []

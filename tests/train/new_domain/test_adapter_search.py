@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from onetrunk.config import Train
 from onetrunk.nn.saving import load
 from onetrunk.runs.add import add
 from tests.helpers.growing import FEW, more
 
 
 def test_the_best_kind_within_the_budget_is_chosen(run: Path) -> None:
-    added = add(run, more(), adapters="auto", budget=0.06, **FEW)
+    added = add(run, more(), adapters="auto", budget=0.06, train=Train(**FEW))
     tried = added.scores["tried"]
     assert tried[0]["adapters"] == "none"
     assert {"norm", "parallel"} <= {t["adapters"] for t in tried}

@@ -196,7 +196,7 @@ def _check_disk(path: Path, file: RowsWriter) -> None:
     if file.bytes > free:
         raise Failed(
             f"{size}, and {free / 1e9:,.1f} GB are free",
-            try_="fewer distill.views, other points in distill.at, or distill.views = 0",
+            try_="fewer distill.views, other points in distill.feature_layers, or distill.views = 0",
         )
     if file.bytes > LARGE_FILE and not file.done:
         say(size)
