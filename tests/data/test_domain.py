@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,7 @@ def test_an_impossible_size_is_refused(size: Any) -> None:
     [{"weight": 0.0}, {"weight": -1.0}, {"weight": float("nan")}, {"batch": 0}, {"batch": -4}],
     ids=str,
 )
-def test_an_impossible_weight_or_batch_is_refused(wrong: dict) -> None:
+def test_an_impossible_weight_or_batch_is_refused(wrong: dict[str, Any]) -> None:
     with raises(BadInput, place=f"domains.d.{next(iter(wrong))}"):
         Domain("d", small(), **wrong)
 
@@ -203,7 +204,7 @@ def test_the_default_normalization_is_by_the_training_images() -> None:
 def test_the_normalization_may_be_that_of_imagenet_or_given() -> None:
     imagenet = Domain("d", small(), size=8, normalize="imagenet").pixels
     assert (imagenet.mean, imagenet.std) == IMAGENET
-    own = Domain("d", small(), size=8, normalize=[[0, 0.5, 1], [1, 2, 3]]).pixels  # type: ignore[arg-type]
+    own = Domain("d", small(), size=8, normalize=((0, 0.5, 1), (1, 2, 3))).pixels
     assert own.mean == (0.0, 0.5, 1.0)
     assert own.std == (1.0, 2.0, 3.0)
     assert hash(own)
@@ -233,9 +234,14 @@ def test_the_augmentation_is_the_default_with_changes_or_given() -> None:
     assert Domain("d", source, size=32, augment={"pad": 1}).augmentation == Augment(pad=1)
     own = Augment(scale=(0.5, 1.0))
     assert Domain("d", source, size=32, augment=own).augmentation == own
-    source.flip = True  # type: ignore[attr-defined]
-    assert Domain("d", source, size=32).augmentation.flip
-    assert not Domain("d", source, size=32, flip=False).augmentation.flip
+
+    @dataclass
+    class Mirrored(Fake):
+        flip: bool = True
+
+    mirrored = Mirrored(source.tasks, source.listed)
+    assert Domain("d", mirrored, size=32).augmentation.flip
+    assert not Domain("d", mirrored, size=32, flip=False).augmentation.flip
 
 
 # sources by name

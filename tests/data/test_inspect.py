@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -146,7 +147,7 @@ def test_missing_classes_and_unlabelled_images_are_counted() -> None:
 
 
 @pytest.mark.parametrize("cache", [None, False])
-def test_every_kind_of_task_is_described(cache: object) -> None:
+def test_every_kind_of_task_is_described(cache: Literal[False] | None) -> None:
     tasks = (Task("tags", "multilabel"), Task("price", "regress"), Task("who", "embed"))
     split = ("train", "val", "test")
     items = [
@@ -160,13 +161,13 @@ def test_every_kind_of_task_is_described(cache: object) -> None:
         for i in range(12)
     ]
     items.append(Item("z", "99", "z", "train"))
-    found = inspect(Domain("d", Fake(tasks, items), size=8, cache=cache))  # type: ignore[arg-type]
+    found = inspect(Domain("d", Fake(tasks, items), size=8, cache=cache))
     tags, price, who = found.tasks
     assert tags.counts["train"] == {"x": 4, "y": 2}
     assert tags.unlabelled["train"] == price.unlabelled["train"] == who.unlabelled["train"] == 1
     assert price.numbers["train"] == [0, 4.5, 9]
     assert who.counts["val"] == {"a": 2, "b": 2}
-    dense = inspect(Domain("d", dense_source(), size=8, cache=cache))  # type: ignore[arg-type]
+    dense = inspect(Domain("d", dense_source(), size=8, cache=cache))
     assert [task.kind for task in dense.tasks] == ["segment", "depth", "normals"]
     for each in (found, dense):
         assert json.loads(json.dumps(each.to_json(), allow_nan=False)) == each.to_json()

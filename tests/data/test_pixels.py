@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from onetrunk.data.pixels import MAX_PIXELS, BadImage, Pixels, decode
+from onetrunk.data.pixels import MAX_PIXELS, BadImage, Fit, Pixels, Raw, decode
 from onetrunk.errors import BadInput
 from tests.helpers.errors import raises
 from tests.helpers.fakes import encoded, picture, png_header
@@ -20,8 +20,8 @@ from tests.helpers.fakes import encoded, picture, png_header
 SIZE = (9, 7)  # height, width: they differ, so that a turned image has another shape
 
 
-def rgb(raw: object) -> np.ndarray:
-    return np.asarray(decode(raw).convert("RGB"))  # type: ignore[arg-type]
+def rgb(raw: Raw) -> np.ndarray:
+    return np.asarray(decode(raw).convert("RGB"))
 
 
 def exif(orientation: int) -> bytes:
@@ -301,20 +301,20 @@ SHAPES = [(10, 10), (11, 23), (23, 11), (5, 41), (41, 5), (1, 9), (3, 2)]
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("size", [(8, 8), (7, 12), (31, 17)], ids=str)
 def test_targets_agree_with_the_slow_reference(
-    fit: str, shape: tuple[int, int], size: tuple[int, int]
+    fit: Fit, shape: tuple[int, int], size: tuple[int, int]
 ) -> None:
     target = np.arange(shape[0] * shape[1], dtype=np.int32).reshape(shape)
-    placed = Pixels(size, fit).place_target(target, -5)  # type: ignore[arg-type]
+    placed = Pixels(size, fit).place_target(target, -5)
     np.testing.assert_array_equal(placed, nearest(target, size, fit, -5))
 
 
 @pytest.mark.parametrize("fit", ["squash", "pad", "crop"])
 @pytest.mark.parametrize("shape", [(24, 24), (20, 60), (60, 20), (15, 75)], ids=str)
-def test_images_and_targets_are_fitted_alike(fit: str, shape: tuple[int, int]) -> None:
+def test_images_and_targets_are_fitted_alike(fit: Fit, shape: tuple[int, int]) -> None:
     # a smooth picture: bilinear and nearest agree to about a pixel's worth of slope
     y, x = np.mgrid[: shape[0], : shape[1]]
     grey = np.stack([y * 200 / shape[0], x * 200 / shape[1], y * 0 + 90], -1).astype(np.uint8)
-    contract = Pixels((30, 30), fit, fill=255)  # type: ignore[arg-type]
+    contract = Pixels((30, 30), fit, fill=255)
     image = contract.place(Image.fromarray(grey)).astype(int)
     target = contract.place_target(grey.astype(np.float32), 255)
     assert np.abs(image - target).max() <= 200 / min(shape) + 2

@@ -81,9 +81,9 @@ def test_pixels_are_equal_through_cache_files_and_prediction(fit: str, tmp_path:
         items.append(Item(f"{i:03}", str(i), name, split="train", labels={"classify": "a"}))
     items += [Item("v", "0", "v", "val"), Item("w", "0", "w", "test")]
     source = Fake(CLASSIFY, items, paths)
-    options = {"size": (16, 24), "fit": fit, "margin": 4, "fill": 7}
-    cached = Domain("d", source, **options)  # type: ignore[arg-type]
-    direct = Domain("d", source, cache=False, **options)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"size": (16, 24), "fit": fit, "margin": 4, "fill": 7}
+    cached = Domain("d", source, **options)
+    direct = Domain("d", source, cache=False, **options)
     places = np.arange(len(kinds))
     assert len(cached.train) == len(kinds)
     stored = cached.train.stored(places)[0]
@@ -225,13 +225,13 @@ def test_suspicious_images_are_flagged(where: str, image: bytes, flags: int) -> 
 
 
 def test_digests_depend_on_the_content_alone() -> None:
-    def digest(image: object) -> object:
-        return read_image(Fake(CLASSIFY, (), {"x": image}), "x", Pixels((4, 4)), ()).digest  # type: ignore[dict-item]
+    def digest(image: Raw) -> tuple[int, int]:
+        return read_image(Fake(CLASSIFY, (), {"x": image}), "x", Pixels((4, 4)), ()).digest
 
     assert digest(encoded(picture(1))) == digest(encoded(picture(1)))
     assert digest(picture(1)) == digest(picture(1).copy())
     black = [np.zeros(shape, np.uint8) for shape in ((4, 6), (6, 4), (2, 4, 3))]
-    shapes = [*black, *(Image.fromarray(a) for a in black)]
+    shapes: list[Raw] = [*black, *(Image.fromarray(a) for a in black)]
     assert len({digest(image) for image in shapes}) == len(shapes)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ class TrainSettings(TypedDict):
 
     steps: int
     batch: int
-    optimizer: str
+    optimizer: Literal["adamw", "sgd"]
     lr: float
     warmup: float
 

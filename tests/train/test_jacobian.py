@@ -176,7 +176,9 @@ def test_the_gradient_is_added_to_existing_gradients(net: Net) -> None:
     jacobian.add([(unit, net.loss(unit, images(unit))) for unit in (0, 2)])
     jacobian.apply(Rows(2.0, -1.0))
     rows = jacobian.matrix()
-    flat = torch.cat([p.grad.contiguous().flatten() for p in net.shared()[:4]])  # type: ignore[union-attr]
+    grads = [p.grad for p in net.shared()[:4]]
+    assert all(grad is not None for grad in grads)
+    flat = torch.cat([grad.contiguous().flatten() for grad in grads if grad is not None])
     expected = 1 + (2 * rows[0] - rows[1]) / 2
     assert torch.allclose(flat, expected[: len(flat)], atol=1e-6)
 

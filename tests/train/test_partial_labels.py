@@ -53,7 +53,7 @@ def half(kind: Kind, also: Kind) -> Domain:
 
 def gradients(model: Universal, loss: Tensor) -> dict[str, Tensor]:
     model.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(loss)
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypedDict
 
 import pytest
@@ -233,7 +234,8 @@ def test_a_batch_without_labels_has_no_gradient() -> None:
 def test_a_domains_loss_is_the_mean_over_its_tasks() -> None:
     items = labelled(20, "ab", ("train",))
     for i, item in enumerate(items):
-        item.labels["size"] = float(i % 5) if i % 2 else None  # type: ignore[index]
+        label = float(i % 5) if i % 2 else None
+        items[i] = replace(item, labels={**item.labels, "size": label})
     items += [
         type(i)(f"{s}{i.key}", i.where, "", s, labels=i.labels)
         for s in ("val", "test")

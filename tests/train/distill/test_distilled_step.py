@@ -226,7 +226,9 @@ def test_the_order_of_a_teachers_classes_makes_no_difference() -> None:
     assert same(*found)
 
 
-def test_batches_are_given_to_the_teachers_of_their_domain() -> None:
+def test_batches_are_given_to_the_teachers_of_their_domain(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     domains = worlds("ants", "bees")
     teachers = specialists(domains)
     calls: list[tuple[str, str]] = []
@@ -239,7 +241,7 @@ def test_batches_are_given_to_the_teachers_of_their_domain() -> None:
             calls.append((name, batch.domain))
             return real(images, batch, points)
 
-        teacher.forward = forward  # type: ignore[method-assign]
+        monkeypatch.setattr(teacher, "forward", forward)
     made = learner(domains, teachers=teachers, distill={"teachers": "x"}, sampling="temperature")
     for passes in steps(made, 5):
         made.step(passes)
