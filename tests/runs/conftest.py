@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from growing import finished
+
+from tests.helpers.added import finished
 
 
 @pytest.fixture(scope="session")

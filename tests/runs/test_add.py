@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from growing import FEW, files, more, predictions, predictions_of, same
 from safetensors import safe_open
 
 from onetrunk.data.domain import Domain
@@ -22,6 +21,7 @@ from onetrunk.nn.universal import Universal
 from onetrunk.runs import proof
 from onetrunk.runs.add import add
 from onetrunk.train.new_domain.scratch import decay_factor
+from tests.helpers.added import FEW, files, more, predictions, predictions_of, same
 from tests.helpers.worlds import network, noise, worlds
 
 KINDS = ("none", "norm", "lora", "series", "parallel")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from growing import FEW, finished
 
 from onetrunk.data.domain import Domain
 from onetrunk.eval.table import Table
 from onetrunk.runs.forgetting import forgotten, told
 from onetrunk.runs.train import train
+from tests.helpers.added import FEW, finished
 from tests.helpers.worlds import network, noise, worlds
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from growing import FEW, files, more, predictions, same
 
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput
@@ -25,6 +24,7 @@ from onetrunk.runs.open import domains_of
 from onetrunk.runs.update import undo, update
 from onetrunk.store import atomic
 from onetrunk.store.run_folder import RunFolder
+from tests.helpers.added import FEW, files, more, predictions, same
 from tests.helpers.worlds import network, noise, worlds
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from growing import more
 
 from onetrunk.errors import Failed
 from onetrunk.runs import proof
+from tests.helpers.added import more
 from tests.helpers.worlds import network, worlds
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from growing import more
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
@@ -13,6 +12,7 @@ from onetrunk.nn.card import Card
 from onetrunk.nn.universal import Universal
 from onetrunk.train.new_domain import initial_slots as start
 from onetrunk.train.new_domain.scratch import make_worker, owns
+from tests.helpers.added import more
 from tests.helpers.fakes import CLASSIFY, Fake, labelled
 from tests.helpers.worlds import network, worlds
 

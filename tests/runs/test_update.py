@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from growing import FEW, files, more, predictions, same
 from torch import Tensor
 
 from onetrunk.data.domain import Domain
@@ -19,6 +18,7 @@ from onetrunk.runs import pack_store as shelf
 from onetrunk.runs.add import add
 from onetrunk.runs.update import relabel, undo, update
 from onetrunk.train.new_domain import keep_slots as carry
+from tests.helpers.added import FEW, files, more, predictions, same
 from tests.helpers.worlds import noise
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from growing import FEW, coloured, more
 
 from onetrunk.data.domain import Domain
 from onetrunk.nn.saving import load
 from onetrunk.runs.add import add
 from onetrunk.train.fewshot import choose as few
+from tests.helpers.added import FEW, coloured, more
 from tests.helpers.worlds import network, worlds
 
 
