@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -73,12 +73,12 @@ class View(Domain):
         """Done before."""
 
 
-def is_few(domain: Domain, asked: str) -> bool:
-    """Whether this is a handful: under 8 images a class to learn and to choose by."""
-    if asked == "no" or any(task.kind != "classify" for task in domain.tasks):
+def is_few(domain: Domain, setting: bool | Literal["auto"]) -> bool:
+    """Whether few-shot methods are used; "auto": below 8 images per class."""
+    if setting is False or any(task.kind != "classify" for task in domain.tasks):
         return False
     shots = [_labelled(domain, task) / max(1, len(task.classes)) for task in domain.tasks]
-    return asked == "yes" or min(shots) < FEW
+    return setting is True or min(shots) < FEW
 
 
 def _labelled(domain: Domain, task: Task) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onetrunk.config.growth import kept
+from onetrunk.config.add_recipe import card_adapters
 from onetrunk.errors import BadInput
 from onetrunk.eval.budget import scaled
 from onetrunk.nn.card import Card
@@ -28,10 +28,10 @@ RUNGS = (
 
 def rungs(ground: Ground) -> list[Kind]:
     """What is tried: what this trunk can have and the budget allows; nothing at all always is."""
-    limit = ground.growth.grow.budget * bytes_of(ground.model)
+    limit = ground.growth.add.budget * bytes_of(ground.model)
     chosen: list[Kind] = []
     sizes: set[int] = set()
-    rank = ground.growth.grow.rank
+    rank = ground.growth.add.rank
     for kind in RUNGS:
         if kind.rank is not None and rank is not None:
             kind = Kind(kind.name, rank)
@@ -49,7 +49,7 @@ def rungs(ground: Ground) -> list[Kind]:
 
 def _size(ground: Ground, kind: Kind) -> int | None:
     """Bytes of its pack, before anything learns."""
-    card = Card.of(ground.domain, kept(kind.name), kind.rank)
+    card = Card.of(ground.domain, card_adapters(kind.name), kind.rank)
     try:
         worker = make_worker(ground.model, card, ground.growth.seed)
     except BadInput:
@@ -70,7 +70,7 @@ def climb(ground: Ground) -> tuple[Trial, list[Trial], str]:
         tried,
         (
             f"{best.kind.label}: the lowest validation error of {len(tried)} within "
-            f"{ground.growth.grow.budget:.0%} of the trunk"
+            f"{ground.growth.add.budget:.0%} of the trunk"
         ),
     )
 

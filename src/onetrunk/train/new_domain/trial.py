@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from onetrunk.config import Train
-from onetrunk.config.growth import Growth, kept
+from onetrunk.config.add_recipe import AddRecipe, card_adapters
 from onetrunk.data.domain import Domain
 from onetrunk.nn.card import Card
 from onetrunk.nn.pack import Pack
@@ -86,7 +86,7 @@ class Ground:
 
     model: Universal  # in use; never changed here
     domain: Domain
-    growth: Growth
+    growth: AddRecipe
     run: RunFolder
     watch: Watch
     device: torch.device
@@ -105,7 +105,7 @@ class Ground:
 
     def worker(self, kind: Kind) -> Universal:
         """A worker of this kind whose slots stand where they start."""
-        card = Card.of(self.domain, kept(kind.name), kind.rank)
+        card = Card.of(self.domain, card_adapters(kind.name), kind.rank)
         provenance = {"batch": self.growth.domain.batch or self.growth.train.batch}
         worker = make_worker(self.model, card.with_record(provenance, {}), self.growth.seed)
         worker.to(self.device)
@@ -119,7 +119,7 @@ class Ground:
         if self.begun is not None:
             carry(worker, self.begun)
             return
-        asked, seed = self.growth.grow.start, self.growth.seed
+        asked, seed = self.growth.add.start, self.growth.seed
         key = "start" if not _adapted(worker, self.domain.name) else "start, adapted"
         if key in self.tried:
             starts.again(worker, self.model, self.domain, self.tried[key], seed)
@@ -138,7 +138,7 @@ class Ground:
 
     def train_of(self, worker: Universal, domain: Domain, train: Train) -> Train:
         """The settings with the decay that suits the adapters' size."""
-        factor = self.growth.grow.decay
+        factor = self.growth.add.decay
         if factor is None:
             factor = decay_factor(adapter_numbers(worker, domain.name), len(domain.train))
         return train.model_copy(update={"weight_decay": (train.weight_decay or 0.0) * factor})

@@ -1,0 +1,261 @@
+"""Train one domain for a model in use: into a folder of its own, checked and evaluated there."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onetrunk.config.add_recipe import AddRecipe, Few, card_adapters
+from onetrunk.config.check import notes
+from onetrunk.data.domain import Domain
+from onetrunk.data.splitting import SPLITS
+from onetrunk.errors import BadInput
+from onetrunk.eval.budget import budget
+from onetrunk.eval.evaluate import run_evaluation
+from onetrunk.eval.metrics import headline
+from onetrunk.eval.table import Row, Table
+from onetrunk.nn.card import Card
+from onetrunk.nn.pack import Pack
+from onetrunk.nn.universal import Universal
+from onetrunk.progress import say
+from onetrunk.runs import pack_history
+from onetrunk.runs.environment import check_data, environment
+from onetrunk.runs.open import OUTCOMES
+from onetrunk.runs.train import check_labels, check_tasks, no_validation
+from onetrunk.runs.unchanged import Fingerprint, check_unchanged, fingerprints
+from onetrunk.store.run_folder import RunFolder
+from onetrunk.train.fewshot import choose as few
+from onetrunk.train.interrupt import Stopped
+from onetrunk.train.loggers import find, make_watch
+from onetrunk.train.loop import NotFinite
+from onetrunk.train.new_domain import adapter_search
+from onetrunk.train.new_domain.initial_slots import check_start
+from onetrunk.train.new_domain.scratch import check_own, make_worker
+from onetrunk.train.new_domain.trial import Ground, Kind, bytes_of, size_of, with_record
+
+
+def train_domain(
+    model: Universal,
+    domain: Domain,
+    recipe: AddRecipe,
+    work: Path,
+    event: str,
+    others: Mapping[str, Domain],
+    device: torch.device,
+    *,
+    command: str,
+    resume: bool,
+    old: Pack | None = None,
+    start: Pack | None = None,
+) -> tuple[dict[str, Any], Pack]:
+    """Train the domain, check that all others stay unchanged, and evaluate it.
+
+    The model is as it was afterwards.
+
+    Args:
+        model: The network in use.
+        domain: The images.
+        recipe: All settings.
+        work: The folder that metrics, checkpoints, the record and the pack are written to.
+        event: "added" or "updated", for the history.
+        others: The other domains of the model whose images are known.
+        device: Where to train.
+        command: What the user types to continue after a stop.
+        resume: Continue in `work`.
+        old: For an update, the pack in use.
+        start: For an update, the pack that training starts from.
+
+    Returns:
+        The record and the pack.
+    """
+    name = domain.name
+    few_images = old is None and is_few(model, domain, recipe.add.few)
+    _check(model, domain, recipe, few_images)
+    began = time.monotonic()
+    with RunFolder.open(work, recipe.to_toml(), resume=resume, again=command) as run:
+        check_data(run, environment([domain], recipe.seed, device))
+        before = fingerprints(model, others, name)
+        watch = make_watch(recipe.train.loggers, work)
+        ground = Ground(model, domain, recipe, run, watch, device, old, start)
+        try:
+            kind, tried, chosen, val = _choose(ground, few_images)
+        except Stopped as stop:
+            raise Stopped(stop.said, command) from None
+        except NotFinite as error:
+            run.write("failed.json", error.record)
+            raise
+        say(f"{name}: {chosen}")
+        trained = Pack.open(ground.pack_path(kind))
+        record, pack = _evaluate(ground, kind, trained, before, others, val, event, chosen)
+        record |= {"tried": tried, "seconds": round(time.monotonic() - began, 3)}
+        with run.writing("the pack"):
+            pack.save(work / f"{name}.pack")
+        run.finish(record)
+        ground.tidy()
+    return record, pack
+
+
+def _check(model: Universal, domain: Domain, recipe: AddRecipe, few_images: bool) -> None:
+    """Refuse what cannot be trained, before there is a folder."""
+    check_tasks([domain], recipe.train)
+    check_labels([domain], {})
+    adapters = recipe.add.adapters
+    if ":" in adapters and adapters != model.trunk.adapters:  # its pack would not be accepted
+        raise BadInput(
+            "a custom adapter has to be the one that the trunk was made with",
+            got=adapters,
+            available=[model.trunk.adapters],
+            try_=f"a run with trunk.adapters = {adapters!r}",
+        )
+    if not few_images and not len(domain.val):
+        raise no_validation(domain.name, len(domain.train))
+    for logger in recipe.train.loggers:
+        find(logger)
+    check_start(model, domain.name, recipe.add.start)
+    if adapters != "auto":
+        check_adapters(model, domain, adapters, recipe.add.rank, recipe.seed)
+
+
+def check_adapters(
+    model: Universal, domain: Domain, adapters: str, rank: int | None = None, seed: int = 0
+) -> None:
+    """Refuse adapters that this trunk cannot have for the domain."""
+    card = Card.of(domain, card_adapters(adapters), rank)
+    check_own(make_worker(model, card, seed), domain.name, adapters)
+
+
+def _choose(
+    ground: Ground, few_images: bool
+) -> tuple[Kind, list[dict[str, Any]], str, tuple[Row, ...] | None]:
+    """What the domain will own: as given, by the search of adapters, or by folds of few images.
+
+    Returns:
+        The adapters, everything that was tried, the reason, and validation scores of the folds.
+    """
+    settings, trunk = ground.growth.add, bytes_of(ground.model)
+    auto = settings.adapters == "auto"
+    given = Kind(settings.adapters, settings.rank)
+    if few_images:
+        kinds = adapter_search.rungs(ground) if auto else [given]
+        way, ways, reason = few.choose(ground, kinds)
+        return way.kind, [each.to_json() for each in ways], reason, _fold_rows(ground.domain, way)
+    if auto:
+        best, trials, reason = adapter_search.climb(ground)
+    else:
+        best = ground.trial(given)
+        trials, reason = [best], f"{best.kind.label}, as requested"
+    return best.kind, [trial.to_json(trunk) for trial in trials], reason, None
+
+
+def _fold_rows(domain: Domain, way: few.Way) -> tuple[Row, ...]:
+    """The validation scores of few images: of those held out in folds, as all are trained on."""
+    if len(domain.tasks) > 1 or way.error is None:
+        return ()
+    (task,) = domain.tasks
+    metric = headline(task.kind)
+    held_out = sum(len(fold.val) for fold in few.folds(domain, 0))
+    return (
+        Row(domain.name, task.name, metric.name, way.error, held_out, task.kind, metric.unit,
+            metric.better, True),
+    )  # fmt: skip
+
+
+def _evaluate(
+    ground: Ground,
+    kind: Kind,
+    trained: Pack,
+    before: Mapping[str, Fingerprint],
+    others: Mapping[str, Domain],
+    val: tuple[Row, ...] | None,
+    event: str,
+    chosen: str,
+) -> tuple[dict[str, Any], Pack]:
+    """Evaluate the pack in the model, and take it out again: its record, and it with its history."""
+    model, domain, recipe = ground.model, ground.domain, ground.growth
+    name, old = domain.name, ground.old
+    if old is not None:
+        model.remove(name)
+    try:
+        trained.join(model)
+        unchanged = check_unchanged(before, fingerprints(model, others, name), name)
+        say(f"{name}: {unchanged}")
+        evaluated = {
+            split: run_evaluation(model, [domain], split, device=ground.device)
+            for split in ("val", "test")
+        }
+        tables = {split: evaluation.table() for split, evaluation in evaluated.items()}
+        if val is not None:
+            tables["val"] = Table(val, "val")
+        cost = domain_cost(model, name)
+    finally:
+        if name in model.domains:
+            model.remove(name)
+        if old is not None:
+            old.join(model)
+    with ground.run.writing(OUTCOMES):
+        evaluated["test"].outcomes().save(ground.run.path / OUTCOMES)
+    scores = {
+        f"{split}/{row.task}/{row.metric}": row.value
+        for split, table in tables.items()
+        for row in table.rows
+    }
+    entry = pack_history.event(event, domain, recipe, chosen, scores)
+    provenance = {
+        "seed": recipe.seed,
+        "batch": recipe.domain.batch or recipe.train.batch,
+        "adapters": kind.name,
+        "version": recipe.version,
+        "history": pack_history.extended(old.card if old else None, entry),
+    }
+    pack = with_record(trained, provenance, scores)
+    record = {
+        "format": 1,
+        "finished": entry["date"],
+        "domain": name,
+        "val": tables["val"].to_json(),
+        "test": tables["test"].to_json(),
+        "splits": {"how": domain.index.how, **{s: len(domain.splits[s]) for s in SPLITS}},
+        "bad": {s: len(domain.bad(s)) for s in SPLITS},
+        "added": {
+            "event": event,
+            "date": entry["date"],
+            "seed": recipe.seed,
+            "version": recipe.version,
+            "chosen": chosen,
+            **pack_sizes(model, pack),
+        },
+        "cost": cost,
+        "unchanged": unchanged.to_json(),
+    }
+    return record, pack
+
+
+def pack_sizes(model: Universal, pack: Pack) -> dict[str, Any]:
+    """The adapters of a pack, its bytes, and these as a share of the trunk's."""
+    size = size_of(pack)
+    return {"adapters": pack.card.adapters, "bytes": size, "share": size / bytes_of(model)}
+
+
+def domain_cost(model: Universal, name: str) -> dict[str, Any]:
+    """One domain's part of the budget of a model."""
+    view = copy.copy(model)
+    view.domains = {name: model.domains[name]}
+    (cost,) = budget(view).domains
+    return asdict(cost)
+
+
+def say_notes(domain: Domain) -> None:
+    """Print notes on the images of a domain: files that cannot be read, empty splits."""
+    for line in notes(domain):
+        say(f"note: {line}")
+
+
+def is_few(model: Universal, domain: Domain, setting: Few) -> bool:
+    """Whether few-shot methods are used; not with shared heads, which cannot be class means."""
+    return model.trunk.sharing != "full" and few.is_few(domain, setting)
