@@ -1,4 +1,4 @@
-"""Which keys of two recipes differ, in the words of the recipe."""
+"""The keys in which two recipes differ."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ price = { kind = "regress" }
 @pytest.mark.parametrize(
     ("old", "new", "keys"),
     [
-        ("seed = 0", "seed = 1", ["seed (0 there, 1 here)"]),
+        ("seed = 0", "seed = 1", ["seed (was 0, is 1)"]),
         ("seed = 0", "seed = 0.0 # the same number", []),
-        ("seed = 0", "", ["seed (only there)"]),
-        ("steps = 400", "steps = 400\nlr = 1.0", ["train.lr (only here)"]),
-        ("size = 32", "size = 64", ["domains.digits.size (32 there, 64 here)"]),
-        ('"regress"', '"classify"', ["domains.shop.tasks.price.kind ('regress' there, 'cl"]),
-        ('"digits"', '"fashion"', ["domains.digits (only there)", "domains.fashion (only here)"]),
-        ("[64, 32]", f"{list(range(30))}", ["domains.shop.size ([64, 32] there, [0, 1, 2, "]),
+        ("seed = 0", "", ["seed (removed)"]),
+        ("steps = 400", "steps = 400\nlr = 1.0", ["train.lr (added)"]),
+        ("size = 32", "size = 64", ["domains.digits.size (was 32, is 64)"]),
+        ('"regress"', '"classify"', ["domains.shop.tasks.price.kind (was 'regress', is 'cl"]),
+        ('"digits"', '"fashion"', ["domains.digits (removed)", "domains.fashion (added)"]),
+        ("[64, 32]", f"{list(range(30))}", ["domains.shop.size (was [64, 32], is [0, 1, 2, "]),
         ("seed = 0", "seed = ", ["all of its text (not TOML)"]),
     ],
 )
@@ -46,5 +46,5 @@ def test_the_order_of_domains_is_a_difference() -> None:
     one, two = ('[[domains]]\nname = "a"\n', '[[domains]]\nname = "b"\n')
     assert differ(one + two, two + one) == ["the order of domains"]
     assert differ(one + one, one) == [
-        "domains ([{'name': 'a'}, {'name': 'a'}] there, [{'name': 'a'}] here)"
+        "domains (was [{'name': 'a'}, {'name': 'a'}], is [{'name': 'a'}])"
     ]

@@ -1,4 +1,4 @@
-"""A run's folder: one writer, one recipe, files that are whole, metrics cut where a run goes on."""
+"""The folder of a run: one writer, one recipe, atomic files, metrics cut where a run resumes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ import torch
 
 from onetrunk.errors import BadInput, Failed
 from onetrunk.store.run_folder import RunFolder
+from tests.helpers.errors import raises
 
 RECIPE = 'name = "shop"\nseed = 0\n\n[train]\nsteps = 400\n'
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3)}
 
 
-def test_a_run_starts_goes_on_and_ends(tmp_path: Path) -> None:
+def test_a_run_starts_resumes_and_finishes(tmp_path: Path) -> None:
     place = tmp_path / "runs/shop"
     with RunFolder.open(place, RECIPE) as run:
         assert (place / "recipe.toml").read_text() == RECIPE
@@ -43,34 +44,33 @@ def test_a_run_starts_goes_on_and_ends(tmp_path: Path) -> None:
     assert json.loads((place / "environment.json").read_text()) == {"seed": 0}
 
 
-def test_resume_starts_a_run_that_is_not_there(tmp_path: Path) -> None:
+def test_resuming_a_missing_run_starts_it(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path / "run", RECIPE, resume=True) as run:
         assert run.last() is None
         assert (run.path / "recipe.toml").read_text() == RECIPE
 
 
-def test_a_run_that_is_there_is_not_begun_again(tmp_path: Path) -> None:
+def test_an_existing_run_is_not_started_again(tmp_path: Path) -> None:
     place = tmp_path / "a run"
     with RunFolder.open(place, RECIPE) as run:
         run.save("", 20, TENSORS, {})
         run.save("digits", 100, TENSORS, {})
-    with pytest.raises(BadInput, match=r"unfinished at step 100; try: onetrunk train .*--resume"):
+    with raises(BadInput, "step 100", try_="onetrunk train") as error:
         RunFolder.open(place, RECIPE)
+    assert str(error.value.try_).endswith("--resume")
     with RunFolder.open(place, RECIPE, resume=True) as run:
         run.finish({})
-    with pytest.raises(BadInput, match="is finished; try: onetrunk eval ") as refused:
+    with raises(BadInput, place, try_="onetrunk eval ") as error:
         RunFolder.open(place, RECIPE)
     if os.name != "nt":
-        assert f"'{place}'" in str(refused.value)  # what is to be typed can be typed
+        assert f"'{place}'" in str(error.value.try_)  # quoted, because of the space
     RunFolder.open(place, RECIPE, resume=True).close()
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_another_recipe_is_refused_by_its_keys_and_nothing_is_written(
-    tmp_path: Path, resume: bool
-) -> None:
+def test_another_recipe_is_refused_with_the_keys_that_differ(tmp_path: Path, resume: bool) -> None:
     RunFolder.open(tmp_path, RECIPE).close()
-    with pytest.raises(BadInput, match=r"train\.steps \(400 there, 500 here\)"):
+    with raises(BadInput, tmp_path, "train.steps (was 400, is 500)"):
         RunFolder.open(tmp_path, RECIPE.replace("400", "500"), resume=resume)
     assert (tmp_path / "recipe.toml").read_text() == RECIPE
     RunFolder.open(tmp_path, RECIPE, resume=True).close()  # the refused one holds no lock
@@ -83,40 +83,45 @@ def test_a_recipe_with_other_comments_is_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_a_folder_of_other_things_is_left_as_it_is(tmp_path: Path, resume: bool) -> None:
+def test_a_folder_of_other_files_is_refused_and_left_as_it_is(tmp_path: Path, resume: bool) -> None:
     (tmp_path / "thesis.tex").write_text("x")
-    with pytest.raises(BadInput, match=r"not a run.*available: thesis\.tex"):
+    with raises(BadInput, tmp_path, available=["thesis.tex"]):
         RunFolder.open(tmp_path, RECIPE, resume=resume)
     assert os.listdir(tmp_path) == ["thesis.tex"]
-    with pytest.raises(BadInput, match="is a file"):
+    with raises(BadInput, tmp_path / "thesis.tex", try_="another `out`"):
         RunFolder.open(tmp_path / "thesis.tex", RECIPE)
 
 
-def test_an_empty_folder_and_what_a_killed_start_left_are_not_foreign(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_start_and_of_desktops_are_accepted(tmp_path: Path) -> None:
     for name in (".lock", ".recipe.toml.0a1b2c3d", ".DS_Store"):
         (tmp_path / name).write_text("")
     RunFolder.open(tmp_path, RECIPE).close()
     assert (tmp_path / "recipe.toml").read_text() == RECIPE
 
 
-def test_what_killed_writers_left_goes_when_the_run_is_opened(tmp_path: Path) -> None:
+def test_opening_a_run_clears_up_after_killed_writers(tmp_path: Path) -> None:
     RunFolder.open(tmp_path, RECIPE).close()
-    for name in (".model.12.old", ".model.13.part", ".other.4.old", "other", "mine.old", ".git"):
+    for name in (".model.old", ".model.0a1b2c3d.part", ".other.old", "other", "mine.old", ".git"):
         (tmp_path / name).mkdir()
-    (tmp_path / ".model.12.old/trunk").write_text("the last whole model")
-    for name in (".scores.json.0a1b2c3d", ".outcomes.safetensors.00000000", ".mine", ".my.json"):
+    (tmp_path / ".model.old/trunk").write_text("the last intact model")
+    for name in (
+        ".scores.json.0a1b2c3d.part",
+        ".outcomes.safetensors.00000000.part",
+        ".mine",
+        ".my.json",
+    ):
         (tmp_path / name).write_text("x")
     RunFolder.open(tmp_path, RECIPE, resume=True).close()
     assert sorted(os.listdir(tmp_path)) == sorted(
         [".git", ".lock", ".mine", ".my.json", "mine.old", "model", "other", "recipe.toml"]
     )
-    assert (tmp_path / "model/trunk").read_text() == "the last whole model"
+    assert (tmp_path / "model/trunk").read_text() == "the last intact model"
 
 
-def test_a_second_writer_is_refused_at_once_in_the_same_process_too(tmp_path: Path) -> None:
+def test_a_second_writer_in_the_same_process_is_refused(tmp_path: Path) -> None:
     with (
         RunFolder.open(tmp_path, RECIPE),
-        pytest.raises(BadInput, match="another process is writing"),
+        raises(BadInput, tmp_path, try_="`out`"),
     ):
         RunFolder.open(tmp_path, RECIPE, resume=True)
     RunFolder.open(tmp_path, RECIPE, resume=True).close()
@@ -125,6 +130,7 @@ def test_a_second_writer_is_refused_at_once_in_the_same_process_too(tmp_path: Pa
 HOLD = r"""
 import sys, os, time
 from onetrunk.store.run_folder import RunFolder
+from tests.helpers.errors import raises
 run = RunFolder.open(sys.argv[1], sys.argv[2])
 if len(sys.argv) > 3 and os.fork() == 0:
     os.write(1, f"{os.getpid()}\n".encode())
@@ -136,37 +142,37 @@ time.sleep(60)
 
 @pytest.mark.parametrize("forks", [False, True])
 def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path: Path, forks: bool) -> None:
-    """A worker process that outlives its killed trainer by a moment holds no lock."""
+    """A data worker that outlives its killed trainer for a moment holds no lock."""
     if forks and not hasattr(os, "fork"):
         pytest.skip("this system has no fork")
     place = tmp_path / "run"
     words = [sys.executable, "-c", HOLD, str(place), RECIPE, *(["forks"] if forks else [])]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout is not None
-        said = {first.stdout.readline().strip() for _ in range(1 + forks)}
-        assert "held" in said
+        lines = {first.stdout.readline().strip() for _ in range(1 + forks)}
+        assert "held" in lines
         try:
-            with pytest.raises(BadInput, match=r"another process is writing to the run .*run"):
+            with raises(BadInput, place, try_="`out`"):
                 RunFolder.open(place, RECIPE, resume=True)
             first.kill()
             first.wait()
             RunFolder.open(place, RECIPE, resume=True).close()
         finally:
             first.kill()
-            for worker in said - {"held"}:
+            for worker in lines - {"held"}:
                 os.kill(int(worker), signal.SIGKILL)
 
 
 def test_a_line_of_metrics_is_strict_json(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path, RECIPE) as run:
         run.log({"step": 1, "val": {"a": float("nan"), "b": [float("inf"), 0.1]}, "über": "ü"})
-        with pytest.raises(BadInput, match=r"no word for what is at loss\.a.*Tensor"):
+        with raises(BadInput, "loss.a", got="Tensor"):
             run.log({"loss": {"a": torch.ones(())}})
     text = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")
     assert text == '{"step": 1, "val": {"a": null, "b": [null, 0.1]}, "über": "ü"}\n'
 
 
-def test_metrics_are_cut_to_the_byte_with_a_torn_line_or_none_left(
+def test_metrics_are_cut_to_the_byte_where_the_run_resumes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     metrics = tmp_path / "metrics.jsonl"
@@ -185,28 +191,30 @@ def test_metrics_are_cut_to_the_byte_with_a_torn_line_or_none_left(
         metrics.write_bytes(whole[:5])  # cut by hand
         run.rewind(run.last())
         assert metrics.read_bytes() == whole[:5]
-        assert "lacks lines from before step 1" in capsys.readouterr().err
+        assert "metrics.jsonl lacks lines from before step 1" in capsys.readouterr().err
         run.rewind(None)
         assert metrics.read_bytes() == b""
 
 
-def test_numbers_that_json_lacks_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_values_that_json_cannot_express_are_refused_before_anything_is_written(
+    tmp_path: Path,
+) -> None:
     with RunFolder.open(tmp_path, RECIPE) as run:
-        with pytest.raises(BadInput, match=r"at best\[1\]\.value; got: nan"):
+        with raises(BadInput, "best[1].value", "nan"):
             run.save("", 1, TENSORS, {"best": [0, {"value": float("nan")}]})
-        with pytest.raises(BadInput, match="a key at domains must be text; got: 3"):
+        with raises(BadInput, "domains", got=3):
             run.save("", 1, TENSORS, {"domains": {3: "x"}})
-        with pytest.raises(BadInput, match="other keys"):
+        with raises(BadInput, "metrics_bytes"):
             run.save("", 1, TENSORS, {"metrics_bytes": 3})
-        with pytest.raises(BadInput, match="inf"):
+        with raises(BadInput, "a", got=float("inf")):
             run.write("scores.json", {"a": float("inf")})
-        with pytest.raises(BadInput, match="cannot store the tensor b"):
+        with raises(BadInput, "tensor b", available=["torch.float32"]):
             run.save("", 1, {"b": torch.eye(2).to_sparse()}, {})
         assert run.steps() == [] and not run.finished
         assert not list((tmp_path / "checkpoints").glob("*")), "a part of a checkpoint stayed"
 
 
-def test_floats_in_a_state_come_back_to_the_bit(tmp_path: Path) -> None:
+def test_floats_in_a_state_are_read_back_to_the_bit(tmp_path: Path) -> None:
     floats = [0.1, 1 / 3, 5e-324, 1.7976931348623157e308, -0.0, 2.0**-1074, 1e16 + 2]
     state = {"floats": floats, "big": 2**128 - 1, "none": None, "pair": (1, 2), "text": "\u2028ü\0"}
     with RunFolder.open(tmp_path, RECIPE) as run:
@@ -219,11 +227,11 @@ def test_floats_in_a_state_come_back_to_the_bit(tmp_path: Path) -> None:
 def test_a_part_cannot_leave_the_folder(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path / "run", RECIPE) as run:
         for part in ("..", "a/b", "/tmp", "A", "a\n"):
-            with pytest.raises(BadInput, match="a part of a run is named"):
+            with raises(BadInput, got=part):
                 run.save(part, 1, TENSORS, {})
 
 
-def test_what_a_full_disk_takes_of_a_line_is_cut_again(
+def test_a_line_that_a_full_disk_takes_in_part_is_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Full:
@@ -244,8 +252,6 @@ def test_what_a_full_disk_takes_of_a_line_is_cut_again(
     with RunFolder.open(tmp_path, RECIPE) as run:
         run.log({"step": 1})
         monkeypatch.setattr(run, "_metrics", Full(run._metrics))
-        with pytest.raises(
-            Failed, match=r"cannot write metrics\.jsonl: the disk is full.*--resume"
-        ):
+        with raises(Failed, "metrics.jsonl: the disk is full", try_="--resume"):
             run.log({"step": 2})
         assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'

@@ -190,7 +190,7 @@ def test_two_processes_on_one_run_and_a_run_begun_twice_are_refused(shelf: Shelf
     assert code == 2 and re.search(r"is unfinished at step [1-9]\d*; try: .* --resume", said), said
     other = recipe(server, run.name, steps=5000)
     code, said = server.run("train", other, "--resume")
-    assert code == 2 and "train.steps (4000 there, 5000 here)" in said
+    assert code == 2 and "train.steps (was 4000, is 5000)" in said
 
 
 def test_a_finished_run_that_is_resumed_stays_as_it_is(shelf: Shelf) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from test_step import TIGHT, Grads, exact, gradients, weighted
 from torch import Tensor
 
 from onetrunk.config import Train
@@ -20,6 +19,7 @@ from onetrunk.train.weighting.equal import Equal
 from onetrunk.train.weighting.protocol import Setup
 from tests.helpers.fakes import Fake, dense_source
 from tests.helpers.worlds import CPU, learner, same, specialists, steps, weights, worlds
+from tests.train.test_step import TIGHT, Grads, exact, gradients, weighted
 
 SETTINGS = Mapping[str, object]
 

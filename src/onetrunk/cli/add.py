@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from onetrunk.cli.output import console, print_json
+from onetrunk.cli.output import console, print_json, suggest
 from onetrunk.config import DomainPart
 from onetrunk.config.growth import USUAL
 from onetrunk.config.sets import apply_sets
@@ -23,46 +23,50 @@ from onetrunk.eval.table import number
 from onetrunk.runs.add import Grown, add_to_run
 from onetrunk.runs.import_pack import PREFIX, bring
 
-HELP = """Add a domain to a finished run: a small pack is learned, nothing else moves.
-
-[bold]Examples[/bold]
-
-  onetrunk add runs/shop x-rays folder:photos/x-rays
-
-  onetrunk add runs/shop x-rays folder:photos/x-rays --adapters auto --budget 5%
-
-  onetrunk add runs/shop birds folder:five-birds           a handful of images is enough
-
-  onetrunk add runs/shop x-rays folder:x-rays --set train.steps=800 --set domains.x-rays.size=96
-
-  onetrunk add runs/shop x-rays pack:x-rays.pack           from another machine, same trunk
+EXAMPLES = """onetrunk add runs/shop x-rays folder:photos/x-rays
+# try all kinds of adapters, at most 5 % of the trunk's size
+onetrunk add runs/shop x-rays folder:photos/x-rays --adapters auto \\
+    --budget 5%
+# a few images per class are enough
+onetrunk add runs/shop birds folder:five-birds
+onetrunk add runs/shop x-rays folder:x-rays --set train.steps=800 \\
+    --set domains.x-rays.size=96
+# a pack that was trained elsewhere on the same trunk
+onetrunk add runs/shop x-rays pack:x-rays.pack
 """
 
 
-def add(
-    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
-    name: Annotated[str, typer.Argument(help="The new domain's name.")],
-    source: Annotated[str, typer.Argument(help="PREFIX:REST, or pack:FILE.")],
+def command(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    name: Annotated[str, typer.Argument(help="Name of the new domain.")],
+    source: Annotated[
+        str, typer.Argument(help="Source of its images, such as folder:PATH, or pack:FILE.")
+    ],
     adapters: Annotated[
-        str, typer.Option(help="parallel, series, lora, norm, none (head only), auto (tries all).")
+        str, typer.Option(help="parallel, series, lora, norm, none (head only), or auto (try all).")
     ] = USUAL,
-    rank: Annotated[int | None, typer.Option(help="Of low-rank adapters.")] = None,
+    rank: Annotated[int | None, typer.Option(help="Rank of low-rank adapters.")] = None,
     budget: Annotated[
-        str | None, typer.Option(help="Of auto: a pack's largest size, 5% of the trunk's.")
+        str | None,
+        typer.Option(help="With --adapters auto: largest pack, as a share of the trunk: 5%."),
     ] = None,
     sets: Annotated[
         list[str] | None,
-        typer.Option("--set", help="train.KEY, grow.KEY, domains.NAME.KEY or seed; repeatable."),
+        typer.Option(
+            "--set",
+            help="Change a setting: train.KEY=…, grow.KEY=…, domains.NAME.KEY=… or seed=…; "
+            "repeatable.",
+        ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with one that stopped.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted one.")] = False,
+    device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1 or mps.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Add a domain."""
+    """Add a domain to a finished run."""
     check_name(name, "domain")
     if source.startswith(PREFIX):
         if adapters != USUAL or rank is not None or budget is not None or sets:
-            raise BadInput("a pack is taken as it is: no setting goes with it", got=source)
+            raise BadInput("a pack is added unchanged and takes no other options", got=source)
         show(bring(run, name, Path(source.removeprefix(PREFIX))), as_json)
         return
     grow: dict[str, Any] = {"adapters": adapters}
@@ -72,11 +76,11 @@ def add(
         grow["budget"] = share(budget)
         if adapters != "auto":
             raise BadInput(
-                "--budget is what --adapters auto chooses within",
+                "--budget needs --adapters auto",
                 got=f"--adapters {adapters}",
-                try_="--adapters auto, or no --budget",
+                try_="--adapters auto, or leave out --budget",
             )
-    domain, document = asked(name, source, grow, sets or [])
+    domain, document = requested(name, source, grow, sets or [])
     words = ["onetrunk", "add", str(run), name, source, "--adapters", adapters]
     words += [] if rank is None else ["--rank", str(rank)]
     words += [] if budget is None else ["--budget", budget]
@@ -84,14 +88,14 @@ def add(
     try:
         found = add_to_run(run, domain, document, again=again, resume=resume, device=device)
     except KeyboardInterrupt:
-        raise Failed(f"stopped; what was done is kept; try: {again}") from None
+        raise Failed("interrupted; finished work is kept", try_=again) from None
     show(found, as_json)
 
 
-def asked(
+def requested(
     name: str, source: str, grow: Mapping[str, Any], sets: Sequence[str]
 ) -> tuple[Domain, dict[str, Any]]:
-    """The domain and the settings, as the user says them on the command line."""
+    """Return the domain and the settings that the command line gives."""
     given = {"domains": [{"name": name, "source": source}], "grow": dict(grow), "train": {}}
     document = apply_sets(given, sets)
     for key in document:
@@ -106,18 +110,20 @@ def asked(
 
 
 def share(text: str) -> float:
-    """`5%` or `0.05`."""
+    """Parse a share such as `5%` or `0.05`."""
     try:
         value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise BadInput("--budget is a share of the trunk's bytes", got=text, try_="--budget 5%")
+        raise BadInput(
+            "--budget expects a share of the trunk's bytes", got=text, try_="--budget 5%"
+        )
     return value
 
 
 def show(found: Grown, as_json: bool) -> None:
-    """The scores, the ladder, the proof, the size."""
+    """Show scores, what was tried, the check of the other domains and the size."""
     record, name = found.scores, found.name
     if as_json:
         print_json({"run": str(found.folder), **record})
@@ -125,7 +131,7 @@ def show(found: Grown, as_json: bool) -> None:
     if "test" in record:
         console().print(found.table)
     if len(record.get("tried", ())) > 1:
-        console().print(_ladder(record["tried"]))
+        console().print(_attempts(record["tried"]))
     about = record["grown"]
     if about.get("chosen"):
         print(f"chosen: {printable(about['chosen'])}")
@@ -133,15 +139,15 @@ def show(found: Grown, as_json: bool) -> None:
     size = f"{scaled(about['bytes'], 'B')}, {about['share']:.1%} of the trunk"
     print(f"wrote {found.folder}/model/packs/{name}.pack: {size}")
     place = shlex.quote(str(found.folder))
-    print(f"try: onetrunk predict {place} IMAGE --domain {name}, or onetrunk info {place}")
+    suggest(f"onetrunk predict {place} IMAGE --domain {name}", f"onetrunk info {place}")
 
 
-def _ladder(tried: Sequence[Mapping[str, Any]]) -> Grid:
-    """Error against bytes, in the order of trying; of a handful, the folds of each way."""
+def _attempts(tried: Sequence[Mapping[str, Any]]) -> Grid:
+    """Show the error and size of each attempt; for few images, by method."""
     few = "way" in tried[0]
     where = "held-out folds" if few else "validation"
-    grid = Grid(title=f"what was tried, errors on {where}", title_justify="left")
-    grid.add_column("owned")
+    grid = Grid(title=f"attempts, errors on {where}", title_justify="left")
+    grid.add_column("domain owns")
     for column in ("error",) if few else ("pack", "of the trunk", "error"):
         grid.add_column(column, justify="right")
     for each in tried:

@@ -1,73 +1,124 @@
-"""The command line as a whole: its verbs, and how errors end it."""
+"""The command line: its verbs, imported only when they are used, and how errors end it."""
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from onetrunk.cli import (
-    add,
-    baselines,
-    compare,
-    data,
-    demo,
-    export,
-    info,
-    predict,
-    recipes,
-    remove,
-    report,
-    train,
-    update,
-)
-from onetrunk.cli import eval as run_evaluation
 from onetrunk.errors import BadInput, Missing, OnetrunkError, printable
 
 HELP = "One vision network for all of your image domains and tasks."
+START, TRAIN, DOMAINS, USE = "Start", "Train and compare", "Add and change domains", "Use"
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb: its name, its group in the help, and what it does in one line.
+
+    Its function is `command` in the module `onetrunk.cli.NAME`. Its help shows the module's
+    `NOTES`, if it has any, and its `EXAMPLES`.
+    """
+
+    name: str
+    group: str
+    summary: str
+
+
+VERBS = (
+    Verb("demo", START, "Train four networks, then one in their place, on bundled images."),
+    Verb("data", START, "Look at a source of images: splits, classes, sizes, bad files."),
+    Verb("recipes", START, "List the named recipes, or print one to start from."),
+    Verb("train", TRAIN, "Train one network for all domains of a recipe."),
+    Verb("eval", TRAIN, "Evaluate a run on its test or validation images."),
+    Verb("report", TRAIN, "Write an HTML page that compares runs with a baseline."),
+    Verb("baselines", TRAIN, "Train the usual alternatives over the same domains."),
+    Verb("compare", TRAIN, "Compare the methods of adding domains in one table."),
+    Verb("add", DOMAINS, "Add a domain to a finished run; the trunk stays unchanged."),
+    Verb("update", DOMAINS, "Train a domain's pack on changed classes or images, or undo that."),
+    Verb("remove", DOMAINS, "Remove a domain from a run; its pack is kept."),
+    Verb("info", USE, "Show a run's domains, tasks, classes, sizes, scores and history."),
+    Verb("predict", USE, "Predict classes, numbers or maps for images."),
+    Verb("export", USE, "Export a model to ONNX."),
+)
+
+
+class LazyCommand(TyperCommand):
+    """A verb in the help; its module, and with it PyTorch, is imported when the verb is used."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
+    ) -> Any:
+        """Parse the arguments of the real command."""
+        (verb,) = (verb for verb in VERBS if verb.name == self.name)
+        return load(verb).make_context(info_name, args, parent=parent, **extra)
+
+
+def load(verb: Verb) -> Any:
+    """Import a verb's module and build its command."""
+    module = importlib.import_module(f"onetrunk.cli.{verb.name}")
+    app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    notes = [module.NOTES] if hasattr(module, "NOTES") else []
+    examples = "\b\n" + "\n".join(f"  {line}" for line in module.EXAMPLES.splitlines())
+    text = "\n\n".join([verb.summary, *notes, "[bold]Examples[/bold]", examples])
+    app.command(verb.name, help=text)(module.command)
+    return typer.main.get_command(app)
 
 
 def build() -> typer.Typer:
-    """All verbs, in the order of a user's first day."""
+    """Build the command line with all verbs, in groups, without importing any of them."""
     app = typer.Typer(
-        help=HELP,
+        name="onetrunk",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
     )
-    app.callback(help=HELP)(_verbs)
-    app.command("demo", help=demo.HELP)(demo.demo)
-    app.command("data", help=data.HELP)(data.data)
-    app.command("recipes", help=recipes.HELP)(recipes.recipes)
-    app.command("train", help=train.HELP)(train.train)
-    app.command("info", help=info.HELP)(info.info)
-    app.command("eval", help=run_evaluation.HELP)(run_evaluation.evaluate)
-    app.command("predict", help=predict.HELP)(predict.predict)
-    app.command("add", help=add.HELP)(add.add)
-    app.command("update", help=update.HELP)(update.update)
-    app.command("remove", help=remove.HELP)(remove.remove)
-    app.command("compare", help=compare.HELP)(compare.verb)
-    app.command("baselines", help=baselines.HELP)(baselines.baselines)
-    app.command("report", help=report.HELP)(report.verb)
-    app.command("export", help=export.HELP)(export.export_onnx)
+    app.callback(help=HELP)(_global_options)
+    for verb in VERBS:
+        app.command(verb.name, cls=LazyCommand, help=verb.summary, rich_help_panel=verb.group)(
+            _placeholder
+        )
     return app
 
 
-def _verbs() -> None:
-    """So that one verb alone would still be named."""
+def _placeholder() -> None:
+    """Never called: `LazyCommand` calls the real command."""
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        print(f"onetrunk {version('onetrunk')}")
+        raise typer.Exit
+
+
+def _global_options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Options that stand before the verb."""
 
 
 def main() -> None:
-    """The console script: errors in one line, exit code 1 (failed) or 2 (bad input)."""
+    """Run the console script.
+
+    Errors are printed in one line each, without a traceback. Exit codes: 0, 1 (the work failed or
+    was interrupted), 2 (bad input).
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name that this terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names the terminal cannot show
     try:
-        code = build()(standalone_mode=False)  # what the verb returned, or a code
+        code = build()(prog_name="onetrunk", standalone_mode=False)  # a verb's return value, or an exit code
         sys.stdout.flush()
-        if code == 130:  # how typer says Ctrl-C
+        if code == 130:  # typer's code for Ctrl-C
             raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
     except OnetrunkError as error:
@@ -75,13 +126,16 @@ def main() -> None:
         print("\n".join(f"error: {line}" for line in lines), file=sys.stderr)
         sys.exit(2 if isinstance(error, BadInput | Missing) else 1)
     except (KeyboardInterrupt, typer.Abort):
-        print("stopped; what was done is kept: the same command goes on", file=sys.stderr)
+        print(
+            "Interrupted. Finished work is kept; run the same command again to continue.",
+            file=sys.stderr,
+        )
         sys.exit(1)
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # the reader of our output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
     except Exception as error:
-        usage = getattr(error, "format_message", None)  # a wrong option, as typer found it
+        usage = getattr(error, "format_message", None)  # an error of usage, found by typer
         if usage is None:
             raise
         context = getattr(error, "ctx", None)

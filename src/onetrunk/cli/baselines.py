@@ -12,31 +12,27 @@ from onetrunk.cli.train import recipe_of
 from onetrunk.runs import baselines as learn
 from onetrunk.store.run_folder import SCORES
 
-HELP = """What you would otherwise pick, over the same domains: to evaluate a recipe's network by.
-
-frozen: linear heads on the trunk as it starts, in minutes; finetune: a full network for each
-domain; joint: one network, and nothing per domain but heads. They are runs beside the recipe's own:
-OUT-frozen, OUT-finetune, OUT-joint.
-
-[bold]Examples[/bold]
-
-  onetrunk baselines recipe.toml                   all three, one after the other
-
-  onetrunk baselines pocket-quick --only frozen,joint --set train.steps=200
-
-  onetrunk baselines recipe.toml --resume          go on; what is finished stays as it is
+NOTES = """frozen: linear heads on the initial trunk; finetune: a full network for each
+domain; joint: one network with nothing per domain but heads. Each is a run
+beside the recipe's own: OUT-frozen, OUT-finetune, OUT-joint."""
+EXAMPLES = """onetrunk baselines recipe.toml
+onetrunk baselines pocket-quick --only frozen,joint --set train.steps=200
+# continue; finished runs are kept
+onetrunk baselines recipe.toml --resume
 """
 
 
-def baselines(
-    recipe: Annotated[str, typer.Argument(help="A recipe's file, or the name of a recipe.")],
-    only: Annotated[str, typer.Option(help="Which of them, with commas.")] = ",".join(learn.KINDS),
+def command(
+    recipe: Annotated[str, typer.Argument(help="File or name of a recipe.")],
+    only: Annotated[str, typer.Option(help="Baselines with commas between them.")] = ",".join(
+        learn.KINDS
+    ),
     sets: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE: as of train; repeatable.")
+        list[str] | None, typer.Option("--set", help="Change a setting, KEY=VALUE; repeatable.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with what was stopped.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue interrupted runs.")] = False,
+    device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1 or mps.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train what a user would otherwise pick."""
     made = recipe_of(recipe, sets or [])

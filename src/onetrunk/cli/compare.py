@@ -23,36 +23,43 @@ from onetrunk.runs.compare_table import in_percent, old_mean, scores
 from onetrunk.runs.pack_store import check_run
 from onetrunk.train.interrupt import Stopped
 
-HELP = """Hold the ways to have new domains against each other, on a finished run's trunk.
-
-Packs (feature-extractor, norm-only, series, parallel, parallel-low-rank, lora), a network for each
-(scratch, fine-tune, lwf), and one network of all (joint, distilled, distilled-parallel). The run
-stays as it is. Rows that are finished are not learned again: the same command goes on.
-
-[bold]Examples[/bold]
-
-  onetrunk compare runs/shop --domain digits=pocket:digits --domain flags=pocket:flags
-
-  onetrunk compare runs/shop --domain x-rays=folder:x-rays --methods scratch,fine-tune,parallel
-
-  onetrunk compare runs/shop --domain flags=pocket:flags --set train.steps=500 --seeds 0,1,2
+NOTES = """Methods: packs on the run's trunk (feature-extractor, norm-only, series,
+parallel, parallel-low-rank, lora), one network for each new domain (scratch,
+fine-tune, lwf), and one network for all domains (joint, distilled,
+distilled-parallel). The run itself is not changed. Finished rows are kept:
+run the same command again to continue."""
+EXAMPLES = """onetrunk compare runs/shop --domain digits=pocket:digits \\
+    --domain flags=pocket:flags
+# some of the methods only
+onetrunk compare runs/shop --domain x-rays=folder:x-rays \\
+    --methods scratch,fine-tune,parallel
+onetrunk compare runs/shop --domain flags=pocket:flags \\
+    --set train.steps=500 --seeds 0,1,2
 """
 TABLES = ("domains", "train")
 
 
-def verb(
-    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
-    domain: Annotated[list[str], typer.Option(help="NAME=SOURCE, new to the run; repeatable.")],
+def command(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    domain: Annotated[list[str], typer.Option(help="A new domain, NAME=SOURCE; repeatable.")],
     methods: Annotated[
-        str | None, typer.Option(help="Some of them, by commas; onetrunk recipes lists them.")
+        str | None,
+        typer.Option(
+            help="Methods with commas between them; `onetrunk recipes` lists them. Default: all."
+        ),
     ] = None,
     sets: Annotated[
-        list[str] | None, typer.Option("--set", help="train.KEY or domains.NAME.KEY; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set", help="Change a setting: train.KEY=… or domains.NAME.KEY=…; repeatable."
+        ),
     ] = None,
-    seeds: Annotated[str, typer.Option(help="0,1,2.")] = "0",
-    out: Annotated[Path, typer.Option(help="Where rows are learned.")] = Path("runs/compare"),
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+    seeds: Annotated[str, typer.Option(help="Seeds with commas between them.")] = "0",
+    out: Annotated[Path, typer.Option(help="Folder for the runs of the methods.")] = Path(
+        "runs/compare"
+    ),
+    device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1 or mps.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Learn what is asked for, and show the table."""
     asked = Recipe.from_domains(domain, "compare")

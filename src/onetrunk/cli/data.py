@@ -10,55 +10,60 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from onetrunk.cli.output import console, counted, print_json, some
+from onetrunk.cli.output import console, counted, print_json, suggest
 from onetrunk.data.cache import cache_home, purge
 from onetrunk.data.contact_sheet import check_path, contact_sheet
 from onetrunk.data.domain import Domain
 from onetrunk.data.inspect import Inspection, inspect
 from onetrunk.data.pixels import FITS, Fit
 from onetrunk.data.pocket import cards
-from onetrunk.errors import BadInput, printable
+from onetrunk.errors import BadInput, printable, shorten
 
-SHOWN = 8  # files that a list names on the terminal; --json names all
+SHOWN = 8  # files listed on the terminal; --json lists all
 
-HELP = """Look at a source before training: splits, classes, sizes, bad files, duplicates.
-
-[bold]Examples[/bold]
-
-  onetrunk data                                   list the embedded domains
-
-  onetrunk data pocket:digits --sheet digits.png  look at one, and draw it
-
-  onetrunk data folder:photos                     class folders of your own
-
-  onetrunk data table:shop.csv --task category=classify --task price=regress --group item_id
+EXAMPLES = """# list the embedded domains
+onetrunk data
+# inspect one and draw a contact sheet
+onetrunk data pocket:digits --sheet digits.png
+# your own images, a folder for each class
+onetrunk data folder:photos
+# a table with two label columns; images of one item stay in one split
+onetrunk data table:shop.csv --task category=classify \\
+    --task price=regress --group item_id
 """
 
 
-def data(
+def command(
     source: Annotated[
-        str | None, typer.Argument(help="PREFIX:REST; nothing lists the embedded domains.")
+        str | None,
+        typer.Argument(
+            help="A source such as folder:PATH; without one, list the embedded domains."
+        ),
     ] = None,
     size: Annotated[
-        str | None, typer.Option(help="Pixels that images are brought to: 64 or 96x128.")
+        str | None, typer.Option(help="Image size for training: 64, or HEIGHTxWIDTH.")
     ] = None,
-    fit: Annotated[str, typer.Option(help="squash, pad or crop.")] = "squash",
+    fit: Annotated[
+        str, typer.Option(help="How images are brought to the size: squash, pad or crop.")
+    ] = "squash",
     task: Annotated[
-        list[str] | None, typer.Option(help="NAME=KIND or NAME=KIND:COLUMN; as often as needed.")
+        list[str] | None, typer.Option(help="A task, NAME=KIND or NAME=KIND:COLUMN; repeatable.")
     ] = None,
-    image: Annotated[str | None, typer.Option(help="The column that names the image.")] = None,
+    image: Annotated[str | None, typer.Option(help="Column with the image path.")] = None,
     group: Annotated[
         str | None,
-        typer.Option(help="Column, or pattern on the path, of what must not straddle splits."),
+        typer.Option(help="Column, or pattern on the path, of groups to keep in one split."),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="The column that names the split.")] = None,
-    sheet: Annotated[Path | None, typer.Option(help="Draw a contact sheet into this PNG.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+    split: Annotated[str | None, typer.Option(help="Column with the split.")] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Write a contact sheet to this PNG file.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     purge_cache: Annotated[
-        bool, typer.Option("--purge", help="Empty the cache of decoded images.")
+        bool, typer.Option("--purge", help="Delete the cache of decoded images.")
     ] = False,
 ) -> None:
-    """Look at a source before training."""
+    """Inspect a source of images."""
     if sheet is not None:
         check_path(sheet)
     if purge_cache:
@@ -67,7 +72,8 @@ def data(
             print_json({"emptied": str(home), "bytes": freed})
         else:
             print(
-                f"emptied {home}: {freed / 1e6:.1f} MB", file=sys.stderr if as_json else sys.stdout
+                f"deleted {freed / 1e6:.1f} MB from {home}",
+                file=sys.stderr if as_json else sys.stdout,
             )
         if source is None:
             return
@@ -93,7 +99,7 @@ def data(
         raise BadInput(found.refused)
     if sheet is not None:
         contact_sheet(domain, sheet)
-        print(f"drew {sheet}", file=sys.stderr if as_json else sys.stdout)
+        print(f"wrote {sheet}", file=sys.stderr if as_json else sys.stdout)
 
 
 def _tasks(given: list[str] | None) -> dict[str, dict[str, str]] | None:
@@ -103,9 +109,9 @@ def _tasks(given: list[str] | None) -> dict[str, dict[str, str]] | None:
     for text in given:
         name, equals, rest = text.partition("=")
         if not equals:
-            raise BadInput("--task is NAME=KIND or NAME=KIND:COLUMN", got=text)
+            raise BadInput("--task expects NAME=KIND or NAME=KIND:COLUMN", got=text)
         if name in tasks:
-            raise BadInput("each task of a domain has a name of its own", got=name)
+            raise BadInput("--task names a task twice", got=name)
         kind, colon, column = rest.partition(":")
         tasks[name] = {"kind": kind, **({"column": column} if colon else {})}
     return tasks
@@ -116,7 +122,7 @@ def _size(text: str | None) -> int | tuple[int, int] | None:
         return None
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdecimal() for part in parts):
-        raise BadInput("--size is one number or HEIGHTxWIDTH", got=text)
+        raise BadInput("--size expects one number or HEIGHTxWIDTH", got=text)
     return int(text) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
 
 
@@ -138,15 +144,15 @@ def _list_embedded(as_json: bool) -> None:
         print_json(found)
         return
     table = Table(title="embedded domains", title_justify="left")
-    for column in ("source", "what", "pixels", "classes", "train", "val", "test"):
-        table.add_column(column, justify="left" if column in ("source", "what") else "right")
+    for column in ("source", "description", "pixels", "classes", "train", "val", "test"):
+        table.add_column(column, justify="left" if column in ("source", "description") else "right")
     for name, card in cards().items():
         counts = [f"{card['splits'][s]['count']:,}" for s in ("train", "val", "test")]
         height, width = card["size"]
         shape = f"{height}x{width}"
         table.add_row(f"pocket:{name}", card["title"], shape, str(len(card["classes"])), *counts)
     console().print(table)
-    print("try: onetrunk data pocket:digits --sheet digits.png")
+    suggest("onetrunk data pocket:digits --sheet digits.png")
 
 
 def _show(found: Inspection) -> None:
@@ -166,7 +172,7 @@ def _show(found: Inspection) -> None:
         row(labels.task, _describe(labels))
         for split, names in labels.missing.items():
             if names:
-                row("", f"{split} lacks {len(names)}: {some(names)}")
+                row("", f"missing in {split}: {len(names)}: {shorten(names, 4)}")
         if any(labels.unlabelled.values()):
             row("", f"not labelled: {counted(labels.unlabelled)}")
     if found.sizes["height"]:
@@ -176,25 +182,27 @@ def _show(found: Inspection) -> None:
             sizes = f"height {h0} to {h2} (median {h1}), width {w0} to {w2} (median {w1})"
         row("pixels", f"{sizes}; trained at {found.trained_at[0]}x{found.trained_at[1]}")
     row("mean", " ".join(f"{v:.3f}" for v in found.mean))
-    row("standard deviation", " ".join(f"{v:.3f}" for v in found.std))
+    row("std", " ".join(f"{v:.3f}" for v in found.std))
     for file, why in list(found.unreadable.items())[:SHOWN]:
         row("unreadable", f"{file}: {why}")
     if len(found.unreadable) > SHOWN:
-        row("", f"… {len(found.unreadable)} unreadable in all; --json lists them")
+        row("", f"… {len(found.unreadable)} unreadable files in total; --json lists them")
     for what, files in found.suspicious.items():
-        row("suspicious", f"{len(files):,} {what}: {some(files)}")
+        row("suspicious", f"{len(files):,} {what}: {shorten(files, 4)}")
     for name, pairs in (
         ("same content in two splits", found.exact),
-        ("nearly alike in two splits", found.near),
+        ("near-duplicates in two splits", found.near),
         ("same content, two labels", found.conflicts),
     ):
         if pairs:
-            row("duplicates", f"{len(pairs):,} {name}: {some([' = '.join(p) for p in pairs], 3)}")
+            row(
+                "duplicates", f"{len(pairs):,} {name}: {shorten([' = '.join(p) for p in pairs], 3)}"
+            )
     if not found.exact and not found.near:
         row("duplicates", "none across splits")
     for warning in found.warnings:
         row("note", warning)
-    kind = "decoded images" if found.cache["pixels"] else "records alone"
+    kind = "decoded images" if found.cache["pixels"] else "image records"
     row("cache", f"{found.cache['bytes'] / 1e6:.1f} MB of {kind} in {cache_home()}")
     paper.print(table)
 
@@ -208,7 +216,7 @@ def _describe(labels: Any) -> str:
         (most, n), (least, m) = extremes
         text += f"; largest {most} ({n:,}), smallest {least} ({m:,})"
     elif labels.classes:
-        text += f": {some(labels.classes)}"
+        text += f": {shorten(labels.classes, 4)}"
     if "train" in labels.numbers:
         low, mean, high = labels.numbers["train"]
         text += f"; {low:g} to {high:g}, mean {mean:.4g}"

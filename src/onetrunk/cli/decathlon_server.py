@@ -1,4 +1,4 @@
-"""`onetrunk predict RUN --decathlon FILE`: results for the server of the Visual Decathlon."""
+"""`onetrunk predict RUN --decathlon FILE`: a submission to the Visual Decathlon's server."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ from onetrunk.train.device import choose_device
 
 
 def write_withheld(run: Path, out: Path, domain: str | None, device: str | None) -> None:
-    """The class of every test image of the run's `decathlon:` domains, or of one, into a file."""
+    """Predict the test images of the run's `decathlon:` domains and write the submission."""
     check_ending(out)
     models = models_of(run)
-    asked = chosen_domains(run, list(models), None if domain is None else [domain])
-    domains = [one for one in asked if isinstance(one.opened, Decathlon)]
+    requested = chosen_domains(run, list(models), None if domain is None else [domain])
+    domains = [one for one in requested if isinstance(one.opened, Decathlon)]
     if not domains:
         raise BadInput(
-            f"no domain of {run} is of the Visual Decathlon",
-            got=", ".join(one.name for one in asked),
+            f"{run} has no domain of the Visual Decathlon",
+            got=", ".join(one.name for one in requested),
             try_='source = "decathlon:ROOT/NAME" in a recipe',
         )
     results = decathlon_results(models, domains, choose_device(device))
     results.write(out)
     if results.lacking:
-        say(f"the server wants all ten domains; not in this run: {', '.join(results.lacking)}")
+        say(
+            f"the server expects all ten domains; missing in this run: {', '.join(results.lacking)}"
+        )
     say(
         f"wrote {out}: {len(results):,} images of {', '.join(results.categories)}; try: "
         + (

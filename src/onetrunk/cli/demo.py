@@ -1,4 +1,4 @@
-"""`onetrunk demo`: specialists and one network on four embedded domains, evaluated side by side."""
+"""`onetrunk demo`: specialists and one network on four embedded domains, compared."""
 
 from __future__ import annotations
 
@@ -18,17 +18,14 @@ from onetrunk.progress import say
 from onetrunk.report.report import report
 from onetrunk.runs.train import Run, train_recipe
 
-HELP = """The whole story on embedded domains, in minutes: N networks, then one in their place.
-
-[bold]Example[/bold]
-
-  onetrunk demo                    goes on where it was stopped; writes runs/demo
+EXAMPLES = """# run it again to continue after an interruption; writes to runs/demo
+onetrunk demo
 """
 
 
-def demo(
+def command(
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("runs/demo"),
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Specialists and one universal network, the table, the report, what to try next."""
     began = time.monotonic()

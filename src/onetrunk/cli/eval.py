@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from onetrunk.cli.output import console, print_json
+from onetrunk.cli.output import console, print_json, suggest
 from onetrunk.config.recipe import FILE
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput, printable
@@ -20,41 +20,38 @@ from onetrunk.progress import say
 from onetrunk.runs.open import domains_of
 from onetrunk.train.device import choose_device
 
-HELP = """Evaluate a run's model: a table of domains and tasks, and the classes that it confuses.
-
-[bold]Examples[/bold]
-
-  onetrunk eval runs/shop
-
-  onetrunk eval runs/shop --domain catalogue --split val
-
-  onetrunk eval runs/shop --latex > table.tex
-
-  onetrunk eval runs/rooms --scales 0.75,1,1.25 --mirror    maps averaged over views
+EXAMPLES = """onetrunk eval runs/shop
+onetrunk eval runs/shop --domain catalogue --split val
+onetrunk eval runs/shop --latex > table.tex
+# average predicted maps over several scales and mirrored images
+onetrunk eval runs/rooms --scales 0.75,1,1.25 --mirror
 """
 WORST = 3  # confusions of a task that people are shown; --json has more
 
 
-def evaluate(
-    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+def command(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     domain: Annotated[
-        list[str] | None, typer.Option(help="Only this one; repeatable; without it all.")
+        list[str] | None, typer.Option(help="Evaluate this domain only; repeatable.")
     ] = None,
-    split: Annotated[str, typer.Option(help="test or val.")] = "test",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
+    split: Annotated[str, typer.Option(help="Split to evaluate: test or val.")] = "test",
+    device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1 or mps.")] = None,
     scales: Annotated[
-        str, typer.Option(help="Average maps over resized images: 0.75,1,1.25; 1 is off.")
+        str,
+        typer.Option(help="Average predicted maps over these image scales, such as 0.75,1,1.25."),
     ] = "1",
-    mirror: Annotated[bool, typer.Option("--mirror", help="And over mirrored ones.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="The table as CSV.")] = False,
-    as_latex: Annotated[bool, typer.Option("--latex", help="The table as LaTeX.")] = False,
+    mirror: Annotated[
+        bool, typer.Option("--mirror", help="Average predicted maps over mirrored images, too.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV.")] = False,
+    as_latex: Annotated[bool, typer.Option("--latex", help="Print the table as LaTeX.")] = False,
 ) -> None:
     """Evaluate a run's model."""
     if split not in ("test", "val"):
-        raise BadInput("--split is test or val", got=split, available=("test", "val"))
+        raise BadInput("--split expects test or val", got=split, available=("test", "val"))
     if as_json + as_csv + as_latex > 1:
-        raise BadInput("one of --json, --csv and --latex", got="several")
+        raise BadInput("expected at most one of --json, --csv and --latex", got="several")
     factors = _factors(scales)
     models = models_of(run)
     domains = chosen_domains(run, list(models), domain)
@@ -77,46 +74,50 @@ def evaluate(
             paper.print(_confused(worst))
         place = shlex.quote(str(run))
         name = table.domains[0] if table.domains else next(iter(models))
-        print(f"try: onetrunk predict {place} IMAGE --domain {name}, or onetrunk info {place}")
+        suggest(f"onetrunk predict {place} IMAGE --domain {name}", f"onetrunk info {place}")
 
 
 def _factors(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(word) for word in text.split(","))
     except ValueError:
-        raise BadInput("--scales are numbers", got=text, try_="--scales 0.75,1,1.25") from None
+        raise BadInput(
+            "--scales expects numbers with commas between them",
+            got=text,
+            try_="--scales 0.75,1,1.25",
+        ) from None
 
 
-def chosen_domains(run: Path, known: list[str], asked: list[str] | None) -> list[Domain]:
-    """The run's own domains, as its recipe says where they are."""
+def chosen_domains(run: Path, known: list[str], requested: list[str] | None) -> list[Domain]:
+    """Return the run's domains with their sources, as its recipe names them."""
     if not (run / FILE).is_file():
         raise BadInput(
-            f"{run} has a model and no {FILE}: nothing says which data to evaluate it on",
+            f"{run} has a model but no {FILE}, so its data is unknown",
             try_="onetrunk.evaluate(onetrunk.load(folder), domains) in Python",
         )
-    for name in asked or ():
+    for name in requested or ():
         if name not in known:
-            raise BadInput("the run has no such domain", got=name, available=known)
-    wanted = known if asked is None else asked
+            raise BadInput("the run has no domain of this name", got=name, available=known)
+    wanted = known if requested is None else requested
     found = {one.name: one for one in domains_of(run) if one.name in wanted}
     for name in wanted:
-        if name not in found and asked is not None:
+        if name not in found and requested is not None:
             raise BadInput(
-                f"{name} came as a pack: nothing says where its images are",
+                f"{name} was added from a pack file, so its images are unknown",
                 got=name,
                 available=found,
                 try_=f"onetrunk predict {shlex.quote(str(run))} IMAGE --domain {name}",
             )
         if name not in found:
-            say(f"{name} came as a pack, and nothing says where its images are: left out")
+            say(f"{name} was added from a pack file, so its images are unknown; it is left out")
     return list(found.values())
 
 
 def _confused(worst: dict[str, dict[str, list[dict[str, Any]]]]) -> Grid:
     grid = Grid(title="most confused classes", title_justify="left")
-    for column in ("domain", "task", "these", "taken for"):
+    for column in ("domain", "task", "class", "predicted as"):
         grid.add_column(column)
-    for column in ("images", "of the class"):
+    for column in ("images", "share of the class"):
         grid.add_column(column, justify="right")
     for name, tasks in worst.items():
         for task, pairs in tasks.items():

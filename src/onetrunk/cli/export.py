@@ -11,25 +11,25 @@ from onetrunk.cli.output import print_json
 from onetrunk.nn.saving import load
 from onetrunk.serve.export import export
 
-HELP = """Write a model as ONNX: one domain folded to a plain network, or all of one size.
-
-[bold]Examples[/bold]
-
-  onetrunk export runs/shop shop.onnx --domain catalogue
-
-  onetrunk export runs/shop all.onnx               every domain; the domain is an input
+EXAMPLES = """# one domain as a plain folded network
+onetrunk export runs/shop shop.onnx --domain catalogue
+# all domains of one image size; the domain is an input
+onetrunk export runs/shop all.onnx
 """
 
 
-def export_onnx(
-    run: Annotated[Path, typer.Argument(help="The folder of a run, or of onetrunk.save.")],
-    out: Annotated[Path, typer.Argument(help="The ONNX file to write.")],
+def command(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, or of onetrunk.save.")],
+    out: Annotated[Path, typer.Argument(help="ONNX file to write.")],
     domain: Annotated[
-        str | None, typer.Option(help="One domain; without it all, which must be of one size.")
+        str | None,
+        typer.Option(
+            help="Export this domain only; without it all, which must have one image size."
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Write a model as ONNX."""
+    """Export a model to ONNX."""
     model = load(run)
     path = export(model, out, domain=domain)
     names = [domain] if domain is not None else list(model.domains)
@@ -37,4 +37,4 @@ def export_onnx(
         print_json({"file": str(path), "bytes": path.stat().st_size, "domains": names})
         return
     print(f"wrote {path}: {path.stat().st_size / 1e6:.1f} MB, {', '.join(names)}")
-    print("try: read it with onnxruntime, numpy and pillow alone, as docs/onnx.md shows")
+    print("It runs with onnxruntime, numpy and pillow alone; docs/onnx.md shows how.")

@@ -12,12 +12,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from onetrunk.cli.output import console, print_json, some
+from onetrunk.cli.output import console, print_json, suggest
 from onetrunk.config import Recipe
 from onetrunk.config.growth import read
 from onetrunk.config.recipe import FILE
 from onetrunk.data.task import Task
-from onetrunk.errors import BadInput, printable
+from onetrunk.errors import BadInput, printable, shorten
 from onetrunk.eval.budget import scaled
 from onetrunk.eval.metrics import headline
 from onetrunk.eval.table import Table, number, spaced
@@ -29,21 +29,17 @@ from onetrunk.runs.pack_store import versions
 from onetrunk.store.checkpoint import steps
 from onetrunk.store.run_folder import CHECKPOINTS, SCORES
 
-HELP = """Show what a run holds: domains, tasks, classes, sizes, scores, where they are from.
-
-[bold]Examples[/bold]
-
-  onetrunk info runs/shop
-
-  onetrunk info runs/shop --json                 every pack with its whole history
+EXAMPLES = """onetrunk info runs/shop
+# every pack with its full history
+onetrunk info runs/shop --json
 """
 
 
-def info(
-    run: Annotated[Path, typer.Argument(help="The folder of a run, or of onetrunk.save.")],
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+def command(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, or of onetrunk.save.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Show what a run holds."""
+    """Show what a run contains."""
     recipe = Recipe.read(run) if (run / FILE).is_file() else None
     if recipe is not None and not (run / "model").is_dir():
         _unfinished(run, recipe, as_json)
@@ -56,10 +52,11 @@ def info(
     _show(found)
     place, name = shlex.quote(str(run)), next(iter(found["domains"]), "")
     if not name:
-        print(f"no domain is in it; try: onetrunk add {place} NAME SOURCE")
+        print("It has no domains.")
+        suggest(f"onetrunk add {place} NAME SOURCE")
         return
-    more = f"onetrunk eval {place}, or " if recipe is not None else ""
-    print(f"try: {more}onetrunk predict {place} IMAGE --domain {name}")
+    predict = f"onetrunk predict {place} IMAGE --domain {name}"
+    suggest(*([f"onetrunk eval {place}"] if recipe is not None else []), predict)
 
 
 def _described(run: Path, models: Mapping[str, Universal], recipe: Recipe | None) -> dict[str, Any]:
@@ -98,13 +95,13 @@ def _described(run: Path, models: Mapping[str, Universal], recipe: Recipe | None
 
 
 def _pack(run: Path, name: str) -> Path:
-    """A domain's file, of one model or of the network of its own."""
+    """Return the pack file of a domain, in a shared or a separate network."""
     place = run / "model" / PACKS / f"{name}.pack"
     return place if place.is_file() else run / "model" / name / PACKS / f"{name}.pack"
 
 
 def _parameters(model: Universal) -> int:
-    """Of what domains share and of what they own, each once."""
+    """Count the parameters that domains share or own, each once."""
     found = list(model.shared_parameters().values())
     for name in model.domains:
         found += model.parameters_of(name).values()
@@ -112,7 +109,7 @@ def _parameters(model: Universal) -> int:
 
 
 def _scores(run: Path) -> dict[str, Any]:
-    """What scores.json says; a folder of `onetrunk.save` has none."""
+    """Read scores.json; a folder of `onetrunk.save` has none."""
     path = run / SCORES
     if not path.is_file():
         return {}
@@ -124,14 +121,14 @@ def _scores(run: Path) -> dict[str, Any]:
 
 
 def _headlines(card: Card, scores: Mapping[str, Any]) -> dict[str, str]:
-    """The test score of each task, as people read it; of a pack from elsewhere what it says."""
+    """Format the test score of each task; for an imported pack, the score that it records."""
     found = {}
     for task in card.tasks:
         metric = headline(task.kind)
         value = card.scores.get(f"test/{task.name}/{metric.name}")
         if isinstance(value, int | float):
             said = f"{metric.name} {number(value, metric.unit)}{spaced(metric.unit)}"
-            found[task.name] = f"{said}, as its pack says"
+            found[task.name] = f"{said}, recorded in its pack"
     rows = Table.from_json(scores["test"]).headlines() if "test" in scores else []
     return found | {
         row.task: f"{row.metric} {row.shown}" for row in rows if row.domain == card.name
@@ -179,11 +176,11 @@ def _show(found: Mapping[str, Any]) -> None:
 
 
 def _origin(domain: Mapping[str, Any]) -> str:
-    """Where its images or its pack are from, and what became of it since."""
+    """Return the source of a domain's images or pack, and its last change."""
     events = domain["provenance"].get("history")
     last = events[-1] if isinstance(events, list) and events else None
     since = ""
-    if isinstance(last, dict):  # as a pack says it, which may say anything
+    if isinstance(last, dict):  # packs come from anywhere, so its type is not known
         since = f"{last.get('what', '')} {str(last.get('date', ''))[:10]}".strip()
     return ", ".join(part for part in (domain["source"] or "", since) if part)
 
@@ -199,6 +196,6 @@ def _unfinished(run: Path, recipe: Recipe, as_json: bool) -> None:
             {**found, "domains": {part.name: {"source": part.source} for part in recipe.domains}}
         )
         return
-    print(f"{recipe.name} in {run}: not finished, its last checkpoint is of step {step}")
-    print(f"{recipe.trunk.arch}, sharing {recipe.trunk.sharing}; domains: {some(names, 12)}")
-    print(f"try: onetrunk train {shlex.quote(str(run / FILE))} --resume")
+    print(f"{recipe.name} in {run}: not finished; the last checkpoint is step {step}")
+    print(f"{recipe.trunk.arch}, sharing {recipe.trunk.sharing}; domains: {shorten(names, 12)}")
+    suggest(f"onetrunk train {shlex.quote(str(run / FILE))} --resume")

@@ -1,4 +1,4 @@
-"""Predicted maps as files: what programs read, and a picture over the image for people."""
+"""Predicted maps as files: arrays for programs, overlays for people."""
 
 from __future__ import annotations
 

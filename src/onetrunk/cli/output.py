@@ -1,4 +1,4 @@
-"""How results are shown: JSON for programs, tables and short lists for people."""
+"""Printing: JSON for programs, tables and lists for people, and what to type next."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from rich.console import Console
 
 
 def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
-    """One document, and nothing else on standard output."""
-    # ASCII alone, so that it is JSON whatever the terminal's encoding and the files' names
+    """Print a JSON document to standard output."""
+    # ASCII only, so that no file name or terminal encoding can break it
     print(json.dumps(document, indent=1, allow_nan=False))
 
 
-def some(names: Sequence[str], shown: int = 4) -> str:
-    """The first names, and how many there are."""
-    more = f", … ({len(names):,} in all)" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
-
-
 def counted(found: Mapping[str, int]) -> str:
-    """`train 3, test 1`, without zeros."""
+    """Format counts, for example `train 3, test 1`, leaving out zeros."""
     return ", ".join(f"{split} {n:,}" for split, n in found.items() if n)
 
 
 def console() -> Console:
-    """Standard output, as it is now."""
+    """Return a console on standard output."""
     return Console(soft_wrap=False, highlight=False)
+
+
+def suggest(*commands: str) -> None:
+    """Print what to type next."""
+    print("Next, run:")
+    for command in commands:
+        print(f"  {command}")

@@ -1,4 +1,4 @@
-"""`onetrunk predict`: what a run's model says of images."""
+"""`onetrunk predict`: predictions of a run's model for images."""
 
 from __future__ import annotations
 
@@ -22,62 +22,63 @@ from onetrunk.nn.universal import Universal
 from onetrunk.progress import Track, say
 from onetrunk.train.device import choose_device
 
-HELP = """Say what a run's model sees in images: classes with scores, numbers, maps.
-
-[bold]Examples[/bold]
-
-  onetrunk predict runs/shop photo.jpg --domain catalogue
-
-  onetrunk predict runs/shop new-photos/ --domain catalogue > answers.csv
-
-  onetrunk predict runs/shop new-photos/ --domain catalogue --format jsonl   every class's score
-
-  onetrunk predict runs/rooms scenes/ --out maps/           maps, and pictures of them
-
-  onetrunk predict runs/ten --decathlon results.zip         the Visual Decathlon's withheld test
+EXAMPLES = """onetrunk predict runs/shop photo.jpg --domain catalogue
+onetrunk predict runs/shop photos/ --domain catalogue > predictions.csv
+# the score of every class
+onetrunk predict runs/shop photos/ --domain catalogue --format jsonl
+# maps (classes, depth, normals) and overlays as images
+onetrunk predict runs/rooms scenes/ --out maps/
+# a submission for the Visual Decathlon's evaluation server
+onetrunk predict runs/ten --decathlon results.zip
 """
 CHUNK = 64  # images in memory at a time
 
 
-def predict(
-    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+def command(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     images: Annotated[
-        list[Path] | None, typer.Argument(help="Images, or folders of images.")
+        list[Path] | None, typer.Argument(help="Image files or folders of images.")
     ] = None,
     domain: Annotated[
-        str | None, typer.Option(help="Which domain they are of; needed where there are several.")
+        str | None, typer.Option(help="Domain of the images; required if the run has several.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The folder that maps go to.")] = None,
-    form: Annotated[str, typer.Option("--format", help="csv or jsonl.")] = "csv",
+    out: Annotated[Path | None, typer.Option(help="Folder to write predicted maps to.")] = None,
+    form: Annotated[str, typer.Option("--format", help="Output format: csv or jsonl.")] = "csv",
     decathlon: Annotated[
         Path | None,
         typer.Option(
-            help="Instead of images: the test of the run's decathlon: domains, into a .json or "
-            ".zip for the evaluation server."
+            help="Instead of images: predict the test images of the run's decathlon: domains and "
+            "write a .json or .zip file for the evaluation server."
         ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1 or mps.")] = None,
 ) -> None:
-    """Say what a run's model sees in images."""
+    """Predict classes, numbers or maps for images."""
     if decathlon is not None:
         given = (("images", images), ("--out", out), ("--format", form != "csv"))
         if others := [name for name, value in given if value]:
-            raise BadInput("--decathlon predicts the run's own test", got=", ".join(others))
+            raise BadInput("--decathlon takes no images or output options", got=", ".join(others))
         write_withheld(run, decathlon, domain, device)
         return
     if not images:
-        raise BadInput("expected images, or folders of images", got="none")
+        raise BadInput("expected image files or folders of images", got="none")
     if form not in FORMATS:
         raise BadInput("unknown format", got=form, available=FORMATS)
     model, name = _model(run, domain)
     card = model.domains[name]
     dense = [task for task in card.tasks if task.dense]
     if out is not None and not dense:
-        raise BadInput(f"--out is for maps, and {name} has no task that gives one", got=str(out))
+        raise BadInput(
+            f"--out is for maps, but {name} has no task that predicts maps", got=str(out)
+        )
     if out is None and dense:
         if len(dense) == len(card.tasks):
-            raise BadInput(f"{name} gives maps: they need a folder", got="none", try_="--out maps/")
-        say(f"without --out no maps are written ({', '.join(task.name for task in dense)})")
+            raise BadInput(
+                f"{name} predicts maps, which need a folder to be written to",
+                got="no --out",
+                try_="--out maps/",
+            )
+        say(f"maps are not written without --out: {', '.join(task.name for task in dense)}")
     files = list(_files(images))
     model.to(choose_device(device))
     rows, maps = Rows(card.tasks, form), None if out is None else Maps(out)
@@ -103,23 +104,24 @@ def predict(
     wrote = f"; wrote {maps.count:,} maps into {out}" if maps is not None else ""
     if bad:
         raise Failed(
-            f"{bad:,} of {len(files):,} images cannot be read and were skipped, each named above; "
-            f"{len(files) - bad:,} have an answer{wrote}; try: mend or remove them"
+            f"{bad:,} of {len(files):,} images could not be read and were skipped; they are listed "
+            f"above; {len(files) - bad:,} have predictions{wrote}",
+            try_="repair or remove these files",
         )
     if maps is not None:
-        named = next((f"; {t.name}.legend.png names colours" for t in dense if t.classes), "")
-        say(f"{len(files):,} images{wrote}; try: look at {out}/*.overlay.png{named}")
+        named = next((f", colours: {t.name}.legend.png" for t in dense if t.classes), "")
+        say(f"{len(files):,} images{wrote}; pictures: {out}/*.overlay.png{named}")
     else:
-        say(f"{len(files):,} images; try: --format jsonl has every score")
+        say(f"{len(files):,} images; --format jsonl prints the score of every class")
 
 
 def _model(run: Path, domain: str | None) -> tuple[Universal, str]:
-    """The model that answers for a domain, and which domain that is."""
+    """Return the model for a domain, and the name of the domain."""
     if domain is None:
         models = models_of(run)
         if len(models) != 1:
             raise BadInput(
-                "the run has several domains: say which one the images are of",
+                "expected --domain, as the run has several domains",
                 available=models,
                 try_=f"--domain {next(iter(models), 'NAME')}",
             )
@@ -127,12 +129,12 @@ def _model(run: Path, domain: str | None) -> tuple[Universal, str]:
         return model, name
     model = load(run, domain)
     if domain not in model.domains:
-        raise BadInput("the run has no such domain", got=domain, available=model.domains)
+        raise BadInput("the run has no domain of this name", got=domain, available=model.domains)
     return model, domain
 
 
 def _files(given: Sequence[Path]) -> Iterator[tuple[Path, PurePosixPath]]:
-    """Every image with its name for people: in a folder, the path below it."""
+    """Yield every image with the name to show: in a folder, the path below it."""
     for path in given:
         if path.is_dir():
             found = [
@@ -143,9 +145,9 @@ def _files(given: Sequence[Path]) -> Iterator[tuple[Path, PurePosixPath]]:
             ]
             images = sorted(p for p in found if p.suffix.lower() in IMAGE_ENDINGS)
             if not images:
-                raise BadInput(f"no image in the folder {path}", got=f"{len(found)} other files")
+                raise BadInput(f"the folder {path} has no images", got=f"{len(found)} other files")
             if len(images) < len(found):
-                say(f"{path}: passed over {len(found) - len(images)} files that are no images")
+                say(f"{path}: skipped {len(found) - len(images)} files that are not images")
             yield from ((p, PurePosixPath(p.relative_to(path).as_posix())) for p in images)
         elif path.exists():
             yield path, PurePosixPath(path.name)
@@ -155,7 +157,7 @@ def _files(given: Sequence[Path]) -> Iterator[tuple[Path, PurePosixPath]]:
 
 
 def _parts(model: Universal, name: str, count: int) -> Iterator[slice]:
-    """Which files go through the model together."""
+    """Yield the slices of files that go through the model as one batch."""
     step = CHUNK
     if model.trunk.norm == "shared-batch":  # each image is normalised by those beside it
         known = model.domains[name].provenance.get("batch")
@@ -168,7 +170,7 @@ def _parts(model: Universal, name: str, count: int) -> Iterator[slice]:
 
 
 def _read(paths: Sequence[Path], pixels: Pixels) -> list[U8 | str]:
-    """Images as the domain sees them, or why there is none."""
+    """Read images at the domain's size; for one that cannot be read, the reason."""
 
     def one(path: Path) -> U8 | str:
         try:

@@ -1,4 +1,4 @@
-"""Predictions as rows: CSV or JSON lines, written as they come."""
+"""Predictions as rows of CSV or JSON lines, written one image at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FORMATS = ("csv", "jsonl")
 
 
 class Rows:
-    """One row an image: its file, its domain, and what each task says."""
+    """Writes one row per image: its file, its domain and the prediction of each task."""
 
     def __init__(self, tasks: Sequence[Task], form: str, to: IO[str] | None = None) -> None:
         self.tasks = tasks
@@ -26,12 +26,17 @@ class Rows:
     def write(
         self, file: str, domain: str, prediction: dict[str, Any], maps: dict[str, str]
     ) -> None:
-        """`answer`: as `model.predict` gives it; `maps`: where a task's map was written."""
+        """Write a row.
+
+        Args:
+            prediction: The result of `model.predict` for the image.
+            maps: The file of each task's map, by task.
+        """
         if self.form == "jsonl":
-            said = {task.name: _plain(task, prediction[task.name], maps) for task in self.tasks}
-            print(strict_json(nulls({"file": file, "domain": domain, **said})), file=self.to)
+            values = {task.name: _plain(task, prediction[task.name], maps) for task in self.tasks}
+            print(strict_json(nulls({"file": file, "domain": domain, **values})), file=self.to)
             return
-        if self.to.isatty():  # a file keeps the name as it is, a terminal never obeys it
+        if self.to.isatty():  # a terminal would obey control characters in a name
             file = printable(file)
         row: dict[str, Any] = {"file": file, "domain": domain}
         for task in self.tasks:
@@ -43,7 +48,7 @@ class Rows:
 
 
 def cells(task: Task, prediction: dict[str, Any], written: str) -> dict[str, Any]:
-    """A task's columns: the class and its score, names with ; between, numbers, a map's file."""
+    """Return the columns of a task: class and score, labels joined by ;, numbers or a file."""
     name = task.name
     if task.dense:
         return {name: written}
@@ -58,7 +63,7 @@ def cells(task: Task, prediction: dict[str, Any], written: str) -> dict[str, Any
 
 
 def _plain(task: Task, prediction: dict[str, Any], maps: dict[str, str]) -> dict[str, Any]:
-    """Everything that a task says, as JSON has it."""
+    """Return the full prediction of a task as JSON values."""
     if task.dense:
         return {"map": maps.get(task.name)}
     if task.kind == "embed":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -11,39 +10,41 @@ import typer
 from onetrunk.cli.output import print_json
 from onetrunk.report.report import report
 
-HELP = """One network or N? Finished runs as one page that opens offline: scores beside a baseline's
-with intervals, a verdict by written rules, size, latency, pictures, curves, what happens inside.
-
-[bold]Examples[/bold]
-
-  onetrunk report runs/shop --baseline runs/shop-finetune
-
-  onetrunk report runs/deep runs/shared --baseline runs/specialists --out norms.html
-
-  onetrunk report runs/shop --baseline theirs.csv       someone else's predictions
-
-  onetrunk report runs/pets --baseline timm/resnet50    a checkpoint, its labels mapped by name
-
-  onetrunk report runs/x-rays --no-images               no picture, no name of a file
+NOTES = """The page is one file without outside requests: scores with intervals beside
+a baseline, a verdict by fixed rules, size, latency, pictures and curves."""
+EXAMPLES = """onetrunk report runs/shop --baseline runs/shop-finetune
+# two networks beside separate ones
+onetrunk report runs/deep runs/shared --baseline runs/specialists
+# predictions of another system, from a table
+onetrunk report runs/shop --baseline predictions.csv
+# a timm checkpoint; its labels are matched by name
+onetrunk report runs/pets --baseline timm/resnet50
+# without pictures and file names
+onetrunk report runs/x-rays --no-images
 """
 
 
-def verb(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs; seeds of one go together.")],
+def command(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folders of runs; runs that differ only in their seed form one column."
+        ),
+    ],
     baseline: Annotated[
         Path | None,
-        typer.Option(help="The run of separate networks, a table of predictions, or timm/NAME."),
+        typer.Option(help="What to compare with: a run, a table of predictions, or timm/NAME."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
     images: Annotated[
-        bool, typer.Option("--images/--no-images", help="Pictures and names of files.")
+        bool, typer.Option("--images/--no-images", help="Include pictures and file names.")
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="What was written, as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """One page that answers "one network or N?"."""
+    """Write the report of one or more runs."""
     path = report(runs, baseline, out, images)
     if as_json:
         print_json({"file": str(path), "bytes": path.stat().st_size})
         return
     print(f"wrote {path}: {path.stat().st_size / 1e6:.1f} MB")
-    print(f"try: open {shlex.quote(str(path))} in a browser; it needs nothing else")
+    print("Open it in a browser; it needs no other file.")

@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from onetrunk.cli.output import console, print_json
+from onetrunk.cli.output import console, print_json, suggest
 from onetrunk.config import Recipe, named_recipes
 from onetrunk.config.check import read_all
 from onetrunk.config.recipe import FILE, read_text
@@ -29,51 +29,59 @@ from onetrunk.runs.sweep import sweep
 from onetrunk.runs.train import Run, train_recipe
 from onetrunk.store.atomic import write_atomic
 
-HELP = """Train one network for all domains of a recipe, or with sharing = "none" one for each.
-
-[bold]Examples[/bold]
-
-  onetrunk train pocket-quick                      a named recipe: onetrunk recipes lists them
-
-  onetrunk train recipe.toml --dry-run             steps, time, memory and bytes; nothing trained
-
-  onetrunk train recipe.toml --set train.lr=0.01 --set domains.shop.size=96
-
-  onetrunk train recipe.toml --set train.lr=0.1,0.03 --seeds 0,1   a grid, chosen on validation
-
-  onetrunk train runs/shop/recipe.toml --resume    go on after Ctrl-C, a crash, a full disk
-
-  onetrunk train --domain shop=folder:photos/shop --domain digits=pocket:digits
+NOTES = """With sharing = "none" in the recipe, each domain gets a network of its own."""
+EXAMPLES = """# folders of images, without a recipe
+onetrunk train --domain shop=folder:photos/shop \\
+    --domain digits=pocket:digits --out runs/mine
+# a named recipe; `onetrunk recipes` lists them
+onetrunk train pocket-quick
+# estimate steps, time, memory and disk without training
+onetrunk train recipe.toml --dry-run
+# change settings of the recipe
+onetrunk train recipe.toml --set train.lr=0.01 --set domains.shop.size=96
+# a grid of settings and seeds; the best is chosen on validation
+onetrunk train recipe.toml --set train.lr=0.1,0.03 --seeds 0,1
+# continue after Ctrl-C, a crash or a full disk
+onetrunk train runs/shop/recipe.toml --resume
 """
 
 
-def train(
+def command(
     recipe: Annotated[
-        str | None, typer.Argument(help="A recipe's file, or the name of a recipe.")
+        str | None, typer.Argument(help="File or name of a recipe, or folder of a run.")
     ] = None,
     domain: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=SOURCE instead of a recipe, which is then written; repeatable."),
+        typer.Option(
+            help="NAME=SOURCE, instead of a recipe; repeatable. Writes the recipe to NAME.toml."
+        ),
     ] = None,
     sets: Annotated[
         list[str] | None,
-        typer.Option("--set", help="KEY=VALUE, or KEY=A,B for a grid; repeatable."),
+        typer.Option(
+            "--set", help="Change a setting, KEY=VALUE; KEY=A,B trains a grid; repeatable."
+        ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
-    seeds: Annotated[str | None, typer.Option(help="Several runs: 0,1,2.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    seeds: Annotated[
+        str | None, typer.Option(help="Train with each of these seeds: 0,1,2.")
+    ] = None,
     dry: Annotated[
-        bool, typer.Option("--dry-run", help="What it would take; nothing is written.")
+        bool,
+        typer.Option("--dry-run", help="Estimate steps, time, memory and disk; write nothing."),
     ] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+    device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1 or mps.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Train what a recipe says."""
+    """Train the networks of a recipe."""
     numbers = None if seeds is None else seeds_of(seeds)
     made, grid = _recipe(recipe, domain or [], sets or [], out)
     if dry:
         if numbers is not None or len(grid) > 1:
-            raise BadInput("--dry-run is of one run", got="several", try_="leave --seeds and grids")
+            raise BadInput(
+                "--dry-run takes one run", got="several", try_="leave out --seeds and grids"
+            )
         _show_dry(dry_run(made, device), as_json)
         return
     if domain:
@@ -90,18 +98,18 @@ def train(
         if numbers is not None or len(grid) > 1 or not again.exists():
             raise
         go_on = f"onetrunk train {shlex.quote(str(again))} --resume"
-        raise Failed(f"stopped; what was done is kept; try: {go_on}") from None
+        raise Failed("interrupted; finished work is kept", try_=go_on) from None
 
 
 def _recipe(
     word: str | None, domains: Sequence[str], sets: Sequence[str], out: Path | None
 ) -> tuple[Recipe, list[tuple[str, list[str]]]]:
-    """The recipe with the sets that do not vary, and the grid of those that do."""
+    """Return the recipe with the fixed settings applied, and the grid of the varied ones."""
     grid = varied(sets)
     alike = grid[0][1] if len(grid) == 1 else [s for s in sets if len(varied([s])) == 1]
     if (word is None) != bool(domains):
         raise BadInput(
-            "expected a recipe, or --domain NAME=SOURCE in its place",
+            "expected either a recipe or --domain NAME=SOURCE",
             got="both" if word else "neither",
             available=named_recipes(),
             try_="onetrunk train pocket-quick, or onetrunk train --domain shop=folder:photos",
@@ -118,7 +126,7 @@ def _recipe(
 
 
 def recipe_of(word: str, sets: Sequence[str]) -> Recipe:
-    """A named recipe, or that of a file or a run's folder; all that is wrong is listed at once."""
+    """Read a recipe by its name, file or run folder; all of its errors are listed at once."""
     if word in named_recipes():
         return read_all(named_recipes()[word], Path(), sets, word)
     text, place = read_text(word)
@@ -126,7 +134,7 @@ def recipe_of(word: str, sets: Sequence[str]) -> Recipe:
 
 
 def _from(root: Path, path: Path) -> str:
-    """A path where the user is, as it is called from another folder."""
+    """Return a path, relative to the working folder, as a path relative to `root`."""
     try:
         return os.path.relpath(os.path.realpath(path), os.path.realpath(root)).replace(os.sep, "/")
     except ValueError:  # another drive
@@ -134,34 +142,34 @@ def _from(root: Path, path: Path) -> str:
 
 
 def seeds_of(text: str) -> list[int]:
-    """`0,1,2`."""
+    """Parse seeds such as `0,1,2`."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and part.isascii() for part in parts):
         raise BadInput(
-            "--seeds are whole numbers with commas between", got=text, try_="--seeds 0,1"
+            "--seeds expects whole numbers with commas between them", got=text, try_="--seeds 0,1"
         )
     numbers = [int(part) for part in parts]
     if len(set(numbers)) < len(numbers):
-        raise BadInput("--seeds: each seed once", got=text)
+        raise BadInput("--seeds names a seed twice", got=text)
     if max(numbers) >= 2**63:
-        raise BadInput("--seeds are below 2^63", got=text, try_="--seeds 0,1")
+        raise BadInput("--seeds expects numbers below 2^63", got=text, try_="--seeds 0,1")
     return numbers
 
 
 def _written(recipe: Recipe) -> Recipe:
-    """The recipe in a file of its own, so that it can be read, changed and run again."""
+    """Write the recipe of --domain to a file, to be read, changed and used again."""
     path = Path(f"{recipe.name}.toml")
     text = recipe.to_toml()
     if path.exists():
         if path.read_text("utf-8") == text:
             return recipe
         raise BadInput(
-            f"{path} is there already and says something else; it is not overwritten",
-            try_=f"onetrunk train {path}, or another name: --set name=NAME",
+            f"{path} exists with other content and is not overwritten",
+            try_=f"onetrunk train {path}, or choose another name with --set name=NAME",
         )
-    recipe.check()  # a recipe that cannot run would stand in the way of the next
+    recipe.check()  # do not leave a recipe behind that cannot be trained
     write_atomic(path, text)
-    say(f"wrote {path}: what is trained now, with every key; change it and run it again")
+    say(f"wrote {path}, the recipe with every setting")
     return recipe
 
 
@@ -176,15 +184,19 @@ def _show_run(run: Run, as_json: bool, init: Path | None) -> None:
     console().print(table)
     for part, best in run.scores["best"].items():
         of = f" of {part}" if part else ""
-        how = "chosen on validation" if best["score"] is not None else "the last: no labels"
+        how = (
+            "chosen on validation"
+            if best["score"] is not None
+            else "the last, as there are no labels"
+        )
         print(f"best{of}: step {best['step']}, {how}")
     if moved:
-        print(f"since {init}, on the same test images:")
+        print(f"compared with {init}, on the same test images:")
     for each in moved:
         print(f"  {told(each)}")
     print(f"wrote {run.folder}: model/, scores.json, metrics.jsonl, recipe.toml")
     first = table.domains[0] if table.domains else "NAME"
-    print(f"try: onetrunk eval {folder}, or onetrunk predict {folder} IMAGE --domain {first}")
+    suggest(f"onetrunk eval {folder}", f"onetrunk predict {folder} IMAGE --domain {first}")
 
 
 def _show_dry(found: Mapping[str, Any], as_json: bool) -> None:
@@ -194,7 +206,7 @@ def _show_dry(found: Mapping[str, Any], as_json: bool) -> None:
     for warning in found["warnings"]:
         say(f"note: {warning}")
     grid = Grid(title=escape(f"{found['name']} on {found['device']}"), title_justify="left")
-    grid.add_column("network of")
+    grid.add_column("network for")
     for column in ("steps", "images/s", "time", "parameters", "model", "checkpoint"):
         grid.add_column(column, justify="right")
     for part, cost in found["parts"].items():
@@ -211,9 +223,9 @@ def _show_dry(found: Mapping[str, Any], as_json: bool) -> None:
     memory = found["memory_bytes"]
     kept = "" if memory is None else f", {scaled(memory, 'B')} of memory"
     print(
-        f"in all about {clock(found['seconds'])}{kept}, {scaled(found['disk_bytes'], 'B')} on disk"
+        f"total: about {clock(found['seconds'])}{kept}, {scaled(found['disk_bytes'], 'B')} on disk"
     )
-    print(f"nothing was written; without --dry-run it goes to {found['out']}")
+    print(f"Nothing was written. Without --dry-run the run is written to {found['out']}.")
 
 
 def _show_sweep(found: Mapping[str, Any], recipe: Recipe, as_json: bool) -> None:
@@ -224,7 +236,7 @@ def _show_sweep(found: Mapping[str, Any], recipe: Recipe, as_json: bool) -> None
     seeds = ", ".join(map(str, found["seeds"]))
     title = escape(f"{found['recipe']}, seeds {seeds}" if several else str(found["recipe"]))
     grid = Grid(title=title, title_justify="left")
-    grid.add_column("what varies" if len(found["variations"]) > 1 else "run")
+    grid.add_column("settings" if len(found["variations"]) > 1 else "run")
     grid.add_column("val", justify="right")
     units = list(found["variations"][0]["test"])
     for unit in units:
@@ -241,11 +253,11 @@ def _show_sweep(found: Mapping[str, Any], recipe: Recipe, as_json: bool) -> None
     best = next(v for v in found["variations"] if v["label"] == found["chosen"])
     run = recipe.out_folder / best["runs"][0]
     print(f"wrote {recipe.out_folder}: sweep.json, and a run in each folder")
-    print(f"try: onetrunk eval {shlex.quote(str(run))}")
+    suggest(f"onetrunk eval {shlex.quote(str(run))}")
 
 
 def clock(seconds: float) -> str:
-    """A duration for people."""
+    """Format a duration."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

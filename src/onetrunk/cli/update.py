@@ -9,49 +9,52 @@ from typing import Annotated
 
 import typer
 
-from onetrunk.cli.add import asked, show
+from onetrunk.cli.add import requested, show
 from onetrunk.errors import BadInput, Failed
 from onetrunk.runs.update import relabel, undo, update_run
 
-HELP = """Learn a domain on, over the classes and images that it has now; or rename, drop, undo.
-
-[bold]Examples[/bold]
-
-  onetrunk update runs/shop birds folder:birds                classes and images as they are now
-
-  onetrunk update runs/shop birds folder:birds --rename tit=titmouse
-
-  onetrunk update runs/shop birds --rename tit=titmouse --drop gull    nothing is learned
-
-  onetrunk update runs/shop birds --undo                      the version before, to the bit
+EXAMPLES = """# train on the classes and images that the folder has now
+onetrunk update runs/shop birds folder:birds
+# the same, where a class was renamed
+onetrunk update runs/shop birds folder:birds --rename tit=titmouse
+# rename and drop classes without training
+onetrunk update runs/shop birds --rename tit=titmouse --drop gull
+# restore the previous version exactly
+onetrunk update runs/shop birds --undo
 """
 
 
-def update(
-    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
-    name: Annotated[str, typer.Argument(help="The domain's name.")],
+def command(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    name: Annotated[str, typer.Argument(help="Name of the domain.")],
     source: Annotated[
-        str | None, typer.Argument(help="PREFIX:REST; without it: no learning.")
+        str | None,
+        typer.Argument(help="Source of its images now; without one, nothing is trained."),
     ] = None,
     rename: Annotated[
-        list[str] | None, typer.Option(help="OLD=NEW, a class; its row is kept; repeatable.")
+        list[str] | None,
+        typer.Option(help="Rename a class, OLD=NEW; its weights are kept; repeatable."),
     ] = None,
     drop: Annotated[
-        list[str] | None, typer.Option(help="A class that goes, without a SOURCE; repeatable.")
+        list[str] | None, typer.Option(help="Drop a class (only without SOURCE); repeatable.")
     ] = None,
-    back: Annotated[bool, typer.Option("--undo", help="Back to the version before.")] = False,
+    back: Annotated[bool, typer.Option("--undo", help="Restore the previous version.")] = False,
     sets: Annotated[
         list[str] | None,
-        typer.Option("--set", help="train.KEY, grow.KEY, domains.NAME.KEY or seed; repeatable."),
+        typer.Option(
+            "--set",
+            help="Change a setting: train.KEY=…, grow.KEY=…, domains.NAME.KEY=… or seed=…; "
+            "repeatable.",
+        ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with one that stopped.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted one.")] = False,
+    device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1 or mps.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Update a domain."""
+    """Update a domain of a finished run."""
     if back:
         if source is not None or rename or drop or sets:
-            raise BadInput("--undo goes alone", got=source or "other settings")
+            raise BadInput("--undo takes no other options", got=source or "other settings")
         show(undo(run, name), as_json)
         return
     names = _pairs(rename or [])
@@ -64,33 +67,36 @@ def update(
             )
         if sets or resume:
             raise BadInput(
-                "without a SOURCE nothing is learned, and no setting goes with it",
+                "without SOURCE nothing is trained, so training options cannot be given",
                 got="--resume" if resume else f"--set {(sets or [''])[0]}",
                 try_=f"onetrunk update {shlex.quote(str(run))} {name} SOURCE",
             )
         show(relabel(run, name, rename=names, drop=drop or []), as_json)
         return
     if drop:
-        raise BadInput("with a SOURCE its classes decide which ones go", got=f"--drop {drop[0]}")
-    domain, document = asked(name, source, {}, sets or [])
+        raise BadInput(
+            "--drop cannot be used with SOURCE: classes that SOURCE lacks are dropped",
+            got=f"--drop {drop[0]}",
+        )
+    domain, document = requested(name, source, {}, sets or [])
     words = ["onetrunk", "update", str(run), name, source]
     words += [w for pair in rename or [] for w in ("--rename", pair)]
     again = shlex.join([*words, *(w for s in sets or [] for w in ("--set", s)), "--resume"])
     try:
         found = update_run(run, domain, document, names, again=again, resume=resume, device=device)
     except KeyboardInterrupt:
-        raise Failed(f"stopped; what was done is kept; try: {again}") from None
+        raise Failed("interrupted; finished work is kept", try_=again) from None
     show(found, as_json)
 
 
 def _pairs(given: Sequence[str]) -> dict[str, str]:
-    """`old=new`, each once."""
+    """Parse `OLD=NEW` pairs."""
     found: dict[str, str] = {}
     for text in given:
         old, equals, new = text.partition("=")
         if not (old and equals and new):
-            raise BadInput("--rename is OLD=NEW", got=text, try_="--rename tit=titmouse")
+            raise BadInput("--rename expects OLD=NEW", got=text, try_="--rename tit=titmouse")
         if old in found or new in found.values():
-            raise BadInput("--rename: each class once", got=text)
+            raise BadInput("--rename names a class twice", got=text)
         found[old] = new
     return found

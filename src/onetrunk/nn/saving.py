@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import struct
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -27,7 +26,7 @@ from onetrunk.errors import BadInput
 from onetrunk.nn.pack import HEADER, KEY, Pack
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
-from onetrunk.store.atomic import sync_folder, write_atomic
+from onetrunk.store.atomic import atomic_folder, write_atomic
 from onetrunk.store.tensors import write_tensors
 
 FORMAT = 1
@@ -58,22 +57,9 @@ def save(model: Universal, folder: str | PathLike[str]) -> Path:
 def save_models(models: Mapping[str, Universal], folder: str | PathLike[str]) -> Path:
     """Write one model (named "") into `folder`/model, or several into `folder`/model/NAME."""
     place = Path(folder) / "model"
-    beside = place.with_name(f".model.{os.getpid()}.part")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
+    with atomic_folder(place) as part:
         for name, model in models.items():
-            _write(model, beside / name)
-        sync_folder(beside)
-        old = place.with_name(f".model.{os.getpid()}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if place.exists():
-            os.replace(place, old)
-        os.replace(beside, place)
-        sync_folder(place.parent)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+            _write(model, part / name)
     return place
 
 
@@ -93,12 +79,8 @@ def _write(model: Universal, folder: Path) -> None:
     }
     with (folder / TRUNK).open("xb") as file:
         write_tensors(file, trunk.shared(), {KEY: json.dumps(document)})
-        file.flush()
-        os.fsync(file.fileno())
     for name in model.domains:
         Pack.of(model, name, sha256).save(folder / PACKS / f"{name}.pack")
-    sync_folder(folder / PACKS)
-    sync_folder(folder)
 
 
 def load(folder: str | PathLike[str], domain: str | None = None) -> Universal:

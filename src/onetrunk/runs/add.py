@@ -31,8 +31,7 @@ from onetrunk.runs.change_domain import (
 from onetrunk.runs.open import HISTORY, Run, read_json
 from onetrunk.runs.train_domain import domain_cost, pack_sizes, say_notes, train_domain
 from onetrunk.runs.unchanged import Unchanged, check_unchanged, fingerprints
-from onetrunk.store.atomic import write_atomic
-from onetrunk.store.checkpoint import make_folder
+from onetrunk.store.atomic import make_folder, remove_folder, write_atomic
 from onetrunk.store.run_folder import LOCK, RECIPE, SCORES, RunFolder, shell
 from onetrunk.store.strict_json import strict_json
 from onetrunk.train.device import choose_device
@@ -212,11 +211,11 @@ def import_pack(
                 write_atomic(part / f"{name}.pack", data)
 
         with held.writing(f"the pack of {name}"):
-            pack_store.remove_folder(aside)
+            remove_folder(aside)
             pack_store.make_complete(aside, fill)
         pack_store.restore(held, name, aside)
         with held.writing(f"the history of {name}"):
-            pack_store.remove_folder(aside)
+            remove_folder(aside)
             if home is not None and (home / HISTORY).is_dir():
                 make_folder(folder / HISTORY)
                 os.rename(home / HISTORY, folder / HISTORY / name)

@@ -15,7 +15,6 @@ each function completes what was begun.
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,8 +25,13 @@ from onetrunk.errors import BadInput
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.saving import PACKS, listed, relist
 from onetrunk.runs.open import ADDED, HISTORY, MODEL, OUTCOMES, Run, domain_outcomes
-from onetrunk.store.atomic import sync_folder, write_atomic
-from onetrunk.store.checkpoint import make_folder
+from onetrunk.store.atomic import (
+    atomic_folder,
+    make_folder,
+    remove_folder,
+    sync_folder,
+    write_atomic,
+)
 from onetrunk.store.run_folder import LOCK, RECIPE, SCORES, RunFolder, shell
 from onetrunk.store.strict_json import strict_json
 
@@ -213,25 +217,8 @@ def make_complete(to: Path, fill: Callable[[Path], Any]) -> None:
 
     Args:
         to: The folder.
-        fill: Called with a new folder beside it, which is then renamed.
+        fill: Called with the new folder while it has another name.
     """
-    if to.exists():
-        return
-    make_folder(to.parent)
-    part = to.with_name(f".{to.name}.{secrets.token_hex(4)}.part")
-    try:
-        part.mkdir()
-        fill(part)
-        sync_folder(part)
-        os.rename(part, to)
-        sync_folder(to.parent)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove a folder; it is renamed first, so that a part of it is never read."""
-    if folder.exists():
-        away = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
-        os.rename(folder, away)
-        shutil.rmtree(away, ignore_errors=True)
+    if not to.exists():
+        with atomic_folder(to) as part:
+            fill(part)

@@ -78,7 +78,7 @@ def train_domain(
     few_images = old is None and is_few(model, domain, recipe.add.few)
     _check(model, domain, recipe, few_images)
     began = time.monotonic()
-    with RunFolder.open(work, recipe.to_toml(), resume=resume, again=command) as run:
+    with RunFolder.open(work, recipe.to_toml(), resume=resume, command=command) as run:
         check_data(run, environment([domain], recipe.seed, device))
         before = fingerprints(model, others, name)
         watch = make_watch(recipe.train.loggers, work)

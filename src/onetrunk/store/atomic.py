@@ -1,44 +1,147 @@
-"""Every file is written beside its place, fsynced, and renamed into it."""
+"""Atomic files and folders: written beside their place, synced to disk, and renamed into it.
+
+Nobody ever reads a half-written file or folder under its own name. A writer that is killed leaves
+one of two things beside the place, and `clear_leftovers` clears both up:
+
+- `.NAME.XXXXXXXX.part`: a file or folder that was being written or removed;
+- `.NAME.old`: a folder that was being replaced. No system renames over a folder that holds files,
+  so the old one is set aside until the new one is in its place.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?:[0-9a-f]{8}\.part|(?P<old>old))")
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that takes its place when the block ends well, and leaves nothing otherwise."""
+    """Open a binary file that takes its place when the block ends without an error."""
+    with atomic_path(path) as part, part.open("xb") as file:
+        yield file
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a path to write a file to; the file takes its place when the block ends.
+
+    For writers that take a path and not an open file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # not tempfile's: its files are readable by their owner alone, and would stay so
-    name = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    # tempfile is not used because its files are readable by their owner alone
+    part = _beside(path)
     try:
-        with name.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
+        yield part
+        replace_file(part, path)
     except BaseException:
-        name.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; it takes its place, or replaces the folder there, at the end.
+
+    The files in it are synced here. If the replacement fails, the old folder is put back.
+    """
+    make_folder(path.parent)
+    part = _beside(path)
+    try:
+        part.mkdir()
+        yield part
+        for inner in part.rglob("*"):
+            (sync_folder if inner.is_dir() else _sync)(inner)
+        sync_folder(part)
+        _replace_folder(part, path)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """`content` at `path`, wholly or not at all."""
+    """Write a file with this content; text is written as UTF-8."""
     with atomic(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
+def replace_file(part: Path, path: Path) -> None:
+    """Sync a finished file and rename it to `path`, in place of the file that is there."""
+    _sync(part)
+    os.replace(part, path)
+    sync_folder(path.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder, renaming it first: half of it is never left under its name."""
+    _remove_as(folder, folder.name)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents so that they outlast a power cut."""
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    if new:
+        folder.mkdir(parents=True, exist_ok=True)
+    for each in new:
+        sync_folder(each.parent)
+
+
 def sync_folder(folder: Path) -> None:
-    """Make a rename in this folder last; Windows does so by itself."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
+    """Make the renames in a folder durable. Windows does so without being asked."""
+    if os.name != "nt":
+        _sync(folder)
+
+
+def clear_leftovers(folder: Path, names: re.Pattern[str]) -> None:
+    """Clear up after killed writers of the files and folders whose names match `names`."""
+    for path in list(folder.iterdir()) if folder.is_dir() else []:
+        match = LEFTOVER.fullmatch(path.name)
+        if match is None or not names.fullmatch(match["name"]):
+            continue
+        if match["old"] and not (folder / match["name"]).exists():
+            os.rename(path, folder / match["name"])
+        elif path.is_dir():
+            _remove_as(path, match["name"])
+        else:
+            path.unlink()
+
+
+def _replace_folder(part: Path, path: Path) -> None:
+    old = path.with_name(f".{path.name}.old")
+    if path.exists():
+        _remove_as(old, path.name)
+        os.rename(path, old)
+    try:
+        os.rename(part, path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            os.rename(old, path)
+        raise
+    sync_folder(path.parent)
+    _remove_as(old, path.name)
+
+
+def _remove_as(folder: Path, name: str) -> None:
+    """Remove a folder after renaming it to a temporary name of `name`."""
+    if folder.exists():
+        part = _beside(folder.with_name(name))
+        os.rename(folder, part)
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -1,4 +1,4 @@
-"""Which keys of two TOML texts differ: what is said of a folder that holds another recipe."""
+"""The keys in which two TOML documents differ."""
 
 from __future__ import annotations
 
@@ -7,37 +7,40 @@ from collections.abc import Iterator
 from typing import Any
 
 
-def differ(there: str, here: str) -> list[str]:
-    """Keys whose values are not the same; none when only comments and spaces differ."""
-    if there == here:
+def differ(old: str, new: str) -> list[str]:
+    """Return the keys whose values differ, each with both values: `train.steps (was 400, is 500)`.
+
+    Comments and white space are ignored.
+    """
+    if old == new:
         return []
     try:
-        old, new = tomllib.loads(there), tomllib.loads(here)
+        tables = tomllib.loads(old), tomllib.loads(new)
     except (tomllib.TOMLDecodeError, RecursionError):
         return ["all of its text (not TOML)"]
-    return list(_keys(old, new, ""))
+    return list(_keys(*tables, ""))
 
 
-def _keys(old: Any, new: Any, where: str) -> Iterator[str]:
-    """Tables by their keys, a list of named tables (the domains) by their names."""
-    names = _by_name(old), _by_name(new)
-    if all(names):
-        old, new = names
+def _keys(old: Any, new: Any, path: str) -> Iterator[str]:
+    """Compare tables by their keys, and a list of named tables (the domains) by their names."""
+    named = _by_name(old), _by_name(new)
+    if all(named):
+        old, new = named
         if list(old) != list(new) and set(old) == set(new):
-            yield f"the order of {where}"
+            yield f"the order of {path}"
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
-            path = f"{where}.{key}" if where else str(key)
-            if key not in new or key not in old:
-                yield f"{path} (only {'here' if key in new else 'there'})"
+            inner = f"{path}.{key}" if path else str(key)
+            if key in new and key in old:
+                yield from _keys(old[key], new[key], inner)
             else:
-                yield from _keys(old[key], new[key], path)
+                yield f"{inner} ({'added' if key in new else 'removed'})"
     elif old != new:
-        yield f"{where} ({_short(old)} there, {_short(new)} here)"
+        yield f"{path} (was {_short(old)}, is {_short(new)})"
 
 
 def _by_name(value: Any) -> dict[str, Any]:
-    """A list of tables that have names of their own, by name; nothing for anything else."""
+    """Return a list of tables with distinct names as a table by name; {} for anything else."""
     if not isinstance(value, list) or any(
         not isinstance(x, dict) or "name" not in x for x in value
     ):

@@ -1,4 +1,4 @@
-"""The folder of one training: recipe, metrics, checkpoints, scores; one writer at a time."""
+"""The folder of one run: recipe, metrics, checkpoints and scores, with one writer at a time."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import errno
 import os
 import re
 import shlex
-import shutil
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from io import FileIO
 from os import PathLike
 from pathlib import Path
@@ -18,10 +17,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from onetrunk.errors import BadInput, Failed, printable
+from onetrunk.errors import BadInput, Failed, shorten
 from onetrunk.progress import say
 from onetrunk.store import checkpoint
-from onetrunk.store.atomic import write_atomic
+from onetrunk.store.atomic import clear_leftovers, make_folder, write_atomic
 from onetrunk.store.checkpoint import Saved
 from onetrunk.store.differ import differ
 from onetrunk.store.strict_json import nulls, strict_json
@@ -30,25 +29,31 @@ __all__ = ["RunFolder", "Saved"]
 
 RECIPE, METRICS, SCORES, LOCK = "recipe.toml", "metrics.jsonl", "scores.json", ".lock"
 CHECKPOINTS = "checkpoints"
-PART = re.compile(r"|[a-z0-9][a-z0-9_-]{0,63}")
-FULL = (errno.ENOSPC, errno.EDQUOT)
-# what does not make a folder another's: our lock, a recipe whose writer was killed, a desktop's own
-EMPTY = re.compile(r"\.lock|\.recipe\.toml\..*|\.DS_Store|desktop\.ini|Thumbs\.db")
-
-LEFT = re.compile(r"\.[a-z_-]+\.(toml|json|safetensors|html|csv)\.[0-9a-f]{8}")  # of store.atomic
-ASIDE = re.compile(r"\.([a-z]+)\.[0-9]+\.(part|old)")  # of model.saved
+PART = re.compile(r"|[a-z0-9][a-z0-9_-]{0,63}")  # "", or the name of a specialist
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+# files that do not make a folder somebody else's: our lock, a recipe whose writer was killed, and
+# what desktops leave everywhere
+IGNORED = re.compile(r"\.lock|\.recipe\.toml\..*|\.DS_Store|desktop\.ini|Thumbs\.db")
+WRITTEN = re.compile(r"[a-z]+|[a-z_-]+\.(toml|json|safetensors|html|csv)")  # at the top of a run
 
 
 class RunFolder:
-    """`with RunFolder.open("runs/shop", text, resume=True) as run: …`"""
+    """An open run, locked against other writers.
 
-    def __init__(self, path: Path, lock: FileLock, again: str | None = None) -> None:
-        """`again`: the command that goes on; by default the training's own."""
+        with RunFolder.open("runs/shop", recipe_text, resume=True) as run:
+            run.log({"step": 1, "loss": 0.5})
+
+    Made by `open` and `hold`, not by its constructor.
+
+    Args:
+        command: The command that continues the work, for messages; by default the training's.
+    """
+
+    def __init__(self, path: Path, lock: FileLock, command: str | None = None) -> None:
         self.path = path
-        self.again = again or f"onetrunk train {shell(path / RECIPE)} --resume"
-        # of two recipes the folder's own goes on with its file; a command says the other one
-        self._instead = (
-            f"another `out`, or {self.again}" if again is None else f"remove {shell(path)}"
+        self.command = command or f"onetrunk train {shell(path / RECIPE)} --resume"
+        self._instead = (  # of a run with another recipe
+            f"another `out`, or {self.command}" if command is None else f"remove {shell(path)}"
         )
         self._lock = lock
         self._metrics: FileIO | None = None
@@ -60,12 +65,12 @@ class RunFolder:
         recipe: str,
         *,
         resume: bool = False,
-        again: str | None = None,
+        command: str | None = None,
     ) -> RunFolder:
-        """Start a run, or go on with one that has the same recipe; others are refused."""
-        place = Path(path)
-        _refuse_foreign(place)
-        run = cls._locked(place, again, "wait for its end, or give this run another `out`")
+        """Start a run, or continue one that has the same recipe."""
+        folder = Path(path)
+        _refuse_foreign(folder)
+        run = cls._locked(folder, command, "wait until it ends, or give this run another `out`")
         try:
             run._begin(recipe, resume)
         except BaseException:
@@ -74,46 +79,45 @@ class RunFolder:
         return run
 
     @classmethod
-    def hold(cls, path: str | PathLike[str], again: str) -> RunFolder:
-        """A folder that holds a model, to change what is in it; `again`: the command that does."""
-        run = cls._locked(Path(path), again, f"wait for its end, then {again}")
+    def hold(cls, path: str | PathLike[str], command: str) -> RunFolder:
+        """Lock a folder that holds a model, in order to change the model."""
+        run = cls._locked(Path(path), command, f"wait until it ends, then {command}")
         try:
             with run.writing("the run's folder"):
-                run._tidy()
+                run._clear_leftovers()
         except BaseException:
             run.close()
             raise
         return run
 
     @classmethod
-    def _locked(cls, place: Path, again: str | None, next: str) -> RunFolder:
-        run = cls(place, FileLock(place / LOCK, blocking=False), again)
-        with run.writing(f"the run {place}"):
-            checkpoint.make_folder(place)
+    def _locked(cls, folder: Path, command: str | None, if_locked: str) -> RunFolder:
+        run = cls(folder, FileLock(folder / LOCK, blocking=False), command)
+        with run.writing(f"the run {folder}"):
+            make_folder(folder)
             try:
                 run._lock.acquire()
             except Timeout:
                 raise BadInput(
-                    f"another process is writing to the run {place}", try_=next
+                    f"another process is writing to the run {folder}", try_=if_locked
                 ) from None
         return run
 
     def _begin(self, recipe: str, resume: bool) -> None:
-        to = self.path / RECIPE
+        path = self.path / RECIPE
         with self.writing("the run's folder"):
-            self._tidy()
-        if not to.exists():
-            _refuse_foreign(self.path)  # once more: now nobody else writes here
+            self._clear_leftovers()
+        if not path.exists():
+            _refuse_foreign(self.path)  # again, now that nobody else writes here
             self.write(RECIPE, recipe)
             return
         try:
-            there = to.read_bytes().decode()
+            old = path.read_bytes().decode()
         except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"cannot read {to}", got=str(error)[:100]) from None
-        if keys := differ(there, recipe):
-            shown = "; ".join(keys[:6]) + (f"; … ({len(keys)} in all)" if keys[6:] else "")
+            raise BadInput(f"cannot read {path}", got=str(error)[:100]) from None
+        if keys := differ(old, recipe):
             raise BadInput(
-                f"{self.path} holds another run: its recipe differs in {shown}",
+                f"{self.path} holds a run with another recipe: {shorten(keys, 6)}",
                 try_=self._instead,
             )
         if not resume and self.finished:
@@ -122,51 +126,43 @@ class RunFolder:
             )
         if not resume:
             step = max((s for place in self._places() for s in checkpoint.steps(place)), default=0)
-            raise BadInput(
-                f"the run {self.path} is unfinished at step {step}",
-                try_=self.again,
-            )
+            raise BadInput(f"the run {self.path} is unfinished at step {step}", try_=self.command)
 
-    def _tidy(self) -> None:
-        """What killed writers left: a folder that stood aside comes back, the rest goes."""
-        for path in list(self.path.iterdir()):
-            aside = ASIDE.fullmatch(path.name)
-            if aside and aside[2] == "old" and not (self.path / aside[1]).exists():
-                os.rename(path, self.path / aside[1])
-            elif aside:
-                shutil.rmtree(path, ignore_errors=True)
-            elif LEFT.fullmatch(path.name):
-                path.unlink()
+    def _clear_leftovers(self) -> None:
+        clear_leftovers(self.path, WRITTEN)
         for place in self._places():
             checkpoint.tidy(place)
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """One line more in metrics.jsonl, in one write; a number that is not finite is null."""
+        """Append one line to metrics.jsonl; numbers that are not finite become null."""
         line = strict_json(nulls(record)).encode() + b"\n"
         with self.writing(METRICS):
             file = self._open_metrics()
             before = file.seek(0, os.SEEK_END)
             try:
                 done = 0
-                while done < len(line):  # a disk that fills takes a part of it
+                while done < len(line):  # a disk that fills up takes only a part
                     done += file.write(line[done:])
             except OSError:
                 file.truncate(before)
                 raise
 
     def _open_metrics(self) -> FileIO:
-        if self._metrics is None:  # unbuffered: a line is with the system when `log` returns
+        if self._metrics is None:  # unbuffered: the system has the line when `log` returns
             self._metrics = (self.path / METRICS).open("ab", buffering=0)
         return self._metrics
 
     def save(
         self, part: str, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]
     ) -> Path:
-        """A checkpoint of `part` ("" or a specialist's name): whole or not there."""
-        taken = [key for key in checkpoint.OURS if key in state]
+        """Write a checkpoint of `part`: "" for the run itself, or the name of a specialist."""
+        taken = [key for key in checkpoint.RESERVED if key in state]
         if taken or step < 0:
-            raise BadInput("a state needs other keys, and a step that is not negative", got=taken)
-        strict_json(state)  # before anything is written
+            raise BadInput(
+                "expected a step of at least 0, and a state without reserved keys",
+                got=f"step {step}, keys {shorten(taken) or 'none'}",
+            )
+        strict_json(state)  # fails before anything is written
         with self.writing(f"the checkpoint of step {step}"):
             metrics = self._open_metrics()
             os.fsync(metrics.fileno())
@@ -175,62 +171,61 @@ class RunFolder:
             return checkpoint.save(place, step, tensors, {"metrics_bytes": size, **state})
 
     def last(self, part: str = "") -> Saved | None:
-        """The newest whole checkpoint; damaged ones that are newer are named in a line each."""
+        """Return the newest intact checkpoint; print a line for each damaged one that is newer."""
         return checkpoint.last(self._place(part))
 
     def at(self, part: str, step: int) -> Saved:
-        """The checkpoint of one step."""
-        there = self.steps(part)
-        if step not in there:
+        """Return the checkpoint of one step."""
+        available = self.steps(part)
+        if step not in available:
             raise BadInput(
-                f"no checkpoint in {self._place(part)}",
+                f"no checkpoint of this step in {self._place(part)}",
                 got=f"step {step}",
-                available=map(str, there),
+                available=available,
             )
         return checkpoint.read(self._place(part), step)
 
     def steps(self, part: str = "") -> list[int]:
-        """Steps that have a checkpoint, rising."""
+        """Return the steps that have a checkpoint, in rising order."""
         return checkpoint.steps(self._place(part))
 
     def rewind(self, saved: Saved | None) -> None:
-        """Cut the lines of metrics.jsonl that came after a checkpoint; None: all of them."""
-        step, to = (saved.step, saved.state["metrics_bytes"]) if saved else (0, 0)
+        """Cut the lines of metrics.jsonl that follow a checkpoint; all lines for None."""
+        step, size = (saved.step, saved.state["metrics_bytes"]) if saved else (0, 0)
         with self.writing(METRICS):
             file = self._open_metrics()
-            size = file.seek(0, os.SEEK_END)
-            if size < to:
-                say(f"{self.path / METRICS} was cut: it lacks lines from before step {step}")
-            file.truncate(min(size, to))
+            available = file.seek(0, os.SEEK_END)
+            if available < size:
+                say(f"{self.path / METRICS} lacks lines from before step {step}")
+            file.truncate(min(available, size))
 
     def prune(self, part: str, keep: int, also: Collection[int] = ()) -> None:
-        """Keep the last `keep` checkpoints and those of the steps `also`; never lose the only
-        whole one."""
+        """Keep the last `keep` checkpoints, those of the steps `also`, and at least one intact."""
         with self.writing("the list of checkpoints"):
             checkpoint.prune(self._place(part), keep, also)
 
     def write(self, name: str, document: Mapping[str, Any] | str) -> Path:
-        """A file of the run, text or JSON, in place of the one that is there."""
-        to = self.path / name
+        """Write a file of the run, text or JSON, or replace the one that is there."""
+        path = self.path / name
         text = document if isinstance(document, str) else strict_json(document, indent=2) + "\n"
         with self.writing(name):
-            write_atomic(to, text)
-        return to
+            write_atomic(path, text)
+        return path
 
     def finish(self, scores: Mapping[str, Any]) -> Path:
-        """Write scores.json, last of all: the run is finished."""
+        """Write scores.json, which marks the run as finished."""
         with self.writing(METRICS):
             os.fsync(self._open_metrics().fileno())
         return self.write(SCORES, scores)
 
     @property
     def finished(self) -> bool:
-        """A run is finished when it has its scores."""
+        """Whether the run has its scores."""
         return (self.path / SCORES).exists()
 
     def _place(self, part: str) -> Path:
         if not PART.fullmatch(part):
-            raise BadInput("a part of a run is named as a domain is: a-z, 0-9, - and _", got=part)
+            raise BadInput("expected a name of a-z, 0-9, - and _ for a part of a run", got=part)
         return self.path / CHECKPOINTS / part
 
     def _places(self) -> list[Path]:
@@ -238,12 +233,21 @@ class RunFolder:
         inner = sorted(top.iterdir()) if top.is_dir() else []
         return [top, *(path for path in inner if path.is_dir() and PART.fullmatch(path.name))]
 
-    def writing(self, what: str) -> AbstractContextManager[None]:
-        """Around others' writes into this folder: what the system refuses is said in our words."""
-        return _writing(self.path, what, self.again)
+    @contextmanager
+    def writing(self, what: str) -> Iterator[None]:
+        """Turn an OSError of the block into a `Failed` that names the command to continue with."""
+        try:
+            yield
+        except OSError as error:
+            full = error.errno in DISK_FULL
+            reason = "the disk is full" if full else error.strerror or str(error)
+            raise Failed(
+                f"cannot write {what}: {reason}; what was finished in {self.path} is intact",
+                try_=f"{'free some space' if full else 'repair that'}, then {self.command}",
+            ) from error
 
     def close(self) -> None:
-        """Let others write here."""
+        """Release the lock."""
         if self._metrics is not None:
             self._metrics.close()
             self._metrics = None
@@ -261,36 +265,21 @@ class RunFolder:
         self.close()
 
 
-@contextmanager
-def _writing(run: Path, what: str, again: str) -> Iterator[None]:
-    """What the system refuses, in one line that says how to go on."""
-    try:
-        yield
-    except OSError as error:
-        why = "the disk is full" if error.errno in FULL else error.strerror or str(error)
-        raise Failed(
-            printable(
-                f"cannot write {what}: {why}; what was finished in {run} is intact; try: "
-                f"{'free some space' if error.errno in FULL else 'repair that'}, then {again}"
-            )
-        ) from error
-
-
-def _refuse_foreign(place: Path) -> None:
-    """A folder of other things is not for us; a file in its place neither."""
-    if place.exists() and not place.is_dir():
-        raise BadInput(f"a run is a folder, {place} is a file", try_="another `out`")
-    if not place.exists() or (place / RECIPE).exists():
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a folder that holds other things than a run, and a file in its place."""
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"expected a folder for a run: {folder} is a file", try_="another `out`")
+    if not folder.exists() or (folder / RECIPE).exists():
         return
-    others = sorted(p.name for p in place.iterdir() if not EMPTY.fullmatch(p.name))
+    others = sorted(p.name for p in folder.iterdir() if not IGNORED.fullmatch(p.name))
     if others:
         raise BadInput(
-            f"{place} is not a run, and not empty: it has no {RECIPE}",
+            f"{folder} is neither a run nor empty: it has no {RECIPE}",
             available=others,
             try_="another `out`, or an empty folder",
         )
 
 
 def shell(path: Path | str) -> str:
-    """A path as a user's shell takes it."""
+    """Quote a path for the user's shell."""
     return shlex.quote(str(path)) if os.name != "nt" else f'"{path}"'

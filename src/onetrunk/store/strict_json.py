@@ -1,4 +1,4 @@
-"""JSON that every reader of JSON takes, and that comes back as it was."""
+"""Strict JSON: every reader accepts it, and reading it gives back what was written."""
 
 from __future__ import annotations
 
@@ -11,30 +11,33 @@ from onetrunk.errors import BadInput
 
 
 def strict_json(document: object, *, indent: int | None = None) -> str:
-    """Floats come back to the bit, a tuple as a list; what would be lost is refused by its key."""
+    """Return a document as JSON; refuse what would not be read back as it is.
+
+    Floats are read back to the bit, and a tuple as a list.
+    """
     check(document, "")
     return json.dumps(document, allow_nan=False, ensure_ascii=False, indent=indent)
 
 
-def check(value: object, where: str) -> None:
-    """Refuse what strict JSON has no word for: NaN, keys that are no text, other objects."""
+def check(value: object, path: str) -> None:
+    """Refuse what strict JSON cannot express: NaN, keys that are not text, other objects."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if not isinstance(key, str):
-                raise BadInput(f"a key at {where or 'the top'} must be text", got=key)
-            check(inner, f"{where}.{key}" if where else key)
+                raise BadInput(f"expected text for a key of {path or 'the document'}", got=key)
+            check(inner, f"{path}.{key}" if path else key)
     elif isinstance(value, list | tuple):
         for i, inner in enumerate(value):
-            check(inner, f"{where}[{i}]")
+            check(inner, f"{path}[{i}]")
     elif isinstance(value, float):
         if not math.isfinite(value):
-            raise BadInput(f"JSON has no word for the number at {where}", got=value)
+            raise BadInput(f"JSON cannot express the number at {path}", got=value)
     elif not (value is None or isinstance(value, str | int)):
-        raise BadInput(f"JSON has no word for what is at {where}", got=type(value).__name__)
+        raise BadInput(f"JSON cannot express the value at {path}", got=type(value).__name__)
 
 
 def nulls(value: Any) -> Any:
-    """The same document with null for every number that is not finite: for people's records."""
+    """Return a document with null in place of every number that is not finite."""
     if isinstance(value, Mapping):
         return {key: nulls(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

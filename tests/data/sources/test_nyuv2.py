@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import build_nyuv2, room
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import BadImage, Pixels
 from onetrunk.data.sources.normal_axes import agreement, surface_normals
 from onetrunk.data.sources.nyuv2 import CLASSES, FACINGS
 from onetrunk.errors import BadInput
+from tests.data.sources.conftest import build_nyuv2, room
 
 
 def test_arrays_of_the_archives_shapes(opened: Any, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Failed
 from onetrunk.nn.feature_points import Inside
 from onetrunk.runs.train import train
-from onetrunk.store.rows import RowsWriter
+from onetrunk.store.tensors import RowsWriter
 from onetrunk.train.device import Precision
 from onetrunk.train.distill import precompute as views_module
 from onetrunk.train.distill.foreign import Foreign

@@ -25,7 +25,7 @@ from onetrunk.errors import BadInput, Failed
 from onetrunk.nn.feature_points import Inside
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import Track, say
-from onetrunk.store.rows import Form, RowsWriter
+from onetrunk.store.tensors import RowSpec, RowsWriter
 from onetrunk.store.run_folder import RunFolder
 from onetrunk.train.device import Precision, choose_device, deterministic
 from onetrunk.train.distill.find_teachers import Given, find_teachers
@@ -134,7 +134,7 @@ def write(
         return _arrays(seen, teacher, domain)
 
     first = looked(rows[: min(2, total)])
-    forms: dict[str, Form] = {
+    forms: dict[str, RowSpec] = {
         name: ("F32" if array.dtype == np.float32 else "F16", array.shape[1:])
         for name, array in first.items()
     }

@@ -24,7 +24,7 @@ from onetrunk.data.sampling import Fixed
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
 from onetrunk.nn.feature_points import Inside
-from onetrunk.store.rows import read_rows
+from onetrunk.store.tensors import read_rows
 from onetrunk.train.distill.teachers import Teacher, order_of
 
 PREFIX = "features:"

@@ -91,7 +91,7 @@ def test_a_file_and_its_sets(onetrunk: Onetrunk, stub: Stub, shop: Path) -> None
     assert stub.options == {"resume": False, "device": "cpu"}
     assert "error 4.20 %" in ran.out
     assert f"wrote {shop.parent / 'runs/shop'}: model/" in ran.out
-    assert "try: onetrunk eval " in ran.out
+    assert "  onetrunk eval " in ran.out
     assert "best: step 30, chosen on validation" in ran.out
 
 
@@ -145,7 +145,7 @@ def test_domains_make_a_recipe_that_is_written(
     before = written.read_text()
     assert onetrunk(*words, "--resume").code == 0  # the same again is the same file
     line = one_line(onetrunk(*words, "--set", "train.lr=0.1"))
-    assert "shop-digits.toml is there already and says something else" in line
+    assert "shop-digits.toml exists with other content" in line
     assert written.read_text() == before
     assert len(stub.recipes) == 2
 
@@ -187,7 +187,7 @@ def test_a_dry_run_writes_nothing(onetrunk: Onetrunk, stub: Stub, tmp_path: Path
     words = (*words, "--set", "trunk.arch=resnet20", "--set", "train.batch=4")
     ran = onetrunk(*words)
     assert ran.code == 0
-    for said in ("steps", "4,000", "images/s", "MB", "nothing was written"):
+    for said in ("steps", "4,000", "images/s", "MB", "Nothing was written"):
         assert said in ran.out, said
     found = json.loads(onetrunk(*words, "--json").out)
     assert found["parts"][""]["steps"] == 4000
@@ -196,17 +196,17 @@ def test_a_dry_run_writes_nothing(onetrunk: Onetrunk, stub: Stub, tmp_path: Path
 
 
 BAD = {
-    "nothing": ((), "expected a recipe, or --domain NAME=SOURCE"),
+    "nothing": ((), "--domain NAME=SOURCE"),
     "both": (("recipes/shop.toml", "--domain", "a=pocket:digits"), "got: 'both'"),
     "no such recipe": (("pocket-quik",), "available: pocket-quick"),
     "a set without a value": (("recipes/shop.toml", "--set", "train.lr"), "--set is KEY=VALUE"),
     "a set of nothing known": (("recipes/shop.toml", "--set", "train.lrr=1"), "available: lr"),
     "a domain without a source": (("--domain", "digits"), "--domain is NAME=SOURCE"),
-    "seeds of letters": (("recipes/shop.toml", "--seeds", "a,b"), "--seeds are whole numbers"),
-    "a seed twice": (("recipes/shop.toml", "--seeds", "1,1"), "each seed once"),
+    "seeds of letters": (("recipes/shop.toml", "--seeds", "a,b"), "--seeds"),
+    "a seed twice": (("recipes/shop.toml", "--seeds", "1,1"), "'1,1'"),
     "a dry run of several": (
         ("recipes/shop.toml", "--dry-run", "--seeds", "0,1"),
-        "--dry-run is of one run",
+        "--dry-run",
     ),
     "a grid with a bad end": (
         ("recipes/shop.toml", "--set", "train.lr=0.1,0"),

@@ -16,7 +16,7 @@ def test_it_lists_them_with_a_line_each(onetrunk: Callable[..., Ran]) -> None:
     for name, text in named_recipes().items():
         assert name in ran.out
         assert text.split("\n")[0].removeprefix("# ")[:40] in ran.out
-    assert "try: onetrunk train pocket-quick" in ran.out
+    assert "  onetrunk train pocket-quick" in ran.out
     assert json.loads(onetrunk("recipes", "--json").out) == named_recipes()
 
 

@@ -31,7 +31,7 @@ def test_it_says_what_it_wrote(
 ) -> None:
     done = onetrunk("report", "runs/a", "runs/b", "--baseline", "runs/c", "--out", "x.html")
     assert done.code == 0
-    assert done.out.startswith("wrote x.html: 0.0 MB\nnext: open x.html in a browser")
+    assert done.out.startswith("wrote x.html: 0.0 MB\n")
     assert asked == [([Path("runs/a"), Path("runs/b")], Path("runs/c"), Path("x.html"), True)]
 
 

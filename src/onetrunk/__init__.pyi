@@ -1,0 +1,59 @@
+"""The public names; `__init__.py` imports each when it is first used."""
+
+from .config import Recipe
+from .data.augment import Augment
+from .data.domain import Domain
+from .data.inspect import inspect
+from .data.loader import Batch, Loader
+from .data.pixels import Pixels
+from .data.split import Split
+from .data.task import Task
+from .errors import BadInput, Failed, Missing, OnetrunkError
+from .eval.budget import Budget, budget
+from .eval.evaluate import evaluate
+from .eval.summary import decathlon_score, delta_mtl
+from .eval.table import Table
+from .nn.pack import Pack
+from .nn.saving import load, save
+from .nn.trunk import Trunk
+from .nn.universal import Universal
+from .report.report import report
+from .runs.add import add
+from .runs.train import Run, train
+from .serve.export import export
+from .train.distill.foreign import Foreign
+from .train.distill.precompute import precompute
+
+__all__ = [
+    "Augment",
+    "BadInput",
+    "Batch",
+    "Budget",
+    "Domain",
+    "Failed",
+    "Foreign",
+    "Loader",
+    "Missing",
+    "OnetrunkError",
+    "Pack",
+    "Pixels",
+    "Recipe",
+    "Run",
+    "Split",
+    "Table",
+    "Task",
+    "Trunk",
+    "Universal",
+    "add",
+    "budget",
+    "decathlon_score",
+    "delta_mtl",
+    "evaluate",
+    "export",
+    "inspect",
+    "load",
+    "precompute",
+    "report",
+    "save",
+    "train",
+]
