@@ -39,8 +39,7 @@ VERBS = (
     Verb("train", TRAIN, "Train one network for all domains of a recipe."),
     Verb("eval", TRAIN, "Evaluate a run on its test or validation images."),
     Verb("report", TRAIN, "Write an HTML page that compares runs with a baseline."),
-    Verb("baselines", TRAIN, "Train the usual alternatives over the same domains."),
-    Verb("compare", TRAIN, "Compare the methods of adding domains in one table."),
+    Verb("compare", TRAIN, "Compare methods of adding domains, or baselines, in one table."),
     Verb("add", DOMAINS, "Add a domain to a finished run; the trunk stays unchanged."),
     Verb("update", DOMAINS, "Train a domain's pack on changed classes or images, or undo that."),
     Verb("remove", DOMAINS, "Remove a domain from a run; its pack is kept."),
@@ -116,7 +115,9 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for names the terminal cannot show
     try:
-        code = build()(prog_name="onetrunk", standalone_mode=False)  # a verb's return value, or an exit code
+        code = build()(
+            prog_name="onetrunk", standalone_mode=False
+        )  # a verb's return value, or an exit code
         sys.stdout.flush()
         if code == 130:  # typer's code for Ctrl-C
             raise KeyboardInterrupt

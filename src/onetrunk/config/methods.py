@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from onetrunk.errors import BadInput
 from onetrunk.config.part import Part
+from onetrunk.errors import BadInput
 
 
 class Method(Part):

@@ -16,7 +16,7 @@ from torch import Tensor
 from onetrunk.data.domain import Domain
 from onetrunk.eval.gradient_agreement import Loss
 from onetrunk.report.write import write_report
-from onetrunk.runs.open import domains_of
+from onetrunk.runs.open import Run
 from onetrunk.train.losses import Losses
 
 Place = str | PathLike[str]
@@ -39,7 +39,7 @@ def report(
         several,
         baseline,
         Path(out),
-        open_domains=domains_of,
+        open_domains=lambda folder: list(Run(folder).domains.values()),
         make_loss=loss_of,
         images=images,
     )

@@ -16,7 +16,6 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
 from onetrunk.nn.pack import Pack
-from onetrunk.nn.saving import listed
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
 from onetrunk.runs import pack_history, pack_store

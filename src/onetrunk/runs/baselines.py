@@ -50,8 +50,8 @@ def compare_baselines(
         device: Where to train; None chooses.
 
     Returns:
-        What is written as OUT-baselines.json: `rows` with the test scores by domain, task and metric,
-        and `runs` with parameters and seconds, both with a value for each method.
+        What is written as OUT-baselines.json: `rows` with the test scores by domain and task, and
+        `runs` with parameters and seconds, both with a value for each method.
     """
     for method in methods:
         if method not in METHODS:

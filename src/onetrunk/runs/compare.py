@@ -2,8 +2,8 @@
 
 With new domains, each method of config/methods.toml is trained on the trunk and schedule of a
 finished run. Its runs lie in `OUT/METHOD/seed-S/NAME`, where a method has a pack or a network per
-domain, or in `OUT/METHOD/seed-S`. Finished ones are not trained again, and unfinished ones continue.
-All choices are made on validation images. Without new domains, see baselines.py.
+domain, or in `OUT/METHOD/seed-S`. Finished runs stay as they are, and unfinished ones continue. All
+choices are made on validation images. Without new domains, see baselines.py.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def compare(
     """Train several methods and compare their scores and costs.
 
     Args:
-        run: With new domains, the folder of a finished run. Without, a recipe, or the file or folder
-            of one: its domains are trained by the baselines frozen, finetune and joint.
+        run: With new domains, the folder of a finished run. Without, a recipe, or its file or
+            folder: its domains are trained by the baselines frozen, finetune and joint.
         domains: New domains, which the run does not have.
         methods: Names of methods; none stands for all.
         seeds: The seeds of new domains. The baselines have the seed of the recipe.
@@ -464,8 +464,8 @@ def method_scores(document: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
     """The decathlon score of each method over the new domains, and the method it is relative to.
 
     The score is the mean over the seeds that a method has in common with the base, the first of
-    SCORE_BASES with rows. There is none without a base, with errors that are not in percent, or where
-    the base has no error in a domain whose errors are not counted in images.
+    SCORE_BASES with rows. There is none without a base, with errors that are not in percent, or
+    where the base has no error in a domain whose errors are not counted in images.
     """
     rows = document["rows"]
     # half a wrong image is the smallest error only where an error counts images

@@ -128,8 +128,8 @@ def sweep(
         device: Where to train; None chooses.
 
     Returns:
-        What is written as sweep.json: for each variation its validation score (mean over seeds), and
-        its test scores with each seed.
+        What is written as sweep.json: for each variation its validation score (mean over seeds),
+        and its test scores with each seed.
     """
     if len(set(seeds)) < len(seeds):
         raise BadInput("each seed once", got=", ".join(map(str, seeds)))

@@ -1,8 +1,9 @@
-"""Forgetting: how the scores of old domains change in a run that starts from another (`init = RUN`).
+"""Forgetting: how the scores of old domains change in a run that starts from another.
 
-The change is the test headline of the new run minus that of the old one, over the same images, with
-paired bootstrap intervals. Domains whose images differ between the runs are left out. For old domains
-that the new run does not have, `old_after` evaluates the old slots and heads on the new trunk.
+The change is the test headline of the new run (`init = RUN`) minus that of the old one, over the
+same images, with paired bootstrap intervals. Domains whose images differ between the runs are left
+out. For old domains that the new run does not have, `old_after` evaluates the old slots and heads
+on the new trunk.
 """
 
 from __future__ import annotations

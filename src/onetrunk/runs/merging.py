@@ -1,15 +1,15 @@
 """Merge specialists: the sum or mean of their weights as one trunk, without training. A baseline.
 
 Task arithmetic (Ilharco et al. 2023, "Editing models with task arithmetic"):
-θ = θ0 + λ·Σ_d (θ_d − θ0), with θ0 the weights that all specialists started from: those of the run in
-`init`, or pretrained ones. λ = 1/K is the mean θ̄ (Wortsman et al. 2022), whatever θ0 is. Specialists
-that were trained from scratch have no common start, as each draws its own weights. Only θ̄ is possible
-then, of networks whose features are in no common order, and it is expected to fail.
+θ = θ0 + λ·Σ_d (θ_d − θ0), with θ0 the weights that all specialists started from: those of the run
+in `init`, or pretrained ones. λ = 1/K is the mean θ̄ (Wortsman et al. 2022), whatever θ0 is.
+Specialists that were trained from scratch have no common start, as each draws its own weights. Only
+θ̄ is possible then, of networks whose features are in no common order, and it is expected to fail.
 
 Every domain keeps its own slots and heads. The statistics in its norms fit the features of the
-specialist and not the merged ones; train/recalibrate.py estimates them anew from training images (as
-Jordan et al. 2023, "REPAIR: REnormalizing Permuted Activations for Interpolation Repair", do after
-averaging).
+specialist and not the merged ones; train/recalibrate.py estimates them anew from training images,
+as is done after averaging (Jordan et al. 2023, "REPAIR: REnormalizing Permuted Activations for
+Interpolation Repair").
 """
 
 from __future__ import annotations

@@ -95,20 +95,21 @@ class Run:
                 try_=f"onetrunk train {shell(self.folder / RECIPE)} --resume",
             )
         if not place.is_dir():
-            available = (
-                sorted(p.name for p in self.folder.iterdir()) if self.folder.is_dir() else []
-            )
-            raise BadInput(
-                f"no model in {self.folder}",
-                available=available,
-                try_="onetrunk train RECIPE makes one",
-            )
+            raise self._no_model()
         if not (place / TRUNK).is_file():
             raise BadInput(
                 f"{self.folder} has one network per domain, and no trunk for a new domain to share",
                 try_="onetrunk train with sharing = 'deep', then add to that run",
             )
         return place
+
+    def _no_model(self) -> BadInput:
+        files = sorted(p.name for p in self.folder.iterdir()) if self.folder.is_dir() else []
+        return BadInput(
+            f"no model in {self.folder}",
+            available=files,
+            try_="onetrunk train RECIPE, or onetrunk.save(model, folder), writes one",
+        )
 
     # -- networks
 
@@ -127,9 +128,15 @@ class Run:
         return next(iter(self.models.values()))
 
     @property
-    def model_of(self) -> dict[str, Universal]:
-        """By domain the network that predicts it."""
+    def networks(self) -> dict[str, Universal]:
+        """The network of each domain, by its name."""
         return {name: model for model in self.models.values() for name in model.domains}
+
+    def network(self, name: str) -> Universal:
+        """The network of one domain; those of other specialists are not read."""
+        if "models" in self.__dict__ or shared_model_names(self.folder) is not None:
+            return self.networks[name]
+        return load(self.folder, name)
 
     @property
     def names(self) -> list[str]:
@@ -139,7 +146,9 @@ class Run:
             return shared
         if (self.folder / MODEL).is_dir():
             return sorted(path.parent.name for path in (self.folder / MODEL).glob(f"*/{TRUNK}"))
-        return [] if self.recipe is None else [part.name for part in self.recipe.domains]
+        if self.recipe is None:
+            raise self._no_model()
+        return [part.name for part in self.recipe.domains]
 
     def pack_path(self, name: str) -> Path:
         """The file of a domain's pack in the model in use."""
@@ -164,7 +173,7 @@ class Run:
         found: dict[str, Domain] = {}
         if self.recipe is not None:
             found = {domain.name: domain for domain in self.recipe.make_domains()}
-        for name, place in self.added.items():
+        for name, place in self.added_folders.items():
             found[name] = added_domain(place)
         names = shared_model_names(self.folder)
         if not names:
@@ -172,7 +181,7 @@ class Run:
         return {name: self._relabeled(found[name]) for name in names if name in found}
 
     @property
-    def added(self) -> dict[str, Path]:
+    def added_folders(self) -> dict[str, Path]:
         """The folders of the domains that were added and whose images are known, by name."""
         top = self.folder / ADDED
         paths = sorted(top.iterdir()) if top.is_dir() else []
@@ -185,7 +194,7 @@ class Run:
             return self.domains
         except OnetrunkError:
             found = {}
-            for name, place in self.added.items():
+            for name, place in self.added_folders.items():
                 try:
                     found[name] = self._relabeled(added_domain(place))
                 except OnetrunkError:
@@ -245,7 +254,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def shared_model_names(folder: Path) -> list[str] | None:
-    """The domains of a folder that has one network, in order; None where it has several, or none."""
+    """The domains of a folder that has one network, in order; None: it has several, or none."""
     return listed(folder / MODEL) if (folder / MODEL / TRUNK).is_file() else None
 
 

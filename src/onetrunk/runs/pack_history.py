@@ -1,4 +1,4 @@
-"""The history in a pack's header: when it was trained, added, updated, with which settings and scores.
+"""The history in a pack's header: when it was trained, added and updated, how, with which scores.
 
 Paths, hosts and users are not part of it: a pack may be sent to anybody.
 """

@@ -8,8 +8,8 @@ RUN/removed/NAME/      the pack, record and history of a domain that was removed
 ```
 
 Everything is done under the run's lock and in an order that a kill at any instant cannot harm: the
-packs first, and then the list of domains (model/domains.json), from which a model is read. Run again,
-each function completes what was begun.
+packs first, and then the list of domains (model/domains.json), by which a model is read. Called
+again, each function completes what was begun.
 """
 
 from __future__ import annotations

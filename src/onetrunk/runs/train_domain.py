@@ -176,7 +176,11 @@ def _evaluate(
     event: str,
     chosen: str,
 ) -> tuple[dict[str, Any], Pack]:
-    """Evaluate the pack in the model, and take it out again: its record, and it with its history."""
+    """Evaluate the pack in the model, and take it out again.
+
+    Returns:
+        The record, and the pack with its history.
+    """
     model, domain, recipe = ground.model, ground.domain, ground.growth
     name, old = domain.name, ground.old
     if old is not None:

@@ -1,8 +1,8 @@
 """Check that all other domains stay unchanged: their outputs, to the bit, before and after.
 
-A fingerprint is the SHA-256 of all outputs on a domain's first validation images. Where these cannot
-be read (the pack was imported, the folder is gone), it is of the outputs on seeded noise, and the
-result says so.
+A fingerprint is the SHA-256 of all outputs on a domain's first validation images. Where these
+cannot be read (the pack was imported, the folder is gone), it is of the outputs on seeded noise,
+and the result says so.
 """
 
 from __future__ import annotations

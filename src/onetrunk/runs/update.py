@@ -1,7 +1,8 @@
-"""Update a domain of a run: new classes or images, or other names of classes; only its pack changes.
+"""Update a domain of a run to other classes or images; only its pack changes.
 
 Classes that stay keep their rows of the head, matched by name, and training starts from the pack as
-it was. The version before is kept in the history, and `undo` puts it back into use.
+it was. The version before is kept in the history, and `undo` puts it back into use. `relabel`
+renames and drops classes without training.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ from onetrunk.errors import BadInput, Failed
 from onetrunk.nn.feature_points import Inside
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import Track, say
-from onetrunk.store.tensors import RowSpec, RowsWriter
 from onetrunk.store.run_folder import RunFolder
+from onetrunk.store.tensors import RowSpec, RowsWriter
 from onetrunk.train.device import Precision, choose_device, deterministic
 from onetrunk.train.distill.find_teachers import Given, find_teachers
 from onetrunk.train.distill.pairs import aim, pairs_of, usual
