@@ -14,7 +14,6 @@ from onetrunk.train.new_domain import initial_slots as start
 from onetrunk.train.new_domain.scratch import make_worker, owns
 from tests.helpers.added import more
 from tests.helpers.fakes import CLASSIFY, Fake, labelled
-from tests.helpers.added import more
 from tests.helpers.worlds import network, worlds
 
 
