@@ -227,7 +227,7 @@ def test_a_second_writer_is_refused_at_once(run: Path) -> None:
             lambda: pack_store.remove(run, "one"),
             lambda: import_pack(run, "new", run / "model/packs/one.pack"),
         ):
-            with raises(BadInput, run, try_="onetrunk"):
+            with raises(BadInput, run, try_="wait until it ends"):
                 act()
     assert files(run) == before
 
