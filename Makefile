@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin
 
-.PHONY: setup demo test slow check bench docs pocket wheel
+.PHONY: setup demo test slow check bench docs snippets coverage requirements
 
 setup:            ## the environment alone
 	@$(PYTHON) tools/setup.py
@@ -30,5 +30,16 @@ bench: setup      ## what is timed beside what it is compared to; writes nothing
 	$(RUN)/python benchmarks/grow.py
 	$(RUN)/python benchmarks/growth.py
 
-docs: setup       ## run every snippet of README and docs/
-	$(RUN)/python -m pytest -q tests/docs
+docs: setup       ## the documentation site in build/docs; warnings and dead links are errors
+	$(RUN)/python -m sphinx -b html -W --keep-going -q docs build/docs
+	$(RUN)/python -m pytest -q tests/docs/test_links.py
+
+snippets: setup   ## run every code block of README.md and docs/
+	$(RUN)/python -m pytest -q -n 2 tests/docs/test_snippets.py
+
+coverage: setup   ## which lines of src/onetrunk the tests run
+	$(RUN)/python -m pytest -q -n 2 --cov --cov-report=term
+
+requirements:     ## pin again what pyproject.toml asks for; versions already pinned are kept
+	uv pip compile --universal --python-version 3.11 --extra dev --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links pyproject.toml -o requirements.txt

@@ -154,7 +154,7 @@ def test_what_cannot_be_sent(onetrunk: Onetrunk, tmp_path: Path) -> None:
     assert "got: 'other'" in one_line(
         onetrunk(*words, "--decathlon", "results.json", "--domain", "other")
     )
-    assert "expected images" in one_line(onetrunk(*words))
+    assert "expected image files" in one_line(onetrunk(*words))
     ran = onetrunk(*words, "--decathlon", "results.json")
     assert "36 images of aircraft, dtd, vgg-flowers" in ran.err  # the other is no one of the ten
     ran = onetrunk(*words, "--decathlon", "one.json", "--domain", "dtd")

@@ -73,6 +73,50 @@ class Universal(nn.Module):
         for domain in domains:
             self.add_domain(domain, heads=(heads or {}).get(domain.name))
 
+    # -- sharing
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str = "Upload a onetrunk model",
+        revision: str | None = None,
+    ) -> str:
+        """Upload the model to the Hugging Face Hub; see `onetrunk.nn.hub.push_to_hub`."""
+        from onetrunk.nn import hub
+
+        return hub.push_to_hub(
+            self,
+            repo_id,
+            private=private,
+            token=token,
+            commit_message=commit_message,
+            revision=revision,
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | PathLike[str],
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: str | PathLike[str] | None = None,
+        local_files_only: bool = False,
+    ) -> Universal:
+        """Load a model from the Hub or a folder; see `onetrunk.nn.hub.from_pretrained`."""
+        from onetrunk.nn import hub
+
+        return hub.from_pretrained(
+            source,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
+
     # -- running
 
     def forward(
