@@ -33,7 +33,7 @@ from table import Figures, median
 
 import onetrunk as ot
 from onetrunk.config import Train
-from onetrunk.config.growth import kept
+from onetrunk.config.add_recipe import card_adapters
 from onetrunk.nn.card import Card
 from onetrunk.store.run_folder import RunFolder
 from onetrunk.train.device import DTYPES, deterministic
@@ -99,7 +99,7 @@ def goings(trunk: ot.Universal, domain: ot.Domain, setting: Setting) -> dict[str
     adopt(whole, trunk)
     found = {WHOLE: Going(whole, domain, setting)}
     for kind in KINDS:
-        worker = make_worker(trunk, Card.of(domain, kept(kind.name), kind.rank), setting.seed)
+        worker = make_worker(trunk, Card.of(domain, card_adapters(kind.name), kind.rank), setting.seed)
         learn_own(worker, domain.name)
         found[kind.label.replace("-", "_")] = Going(worker, domain, setting)
     return found

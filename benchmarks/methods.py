@@ -34,9 +34,7 @@ from onetrunk.config import Recipe
 from onetrunk.config.to_toml import inline
 from onetrunk.data.domain import Domain
 from onetrunk.eval.summary import decathlon_score
-from onetrunk.runs.compare import compare
-from onetrunk.runs.compare_table import old_mean
-from onetrunk.runs.compare_table import scores as scores_of
+from onetrunk.runs.compare import compare, method_scores, old_mean
 from onetrunk.runs.train import train_recipe
 
 RESULTS = Path(__file__).parent / "results"
@@ -153,14 +151,16 @@ def learn(
     sets = [f"name={name}-trunk", f"out={inline(str(run))}"]
     train_recipe(ground.trunk().with_sets(sets), resume=True)
     rows_at = out / f"{name}-methods"
-    found = compare(run, ground.new, rows_at, methods=methods, seeds=seeds, train=ground.train)
+    comparison = compare(
+        run, ground.new, out=rows_at, methods=methods, seeds=seeds, train=ground.train
+    )
     kept = json.loads(FILE.read_text()) if FILE.exists() else {}
     about = {
         "date": date.today().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "torch": torch.__version__,
     }
-    kept[name] = {"about": about, **found}
+    kept[name] = {"about": about, **comparison.document}
     FILE.write_text(json.dumps(kept, indent=1) + "\n")
 
 
@@ -184,7 +184,7 @@ class Line:
 def rows(ground: Ground, document: Mapping[str, Any]) -> list[Line]:
     """Those of compare, then those over all domains that tables.json has."""
     new = [domain.name for domain in ground.new]
-    found = scores_of(document)[1] if "scratch" in document["rows"] else {}
+    scores = method_scores(document)[1] if "scratch" in document["rows"] else {}
     lines = []
     for name, seeds in document["rows"].items():
         every = list(seeds.values())
@@ -193,7 +193,7 @@ def rows(ground: Ground, document: Mapping[str, Any]) -> list[Line]:
                 name,
                 {each: mean(row["errors"][each] for row in every) for each in new},
                 old_mean(document, name),
-                found.get(name),
+                scores.get(name),
                 every[0]["parameters"] / document["one"],
                 mean(every[0]["bytes"].values()),
                 len(every),

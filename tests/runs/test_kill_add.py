@@ -1,4 +1,4 @@
-"""`onetrunk add` killed in the middle goes on to the same pack; two at once do not meet."""
+"""`onetrunk add` continues after a kill and ends with the same pack; a second one is refused."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.saving import load
+from onetrunk.runs.open import Run
 from onetrunk.store.run_folder import CHECKPOINTS
 from tests.helpers.killing import Server, lines, signal_when, without_clock
 
@@ -28,21 +29,21 @@ ADD = ("add", "run", "flags", "pocket:flags", "--set", "domains.flags.size=8")
 MORE = ("train.steps=40", "train.log=1", "train.evaluate=40", "train.checkpoint=4")
 
 
-def said(sets: tuple[str, ...]) -> list[str]:
+def set_words(sets: tuple[str, ...]) -> list[str]:
     return [word for each in sets for word in ("--set", each)]
 
 
-class Shelf:
-    """A server in a folder with a finished run, and what an undisturbed growth came to."""
+class Additions:
+    """A server in a folder with a finished run, and the outcome of an addition without a kill."""
 
     def __init__(self, folder: Path) -> None:
         self.server = Server(folder / "here", threads=1)
-        code, text = self.server.run(*TRAIN, *said(SETS), "--out", "fresh")
+        code, text = self.server.run(*TRAIN, *set_words(SETS), "--out", "fresh")
         assert code == 0, text
         self.begin()
-        code, text = self.server.run(*ADD, *said(MORE))
+        code, text = self.server.run(*ADD, *set_words(MORE))
         assert code == 0, text
-        self.whole = outcome(self.run)
+        self.expected = outcome(self.run)
 
     @property
     def run(self) -> Path:
@@ -54,75 +55,75 @@ class Shelf:
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
-    made = Shelf(tmp_path_factory.mktemp("grow"))
+def additions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Additions]:
+    made = Additions(tmp_path_factory.mktemp("add"))
     yield made
     made.server.close()
 
 
 def outcome(run: Path) -> dict[str, Any]:
-    """What a growth came to, without dates."""
+    """What an addition wrote, without dates."""
     pack = Pack.open(run / "model/packs/flags.pack")
-    text = (run / "grown/flags/metrics.jsonl").read_text()
+    text = (run / "added/flags/metrics.jsonl").read_text()
     return {
         "tensors": {key: tensor.numpy().tobytes() for key, tensor in pack.tensors.items()},
         "lines": [without_clock(json.loads(line)) for line in text.splitlines()],
-        "scores": json.loads((run / "scores.json").read_text())["test"],
+        "scores": Run(run).scores["test"],
         "domains": list(load(run).domains),
     }
 
 
 @pytest.mark.parametrize("at", [0, 3, 17, 41])
-def test_a_growth_that_was_killed_ends_as_one_that_was_not(shelf: Shelf, at: int) -> None:
-    """Before its first line, in its steps, and at its end; the model in use is whole throughout."""
-    shelf.begin()
-    work = shelf.run / "growing/flags"
-    trunk = (shelf.run / "model/trunk.safetensors").read_bytes()
+def test_after_a_kill_it_ends_with_the_same_outcome(additions: Additions, at: int) -> None:
+    """Additions before its first line, in its steps, and at its end; the model in use stays intact."""
+    additions.begin()
+    work = additions.run / "adding/flags"
+    trunk = (additions.run / "model/trunk.safetensors").read_bytes()
     delay = 0.3 if at == 0 else 0.01
-    code, text = shelf.server.run(
-        *ADD, *said(MORE), then=signal_when(lambda: work.exists() and lines(work) >= at, delay)
+    code, text = additions.server.run(
+        *ADD, *set_words(MORE), then=signal_when(lambda: work.exists() and lines(work) >= at, delay)
     )
     assert code in (0, -signal.SIGKILL), text
     if code:
-        assert list(load(shelf.run).domains) == ["digits"]
-        code, text = shelf.server.run(*ADD, *said(MORE), "--resume")
+        assert list(load(additions.run).domains) == ["digits"]
+        code, text = additions.server.run(*ADD, *set_words(MORE), "--resume")
         assert code == 0, text
-    assert outcome(shelf.run) == shelf.whole
-    assert (shelf.run / "model/trunk.safetensors").read_bytes() == trunk
+    assert outcome(additions.run) == additions.expected
+    assert (additions.run / "model/trunk.safetensors").read_bytes() == trunk
 
 
-def test_asked_to_stop_it_says_the_command_that_goes_on(shelf: Shelf) -> None:
-    shelf.begin()
-    work = shelf.run / "growing/flags"
-    code, text = shelf.server.run(
-        *ADD, *said(MORE), then=signal_when(lambda: lines(work) >= 9, 0.0, signal.SIGTERM)
+def test_when_stopped_it_names_the_command_that_continues(additions: Additions) -> None:
+    additions.begin()
+    work = additions.run / "adding/flags"
+    code, text = additions.server.run(
+        *ADD, *set_words(MORE), then=signal_when(lambda: lines(work) >= 9, 0.0, signal.SIGTERM)
     )
     assert code == 1, text
     last = text.strip().splitlines()[-1]
     assert "try: onetrunk add run flags pocket:flags" in last and last.endswith("--resume")
     assert list((work / CHECKPOINTS / "parallel").iterdir())
-    code, text = shelf.server.run(*ADD, *said(MORE))
+    code, text = additions.server.run(*ADD, *set_words(MORE))
     assert code == 2 and "is unfinished at step" in text and text.strip().endswith("--resume")
-    code, text = shelf.server.run(*ADD, *said(MORE), "--set", "train.lr=0.5", "--resume")
-    assert code == 2 and "train.lr" in text and "remove run/growing/flags" in text
-    code, text = shelf.server.run(*last.split("try: onetrunk ")[1].split())
+    code, text = additions.server.run(*ADD, *set_words(MORE), "--set", "train.lr=0.5", "--resume")
+    assert code == 2 and "train.lr" in text and "remove run/adding/flags" in text
+    code, text = additions.server.run(*last.split("try: onetrunk ")[1].split())
     assert code == 0, text
-    assert outcome(shelf.run) == shelf.whole
+    assert outcome(additions.run) == additions.expected
 
 
-def test_a_second_add_is_refused_while_the_first_goes_on(shelf: Shelf) -> None:
-    shelf.begin()
-    with FileLock(shelf.run / ".lock"):
-        code, text = shelf.server.run("add", "run", "other", "pocket:digits")
+def test_a_second_add_is_refused_at_the_same_time(additions: Additions) -> None:
+    additions.begin()
+    with FileLock(additions.run / ".lock"):
+        code, text = additions.server.run("add", "run", "other", "pocket:digits")
         assert code == 2 and "another process is writing to the run run" in text
-        assert "try: wait for its end, then onetrunk add run other" in text
-    assert not (shelf.run / "growing").exists()
-    assert list(load(shelf.run).domains) == ["digits"]
+        assert "try: wait until it ends, then onetrunk add run other" in text
+    assert not (additions.run / "adding").exists()
+    assert list(load(additions.run).domains) == ["digits"]
 
 
-def test_a_run_that_still_trains_takes_no_domain(shelf: Shelf) -> None:
-    shelf.begin()
-    (shelf.run / "scores.json").unlink()
-    code, text = shelf.server.run(*ADD)
+def test_an_unfinished_run_takes_no_domain(additions: Additions) -> None:
+    additions.begin()
+    (additions.run / "scores.json").unlink()
+    code, text = additions.server.run(*ADD)
     assert code == 2 and "is not finished" in text
     assert text.strip().endswith("try: onetrunk train run/recipe.toml --resume")

@@ -45,6 +45,6 @@ def command(
         grid.add_column("name", no_wrap=True)
         grid.add_column("description")
         for each, method in methods().items():
-            grid.add_row(each, method.what + (f" ({method.paper})" if method.paper else ""))
+            grid.add_row(each, method.description + (f" ({method.paper})" if method.paper else ""))
         console().print(grid)
         suggest("onetrunk train pocket-quick", "onetrunk recipes folders > recipe.toml")

@@ -60,17 +60,17 @@ def test_an_only_image_is_always_learned_from() -> None:
 
 
 def test_class_means_of_colours_win_and_it_is_said(run: Path) -> None:
-    grown = add(run, handful(), adapters="parallel", steps=2)
-    about = grown.scores["grown"]
+    result = add(run, handful(), adapters="parallel", steps=2)
+    about = result.record["added"]
     assert about["chosen"].startswith("class means: ")
     assert "held out in" in about["chosen"]
-    ways = {each["way"]: each["error"] for each in grown.scores["tried"]}
+    ways = {each["way"]: each["error"] for each in result.record["tried"]}
     assert "parallel" in ways
     assert ways["class means"] == min(ways.values())
-    assert load(run).domains["few"].provenance["grown"] == "none"
-    assert grown.scores["val"]["rows"][0]["value"] == ways["class means"]
-    assert grown.scores["val"]["rows"][0]["count"] == 12  # not those of test
-    assert grown.table.value("few") <= 100
+    assert load(run).domains["few"].provenance["adapters"] == "none"
+    assert result.record["val"]["rows"][0]["value"] == ways["class means"]
+    assert result.record["val"]["rows"][0]["count"] == 12  # not those of test
+    assert result.table.value("few") <= 100
 
 
 def test_the_way_with_the_fewest_errors_is_taken(
@@ -78,18 +78,18 @@ def test_the_way_with_the_fewest_errors_is_taken(
 ) -> None:
     monkeypatch.setattr(few, "_heads_error", lambda *_: 50.0)
     monkeypatch.setattr(few, "_adapted_error", lambda *_: 25.0)
-    grown = add(run, handful(), adapters="lora", steps=2)
-    assert grown.scores["grown"]["chosen"].startswith("lora: 25.0 % error")
-    assert grown.model.domains["few"].adapters == "lora"
-    assert any("/branch." in key for key in grown.pack.tensors)
+    result = add(run, handful(), adapters="lora", steps=2)
+    assert result.record["added"]["chosen"].startswith("lora: 25.0 % error")
+    assert result.model.domains["few"].adapters == "lora"
+    assert any("/branch." in key for key in result.pack.tensors)
 
 
 def test_a_linear_head_that_wins_is_solved_from_all(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(few, "_heads_error", lambda *given: 10.0 if given[-1] == 0.1 else 50.0)
-    grown = add(run, handful(), adapters="none")
-    assert grown.scores["grown"]["chosen"].startswith("linear head, L2 0.1: 10.0 %")
+    result = add(run, handful(), adapters="none")
+    assert result.record["added"]["chosen"].startswith("linear head, L2 0.1: 10.0 %")
 
 
 def test_one_image_a_class_is_enough() -> None:
@@ -99,7 +99,7 @@ def test_one_image_a_class_is_enough() -> None:
     model = network(worlds("one"))
     domain = Domain("few", source, size=8)
     assert [len(domain.splits[s]) for s in ("train", "val", "test")] == [3, 0, 3]
-    grown = add(model, domain, adapters="parallel", **FEW)
-    assert "nothing can be held out" in grown.scores["grown"]["chosen"]
-    assert grown.scores["tried"][0]["error"] is None
-    assert grown.scores["val"]["rows"] == []
+    result = add(model, domain, adapters="parallel", **FEW)
+    assert "nothing can be held out" in result.record["added"]["chosen"]
+    assert result.record["tried"][0]["error"] is None
+    assert result.record["val"]["rows"] == []
