@@ -94,12 +94,14 @@ class Going:
 
 
 def goings(trunk: ot.Universal, domain: ot.Domain, setting: Setting) -> dict[str, Going]:
-    """The whole network, then the workers of every kind."""
+    """The whole network, then the scratch models of every kind."""
     whole = ot.Universal(ot.Trunk(ARCH, sharing="none"), [domain])
     adopt(whole, trunk)
     found = {WHOLE: Going(whole, domain, setting)}
     for kind in KINDS:
-        worker = make_worker(trunk, Card.of(domain, card_adapters(kind.name), kind.rank), setting.seed)
+        worker = make_worker(
+            trunk, Card.of(domain, card_adapters(kind.name), kind.rank), setting.seed
+        )
         learn_own(worker, domain.name)
         found[kind.label.replace("-", "_")] = Going(worker, domain, setting)
     return found

@@ -91,7 +91,7 @@ def chosen_domains(run: Run, requested: list[str] | None) -> list[Domain]:
     """Return the requested domains with their images, or all whose images are known."""
     if run.state == "model":
         raise BadInput(
-            f"{run.folder} has a model but no recipe, so its data is unknown",
+            f"{run.folder} has a model but no recipe.toml, so its data is unknown",
             try_="onetrunk.evaluate(onetrunk.load(folder), domains) in Python",
         )
     for name in requested or ():

@@ -68,7 +68,8 @@ class Run:
         """`finished`, `unfinished`, or `model`: a folder of `onetrunk.save`, without a recipe."""
         if not (self.folder / RECIPE).is_file():
             return "model"
-        return "finished" if (self.folder / SCORES).is_file() else "unfinished"
+        finished = (self.folder / SCORES).is_file() and (self.folder / MODEL).is_dir()
+        return "finished" if finished else "unfinished"
 
     @cached_property
     def recipe(self) -> Recipe | None:

@@ -27,7 +27,7 @@ from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
 from onetrunk.runs.environment import check_data, environment
 from onetrunk.runs.open import OUTCOMES, Models, Run
-from onetrunk.store.run_folder import RunFolder
+from onetrunk.store.run_folder import SCORES, RunFolder
 from onetrunk.train.device import Precision, choose_device, deterministic
 from onetrunk.train.distill.arguments import in_words
 from onetrunk.train.distill.find_teachers import Given, find_teachers
@@ -124,7 +124,7 @@ def train_models(
     for model in models.values():
         check_weighting(model, domains, train)
     folder = recipe.out_folder
-    finished = resume and Run(folder).state == "finished"  # its teachers may be gone by now
+    finished = resume and (folder / SCORES).exists()  # its teachers may be gone by now
     by_domain: dict[str, list[Teacher]] = {}
     taught: Record = {}
     memory = None
