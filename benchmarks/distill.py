@@ -29,7 +29,7 @@ from onetrunk.train.device import choose_device, deterministic
 from onetrunk.train.distill.precompute import precompute
 from onetrunk.train.distill.stored_teachers import Stored
 from onetrunk.train.distill.teachers import Specialist, Teacher
-from onetrunk.train.loop import Learner
+from onetrunk.train.learner import Learner
 
 SEED, ARCH, RATE = 0, "resnet20", 0.05
 TASKS = ("segment", "depth", "normals")

@@ -39,9 +39,9 @@ from onetrunk.store.run_folder import RunFolder
 from onetrunk.train.device import DTYPES, deterministic
 from onetrunk.train.features import FOLDER
 from onetrunk.train.frozen_heads import fit_heads
-from onetrunk.train.initialize import adopt
-from onetrunk.train.loggers import make_watch
-from onetrunk.train.loop import Learner
+from onetrunk.train.initialize import copy_weights
+from onetrunk.train.loggers import make_logger
+from onetrunk.train.learner import Learner
 from onetrunk.train.new_domain.scratch import learn_own, make_worker
 from onetrunk.train.new_domain.trial import Kind, size_of
 
@@ -96,7 +96,7 @@ class Going:
 def goings(trunk: ot.Universal, domain: ot.Domain, setting: Setting) -> dict[str, Going]:
     """The whole network, then the scratch models of every kind."""
     whole = ot.Universal(ot.Trunk(ARCH, sharing="none"), [domain])
-    adopt(whole, trunk)
+    copy_weights(whole, trunk)
     found = {WHOLE: Going(whole, domain, setting)}
     for kind in KINDS:
         worker = make_worker(
@@ -143,7 +143,7 @@ def head(figures: Figures, trunk: ot.Universal, setting: Setting, scratch: Path)
                 [domain],
                 setting.train,
                 run,
-                make_watch((), run.path),
+                make_logger((), run.path),
                 device=setting.device,
                 seed=setting.seed,
             )

@@ -9,7 +9,7 @@ Five embedded domains, resnet20 at 32×32, a batch of 64 from each in a step, th
 - usual: that loop on ImageFolder and a DataLoader with two workers for each domain, which read the
   same images from PNG files through torchvision's transforms (crop, flip, normalise).
 
-They take turns, A B C A B C …, in one process: a watch of the run lets the others go while the run
+They take turns, A B C A B C …, in one process: a logger of the run lets the others go while the run
 stands still, so that whatever else the machine does meets all three. The first turn, the first
 steps of every turn and all validation do not count; the joint loop's share of checkpoints does.
 
@@ -43,8 +43,9 @@ from onetrunk.config import Train
 from onetrunk.nn import networks as nets
 from onetrunk.store.run_folder import RunFolder
 from onetrunk.train.device import deterministic
-from onetrunk.train.loggers import Watch, make_watch
-from onetrunk.train.loop import CHECKPOINT, Learner, fit, save
+from onetrunk.train.loggers import Logger, make_logger
+from onetrunk.train.learner import Learner
+from onetrunk.train.loop import CHECKPOINT, fit, save
 
 SEED, ARCH, SIZE, PAD, WORKERS, RATE = 0, "resnet20", 32, 4, 2, 0.05
 NAMES = ("digits", "fashion", "emoji", "creatures", "flags")
@@ -130,9 +131,9 @@ def loader_of(domain: ot.Domain, root: Path, batch: int) -> Generator[Any]:
 
 
 class Turns:
-    """A watch that times its run from inside, and others while the run stands still."""
+    """A logger that times its run from inside, and others while the run stands still."""
 
-    def __init__(self, screen: Watch, others: Mapping[str, Step], setting: Setting) -> None:
+    def __init__(self, screen: Logger, others: Mapping[str, Step], setting: Setting) -> None:
         self.screen, self.others, self.setting = screen, others, setting
         self.seconds: dict[str, list[float]] = {name: [] for name in ("joint", *others)}
         self.at = 0  # steps of this turn
@@ -142,9 +143,9 @@ class Turns:
         """Nothing is timed yet."""
         self.screen.begin(plan)
 
-    def step(self, record: Mapping[str, Any]) -> None:
+    def log_step(self, record: Mapping[str, Any]) -> None:
         """A step is done, its line is written."""
-        self.screen.step(record)
+        self.screen.log_step(record)
         self.at += 1
         if self.at == self.setting.warm:
             self.began = time.perf_counter()
@@ -159,9 +160,9 @@ class Turns:
         torch.use_deterministic_algorithms(True, warn_only=True)
         self.at = 0
 
-    def evaluated(self, record: Mapping[str, Any]) -> None:
+    def log_evaluation(self, record: Mapping[str, Any]) -> None:
         """After the last turn."""
-        self.screen.evaluated(record)
+        self.screen.log_evaluation(record)
 
     def end(self) -> None:
         """It is over."""
@@ -195,7 +196,7 @@ def joint(figures: Figures, setting: Setting, scratch: Path) -> None:
         RunFolder.open(scratch / "run", 'name = "bench"\n') as run,
         redirect_stderr(io.StringIO()),  # the screen writes, and nobody need read it
     ):
-        turns = Turns(make_watch((), run.path), others, setting)
+        turns = Turns(make_logger((), run.path), others, setting)
         fit(model, domains, train, run, turns, device=CPU, seed=SEED)
     for loader in loaders.values():
         loader.close()  # and its workers end

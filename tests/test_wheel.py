@@ -34,6 +34,8 @@ def test_the_wheel_alone_lists_and_loads_the_embedded_domains(tmp_path: Path) ->
     assert any(name.endswith("py.typed") for name in names)
     recipes = ROOT / "src" / "onetrunk" / "recipes"
     assert {f"onetrunk/recipes/{path.name}" for path in recipes.glob("*.toml")} <= set(names)
+    templates = ROOT / "src" / "onetrunk" / "report" / "templates"
+    assert {f"onetrunk/report/templates/{path.name}" for path in templates.iterdir()} <= set(names)
     env = os.environ | {"PYTHONPATH": str(site), "ONETRUNK_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(
         [sys.executable, "-c", READ], env=env, cwd=tmp_path, capture_output=True, text=True

@@ -1,4 +1,4 @@
-"""`onetrunk report`: what it prints, and how it refuses."""
+"""`onetrunk report`: what it prints, and the errors of wrong arguments."""
 
 from __future__ import annotations
 
@@ -8,53 +8,53 @@ from pathlib import Path
 
 import pytest
 
-from onetrunk.cli import report as verb
+from onetrunk.cli import report as command_module
 from tests.helpers.verbs import Ran
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
-    """What the verb asked for, instead of a report."""
-    calls: list[tuple[object, ...]] = []
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
+    """Record the arguments of reports instead of making them."""
+    recorded: list[tuple[object, ...]] = []
 
     def fake(runs: list[Path], baseline: Path | None, out: Path, images: bool) -> Path:
-        calls.append((runs, baseline, out, images))
+        recorded.append((runs, baseline, out, images))
         out.write_text("<!doctype html>")
         return out
 
-    monkeypatch.setattr(verb, "report", fake)
-    return calls
+    monkeypatch.setattr(command_module, "report", fake)
+    return recorded
 
 
-def test_it_says_what_it_wrote(
-    onetrunk: Callable[..., Ran], asked: list[tuple[object, ...]]
+def test_the_written_file_is_named(
+    onetrunk: Callable[..., Ran], calls: list[tuple[object, ...]]
 ) -> None:
     done = onetrunk("report", "runs/a", "runs/b", "--baseline", "runs/c", "--out", "x.html")
     assert done.code == 0
     assert done.out.startswith("wrote x.html: 0.0 MB\n")
-    assert asked == [([Path("runs/a"), Path("runs/b")], Path("runs/c"), Path("x.html"), True)]
+    assert calls == [([Path("runs/a"), Path("runs/b")], Path("runs/c"), Path("x.html"), True)]
 
 
-def test_as_json_and_without_pictures(
-    onetrunk: Callable[..., Ran], asked: list[tuple[object, ...]]
+def test_json_output_without_images(
+    onetrunk: Callable[..., Ran], calls: list[tuple[object, ...]]
 ) -> None:
     done = onetrunk("report", "runs/a", "--no-images", "--json")
     assert json.loads(done.out) == {"file": "report.html", "bytes": 15}
-    assert asked == [([Path("runs/a")], None, Path("report.html"), False)]
+    assert calls == [([Path("runs/a")], None, Path("report.html"), False)]
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "fact"),
     [
-        (("report", "nowhere"), "not the folder of a run"),
-        (("report", "nowhere", "--out", "x.pdf"), "one HTML file"),
+        (("report", "nowhere"), "recipe.toml"),
+        (("report", "nowhere", "--out", "x.pdf"), "report.html"),
         (("report",), "Missing argument"),
     ],
 )
-def test_it_refuses_in_one_line(
-    onetrunk: Callable[..., Ran], words: tuple[str, ...], message: str
+def test_errors_take_one_line(
+    onetrunk: Callable[..., Ran], words: tuple[str, ...], fact: str
 ) -> None:
     done = onetrunk(*words)
     assert done.code == 2
-    assert done.err.startswith("error: ") and message in done.err
+    assert done.err.startswith("error: ") and fact in done.err
     assert done.err.count("\n") == 1

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from onetrunk.testing import conform_weighting
-from onetrunk.train.weighting import names
-from onetrunk.train.weighting.from_torchjd import GRAM, JACOBIAN
+from onetrunk.train.weighting import WEIGHTINGS
+from onetrunk.train.weighting._torchjd import TORCHJD
 
 # What another measure of one unit's loss leaves as it was, as the papers say or imply.
 SCALE = {
@@ -32,9 +32,9 @@ SCALE = {
 SETTINGS = {"fixed": {"ants": 3.0}}
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", WEIGHTINGS.names)
 def test_every_weighting(name):
-    if name in GRAM or name in JACOBIAN:
+    if name in TORCHJD:
         pytest.importorskip("torchjd")
     conform_weighting(name, SCALE[name], SETTINGS.get(name))
 
@@ -47,7 +47,7 @@ def test_other_settings(name, settings):
 
 def test_from_outside_the_package(monkeypatch, pytestconfig):
     monkeypatch.syspath_prepend(str(pytestconfig.rootpath))
-    conform_weighting("tests.contract.outside:Inverse", "direction")
+    conform_weighting("tests.helpers.outside:Inverse", "direction")
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_from_outside_the_package(monkeypatch, pytestconfig):
 def test_the_suite_finds_what_is_wrong(thing, scale, message, monkeypatch, pytestconfig):
     monkeypatch.syspath_prepend(str(pytestconfig.rootpath))
     with pytest.raises(AssertionError, match=message):
-        conform_weighting(f"tests.contract.outside:{thing}", scale)
+        conform_weighting(f"tests.helpers.outside:{thing}", scale)
 
 
 def test_the_suite_finds_another_scale():
@@ -71,6 +71,6 @@ def test_the_suite_finds_another_scale():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", WEIGHTINGS.names)
 def test_every_weighting_on_a_gpu(name):
     conform_weighting(name, SCALE[name], SETTINGS.get(name), torch.device("cuda"))

@@ -1,4 +1,4 @@
-"""Summaries: published rows, and what cannot be summed up."""
+"""Summary scores: published results, properties and bad input."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from onetrunk.eval.summary import (
     decathlon_score,
     delta_mtl,
     delta_parts,
-    spread,
 )
 from onetrunk.eval.table import Row, Table
+from tests.helpers.errors import raises
 
 DECATHLON = (
     "imagenet aircraft cifar100 daimler dtd gtsr flowers omniglot svhn ucf101".split()
@@ -77,9 +77,9 @@ def test_by_hand() -> None:
     assert decathlon_score({"a": 99}, {"a": 10}) == 0  # more than twice the baseline's error
 
 
-def test_half_a_wrong_image_stands_for_a_baseline_without_any() -> None:
+def test_a_baseline_without_errors_counts_as_half_a_wrong_image() -> None:
     mine, base = {"a": 0.02, "b": 5.0}, {"a": 0.0, "b": 10.0}
-    with pytest.raises(BadInput, match=r"a: a baseline without any error.*got: '0 %'; try: give"):
+    with raises(BadInput, "for a,", got="0 %", try_="counts"):
         decathlon_score(mine, base)
     # n = 1000: half an image is 0.05 %, E_max 0.1 %; for b it changes nothing
     points = decathlon_points(mine, base, {"a": 1000, "b": 1000})
@@ -88,46 +88,69 @@ def test_half_a_wrong_image_stands_for_a_baseline_without_any() -> None:
     assert decathlon_score(table(mine), base) == pytest.approx(sum(points.values()))
     assert decathlon_score(mine, table(base)) == pytest.approx(sum(points.values()))
     assert decathlon_score(mine, base, {"a": 1000}) == pytest.approx(sum(points.values()))
-    with pytest.raises(BadInput, match="a: a baseline without any error"):
+    with raises(BadInput, "for a,", got="0 %"):
         decathlon_score(mine, base, {"b": 1000})
     # a baseline of 0.01 % over 1000 images is less than half a wrong one
     assert decathlon_points({"a": 0.0}, {"a": 0.01}, {"a": 1000}) == {"a": 1000}
     assert decathlon_points({"a": 0.05}, {"a": 0.01}, {"a": 1000}) == {"a": pytest.approx(250)}
 
 
-BAD: dict[str, tuple[Any, str]] = {
-    "a domain more": (
+BAD: dict[str, tuple[Any, tuple[str, ...], Any]] = {
+    "one domain too many": (
         lambda: decathlon_score({"a": 1, "b": 1}, {"a": 1}),
-        "only on this side b'; available: a",
+        ("missing in the baseline", "available: a"),
+        "b",
     ),
-    "a domain less": (lambda: decathlon_score({"a": 1}, {"a": 1, "b": 1}), "only on the other b'"),
-    "none": (lambda: decathlon_score({}, {}), "at least one domain"),
-    "a table without classes": (lambda: decathlon_score(Table(), Table()), "at least one domain"),
-    "a share": (lambda: decathlon_score({"a": 101}, {"a": 1}), "0 to 100 percent; got: 101"),
-    "NaN": (lambda: decathlon_score({"a": 1}, {"a": float("nan")}), "0 to 100 percent; got: nan"),
-    "no images": (lambda: decathlon_score({"a": 1}, {"a": 1}, {"a": 0}), "at least one image"),
-    "zero": (lambda: delta_mtl({"m": (1, "lower")}, {"m": (0, "lower")}), "above 0; got: 0"),
-    "negative": (lambda: delta_mtl({"m": (1, "lower")}, {"m": (-1, "lower")}), "above 0"),
-    "other way": (lambda: delta_mtl({"m": (1, "lower")}, {"m": (1, "higher")}), "lower here"),
-    "no way": (lambda: delta_mtl({"m": (1, "up")}, {"m": (1, "up")}), "available: higher, lower"),
-    "a number": (lambda: delta_mtl({"m": 1}, {"m": 1}), "expected .value, 'higher' or"),  # type: ignore[dict-item]
-    "no number": (
+    "one domain too few": (
+        lambda: decathlon_score({"a": 1}, {"a": 1, "b": 1}),
+        ("missing in ours", "available: a"),
+        "b",
+    ),
+    "no domain": (lambda: decathlon_score({}, {}), ("classification domain",), "none"),
+    "a table without classes": (
+        lambda: decathlon_score(Table(), Table()),
+        ("classification domain",),
+        "none",
+    ),
+    "more than 100 percent": (lambda: decathlon_score({"a": 101}, {"a": 1}), ("for a ",), 101),
+    "no images": (lambda: decathlon_score({"a": 1}, {"a": 1}, {"a": 0}), ("image of a",), 0),
+    "zero": (lambda: delta_mtl({"m": (1, "lower")}, {"m": (0, "lower")}), ("above 0 for m",), 0),
+    "negative": (lambda: delta_mtl({"m": (1, "lower")}, {"m": (-1, "lower")}), ("above 0",), -1),
+    "two directions": (
+        lambda: delta_mtl({"m": (1, "lower")}, {"m": (1, "higher")}),
+        ("direction of m",),
+        "lower and higher",
+    ),
+    "an unknown direction": (
+        lambda: delta_mtl({"m": (1, "up")}, {"m": (1, "up")}),  # type: ignore[dict-item]
+        ("available: higher, lower",),
+        "up",
+    ),
+    "no direction": (lambda: delta_mtl({"m": 1}, {"m": 1}), ("for m in scores",), 1),  # type: ignore[dict-item]
+    "infinite": (
         lambda: delta_mtl({"m": (float("inf"), "lower")}, {"m": (1, "lower")}),
-        "finite number; got: inf",
+        ("finite", "for m in scores"),
+        float("inf"),
     ),
-    "no metric": (lambda: delta_mtl({}, {}), "at least one metric"),
-    "metrics": (
+    "no metric": (lambda: delta_mtl({}, {}), ("metric in scores",), "none"),
+    "other metrics": (
         lambda: delta_mtl({"m": (1, "lower")}, {"n": (1, "lower")}),
-        "same metrics; got: 'only on this side m'",
+        ("same metrics",),
+        "m",
     ),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input(case: str) -> None:
-    call, says = BAD[case]
-    with pytest.raises(BadInput, match=says):
+    call, facts, got = BAD[case]
+    with raises(BadInput, *facts, got=got):
         call()
+
+
+def test_nan_is_not_an_error() -> None:
+    with raises(BadInput, "for a in baseline_errors", "nan"):
+        decathlon_score({"a": 1}, {"a": float("nan")})
 
 
 PERCENT = st.floats(0.01, 100)
@@ -154,16 +177,3 @@ def test_properties_of_delta(pairs: dict[str, tuple[float, float]]) -> None:
     assert delta_mtl(half(1, "lower"), half(1, "lower")) == 0
     scaled = delta_mtl(half(0, "higher", 7), half(1, "higher", 7))
     assert scaled == pytest.approx(up, rel=1e-9, abs=1e-9)  # units do not matter
-
-
-def test_spread_over_seeds() -> None:
-    seeds = [table({"a": value, "b": 5.0}) for value in (1.0, 2.0, 6.0)]
-    a, b = spread(seeds)
-    assert (a.mean, a.std, a.seeds) == (3.0, pytest.approx(7**0.5), 3)
-    assert (b.mean, b.std) == (5.0, 0.0)
-    assert a.shown == "3.00 ± 2.65 % (3 seeds)"
-    assert spread(seeds[:1])[0].shown == "1.00 % (1 seed)"
-    with pytest.raises(BadInput, match="same rows; got: 'only on the other c/classify/error'"):
-        spread([table({"a": 1.0}), table({"a": 1.0, "c": 1.0})])
-    with pytest.raises(BadInput, match="at least one table"):
-        spread([])

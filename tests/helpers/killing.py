@@ -1,6 +1,6 @@
-"""The command line in processes that are killed: forked from one that has imported everything.
+"""Run the command line in processes that tests kill.
 
-A process costs its fork, not the seconds that importing takes, and does what `onetrunk` does.
+They are forked from a server that has imported everything, which saves the seconds of importing.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 
 import onetrunk
 
-WALL = ("seconds", "images_per_s", "left_s", "finished", "since")  # fields that tell the time
-PATIENCE = 120.0  # seconds for anything that a tiny run does
+WALL = ("seconds", "images_per_s", "left_s", "finished", "since")  # fields that hold times
+PATIENCE = 120.0  # seconds for any step of a tiny run
 SRC = Path(onetrunk.__file__).parents[1]
 
 SERVER = """
@@ -29,9 +29,9 @@ for line in sys.stdin:
     words, log = json.loads(line)
     child = os.fork()
     if child == 0:
-        os.setsid()  # a group of its own: what a terminal sends reaches its workers too
+        os.setsid()  # a new process group, so that SIGINT can be sent to its workers too
         if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # a run does not outlive its server
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # killed with the server
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(file, 1); os.dup2(file, 2)
@@ -58,10 +58,10 @@ class Server:
     def __init__(self, folder: Path, threads: int) -> None:
         self.folder = folder
         folder.mkdir(parents=True)
-        self.log = folder / "said.txt"
+        self.log = folder / "output.txt"
         env = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         env["OMP_WAIT_POLICY"] = (
-            "passive"  # threads that spin for a busy core take many times longer
+            "passive"  # spinning threads are many times slower on a busy machine
         )
         env |= {"ONETRUNK_CACHE": str(folder.parent / "cache"), "PYTHONPATH": str(SRC)}
         self._process = subprocess.Popen(
@@ -72,24 +72,29 @@ class Server:
             env=env,
             cwd=folder,
         )
-        assert self._hear() == "ready"
+        assert self._read() == "ready"
 
     def run(self, *words: str, then: Callable[[int], None] | None = None) -> tuple[int, str]:
-        """The exit code (of a signal: negative) and all that was said; `then` gets the process."""
+        """Run a command; return its exit code (negative: a signal) and its output.
+
+        Args:
+            words: The arguments of `onetrunk`.
+            then: Called with the process id.
+        """
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps([words, str(self.log)]) + "\n")
         self._process.stdin.flush()
-        child = int(self._hear())
+        child = int(self._read())
         if then is not None:
             then(child)
-        return int(self._hear()), self.log.read_text(encoding="utf-8", errors="replace")
+        return int(self._read()), self.log.read_text(encoding="utf-8", errors="replace")
 
-    def _hear(self) -> str:
+    def _read(self) -> str:
         assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
 
     def close(self) -> None:
-        """The server goes, and with it whatever it waits for."""
+        """Kill the server, and with it the command that it waits for."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
@@ -98,7 +103,7 @@ class Server:
 
 
 def lines(run: Path) -> int:
-    """Of metrics.jsonl, as they are now."""
+    """The current number of lines of metrics.jsonl."""
     try:
         return (run / "metrics.jsonl").read_bytes().count(b"\n")
     except FileNotFoundError:
@@ -106,7 +111,7 @@ def lines(run: Path) -> int:
 
 
 def gone(child: int) -> bool:
-    """Whether the process has ended (its parent takes its code at once)."""
+    """Whether the process has ended (the server waits for it, so it leaves no zombie)."""
     try:
         os.kill(child, 0)
     except ProcessLookupError:
@@ -117,9 +122,10 @@ def gone(child: int) -> bool:
 def signal_when(
     ready: Callable[[], bool], delay: float, number: int = signal.SIGKILL
 ) -> Callable[[int], None]:
-    """Send it `delay` seconds after `ready`; nothing if the process ends before.
+    """Return a function that sends a signal `delay` seconds after `ready`.
 
-    Ctrl-C goes to the process and its workers, as a terminal sends it.
+    SIGINT goes to the process and its workers, as a terminal sends it. Nothing is sent to a process
+    that has ended.
     """
 
     def act(child: int) -> None:
@@ -134,7 +140,7 @@ def signal_when(
 
 
 def without_clock(value: Any) -> Any:
-    """A document without the fields that tell the time."""
+    """Remove the fields that hold times from a document."""
     if isinstance(value, dict):
         return {key: without_clock(inner) for key, inner in value.items() if key not in WALL}
     if isinstance(value, list):
@@ -143,7 +149,7 @@ def without_clock(value: Any) -> Any:
 
 
 def outcome(run: Path) -> dict[str, Any]:
-    """All that a finished run is: what two runs of one recipe have to have in common."""
+    """The contents of a finished run that two runs of one recipe must have in common."""
     found: dict[str, Any] = {}
     for path in sorted(run.rglob("*")):
         name = path.relative_to(run).as_posix()
@@ -154,7 +160,7 @@ def outcome(run: Path) -> dict[str, Any]:
             found[name] = [without_clock(json.loads(line)) for line in text.splitlines()]
         elif path.suffix == ".json":
             document = without_clock(json.loads(path.read_bytes()))
-            # its length is that of lines with times in them
+            # the length of metrics.jsonl depends on the times in it
             found[name] = {k: v for k, v in document.items() if k not in ("metrics_bytes", "clock")}
         else:
             found[name] = path.read_bytes()

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from onetrunk.nn.bank import Bank
+from onetrunk.train.weighting import Weighting
 
 
 class Scale(Bank):
@@ -57,18 +58,19 @@ def adapter(layer):
 number = 3
 
 
-class Inverse:
+class Inverse(Weighting):
     """A weighting: every unit by the inverse of its loss."""
 
-    needs = "losses"
+    needs_losses = True
 
     def __init__(self, setup, settings):
-        self.setup, self.count = setup, torch.zeros(())
+        super().__init__(setup, settings)
+        self.count = torch.zeros(())
 
     def weights(self, losses, present):
         return len(present) * (1 / losses) / (1 / losses).sum()
 
-    def saw(self, losses, present):
+    def update(self, losses, present):
         self.count += 1
 
     def state(self):

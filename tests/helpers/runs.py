@@ -1,14 +1,16 @@
-"""Run folders as training leaves them: small untrained networks, made-up metrics and outcomes."""
+"""Run folders as training leaves them, with small untrained networks and invented metrics."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.splitting import SPLITS
@@ -17,15 +19,26 @@ from onetrunk.eval.metrics import METRICS, as_error
 from onetrunk.eval.outcomes import Outcomes, Part
 from onetrunk.eval.table import Row, Table
 from onetrunk.nn.saving import save_models
+from onetrunk.report import gather
 from tests.helpers.small import network
 
 STEPS = 400
 
 
+@contextmanager
+def opening(domains: Sequence[Domain] | Callable[[Path], list[Domain]]) -> Iterator[None]:
+    """Let reports open these domains for every run, and spend no time on latency."""
+    open_domains = domains if callable(domains) else lambda _: list(domains)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gather, "domains_of", open_domains)
+        patch.setattr(gather, "LATENCY_SECONDS", 0.0)
+        yield
+
+
 def outcomes(
     domains: Sequence[Domain], errors: Mapping[str, float], seed: int, images: int = 0
 ) -> Outcomes:
-    """As if each image had been evaluated: errors in percent by domain, shared in part by all runs."""
+    """Return outcomes with these errors in percent; hard images are partly the same in all runs."""
     parts = {}
     for domain in domains:
         count = images or len(domain.test)
@@ -54,7 +67,7 @@ def outcomes(
 
 
 def table(found: Outcomes, domains: Sequence[Domain], split: str = "test") -> Table:
-    """Headlines with intervals, and made-up other metrics."""
+    """Return headlines with intervals, and invented other metrics."""
     rows = []
     for domain in domains:
         for task in domain.tasks:
@@ -85,7 +98,7 @@ def table(found: Outcomes, domains: Sequence[Domain], split: str = "test") -> Ta
 
 
 def records(test: Table, part: str, domains: Sequence[str], seed: int) -> list[dict[str, Any]]:
-    """Curves that fall to the table's headlines."""
+    """Return records whose curves fall to the table's headlines."""
     chance = np.random.default_rng(seed)
     found: list[dict[str, Any]] = []
     mine = [row for row in test.headlines() if row.domain in domains]
@@ -120,7 +133,7 @@ def make_run(
     paired: bool = True,
     extra: Mapping[str, Any] | None = None,
 ) -> Path:
-    """A folder with everything that a finished run holds."""
+    """Write a folder with everything that a finished run holds."""
     folder.mkdir(parents=True)
     lines = [f'name = "{folder.name}"', f"seed = {seed}", 'out = "somewhere/private"']
     lines += ["[trunk]", 'arch = "resnet20"', f'norm = "{norm}"', f'sharing = "{sharing}"']

@@ -1,4 +1,4 @@
-"""Small worlds to learn in: a few images of noise, a small network, a handful of steps."""
+"""Small trainings: a few images of noise, a small network, a handful of steps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from onetrunk.store.run_folder import RunFolder
 from onetrunk.testing import scatter
 from onetrunk.train.distill.lwf import Memory
 from onetrunk.train.distill.teachers import Specialist, Teacher
-from onetrunk.train.loop import Learner, fit
+from onetrunk.train.learner import Learner
+from onetrunk.train.loop import fit
 from onetrunk.train.selection import Selection
 from tests.helpers.fakes import CLASSIFY, Fake, labelled, picture
 
@@ -30,14 +31,14 @@ SPLITS = ("train", "train", "train", "val", "test")
 
 
 def noise(count: int = 40, classes: Sequence[str] = ("a", "b"), first: int = 0) -> Fake:
-    """Noise of 8×8 pixels; `first` tells the images of one source from those of another."""
+    """A source of 8×8 pixels of noise; sources with other `first` have other images."""
     images = {str(i): picture(first + i, 8, 8) for i in range(count)}
     items = [replace(i, stamp=f"{first}-{i.stamp}") for i in labelled(count, classes, SPLITS)]
     return Fake(CLASSIFY, items, images)
 
 
 def worlds(*names: str, **more: Any) -> list[Domain]:
-    """Domains of different images; of different numbers of them, too."""
+    """Domains with different images, and different numbers of them."""
     return [
         Domain(name, noise(40 + 20 * i, "abc"[: 2 + i % 2], 1000 * i), **{"size": 8, **more})
         for i, name in enumerate(names)
@@ -45,14 +46,14 @@ def worlds(*names: str, **more: Any) -> list[Domain]:
 
 
 def network(domains: Sequence[Domain], seed: int = 0, **trunk: Any) -> Universal:
-    """The smallest trunk; always with the same weights."""
+    """A network with the smallest trunk, and the same weights for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return Universal(Trunk(trunk.pop("arch", "resnet20"), **trunk), domains)
 
 
 def specialists(domains: Sequence[Domain], seed: int = 7, **trunk: Any) -> dict[str, list[Teacher]]:
-    """A teacher for each domain, of fresh weights, its statistics of noise of its own."""
+    """A teacher for each domain, with fresh weights and its own statistics."""
     found: dict[str, list[Teacher]] = {}
     for place, domain in enumerate(domains):
         model = network([domain], seed + place, **trunk)
@@ -63,7 +64,7 @@ def specialists(domains: Sequence[Domain], seed: int = 7, **trunk: Any) -> dict[
 
 
 def settings(**given: Any) -> Train:
-    """A few steps of sgd unless something else is said."""
+    """Settings; by default a few steps of sgd."""
     usual = {"steps": 8, "batch": 4, "optimizer": "sgd", "lr": 0.05, "warmup": 0.0}
     if "epochs" in given or "hours" in given:
         del usual["steps"]
@@ -79,109 +80,110 @@ def learner(
     memory: Memory | None = None,
     **given: Any,
 ) -> Learner:
-    """Ready to step; `learner.step(next(learner.passes()))`."""
+    """A learner in training mode, for `learner.step(next(learner.passes()))`."""
     model = network(domains) if model is None else model
-    words = Distill.of(distill or {})
-    made = Learner(model, domains, settings(**given), CPU, seed, teachers or {}, words, memory)
+    distillation = Distill.of(distill or {})
+    train = settings(**given)
+    made = Learner(model, domains, train, CPU, seed, teachers or {}, distillation, memory)
     made.model.train()
     return made
 
 
 def steps(learner: Learner, count: int) -> list[list[list[Batch]]]:
-    """What the next steps would learn from."""
+    """The forward passes of the next steps."""
     return list(itertools.islice(learner.passes(), count))
 
 
 def weights(model: Universal) -> dict[str, torch.Tensor]:
-    """A copy of everything that a model is."""
+    """A copy of a model's state."""
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    """To the bit, names included."""
+    """Whether two states are equal to the bit, names included."""
     return one.keys() == other.keys() and all(one[name].equal(other[name]) for name in one)
 
 
-WALL = ("seconds", "images_per_s", "left_s", "since", "metrics_bytes")  # what tells the time
+WALL = ("seconds", "images_per_s", "left_s", "since", "metrics_bytes")  # fields that hold times
 
 
-class Looking:
-    """A watch that notes what it is told; `then` acts on every line and evaluation."""
+class Recorder:
+    """A logger that records its calls; `then(event, step)` runs after each."""
 
     def __init__(self, then: Callable[[str, int], None] | None = None) -> None:
-        self.seen: list[tuple[str, int]] = []
+        self.events: list[tuple[str, int]] = []
         self.then = then
 
     def begin(self, plan: Mapping[str, Any]) -> None:
         self._note("begin", plan["step"])
 
-    def step(self, record: Mapping[str, Any]) -> None:
+    def log_step(self, record: Mapping[str, Any]) -> None:
         self._note("step", record["step"])
 
-    def evaluated(self, record: Mapping[str, Any]) -> None:
+    def log_evaluation(self, record: Mapping[str, Any]) -> None:
         self._note("evaluated", record["step"])
 
     def end(self) -> None:
         self._note("end", -1)
 
     def _note(self, what: str, step: int) -> None:
-        self.seen.append((what, step))
+        self.events.append((what, step))
         if self.then is not None:
             self.then(what, step)
 
 
-def at(what: str, step: int, act: Callable[[], Any]) -> Looking:
-    """A watch that does this at that moment."""
+def at(what: str, step: int, act: Callable[[], Any]) -> Recorder:
+    """A logger that runs `act` at an event: "begin", "step", "evaluated" or "end"."""
 
     def then(now: str, where: int) -> None:
         if (now, where) == (what, step):
             act()
 
-    return Looking(then)
+    return Recorder(then)
 
 
 def go(
     folder: Path,
     domains: Sequence[Domain],
     model: Universal,
-    watch: Looking | None = None,
+    logger: Recorder | None = None,
     teachers: Mapping[str, Sequence[Teacher]] | None = None,
     distill: Mapping[str, Any] | None = None,
     memory: Memory | None = None,
     **given: Any,
 ) -> Selection:
-    """Learn into a run's folder, or go on there."""
-    words = Distill.of(distill or {})
-    taught: dict[str, Any] = {"teachers": teachers or {}, "distill": words, "memory": memory}
-    seen = watch or Looking()
+    """Train into a run's folder, or resume the run there."""
+    options: dict[str, Any] = {"teachers": teachers or {}, "memory": memory}
+    options["distill"] = Distill.of(distill or {})
+    recorder = logger or Recorder()
     resume = (folder / "recipe.toml").exists()
     with RunFolder.open(folder, 'name = "x"\n', resume=resume) as run:
         run.rewind(run.last())
-        return fit(model, domains, settings(**given), run, seen, device=CPU, seed=3, **taught)
+        return fit(model, domains, settings(**given), run, recorder, device=CPU, seed=3, **options)
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without what tells the time."""
+    """The lines of metrics.jsonl, without times."""
     text = (folder / "metrics.jsonl").read_text()
     return [timeless(json.loads(line)) for line in text.splitlines()]
 
 
 def timeless(value: Any) -> Any:
-    """Without what tells the time."""
+    """Remove the fields that hold times."""
     if isinstance(value, dict):
         return {key: timeless(inner) for key, inner in value.items() if key not in WALL}
     return value
 
 
 def checkpoints(folder: Path, part: str = "") -> dict[int, tuple[Any, dict[str, torch.Tensor]]]:
-    """Every checkpoint of a run's folder: its state without what tells the time, its tensors."""
+    """The checkpoints of a run's folder by step: state without times, and tensors."""
     place = folder / "checkpoints" / part
     found = {step: checkpoint.read(place, step) for step in checkpoint.steps(place)}
     return {step: (timeless(saved.state), saved.tensors()) for step, saved in found.items()}
 
 
 def assert_same_run(one: Path, other: Path, part: str = "") -> None:
-    """The same lines and, where both have a checkpoint of a step, the same checkpoint."""
+    """Check that two runs have the same lines, and the same checkpoints of common steps."""
     assert lines(one) == lines(other)
     mine, theirs = checkpoints(one, part), checkpoints(other, part)
     assert max(mine) == max(theirs)
@@ -205,5 +207,5 @@ batch = 4
 
 
 def recipe(place: Path) -> Recipe:
-    """Three steps on an embedded domain, into `place`/runs."""
+    """A recipe of three steps on a bundled domain, into `place`/runs."""
     return Recipe.parse(TEXT, place)

@@ -1,4 +1,4 @@
-"""The report in a real browser: phone and desktop, light and dark, and on paper."""
+"""The report in a real browser: phone and desktop, light and dark, and printed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from onetrunk.data.task import Task
-from onetrunk.report.write import write_report
-from tests.helpers.runs import make_run
+from onetrunk.report.report import report as write_report
+from tests.helpers.runs import make_run, opening
 from tests.helpers.small import DENSE, domain
 
 CHROMIUM = (
@@ -31,7 +30,7 @@ FLAGS = (
 )
 EVIL = ("<script>document.title='gone'</script>", '"><img src=http://evil.example/x.png>', "c")
 
-LOOK = """
+MEASURE = """
 const box = e => e.getBoundingClientRect();
 const wide = document.documentElement.clientWidth;
 const inside = e => { for (let p = e.parentElement; p; p = p.parentElement)
@@ -58,7 +57,7 @@ return {
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report with everything on it: maps, hostile names, several domains."""
+    """Return a report with every section: maps, hostile names, several domains."""
     root = tmp_path_factory.mktemp("report")
     evil = Task("classify", "classify", EVIL)
     domains = [domain("evil", evil), domain("rooms", *DENSE, seed=2)]
@@ -68,22 +67,13 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_run(root / "alone", domains, errors, sharing="none", images=300)
     others = [make_run(root / f"run-{i}", domains, errors, images=300, model=False) for i in "ab"]
 
-    def squares(_: object) -> Any:
-        return lambda _, out, __: torch.stack([v.square().mean() for v in out.values()]).mean()
-
-    return write_report(
-        [root / "shop", *others],
-        root / "alone",
-        root / "report.html",
-        open_domains=lambda _: domains,
-        make_loss=squares,
-        seconds=0,
-    )
+    with opening(domains):
+        return write_report([root / "shop", *others], root / "alone", root / "report.html")
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A fresh Chromium that keeps its console and its requests."""
+    """Return a fresh Chromium that logs its console and its requests."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
@@ -107,7 +97,7 @@ def show(browser: Any, page: Path, width: int, scheme: str, media: str = "screen
 
 
 def requests(browser: Any) -> list[str]:
-    """Every address that was asked for, pictures inside of the page aside."""
+    """Return the requested addresses, without the images inside the page."""
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
     urls = [params["request"]["url"] for params in sent]
@@ -115,41 +105,43 @@ def requests(browser: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [375, 1280])
-def test_the_page_in_a_browser(browser: Any, report: Path, width: int, scheme: str) -> None:
+@pytest.mark.parametrize("width", [390, 1400])
+def test_nothing_is_cut_off_or_requested(
+    browser: Any, report: Path, width: int, scheme: str
+) -> None:
     show(browser, report, width, scheme)
-    seen = browser.execute_script(LOOK)
+    found = browser.execute_script(MEASURE)
     assert browser.get_log("browser") == []
     assert requests(browser) == [report.as_uri()]
-    assert seen["overflow"] <= 0
-    assert seen["empty"] == []
-    assert seen["out"] == []
-    assert seen["broken"] == 0
-    assert seen["scripts"] == 0 and seen["title"].endswith("one network or N?")
-    counts = seen["counts"]
-    assert counts["svg.map"] == 1 and seen["marks"] > 100
+    assert found["overflow"] <= 0
+    assert found["empty"] == []
+    assert found["out"] == []
+    assert found["broken"] == 0
+    assert found["scripts"] == 0 and found["title"].endswith("one network or N?")
+    counts = found["counts"]
+    assert counts["svg.map"] == 1 and found["marks"] > 100
     assert counts["svg.panel"] == 2 * (6 + 3)
     assert counts["table.heat"] == 5
     assert counts["svg.strip"] == 4 + 9  # an axis for each unit
     assert counts["img"] > 50
-    assert seen["smallest"] >= 8  # pixels: letters in drawings can be read on a phone too
-    assert seen["paper"] == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 23, 27)")
+    assert found["smallest"] >= 8  # pixels: letters in charts are legible on a phone
+    assert found["paper"] == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 23, 27)")
 
 
 def test_a_name_that_is_markup_stays_text(browser: Any, report: Path) -> None:
-    show(browser, report, 1280, "light")
+    show(browser, report, 1400, "light")
     text = browser.execute_script("return document.body.innerText")
     assert EVIL[0] in text and EVIL[1] in text
 
 
-def test_paper_is_white_and_its_boxes_do_not_scroll(browser: Any, report: Path) -> None:
+def test_printed_pages_are_white_and_nothing_scrolls(browser: Any, report: Path) -> None:
     show(browser, report, 718, "dark", "print")  # A4 without its margins
-    assert browser.execute_script(LOOK)["overflow"] <= 0
-    cut = browser.execute_script(
+    assert browser.execute_script(MEASURE)["overflow"] <= 0
+    scrolling = browser.execute_script(
         "return [...document.querySelectorAll('.scroll, pre')].filter(e =>"
         " ['auto', 'scroll', 'hidden'].includes(getComputedStyle(e).overflowX)).length"
     )
-    assert cut == 0
+    assert scrolling == 0
     ink = browser.execute_script("return getComputedStyle(document.body).color")
     assert ink == "rgb(21, 24, 28)"
     printed = browser.execute_cdp_cmd(

@@ -1,4 +1,4 @@
-"""The verdict: every rule, its borders, and the sentence that it becomes."""
+"""The verdict: every rule, its limits, and its sentence."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ import itertools
 import pytest
 
 from onetrunk.report.verdict import (
+    ONE_SEED_NOTE,
     RULES,
-    UNKNOWN_TRAINING,
     Candidate,
-    Compared,
     Estimate,
-    Reading,
-    by_domain,
+    Result,
+    TaskComparison,
     choose,
     decide,
-    margin,
-    read,
+    margin_of,
+    result_of,
+    results_by_domain,
 )
 
 
-def row(domain: str, reading: Reading, task: str = "classify", paired: bool = True) -> Compared:
-    d = {"better": -3.0, "kept": 0.0, "open": 1.0, "worse": 9.0}[reading]
+def row(domain: str, result: Result, task: str = "classify", paired: bool = True) -> TaskComparison:
+    d = {"better": -3.0, "equal": 0.0, "undecided": 1.0, "worse": 9.0}[result]
     one = Estimate(d)
-    return Compared(domain, task, one, Estimate(0.0), Estimate(d), 1.0, reading, paired)
+    return TaskComparison(domain, task, one, Estimate(0.0), Estimate(d), 1.0, result, paired)
 
 
-def candidate(readings: str, **keys: object) -> Candidate:
-    """`"ooww"`: two domains that are as good, two that are worse."""
-    words: dict[str, Reading] = {"b": "better", "o": "kept", "?": "open", "w": "worse"}
-    rows = [row(f"d{i}", words[r]) for i, r in enumerate(readings)]
-    given = {"size": 0.25, "domains": len(rows), **keys}
+def candidate(results: str, **keys: object) -> Candidate:
+    """Return a candidate by its results: `"ooww"` is as good on two domains and worse on two."""
+    words: dict[str, Result] = {"b": "better", "o": "equal", "?": "undecided", "w": "worse"}
+    rows = [row(f"d{i}", words[r]) for i, r in enumerate(results)]
+    given = {"size_ratio": 0.25, "domains": len(rows), **keys}
     return Candidate("shop", rows, **given)  # type: ignore[arg-type]
 
 
@@ -40,134 +40,137 @@ def candidate(readings: str, **keys: object) -> Candidate:
     [("%", 2.0, 1.0), ("%", 30.0, 3.0), ("%", 0.0, 1.0), ("m", 0.4, 0.04), ("", 2.0, 0.2)],
 )
 def test_margin(unit: str, error: float, expected: float) -> None:
-    assert margin(unit, error) == pytest.approx(expected)
+    assert margin_of(unit, error) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "reading"),
+    ("low", "high", "result"),
     [
         (-2.0, -0.1, "better"),
-        (-2.0, 0.0, "kept"),
-        (-2.0, 1.0, "kept"),
-        (0.2, 0.9, "kept"),
-        (-2.0, 1.1, "open"),
-        (1.0, 3.0, "open"),
+        (-2.0, 0.0, "equal"),
+        (-2.0, 1.0, "equal"),
+        (0.2, 0.9, "equal"),
+        (-2.0, 1.1, "undecided"),
+        (1.0, 3.0, "undecided"),
         (1.1, 3.0, "worse"),
     ],
 )
-def test_reading_at_the_borders(low: float, high: float, reading: str) -> None:
-    assert read(Estimate(0.5, low, high), 1.0) == reading
-    assert read(Estimate(0.5), 1.0) == "open"
+def test_results_at_the_limits(low: float, high: float, result: str) -> None:
+    assert result_of(Estimate(0.5, low, high), 1.0) == result
+    assert result_of(Estimate(0.5), 1.0) == "undecided"
 
 
-def test_a_larger_difference_never_reads_better() -> None:
-    order = ["better", "kept", "open", "worse"]
+def test_a_larger_difference_never_has_a_better_result() -> None:
+    order = ["better", "equal", "undecided", "worse"]
     for half in (0.1, 0.7, 2.0):
-        readings = [read(Estimate(d, d - half, d + half), 1.0) for d in (-3, -1, 0, 0.5, 1, 2, 4)]
-        places = [order.index(r) for r in readings]
+        results = [
+            result_of(Estimate(d, d - half, d + half), 1.0) for d in (-3, -1, 0, 0.5, 1, 2, 4)
+        ]
+        places = [order.index(r) for r in results]
         assert places == sorted(places)
 
 
-def test_a_domain_is_its_worst_task() -> None:
-    for first, second in itertools.product(("better", "kept", "open", "worse"), repeat=2):
+def test_a_domain_has_the_result_of_its_worst_task() -> None:
+    for first, second in itertools.product(("better", "equal", "undecided", "worse"), repeat=2):
         rows = [row("rooms", first, "a"), row("rooms", second, "b"), row("x", "better")]  # type: ignore[arg-type]
-        worst = max(first, second, key=["better", "kept", "open", "worse"].index)
-        assert by_domain(rows) == {"rooms": worst, "x": "better"}
+        worst = max(first, second, key=["better", "equal", "undecided", "worse"].index)
+        assert results_by_domain(rows) == {"rooms": worst, "x": "better"}
 
 
 SENTENCES = [
     (
         "bo",
-        "one",
-        "One network is enough: on both domains it is as good as the 2 separate networks, at 0.25 "
+        "one network",
+        "One network is enough: on both domains, it is as good as the 2 separate networks, at 0.25 "
         "times their size.",
     ),
     (
         "o",
-        "one",
-        "One network is enough: on its one domain it is as good as the separate network, at 0.25 "
+        "one network",
+        "One network is enough: on its one domain, it is as good as the separate network, at 0.25 "
         "times their size.",
     ),
     (
         "oo?o",
-        "open",
-        "Not decided: on 1 of 4 domains (d2) the one network may be as good or worse; more seeds "
-        "or more test images would tell.",
+        "undecided",
+        "Undecided: on 1 of 4 domains (d2), the one network may be as good or worse. More seeds or "
+        "more test images would show which.",
     ),
     (
         "??",
-        "open",
-        "Not decided: on both domains the one network may be as good or worse; more seeds or more "
-        "test images would tell.",
+        "undecided",
+        "Undecided: on both domains, the one network may be as good or worse. More seeds or more "
+        "test images would show which.",
     ),
     (
         "owo",
-        "some",
-        "Keep 1 of the 3 separate networks (d1); one network is enough for the other 2.",
+        "keep some",
+        "Keep 1 of the 3 separate networks (d1); one network is enough for the other 2 domains.",
     ),
     (
         "ow?o?",
-        "some",
-        "Keep 1 of the 5 separate networks (d1); one network is enough for 2; 2 are not decided.",
+        "keep some",
+        "Keep 1 of the 5 separate networks (d1); one network is enough for 2 domains; 2 are "
+        "undecided.",
     ),
-    ("w?", "some", "Keep 1 of the 2 separate networks (d0); 1 is not decided."),
+    ("w?", "keep some", "Keep 1 of the 2 separate networks (d0); 1 is undecided."),
     (
         "wwo",
-        "keep",
+        "keep all",
         "Keep the 3 separate networks: the one network is worse on 2 of 3 domains (d0 and d1).",
     ),
     (
         "wwwwww",
-        "keep",
+        "keep all",
         "Keep the 6 separate networks: the one network is worse on all 6 domains.",
     ),
     (
         "wwwwwwo",
-        "keep",
+        "keep all",
         "Keep the 7 separate networks: the one network is worse on 6 of 7 domains (d0, d1, d2 and "
         "3 more).",
     ),
 ]
 
 
-@pytest.mark.parametrize(("readings", "prediction", "sentence"), SENTENCES)
-def test_the_sentence(readings: str, prediction: str, sentence: str) -> None:
-    found = decide([candidate(readings)])
-    assert (found.prediction, found.sentence) == (prediction, sentence)
-    assert found.notes == (UNKNOWN_TRAINING,)
+@pytest.mark.parametrize(("results", "decision", "sentence"), SENTENCES)
+def test_the_sentence(results: str, decision: str, sentence: str) -> None:
+    found = decide([candidate(results)])
+    assert (found.decision, found.sentence) == (decision, sentence)
+    assert found.notes == (ONE_SEED_NOTE,)
 
 
-def test_one_network_that_is_no_smaller_saves_nothing() -> None:
-    found = decide([candidate("oo", size=1.0)])
-    assert found.prediction == "keep"
+def test_one_network_that_is_not_smaller_saves_nothing() -> None:
+    found = decide([candidate("oo", size_ratio=1.0)])
+    assert found.decision == "keep all"
     assert "1.00 times their size" in found.sentence
-    assert decide([candidate("oo", size=None)]).prediction == "one"
+    assert decide([candidate("oo", size_ratio=None)]).decision == "one network"
 
 
-def test_frozen_heads_where_they_are_enough() -> None:
-    learned, frozen = candidate("oo", chosen_by=1.0), candidate("ob", frozen=True)
+def test_frozen_heads_are_enough() -> None:
+    learned, frozen = candidate("oo", val_error=1.0), candidate("ob", frozen=True)
     found = decide([learned, frozen])
-    assert (found.prediction, found.evaluated) == ("frozen", 1)
+    assert (found.decision, found.evaluated) == ("frozen heads", 1)
     assert found.sentence.startswith("Frozen heads are enough: on both domains")
     found = decide([candidate("oo", frozen=True), candidate("ow")])
-    assert found.prediction == "frozen"
+    assert found.decision == "frozen heads"
     for worse in ("o?", "ow"):
-        found = decide([learned, candidate(worse, frozen=True, chosen_by=0.5)])
-        assert (found.prediction, found.evaluated) == ("one", 0)
+        found = decide([learned, candidate(worse, frozen=True, val_error=0.5)])
+        assert (found.decision, found.evaluated) == ("one network", 0)
 
 
-def test_the_best_on_validation_is_evaluated_whatever_the_test_says() -> None:
-    several = [candidate("oo", chosen_by=9.0), candidate("ww", chosen_by=8.0), candidate("oo")]
+def test_the_best_on_validation_is_evaluated_whatever_the_test_scores() -> None:
+    several = [candidate("oo", val_error=9.0), candidate("ww", val_error=8.0), candidate("oo")]
     assert choose(several) == 1
-    assert decide(several).prediction == "keep"
+    assert decide(several).decision == "keep all"
     assert choose([candidate("oo"), candidate("oo")]) == 0
-    assert choose([candidate("o", separate=True, chosen_by=1), candidate("o", chosen_by=2)]) == 1
+    assert choose([candidate("o", separate=True, val_error=1), candidate("o", val_error=2)]) == 1
 
 
 def test_without_a_baseline() -> None:
     found = decide([candidate("", domains=4)])
-    assert found.prediction == "alone"
-    assert found.sentence.startswith("One network for 4 domains at 0.25 times the size")
+    assert found.decision == "no baseline"
+    assert found.sentence.startswith("One network for 4 domains, 0.25 times the size")
     assert found.notes == ()
     assert (
         "Separate networks for 3 domains"
@@ -177,27 +180,33 @@ def test_without_a_baseline() -> None:
 
 
 @pytest.mark.parametrize(
-    ("readings", "sentence"),
+    ("results", "sentence"),
     [
         ("bo", "As good as theirs.csv on both domains, and better on 1 of 2 domains (d0)."),
         ("ow", "Worse than theirs.csv on 1 of 2 domains (d1)."),
-        ("o?", "Not decided: on 1 of 2 domains (d1) it may be as good as theirs.csv or worse; "),
+        ("o?", "Undecided: on 1 of 2 domains (d1), it may be as good as theirs.csv or worse. "),
     ],
 )
-def test_against_something_else_than_separate_networks(readings: str, sentence: str) -> None:
-    found = decide([candidate(readings, size=3.0, frozen=True)], "theirs.csv")
-    assert found.prediction == "other"
+def test_against_a_baseline_that_is_not_separate_networks(results: str, sentence: str) -> None:
+    found = decide([candidate(results, size_ratio=3.0, frozen=True)], "theirs.csv")
+    assert found.decision == "other"
     assert found.sentence.startswith(sentence)
 
 
-def test_notes_say_what_the_intervals_do_not_know() -> None:
-    rows = [row("a", "kept", paired=False), row("b", "kept")]
+def test_notes_state_what_the_intervals_do_not_cover() -> None:
+    rows = [row("a", "equal", paired=False), row("b", "equal")]
     found = decide([Candidate("x", rows, 0.5, seeds=3, domains=2)])
     (note,) = found.notes
     assert "a/classify" in note and "b/" not in note
 
 
-def test_the_rules_name_the_numbers_that_are_used() -> None:
+def test_the_rules_contain_the_numbers_in_use() -> None:
     text = " ".join(RULES)
-    for words in ("1 point", "a tenth", "95 %", "more than half", "lowest validation error"):
+    for words in (
+        "1 percentage point",
+        "a tenth",
+        "95 %",
+        "more than half",
+        "lowest validation error",
+    ):
         assert words in text

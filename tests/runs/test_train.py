@@ -20,11 +20,11 @@ from onetrunk.runs import train as module
 from onetrunk.runs.environment import environment
 from onetrunk.runs.open import Run
 from onetrunk.runs.train import scale_numbers, train, train_models, train_recipe
-from onetrunk.train.loop import NotFinite
+from onetrunk.train.learner import NotFinite
 from tests.helpers.errors import raises
 from tests.helpers.fakes import Fake, dense_source, labelled, picture
 from tests.helpers.worlds import (
-    Looking,
+    Recorder,
     assert_same_run,
     at,
     checkpoints,
@@ -45,8 +45,8 @@ SHORT: dict[str, Any] = {
 CLOCKS = ("finished", "seconds")
 
 
-def watched_by(monkeypatch: pytest.MonkeyPatch, watch: Looking) -> None:
-    monkeypatch.setattr(module, "make_watch", lambda *_: watch)
+def watched_by(monkeypatch: pytest.MonkeyPatch, logger: Recorder) -> None:
+    monkeypatch.setattr(module, "make_logger", lambda *_: logger)
 
 
 def scores_of(folder: Path) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def test_other_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     watched_by(monkeypatch, at("step", 3, breaks))
     with pytest.raises(Broken):
         train(network(domains), domains, out=tmp_path / "run", **SHORT)
-    watched_by(monkeypatch, Looking())
+    watched_by(monkeypatch, Recorder())
     changed = [domains[0], Domain("bees", noise(60, "abc", 7), size=8)]
     with raises(BadInput, "images of bees", tmp_path / "run"):
         train(network(changed), changed, out=tmp_path / "run", resume=True, **SHORT)
@@ -137,7 +137,7 @@ def test_a_folder_with_another_run_is_refused(
     watched_by(monkeypatch, at("step", 3, breaks))
     with pytest.raises(Broken):
         train(network(domains), domains, out=out, **SHORT)
-    watched_by(monkeypatch, Looking())
+    watched_by(monkeypatch, Recorder())
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file() and p.name != ".lock"}
     with raises(BadInput, out, "step 2", try_="--resume"):
         train(network(domains), domains, out=out, **SHORT)
@@ -190,7 +190,7 @@ def test_a_loss_that_is_not_finite_is_recorded(
     assert list(checkpoints(out)) == [2]
     assert lines(out)[-1]["step"] == 3
     assert not (out / "scores.json").exists() and not (out / "model").exists()
-    watched_by(monkeypatch, Looking())
+    watched_by(monkeypatch, Recorder())
     train(model, domains, out=out, resume=True, **SHORT)  # the images are fine
 
 
@@ -209,11 +209,11 @@ def test_specialists_continue_with_the_interrupted_one(
 ) -> None:
     begun: list[str] = []
 
-    class Second(Looking):
+    class Second(Recorder):
         def begin(self, plan: Mapping[str, Any]) -> None:
             begun.append(plan["part"])
 
-        def step(self, record: Mapping[str, Any]) -> None:
+        def log_step(self, record: Mapping[str, Any]) -> None:
             if (record["part"], record["step"]) == ("again", 3):
                 raise Broken
 
@@ -224,7 +224,7 @@ def test_specialists_continue_with_the_interrupted_one(
     watched_by(monkeypatch, Second())
     with pytest.raises(Broken):
         train_recipe(specialists(tmp_path, "run"), device="cpu")
-    watched_by(monkeypatch, Looking())
+    watched_by(monkeypatch, Recorder())
     run = train_recipe(specialists(tmp_path, "run"), resume=True, device="cpu")
     assert begun == ["digits", "again"]
     for part in ("digits", "again"):

@@ -1,4 +1,4 @@
-"""What is seen while a run learns: live lines on a terminal, few plain ones elsewhere."""
+"""The console logger: a live table on a terminal, few plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from onetrunk.train import console as screen
-from onetrunk.train.console import Screen, lasting, number
+from onetrunk.train import console
+from onetrunk.train.console import ConsoleLogger, duration, number
 
 
 class Clock:
-    """Seconds that pass when told to."""
+    """A clock that the test sets."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
-        monkeypatch.setattr("onetrunk.train.console.time.monotonic", lambda: self.now)
+        monkeypatch.setattr(console.time, "monotonic", lambda: self.now)
 
 
 @pytest.fixture
@@ -53,21 +53,21 @@ def evaluated(step: int, *units: str, best: bool = True, part: str = "") -> dict
     return {"part": part, "step": step, "val": val, "score": 12.345, "best": best}
 
 
-def test_elsewhere_than_on_a_terminal_a_line_every_ten_seconds_and_each_evaluation(
+def test_without_a_terminal_it_prints_a_line_every_ten_seconds_and_each_evaluation(
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    watch = Screen()
-    watch.begin(plan("digits", "shop"))
+    logger = ConsoleLogger()
+    logger.begin(plan("digits", "shop"))
     units = ("digits/classify", "shop/category", "shop/material")
     for step in range(1, 26):
         clock.now += 1
-        watch.step(line(step, *units))
-    watch.evaluated(evaluated(25, *units))
+        logger.log_step(line(step, *units))
+    logger.log_evaluation(evaluated(25, *units))
     clock.now += 9
-    watch.step(line(26, *units))
-    watch.evaluated(evaluated(26, *units, best=False))
-    watch.end()
-    watch.end()
+    logger.log_step(line(26, *units))
+    logger.log_evaluation(evaluated(26, *units, best=False))
+    logger.end()
+    logger.end()
     out, err = capsys.readouterr()
     assert out == ""
     loss = "loss digits 0.500, shop category 0.500 material 0.500; 420 images/s; about 5 min 21 s"
@@ -81,13 +81,15 @@ def test_elsewhere_than_on_a_terminal_a_line_every_ten_seconds_and_each_evaluati
     ]
 
 
-def test_a_part_is_named_and_the_next_begins_anew(capsys: pytest.CaptureFixture[str]) -> None:
-    watch = Screen()
-    watch.begin(plan("digits", part="digits", steps=0))
-    watch.evaluated(evaluated(7, "digits/classify", part="digits"))
-    watch.end()
-    watch.begin(plan("shop", part="shop"))
-    watch.end()
+def test_lines_name_the_part_and_a_new_part_starts_empty(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logger = ConsoleLogger()
+    logger.begin(plan("digits", part="digits", steps=0))
+    logger.log_evaluation(evaluated(7, "digits/classify", part="digits"))
+    logger.end()
+    logger.begin(plan("shop", part="shop"))
+    logger.end()
     assert capsys.readouterr().err.splitlines() == [
         "digits: step 7: validation digits error 12.35; mean 12.35, the best so far",
         "digits: step 7: end; best 12.35 at step 7",
@@ -95,13 +97,13 @@ def test_a_part_is_named_and_the_next_begins_anew(capsys: pytest.CaptureFixture[
     ]
 
 
-def test_of_a_hundred_domains_a_plain_line_names_the_first(
+def test_a_plain_line_names_only_the_first_of_many_domains(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    watch = Screen()
+    logger = ConsoleLogger()
     names = [f"d{i}" for i in range(100)]
-    watch.begin(plan(*names))
-    watch.evaluated(evaluated(7, *(f"{name}/classify" for name in names)))
+    logger.begin(plan(*names))
+    logger.log_evaluation(evaluated(7, *(f"{name}/classify" for name in names)))
     err = capsys.readouterr().err
     assert "d7 error 12.35, … (100 domains); mean" in err and "d8" not in err
 
@@ -113,57 +115,57 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     return Terminal()
 
 
-def last_picture(terminal: Terminal, lines: int) -> list[str]:
-    """Lines of the last frame, without what moves the cursor."""
+def last_frame(terminal: Terminal, lines: int) -> list[str]:
+    """The lines of the last frame, without control sequences."""
     text = re.sub(r"\x1b\[[0-9?;]*[a-z]", "", terminal.getvalue().split("\x1b[2K")[-1])
     return [row.rstrip() for row in text.splitlines()][:lines]
 
 
-def test_on_a_terminal_each_domain_has_a_line(clock: Clock, terminal: Terminal) -> None:
+def test_on_a_terminal_each_domain_has_a_row(clock: Clock, terminal: Terminal) -> None:
     with redirect_stderr(terminal):
-        watch = Screen()
-        watch.begin(plan("digits", "shop", part="joint"))
+        logger = ConsoleLogger()
+        logger.begin(plan("digits", "shop", part="joint"))
         units = ("digits/classify", "shop/category", "shop/material")
-        watch.step(line(120, *units))
+        logger.log_step(line(120, *units))
         clock.now += 1
-        watch.evaluated(evaluated(120, *units))
-        watch.end()
-    assert last_picture(terminal, 4) == [
+        logger.log_evaluation(evaluated(120, *units))
+        logger.end()
+    assert last_frame(terminal, 4) == [
         "joint: step 120 of 400 · 5 min 21 s left · best 12.35 at step 120",
         "domain  loss                           validation                     images/s",
         "digits  0.500                          error 12.35                    210",
         "shop    category 0.500 material 0.500  category 12.35 material 12.35  210",
     ]
-    assert terminal.getvalue().count("\x1b[?25h") == 1, "the cursor does not come back"
+    assert terminal.getvalue().count("\x1b[?25h") == 1, "the cursor is not shown again"
 
 
-def test_at_most_ten_pictures_a_second(clock: Clock, terminal: Terminal) -> None:
+def test_at_most_ten_updates_a_second(clock: Clock, terminal: Terminal) -> None:
     with redirect_stderr(terminal):
-        watch = Screen()
-        watch.begin(plan("digits"))
+        logger = ConsoleLogger()
+        logger.begin(plan("digits"))
         for step in range(2000):
             clock.now += 0.001
-            watch.step(line(step, "digits/classify"))
-            watch.evaluated(evaluated(step, "digits/classify"))
-        watch.end()
-    pictures = terminal.getvalue().count("validation")
-    assert 15 <= pictures <= 23  # two seconds, the first and the last
+            logger.log_step(line(step, "digits/classify"))
+            logger.log_evaluation(evaluated(step, "digits/classify"))
+        logger.end()
+    frames = terminal.getvalue().count("validation")
+    assert 15 <= frames <= 23  # two seconds, the first and the last
 
 
 @pytest.mark.parametrize(("columns", "lines"), [(80, 12), (40, 6), (20, 3), (10, 1), (300, 200)])
-def test_a_hundred_domains_never_leave_the_terminal(
+def test_the_table_never_exceeds_the_terminal(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch, columns: int, lines: int
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv("LINES", str(lines))
     with redirect_stderr(terminal):
-        watch = Screen()
+        logger = ConsoleLogger()
         names = [f"domain-{i}" + "-long" * 10 for i in range(100)]
-        watch.begin(plan(*names))
-        watch.step(line(1, *(f"{name}/classify" for name in names)))
-        watch.evaluated(evaluated(1, *(f"{name}/classify" for name in names)))
-        watch.end()
-    rows = last_picture(terminal, 1000)
+        logger.begin(plan(*names))
+        logger.log_step(line(1, *(f"{name}/classify" for name in names)))
+        logger.log_evaluation(evaluated(1, *(f"{name}/classify" for name in names)))
+        logger.end()
+    rows = last_frame(terminal, 1000)
     assert all(len(row) <= columns for row in rows)
     shown = min(100, max(1, lines - 4))
     if lines > 3:
@@ -172,28 +174,28 @@ def test_a_hundred_domains_never_leave_the_terminal(
         assert rows[-1] == f"… and {100 - shown} more domains"[:columns]
     if columns >= 40 and lines > 3:
         assert "0.500" in rows[2] and "12.35" in rows[2]
-        assert ("images/s" in rows[1]) == (columns >= screen.NARROW)
+        assert ("images/s" in rows[1]) == (columns >= console.NARROW)
 
 
-def test_a_line_said_in_between_is_not_lost(terminal: Terminal) -> None:
+def test_a_line_printed_in_between_is_not_lost(terminal: Terminal) -> None:
     with redirect_stderr(terminal):
-        watch = Screen()
-        watch.begin(plan("digits"))
+        logger = ConsoleLogger()
+        logger.begin(plan("digits"))
         print("a note", file=sys.stderr)
-        watch.end()
+        logger.end()
         assert sys.stderr is terminal
     assert "a note" in terminal.getvalue()
 
 
-def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(
+def test_a_dumb_terminal_gets_plain_lines(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TERM", "dumb")
     with redirect_stderr(terminal):
-        watch = Screen()
-        watch.begin(plan("digits"))
-        watch.step(line(1, "digits/classify"))
-        watch.end()
+        logger = ConsoleLogger()
+        logger.begin(plan("digits"))
+        logger.log_step(line(1, "digits/classify"))
+        logger.end()
     assert terminal.getvalue() == "step 1 of 400: end after 0 s\n"
 
 
@@ -201,10 +203,10 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(
     ("seconds", "text"),
     [(0.4, "0 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (18600, "5 h 10 min")],
 )
-def test_times_are_read_at_a_glance(seconds: float, text: str) -> None:
-    assert lasting(seconds) == text
+def test_durations_are_rounded(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
-def test_numbers_have_few_figures() -> None:
+def test_numbers_are_rounded() -> None:
     values = (None, 0.12345, 9.9994, 12.345, 12345.6, float("nan"))
     assert [number(v) for v in values] == ["–", "0.123", "9.999", "12.35", "12,345.60", "nan"]

@@ -1,4 +1,4 @@
-"""Where and in which numbers: what is asked for, and the caller's world as it was."""
+"""Devices, precision and determinism; the caller's state is restored."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import torch
 from onetrunk.data.seeded import seed_of
 from onetrunk.errors import BadInput
 from onetrunk.train.device import Precision, choose_device, deterministic, start_generators
+from tests.helpers.errors import raises
 
 CPU = torch.device("cpu")
 
 
-def test_devices_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_is_chosen_from_those_available(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert choose_device() == choose_device("cpu") == choose_device(CPU) == CPU
-    with pytest.raises(BadInput, match=r"no such device here; got: 'cuda:1'; available: cpu"):
+    with raises(BadInput, got="cuda:1", available=("cpu",)):
         choose_device("cuda:1")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert choose_device() == torch.device("mps")
@@ -28,11 +29,11 @@ def test_devices_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert choose_device() == torch.device("cuda")
     assert choose_device("cuda:1") == torch.device("cuda", 1)
-    with pytest.raises(BadInput, match="'cuda:2'"):
+    with raises(BadInput, got="cuda:2", available=("cuda", "cuda:0", "cuda:1", "mps", "cpu")):
         choose_device("cuda:2")
 
 
-def test_numbers_that_the_device_gains_from(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_precision_depends_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = torch.device("cuda")
     assert Precision.of("auto", CPU).dtype == torch.float32
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
@@ -46,25 +47,25 @@ def test_numbers_that_the_device_gains_from(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
-def test_autocast_and_the_scale_of_gradients(name: str) -> None:
+def test_autocast_and_gradient_scaling(name: str) -> None:
     precision = Precision.of(name, CPU)
     weight = torch.nn.Parameter(torch.ones(2, 2))
-    descent = torch.optim.SGD([weight], lr=1.0)
+    sgd = torch.optim.SGD([weight], lr=1.0)
     with precision.autocast():
         out = torch.ones(1, 2) @ weight
     assert out.dtype == getattr(torch, name)
     precision.backward(out.float().sum() / 1024)
     assert weight.grad is not None
     assert (float(weight.grad[0, 0]) == 1 / 1024) == (name != "float16")
-    precision.unscale([("", descent)])
+    precision.unscale([("", sgd)])
     assert weight.grad.eq(1 / 1024).all()
     if precision.scaler is not None:
-        precision.scaler.step(descent)
+        precision.scaler.step(sgd)
     precision.update()
 
 
 @pytest.mark.parametrize("before", [(False, False), (True, False), (True, True)], ids=str)
-def test_flags_and_generator_are_the_callers_again(before: tuple[bool, bool]) -> None:
+def test_flags_and_generator_are_restored(before: tuple[bool, bool]) -> None:
     memory = torch.utils.deterministic
 
     def flags() -> tuple[bool, bool, bool]:
@@ -89,7 +90,7 @@ def test_flags_and_generator_are_the_callers_again(before: tuple[bool, bool]) ->
         torch.use_deterministic_algorithms(outside[0], warn_only=outside[1])
 
 
-def test_generators_start_from_the_seed() -> None:
+def test_generators_are_seeded() -> None:
     with deterministic(True, CPU):
         start_generators(seed_of(3, "", "fit"), CPU)
         one = torch.rand(3)

@@ -16,7 +16,7 @@ def floats(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def move(model: torch.nn.Module, names: tuple[str, ...], seed: int) -> None:
-    """Noise onto what is shared and onto what these domains own."""
+    """Add noise to shared tensors and to those of these domains."""
     chance = torch.Generator().manual_seed(seed)
     others = {id(t) for n in model.domains if n not in names for t in model.own(n).values()}
     with torch.no_grad():
@@ -29,7 +29,7 @@ def move(model: torch.nn.Module, names: tuple[str, ...], seed: int) -> None:
 @pytest.mark.parametrize(
     "trunk", [{}, {"norm": "shared"}, {"sharing": "full"}, {"adapters": "parallel"}], ids=str
 )
-def test_each_number_is_averaged_in_the_steps_that_moved_it(trunk: dict[str, Any]) -> None:
+def test_each_tensor_is_averaged_in_the_steps_that_changed_it(trunk: dict[str, Any]) -> None:
     model = network(worlds("ants", "bees"), **trunk).double()
     own = {name: {id(t) for t in model.own(name).values()} for name in model.domains}
     owner = {
@@ -49,7 +49,7 @@ def test_each_number_is_averaged_in_the_steps_that_moved_it(trunk: dict[str, Any
         assert torch.allclose(value, expected[key], rtol=1e-12, atol=1e-14), key
 
 
-def test_applied_is_the_average_and_then_all_is_as_it_was() -> None:
+def test_averaged_weights_are_applied_and_removed() -> None:
     domains = worlds("ants", "bees")
     made = learner(domains, average=0.9)
     assert made.average is not None
@@ -57,14 +57,14 @@ def test_applied_is_the_average_and_then_all_is_as_it_was() -> None:
     for _ in range(2):
         made.step(next(going))
     before, kept = weights(made.model), {k: t.clone() for k, t in made.average.state().items()}
-    with made.applied():
+    with made.averaged():
         inside = weights(made.model)
         assert torch.is_grad_enabled()
         assert all(inside[key].equal(tensor) for key, tensor in kept.items())
         assert all(inside[key].equal(before[key]) for key in before.keys() - kept.keys())
         assert not same(inside, before)
     assert same(weights(made.model), before)
-    with pytest.raises(ZeroDivisionError), made.applied():
+    with pytest.raises(ZeroDivisionError), made.averaged():
         raise ZeroDivisionError
     assert same(weights(made.model), before)
     assert same(made.average.state(), kept)

@@ -1,4 +1,4 @@
-"""Starting from a finished model: what goes on, what starts as a new domain would."""
+"""Initialising from a finished run: which weights are copied, and which domains are new."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from onetrunk.errors import BadInput
 from onetrunk.nn.saving import save, save_models
 from onetrunk.nn.universal import Universal
 from onetrunk.runs.train import train_recipe
-from onetrunk.train.initialize import adopt, start_from
+from onetrunk.train.initialize import copy_weights, start_from
+from tests.helpers.errors import raises
 from tests.helpers.worlds import CPU, network, noise, same, weights, worlds
 
 
-def learned(domains: Sequence[Domain], seed: int = 5, **trunk: Any) -> Universal:
-    """Other numbers everywhere, as training would leave them."""
+def trained(domains: Sequence[Domain], seed: int = 5, **trunk: Any) -> Universal:
+    """A network with changed weights, as if trained."""
     model = network(domains, seed, **trunk)
     chance = torch.Generator(CPU).manual_seed(seed)
     with torch.no_grad():
@@ -51,23 +52,23 @@ def predictions(model: Universal, domain: Domain) -> torch.Tensor:
     ],
     ids=str,
 )
-def test_what_goes_on_predictions_as_before(
+def test_copied_domains_predict_as_before(
     trunk: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     domains = worlds("ants", "bees", "cats")
-    other = learned(domains[:2], **trunk)
+    other = trained(domains[:2], **trunk)
     save(other, tmp_path)
     model = network([domains[2], domains[1]], **trunk)
     start_from(tmp_path, {"": model})
     assert predictions(model, domains[1]).equal(predictions(other, domains[1]))
     assert same(dict(model.trunk.shared()), dict(other.trunk.shared()))
     said = capsys.readouterr().err
-    assert "domains that go on: bees; new: cats" in said
+    assert "known domains: bees; new domains: cats" in said
 
 
 def test_the_same_domains_are_the_same_model(tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
-    other = learned(domains, sharing="full", adapters="series")
+    other = trained(domains, sharing="full", adapters="series")
     save(other, tmp_path)
     model = network(domains, sharing="full", adapters="series")
     start_from(tmp_path, {"": model})
@@ -76,20 +77,20 @@ def test_the_same_domains_are_the_same_model(tmp_path: Path) -> None:
 
 def test_a_domain_with_other_classes_or_adapters_is_new() -> None:
     domains = worlds("ants", "bees")
-    other = learned(domains)
+    other = trained(domains)
     changed = [Domain("ants", noise(40, "xyz"), size=8), domains[1]]
-    assert adopt(network(changed), other) == ["bees"]
-    assert adopt(network(domains, adapters="parallel"), other) == []
+    assert copy_weights(network(changed), other) == ["bees"]
+    assert copy_weights(network(domains, adapters="parallel"), other) == []
 
 
 @pytest.mark.parametrize("sharing", ["deep", "partial"])
-def test_a_new_domain_starts_as_the_trunk_it_comes_to(sharing: str) -> None:
-    """Its slots are copies of the layers that they stand for, those of the finished trunk."""
+def test_a_new_domain_starts_with_copies_of_the_trunks_layers(sharing: str) -> None:
+    """Its slots are copies of the layers of the finished trunk that they replace."""
     domains = worlds("ants", "bees")
-    other = learned(domains[:1])
+    other = trained(domains[:1])
     own = {"own_stages": ["stem", 3]} if sharing == "partial" else {}
     model = network(domains[1:], sharing=sharing, **own)
-    adopt(model, other)
+    copy_weights(model, other)
     fresh = network(domains[1:], sharing=sharing, **own)
     fresh.remove("bees")
     fresh.trunk.load_shared(other.trunk.shared())
@@ -100,40 +101,40 @@ def test_a_new_domain_starts_as_the_trunk_it_comes_to(sharing: str) -> None:
     assert all(found[key].equal(expected[key]) for key in slots)
 
 
-def test_heads_go_from_shared_to_own_and_back() -> None:
+def test_heads_are_copied_between_shared_and_own() -> None:
     """Classes in another order share a head by name; every domain keeps its own predictions."""
     (ants,) = worlds("ants")
     turned = Domain(
         "bees", noise(80, "ab", 4000), [Task("classify", "classify", ("b", "a"))], size=8
     )
     assert turned.tasks[0].classes == ("b", "a")
-    full = learned([ants, turned], sharing="full")
+    full = trained([ants, turned], sharing="full")
     deep = network([ants, turned])
-    assert adopt(deep, full) == ["ants", "bees"]
+    assert copy_weights(deep, full) == ["ants", "bees"]
     for domain in (ants, turned):
         assert predictions(deep, domain).equal(predictions(full, domain))
     back = network([turned, ants], sharing="full")  # the head has the order of the first
-    adopt(back, full)
+    copy_weights(back, full)
     for domain in (ants, turned):
         assert predictions(back, domain).equal(predictions(full, domain))
     alone = network([turned], sharing="full")
-    adopt(alone, learned([turned]))
-    assert predictions(alone, turned).equal(predictions(learned([turned]), turned))
+    copy_weights(alone, trained([turned]))
+    assert predictions(alone, turned).equal(predictions(trained([turned]), turned))
     assert ants.tasks[0].classes == ("a", "b")
 
 
-def test_specialists_start_each_from_their_own(tmp_path: Path) -> None:
+def test_each_specialist_starts_from_its_own(tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
-    others = {d.name: learned([d], seed, sharing="none") for seed, d in enumerate(domains)}
+    others = {d.name: trained([d], seed, sharing="none") for seed, d in enumerate(domains)}
     save_models(others, tmp_path)
     models = {d.name: network([d], sharing="none") for d in domains}
     start_from(tmp_path, models)
     for name, model in models.items():
         assert same(weights(model), weights(others[name]))
-    with pytest.raises(BadInput, match=r"holds a network for each domain.*sharing = 'deep'"):
+    with raises(BadInput, tmp_path, available=("ants", "bees"), try_="sharing = 'deep'"):
         start_from(tmp_path, {"": network(domains)})
     (cats,) = worlds("cats")
-    with pytest.raises(BadInput, match=r"and none for cats; got: 'cats'; available: ants, bees"):
+    with raises(BadInput, got="cats", available=("ants", "bees")):
         start_from(tmp_path, {**models, "cats": network([cats], sharing="none")})
 
 
@@ -141,9 +142,9 @@ def test_specialists_start_each_from_their_own(tmp_path: Path) -> None:
 def test_specialists_start_from_one_trunk(
     norm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Fine-tuning: a domain that the trunk knows goes on as it was, a new one as it would come."""
+    """Fine-tuning: known domains keep their weights, a new one starts as usual."""
     domains = worlds("ants", "bees", "cats")
-    deep = learned(domains[:2], norm=norm)
+    deep = trained(domains[:2], norm=norm)
     save(deep, tmp_path)
     models = {
         d.name: network([d], seed, sharing="none", norm=norm) for seed, d in enumerate(domains)
@@ -154,13 +155,13 @@ def test_specialists_start_from_one_trunk(
     for domain in domains[:2]:
         assert predictions(models[domain.name], domain).equal(predictions(deep, domain))
     said = capsys.readouterr().err.splitlines()
-    assert [line.partition("go on: ")[2] for line in said] == [
-        "ants; new: none", "bees; new: none", "none; new: cats"
+    assert [line.partition("known domains: ")[2] for line in said] == [
+        "ants; new domains: none", "bees; new domains: none", "none; new domains: cats"
     ]  # fmt: skip
 
 
 def photos(root: Path, seed: int) -> None:
-    """A folder of two classes of noise, small enough to learn in a moment."""
+    """Write a small folder of two classes of noise."""
     rng = np.random.default_rng(seed)
     for kind in "ab":
         (root / kind).mkdir(parents=True)
@@ -171,7 +172,7 @@ def photos(root: Path, seed: int) -> None:
 
 
 def test_fine_tuning_by_the_keys_of_a_recipe(tmp_path: Path) -> None:
-    """sharing = "none" and init = RUN; at a rate of almost nothing all end where they began."""
+    """sharing = "none" and init = RUN; with a tiny rate all weights end where they began."""
     for seed, name in enumerate(("ants", "bees")):
         photos(tmp_path / name, seed)
     text = (
@@ -193,13 +194,13 @@ def test_fine_tuning_by_the_keys_of_a_recipe(tmp_path: Path) -> None:
 
 def test_another_trunk_is_refused(tmp_path: Path) -> None:
     domains = worlds("ants")
-    save(learned(domains), tmp_path / "deep")
-    with pytest.raises(BadInput, match=r"trunk\.norm is to be that of .*'domain'; got: 'shared'"):
+    save(trained(domains), tmp_path / "deep")
+    with raises(BadInput, "trunk.norm", "'domain'", got="shared"):
         start_from(tmp_path / "deep", {"": network(domains, norm="shared")})
-    with pytest.raises(BadInput, match=r"trunk\.arch is to be that of .*'resnet20'"):
+    with raises(BadInput, "trunk.arch", "'resnet20'", got="resnet26"):
         start_from(tmp_path / "deep", {"": network(domains, arch="resnet26")})
-    save(learned(domains, sharing="partial", own_stages=[2]), tmp_path / "partial")
-    with pytest.raises(BadInput, match=r"trunk\.own_stages is to be that of"):
+    save(trained(domains, sharing="partial", own_stages=[2]), tmp_path / "partial")
+    with raises(BadInput, "trunk.own_stages", tmp_path / "partial"):
         start_from(tmp_path / "partial", {"": network(domains)})
-    with pytest.raises(BadInput, match="no model in"):
+    with raises(BadInput, tmp_path / "nowhere"):
         start_from(tmp_path / "nowhere", {"": network(domains)})

@@ -1,4 +1,4 @@
-"""Signals: asked once a step ends, asked twice all ends, and the caller's handlers come back."""
+"""Signals: the first one stops after a step, a second Ctrl-C at once; handlers are restored."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def send(number: int) -> None:
 
 
 @pytest.mark.parametrize("number", BOTH)
-def test_the_first_signal_asks(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_first_signal_requests_a_stop(number: int, capsys: pytest.CaptureFixture[str]) -> None:
     with stoppable() as stop:
-        assert not stop.asked
+        assert not stop.requested
         os.kill(os.getpid(), number)
-        assert stop.asked
+        assert stop.requested
     assert "stopping after this step" in capsys.readouterr().err
 
 
-def test_a_second_ctrl_c_ends_at_once_and_a_second_sigterm_does_not() -> None:
+def test_a_second_ctrl_c_raises_and_a_second_sigterm_does_not() -> None:
     with stoppable() as stop:
         send(signal.SIGTERM)
         send(signal.SIGTERM)
-        assert stop.asked
+        assert stop.requested
         with pytest.raises(KeyboardInterrupt):
             send(signal.SIGINT)
     with stoppable():
@@ -41,7 +41,7 @@ def test_a_second_ctrl_c_ends_at_once_and_a_second_sigterm_does_not() -> None:
             send(signal.SIGINT)
 
 
-def test_handlers_are_the_callers_again() -> None:
+def test_handlers_are_restored() -> None:
     seen: list[int] = []
     before = {number: signal.signal(number, lambda n, _: seen.append(n)) for number in BOTH}
     try:
@@ -57,13 +57,13 @@ def test_handlers_are_the_callers_again() -> None:
             signal.signal(number, handler)
 
 
-def test_other_threads_learn_without_listening() -> None:
+def test_other_threads_install_no_handlers() -> None:
     before = {number: signal.getsignal(number) for number in BOTH}
     found: list[bool] = []
 
     def learn() -> None:
         with stoppable() as stop:
-            found.append(stop.asked)
+            found.append(stop.requested)
             found.append({number: signal.getsignal(number) for number in BOTH} == before)
 
     thread = threading.Thread(target=learn)
@@ -73,13 +73,13 @@ def test_other_threads_learn_without_listening() -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("reentrant call"), OSError("closed")], ids=str)
-def test_a_signal_is_heard_while_something_else_is_being_said(
+def test_a_signal_counts_even_if_its_message_cannot_be_printed(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def busy(_: str) -> None:  # standard error takes no second line inside of a first
+    def busy(_: str) -> None:  # a write inside a write to standard error
         raise error
 
     monkeypatch.setattr(module, "say", busy)
     with stoppable() as stop:
         send(signal.SIGTERM)
-        assert stop.asked
+        assert stop.requested

@@ -1,4 +1,4 @@
-"""Linear heads: each is the optimum of what it says, for the features as they come."""
+"""Linear heads: each solution is the optimum of its objective, for raw features."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 
 def features(n: int = 90, wide: int = 7, seed: int = 0) -> np.ndarray:
-    """Correlated, of different sizes and means; the last is constant."""
+    """Correlated features of different scales and means; the last is constant."""
     rng = np.random.default_rng(seed)
     mixed = (
         rng.normal(size=(n, wide)) @ rng.normal(size=(wide, wide)) * 10.0 ** np.arange(wide)[::-1]
@@ -26,7 +26,7 @@ def features(n: int = 90, wide: int = 7, seed: int = 0) -> np.ndarray:
 
 
 def standard(f: np.ndarray) -> torch.Tensor:
-    """By the textbook."""
+    """Standardised features."""
     wide = f.astype(np.float64)
     std = wide.std(0)
     return torch.from_numpy((wide - wide.mean(0)) / np.where(std > 0, std, 1))
@@ -36,8 +36,8 @@ def three(n: int = 90, seed: int = 1) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(seed).integers(0, 3, n))
 
 
-def inside(solved: linear.Solved, f: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """The map of standardised features that this map of features as they come is."""
+def standardised_map(solved: linear.Solved, f: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Convert a linear map of raw features into one of standardised features."""
     wide = torch.from_numpy(f.astype(np.float64))
     weight = solved.weight * wide.std(0, correction=0)
     return weight, solved.bias + solved.weight @ wide.mean(0)
@@ -49,7 +49,7 @@ def test_logistic_regression_is_at_the_optimum(weighted: bool) -> None:
     weights = torch.tensor([0.5, 1.0, 4.0], dtype=torch.float64) if weighted else None
     x = standard(f)
     for solved in classify(Design(f, np.arange(90), CPU), y, weights, 3, (1.0, 1e-2, 1e-5)):
-        w, b = (t.clone().requires_grad_() for t in inside(solved, f))
+        w, b = (t.clone().requires_grad_() for t in standardised_map(solved, f))
         loss = F.cross_entropy(x @ w.T + b, y, weights) + solved.l2 / 2 * w.square().sum()
         loss.backward()
         largest = max(float(w.grad.abs().max()), float(b.grad.abs().max()))
@@ -57,7 +57,7 @@ def test_logistic_regression_is_at_the_optimum(weighted: bool) -> None:
         assert solved.gradient == pytest.approx(largest, abs=1e-7)
 
 
-def test_logistic_regression_is_scipys() -> None:
+def test_logistic_regression_agrees_with_scipy() -> None:
     f, y = features(60, 4), three(60)
     x, hot = standard(f).numpy(), np.eye(3)[three(60).numpy()]
 
@@ -72,21 +72,21 @@ def test_logistic_regression_is_scipys() -> None:
 
     found = minimize(objective, np.zeros(15), jac=True, method="BFGS", options={"gtol": 1e-9}).x
     (solved,) = classify(Design(f, np.arange(60), CPU), y, None, 3, (0.05,))
-    w, b = inside(solved, f)
+    w, b = standardised_map(solved, f)
     np.testing.assert_allclose(w.numpy(), found[:12].reshape(3, 4), atol=1e-4)
     np.testing.assert_allclose((b - b.mean()).numpy(), found[12:] - found[12:].mean(), atol=1e-4)
 
 
-def test_each_class_of_multilabel_is_a_regression_of_its_own() -> None:
+def test_classes_of_multilabel_are_independent_regressions() -> None:
     f, rng = features(), np.random.default_rng(2)
     y = torch.from_numpy(rng.integers(0, 2, (90, 3)).astype(np.uint8))
     x = Design(f, np.arange(90), CPU)
     (whole,) = multilabel(x, y, (1e-2,))
     for c in range(3):
         (one,) = multilabel(x, y[:, c : c + 1], (1e-2,))
-        ours, alone = inside(whole, f)[0][c], inside(one, f)[0][0]
+        ours, alone = standardised_map(whole, f)[0][c], standardised_map(one, f)[0][0]
         np.testing.assert_allclose(ours.numpy(), alone.numpy(), atol=1e-4)
-    w, b = (t.clone().requires_grad_() for t in inside(whole, f))
+    w, b = (t.clone().requires_grad_() for t in standardised_map(whole, f))
     each = F.binary_cross_entropy_with_logits(standard(f) @ w.T + b, y.double(), reduction="none")
     (each.sum(1).mean() + 1e-2 / 2 * w.square().sum()).backward()
     assert max(float(w.grad.abs().max()), float(b.grad.abs().max())) < 1e-5
@@ -99,7 +99,7 @@ def test_ridge_solves_the_normal_equations() -> None:
     grid = (1.0, 1e-3)
     for l2, solved in zip(grid, ridge(Design(f, np.arange(90), CPU), y, grid), strict=True):
         assert solved.l2 == l2
-        w, b = inside(solved, f)
+        w, b = standardised_map(solved, f)
         centred = y - y.mean(0)
         left = x.T @ x / 90 + l2 * torch.eye(7, dtype=torch.float64)
         expected = torch.linalg.solve(left, x.T @ centred / 90).T
@@ -108,7 +108,9 @@ def test_ridge_solves_the_normal_equations() -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 2**20])
-def test_chunks_and_what_is_kept_change_nothing(monkeypatch: pytest.MonkeyPatch, keep: int) -> None:
+def test_chunk_size_and_caching_do_not_change_the_solution(
+    monkeypatch: pytest.MonkeyPatch, keep: int
+) -> None:
     f, y = features(), three()
     rows = np.arange(89, -1, -2)
     target = y[torch.from_numpy(rows.copy())]
@@ -116,10 +118,12 @@ def test_chunks_and_what_is_kept_change_nothing(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(linear, "CHUNK", 7 * 11)
     monkeypatch.setattr(linear, "KEEP", keep)
     (parts,) = classify(Design(f, rows, CPU), target, None, 3, (1e-2,))
-    torch.testing.assert_close(inside(whole, f), inside(parts, f), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        standardised_map(whole, f), standardised_map(parts, f), atol=1e-6, rtol=0
+    )
 
 
-def test_a_constant_feature_teaches_nothing() -> None:
+def test_a_constant_feature_has_weight_0() -> None:
     f, y = features(), three()
     (solved,) = classify(Design(f, np.arange(90), CPU), y, None, 3, (1e-3,))
     assert (solved.weight[:, -1] == 0).all()
@@ -127,7 +131,7 @@ def test_a_constant_feature_teaches_nothing() -> None:
 
 
 def clusters(classes: int = 6, each: int = 20) -> tuple[np.ndarray, torch.Tensor]:
-    """Classes that differ along two small directions, beside two loud ones that say nothing."""
+    """Classes that differ along two weak directions, with two strong uninformative ones."""
     rng = np.random.default_rng(4)
     y = np.repeat(np.arange(classes), each)
     angle = 2 * np.pi * y / classes
@@ -144,9 +148,7 @@ def recall(out: torch.Tensor, y: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("rows", [512, 48])
-def test_contrast_finds_what_tells_classes_apart(
-    monkeypatch: pytest.MonkeyPatch, rows: int
-) -> None:
+def test_contrast_separates_classes(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     monkeypatch.setattr(linear, "ROWS", rows)
     f, y = clusters()
     x = Design(f, np.arange(len(f)), CPU, centre=False)
@@ -157,7 +159,7 @@ def test_contrast_finds_what_tells_classes_apart(
     assert (weak.bias == 0).all()
 
 
-def test_contrast_is_drawn_from_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contrast_depends_on_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "ROWS", 24)
     f, y = clusters()
     x = Design(f, np.arange(len(f)), CPU, centre=False)
@@ -165,7 +167,7 @@ def test_contrast_is_drawn_from_the_seed(monkeypatch: pytest.MonkeyPatch) -> Non
     assert one.equal(again) and not one.equal(other)
 
 
-def test_contrast_without_mates_stays_at_the_principal_components() -> None:
+def test_contrast_without_positives_returns_principal_components() -> None:
     f, _ = clusters()
     x = Design(f, np.arange(20), CPU, centre=False)
     (solved,) = contrast(x, torch.arange(20), 3, (1e-3,), seed=0)
@@ -174,13 +176,13 @@ def test_contrast_without_mates_stays_at_the_principal_components() -> None:
     torch.testing.assert_close(ours * sizes[1:].sum().sqrt(), basis[1:4])
 
 
-def test_directions_are_the_mean_and_the_principal_ones_across_it(
+def test_directions_are_the_mean_and_the_principal_directions_orthogonal_to_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     f, _ = clusters()
     x = Design(f, np.arange(len(f)), CPU, centre=False)
-    assert len(directions(x)[0]) == 1 + 6  # one is too faint
-    monkeypatch.setattr(linear, "FAINT", 1e-9)
+    assert len(directions(x)[0]) == 1 + 6  # one is too small
+    monkeypatch.setattr(linear, "SMALL", 1e-9)
     basis, sizes = directions(x)
     assert basis.shape == (8, 8)
     torch.testing.assert_close(basis @ basis.T, torch.eye(8, dtype=torch.float64))
@@ -193,7 +195,7 @@ def test_directions_are_the_mean_and_the_principal_ones_across_it(
     assert (sizes[1:].diff() <= 0).all()
 
 
-def test_features_that_are_all_alike_give_no_direction() -> None:
+def test_identical_features_have_no_directions() -> None:
     x = Design(np.full((6, 4), 2.0, np.float32), np.arange(6), CPU, centre=False)
     (solved,) = contrast(x, torch.tensor([0, 0, 1, 1, 2, 2]), 3, (1.0,), seed=0)
     assert (solved.weight == 0).all() and solved.weight.shape == (3, 4)

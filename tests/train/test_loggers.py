@@ -1,4 +1,4 @@
-"""Loggers: TensorBoard's file, a user's own, and what is refused or switched off."""
+"""Loggers: TensorBoard, users' own, and which are refused or switched off."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from onetrunk.errors import BadInput, Missing
-from onetrunk.train.loggers import Several, make_watch
+from onetrunk.train.loggers import Loggers, make_logger
+from tests.helpers.errors import raises
 
 PLAN = {"part": "", "steps": 40, "step": 0, "domains": ["digits"], "run": "runs/x"}
 LINE = {
@@ -32,20 +33,20 @@ EVALUATED = {
 
 MINE = """
 class Mine:
-    def __init__(self, folder): self.folder, self.told = folder, []
-    def begin(self, plan): self.told.append(("begin", plan))
-    def step(self, record): self.told.append(("step", record)); record["loss"].clear()
-    def evaluated(self, record): self.told.append(("evaluated", record))
-    def end(self): self.told.append(("end",))
+    def __init__(self, folder): self.folder, self.calls = folder, []
+    def begin(self, plan): self.calls.append(("begin", plan))
+    def log_step(self, record): self.calls.append(("log_step", record)); record["loss"].clear()
+    def log_evaluation(self, record): self.calls.append(("log_evaluation", record))
+    def end(self): self.calls.append(("end",))
 
 class Bad(Mine):
-    def evaluated(self, record): raise RuntimeError("no network\\n\\x1b[2Jat all")
-    def end(self): raise AssertionError("asked again")
+    def log_evaluation(self, record): raise RuntimeError("no network\\n\\x1b[2Jat all")
+    def end(self): raise AssertionError("called again")
 
-class Lame:
+class Incomplete:
     def __init__(self, folder): ...
     def begin(self, plan): ...
-    step = 3
+    log_step = 3
 
 def broken(folder): raise KeyError("token")
 def nothing(folder): return None
@@ -62,81 +63,95 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("my_loggers", None)
 
 
-def tell(watch: Any) -> None:
-    watch.begin(PLAN)
-    watch.step(LINE)
-    watch.evaluated(EVALUATED)
-    watch.evaluated(EVALUATED)
-    watch.end()
+def call(logger: Any) -> None:
+    logger.begin(PLAN)
+    logger.log_step(LINE)
+    logger.log_evaluation(EVALUATED)
+    logger.log_evaluation(EVALUATED)
+    logger.end()
 
 
-def test_a_users_own_is_told_all_and_can_spoil_nothing(mine: Path) -> None:
-    watch = make_watch(["my_loggers:Mine"], mine / "run")
-    tell(watch)
-    assert isinstance(watch, Several)
-    own: Any = watch.watches[1][1]
+def test_a_users_logger_gets_copies_of_all_records(mine: Path) -> None:
+    logger = make_logger(["my_loggers:Mine"], mine / "run")
+    call(logger)
+    assert isinstance(logger, Loggers)
+    own: Any = logger.loggers[1][1]
     assert own.folder == mine / "run"
-    assert own.told == [
+    assert own.calls == [
         ("begin", PLAN),
-        ("step", {**LINE, "loss": {}}),
-        ("evaluated", EVALUATED),
-        ("evaluated", EVALUATED),
+        ("log_step", {**LINE, "loss": {}}),
+        ("log_evaluation", EVALUATED),
+        ("log_evaluation", EVALUATED),
         ("end",),
     ]
     assert LINE["loss"] == {"digits/classify": 0.5}
 
 
-def test_one_that_fails_is_named_once_and_the_others_go_on(
+def test_a_failing_logger_is_reported_once_and_switched_off(
     mine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    watch = make_watch(["my_loggers:Bad", "my_loggers:Mine"], mine)
-    tell(watch)
-    said = [line for line in capsys.readouterr().err.splitlines() if "logger" in line]
-    assert said == [
-        "the logger my_loggers:Bad failed in evaluated (RuntimeError: no network\\n\\x1b[2Jat all) "
-        "and is switched off; training goes on"
-    ]
-    assert isinstance(watch, Several)
-    own: Any = watch.watches[1][1]
-    assert [told[0] for told in own.told] == ["begin", "step", "evaluated", "evaluated", "end"]
+    logger = make_logger(["my_loggers:Bad", "my_loggers:Mine"], mine)
+    call(logger)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "my_loggers:Bad" in line]
+    assert "log_evaluation" in line
+    assert "RuntimeError: no network\\n\\x1b[2Jat all" in line  # escaped for the terminal
+    assert isinstance(logger, Loggers)
+    own: Any = logger.loggers[1][1]
+    names = ["begin", "log_step", "log_evaluation", "log_evaluation", "end"]
+    assert [call[0] for call in own.calls] == names
 
 
-def test_what_stops_the_run_is_not_kept_by_a_logger() -> None:
+def test_keyboard_interrupts_pass_through_loggers() -> None:
     class Stopping:
         def begin(self, plan: object) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Several([("x", Stopping())]).begin({})  # type: ignore[list-item]
+        Loggers([("x", Stopping())]).begin({})  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "got", "fact"),
     [
-        ("wandb", "expected a logger's name.*got: 'wandb'; available: tensorboard, package.module"),
-        ("my_loggers:", "expected a logger's name"),
-        ("my_nothing:Mine", "cannot import my_nothing"),
-        ("my_torn:Mine", "my_torn fails when imported; got: 'ZeroDivisionError"),
-        ("my_loggers:mine", "my_loggers has nothing to call; got: 'mine'; available: Mine, "),
-        ("my_loggers:number", "my_loggers has nothing to call; got: 'number'"),
-        ("my_loggers:broken", r"my_loggers:broken does not start; got: \"KeyError: 'token'\""),
-        ("my_loggers:Lame", "got: 'Lame without step, evaluated, end'"),
-        ("my_loggers:nothing", "got: 'NoneType without begin"),
+        ("wandb", "wandb", "package.module:thing"),
+        ("my_loggers:", "my_loggers:", "package.module:thing"),
+        ("my_nothing:Mine", "No module named 'my_nothing'", "my_nothing"),
+        ("my_torn:Mine", "ZeroDivisionError: division by zero", "my_torn"),
+        ("my_loggers:mine", "mine", "my_loggers"),
+        ("my_loggers:number", "int", "my_loggers:number"),
+        ("my_loggers:broken", "KeyError: 'token'", "my_loggers:broken"),
+        (
+            "my_loggers:Incomplete",
+            "Incomplete without log_step, log_evaluation, end",
+            "my_loggers:Incomplete",
+        ),
+        (
+            "my_loggers:nothing",
+            "NoneType without begin, log_step, log_evaluation, end",
+            "my_loggers:nothing",
+        ),
     ],
 )
-def test_a_wrong_one_is_refused_before_training(mine: Path, name: str, words: str) -> None:
-    with pytest.raises(BadInput, match=words):
-        make_watch([name], mine)
-
-
-def test_tensorboard_that_is_not_installed_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_wrong_logger_is_refused_before_training(
+    mine: Path, name: str, got: str, fact: str
 ) -> None:
+    with raises(BadInput, fact, got=got):
+        make_logger([name], mine)
+
+
+def test_available_loggers_are_listed(mine: Path) -> None:
+    with raises(BadInput, got="wandb", available=("tensorboard",)):
+        make_logger(["wandb"], mine)
+    with raises(BadInput, got="mine", available=("Mine", "Bad", "Incomplete", "broken")):
+        make_logger(["my_loggers:mine"], mine)
+
+
+def test_missing_tensorboard_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in [m for m in sys.modules if m.startswith(("torch.utils.tensorboard", "tensorb"))]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with pytest.raises(Missing, match=r"try: pip install 'onetrunk\[tensorboard\]'"):
-        make_watch(["tensorboard"], tmp_path)
+    with raises(Missing, "tensorboard", try_="pip install 'onetrunk[tensorboard]'"):
+        make_logger(["tensorboard"], tmp_path)
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -148,13 +163,13 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in tags}
 
 
-def test_tensorboard_reads_what_was_told(tmp_path: Path) -> None:
+def test_tensorboard_gets_all_scalars(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    watch = make_watch(["tensorboard"], tmp_path)
-    tell(watch)
-    watch.begin({**PLAN, "part": "digits"})
-    watch.step({**LINE, "part": "digits", "step": 20, "images_per_s": {"digits": None}})
-    watch.end()
+    logger = make_logger(["tensorboard"], tmp_path)
+    call(logger)
+    logger.begin({**PLAN, "part": "digits"})
+    logger.log_step({**LINE, "part": "digits", "step": 20, "images_per_s": {"digits": None}})
+    logger.end()
     assert scalars(tmp_path / "tensorboard/digits") == {
         "lr": [(20, pytest.approx(0.1))],
         "loss/digits/classify": [(20, 0.5)],
@@ -168,16 +183,16 @@ def test_tensorboard_reads_what_was_told(tmp_path: Path) -> None:
     }
 
 
-def test_tensorboard_forgets_what_came_after_the_checkpoint(tmp_path: Path) -> None:
+def test_tensorboard_purges_values_after_the_checkpoint(tmp_path: Path) -> None:
     """A run killed at step 30 and resumed at 20 has one curve, not two."""
     pytest.importorskip("tensorboard")
     for steps, rate in (((10, 20, 30), 0.5), ((30, 40), 0.25)):
-        watch = make_watch(["tensorboard"], tmp_path)
-        watch.begin({**PLAN, "step": steps[0] - 10})
+        logger = make_logger(["tensorboard"], tmp_path)
+        logger.begin({**PLAN, "step": steps[0] - 10})
         for step in steps:
-            watch.step({**LINE, "step": step, "lr": rate})
+            logger.log_step({**LINE, "step": step, "lr": rate})
         if steps[0] == 30:
-            watch.end()
+            logger.end()
         else:
-            watch.watches[1][1]._writer.flush()  # type: ignore[attr-defined]  # killed
+            logger.loggers[1][1]._writer.flush()  # type: ignore[attr-defined]  # killed
     assert scalars(tmp_path / "tensorboard")["lr"] == [(10, 0.5), (20, 0.5), (30, 0.25), (40, 0.25)]

@@ -1,4 +1,4 @@
-"""Losses against loops over images and pixels, pinned values, and what must not matter."""
+"""Losses against loops over images and pixels, pinned values, and invariances."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 from onetrunk.data.domain import Domain
 from onetrunk.data.listing import Item
 from onetrunk.data.task import KINDS, NO_CLASS, NO_LABEL, NO_PIXEL, Task
-from onetrunk.train.losses import Losses, class_weights, make_loss, numbers, regress
+from onetrunk.train.losses import Losses, class_weights, make_loss, regress, target_stats
 from tests.helpers.fakes import Fake, dense_source, picture
 
 CLASSES = ("a", "b", "c")
-SCALE = (2.0, 0.5)  # deviations of the two numbers that are regressed
+SCALE = (2.0, 0.5)  # standard deviations of the two regression targets
 DOUBLE = torch.float64
 
 
@@ -33,25 +33,25 @@ def loss_of(kind: str, smooth: float = 0.0) -> Any:
 
 
 def sample(kind: str, count: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Outputs as a head gives them and targets as a split gives them, all of them labelled."""
+    """Outputs of a head and targets of a split, all labelled."""
     chance = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=chance, dtype=DOUBLE)
 
-    def whole(high: int, *shape: int) -> Tensor:
+    def integers(high: int, *shape: int) -> Tensor:
         return torch.randint(high, shape, generator=chance)
 
     if kind == "classify":
-        return normal(count, 3), whole(3, count)
+        return normal(count, 3), integers(3, count)
     if kind == "embed":
-        return torch.nn.functional.normalize(normal(count, 5)), whole(3, count)
+        return torch.nn.functional.normalize(normal(count, 5)), integers(3, count)
     if kind == "multilabel":
-        return normal(count, 3), whole(2, count, 3).to(torch.uint8)
+        return normal(count, 3), integers(2, count, 3).to(torch.uint8)
     if kind == "regress":
         return normal(count, 2), normal(count, 2).float()
     if kind == "segment":
-        return normal(count, 3, 4, 5), whole(3, count, 4, 5).to(torch.uint8)
+        return normal(count, 3, 4, 5), integers(3, count, 4, 5).to(torch.uint8)
     if kind == "depth":
         return normal(count, 1, 4, 5), normal(count, 4, 5).abs().float() + 0.1
     return (
@@ -60,8 +60,8 @@ def sample(kind: str, count: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
     )
 
 
-def forget(kind: str, target: Tensor, images: Any) -> Tensor:
-    """These images without a label."""
+def remove_labels(kind: str, target: Tensor, images: Any) -> Tensor:
+    """Remove the labels of these images."""
     marks = {"classify": NO_CLASS, "embed": NO_CLASS, "multilabel": NO_LABEL, "segment": NO_PIXEL}
     target = target.clone()
     target[images] = marks.get(kind, math.nan if kind == "regress" else 0)
@@ -69,7 +69,7 @@ def forget(kind: str, target: Tensor, images: Any) -> Tensor:
 
 
 def holes(kind: str, target: Tensor) -> Tensor:
-    """Some single labels missing: an image, or here and there a number or a pixel."""
+    """Remove single labels: of an image, a number or a pixel."""
     target = target.clone()
     if kind in ("classify", "embed"):
         target[1] = NO_CLASS
@@ -94,7 +94,7 @@ def log_softmax(logits: list[float]) -> list[float]:
 
 
 def slow(kind: str, out: Tensor, target: Tensor) -> float:
-    """The loss, one image, one number, one pixel after another."""
+    """The loss by loops over images, numbers and pixels."""
     each: list[float] = []
     count = len(out)
     if kind == "classify":
@@ -115,13 +115,14 @@ def slow(kind: str, out: Tensor, target: Tensor) -> float:
     elif kind == "embed":
         known = [i for i in range(count) if int(target[i]) != NO_CLASS]
         for i in known:
-            mates = [j for j in known if j != i and int(target[j]) == int(target[i])]
+            positives = [j for j in known if j != i and int(target[j]) == int(target[i])]
             others = [math.exp(float(out[i] @ out[a]) / 0.1) for a in known if a != i]
-            if mates:
+            if positives:
                 terms = [
-                    math.log(math.exp(float(out[i] @ out[p]) / 0.1) / sum(others)) for p in mates
+                    math.log(math.exp(float(out[i] @ out[p]) / 0.1) / sum(others))
+                    for p in positives
                 ]
-                each.append(-sum(terms) / len(mates))
+                each.append(-sum(terms) / len(positives))
     else:
         for i in range(count):
             for y in range(out.shape[2]):
@@ -148,12 +149,12 @@ def test_each_kind_is_its_formula_with_and_without_missing_labels(kind: str) -> 
         for labels in (target, holes(kind, target)):
             expected = slow(kind, out, labels)
             assert expected > 0
-            # directions are made of length 1 in the labels' own float32
+            # normals are normalised in float32
             close = pytest.approx(expected, rel=1e-7 if kind == "normals" else 1e-10)
             assert float(loss_of(kind)(out, labels)) == close
 
 
-def test_pinned() -> None:
+def test_pinned_values() -> None:
     logits = torch.tensor([[0.0, math.log(3)], [0.0, 0.0]], dtype=DOUBLE)
     found = loss_of("classify")(logits, torch.tensor([1, 0]))
     assert float(found) == pytest.approx((math.log(4 / 3) + math.log(2)) / 2)
@@ -166,7 +167,7 @@ def test_pinned() -> None:
     up, right = torch.tensor([0.0, 0.0, 1.0]), torch.tensor([1.0, 0.0, 0.0])
     both = torch.stack([up, right]).view(2, 3, 1, 1)
     assert float(loss_of("normals")(both, torch.stack([up, up]).view(2, 3, 1, 1))) == 0.5
-    # two pairs of mates, each other's opposite: log(1 + 2·exp(−2/τ)) for each of the four
+    # two opposite pairs of positives: log(1 + 2·exp(−2/τ)) for each of the four
     z = torch.stack([up, up, -up, -up])
     found = loss_of("embed")(z, torch.tensor([0, 0, 1, 1]))
     assert float(found) == pytest.approx(math.log1p(2 * math.exp(-20)), abs=1e-6)
@@ -182,10 +183,10 @@ def test_the_order_of_a_batch_does_not_matter(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_images_without_a_label_teach_nothing(kind: str) -> None:
+def test_images_without_a_label_have_no_gradient(kind: str) -> None:
     out, target = sample(kind, 8)
     out.requires_grad_()
-    loss_of(kind)(out, forget(kind, target, slice(4, 8))).backward()
+    loss_of(kind)(out, remove_labels(kind, target, slice(4, 8))).backward()
     assert out.grad is not None
     half = out.detach()[:4].clone().requires_grad_()
     loss_of(kind)(half, target[:4]).backward()
@@ -201,23 +202,23 @@ def test_a_batch_without_any_label_is_0_and_has_no_nan(kind: str, smooth: float)
     out, target = sample(kind)
     out.requires_grad_()
     weight = torch.ones((), dtype=DOUBLE, requires_grad=True)
-    loss = loss_of(kind, smooth)(out * weight, forget(kind, target, slice(None)))
+    loss = loss_of(kind, smooth)(out * weight, remove_labels(kind, target, slice(None)))
     assert float(loss.detach()) == 0
     loss.backward()
     assert out.grad is not None and not out.grad.any()
     assert weight.grad is not None and float(weight.grad) == 0
 
 
-def test_images_without_a_mate_are_not_asked_for_theirs() -> None:
+def test_images_without_a_positive_are_left_out() -> None:
     out, _ = sample("embed", 4)
     loss = loss_of("embed")
     assert float(loss(out, torch.tensor([0, 1, 2, 3]))) == 0
     assert float(loss(out[:1], torch.tensor([0]))) == 0
-    target = torch.tensor([0, 0, 1, 2])  # the last two stand against the pair, no more
+    target = torch.tensor([0, 0, 1, 2])  # the last two only count as negatives
     assert float(loss(out, target)) == pytest.approx(slow("embed", out, target))
 
 
-def test_label_smoothing_spreads_a_share_over_all_classes() -> None:
+def test_label_smoothing_is_uniform_over_classes() -> None:
     out, target = sample("classify")
     target[2] = NO_CLASS
     each = [
@@ -229,7 +230,7 @@ def test_label_smoothing_spreads_a_share_over_all_classes() -> None:
 
 
 def source(**columns: list[Any]) -> Fake:
-    """Training images with these labels, and one of each split beside."""
+    """Training images with these labels, and one image of each other split."""
     kinds = {"what": "classify", "also": "classify", "size": "regress", "much": "regress"}
     tasks = tuple(Task(name, kinds[name]) for name in columns)  # type: ignore[arg-type]
     count = len(next(iter(columns.values())))
@@ -242,7 +243,7 @@ def source(**columns: list[Any]) -> Fake:
     return Fake(tasks, listed, {str(i): picture(0, 4, 4) for i in range(count)})
 
 
-def test_weightingd_weights_make_classes_count_the_same() -> None:
+def test_balanced_class_weights_make_classes_count_the_same() -> None:
     what = ["a"] * 6 + ["b"] * 3 + [None] + ["c"]
     domain = Domain("skew", source(what=what), size=4)
     task = domain.tasks[0]
@@ -266,12 +267,12 @@ def test_weightingd_weights_make_classes_count_the_same() -> None:
     assert float(plain) == pytest.approx(slow("classify", out, target))
 
 
-def test_numbers_are_measured_in_deviations_of_the_training_labels() -> None:
+def test_regression_errors_are_in_standard_deviations_of_the_training_labels() -> None:
     domain = Domain("sizes", source(size=[(1.0, 5.0), (3.0, 5.0), None, (5.0, 5.0)]), size=4)
     task = domain.tasks[0]
-    mean, std = numbers(domain, task)
+    mean, std = target_stats(domain, task)
     assert mean.tolist() == [3.0, 5.0]
-    assert std.tolist() == pytest.approx([math.sqrt(8 / 3), 1.0])  # constant: no scale
+    assert std.tolist() == pytest.approx([math.sqrt(8 / 3), 1.0])  # constant: not scaled
     out = torch.tensor([[3.0, 7.0]])
     found = make_loss(task, domain)(out, torch.tensor([[1.0, 5.0]]))
     assert float(found) == pytest.approx((4 / (8 / 3) + 4) / 2)
@@ -290,7 +291,7 @@ def test_two_tasks_of_one_kind_each_have_their_labels_and_scale() -> None:
     assert list(found) == ["what", "also", "size", "much"]
     assert float(found["what"]) == pytest.approx(math.log(2))
     assert float(found["also"]) == pytest.approx(math.log(1 + math.e**2) - 4 / 3)
-    assert float(found["size"]) == pytest.approx(float(found["much"]))  # ten times all of it
+    assert float(found["size"]) == pytest.approx(float(found["much"]))  # the same, times ten
     assert float(found["size"]) == pytest.approx((1 + 9 + 25) / 3 / (8 / 3))
 
 
@@ -305,7 +306,7 @@ def test_shares_of_several_targets() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_half_precision_is_left_before_anything_is_summed(kind: str) -> None:
+def test_losses_are_computed_in_float32(kind: str) -> None:
     dense = dense_source(8, 4, 5)
     domain = {
         True: Domain("rooms", dense, size=(4, 5)),
@@ -333,7 +334,7 @@ def test_half_precision_is_left_before_anything_is_summed(kind: str) -> None:
 
 
 def every() -> Fake:
-    """All kinds that are not maps, in one domain."""
+    """All kinds that are not dense, in one domain."""
     tasks = (
         Task("what", "classify", CLASSES),
         Task("tags", "multilabel", CLASSES),

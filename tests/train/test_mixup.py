@@ -1,4 +1,4 @@
-"""Mixup: images and labels mixed alike, by draws that depend on names alone."""
+"""Mixup: images and targets mixed alike, by draws that depend on seed, domain and step alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def batch(count: int = 6, domain: str = "ants") -> Batch:
     return Batch(domain, images.to(memory_format=torch.channels_last), targets, places, places)
 
 
-def test_off_is_the_batch_itself() -> None:
+def test_without_alpha_batches_are_unchanged() -> None:
     given = batch()
     images, shares = Mixup(0.0, 0)(given, 3)
     assert images is given.images

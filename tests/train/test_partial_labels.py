@@ -59,9 +59,7 @@ def gradients(model: Universal, loss: Tensor) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("also", ["classify", "depth"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_task_missing_in_half_of_the_images_gives_the_gradient_of_the_other_half(
-    kind: Kind, also: Kind
-) -> None:
+def test_images_without_a_label_do_not_change_the_gradient(kind: Kind, also: Kind) -> None:
     domain = half(kind, also)
     model = network([domain]).double().eval()  # in training an image's statistics are its batch's
     losses = Losses([domain])
@@ -90,7 +88,7 @@ def test_a_task_missing_in_half_of_the_images_gives_the_gradient_of_the_other_ha
 
 
 def scenes(root: Path) -> None:
-    """Folders in which each image has some of a class, a class map, a depth and normals."""
+    """Write folders of images that each have some of the targets."""
     for i in range(24):
         name = f"{'day' if i % 2 else 'night'}/{i:02}"
         for part in ("images", "segment", "depth", "normals"):
@@ -106,7 +104,7 @@ def scenes(root: Path) -> None:
     (root / "segment/classes.txt").write_text("wall\nfloor\nitem\n")
 
 
-def test_a_folder_whose_images_have_some_of_the_targets(tmp_path: Path) -> None:
+def test_a_folder_with_partial_targets(tmp_path: Path) -> None:
     scenes(tmp_path / "scenes")
     kinds = ["classify", "segment", "depth", "normals"]
     domain = Domain("scenes", "folder:scenes", kinds, size=(10, 14), base=tmp_path)
@@ -122,7 +120,7 @@ def test_a_folder_whose_images_have_some_of_the_targets(tmp_path: Path) -> None:
         assert named == ("day" if number % 2 else "night")
 
 
-def test_coco_files_of_which_one_labels_nothing(tmp_path: Path) -> None:
+def test_a_coco_split_without_annotations(tmp_path: Path) -> None:
     pytest.importorskip("pycocotools")
     root = tmp_path / "coco"
     for split, count in (("train2017", 24), ("val2017", 4)):
@@ -153,7 +151,7 @@ def test_coco_files_of_which_one_labels_nothing(tmp_path: Path) -> None:
 
 
 def learns(domain: Domain, kinds: list[str]) -> None:
-    """Steps over the source with finite losses of every task, and every head moved by its own."""
+    """Check that every task has a finite loss and that every head gets a gradient."""
     model = network([domain])
     losses = Losses([domain])
     loader = iter(Loader([domain], batch=6, seed=0))

@@ -1,4 +1,4 @@
-"""Running statistics taken anew: as a slow reference takes them, and nothing else moved."""
+"""Recalibration: statistics as a slow reference computes them, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from onetrunk.data.seeded import permutation, seed_of
 from onetrunk.errors import BadInput
 from onetrunk.nn.universal import Universal
 from onetrunk.train.recalibrate import recalibrate
+from tests.helpers.errors import raises
 from tests.helpers.worlds import network, same, weights, worlds
 
 
@@ -30,7 +31,11 @@ def test_statistics_are_those_of_the_training_images(norm: str) -> None:
     train = domains[0].train
     places = permutation(seed_of("recalibrate", "ants"), 0, len(train))[:20]
     means, variances = [], []
-    for part in (places[:7], places[7:14], places[14:]):  # 20 in three, as even as can be
+    for part in (
+        places[:7],
+        places[7:14],
+        places[14:],
+    ):  # 20 images in three batches, as even as possible
         images, _ = train.batch(part)
         with torch.no_grad():
             y = model.trunk.net.stem.conv(images).transpose(0, 1).flatten(1)
@@ -47,7 +52,7 @@ def test_statistics_are_those_of_the_training_images(norm: str) -> None:
     assert momenta == {0.1}
 
 
-def test_statistics_taken_anew_are_the_same_anywhere_and_mend_predictions() -> None:
+def test_recalibration_is_deterministic_and_repairs_predictions() -> None:
     domains = worlds("ants", "bees")
     model = network(domains).eval()
     recalibrate(model, domains)
@@ -65,9 +70,7 @@ def test_statistics_taken_anew_are_the_same_anywhere_and_mend_predictions() -> N
     assert predictions(model, domains[0]).equal(found)
 
 
-def test_a_norm_without_statistics_of_its_own_has_none_to_take() -> None:
+def test_a_norm_without_statistics_of_the_domain_is_refused() -> None:
     domains = worlds("ants")
-    with pytest.raises(
-        BadInput, match=r"no running statistics of its own.*got: \"norm = 'shared'\""
-    ):
+    with raises(BadInput, "ants", got="norm = 'shared'", available=("domain", "domain-stats")):
         recalibrate(network(domains, norm="shared"), domains)

@@ -1,4 +1,4 @@
-"""A run that breaks off in mid-epoch and goes on is, to the bit, the run that did not."""
+"""A run that is interrupted in mid-epoch and resumed equals, to the bit, one that is not."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from onetrunk.errors import Failed
 from onetrunk.nn.universal import Universal
 from onetrunk.store.run_folder import RunFolder
 from onetrunk.train.interrupt import Stopped
+from tests.helpers.errors import raises
 from tests.helpers.fakes import Fake
 from tests.helpers.worlds import (
     assert_same_run,
@@ -34,7 +35,7 @@ from tests.helpers.worlds import (
     worlds,
 )
 
-# an epoch of the smaller domain has 6 steps; the only checkpoint on the way is the evaluation's
+# an epoch of the smaller domain has 6 steps; the only checkpoint before the end is at step 4
 SHORT: dict[str, Any] = {"steps": 7, "evaluate": 4, "log": 1, "keep": 9}
 WAYS: dict[str, dict[str, Any]] = {
     "sgd": {"sampling": "round-robin", "clip": 1.0},
@@ -51,52 +52,54 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 class Broken(Exception):
-    """What nobody catches."""
+    """An error that nothing catches."""
 
 
-def breaks() -> None:
+def crash() -> None:
     raise Broken
 
 
-def stops() -> None:
+def send_sigterm() -> None:
     signal.raise_signal(signal.SIGTERM)
 
 
-def falls(
+def check_resumed(
     model: Callable[[], Universal],
     domains: list[Domain],
     place: Path,
-    act: Callable[[], None] = breaks,
+    act: Callable[[], None] = crash,
     **given: Any,
 ) -> None:
-    """Undisturbed; broken off, and gone on with by a model of other weights: nothing differs."""
-    whole, other = model(), model()
-    chosen = go(place / "whole", domains, whole, **given)
-    patient = "patience" in given  # that one ends by itself after three evaluations
-    watch = at("evaluated", 2, act) if patient else at("step", 6, act)
-    with pytest.raises(Broken if act is breaks else Stopped):
-        go(place / "run", domains, other, watch, **given)
-    assert watch.seen[-1] == ("end", -1)
-    assert len(lines(place / "run")) < len(lines(place / "whole"))
+    """Compare an uninterrupted run with an interrupted one that a changed model resumes."""
+    expected, other = model(), model()
+    chosen = go(place / "uninterrupted", domains, expected, **given)
+    patient = "patience" in given  # it ends by itself after three evaluations
+    logger = at("evaluated", 2, act) if patient else at("step", 6, act)
+    with pytest.raises(Broken if act is crash else Stopped):
+        go(place / "run", domains, other, logger, **given)
+    assert logger.events[-1] == ("end", -1)
+    assert len(lines(place / "run")) < len(lines(place / "uninterrupted"))
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.add_(1.0)
     again = go(place / "run", domains, other, **given)
     assert again.state() == chosen.state()
-    assert same(weights(other), weights(whole))
-    assert_same_run(place / "run", place / "whole")
+    assert same(weights(other), weights(expected))
+    assert_same_run(place / "run", place / "uninterrupted")
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_going_on_is_not_having_stopped(way: str, tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(way: str, tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
-    falls(lambda: network(domains), domains, tmp_path, **{**SHORT, **WAYS[way]})
+    check_resumed(lambda: network(domains), domains, tmp_path, **{**SHORT, **WAYS[way]})
 
 
 @pytest.mark.parametrize("way", ["sgd", "accumulate"])
-def test_a_signal_keeps_all_up_to_its_step(way: str, tmp_path: Path) -> None:
+def test_a_signal_saves_everything_up_to_its_step(way: str, tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
-    falls(lambda: network(domains), domains, tmp_path, stops, **{**SHORT, **WAYS[way]})
+    check_resumed(
+        lambda: network(domains), domains, tmp_path, send_sigterm, **{**SHORT, **WAYS[way]}
+    )
     assert (tmp_path / "run" / "checkpoints" / "step-6").is_dir()
 
 
@@ -105,12 +108,12 @@ def test_a_signal_keeps_all_up_to_its_step(way: str, tmp_path: Path) -> None:
     [{"norm": "shared"}, {"adapters": "series", "sharing": "full"}, {"norm": "shared-batch"}],
     ids=str,
 )
-def test_going_on_whatever_domains_own(trunk: dict[str, Any], tmp_path: Path) -> None:
+def test_a_resumed_run_with_other_trunks(trunk: dict[str, Any], tmp_path: Path) -> None:
     domains = worlds("ants", "bees", batch=8)
-    falls(lambda: network(domains, **trunk), domains, tmp_path, **SHORT)
+    check_resumed(lambda: network(domains, **trunk), domains, tmp_path, **SHORT)
 
 
-def test_going_on_with_dropout(tmp_path: Path) -> None:
+def test_a_resumed_run_with_dropout(tmp_path: Path) -> None:
     domains = worlds("ants", "bees", size=32)
 
     def model() -> Universal:
@@ -121,22 +124,21 @@ def test_going_on_with_dropout(tmp_path: Path) -> None:
         assert drops
         return made
 
-    falls(model, domains, tmp_path, **SHORT)
+    check_resumed(model, domains, tmp_path, **SHORT)
 
 
-def test_a_signal_in_the_last_evaluation_is_heard(tmp_path: Path) -> None:
+def test_a_signal_in_the_last_evaluation_counts(tmp_path: Path) -> None:
     domains = worlds("ants")
-    whole, model = network(domains), network(domains)
-    go(tmp_path / "whole", domains, whole, **SHORT)
-    with pytest.raises(Stopped, match=r"stopped at step 7 of 7, .*--resume") as caught:
-        go(tmp_path / "run", domains, model, at("evaluated", 7, stops), **SHORT)
-    assert str(tmp_path / "run") in str(caught.value)
+    expected, model = network(domains), network(domains)
+    go(tmp_path / "uninterrupted", domains, expected, **SHORT)
+    with raises(Stopped, "step 7 of 7", tmp_path / "run", try_="--resume"):
+        go(tmp_path / "run", domains, model, at("evaluated", 7, send_sigterm), **SHORT)
     go(tmp_path / "run", domains, model, **SHORT)
-    assert same(weights(model), weights(whole))
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert same(weights(model), weights(expected))
+    assert_same_run(tmp_path / "run", tmp_path / "uninterrupted")
 
 
-def test_a_run_that_is_over_is_not_learned_again(tmp_path: Path) -> None:
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     domains = worlds("ants")
     one, other = network(domains), network(domains, seed=1)
     chosen = go(tmp_path / "run", domains, one, **SHORT)
@@ -148,14 +150,14 @@ def test_a_run_that_is_over_is_not_learned_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fails", [4, 5])
-def test_images_that_do_not_come_are_had_again(
+def test_batches_that_cannot_be_read_come_first_after_resuming(
     fails: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of two steps that are learned as one, the first or the second cannot be had."""
+    """Of two accumulated steps of the loader, the first or the second cannot be read."""
     domains = worlds("ants", "bees")
     given = {**SHORT, "accumulate": 2}
-    whole, model = network(domains), network(domains)
-    go(tmp_path / "whole", domains, whole, **given)
+    expected, model = network(domains), network(domains)
+    go(tmp_path / "uninterrupted", domains, expected, **given)
     real = _Steps.__getitem__
 
     def broken(self: _Steps, plan: Plan) -> Step:
@@ -164,46 +166,46 @@ def test_images_that_do_not_come_are_had_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(_Steps, "__getitem__", broken)
-        with pytest.raises(Failed, match="the disk is gone"):
+        with raises(Failed, "the disk is gone"):
             go(tmp_path / "run", domains, model, **given)
     assert lines(tmp_path / "run")[-1]["step"] == (fails - 1) // 2
     go(tmp_path / "run", domains, model, **given)
-    assert same(weights(model), weights(whole))
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert same(weights(model), weights(expected))
+    assert_same_run(tmp_path / "run", tmp_path / "uninterrupted")
 
 
-def kill_the_worker() -> None:
-    """As when memory runs out: while this process is busy with something else."""
+def kill_data_worker() -> None:
+    """Kill the data worker while this process does something else, as when memory runs out."""
     (worker,) = multiprocessing.active_children()
     os.kill(worker.pid, signal.SIGKILL)
     worker.join()
-    time.sleep(0.1)  # signals of children have come by now
+    time.sleep(0.1)  # SIGCHLD has arrived by now
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_data_worker_that_dies_is_named_and_the_run_goes_on(
+def test_a_run_with_a_dead_data_worker_saves_and_resumes(
     accumulate: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.1)
     domains = worlds("ants", "bees", cache=False)
     given = {**SHORT, "steps": 6, "accumulate": accumulate, "workers": 1}
-    whole, model = network(domains), network(domains)
-    go(tmp_path / "whole", domains, whole, **{**given, "workers": 0})
+    expected, model = network(domains), network(domains)
+    go(tmp_path / "uninterrupted", domains, expected, **{**given, "workers": 0})
 
     with pytest.raises(Failed, match=r"a process that reads images died: .*try: go on with fewer"):
-        go(tmp_path / "run", domains, model, at("step", 2, kill_the_worker), **given)
+        go(tmp_path / "run", domains, model, at("step", 2, kill_data_worker), **given)
     reached = max(line["step"] for line in lines(tmp_path / "run"))
     assert 2 <= reached < 6
     assert (tmp_path / "run" / "checkpoints" / f"step-{reached}").is_dir()
     go(tmp_path / "run", domains, model, **given)
-    assert same(weights(model), weights(whole))
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert same(weights(model), weights(expected))
+    assert_same_run(tmp_path / "run", tmp_path / "uninterrupted")
 
 
 @dataclass
 class Fatal(Fake):
-    """Whoever reads one of its images in a worker dies, while the trap is set."""
+    """A source that kills a data worker that reads one of its images, while the trap exists."""
 
     trap: Path = Path()
 
@@ -214,28 +216,26 @@ class Fatal(Fake):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_worker_that_dies_of_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_kills_data_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.1)
     plain, trap = noise(30), tmp_path / "trap"
     source = Fatal(plain.tasks, plain.listed, plain.images, trap=trap)
     domains = [Domain("ants", source, size=8, cache=False)]
     given = {**SHORT, "steps": 12, "workers": 1}
-    whole, model = network(domains), network(domains)
-    go(tmp_path / "whole", domains, whole, **given)
+    expected, model = network(domains), network(domains)
+    go(tmp_path / "uninterrupted", domains, expected, **given)
     trap.touch()
-    for _ in range(2):  # it dies of it again
+    for _ in range(2):  # it is killed again
         with pytest.raises(Failed, match="a process that reads images died"):
             go(tmp_path / "run", domains, model, **given)
     trap.unlink()
     go(tmp_path / "run", domains, model, **given)
-    assert same(weights(model), weights(whole))
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert same(weights(model), weights(expected))
+    assert_same_run(tmp_path / "run", tmp_path / "uninterrupted")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_ctrl_c_comes_to_workers_too_and_stops_none(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_data_workers_ignore_ctrl_c(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     domains = worlds("ants", cache=False)
     given = {**SHORT, "workers": 1}
 
@@ -252,7 +252,7 @@ def test_ctrl_c_comes_to_workers_too_and_stops_none(
     assert capfd.readouterr().err.count("stopping after this step") == 1
 
 
-def test_checkpoints_that_a_kill_left_unpruned_go(
+def test_checkpoints_that_a_kill_left_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     domains = worlds("ants")

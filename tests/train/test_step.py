@@ -1,4 +1,4 @@
-"""One step: which gradient each parameter gets, by hand in float64, and a plain loop to the bit."""
+"""One step: the gradient of each parameter, by hand in float64, and a plain loop to the bit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.loader import Batch
 from onetrunk.data.task import Task
 from onetrunk.nn.universal import Universal
-from onetrunk.train.loop import Learner, NotFinite
+from onetrunk.train.learner import Learner, NotFinite
 from onetrunk.train.optimizer import SHARED
 from tests.helpers.fakes import Fake, labelled, picture
 from tests.helpers.worlds import learner, network, same, steps, weights, worlds
@@ -26,36 +26,36 @@ TIGHT = {"rtol": 1e-10, "atol": 1e-14}
 
 
 def exact(domains: Sequence[Domain], **given: Any) -> Learner:
-    """In float64, so that the order of sums hardly matters."""
+    """A learner in float64, where the order of sums hardly matters."""
     trunk = given.pop("trunk", {})
     return learner(domains, network(domains, **trunk).double(), **given)
 
 
 def gradients(made: Learner, passes: list[list[Batch]]) -> Grads:
-    """Those that the optimizers are handed; nothing is moved."""
+    """Run a step without the update; return the gradients."""
     taken: Grads = {}
 
-    def look(*_: Any) -> float:
+    def record(*_: Any) -> float:
         for name, parameter in made.model.named_parameters():
             if parameter.grad is not None:
                 taken[name] = parameter.grad.clone()
                 parameter.grad = None
         return 0.0
 
-    made.descent.step = look  # type: ignore[method-assign]
+    made.optimizers.step = record  # type: ignore[method-assign]
     made.step(passes)
     return taken
 
 
 def owners(model: Universal) -> dict[str, str]:
-    """Who owns each parameter, by its name in the model."""
+    """The owner of each parameter, by its name in the model."""
     owner = {id(p): SHARED for p in model.shared_parameters().values()}
     owner |= {id(p): n for n in model.domains for p in model.parameters_of(n).values()}
     return {name: owner[id(p)] for name, p in model.named_parameters() if id(p) in owner}
 
 
 def by_hand(model: Universal, batches: list[Batch], weight: dict[str, float]) -> Grads:
-    """Shared: the mean over batches of w·ℓ; own: the mean over the domain's own."""
+    """Shared: the mean over batches of w·ℓ; own: the mean over the domain's batches."""
     owner, named = owners(model), dict(model.named_parameters())
     total: Grads = {}
     times = Counter(batch.domain for batch in batches)
@@ -98,7 +98,7 @@ def weighted() -> list[Domain]:
     ],
     ids=str,
 )
-def test_each_parameter_gets_the_mean_over_the_batches_that_concern_it(
+def test_gradients_are_means_over_the_batches_of_their_domains(
     given: dict[str, Any],
 ) -> None:
     made = exact(weighted(), **given)
@@ -107,13 +107,13 @@ def test_each_parameter_gets_the_mean_over_the_batches_that_concern_it(
     times = Counter(batch.domain for batch in batches)
     assert len(batches) == (3 if "sampling" not in given else 1) * given.get("accumulate", 1)
     if "sampling" in given:
-        assert max(times.values()) > 1 and len(times) > 1  # else this would show nothing
+        assert max(times.values()) > 1 and len(times) > 1  # else this test would show nothing
     twin = exact(weighted(), trunk=given.get("trunk", {})).model.train()
     found = gradients(made, passes)
     assert_close(found, by_hand(twin, batches, {"ants": 2.0, "bees": 0.5, "cats": 1.0}))
 
 
-def test_a_head_that_is_shared_descends_as_what_is_shared() -> None:
+def test_a_shared_head_gets_the_gradient_of_shared_parameters() -> None:
     domains = worlds("ants", "cats", "bees")[::2]
     made = exact(domains, trunk={"sharing": "full"})
     passes = next(made.passes())
@@ -123,7 +123,7 @@ def test_a_head_that_is_shared_descends_as_what_is_shared() -> None:
     assert_close(gradients(made, passes), expected)
 
 
-def test_accumulating_is_one_step_over_both_lists() -> None:
+def test_accumulation_is_one_step_over_several_lists() -> None:
     domains = worlds("ants", "bees")
     one, two = exact(domains), exact(domains, accumulate=2)
     first, second = steps(one, 2)
@@ -136,7 +136,7 @@ def test_accumulating_is_one_step_over_both_lists() -> None:
 
 
 @pytest.mark.parametrize("norm", ["domain", "domain-stats", "instance", "shared-batch"])
-def test_joined_has_the_gradients_of_one_after_another(norm: str) -> None:
+def test_joined_has_the_gradients_of_separate_passes(norm: str) -> None:
     domains = worlds("ants", "bees", "cats")
     one = exact(domains, trunk={"norm": norm})
     other = exact(domains, sampling="joined", trunk={"norm": norm})
@@ -145,7 +145,7 @@ def test_joined_has_the_gradients_of_one_after_another(norm: str) -> None:
     assert_close(gradients(one, passes), gradients(other, together))
 
 
-def test_joined_under_a_shared_norm_takes_statistics_of_all_domains_together() -> None:
+def test_joined_with_a_shared_norm_uses_statistics_over_all_domains() -> None:
     domains = worlds("ants", "bees")
     one = exact(domains, trunk={"norm": "shared"})
     other = exact(domains, sampling="joined", trunk={"norm": "shared"})
@@ -156,7 +156,7 @@ def test_joined_under_a_shared_norm_takes_statistics_of_all_domains_together() -
 
 @pytest.mark.parametrize("given", [{}, {"channels_last": False}], ids=str)
 @pytest.mark.parametrize("norm", ["shared", "domain"])
-def test_one_domain_alone_is_the_plain_loop_to_the_bit(norm: str, given: dict[str, Any]) -> None:
+def test_one_domain_equals_a_plain_loop_to_the_bit(norm: str, given: dict[str, Any]) -> None:
     domains = worlds("ants")
     made = learner(domains, network(domains, norm=norm), steps=6, weight_decay=1e-3, **given)
     drawn = [group[0] for passes in steps(made, 6) for group in passes]
@@ -191,7 +191,7 @@ def test_one_domain_alone_is_the_plain_loop_to_the_bit(norm: str, given: dict[st
     assert same(dict(learned), dict(plain.state_dict()))
 
 
-def test_a_domains_own_gradient_does_not_shrink_as_domains_are_added() -> None:
+def test_own_gradients_do_not_shrink_as_domains_are_added() -> None:
     alone, beside = exact(worlds("ants")), exact(worlds("ants", "bees", "cats", "dogs"))
     one = gradients(alone, next(alone.passes()))
     other = gradients(beside, next(beside.passes()))
@@ -201,7 +201,7 @@ def test_a_domains_own_gradient_does_not_shrink_as_domains_are_added() -> None:
         assert torch.allclose(one[name], other[name], **TIGHT), name
 
 
-def test_a_batch_without_labels_teaches_nothing() -> None:
+def test_a_batch_without_labels_has_no_gradient() -> None:
     domains = worlds("ants", "bees")
     made, alone = exact(domains), exact(domains[:1])
     passes = next(made.passes())
@@ -210,7 +210,7 @@ def test_a_batch_without_labels_teaches_nothing() -> None:
     for name, owner in owners(made.model).items():
         if owner == "bees":
             assert not found[name].any()
-        else:  # of two batches one taught something
+        else:  # one of two batches has a gradient
             half = 0.5 if owner == SHARED else 1.0
             assert torch.allclose(found[name], expected[name] * half, **TIGHT), name
     for group in passes:
@@ -254,7 +254,7 @@ def test_a_domains_loss_is_the_mean_over_its_tasks() -> None:
         assert torch.allclose(grad, dict(zip(named, grads, strict=True))[name], rtol=1e-6), name
 
 
-def test_a_loss_that_is_not_finite_is_named_and_nothing_is_moved() -> None:
+def test_a_loss_that_is_not_finite_is_named_and_nothing_changes() -> None:
     domains = worlds("ants", "bees")
     made = learner(domains, average=0.5)
     going = made.passes()
@@ -265,18 +265,19 @@ def test_a_loss_that_is_not_finite_is_named_and_nothing_is_moved() -> None:
     with torch.no_grad():
         made.model.heads_of("bees").head("classify").bias.fill_(math.inf)
     before = {n: p.detach().clone() for n, p in made.model.named_parameters()}
-    state = {n: t.clone() for n, t in made.descent.state().items()}
+    state = {n: t.clone() for n, t in made.optimizers.state().items()}
     with pytest.raises(NotFinite) as caught:
         made.step(passes)
     files = [domains[1].train.key(int(place)) for place in bad.places]
     assert caught.value.record == {"step": 2, "domain": "bees", "task": "classify", "files": files}
-    assert "bees/classify is nan at step 2" in str(caught.value)
+    assert all(fact in str(caught.value) for fact in ("bees/classify", "nan", "step 2"))
+    assert "train.lr" in (caught.value.try_ or "")
     assert all(name in str(caught.value) for name in files)
     assert all(p.equal(before[n]) for n, p in made.model.named_parameters())
-    assert same(made.descent.state(), state)
+    assert same(made.optimizers.state(), state)
 
 
-def test_gradients_that_somebody_left_are_not_learned() -> None:
+def test_gradients_of_the_caller_are_cleared() -> None:
     domains = worlds("ants")
     model = network(domains)
     for parameter in model.parameters():
@@ -299,10 +300,10 @@ def test_the_losses_of_a_step_are_means_over_its_batches() -> None:
         each.setdefault(f"{group[0].domain}/classify", []).append(float(loss.detach()))
     found = made.step(passes)
     assert found == pytest.approx({unit: sum(v) / 2 for unit, v in each.items()}, rel=1e-12)
-    assert made.tally.images == {"ants": 8, "bees": 8}
+    assert made.means.images == {"ants": 8, "bees": 8}
 
 
-def test_half_precision_is_of_the_forward_pass_alone() -> None:
+def test_only_the_forward_pass_is_in_half_precision() -> None:
     domains = worlds("ants", "bees")
     made = learner(domains, precision="bfloat16")
     plain = learner(domains)

@@ -104,7 +104,7 @@ def command(
     try:
         result = _compare_new(Path(run), domain, names, sets or [], seeds, out, device)
     except Stopped as stop:  # its command would continue one run only
-        raise Stopped(stop.said, "run the same command again") from None
+        raise Stopped(stop.expected, try_="run the same command again") from None
     except KeyboardInterrupt:
         raise Failed(
             "interrupted; finished work is kept", try_="run the same command again"

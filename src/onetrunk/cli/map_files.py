@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import io
 import math
 from collections.abc import Mapping
@@ -10,8 +11,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from onetrunk.data.drawing import VIRIDIS, colour_scale, text_font
 from onetrunk.data.pixels import U8
 from onetrunk.data.task import Task
 from onetrunk.errors import printable
@@ -95,10 +97,7 @@ def colours(task: Task, values: NDArray[Any]) -> U8:
     low, high = float(values.min()), float(values.max())
     near = (values - low) / max(high - low, 1e-6)
     near = near if task.inverse else 1 - near
-    from matplotlib import colormaps
-
-    painted: U8 = np.rint(255 * np.asarray(colormaps["viridis"](near))[..., :3]).astype(np.uint8)
-    return painted
+    return colour_scale(VIRIDIS, near)
 
 
 def millimetres(metres: NDArray[Any]) -> NDArray[np.uint16]:
@@ -109,9 +108,7 @@ def millimetres(metres: NDArray[Any]) -> NDArray[np.uint16]:
 
 def legend(task: Task) -> Image.Image:
     """The colour, number and name of each class, 32 a column."""
-    from matplotlib import font_manager
-
-    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 12)
+    font = text_font(12)
     words = [printable(f"{number}  {name}") for number, name in enumerate(task.classes)]
     wide = 34 + math.ceil(max(font.getlength(word) for word in words))
     columns, rows = math.ceil(len(words) / ROWS), min(len(words), ROWS)
@@ -126,12 +123,9 @@ def legend(task: Task) -> Image.Image:
 
 def palette() -> U8:
     """256 colours, neighbours far apart; 255, not labelled, is black."""
-    from matplotlib.colors import hsv_to_rgb
-
-    place = np.arange(256)
-    hue = (place * GOLDEN) % 1
-    value = np.where(place % 2, 0.75, 0.95)
-    rgb = hsv_to_rgb(np.stack([hue, np.full(256, 0.75), value], 1))
+    rgb = np.array(
+        [colorsys.hsv_to_rgb(i * GOLDEN % 1, 0.75, 0.75 if i % 2 else 0.95) for i in range(256)]
+    )
     rgb[255] = 0
     found: U8 = np.rint(255 * rgb).astype(np.uint8)
     return found

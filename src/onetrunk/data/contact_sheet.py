@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps, font_manager
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from onetrunk.data.domain import Domain
+from onetrunk.data.drawing import MAGMA, TABLEAU, colour_scale, text_font
 from onetrunk.data.pixels import U8
 from onetrunk.data.split import Split
 from onetrunk.data.task import NO_CLASS, NO_LABEL, NO_PIXEL, Task
@@ -101,10 +101,7 @@ def _dense_rows(part: Split, tasks: list[Task]) -> list[Row]:
 
 def colour_classes(segment_HW: U8) -> U8:
     """A class map in colours; pixels without a label are black."""
-    table = (np.array(colormaps["tab20"].colors) * 255).astype(np.uint8)  # type: ignore[attr-defined]
-    # tab20 pairs a strong and a pale tone: the strong ones first
-    table = np.concatenate([table[::2], table[1::2]])
-    coloured: U8 = table[segment_HW % len(table)]
+    coloured: U8 = TABLEAU[segment_HW % len(TABLEAU)]
     coloured[segment_HW == NO_PIXEL] = 0
     return coloured
 
@@ -115,7 +112,7 @@ def colour_depth(depth_HW: NDArray[np.float32], inverse: bool = False) -> U8:
     near = depth_HW if inverse else np.where(known, 1 / np.maximum(depth_HW, 1e-6), 0)
     low, high = (near[known].min(), near[known].max()) if known.any() else (0.0, 1.0)
     share = 0.1 + 0.9 * (near - low) / max(high - low, 1e-9)
-    coloured: U8 = (colormaps["magma"](share)[..., :3] * 255).astype(np.uint8)
+    coloured = colour_scale(MAGMA, share)
     coloured[~known] = 0
     return coloured
 
@@ -139,7 +136,7 @@ def _compose(rows: list[Row], zoom: float) -> Image.Image:
     elif zoom <= 0.5:  # a sheet of large images would take gigabytes
         rows = [(name, [_reduced(t, round(1 / zoom)) for t in tiles]) for name, tiles in rows]
     rows = [(" ".join(printable(name).split()), tiles) for name, tiles in rows]
-    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 11)
+    font = text_font(11)
     wide = max((sum(t.shape[1] + GAP for t in tiles) for _, tiles in rows), default=0)
     height = [max([TEXT, *(t.shape[0] for t in tiles)]) + GAP for _, tiles in rows]
     sheet = Image.new("RGB", (LEFT + max(wide, 200) + GAP, sum(height) + GAP), PAPER)

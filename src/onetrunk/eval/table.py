@@ -1,4 +1,4 @@
-"""The table of scores: one row for each domain, task and metric; as text, JSON, CSV and LaTeX."""
+"""Tables of scores with one row per domain, task and metric, as text, JSON, CSV and LaTeX."""
 
 from __future__ import annotations
 
@@ -27,10 +27,13 @@ LATEX = {c: rf"\{c}" for c in "%_&#${}"} | {
 
 @dataclass(frozen=True)
 class Row:
-    """One number: which metric of which task of which domain, over how many images.
+    """The value of one metric of one task.
 
-    `headline`: the one score by which its kind of task is evaluated; `low`, `high`: its 95 % interval,
-    where one is known.
+    Args:
+        count: The number of images.
+        headline: Whether this is the one metric by which tasks of this kind are compared.
+        low: The lower end of the 95 % interval, where it is known.
+        high: The upper end of the 95 % interval.
     """
 
     domain: str
@@ -46,32 +49,35 @@ class Row:
     high: float | None = None
 
     def __post_init__(self) -> None:
-        where = f"{self.domain}/{self.task}/{self.metric}"
+        name = f"{self.domain}/{self.task}/{self.metric}"
         check_name(self.domain, "domain")
         check_name(self.task, "task")
         if self.kind not in KINDS:
-            raise BadInput(f"{where}: unknown kind of task", got=self.kind, available=KINDS)
+            raise BadInput(f"expected a kind of task for {name}", got=self.kind, available=KINDS)
         if self.better not in ("lower", "higher"):
-            raise BadInput(f"{where}: better is", got=self.better, available=("lower", "higher"))
-        for name in ("value", "low", "high"):
-            number = getattr(self, name)
-            if number is None and name != "value":
+            raise BadInput(
+                f"expected the better direction of {name}",
+                got=self.better,
+                available=("lower", "higher"),
+            )
+        for field in ("value", "low", "high"):
+            number = getattr(self, field)
+            if number is None and field != "value":
                 continue
-            if isinstance(number, bool) or not isinstance(number, int | float):
-                raise BadInput(f"{where}: {name} is a number", got=type(number).__name__)
-            if not math.isfinite(number):
-                raise BadInput(f"{where}: {name} is a finite number", got=number)
+            is_number = isinstance(number, int | float) and not isinstance(number, bool)
+            if not is_number or not math.isfinite(number):
+                raise BadInput(f"expected a finite number as the {field} of {name}", got=number)
         if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 0:
-            raise BadInput(f"{where}: count is a whole number of images", got=self.count)
+            raise BadInput(f"expected a number of images as the count of {name}", got=self.count)
 
     @property
     def shown(self) -> str:
-        """The value as people read it, with its unit and interval: `4.21 % (3.50–4.92)`."""
+        """The value with its unit and interval: `4.21 % (3.50–4.92)`."""
         return f"{number(self.value, self.unit)}{spaced(self.unit)}{self.interval}"
 
     @property
     def interval(self) -> str:
-        """` (low–high)`, or nothing where none is known."""
+        """` (low–high)`, or nothing if the interval is not known."""
         if self.low is None or self.high is None:
             return ""
         return f" ({number(self.low, self.unit)}–{number(self.high, self.unit)})"
@@ -82,8 +88,12 @@ FIELDS = tuple(field.name for field in fields(Row))
 
 @dataclass(frozen=True)
 class Table:
-    """Rows in the order of domains and tasks, each task's headline first; `split`: of what;
-    `views`: what each map was averaged over, where it was."""
+    """Rows in the order of domains and tasks, the headline of each task first.
+
+    Args:
+        split: The split that was evaluated.
+        views: The views that dense predictions were averaged over, if any.
+    """
 
     rows: tuple[Row, ...] = ()
     split: str = ""
@@ -91,107 +101,109 @@ class Table:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", tuple(self.rows))
-        met: set[tuple[str, str, str]] = set()
+        keys: set[tuple[str, str, str]] = set()
         for row in self.rows:
             if not isinstance(row, Row):
-                raise BadInput("a table consists of rows", got=type(row).__name__)
-            name = (row.domain, row.task, row.metric)
-            if name in met:
-                raise BadInput("a table has each metric of a task once", got="/".join(name))
-            met.add(name)
+                raise BadInput("expected rows in a table of scores", got=type(row).__name__)
+            key = (row.domain, row.task, row.metric)
+            if key in keys:
+                raise BadInput("expected each metric of a task once", got="/".join(key))
+            keys.add(key)
 
     @property
     def domains(self) -> tuple[str, ...]:
-        """Names, in order."""
+        """The names of the domains, in order."""
         return tuple(dict.fromkeys(row.domain for row in self.rows))
 
     def tasks(self, domain: str) -> tuple[str, ...]:
-        """Names of a domain's tasks, in order."""
+        """Return the names of a domain's tasks, in order."""
         if domain not in self.domains:
-            raise BadInput("the table has no such domain", got=domain, available=self.domains)
+            raise BadInput("expected a domain of the table", got=domain, available=self.domains)
         return tuple(dict.fromkeys(row.task for row in self.rows if row.domain == domain))
 
     def row(self, domain: str, task: str | None = None, metric: str | None = None) -> Row:
-        """One row: `task` may be left out where the domain has one; `metric`: the headline."""
+        """Return one row, by default the headline of the domain's only task."""
         tasks = self.tasks(domain)
         if task is None:
             if len(tasks) > 1:
-                raise BadInput(f"{domain} has several tasks", got="no task", available=tasks)
+                raise BadInput(
+                    f"expected one of the tasks of {domain}", got="none", available=tasks
+                )
             task = tasks[0]
         elif task not in tasks:
-            raise BadInput(f"{domain} has no such task", got=task, available=tasks)
+            raise BadInput(f"expected a task of {domain}", got=task, available=tasks)
         mine = [row for row in self.rows if (row.domain, row.task) == (domain, task)]
         for row in mine:
             if row.headline if metric is None else row.metric == metric:
                 return row
         raise BadInput(
-            f"{domain}/{task} has no such metric",
+            f"expected a metric of {domain}/{task}",
             got="the headline" if metric is None else metric,
             available=[row.metric for row in mine],
         )
 
     def value(self, domain: str, task: str | None = None, metric: str | None = None) -> float:
-        """The number of one row; see `row`."""
+        """Return the value of one row; see `row`."""
         return self.row(domain, task, metric).value
 
     def headlines(self) -> tuple[Row, ...]:
-        """The one row of each task by which it is evaluated."""
+        """Return the headline of each task."""
         return tuple(row for row in self.rows if row.headline)
 
     def errors(self) -> dict[str, float]:
-        """Error in percent of each domain that classifies (mean over its classify tasks)."""
+        """Return the error in percent of each classification domain (mean over its tasks)."""
         return {
             domain: math.fsum(row.value for row in rows) / len(rows)
             for domain, rows in self._classify().items()
         }
 
     def counts(self) -> dict[str, int]:
-        """Images that the errors are of (the fewest, where a domain has several such tasks)."""
+        """Return the number of images behind each error (the smallest over a domain's tasks)."""
         return {d: min(row.count for row in rows) for d, rows in self._classify().items()}
 
     def _classify(self) -> dict[str, list[Row]]:
-        found: dict[str, list[Row]] = {}
+        by_domain: dict[str, list[Row]] = {}
         for row in self.headlines():
             if row.kind == "classify":
-                found.setdefault(row.domain, []).append(row)
-        return found
+                by_domain.setdefault(row.domain, []).append(row)
+        return by_domain
 
     def to_json(self) -> dict[str, Any]:
-        """A plain document; `from_json` reads it back."""
-        said = {"views": self.views} if self.views else {}
-        return {"split": self.split, **said, "rows": [asdict(row) for row in self.rows]}
+        """Return plain data; `from_json` reads it back."""
+        views = {"views": self.views} if self.views else {}
+        return {"split": self.split, **views, "rows": [asdict(row) for row in self.rows]}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Table:
-        """The table that `to_json` wrote; whatever is wrong with it is a BadInput."""
+        """Return the table that `to_json` wrote; anything wrong with it is a BadInput."""
         try:
             split, rows, views = document["split"], document["rows"], document.get("views", "")
             if not all(isinstance(text, str) for text in (split, views)):
-                raise TypeError("split and views are texts")
+                raise TypeError("split and views must be strings")
             if not isinstance(rows, list):
-                raise TypeError("rows are a list")
+                raise TypeError("rows must be a list")
             for row in rows:
                 if not all(isinstance(row[k], str) for k in ("domain", "task", "metric", "unit")):
-                    raise TypeError("names and units are texts")
+                    raise TypeError("names and units must be strings")
                 if not isinstance(row["headline"], bool):
-                    raise TypeError("headline is true or false")
+                    raise TypeError("headline must be true or false")
             return cls(tuple(Row(**row) for row in rows), split, views)
         except BadInput:
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BadInput("this is no table of scores", got=f"{error!r}"[:120]) from None
+            raise BadInput("expected a table of scores", got=f"{error!r}"[:120]) from None
 
     def to_csv(self) -> str:
-        """Every row with every field; numbers as they are, not rounded."""
+        """Return every row with every field, and numbers that are not rounded."""
         text = io.StringIO()
-        said = {"views": self.views} if self.views else {}
-        writer = csv.DictWriter(text, [*FIELDS, *said], lineterminator="\n")
+        views = {"views": self.views} if self.views else {}
+        writer = csv.DictWriter(text, [*FIELDS, *views], lineterminator="\n")
         writer.writeheader()
-        writer.writerows({**asdict(row), **said} for row in self.rows)
+        writer.writerows({**asdict(row), **views} for row in self.rows)
         return text.getvalue()
 
     def to_latex(self) -> str:
-        """A tabular of the booktabs package; headlines in bold."""
+        """Return a LaTeX tabular (package booktabs) with the headlines in bold."""
         lines = [
             *([f"% {printable(self.views)}"] if self.views else []),
             r"\begin{tabular}{lllrrr}",
@@ -215,9 +227,9 @@ class Table:
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
     def table(self) -> rich.table.Table:
-        """For people: a line for each domain and task, its headline with interval first."""
-        said = [f"scores on {self.split}"] * bool(self.split) + [self.views] * bool(self.views)
-        table = rich.table.Table(title=escape(", ".join(said)) or None)
+        """Return the table for a terminal, with one line per domain and task."""
+        title = [f"scores on {self.split}"] * bool(self.split) + [self.views] * bool(self.views)
+        table = rich.table.Table(title=escape(", ".join(title)) or None)
         for column in ("domain", "task"):
             table.add_column(column, no_wrap=True)
         table.add_column("images", justify="right", no_wrap=True)
@@ -248,14 +260,14 @@ class Table:
 
 
 def number(value: float, unit: str = "") -> str:
-    """Percents and degrees to a hundredth, everything else to four digits."""
+    """Format a number: percent and degrees with two decimals, all others with four digits."""
     if unit in ("%", "°"):
         return f"{value:.2f}"
     return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.4g}"
 
 
 def spaced(unit: str) -> str:
-    """A unit behind its number: degrees stand close, all others apart."""
+    """Return the unit with a space before it, except for degrees."""
     return unit if unit in ("", "°") else f" {unit}"
 
 

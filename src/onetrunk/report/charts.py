@@ -1,7 +1,7 @@
-"""Charts as inline SVG, coloured through the page's variables: light, dark and print look right.
+"""The geometry of the charts; templates/charts.html.j2 draws them as inline SVG.
 
-Strips and maps place their marks in percent of a box that stretches, so that marks and letters keep
-their size on a phone; curves are small panels of a fixed shape that stand side by side.
+Strips and scatter plots place their marks in percent of a box that stretches, so that marks and
+letters keep their size on a phone. Line charts have a fixed shape and stand side by side.
 """
 
 from __future__ import annotations
@@ -13,31 +13,30 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onetrunk.report.html import Html, el, join
+from onetrunk.report.verdict import Result
 
-COLOURS, SHAPES = 10, 5  # of domains on a map, by number
-WIDE, HIGH = 300.0, 150.0  # of a panel's drawing, in its own units
+COLOURS, SHAPES = 10, 5  # of the marks of domains
+WIDTH, HEIGHT = 300.0, 150.0  # of a line chart, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 38.0, 8.0, 8.0, 20.0
-MOST = 400  # points of a curve
-CUT = 1.2  # heights of a panel: what is above lies outside of its box
-SETTLED = 0.12  # of the steps: what comes before may lie above the panel
-NEIGHBOURS = 8  # of its own domain, by which a point of a map is crowded
-LETTER, LINE = 1.1, 4.0  # width and height of a name's letters, in percent of a map
-ASPECT = 1.6  # width of a map by its height
+MAX_POINTS = 400  # of a curve
+CLIP = 1.2  # heights of a line chart: higher values lie outside of its box
+SETTLED = 0.12  # share of the steps; earlier values may lie above the chart
+NEIGHBOURS = 8  # of the same domain, by which the density at a point is measured
+LETTER, LINE = 1.1, 4.0  # width and height of a name's letters, in percent of a scatter plot
+ASPECT = 1.6  # width of a scatter plot divided by its height
 
 
 @dataclass(frozen=True)
-class Curve:
-    """One line of a panel."""
+class Tick:
+    """A number on an axis."""
 
-    label: str
-    css: str  # class that colours it
-    points: Sequence[tuple[float, float]]
-    marked: float | None = None  # x of the point that was chosen
+    at: float
+    text: str
+    anchor: str = "middle"
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """About so many round numbers inside a range (1, 2, 2.5 or 5 times a power of ten)."""
+    """Return about `count` round numbers in a range: 1, 2, 2.5 or 5 times a power of ten."""
     if not (math.isfinite(low) and math.isfinite(high)) or high <= low:
         return [low] if math.isfinite(low) else []
     raw = (high - low) / max(count, 1)
@@ -49,13 +48,13 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def short(value: float) -> str:
-    """A tick's number: 1200 is 1.2k."""
+    """Return the text of a tick: 12000 is 12k."""
     if abs(value) >= 10_000:
         return f"{value / 1000:g}k"
     return f"{value:.4g}"
 
 
-# -- strips: a difference with its interval, in a table's cell
+# -- strips: a number with its interval, in a table's cell
 
 
 @dataclass(frozen=True)
@@ -65,16 +64,43 @@ class Scale:
     low: float
     high: float
 
-    def at(self, value: float) -> str:
-        """Where a value lies, in percent of the width; what lies outside is at the edge."""
+    def at(self, value: float) -> float:
+        """Return the position of a value in percent of the width, clipped to the edges."""
         share = (value - self.low) / (self.high - self.low)
-        return f"{100 * min(max(share, 0.0), 1.0):.2f}%"
+        return 100 * min(max(share, 0.0), 1.0)
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A dot with its interval; positions in percent.
+
+    Args:
+        result: The class that colours it.
+        ends: The ends of the interval that lie within the scale.
+        band: From where to where the shaded margin goes.
+    """
+
+    label: str
+    result: Result | str
+    dot: float
+    zero: float
+    interval: tuple[float, float] | None
+    ends: tuple[float, ...]
+    band: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class StripAxis:
+    """The axis of the strips of one unit; positions in percent."""
+
+    label: str
+    ticks: tuple[Tick, ...]
 
 
 def scale_of(values: Sequence[float]) -> Scale:
-    """A range with 0 and all of these inside, and a little more."""
-    known = [value for value in values if math.isfinite(value)]
-    low, high = min([0.0, *known]), max([0.0, *known])
+    """Return a range that contains 0 and the values, with some room on both sides."""
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = min([0.0, *finite]), max([0.0, *finite])
     room = 0.06 * (high - low) or 1.0
     return Scale(low - room, high + room)
 
@@ -84,159 +110,161 @@ def strip(
     value: float,
     low: float | None,
     high: float | None,
-    allowed: float | None,
-    reading: str,
+    margin: float | None,
+    result: Result | str,
     label: str,
-) -> Html:
-    """A dot and its interval; the band from 0 to the margin is what a domain may lose."""
-    marks: list[Html] = []
-    if allowed is not None:
-        start, stop = scale.at(0), scale.at(allowed)
-        width = f"{float(stop[:-1]) - float(start[:-1]):.2f}%"
-        band = {"x": start, "y": 0, "width": width, "height": 26}
-        marks.append(el("rect.band", attributes=band))
-    marks.append(_line("zero", scale.at(0), 0, scale.at(0), 26))
-    if low is not None and high is not None:
-        marks.append(_line(f"span.{reading}", scale.at(low), 13, scale.at(high), 13))
-        for end in (low, high):
-            if scale.low <= end <= scale.high:
-                marks.append(_line(f"span.{reading}", scale.at(end), 9, scale.at(end), 17))
-    dot = {"cx": scale.at(value), "cy": 13, "r": 4.5}
-    marks.append(el(f"circle.dot.{reading}", attributes=dot))
-    return el("svg.strip", *marks, attributes={"role": "img", "aria-label": label, "height": 26})
-
-
-def strip_axis(scale: Scale, unit: str, signs: bool = True) -> Html:
-    """The numbers under which the strips of one unit lie; `signs`: + before those above 0."""
-    marks: list[Html] = []
-    for tick in ticks(scale.low, scale.high, 4):
-        where = scale.at(tick)
-        marks.append(_line("tick", where, 18, where, 22))
-        text = f"{'+' if tick > 0 and signs else '−' if tick < 0 else ''}{abs(tick):g}"
-        percent = float(where[:-1])
-        anchor = "start" if percent < 6 else "end" if percent > 94 else "middle"
-        spot = {"x": where, "y": "13", "text-anchor": anchor}
-        marks.append(el("text", text, attributes=spot))
-    said = f"scale from {scale.low:.3g} to {scale.high:.3g} {unit}".strip()
-    return el(
-        "svg.strip.axis", *marks, attributes={"role": "img", "aria-label": said, "height": 22}
+) -> Strip:
+    """Place a value and its interval; the band goes from 0 to the margin."""
+    ends = [end for end in (low, high) if end is not None and scale.low <= end <= scale.high]
+    known = low is not None and high is not None
+    return Strip(
+        label=label,
+        result=result,
+        dot=scale.at(value),
+        zero=scale.at(0),
+        interval=None if low is None or high is None else (scale.at(low), scale.at(high)),
+        ends=tuple(map(scale.at, ends)) if known else (),
+        band=None if margin is None else (scale.at(0), scale.at(margin)),
     )
 
 
-def _line(css: str, x1: object, y1: object, x2: object, y2: object) -> Html:
-    return el(f"line.{css}", attributes={"x1": x1, "y1": y1, "x2": x2, "y2": y2})
+def strip_axis(scale: Scale, unit: str, signs: bool = True) -> StripAxis:
+    """Return the axis of a scale; with `signs`, numbers above 0 have a plus."""
+
+    def tick(value: float) -> Tick:
+        at = scale.at(value)
+        anchor = "start" if at < 6 else "end" if at > 94 else "middle"
+        sign = "+" if value > 0 and signs else "−" if value < 0 else ""
+        return Tick(at, f"{sign}{abs(value):g}", anchor)
+
+    label = f"scale from {scale.low:.3g} to {scale.high:.3g} {unit}".strip()
+    return StripAxis(label, tuple(map(tick, ticks(scale.low, scale.high, 4))))
 
 
-# -- panels: curves over steps
+# -- line charts: curves over steps
 
 
-def panel(curves: Sequence[Curve], label: str) -> Html:
-    """Curves over steps, from 0 up; the first steps may lie above the panel."""
-    drawn = [curve for curve in curves if curve.points]
-    xs = [x for curve in drawn for x, _ in curve.points]
-    right = max(xs, default=1.0) or 1.0
-    early = SETTLED * right
-    top = 1.08 * max((y for curve in drawn for x, y in curve.points if x >= early), default=0.0)
-    top = top or 1.0
+@dataclass(frozen=True)
+class Series:
+    """One curve: its points, the class that colours it, and the step that is marked."""
+
+    label: str
+    css: str
+    points: Sequence[tuple[float, float]]
+    marked: float | None = None
+
+
+@dataclass(frozen=True)
+class DrawnSeries:
+    """A curve in the chart's units."""
+
+    css: str
+    points: tuple[tuple[float, float], ...]
+    ring: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class LineChart:
+    """Curves with their axes, in the chart's units."""
+
+    label: str
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    series: tuple[DrawnSeries, ...]
+    width: float = WIDTH
+    height: float = HEIGHT
+    left: float = LEFT
+    right: float = WIDTH - RIGHT
+
+
+def line_chart(series: Sequence[Series], label: str) -> LineChart:
+    """Place curves over steps in a chart that starts at 0; early values may lie above it."""
+    drawn = [each for each in series if each.points]
+    last = max((x for each in drawn for x, _ in each.points), default=1.0) or 1.0
+    settled = [y for each in drawn for x, y in each.points if x >= SETTLED * last]
+    top = 1.08 * max(settled, default=0.0) or 1.0
 
     def place(x: float, y: float) -> tuple[float, float]:
-        inside = WIDE - LEFT - RIGHT
-        up = min(max(y / top, 0.0), CUT) if math.isfinite(y) else CUT
-        return LEFT + inside * x / right, TOP + (HIGH - TOP - BOTTOM) * (1 - up)
+        up = min(max(y / top, 0.0), CLIP) if math.isfinite(y) else CLIP
+        width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+        return LEFT + width * x / last, TOP + height * (1 - up)
 
-    marks: list[Html] = []
-    for tick in ticks(0, top, 3):
-        _, y = place(0, tick)
-        marks.append(_line("grid", f"{LEFT:g}", f"{y:.1f}", f"{WIDE - RIGHT:g}", f"{y:.1f}"))
-        spot = {"x": f"{LEFT - 5:g}", "y": f"{y + 3.5:.1f}", "text-anchor": "end"}
-        marks.append(el("text", short(tick), attributes=spot))
-    for step in ticks(0, right, 3):
+    def x_tick(step: float) -> Tick:
         x, _ = place(step, 0)
-        anchor = "end" if x > WIDE - RIGHT - 12 else "middle"
-        spot = {"x": f"{x:.1f}", "y": f"{HIGH - 6:g}", "text-anchor": anchor}
-        marks.append(el("text", short(step), attributes=spot))
-    for curve in drawn:
-        where = [place(x, y) for x, y in thinned(curve.points)]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in where)
-        marks.append(el(f"polyline.curve.{curve.css}", attributes={"points": path}))
-        chosen = [place(x, y) for x, y in curve.points if x == curve.marked]
-        if chosen or len(where) == 1:
-            x, y = chosen[0] if chosen else where[0]
-            spot = {"cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": "3.5"}
-            marks.append(el(f"circle.chosen.{curve.css}", attributes=spot))
-    box = {"viewBox": f"0 0 {WIDE:g} {HIGH:g}", "role": "img", "aria-label": label}
-    return el("svg.panel", *marks, attributes=box)
+        return Tick(x, short(step), "end" if x > WIDTH - RIGHT - 12 else "middle")
+
+    lines = []
+    for each in drawn:
+        points = tuple(place(x, y) for x, y in thinned(each.points))
+        marked = [place(x, y) for x, y in each.points if x == each.marked]
+        ring = marked[0] if marked else points[0] if len(points) == 1 else None
+        lines.append(DrawnSeries(each.css, points, ring))
+    return LineChart(
+        label,
+        tuple(map(x_tick, ticks(0, last, 3))),
+        tuple(Tick(place(0, y)[1], short(y), "end") for y in ticks(0, top, 3)),
+        tuple(lines),
+    )
 
 
 def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most MOST points: the mean of each stretch of a longer curve."""
-    if len(points) <= MOST:
+    """Return at most MAX_POINTS points: the means of equal parts of a longer curve."""
+    if len(points) <= MAX_POINTS:
         return list(points)
-    parts = np.array_split(np.asarray(points, dtype=np.float64), MOST)
+    parts = np.array_split(np.asarray(points, dtype=np.float64), MAX_POINTS)
     return [(float(x), float(y)) for x, y in (part.mean(0) for part in parts)]
 
 
-# -- maps: points of domains in the plane
+# -- scatter plots: images of domains in the plane
 
 
-def shape_of(domain: int) -> tuple[str, str]:
-    """The mark of a domain, by its number: a shape's name and the class that colours it."""
-    return f"m{(domain + domain // COLOURS) % SHAPES}", f"d{domain % COLOURS}"
+@dataclass(frozen=True)
+class Mark:
+    """The mark of a domain: a shape's id and the class that colours it."""
+
+    shape: str
+    css: str
 
 
-def shapes() -> Html:
-    """The marks, defined once for the page."""
-    drawn = (
-        el("circle", attributes={"r": 3}),
-        el("rect", attributes={"x": -2.7, "y": -2.7, "width": 5.4, "height": 5.4}),
-        el("path", attributes={"d": "M0-3.6 3.4 2.6H-3.4Z"}),
-        el("path", attributes={"d": "M0-3.9 3.9 0 0 3.9-3.9 0Z"}),
-        el("path", attributes={"d": "M-3.2-1.1H-1.1V-3.2H1.1V-1.1H3.2V1.1H1.1V3.2H-1.1V1.1H-3.2Z"}),
-    )
-    symbols = [el("g", shape, attributes={"id": f"m{i}"}) for i, shape in enumerate(drawn)]
-    hidden = {"width": 0, "height": 0, "aria-hidden": "true", "class": "defs"}
-    return el("svg", el("defs", *symbols), attributes=hidden)
+@dataclass(frozen=True)
+class ScatterPlot:
+    """Points and names; positions in percent."""
+
+    label: str
+    points: tuple[tuple[Mark, float, float], ...]
+    names: tuple[tuple[str, float, float], ...]
 
 
-def mark(domain: int) -> Html:
-    """A domain's mark, for a legend."""
-    shape, colour = shape_of(domain)
-    use = el("use", attributes={"href": f"#{shape}", "x": 6, "y": 6, "class": colour})
-    return el("svg.mark", use, attributes={"width": 12, "height": 12, "aria-hidden": "true"})
+def mark_of(domain: int) -> Mark:
+    """Return the mark of a domain by its number."""
+    return Mark(f"m{(domain + domain // COLOURS) % SHAPES}", f"d{domain % COLOURS}")
 
 
-def scatter(
+def scatter_plot(
     xy_N2: NDArray[np.float64], domain_N: NDArray[np.int64], names: Sequence[str], label: str
-) -> Html:
-    """Points, each with its domain's mark; each domain's name where most of it lies."""
-    xy_N2 = fitted(xy_N2)
-    groups: list[Html] = []
-    order = np.random.default_rng(0).permutation(len(xy_N2))  # no domain lies above another
-    for i in order:
-        shape, colour = shape_of(int(domain_N[i]))
-        x, y = (f"{v:.1f}%" for v in xy_N2[i])
-        groups.append(el("use", attributes={"href": f"#{shape}", "x": x, "y": y, "class": colour}))
-    texts = []
-    for name, (across, down) in places(xy_N2, domain_N, names).items():
-        spot = {"x": f"{across:.1f}%", "y": f"{down:.1f}%", "text-anchor": "middle"}
-        texts.append(el("text.halo", name, attributes=spot))
-    return el(
-        "svg.map", el("g", *groups), join(*texts), attributes={"role": "img", "aria-label": label}
+) -> ScatterPlot:
+    """Place points with their domains' marks, and each domain's name where most of it lies."""
+    xy_N2 = fit_to_box(xy_N2)
+    order = np.random.default_rng(0).permutation(len(xy_N2))  # no domain covers another
+    points = tuple(
+        (mark_of(int(domain_N[i])), float(xy_N2[i, 0]), float(xy_N2[i, 1])) for i in order
     )
+    placed = place_names(xy_N2, domain_N, names)
+    return ScatterPlot(label, points, tuple((name, x, y) for name, (x, y) in placed.items()))
 
 
-def places(
+def place_names(
     xy_N2: NDArray[np.float64], domain_N: NDArray[np.int64], names: Sequence[str]
 ) -> dict[str, tuple[float, float]]:
-    """Where each domain's name stands: at its most crowded point that is clear of other names."""
+    """Place each domain's name at its densest point that is clear of other names."""
     placed: dict[str, tuple[float, float]] = {}
     for number, name in enumerate(names):
-        mine = xy_N2[domain_N == number]
-        if not len(mine):
+        points = xy_N2[domain_N == number]
+        if not len(points):
             continue
-        apart = np.linalg.norm((mine[:, None] - mine[None]) / [1, ASPECT], axis=-1)
-        near = np.sort(apart, axis=1)[:, min(NEIGHBOURS, len(mine) - 1)]
-        spots = mine[np.argsort(near, kind="stable")]
+        distance = np.linalg.norm((points[:, None] - points[None]) / [1, ASPECT], axis=-1)
+        near = np.sort(distance, axis=1)[:, min(NEIGHBOURS, len(points) - 1)]
+        spots = points[np.argsort(near, kind="stable")]
         spots = spots.clip([LETTER * len(name) / 2, LINE], [100 - LETTER * len(name) / 2, 99])
         clear = [
             all(
@@ -250,51 +278,59 @@ def places(
     return placed
 
 
-def fitted(xy_N2: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Turned so that it is widest from side to side, in percent of a box, its shape kept."""
+def fit_to_box(xy_N2: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rotate points so that they are widest horizontally, and scale them to percent of the box."""
     centred = xy_N2 - xy_N2.mean(0)
-    _, turn = np.linalg.eigh(centred.T @ centred)
-    turned = centred @ turn[:, ::-1]
-    turned -= (turned.max(0) + turned.min(0)) / 2
-    width, height = np.ptp(turned, axis=0)
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    rotated = centred @ axes[:, ::-1]
+    rotated -= (rotated.max(0) + rotated.min(0)) / 2
+    width, height = np.ptp(rotated, axis=0)
     scale = 94 / max(float(width), ASPECT * float(height), 1e-12)
-    placed: NDArray[np.float64] = 50 + turned * scale * [1, ASPECT]
+    placed: NDArray[np.float64] = 50 + rotated * scale * [1, ASPECT]
     return placed
 
 
-# -- heat: a square table whose cells are coloured
+# -- heat maps: square tables whose cells are coloured
 
 
-def heat(
+@dataclass(frozen=True)
+class HeatCell:
+    """A number, the class of its sign, and how strongly it is coloured (0 to 1)."""
+
+    text: str
+    css: str
+    strength: float
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """A table over pairs of domains."""
+
+    caption: str
+    rows: tuple[tuple[str, tuple[HeatCell, ...]], ...]
+
+
+def heat_map(
     names: Sequence[str],
     values: NDArray[np.float64],
     diagonal: Sequence[float] | None,
     caption: str,
-) -> Html:
-    """−1…1 as colours behind the numbers; `diagonal`: other numbers there, in brackets."""
-    head = el("tr", el("td"), [_head("th.up", name, "col") for name in names])
-    rows = [head]
-    for i, name in enumerate(names):
-        cells: list[Html] = []
-        for j in range(len(names)):
-            if i == j and diagonal is None:
-                cells.append(el("td.self", "·"))
-                continue
-            value = float(diagonal[i]) if i == j and diagonal is not None else float(values[i, j])
-            cells.append(_cell(value, i == j))
-        rows.append(el("tr", _head("th", name, "row"), cells))
-    return el("table.heat", el("caption", caption), el("thead", rows[0]), el("tbody", rows[1:]))
+) -> HeatMap:
+    """Colour numbers from −1 to 1; `diagonal` holds other numbers there, in brackets."""
+
+    def cell(i: int, j: int) -> HeatCell:
+        if i == j:
+            if diagonal is None:
+                return HeatCell("·", "self", 0)
+            return _heat_cell(float(diagonal[i]), "({})")
+        return _heat_cell(float(values[i, j]), "{}")
+
+    count = range(len(names))
+    return HeatMap(caption, tuple((names[i], tuple(cell(i, j) for j in count)) for i in count))
 
 
-def _head(tag: str, name: str, scope: str) -> Html:
-    return el(tag, el("span", name), attributes={"scope": scope})
-
-
-def _cell(value: float, own: bool) -> Html:
+def _heat_cell(value: float, form: str) -> HeatCell:
     if not math.isfinite(value):
-        return el("td.self", "–")
-    size = min(abs(value), 1.0)
-    css = "pos" if value >= 0 else "neg"
+        return HeatCell("–", "self", 0)
     text = f"{value:.2f}".replace("0.", ".", 1).replace("-.00", ".00").replace("-", "−")
-    style = {"style": f"--v:{size:.2f}"}
-    return el(f"td.{css}", f"({text})" if own else text, attributes=style)
+    return HeatCell(form.format(text), "pos" if value >= 0 else "neg", min(abs(value), 1.0))

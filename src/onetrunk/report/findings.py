@@ -1,4 +1,4 @@
-"""What the report found, as data: the page is drawn from this and nothing else."""
+"""What the report shows, as data: the page is rendered from this and nothing else."""
 
 from __future__ import annotations
 
@@ -6,83 +6,63 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from onetrunk.eval.budget import Budget, Cost
 from onetrunk.eval.feature_map import Embedding
 from onetrunk.eval.gradient_agreement import Conflict
 from onetrunk.eval.latency import Latency
-from onetrunk.eval.outcomes import Key
 from onetrunk.eval.similarity import Similarity
-from onetrunk.report.pictures import Shown
-from onetrunk.report.scores import Score
-from onetrunk.report.training import Course
-from onetrunk.report.verdict import Compared, Estimate, Verdict
+from onetrunk.report.columns import Column
+from onetrunk.report.curves import TaskCurves
+from onetrunk.report.examples import TaskExamples
+from onetrunk.report.verdict import Verdict
 
 
 @dataclass(frozen=True)
-class Column:
-    """One run, or the seeds of one recipe."""
-
-    name: str
-    css: str  # class of its colour
-    what: str  # trunk, norm, sharing, in words
-    separate: bool  # a network for each domain
-    seeds: tuple[int, ...]
-    finished: int  # of the seeds
-    scores: Mapping[Key, Score]
-    budgets: Mapping[str, Budget] = field(default_factory=dict)  # by part, "" for one network
-    compared: tuple[Compared, ...] = ()
-    mean_difference: Estimate | None = None  # of errors in percent, over domains
-    decathlon: tuple[float, ...] = ()  # by seed, against the baseline
-    delta: tuple[float, ...] = ()
-
-    @property
-    def cost(self) -> Cost | None:
-        """All of its networks together; operations: of one image of each domain."""
-        if not self.budgets:
-            return None
-        return sum((budget.universal for budget in self.budgets.values()), Cost())
-
-    @property
-    def separate_cost(self) -> Cost | None:
-        """The same trunk once for each domain: what the one network stands for."""
-        if not self.budgets:
-            return None
-        return sum((budget.separate for budget in self.budgets.values()), Cost())
-
-
-@dataclass(frozen=True)
-class Splits:
-    """How a domain's images were divided, and how many could not be read."""
+class DomainSplits:
+    """The number of images in a domain's splits, and how many could not be read."""
 
     domain: str
-    how: str
+    method: str  # how the images were divided
     counts: Mapping[str, int]
     bad: Mapping[str, int]
 
 
 @dataclass(frozen=True)
-class Findings:
-    """Everything on the page."""
+class Measurements:
+    """What was measured on the evaluated network; None where that was not possible."""
 
-    made: str  # when, for people
+    examples: tuple[TaskExamples, ...] = ()
+    similarity: Similarity | None = None
+    embedding: Embedding | None = None
+    conflict: Conflict | None = None
+    latency: Latency | None = None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything on the page.
+
+    Args:
+        created: Date and time of the report.
+        curves: Training curves by task.
+        recipes: Name and text of each recipe.
+        environments: Name and environment.json of each run.
+        images: Whether images and file names may be shown.
+        missing: Parts that are left out, with the reason.
+    """
+
+    created: str
     version: str
     machine: str
     verdict: Verdict
     columns: tuple[Column, ...]
     baseline: Column | None
-    splits: tuple[Splits, ...]
-    courses: tuple[Course, ...]
+    splits: tuple[DomainSplits, ...]
+    curves: tuple[TaskCurves, ...]
     recipes: tuple[tuple[str, str], ...]
     environments: tuple[tuple[str, Mapping[str, Any]], ...]
-    images: bool  # whether pictures and names of files may be shown
-    latency: Latency | None = None
-    shown: tuple[Shown, ...] = ()
-    embedding: Embedding | None = None
-    similarity: Similarity | None = None
-    conflict: Conflict | None = None
-    missing: Mapping[str, str] = field(
-        default_factory=dict
-    )  # part of the page: why it is not there
+    images: bool
+    measured: Measurements = Measurements()
+    missing: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def evaluated(self) -> Column:
@@ -90,7 +70,24 @@ class Findings:
         return self.columns[self.verdict.evaluated]
 
     @property
+    def all_columns(self) -> tuple[Column, ...]:
+        """The columns, with the baseline last."""
+        return (*self.columns, *([self.baseline] if self.baseline else []))
+
+    @property
     def domains(self) -> tuple[str, ...]:
-        """Of all columns, in order."""
-        every = [*self.columns, *([self.baseline] if self.baseline else [])]
-        return tuple(dict.fromkeys(domain for column in every for domain, _ in column.scores))
+        """The domains of all columns, in order."""
+        keys = [key for column in self.all_columns for key in column.scores]
+        return tuple(dict.fromkeys(domain for domain, _ in keys))
+
+    def column(self, index: int) -> Column:
+        """Return a column by its index; −1 is the baseline."""
+        return self.all_columns[index]
+
+    def title(self, column: Column) -> str:
+        """Return a column's heading: its role if that is clear, else its name."""
+        if len(self.columns) == 1 and not column.separate and column is not self.baseline:
+            return "one network"
+        if column is self.baseline and column.separate:
+            return "separate networks"
+        return column.name

@@ -1,17 +1,24 @@
-"""From run folders to findings: everything is measured here, nothing is drawn.
+"""Gathering what the report shows: read run folders, measure their networks, decide.
 
 What cannot be measured (a source that is gone, a run that is not finished) is left out with its
-reason, and the rest is reported.
+reason; the rest is reported.
 """
 
 from __future__ import annotations
 
+import platform
+import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
+import torch
+from torch import Tensor
+
+from onetrunk.data.cache import cpus
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput, OnetrunkError
 from onetrunk.eval.external_predictions import evaluate_predictions
@@ -23,49 +30,62 @@ from onetrunk.eval.timm_checkpoint import evaluate_checkpoint
 from onetrunk.nn.saving import models_of
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
-from onetrunk.report.by_task import by_task
-from onetrunk.report.column import column_of, validation
-from onetrunk.report.findings import Column, Findings, Splits
-from onetrunk.report.machine import machine
-from onetrunk.report.pictures import pictures
-from onetrunk.report.private import without_files
-from onetrunk.report.runs import Group, PathOrRun, Run, read_groups, variations
-from onetrunk.report.training import courses
+from onetrunk.report.columns import Column, column_of, validation_error
+from onetrunk.report.curves import training_curves
+from onetrunk.report.examples import task_examples
+from onetrunk.report.findings import DomainSplits, Findings, Measurements
+from onetrunk.report.run_files import (
+    PathOrName,
+    RunFiles,
+    RunGroup,
+    match_single_task_domains,
+    read_groups,
+    setting_folders,
+)
 from onetrunk.report.verdict import Candidate, decide
+from onetrunk.runs.open import Run
+from onetrunk.train.losses import Losses
 
 Models = Mapping[str, Universal]
-OpenDomains = Callable[[Path], Sequence[Domain]]  # a run's folder to the domains of its recipe
-MakeLoss = Callable[[Sequence[Domain]], Loss]
-Found = TypeVar("Found")
-TIMED = 15.0  # seconds
+Value = TypeVar("Value")
+LATENCY_SECONDS = 15.0  # about how long latency is measured
+COLOURS = 6  # of columns
+
+PUBLIC_SOURCES = ("pocket:", "torchvision:")  # they reveal nothing about the user
+PATH_KEYS = "source|out|init|base|pretrained|teachers|folder|file|path"
+PATH_LINE = re.compile(rf"^(?P<key>\s*(?:{PATH_KEYS})\s*=\s*)(?P<value>.*)$", re.MULTILINE)
+SOURCE_KIND = re.compile(r"""^["']([\w.]+):""")
+NO_PATH = re.compile(r"""^(true|false|["']\.?["'])\s*(#.*)?$""")
 
 
 def gather(
-    runs: Sequence[PathOrRun],
-    baseline: PathOrRun | None = None,
+    runs: Sequence[PathOrName],
+    baseline: PathOrName | None = None,
     *,
-    open_domains: OpenDomains,
-    make_loss: MakeLoss | None = None,
     images: bool = True,
-    seconds: float = TIMED,
     seed: int = 0,
 ) -> Findings:
-    """Read the runs, measure what their models allow, and decide.
+    """Read the runs, measure what their networks allow, and decide.
 
-    `seconds`: for how long latency is measured, about.
-    Where a recipe's domains and a task's loss come from is the caller's to say: both lie above.
+    Args:
+        runs: Folders of runs, one column each.
+        baseline: A run, a table of predictions, or `timm/NAME`.
+        images: Whether images and file names may be shown.
+        seed: The seed of all samples.
     """
-    groups, base = _groups(runs, baseline, open_domains)
+    groups, base = _groups(runs, baseline)
     every = [*groups, *([base] if base else [])]
-    tried = Tried(images)
+    attempt = Attempt(files=images)
     models = {
-        group.name: (tried(f"model {group.name}", _models, group) if group.first.text else {}) or {}
+        group.name: (attempt(f"model {group.name}", _models, group) or {})
+        if group.first.recipe_text
+        else {}
         for group in every
     }
     base_column = column_of(base, "base", None, models[base.name]) if base else None
     columns = [
-        column_of(group, f"g{place % 6}", base, models[group.name])
-        for place, group in enumerate(groups)
+        column_of(group, f"g{i % COLOURS}", base, models[group.name])
+        for i, group in enumerate(groups)
     ]
     verdict = decide(
         [
@@ -75,177 +95,228 @@ def gather(
         base.name if base and not base.separate else None,
     )
     evaluated = groups[verdict.evaluated]
-    mine = models[evaluated.name]
-    inside: dict[str, Any] = {}
-    if mine:
-        domains = tried("images", _domains, evaluated, mine, open_domains) or []
-        alone = models[base.name] if base and base.separate else None
-        inside = _inside(evaluated, mine, alone, domains, make_loss, tried, seconds, seed)
-    places = [*enumerate(groups), *([(-1, base)] if base else [])]
+    networks = models[evaluated.name]
+    measured = Measurements()
+    if networks:
+        domains = attempt("images", _domains, evaluated, networks) or []
+        separate = models[base.name] if base and base.separate else None
+        measured = _measure(evaluated, networks, separate, domains, attempt, seed)
     now = datetime.now()
     return Findings(
-        made=f"{now.day} {now:%B %Y, %H:%M}",
+        created=f"{now.day} {now:%B %Y, %H:%M}",
         version=_version(),
-        machine=machine(next(next(iter(mine.values())).parameters()).device if mine else None),
+        machine=machine(
+            next(next(iter(networks.values())).parameters()).device if networks else None
+        ),
         verdict=verdict,
         columns=tuple(columns),
         baseline=base_column,
         splits=_splits(evaluated),
-        courses=courses(places),
+        curves=training_curves([*enumerate(groups), *([(-1, base)] if base else [])]),
         recipes=tuple(
-            (g.name, g.first.text if images else without_files(g.first.text))
+            (g.name, g.first.recipe_text if images else without_paths(g.first.recipe_text))
             for g in every
-            if g.first.text
+            if g.first.recipe_text
         ),
         environments=tuple((g.name, g.first.environment) for g in every if g.first.environment),
         images=images,
-        missing=tried.missing,
-        **inside,
+        measured=measured,
+        missing=attempt.missing,
     )
 
 
-class Tried:
-    """Runs one part after another; of a part that fails the reason is kept."""
+class Attempt:
+    """Call functions that may fail, and keep the reasons of those that did.
+
+    Args:
+        files: Whether a reason may name files.
+    """
 
     def __init__(self, files: bool) -> None:
-        self.files = files  # whether a reason may name files
+        self.files = files
         self.missing: dict[str, str] = {}
 
-    def __call__(self, part: str, work: Callable[..., Found], *given: object) -> Found | None:
-        """What the work gives, or None."""
+    def __call__(self, part: str, work: Callable[..., Value], *args: object) -> Value | None:
+        """Return what `work` returns, or None if it fails."""
         try:
-            return work(*given)
+            return work(*args)
         except (OnetrunkError, OSError, MemoryError) as error:
             say(f"left out of the report: {part}: {error}")
-            private = "the reason is on the terminal that made this report"
-            self.missing[part] = str(error) if self.files else private
+            hidden = "the reason was printed when this report was made"
+            self.missing[part] = str(error) if self.files else hidden
             return None
 
 
-def _inside(
-    evaluated: Group,
-    mine: Models,
-    alone: Models | None,
+def loss_of(domains: Sequence[Domain]) -> Loss:
+    """Return the training loss of a domain: the mean over its tasks."""
+    losses = Losses(domains)
+
+    def loss(name: str, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack(list(losses(name, outputs, [(1.0, targets)]).values())).mean()
+
+    return loss
+
+
+def _measure(
+    group: RunGroup,
+    networks: Models,
+    separate: Models | None,
     domains: Sequence[Domain],
-    make_loss: MakeLoss | None,
-    tried: Tried,
-    seconds: float,
+    attempt: Attempt,
     seed: int,
-) -> dict[str, Any]:
-    """What the models themselves tell, by the name of the finding."""
-    model = next(iter(mine.values()))
+) -> Measurements:
+    """Measure the networks of the evaluated group."""
+    model = next(iter(networks.values()))
     several = len(domains) > 1
-    found: dict[str, Any] = {}
-    if tried.files and domains:
-        found["shown"] = tried("pictures", lambda: pictures(mine, domains, seed=seed)) or ()
+    found = Measurements()
+    if attempt.files and domains:
+        examples = attempt("examples", lambda: task_examples(networks, domains, seed=seed))
+        found = replace(found, examples=examples or ())
     if several:
-        found["similarity"] = tried("similarity", lambda: similarity(mine, domains, seed=seed))
-    if not evaluated.separate:
-        if several:
-            found["embedding"] = tried("embedding", lambda: embedding(model, domains, seed=seed))
-        if several and make_loss is not None and model.shared_parameters():
-            loss = make_loss(domains)
-            found["conflict"] = tried("conflict", lambda: conflict(model, domains, loss, seed=seed))
-        say(f"timing the networks, about {seconds:.0f} s")
-        found["latency"] = tried(
-            "latency", lambda: latency(model, alone, seconds=seconds, seed=seed)
-        )
-    return found
+        alike = attempt("similarity", lambda: similarity(networks, domains, seed=seed))
+        found = replace(found, similarity=alike)
+    if group.separate:
+        return found
+    if several:
+        points = attempt("embedding", lambda: embedding(model, domains, seed=seed))
+        found = replace(found, embedding=points)
+    if several and model.shared_parameters():
+        loss = loss_of(domains)
+        cosines = attempt("conflict", lambda: conflict(model, domains, loss, seed=seed))
+        found = replace(found, conflict=cosines)
+    say(f"measuring latency, about {LATENCY_SECONDS:.0f} s")
+    times = attempt("latency", lambda: latency(model, separate, seconds=LATENCY_SECONDS, seed=seed))
+    return replace(found, latency=times)
 
 
 def _groups(
-    runs: Sequence[PathOrRun], baseline: PathOrRun | None, open_domains: OpenDomains
-) -> tuple[list[Group], Group | None]:
+    runs: Sequence[PathOrName], baseline: PathOrName | None
+) -> tuple[list[RunGroup], RunGroup | None]:
+    """Read the runs and the baseline."""
     if not runs:
         raise BadInput("expected at least one run", try_="onetrunk report RUN")
-    given = [Path(run).resolve() for run in runs]
-    twice = [path for path in given if given.count(path) > 1]
+    paths = [Path(run).resolve() for run in runs]
+    twice = [path for path in paths if paths.count(path) > 1]
     if twice:
-        raise BadInput("each run once", got=twice[0].name)
-    if baseline is not None and Path(baseline).resolve() in given:
-        raise BadInput(
-            "a run is not compared with itself",
-            got=Path(baseline).name,
-            try_="name it as --baseline alone",
-        )
+        raise BadInput("expected each run once", got=twice[0].name)
     if baseline is None:
         return read_groups(runs), None
-    checkpoint = str(baseline).startswith("timm/") and not Path(baseline).exists()
-    if checkpoint or Path(baseline).is_file():
-        groups = read_groups(runs)
-        return groups, outside(Path(baseline), open_domains(groups[0].first.path))
-    if len(variations(Path(baseline))) > 1:
+    base = Path(baseline)
+    if base.resolve() in paths:
         raise BadInput(
-            "a baseline is one run, or the seeds of one",
-            got=f"{Path(baseline).name}, which holds several settings",
-            available=[path.name for path in variations(Path(baseline))],
+            "expected a baseline that is not one of the runs",
+            got=base.name,
+            try_="name it as --baseline only",
+        )
+    if base.is_file() or (str(baseline).startswith("timm/") and not base.exists()):
+        groups = read_groups(runs)
+        return groups, external_baseline(base, list(Run(groups[0].first.path).domains.values()))
+    settings = setting_folders(base)
+    if len(settings) > 1:
+        raise BadInput(
+            f"expected one run as the baseline, but {base.name} holds several settings",
+            got=base.name,
+            available=[path.name for path in settings],
         )
     groups = read_groups([*runs, baseline])
-    return groups[:-1], by_task(groups[-1], groups[:-1])
+    return groups[:-1], match_single_task_domains(groups[-1], groups[:-1])
 
 
-def outside(path: Path, domains: Sequence[Domain]) -> Group:
-    """Someone else's predictions, or a timm checkpoint's, as a baseline: scores and outcomes."""
+def external_baseline(path: Path, domains: Sequence[Domain]) -> RunGroup:
+    """Evaluate a table of predictions or a timm checkpoint as a baseline."""
     if path.is_file():
-        found = evaluate_predictions(path, domains)
+        evaluated = evaluate_predictions(path, domains)
     else:
-        found = evaluate_checkpoint(path.as_posix(), domains)
-    for note in found.notes:
+        evaluated = evaluate_checkpoint(path.as_posix(), domains)
+    for note in evaluated.notes:
         say(note)
-    scores = {"test": found.table().to_json()}
-    return Group(path.name, (Run(path, "", {}, scores, {}, (), found.outcomes()),))
+    scores = {"test": evaluated.table().to_json()}
+    return RunGroup(path.name, (RunFiles(path, "", {}, scores, {}, (), evaluated.outcomes()),))
 
 
-def _models(group: Group) -> Models:
+def _models(group: RunGroup) -> Models:
     if not group.first.scores:
         raise BadInput(f"{group.name} is not finished", try_="onetrunk train RECIPE --resume")
     return models_of(group.first.path)
 
 
-def _domains(group: Group, models: Models, open_domains: OpenDomains) -> list[Domain]:
-    """The recipe's domains that the models know, with their images."""
-    domains = [d for d in open_domains(group.first.path) if d.name in models]
+def _domains(group: RunGroup, models: Models) -> list[Domain]:
+    """Return the run's domains that the models have, with their images."""
+    domains = [d for name, d in Run(group.first.path).domains.items() if name in models]
     for domain in domains:
         domain.check()
     return domains
 
 
-def _candidate(group: Group, column: Column, base: Column | None, reference: Group) -> Candidate:
-    mine = column.cost
-    other = base.cost if base else column.separate_cost
-    ratio = mine.bytes / other.bytes if mine and other and other.bytes else None
+def _candidate(
+    group: RunGroup, column: Column, baseline: Column | None, reference: RunGroup
+) -> Candidate:
+    ours = column.cost
+    theirs = baseline.cost if baseline else column.separate_cost
     return Candidate(
         column.name,
-        column.compared,
-        ratio,
-        group.frozen,
-        max(1, column.finished),
-        validation(group, reference),
-        len({domain for domain, _ in column.scores}),
-        group.separate,
+        column.comparisons,
+        size_ratio=ours.bytes / theirs.bytes if ours and theirs and theirs.bytes else None,
+        frozen=group.frozen,
+        seeds=max(1, column.finished),
+        val_error=validation_error(group, reference),
+        domains=len({domain for domain, _ in column.scores}),
+        separate=group.separate,
     )
 
 
-def _splits(group: Group) -> tuple[Splits, ...]:
-    """As scores.json has them."""
-    found = []
+def _splits(group: RunGroup) -> tuple[DomainSplits, ...]:
+    """Read the sizes of the splits from scores.json."""
     splits, bad = group.first.scores.get("splits"), group.first.scores.get("bad")
-    for name, part in splits.items() if isinstance(splits, Mapping) else ():
-        counts = {k: int(v) for k, v in part.items() if isinstance(v, int)}
-        unread = bad.get(name, {}) if isinstance(bad, Mapping) else {}
-        found.append(
-            Splits(
-                str(name),
-                str(part.get("how", "")),
-                counts,
-                {k: int(v) for k, v in unread.items() if isinstance(v, int)},
-            )
+
+    def integers(table: Mapping[str, object]) -> dict[str, int]:
+        return {key: value for key, value in table.items() if isinstance(value, int)}
+
+    return tuple(
+        DomainSplits(
+            str(name),
+            str(part.get("how", "")),
+            integers(part),
+            integers(bad.get(name, {}) if isinstance(bad, Mapping) else {}),
         )
-    return tuple(found)
+        for name, part in (splits.items() if isinstance(splits, Mapping) else ())
+    )
+
+
+def without_paths(recipe: str) -> str:
+    """Return a recipe's text without paths; a source keeps its kind."""
+
+    def hide(line: re.Match[str]) -> str:
+        value = line["value"]
+        if NO_PATH.match(value) or value[1:].startswith(PUBLIC_SOURCES):
+            return line[0]
+        kind = SOURCE_KIND.match(value)
+        shown = f"{kind[1]}:…" if kind and line["key"].strip().startswith("source") else "…"
+        return f'{line["key"]}"{shown}"'
+
+    return PATH_LINE.sub(hide, recipe)
+
+
+def machine(device: torch.device | None = None) -> str:
+    """Name the processor or graphics card, the cores and the system; no host, user or path."""
+    words = [_processor(), f"{cpus()} cores", platform.system()]
+    if device is not None and device.type == "cuda":
+        words.insert(0, torch.cuda.get_device_name(device))
+    return ", ".join(word for word in words if word)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    known = next((name for name in names if name and name != "unknown"), "")
+    return known or platform.processor() or platform.machine()
 
 
 def _version() -> str:
     try:
         return version("onetrunk")
-    except PackageNotFoundError:  # run from a checkout
-        return "from a checkout"
+    except PackageNotFoundError:
+        return "not installed"

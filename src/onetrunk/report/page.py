@@ -1,144 +1,295 @@
-"""Findings to one self-contained page: no script, no address outside, every name escaped."""
+"""Findings to one self-contained page: no script, no external address, every name escaped.
+
+The markup is in the templates; this module prepares the charts and tables that they show.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib.resources import files
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from onetrunk.data.splitting import SPLITS
 from onetrunk.eval.budget import scaled
-from onetrunk.eval.table import number
-from onetrunk.report.findings import Findings
-from onetrunk.report.html import Html, el
-from onetrunk.report.part_cost import cost_part
-from onetrunk.report.part_inside import inside_part, pictures_part
-from onetrunk.report.part_scores import scores_part
-from onetrunk.report.part_summary import common, mean_error
-from onetrunk.report.part_training import data_part, recipe_part, training_part
-from onetrunk.report.words import section, signed, times
-
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-PARTS: tuple[tuple[str, str, Callable[[Findings], Html | None]], ...] = (
-    ("scores", "Scores", scores_part),
-    ("cost", "Size and speed", cost_part),
-    ("pictures", "Predictions", pictures_part),
-    ("inside", "Inside", inside_part),
-    ("training", "Training", training_part),
-    ("data", "Images", data_part),
-    ("recipe", "Recipe", recipe_part),
+from onetrunk.eval.outcomes import Key
+from onetrunk.eval.table import number, spaced
+from onetrunk.report import formatting
+from onetrunk.report.charts import (
+    HeatMap,
+    LineChart,
+    Mark,
+    Scale,
+    ScatterPlot,
+    Series,
+    Strip,
+    StripAxis,
+    heat_map,
+    line_chart,
+    mark_of,
+    scale_of,
+    scatter_plot,
+    strip,
+    strip_axis,
 )
+from onetrunk.report.columns import Column, Score, common_classify_keys
+from onetrunk.report.curves import RunCurve, TaskCurves
+from onetrunk.report.findings import Findings
+from onetrunk.report.map_examples import class_colour
+from onetrunk.report.verdict import RESULTS, RULES, Result, TaskComparison, results_by_domain
+
+MAX_IMAGES_FACTOR = 20  # more than this many times the test images are not worth suggesting
+MAX_CLASSES = 40  # in the legend of a class map
+THUMBNAIL = 84  # pixels on the page
 
 
 def page(findings: Findings) -> str:
-    """The whole file."""
-    made = [(name, words, part(findings)) for name, words, part in PARTS]
-    there = [(name, words, html) for name, words, html in made if html is not None]
-    links = [el("a", words, attributes={"href": f"#{name}"}) for name, words, _ in there]
-    body = el(
-        "body",
-        el(
-            "header",
-            _eyebrow(findings),
-            el("h1", findings.verdict.sentence),
-            [el("p.lead" if i == 0 else "p.note", t) for i, t in enumerate(_lead(findings))],
-            _facts(findings),
-            el("nav", links, attributes={"aria-label": "parts of this report"}),
-        ),
-        el("main", [html for _, _, html in there], _missing(findings)),
+    """Render the page."""
+    template = environment().get_template("page.html.j2")
+    against_baseline = findings.baseline is not None and bool(findings.evaluated.comparisons)
+    return template.render(
+        findings=findings,
+        against_baseline=against_baseline,
+        score_groups=score_groups(findings, against_baseline),
+        result_counts=[result_counts(column) for column in findings.columns],
+        panels={kind: panels(findings, kind) for kind in ("val", "loss")},
+        selections=selections(findings),
+        scatter=domain_map(findings),
+        similarity_maps=similarity_maps(findings),
+        conflict_map=conflict_map(findings),
     )
-    names = " and ".join(column.name for column in findings.columns[:3])
-    head = el(
-        "head",
-        el("meta", attributes={"charset": "utf-8"}),
-        el(
-            "meta",
-            attributes={"name": "viewport", "content": "width=device-width, initial-scale=1"},
-        ),
-        el("meta", attributes={"http-equiv": "Content-Security-Policy", "content": POLICY}),
-        el("meta", attributes={"name": "color-scheme", "content": "light dark"}),
-        el("meta", attributes={"name": "generator", "content": f"onetrunk {findings.version}"}),
-        el("link", attributes={"rel": "icon", "href": "data:,"}),
-        el("title", f"{names}: one network or N?"),
-        el("style", Html(style())),
+
+
+@cache
+def environment() -> Environment:
+    """Return the environment of the templates: everything is escaped, and a typo is an error."""
+    jinja = Environment(
+        loader=PackageLoader("onetrunk.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return "<!doctype html>\n" + el("html", head, body, attributes={"lang": "en"}) + "\n"
+    jinja.filters |= {
+        "measure": formatting.measure,
+        "signed": formatting.signed,
+        "minus": formatting.minus,
+        "times": formatting.times,
+        "ms": formatting.milliseconds,
+        "pct": formatting.percent,
+        "scaled": scaled,
+        "flat": formatting.flat,
+    }
+    jinja.globals |= {
+        "common_classify_keys": common_classify_keys,
+        "class_colour": class_colour,
+        "mark_of": mark_of,
+        "metric_words": formatting.metric_words,
+        "number": number,
+        "spaced": spaced,
+        "MAX_CLASSES": MAX_CLASSES,
+        "RESULT_WORDS": formatting.RESULT_WORDS,
+        "RULES": RULES,
+        "SPLITS": SPLITS,
+        "THUMBNAIL": THUMBNAIL,
+    }
+    return jinja
 
 
-def style() -> str:
-    """The page's style sheet."""
-    return (files("onetrunk.report") / "style.css").read_text("utf-8")
+# -- scores
 
 
-def _eyebrow(findings: Findings) -> Html:
-    names = ", ".join(column.name for column in findings.columns)
-    parts: list[Html | str] = [el("b", "onetrunk report"), f" · {names}"]
-    if findings.baseline is not None:
-        parts.append(f", against {findings.baseline.name}")
-    parts.append(f" · {findings.made}")
-    return el("p.eyebrow", parts)
+@dataclass(frozen=True)
+class ScoreRow:
+    """One task in the table of scores."""
+
+    key: Key
+    task: str  # shown below the domain; "" where it says nothing more
+    score: Score
+    comparison: TaskComparison | None
+    strip: Strip | None
+    images_needed: int | None
 
 
-def _lead(findings: Findings) -> list[str]:
-    """What stands under the verdict."""
-    evaluated, base = findings.evaluated, findings.baseline
-    words = [f"Evaluated: {evaluated.name} ({evaluated.what})."]
-    if len(findings.columns) > 1:
-        words.append("Of the runs below it has the lowest validation error.")
-    if base is not None:
-        words.append(f"Against: {base.name} ({base.what}).")
-    only = [d for d in findings.domains if d not in findings.verdict.readings]
-    if base is not None and findings.verdict.readings and only:
-        words.append(f"Not on both sides, so not evaluated: {', '.join(only)}.")
-    return [" ".join(words), *findings.verdict.notes]
+@dataclass(frozen=True)
+class ScoreGroup:
+    """The tasks with one metric, which share an axis."""
+
+    heading: str
+    unit: str
+    axis: StripAxis
+    rows: tuple[ScoreRow, ...]
 
 
-def _facts(findings: Findings) -> Html | None:
-    """The few numbers that one remembers."""
-    evaluated, base = findings.evaluated, findings.baseline
-    facts: list[tuple[str, str, str]] = []
-    cost = evaluated.cost
-    other = base.cost if base else evaluated.separate_cost
-    if cost is not None and other is not None and not evaluated.separate:
-        whose = "the baseline" if base and not base.separate else "separate networks"
-        size = f"{scaled(cost.bytes, 'B')} instead of {scaled(other.bytes, 'B')} of {whose}"
-        facts.append(("Size", times(cost.bytes, other.bytes), size))
-    sides = [evaluated, *([base] if base else [])]
-    keys = common(sides)
-    if keys:
-        means = [mean_error(column, keys) for column in sides]
-        said = f"over {len(keys)} domains" if len(keys) > 1 else "on its one domain"
-        if base is not None:
-            said = f"{number(means[1], '%')} % {said} by the baseline"
-            gap = evaluated.mean_difference
-            if gap is not None and gap.low is not None and gap.high is not None:
-                said += f"; difference {signed(gap.low, '%')} to {signed(gap.high, '%')}"
-        facts.append(("Mean test error", f"{number(means[0], '%')} %", said))
-    if evaluated.decathlon and len(keys) > 1:
-        mean = sum(evaluated.decathlon) / len(evaluated.decathlon)
-        facts.append(("Decathlon score", f"{mean:,.0f}", f"the baseline has {250 * len(keys):,}"))
-    elif evaluated.delta:
-        mean = sum(evaluated.delta) / len(evaluated.delta)
-        shown = f"{mean:+.1f} %".replace("-", "−")
-        facts.append(("Δ over tasks", shown, "mean relative gain over the baseline"))
-    mixed = [row for row in findings.latency.rows if not row.domain] if findings.latency else []
-    if mixed and mixed[0].universal and mixed[0].separate:
-        row = mixed[0]
-        facts.append(
-            (
-                f"Mixed batch of {row.batch} images",
-                f"{row.universal:.3g} ms",
-                f"{row.separate:.3g} ms through separate networks",
+def score_groups(findings: Findings, against_baseline: bool) -> list[ScoreGroup]:
+    """Group the evaluated column's tasks by metric and unit, the most frequent first."""
+    column = findings.evaluated
+    groups: dict[tuple[str, str], list[tuple[Key, Score]]] = {}
+    for key, score in column.scores.items():
+        groups.setdefault((score.row.metric, score.row.unit), []).append((key, score))
+    make = _compared_group if against_baseline else _plain_group
+    return [make(column, members) for members in sorted(groups.values(), key=len, reverse=True)]
+
+
+def _compared_group(column: Column, members: Sequence[tuple[Key, Score]]) -> ScoreGroup:
+    """Draw differences from the baseline."""
+    comparisons = {(c.domain, c.task): c for c in column.comparisons}
+    scale = scale_of(
+        [v for key, _ in members if (c := comparisons.get(key)) for v in _shown_values(c)]
+    )
+    unit = members[0][1].row.unit
+    rows = []
+    for key, score in members:
+        comparison, drawn, needed = comparisons.get(key), None, None
+        if comparison is not None:
+            d = comparison.difference
+            shown = formatting.signed(d.value, unit, comparison.baseline.value)
+            label = f"{key[0]}: {shown} {unit}, {formatting.RESULT_WORDS[comparison.result]}"
+            drawn = strip(
+                scale, d.value, d.low, d.high, comparison.margin, comparison.result, label
             )
-        )
-    if not facts:
-        return None
-    return el("dl.facts", [el("div", el("dt", a), el("dd", b), el("dd", c)) for a, b, c in facts])
+            needed = images_needed(comparison, score.row.count)
+        rows.append(ScoreRow(key, column.task_label(key), score, comparison, drawn, needed))
+    return _group(members, strip_axis(scale, unit), rows)
 
 
-def _missing(findings: Findings) -> Html | None:
-    """What was left out, and why."""
-    lines = [el("li", f"{part}: {why}") for part, why in findings.missing.items()]
-    if not findings.images:
-        lines.append(el("li", "pictures and names of files: left out as asked"))
-    if not lines:
+def _plain_group(column: Column, members: Sequence[tuple[Key, Score]]) -> ScoreGroup:
+    """Draw scores with their intervals."""
+    estimates = [score.estimate for _, score in members]
+    values = [v for e in estimates for v in (e.value, e.low, e.high) if v is not None]
+    scale = Scale(0.0, 1.05 * max([*values, 1e-9]))
+    unit = members[0][1].row.unit
+    rows = []
+    for key, score in members:
+        e = score.estimate
+        label = f"{key[0]}: {formatting.measure(e.value, unit)}"
+        drawn = strip(scale, e.value, e.low, e.high, None, "one", label)
+        rows.append(ScoreRow(key, column.task_label(key), score, None, drawn, None))
+    return _group(members, strip_axis(scale, unit, signs=False), rows)
+
+
+def _group(
+    members: Sequence[tuple[Key, Score]], axis: StripAxis, rows: Sequence[ScoreRow]
+) -> ScoreGroup:
+    first = members[0][1].row
+    heading = formatting.metric_words(first.metric, first.unit, first.better)
+    return ScoreGroup(heading, first.unit, axis, tuple(rows))
+
+
+def _shown_values(comparison: TaskComparison) -> list[float]:
+    d = comparison.difference
+    margin = min(comparison.margin, 3 * abs(d.value))
+    return [value for value in (d.value, d.low, d.high, margin) if value is not None]
+
+
+def images_needed(comparison: TaskComparison, count: int) -> int | None:
+    """Return how many test images would decide if the difference stayed: intervals ∝ 1/√n."""
+    d = comparison.difference
+    if comparison.result != "undecided" or d.low is None or d.high is None:
         return None
-    return section("missing", "Left out", el("ul.small", lines))
+    distance = abs(comparison.margin - d.value)
+    half = (d.high - d.low) / 2
+    if not distance or half <= distance or (half / distance) ** 2 > MAX_IMAGES_FACTOR:
+        return None
+    needed = count * (half / distance) ** 2
+    step = int(10 ** max(0, len(str(int(needed))) - 2))
+    return math.ceil(needed / step) * step
+
+
+def result_counts(column: Column) -> list[tuple[int, Result]]:
+    """Count a column's domains by their result, from best to worst."""
+    results = list(results_by_domain(column.comparisons).values())
+    return [(results.count(result), result) for result in RESULTS if result in results]
+
+
+# -- training
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One task's chart."""
+
+    title: str
+    metric: str
+    chart: LineChart
+
+
+def panels(findings: Findings, kind: str) -> list[Panel]:
+    """Return a chart per task of the validation error (`val`) or of the training loss (`loss`)."""
+    charts = []
+    for task in findings.curves:
+        metric = task.metric if kind == "val" else None
+        series: list[Series] = []
+        columns: set[int] = set()
+        for run in task.runs:
+            column = findings.column(run.column)
+            css = f"{column.css} more" if run.column in columns else column.css  # further seeds
+            columns.add(run.column)
+            points = run.val if kind == "val" else run.loss
+            selected = run.selected if kind == "val" else None
+            series.append(Series(column.name, css, points, selected))
+        drawn = [each for each in series if each.points]
+        if not drawn:
+            continue
+        words = formatting.metric_words(metric.name, metric.unit) if metric else ""
+        if metric and metric.better == "higher":
+            words = f"100 − {words}"
+        name = "loss" if kind == "loss" else "validation error"
+        label = f"{name} of {task.title} by step: {'; '.join(map(_describe, drawn))}"
+        charts.append(Panel(task.title, words, line_chart(series, label)))
+    return charts
+
+
+def _describe(series: Series) -> str:
+    (first, start), (last, end) = series.points[0], series.points[-1]
+    return f"{series.label} from {start:.3g} at step {first:g} to {end:.3g} at {last:g}"
+
+
+def selections(findings: Findings) -> list[tuple[TaskCurves, RunCurve]]:
+    """Return the evaluated column's curves with a selected checkpoint."""
+    return [
+        (task, run)
+        for task in findings.curves
+        for run in task.runs
+        if run.column == findings.verdict.evaluated
+        and task.metric is not None
+        and run.selected_error is not None
+    ]
+
+
+# -- features and gradients
+
+
+def domain_map(findings: Findings) -> tuple[ScatterPlot, list[tuple[Mark, str]]] | None:
+    """Draw the map of the domains' features, with its legend."""
+    found = findings.measured.embedding
+    if found is None:
+        return None
+    label = f"{len(found.xy)} images of {len(found.domains)} domains, placed by their features"
+    plot = scatter_plot(found.xy, found.domain, found.domains, label)
+    return plot, [(mark_of(i), name) for i, name in enumerate(found.domains)]
+
+
+def similarity_maps(findings: Findings) -> list[HeatMap]:
+    """Draw the similarity of the domains' features at each depth."""
+    found = findings.measured.similarity
+    if found is None:
+        return []
+    depths = zip(found.depths, found.cka, found.mean(), strict=True)
+    return [
+        heat_map(found.domains, matrix, None, f"{depth}: mean {mean:.2f}")
+        for i, (depth, matrix, mean) in enumerate(depths)
+        # pooling does not change features that were averaged already
+        if i == 0 or not np.allclose(matrix, found.cka[i - 1], equal_nan=True)
+    ]
+
+
+def conflict_map(findings: Findings) -> HeatMap | None:
+    """Draw the cosines between the domains' gradients."""
+    found = findings.measured.conflict
+    if found is None:
+        return None
+    return heat_map(found.domains, found.cosine, found.own.tolist(), "cosine of gradients")

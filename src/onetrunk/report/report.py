@@ -1,55 +1,42 @@
-"""The report of finished runs, for those who decide: `ot.report`.
-
-What is measured and drawn lies in `onetrunk.report`, which knows neither recipes nor
-losses; here it is given both.
-"""
+"""`ot.report`: finished runs as one HTML page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
-import torch
-from torch import Tensor
+from onetrunk.errors import BadInput
+from onetrunk.report.gather import gather
+from onetrunk.report.page import page
+from onetrunk.report.run_files import PathOrName
+from onetrunk.store.atomic import write_atomic
 
-from onetrunk.data.domain import Domain
-from onetrunk.eval.gradient_agreement import Loss
-from onetrunk.report.write import write_report
-from onetrunk.runs.open import Run
-from onetrunk.train.losses import Losses
-
-Place = str | PathLike[str]
+SUFFIXES = (".html", ".htm")
 
 
 def report(
-    runs: Place | Sequence[Place],
-    baseline: Place | None = None,
-    out: Place = "report.html",
+    runs: PathOrName | Sequence[PathOrName],
+    baseline: PathOrName | None = None,
+    out: PathOrName = "report.html",
     images: bool = True,
 ) -> Path:
-    """Write one self-contained page that answers "one network or N?"; its path.
+    """Write one self-contained page that answers "one network or N?" and return its path.
 
-    `runs`: folders of runs, each a column (the seeds of one recipe, `seed-0`, `seed-1`, …, are
-    one); `baseline`: the run of separate networks, or a table of someone else's predictions.
-    `images=False` leaves out every picture and every name of a file.
+    Args:
+        runs: Folders of runs, one column each. The seeds of one recipe (`seed-0`, `seed-1`, …)
+            share a column.
+        baseline: The run of separate networks, a table of predictions, or `timm/NAME`.
+        out: The HTML file.
+        images: If False, the page contains no image and no file name.
     """
-    several = [runs] if isinstance(runs, str | PathLike) else list(runs)
-    return write_report(
-        several,
-        baseline,
-        Path(out),
-        open_domains=lambda folder: list(Run(folder).domains.values()),
-        make_loss=loss_of,
-        images=images,
-    )
-
-
-def loss_of(domains: Sequence[Domain]) -> Loss:
-    """A domain's loss as training sees it: the mean over its tasks."""
-    losses = Losses(domains)
-
-    def loss(name: str, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
-        return torch.stack(list(losses(name, outputs, [(1.0, targets)]).values())).mean()
-
-    return loss
+    path = Path(out)
+    if path.suffix.lower() not in SUFFIXES or path.is_dir():
+        raise BadInput(
+            "expected the name of an HTML file for the report",
+            got=str(out),
+            try_="--out report.html",
+        )
+    listed = [runs] if isinstance(runs, str | PathLike) else list(runs)
+    write_atomic(path, page(gather(listed, baseline, images=images)))
+    return path

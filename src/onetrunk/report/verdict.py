@@ -1,10 +1,11 @@
-"""One network or N? Answered by rules that are written down, from the figures alone.
+"""The verdict on "one network or N?", decided from the scores by fixed rules.
 
-Each (domain, task) has a difference d = error of the one network − error of the separate one, both
-as numbers where lower is better, with its 95 % interval, and a margin m that a domain may lose:
-max(1 point, a tenth of the separate network's error) of a score in percent, a tenth of it of any
-other. It is *better* where the interval lies below 0, *kept* where it lies below m, *worse* where
-it lies above m, and *open* where it reaches across m. A domain is what its worst task is.
+Each task of each domain has a difference d = error of the one network − error of the separate
+network, both as numbers where lower is better, with a 95 % interval, and a margin m that the one
+network may lose: max(1 point, a tenth of the separate network's error) for scores in percent, a
+tenth of that error for all others. The result of the task is *better* if the interval lies below
+0, *equal* if it lies below m, *worse* if it lies above m, and *undecided* if it contains m. The
+result of a domain is that of its worst task.
 """
 
 from __future__ import annotations
@@ -13,38 +14,43 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-Reading = Literal["better", "kept", "open", "worse"]
-Prediction = Literal["frozen", "one", "some", "keep", "open", "alone", "other"]
-POINTS = 1.0  # of a score in percent, that a domain may lose
-SHARE = 0.1  # of the separate network's error
-ORDER: tuple[Reading, ...] = ("better", "kept", "open", "worse")
-NAMED = 4  # domains that a sentence names
+Result = Literal["better", "equal", "undecided", "worse"]
+Decision = Literal[
+    "frozen heads", "one network", "keep some", "keep all", "undecided", "no baseline", "other"
+]
+RESULTS: tuple[Result, ...] = ("better", "equal", "undecided", "worse")  # from best to worst
+MARGIN_POINTS = 1.0  # percentage points
+MARGIN_SHARE = 0.1  # of the separate network's error
+MAX_NAMES = 4  # domains listed in a sentence
 
 RULES = (
-    "Each score counts as an error, lower is better (100 − score where higher is better). The "
-    "difference is the one network's error minus the separate network's; its 95 % interval is from "
-    "a paired bootstrap over test images, and over seeds where there are several.",
-    f"A domain may lose a margin: {POINTS:g} point of a score in percent, or a tenth of the "
-    "separate network's error where that is more; of any other score a tenth.",
-    "Better: the whole interval lies below 0. As good: it ends below the margin. Worse: it begins "
-    "above the margin. Not decided: it reaches across the margin. A domain is what its worst task "
-    "is.",
-    "Frozen heads are enough where a frozen trunk with heads alone is as good on every domain. One "
-    "network is enough where it is as good on every domain and smaller than the separate networks. "
-    "Worse on more than half of the domains, or no smaller: keep the separate networks. Worse on "
-    "some: keep those. None worse, but some not decided: not decided.",
-    "Of several runs the one with the lowest validation error is evaluated. Nothing is chosen on test "
-    "images.",
+    "Every score counts as an error, where lower is better (100 − score where higher is better). "
+    "The difference is the error of the one network minus the error of the separate network. Its "
+    "95 % interval comes from a paired bootstrap over test images, and over seeds if there are "
+    "several.",
+    f"Each domain has a margin that the one network may lose: {MARGIN_POINTS:g} percentage point "
+    "or a tenth of the separate network's error, whichever is more; for scores that are not in "
+    "percent, a tenth of the error.",
+    "Better: the whole interval is below 0. As good: it ends below the margin. Worse: it starts "
+    "above the margin. Undecided: it contains the margin. The result of a domain is the result of "
+    "its worst task.",
+    "Frozen heads are enough if a frozen trunk with trained heads is as good on every domain. One "
+    "network is enough if it is as good on every domain and smaller than the separate networks. "
+    "Keep all separate networks if the one network is worse on more than half of the domains or "
+    "not smaller. Keep some of them if it is worse on some domains. The verdict is undecided if it "
+    "is worse on none and undecided on some.",
+    "If there are several runs, the verdict is about the one with the lowest validation error. "
+    "Test images are never used to choose anything.",
 )
-UNKNOWN_TRAINING = (
-    "One seed: the intervals know how far other test images would move the figures, not how far "
-    "another training run would."
+ONE_SEED_NOTE = (
+    "There is only one seed: the intervals cover the choice of test images, but not the variation "
+    "from one training run to the next."
 )
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % interval, where one is known, and what each seed gave."""
+    """A number with its 95 % interval, where that is known, and its value for each seed."""
 
     value: float
     low: float | None = None
@@ -53,164 +59,189 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One task of one domain, by the one network and by the separate one."""
+class TaskComparison:
+    """One task of one domain, predicted by the one network and by the baseline.
+
+    Args:
+        ours: The score of the one network.
+        baseline: The score of the baseline.
+        difference: Our error minus the baseline's; above 0 the one network is worse.
+        margin: How much the one network may lose.
+        paired: Whether the interval comes from the outcomes of the same images.
+    """
 
     domain: str
     task: str
-    one: Estimate  # the metric as it is
-    alone: Estimate
-    difference: Estimate  # as errors: above 0 the one network is worse
+    ours: Estimate
+    baseline: Estimate
+    difference: Estimate
     margin: float
-    reading: Reading
-    paired: bool = True  # the interval is of the same images' outcomes
+    result: Result
+    paired: bool = True
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What the verdict knows of one network."""
+    """What the verdict needs to know of one column.
+
+    Args:
+        size_ratio: Its bytes divided by those of the separate networks.
+        frozen: Whether only heads were trained.
+        separate: Whether it is one network per domain.
+    """
 
     name: str
-    compared: Sequence[Compared]
-    size: float | None = None  # its bytes ÷ the separate networks'
+    comparisons: Sequence[TaskComparison]
+    size_ratio: float | None = None
     frozen: bool = False
     seeds: int = 1
-    chosen_by: float | None = None  # its validation error
+    val_error: float | None = None
     domains: int = 0
-    separate: bool = False  # it is no one network, but a network for each domain
+    separate: bool = False
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer, in one sentence, and what else is to be said."""
+    """The decision, in one sentence, with notes and the results by domain."""
 
-    prediction: Prediction
+    decision: Decision
     sentence: str
     notes: tuple[str, ...] = ()
-    evaluated: int = 0  # which candidate
-    readings: Mapping[str, Reading] = field(default_factory=dict)  # of its domains
+    evaluated: int = 0  # index of the candidate that the verdict is about
+    results: Mapping[str, Result] = field(default_factory=dict)
 
 
-def margin(unit: str, alone_error: float) -> float:
-    """How much of this score a domain may lose."""
-    return max(POINTS if unit == "%" else 0.0, SHARE * abs(alone_error))
+def margin_of(unit: str, baseline_error: float) -> float:
+    """Return how much the one network may lose of a score with this unit."""
+    return max(MARGIN_POINTS if unit == "%" else 0.0, MARGIN_SHARE * abs(baseline_error))
 
 
-def read(difference: Estimate, allowed: float) -> Reading:
-    """What a difference says, by its interval; without one nothing is decided."""
+def result_of(difference: Estimate, margin: float) -> Result:
+    """Return the result of a difference; without an interval it is undecided."""
     if difference.low is None or difference.high is None:
-        return "open"
+        return "undecided"
     if difference.high < 0:
         return "better"
-    if difference.high <= allowed:
-        return "kept"
-    return "worse" if difference.low > allowed else "open"
+    if difference.high <= margin:
+        return "equal"
+    return "worse" if difference.low > margin else "undecided"
 
 
-def by_domain(compared: Sequence[Compared]) -> dict[str, Reading]:
-    """Each domain's reading: that of its worst task."""
-    found: dict[str, Reading] = {}
-    for row in compared:
-        found[row.domain] = max(found.get(row.domain, "better"), row.reading, key=ORDER.index)
-    return found
+def results_by_domain(comparisons: Sequence[TaskComparison]) -> dict[str, Result]:
+    """Return the result of each domain: that of its worst task."""
+    results: dict[str, Result] = {}
+    for row in comparisons:
+        results[row.domain] = max(results.get(row.domain, "better"), row.result, key=RESULTS.index)
+    return results
 
 
-def decide(candidates: Sequence[Candidate], other: str | None = None) -> Verdict:
-    """The verdict, see RULES; `other`: a baseline's name that is no run of separate networks."""
-    for place, candidate in enumerate(candidates):
-        readings = by_domain(candidate.compared)
-        if other is None and candidate.frozen and readings and _good(readings):
+def decide(candidates: Sequence[Candidate], other_baseline: str | None = None) -> Verdict:
+    """Return the verdict by RULES.
+
+    Args:
+        candidates: The columns of the report.
+        other_baseline: The name of the baseline, if it is not a run of separate networks.
+    """
+    for index, candidate in enumerate(candidates):
+        results = results_by_domain(candidate.comparisons)
+        enough = results and all(result in ("better", "equal") for result in results.values())
+        if other_baseline is None and candidate.frozen and enough:
             sentence = (
-                f"Frozen heads are enough: on {_every(len(readings))} a frozen trunk with heads "
-                "alone is as good as a network of its own."
+                f"Frozen heads are enough: on {_every(len(results))}, a frozen trunk with trained "
+                "heads is as good as a separate network."
             )
-            return Verdict("frozen", sentence, _notes(candidate), place, readings)
-    place = choose(candidates)
-    evaluated = candidates[place]
-    readings = by_domain(evaluated.compared)
-    if not readings:
-        return Verdict("alone", _alone(evaluated), (), place)
-    prediction, sentence = _against(other, readings) if other else _prediction(evaluated, readings)
-    return Verdict(prediction, sentence, _notes(evaluated), place, readings)
+            return Verdict("frozen heads", sentence, _notes(candidate), index, results)
+    index = choose(candidates)
+    evaluated = candidates[index]
+    results = results_by_domain(evaluated.comparisons)
+    if not results:
+        return Verdict("no baseline", _without_baseline(evaluated), (), index)
+    if other_baseline:
+        decision, sentence = _against_other(other_baseline, results)
+    else:
+        decision, sentence = _against_separate(evaluated, results)
+    return Verdict(decision, sentence, _notes(evaluated), index, results)
 
 
 def choose(candidates: Sequence[Candidate]) -> int:
-    """The one that is evaluated: of those that learn more than heads, the best on validation."""
-    places = [i for i, c in enumerate(candidates) if not (c.frozen or c.separate)]
-    places = places or list(range(len(candidates)))
-    errors = {i: error for i in places if (error := candidates[i].chosen_by) is not None}
-    return min(errors, key=errors.__getitem__) if errors else places[0]
+    """Return the index of the candidate with the lowest validation error.
+
+    Frozen trunks and separate networks are only considered if there is nothing else.
+    """
+    indices = [i for i, c in enumerate(candidates) if not (c.frozen or c.separate)]
+    indices = indices or list(range(len(candidates)))
+    errors = {i: error for i in indices if (error := candidates[i].val_error) is not None}
+    return min(errors, key=errors.__getitem__) if errors else indices[0]
 
 
-def _alone(evaluated: Candidate) -> str:
-    what = f"{evaluated.domains} domains" if evaluated.domains != 1 else "one domain"
+def _without_baseline(evaluated: Candidate) -> str:
+    domains = f"{evaluated.domains} domains" if evaluated.domains != 1 else "one domain"
     if not evaluated.domains:
-        return "Not decided: the run is not finished, so there are no scores yet."
+        return "No verdict: the run is not finished, so there are no scores yet."
     if evaluated.separate:
-        return (
-            f"Separate networks for {what}; there is no one network here to evaluate beside them."
-        )
-    size = f" at {evaluated.size:.2f} times the size of separate ones" if evaluated.size else ""
-    return f"One network for {what}{size}; whether it is as good needs a baseline to tell."
+        return f"Separate networks for {domains}; add a run with one network to compare them."
+    ratio = evaluated.size_ratio
+    size = f", {ratio:.2f} times the size of separate networks" if ratio else ""
+    return f"One network for {domains}{size}; add a baseline to see whether it is as good."
 
 
-def _prediction(evaluated: Candidate, readings: Mapping[str, Reading]) -> tuple[Prediction, str]:
-    count = len(readings)
-    worse = [name for name, reading in readings.items() if reading == "worse"]
-    unsure = [name for name, reading in readings.items() if reading == "open"]
+def _against_separate(evaluated: Candidate, results: Mapping[str, Result]) -> tuple[Decision, str]:
+    count, ratio = len(results), evaluated.size_ratio
+    worse, undecided = _with(results, "worse"), _with(results, "undecided")
     networks = f"the {count} separate networks" if count > 1 else "the separate network"
-    if evaluated.size is not None and evaluated.size >= 1:
-        return "keep", (
-            f"Keep {networks}: the one network is {evaluated.size:.2f} times their size, so it saves "
+    if ratio is not None and ratio >= 1:
+        return "keep all", (
+            f"Keep {networks}: the one network is {ratio:.2f} times their size, so it saves "
             "nothing."
         )
     if len(worse) > count / 2:
-        return "keep", f"Keep {networks}: the one network is worse on {_some(worse, count)}."
+        return "keep all", f"Keep {networks}: the one network is worse on {_some(worse, count)}."
     if worse:
-        kept = count - len(worse) - len(unsure)
-        rest = [f"one network is enough for {'the other ' if not unsure else ''}{kept}"] * (
-            kept > 0
+        parts = [f"Keep {len(worse)} of {networks} ({_names(worse)})"]
+        if equal := count - len(worse) - len(undecided):
+            domains = f"{equal} domain{'s' if equal > 1 else ''}"
+            parts.append(f"one network is enough for {'' if undecided else 'the other '}{domains}")
+        if undecided:
+            parts.append(f"{len(undecided)} {'is' if len(undecided) == 1 else 'are'} undecided")
+        return "keep some", "; ".join(parts) + "."
+    if undecided:
+        return "undecided", (
+            f"Undecided: on {_some(undecided, count)}, the one network may be as good or worse. "
+            "More seeds or more test images would show which."
         )
-        rest += [f"{len(unsure)} {'is' if len(unsure) == 1 else 'are'} not decided"] * bool(unsure)
-        keep = f"Keep {len(worse)} of {networks} ({_names(worse)})"
-        return "some", "; ".join([keep, *rest]) + "."
-    if unsure:
-        return "open", (
-            f"Not decided: on {_some(unsure, count)} the one network may be as good or worse; more "
-            "seeds or more test images would tell."
-        )
-    size = f", at {evaluated.size:.2f} times their size" if evaluated.size else ""
-    return "one", f"One network is enough: on {_every(count)} it is as good as {networks}{size}."
+    size = f", at {ratio:.2f} times their size" if ratio else ""
+    return (
+        "one network",
+        f"One network is enough: on {_every(count)}, it is as good as {networks}{size}.",
+    )
 
 
-def _against(other: str, readings: Mapping[str, Reading]) -> tuple[Prediction, str]:
-    """Against a baseline that is one network too."""
-    count = len(readings)
-    worse = [name for name, reading in readings.items() if reading == "worse"]
-    unsure = [name for name, reading in readings.items() if reading == "open"]
-    better = [name for name, reading in readings.items() if reading == "better"]
-    if worse:
-        return "other", f"Worse than {other} on {_some(worse, count)}."
-    if unsure:
+def _against_other(name: str, results: Mapping[str, Result]) -> tuple[Decision, str]:
+    """Compare with a baseline that is not a run of separate networks."""
+    count = len(results)
+    if worse := _with(results, "worse"):
+        return "other", f"Worse than {name} on {_some(worse, count)}."
+    if undecided := _with(results, "undecided"):
         return "other", (
-            f"Not decided: on {_some(unsure, count)} it may be as good as {other} or worse; more "
-            "seeds or more test images would tell."
+            f"Undecided: on {_some(undecided, count)}, it may be as good as {name} or worse. More "
+            "seeds or more test images would show which."
         )
+    better = _with(results, "better")
     more = f", and better on {_some(better, count)}" if better else ""
-    return "other", f"As good as {other} on {_every(count)}{more}."
+    return "other", f"As good as {name} on {_every(count)}{more}."
 
 
-def _good(readings: Mapping[str, Reading]) -> bool:
-    return all(reading in ("better", "kept") for reading in readings.values())
+def _with(results: Mapping[str, Result], result: Result) -> list[str]:
+    return [name for name, each in results.items() if each == result]
 
 
 def _notes(evaluated: Candidate) -> tuple[str, ...]:
-    notes = [UNKNOWN_TRAINING] if evaluated.seeds == 1 else []
-    unpaired = [f"{c.domain}/{c.task}" for c in evaluated.compared if not c.paired]
+    notes = [ONE_SEED_NOTE] if evaluated.seeds == 1 else []
+    unpaired = [f"{c.domain}/{c.task}" for c in evaluated.comparisons if not c.paired]
     if unpaired:
         notes.append(
-            f"Not known image by image on both sides: {_names(unpaired)}; there the interval is "
-            "that of two independent scores, which is wider."
+            f"{_names(unpaired)}: the outcomes of single images are not known on both sides, so "
+            "the interval is that of two independent scores, which is wider."
         )
     return tuple(notes)
 
@@ -228,6 +259,6 @@ def _some(names: Sequence[str], count: int) -> str:
 
 
 def _names(names: Sequence[str]) -> str:
-    if len(names) > NAMED:
-        return f"{', '.join(names[: NAMED - 1])} and {len(names) - NAMED + 1} more"
+    if len(names) > MAX_NAMES:
+        return f"{', '.join(names[: MAX_NAMES - 1])} and {len(names) - MAX_NAMES + 1} more"
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

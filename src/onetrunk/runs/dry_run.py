@@ -15,8 +15,7 @@ from onetrunk.runs.train import make_teachers
 from onetrunk.train.device import choose_device, deterministic
 from onetrunk.train.distill.lwf import find_memory
 from onetrunk.train.initialize import start_from
-from onetrunk.train.loop import Learner
-from onetrunk.train.state import snapshot
+from onetrunk.train.learner import Learner
 
 STEPS = 3  # timed steps, after one that is not
 
@@ -61,7 +60,7 @@ def dry_run(recipe: Recipe, device: str | None = None) -> dict[str, Any]:
                 images += sum(len(batch.images) for group in groups for batch in group)
             seconds = (time.perf_counter() - began) / STEPS
             passes.close()
-        tensors, _ = snapshot(learner)
+        tensors, _ = learner.state()
         checkpoint_bytes = sum(t.numel() * t.element_size() for t in tensors.values())
         hours = recipe.train.hours
         total = 3600 * hours if hours else seconds * learner.clock.steps

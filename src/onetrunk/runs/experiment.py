@@ -24,7 +24,7 @@ from onetrunk.runs.train import train_recipe
 from onetrunk.store.atomic import write_atomic
 from onetrunk.store.differ import differ
 from onetrunk.store.run_folder import METRICS, RECIPE, SCORES, shell
-from onetrunk.train.selection import by_domain, unit
+from onetrunk.train.selection import error_by_domain, unit_of
 
 SWEEP = "sweep.json"
 MAX_KEYS = 6  # differing keys that an error names
@@ -183,9 +183,9 @@ def _comparable_score(tables: Sequence[Table]) -> Callable[[Table], float]:
     errors: dict[str, list[float]] = {}
     for table in tables:
         for row in table.headlines():
-            errors.setdefault(unit(row), []).append(as_error(row.kind, row.value))
+            errors.setdefault(unit_of(row), []).append(as_error(row.kind, row.value))
     means = {name: statistics.fmean(values) for name, values in errors.items()}
-    return lambda table: statistics.fmean(by_domain(table.headlines(), means).values())
+    return lambda table: statistics.fmean(error_by_domain(table.headlines(), means).values())
 
 
 def _summary(vals: Sequence[float], scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def _summary(vals: Sequence[float], scores: Sequence[Mapping[str, Any]]) -> dict
     values: dict[str, list[float]] = {}
     for document in scores:
         for row in Table.from_json(document["test"]).headlines():
-            values.setdefault(f"{unit(row)}/{row.metric}", []).append(row.value)
+            values.setdefault(f"{unit_of(row)}/{row.metric}", []).append(row.value)
     return {
         "val": statistics.fmean(vals),
         "val_by_seed": list(vals),

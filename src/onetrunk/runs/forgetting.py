@@ -21,7 +21,7 @@ from onetrunk.eval.outcomes import Outcomes
 from onetrunk.eval.table import Table, number, spaced
 from onetrunk.nn.universal import Universal
 from onetrunk.runs.open import Run
-from onetrunk.train.initialize import one_trunk
+from onetrunk.train.initialize import load_shared
 
 
 def score_changes(before: Path, after: Path) -> list[Difference]:
@@ -54,7 +54,7 @@ def old_after(
     Returns:
         The scores on test. Those before are the scores of the run.
     """
-    old = one_trunk(run)
+    old = load_shared(run)
     for key in ("arch", "norm"):
         ours, theirs = getattr(old.trunk, key), getattr(trained.trunk, key)
         if ours != theirs:

@@ -174,7 +174,7 @@ def choose_scale(
         if recalibrated:
             recalibrate(model, domains, device=device)
         table = evaluate(model, domains, "val", device=device, intervals=False, progress=False)
-        if selection.see(step, table) or best is None:
+        if selection.update(step, table) or best is None:
             best = model, scale
         val[1 / len(domains) if scale is None else scale] = selection.last
     assert best is not None

@@ -251,7 +251,9 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"cannot read {path}", got=str(error)[:100]) from None
-    return document if isinstance(document, dict) else {}
+    if not isinstance(document, dict):
+        raise BadInput(f"cannot read {path}: expected an object", got=type(document).__name__)
+    return document
 
 
 def shared_model_names(folder: Path) -> list[str] | None:

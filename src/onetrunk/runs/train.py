@@ -37,12 +37,13 @@ from onetrunk.train.distill.precompute import FOLDER as VIEWS
 from onetrunk.train.distill.precompute import look_once
 from onetrunk.train.distill.teachers import Teacher
 from onetrunk.train.frozen_heads import fit_heads
-from onetrunk.train.initialize import adopt, start_from
+from onetrunk.train.initialize import copy_weights, start_from
 from onetrunk.train.interrupt import stoppable
-from onetrunk.train.loggers import find, make_watch
-from onetrunk.train.loop import NotFinite, fit
-from onetrunk.train.losses import numbers
-from onetrunk.train.mixup import KINDS
+from onetrunk.train.learner import NotFinite
+from onetrunk.train.loggers import load_logger, make_logger
+from onetrunk.train.loop import fit
+from onetrunk.train.losses import target_stats
+from onetrunk.train.mixup import MIXABLE
 from onetrunk.train.selection import Selection
 from onetrunk.train.weighting import make_weighting
 
@@ -135,7 +136,7 @@ def train_models(
     if not train.frozen:
         check_val(models, domains)
     for name in train.loggers:
-        find(name)  # an unknown logger is found before there is a folder
+        load_logger(name)  # an unknown logger is found before there is a folder
     with RunFolder.open(folder, recipe.text_in(folder), resume=resume) as run:
         for model in models.values():
             record_training(model, recipe)
@@ -144,7 +145,7 @@ def train_models(
             say(f"{run.path} is finished already")
             _remove_views(run, recipe)
             for part, model in models.items():
-                adopt(model, load(run.path, part or None))
+                copy_weights(model, load(run.path, part or None))
             return Run(run.path, models)
         check_data(run, environment(domains, recipe.seed, place))
         last = [saved for part in models if (saved := run.last(part)) is not None]
@@ -160,13 +161,13 @@ def train_models(
             if train.frozen
             else partial(fit, teachers=by_domain, distill=recipe.distill, memory=memory)
         )
-        watch = make_watch(train.loggers, run.path)
+        logger = make_logger(train.loggers, run.path)
         chosen = {}
         for part, model in models.items():
             own = [domain for domain in domains if domain.name in model.domains]
             try:
                 chosen[part] = learn(
-                    model, own, train, run, watch, part=part, device=place, seed=recipe.seed
+                    model, own, train, run, logger, part=part, device=place, seed=recipe.seed
                 )
             except NotFinite as error:
                 run.write("failed.json", error.record)
@@ -217,7 +218,7 @@ def finish(
                 part: {"step": s.step, "score": s.score if isfinite(s.score) else None}
                 for part, s in chosen.items()
             },
-            "own_best": {name: best for s in chosen.values() for name, best in s.own.items()},
+            "own_best": {name: best for s in chosen.values() for name, best in s.own_best.items()},
             "bad": {d.name: {s: len(d.bad(s)) for s in SPLITS} for d in domains},
             "splits": {
                 d.name: {"how": d.index.how, **{s: len(d.splits[s]) for s in SPLITS}}
@@ -262,11 +263,11 @@ def check_tasks(domains: Sequence[Domain], train: Train) -> None:
     """Refuse settings that a domain's kinds of tasks do not support."""
     for domain in domains:
         for task in domain.tasks:
-            if train.mixup and task.kind not in KINDS:
+            if train.mixup and task.kind not in MIXABLE:
                 raise BadInput(
                     f"train.mixup: a mixed image has no {task.kind} label ({domain.name})",
                     got=train.mixup,
-                    available=KINDS,
+                    available=MIXABLE,
                     try_="train.mixup = 0",
                 )
 
@@ -343,7 +344,7 @@ def scale_numbers(model: Universal, domains: Sequence[Domain]) -> None:
             head = head.held[0] if isinstance(head, Shared) else head
             if isinstance(head, Numbers) and id(head) not in scaled:
                 scaled.add(id(head))  # a shared head has the scale of the first domain
-                mean, std = numbers(domain, task)
+                mean, std = target_stats(domain, task)
                 with torch.no_grad():
                     head.mean.copy_(mean)
                     head.std.copy_(std)

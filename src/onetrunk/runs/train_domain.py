@@ -32,8 +32,8 @@ from onetrunk.runs.unchanged import Fingerprint, check_unchanged, fingerprints
 from onetrunk.store.run_folder import RunFolder
 from onetrunk.train.fewshot import choose as few
 from onetrunk.train.interrupt import Stopped
-from onetrunk.train.loggers import find, make_watch
-from onetrunk.train.loop import NotFinite
+from onetrunk.train.learner import NotFinite
+from onetrunk.train.loggers import load_logger, make_logger
 from onetrunk.train.new_domain import adapter_search
 from onetrunk.train.new_domain.initial_slots import check_start
 from onetrunk.train.new_domain.scratch import check_own, make_worker
@@ -81,12 +81,12 @@ def train_domain(
     with RunFolder.open(work, recipe.to_toml(), resume=resume, command=command) as run:
         check_data(run, environment([domain], recipe.seed, device))
         before = fingerprints(model, others, name)
-        watch = make_watch(recipe.train.loggers, work)
-        ground = Ground(model, domain, recipe, run, watch, device, old, start)
+        logger = make_logger(recipe.train.loggers, work)
+        ground = Ground(model, domain, recipe, run, logger, device, old, start)
         try:
             kind, tried, chosen, val = _choose(ground, few_images)
         except Stopped as stop:
-            raise Stopped(stop.said, command) from None
+            raise Stopped(stop.expected, try_=command) from None
         except NotFinite as error:
             run.write("failed.json", error.record)
             raise
@@ -115,8 +115,8 @@ def _check(model: Universal, domain: Domain, recipe: AddRecipe, few_images: bool
         )
     if not few_images and not len(domain.val):
         raise no_validation(domain.name, len(domain.train))
-    for logger in recipe.train.loggers:
-        find(logger)
+    for name in recipe.train.loggers:
+        load_logger(name)
     check_start(model, domain.name, recipe.add.start)
     if adapters != "auto":
         check_adapters(model, domain, adapters, recipe.add.rank, recipe.seed)

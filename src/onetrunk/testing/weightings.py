@@ -17,9 +17,8 @@ from torch import Tensor
 
 from onetrunk.data.seeded import seed_of
 from onetrunk.errors import BadInput, Failed
-from onetrunk.train.weighting import make_weighting
-from onetrunk.train.weighting.jacobian import Jacobian
-from onetrunk.train.weighting.protocol import GRADIENTS, NEEDS, Weighting
+from onetrunk.train.jacobian import Jacobian
+from onetrunk.train.weighting import Weighting, make_weighting
 
 Scale = Literal["weights", "direction", "none"]
 # What one unit's loss in another measure (times 8) leaves as it was. weights: the weights, so the
@@ -74,23 +73,23 @@ class World:
         x, weights = self.point(number), None
         found = losses(x)
         numbers = torch.stack(found).detach()
-        if weighting.needs in GRADIENTS:
+        if weighting.needs_gradients:
             jacobian = Jacobian([x], units)
             jacobian.add(list(zip(present, found, strict=True)))
-            jacobian.learn(weighting)
+            jacobian.apply(weighting)
             assert x.grad is not None, "no gradient came"
             gradient = x.grad
         else:
-            weights = weighting.weights(None if weighting.needs == "nothing" else numbers, present)
+            weights = weighting.weights(numbers if weighting.needs_losses else None, present)
             assert weights.shape == (len(present),), f"weights of shape {tuple(weights.shape)}"
             assert not weights.requires_grad, "weights with a graph"
             mean = (weights * torch.stack(found)).mean()
             (gradient,) = torch.autograd.grad(mean, x)
         assert bool(gradient.isfinite().all()), f"step {number}: {gradient}"
-        weighting.saw(numbers, present)
-        if weighting.needs == "after":
+        weighting.update(numbers, present)
+        if weighting.needs_losses_after:
             after = losses(x.detach() - 0.01 * gradient)
-            weighting.saw_after(torch.stack(after).detach(), present)
+            weighting.update_after(torch.stack(after).detach(), present)
         return gradient, weights
 
     def _noise(self, of: str, kind: object, *shape: int) -> Tensor:
@@ -106,7 +105,6 @@ def conform_weighting(
 ) -> None:
     """Every check, on one weighting by its name."""
     world = World(name, settings or {}, device)
-    assert world.make().needs in NEEDS, f"needs {world.make().needs!r}"
     before = torch.get_rng_state()
     one_is_the_plain_loss(world)
     alike_is_the_mean(world)
@@ -120,7 +118,7 @@ def conform_weighting(
 def one_is_the_plain_loss(world: World) -> None:
     """A run of one unit has weight 1, or is refused; a first step of one has its gradient."""
     weighting = world.make()
-    if weighting.needs not in GRADIENTS:
+    if not weighting.needs_gradients:
         weighting = world.make(UNITS[:1])
         for number in range(3):
             _close(world.step(weighting, UNITS[:1], [0], number)[0], _plain(world, number, [0]))
@@ -138,7 +136,7 @@ def alike_is_the_mean(world: World) -> None:
     world = World(world.name, world.settings, world.device)
     world.alike, weighting = True, world.make()
     for present in (ALL, ALL, (0, 3), ALL):
-        if weighting.needs == "nothing" and len(present) < len(ALL):
+        if not (weighting.needs_losses or weighting.needs_gradients) and len(present) < len(ALL):
             continue  # their weights have a mean of 1 over the run, not over every step
         _close(world.step(weighting, UNITS, present, 0)[0], _plain(world, 0, present))
 
@@ -191,7 +189,7 @@ def names_who_is_not_finite(world: World) -> None:
     (Losses that are NaN the loop finds by itself.)
     """
     weighting = world.make()
-    if weighting.needs not in GRADIENTS:
+    if not weighting.needs_gradients:
         return
     world.step(weighting, UNITS, ALL, 0)
     before = {key: tensor.clone() for key, tensor in weighting.state().items()}

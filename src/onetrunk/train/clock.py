@@ -1,72 +1,72 @@
-"""Where in its training a run is, and what is due: lines, evaluations, the end."""
+"""The clock of a run: how far it is, what is due, and the running means since the last log line."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from onetrunk.config import Train
 
-EVALUATIONS = 10  # in a run, where the recipe does not say
-LINES = 100
-MOST = 50  # steps between lines
+EVALUATIONS = 10  # in a run, where the recipe sets no interval
+LINES = 100  # log lines in a run, where the recipe sets no interval
+MAX_LOG_INTERVAL = 50  # steps
 
 
 @dataclass
 class Clock:
-    """Counts steps, or hours. Time stands still within a step."""
+    """Counts steps and seconds. The seconds change only between steps."""
 
-    steps: int  # 0: hours decide
+    steps: int  # length of the run; 0: limited by hours
     hours: float
-    evaluate: int  # steps between evaluations; 0: EVALUATIONS of them
-    log: int
+    evaluate: int  # steps between evaluations; 0: EVALUATIONS of them, by progress
+    log: int  # steps between log lines
     step: int = 0
     seconds: float = 0.0  # of training, those before a restart included
-    tenth: int = 0  # evaluations that hours made due so far
+    tenth: int = 0  # evaluations that became due by progress
     began: float = 0.0
 
     @classmethod
     def of(cls, train: Train, steps_per_epoch: int) -> Clock:
-        """As the settings say; an epoch is one pass over the largest domain."""
+        """Return the clock for these settings; an epoch is one pass over the largest domain."""
         steps = train.steps or 0
         if train.epochs is not None:
-            # the loader's steps make one of ours each, or `accumulate` of them do
+            # `accumulate` steps of the loader make one step of training
             steps = max(1, round(train.epochs * steps_per_epoch / train.accumulate))
-        every = train.evaluate or (max(1, steps // EVALUATIONS) if steps else 0)
-        log = train.log or (max(1, min(MOST, steps // LINES)) if steps else MOST)
-        return cls(steps, train.hours or 0.0, every, log)
+        interval = max(1, steps // EVALUATIONS) if steps else 0
+        lines = max(1, min(MAX_LOG_INTERVAL, steps // LINES)) if steps else MAX_LOG_INTERVAL
+        return cls(steps, train.hours or 0.0, train.evaluate or interval, train.log or lines)
 
     def start(self) -> None:
-        """From here on the seconds count."""
+        """Start, or continue, to count seconds."""
         self.began = time.monotonic() - self.seconds
 
     def tick(self) -> None:
-        """One step is done."""
+        """Count one finished step."""
         self.step += 1
         self.seconds = time.monotonic() - self.began
 
     @property
     def progress(self) -> float:
-        """The share of the training that lies behind, 0 to 1."""
+        """The finished share of the training, 0 to 1."""
         if self.steps:
             return self.step / self.steps
         return min(1.0, self.seconds / (3600 * self.hours))
 
     @property
     def over(self) -> bool:
-        """Whether this was the last step."""
+        """Whether the last step is done."""
         return self.progress >= 1
 
     @property
     def log_due(self) -> bool:
-        """Whether a line is due after this step."""
+        """Whether a log line is due after this step."""
         return self.over or self.step % self.log == 0
 
-    @property
     def evaluation_due(self) -> bool:
-        """Whether an evaluation is due after this step; asked once a step."""
+        """Return whether an evaluation is due after this step; call it once a step."""
         if self.evaluate:
             return self.over or self.step % self.evaluate == 0
         before, self.tenth = self.tenth, int(self.progress * EVALUATIONS)
@@ -74,19 +74,76 @@ class Clock:
 
     @property
     def left(self) -> float:
-        """Seconds to go, at the pace so far."""
+        """The estimated remaining seconds."""
         done = max(self.progress, 1e-9)
         return self.seconds * (1 - done) / done
 
     @property
-    def described(self) -> str:
-        """The whole, for people."""
+    def length(self) -> str:
+        """The length of the run, for messages: "4,000" steps or "2 hours"."""
         return f"{self.steps:,}" if self.steps else f"{self.hours:g} hours"
 
     def state(self) -> dict[str, Any]:
-        """As JSON takes it."""
+        """The state for a checkpoint, as JSON."""
         return {"step": self.step, "seconds": self.seconds, "tenth": self.tenth}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Load the state from a checkpoint."""
         self.step, self.seconds, self.tenth = state["step"], state["seconds"], state["tenth"]
+
+
+@dataclass
+class Means:
+    """Running means since the last log line; saved, so that a resumed run logs the same lines."""
+
+    losses: dict[str, float] = field(default_factory=dict)  # sums, by "domain/task"
+    taught: dict[str, float] = field(default_factory=dict)  # sums, by "domain features" and so on
+    counts: Counter[str] = field(default_factory=Counter)  # of both
+    images: Counter[str] = field(default_factory=Counter)  # by domain
+    rate: float = 0.0  # the trunk's learning rate in the last step
+    since: float = 0.0  # the clock's seconds at the last line
+
+    def add(
+        self,
+        losses: Mapping[str, float],
+        images: Mapping[str, int],
+        rate: float,
+        taught: Mapping[str, float] | None = None,
+    ) -> None:
+        """Add the values of one step."""
+        for sums, values in ((self.losses, losses), (self.taught, taught or {})):
+            for key, loss in values.items():
+                sums[key] = sums.get(key, 0.0) + loss
+            self.counts.update(values.keys())
+        self.images.update(images)
+        self.rate = rate
+
+    def take(self, clock: Clock) -> dict[str, Any]:
+        """Return the fields of a log line, and start again from zero."""
+        taught = {key: total / self.counts[key] for key, total in self.taught.items()}
+        took = max(clock.seconds - self.since, 1e-9)
+        record = {
+            "lr": self.rate,
+            "loss": {unit: total / self.counts[unit] for unit, total in self.losses.items()},
+            **({"taught": taught} if taught else {}),
+            "images_per_s": {name: round(n / took, 1) for name, n in self.images.items()},
+            "seconds": round(clock.seconds, 3),
+            "left_s": round(clock.left, 1),
+        }
+        self.losses, self.taught, self.counts, self.images = {}, {}, Counter(), Counter()
+        self.since = clock.seconds
+        return record
+
+    def state(self) -> dict[str, Any]:
+        """The state for a checkpoint, as JSON."""
+        # copies: the sums change while a state is held
+        sums = {"losses": {**self.losses}, "counts": {**self.counts}, "images": {**self.images}}
+        sums |= {"taught": {**self.taught}} if self.taught else {}
+        return {**sums, "rate": self.rate, "since": self.since}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Load the state from a checkpoint."""
+        self.losses, self.rate = dict(state["losses"]), state["rate"]
+        self.taught = dict(state.get("taught", {}))
+        self.counts, self.images = Counter(state["counts"]), Counter(state["images"])
+        self.since = state["since"]

@@ -1,10 +1,10 @@
-"""What a run looks like: a live line per domain on a terminal, plain lines elsewhere."""
+"""The console logger: a live table of domains on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,22 +15,22 @@ from rich.text import Text
 
 from onetrunk.progress import EVERY, say
 
-REFRESH = 0.1  # seconds between two pictures on a terminal
-NARROW = 60  # columns below which only domains, losses and errors are shown, without names
-NAMED = 8  # domains that a plain line names
+REFRESH = 0.1  # seconds between two updates of the table
+NARROW = 60  # columns of a terminal, below which the table leaves out rates and metric names
+NAMED = 8  # domains named in a plain line
 
 
 @dataclass
 class Line:
-    """What is known of one domain."""
+    """The newest values of one domain."""
 
     loss: dict[str, float] = field(default_factory=dict)  # by task
     val: dict[str, float] = field(default_factory=dict)  # by task and metric
     rate: float | None = None  # images per second
 
 
-class Screen:
-    """A watch for people, on standard error."""
+class ConsoleLogger:
+    """Shows the training on standard error."""
 
     def __init__(self) -> None:
         self._live: Live | None = None
@@ -39,23 +39,23 @@ class Screen:
         self._left: float | None = None
         self._seconds = 0.0
         self._best: tuple[float, int] | None = None  # score and step
-        self._drawn = self._said = 0.0
+        self._drawn = self._printed = 0.0
         self._begun = False
 
     def begin(self, plan: Mapping[str, Any]) -> None:
-        """A part begins: a new picture."""
+        """Start a new table."""
         self.end()
         self._part, self._step, self._steps = plan["part"], plan["step"], plan["steps"]
         self._lines = {name: Line() for name in plan["domains"]}
         self._left, self._best, self._seconds = None, None, 0.0
-        self._begun, self._said, self._drawn = True, time.monotonic(), 0.0
+        self._begun, self._printed, self._drawn = True, time.monotonic(), 0.0
         console = Console(stderr=True)
         if sys.stderr.isatty() and not console.is_dumb_terminal:
-            self._live = Live(self._picture(console), console=console, auto_refresh=False)
+            self._live = Live(self._table(console), console=console, auto_refresh=False)
             self._live.start()
 
-    def step(self, record: Mapping[str, Any]) -> None:
-        """Losses, images per second, the time left."""
+    def log_step(self, record: Mapping[str, Any]) -> None:
+        """Show losses, images per second, the time left."""
         self._step, self._left, self._seconds = record["step"], record["left_s"], record["seconds"]
         for unit, loss in record["loss"].items():
             domain, _, task = unit.partition("/")
@@ -65,15 +65,15 @@ class Screen:
         now = time.monotonic()
         if self._live is not None:
             self._draw(now)
-        elif now - self._said >= EVERY:
-            self._said = now
+        elif now - self._printed >= EVERY:
+            self._printed = now
             self._say(
-                f"{self._at()}: loss {self._by_domain('loss')}; "
+                f"{self._at()}: loss {self._by_domain(lambda line: line.loss, _joined)}; "
                 f"{self._rate():,.0f} images/s{self._remaining('; about {} left')}"
             )
 
-    def evaluated(self, record: Mapping[str, Any]) -> None:
-        """Validation errors, and whether they are the best so far."""
+    def log_evaluation(self, record: Mapping[str, Any]) -> None:
+        """Show validation errors, and whether they are the best so far."""
         self._step = record["step"]
         for unit, value in record["val"].items():
             domain, _, task = unit.partition("/")
@@ -84,40 +84,40 @@ class Screen:
         if self._live is not None:
             self._draw(now)
         elif record["val"]:  # nothing, where no domain has labels
-            self._said = now
+            self._printed = now
             best = ", the best so far" if record["best"] else ""
             self._say(
-                f"{self._at()}: validation {self._by_domain('val')}; "
+                f"{self._at()}: validation {self._by_domain(lambda line: line.val, _val)}; "
                 f"mean {number(record['score'])}{best}"
             )
 
     def end(self) -> None:
-        """The last picture stays."""
+        """Leave the last table, or print a last line."""
         if self._live is not None:
-            self._live.update(self._picture(self._live.console))
+            self._live.update(self._table(self._live.console))
             self._live.stop()
             self._live = None
         elif self._begun:
-            took = f" after {lasting(self._seconds)}" if self._seconds else ""
+            took = f" after {duration(self._seconds)}" if self._seconds else ""
             self._say(f"{self._at()}: end{took}{self._chosen('; best {} at step {}')}")
         self._begun = False
 
     def _draw(self, now: float) -> None:
         if self._live is not None and now - self._drawn >= REFRESH:
             self._drawn = now
-            self._live.update(self._picture(self._live.console), refresh=True)
+            self._live.update(self._table(self._live.console), refresh=True)
 
-    def _picture(self, console: Console) -> Group:
+    def _table(self, console: Console) -> Group:
         width, height = console.size
         title = f"{self._part}: " if self._part else ""
         title += self._at() + self._remaining(" · {} left") + self._chosen(" · best {} at step {}")
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-        names = max(10, width // 4)  # a long name leaves room for numbers
+        names = max(10, width // 4)  # columns: long names must leave room for numbers
         table.add_column("domain", no_wrap=True, overflow="ellipsis", max_width=names)
         columns = ["loss", "validation", *(["images/s"] if width >= NARROW else [])]
         for column in columns:
             table.add_column(column, no_wrap=True, overflow="ellipsis")
-        room = max(1, height - 4)  # the title, the columns' names, the count, the cursor
+        room = max(1, height - 4)  # rows, without title, header, count and cursor
         shown = list(self._lines.items())[:room]
         for name, line in shown:
             rate = "" if line.rate is None else f"{line.rate:,.0f}"
@@ -134,7 +134,7 @@ class Screen:
         return f"step {self._step:,}" + (f" of {self._steps:,}" if self._steps else "")
 
     def _remaining(self, form: str) -> str:
-        return "" if self._left is None else form.format(lasting(self._left))
+        return "" if self._left is None else form.format(duration(self._left))
 
     def _chosen(self, form: str) -> str:
         return (
@@ -144,10 +144,12 @@ class Screen:
     def _rate(self) -> float:
         return sum(line.rate or 0.0 for line in self._lines.values())
 
-    def _by_domain(self, what: str) -> str:
-        known = [(name, getattr(line, what)) for name, line in self._lines.items()]
+    def _by_domain(
+        self, values_of: Callable[[Line], Mapping[str, float]], form: Callable[..., str]
+    ) -> str:
+        known = [(name, values_of(line)) for name, line in self._lines.items()]
         known = [(name, values) for name, values in known if values]
-        named = [f"{name} {_val(v) if what == 'val' else _joined(v)}" for name, v in known[:NAMED]]
+        named = [f"{name} {form(values)}" for name, values in known[:NAMED]]
         return ", ".join(named) + (f", … ({len(known)} domains)" if len(known) > NAMED else "")
 
     def _say(self, line: str) -> None:
@@ -155,36 +157,36 @@ class Screen:
 
 
 def number(value: float | None) -> str:
-    """Three figures after the point where they tell something."""
+    """Format a number: three decimals below 10, two above."""
     if value is None:
         return "–"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:,.2f}"
 
 
-def lasting(seconds: float) -> str:
-    """12 s, 3 min 20 s, 5 h 10 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600:,} h {whole % 3600 // 60} min"
+def duration(seconds: float) -> str:
+    """Format a duration: 12 s, 3 min 20 s, 5 h 10 min."""
+    total = round(seconds)
+    if total < 60:
+        return f"{total} s"
+    if total < 3600:
+        return f"{total // 60} min {total % 60} s"
+    return f"{total // 3600:,} h {total % 3600 // 60} min"
 
 
 def _joined(values: Mapping[str, float]) -> str:
-    """One task's number alone; of several each with its name."""
+    """The number of one task; of several, each with its name."""
     if len(values) == 1:
         return number(next(iter(values.values())))
     return " ".join(f"{task} {number(value)}" for task, value in values.items())
 
 
 def _bare(values: Mapping[str, float]) -> str:
-    """Numbers alone."""
+    """Numbers without names."""
     return " ".join(map(number, values.values()))
 
 
 def _val(values: Mapping[str, float]) -> str:
-    """`error 12.30`, or of several tasks `category 12.30 price 0.410`."""
+    """`error 12.30`; of several tasks `category 12.30 price 0.410`."""
     if len(values) == 1:
         ((unit, value),) = values.items()
         return f"{unit.rpartition('/')[2]} {number(value)}"

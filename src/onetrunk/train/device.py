@@ -1,4 +1,4 @@
-"""Where and in which numbers a model learns."""
+"""Device, precision, and determinism of a training."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from onetrunk.errors import BadInput
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def choose_device(asked: str | torch.device | None = None) -> torch.device:
-    """The one asked for, else CUDA, MPS or the CPU, whichever is there first."""
-    there = ["cpu"]
+def choose_device(requested: str | torch.device | None = None) -> torch.device:
+    """Return the requested device, by default the first available of CUDA, MPS and the CPU."""
+    available = ["cpu"]
     if torch.backends.mps.is_available():
-        there.insert(0, "mps")
+        available.insert(0, "mps")
     if torch.cuda.is_available():
-        there = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), *there]
-    if asked is None:
-        return torch.device(there[0])
-    if str(asked) not in there:
-        raise BadInput("no such device here", got=str(asked), available=there)
-    return torch.device(asked)
+        gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        available = ["cuda", *gpus, *available]
+    if requested is None:
+        return torch.device(available[0])
+    if str(requested) not in available:
+        raise BadInput("expected an available device", got=str(requested), available=available)
+    return torch.device(requested)
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Precision:
 
     @classmethod
     def of(cls, name: str, device: torch.device) -> Precision:
-        """`auto`: on CUDA bfloat16 (float16 where the card has none), elsewhere float32."""
+        """`auto`: on CUDA bfloat16 (float16 where the GPU lacks it), elsewhere float32."""
         if name == "auto":
             name = "float32"
             if device.type == "cuda":
@@ -50,33 +51,38 @@ class Precision:
         return cls(device, dtype, scaler)
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """The forward pass runs in here."""
+        """The context of forward passes."""
         if self.dtype == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.dtype)
 
-    def backward(self, loss: Tensor, again: bool = False) -> None:
-        """Gradients of a loss, scaled up where float16 would lose them; `again`: it comes again."""
+    def backward(self, loss: Tensor, retain: bool = False) -> None:
+        """Backward pass of a loss, scaled up for float16.
+
+        Args:
+            loss: A scalar.
+            retain: Whether to keep its graph for another backward pass.
+        """
         scaled = loss if self.scaler is None else self.scaler.scale(loss)
-        scaled.backward(retain_graph=again)  # type: ignore[no-untyped-call]
+        scaled.backward(retain_graph=retain)  # type: ignore[no-untyped-call]
 
     def unscale(self, optimizers: Iterable[tuple[str, torch.optim.Optimizer]]) -> None:
-        """Gradients as they are, before something looks at their size."""
+        """Divide gradients by the scale, before their norm is clipped."""
         if self.scaler is not None:
             for _, optimizer in optimizers:
                 self.scaler.unscale_(optimizer)
 
     def update(self) -> None:
-        """After a step."""
+        """Adjust the scale after a step."""
         if self.scaler is not None:
             self.scaler.update()
 
 
 @contextmanager
 def deterministic(wanted: bool, device: torch.device) -> Iterator[None]:
-    """Algorithms that give the same bits every time, and a generator that is the caller's again.
+    """Use deterministic algorithms in the block, and restore torch's generators after it.
 
-    An operation without such an algorithm warns once and goes on.
+    An operation without such an algorithm warns once and is run.
     """
     before = torch.are_deterministic_algorithms_enabled()
     warn = torch.is_deterministic_algorithms_warn_only_enabled()
@@ -95,7 +101,7 @@ def deterministic(wanted: bool, device: torch.device) -> Iterator[None]:
 
 
 def start_generators(seed: int, device: torch.device) -> None:
-    """Those that training draws from; `torch.manual_seed` would move those of every device."""
+    """Seed the generators that training uses; `torch.manual_seed` would seed every device's."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         with torch.cuda.device(device):

@@ -1,9 +1,7 @@
-"""A split's pooled features, computed once, in a file of the run that is mapped into memory.
+"""The pooled features of a split, computed once and kept in a memory-mapped file of the run.
 
-`features/DOMAIN/SPLIT.f32` holds one row an image, `SPLIT.json` beside it how many of them are
-whole and what they are of: a killed run goes on after the last of those. They are written as any
-file is, not through the map, where a full disk would end the process without a word. Once a run is
-finished nothing needs them any more.
+The file `features/DOMAIN/SPLIT.rows` holds one row per image. A killed run continues after the rows
+that are safe on disk. A finished run does not need the files.
 """
 
 from __future__ import annotations
@@ -11,107 +9,121 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from onetrunk.data.domain import Domain
-from onetrunk.errors import Failed
+from onetrunk.data.split import Split
+from onetrunk.errors import BadInput, Failed
 from onetrunk.eval.evaluate import evaluating, plan, read_ahead
 from onetrunk.eval.model_split import split_for
+from onetrunk.nn.heads import Embed
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import Track
-from onetrunk.store.atomic import write_atomic
 from onetrunk.store.run_folder import RunFolder
+from onetrunk.store.tensors import RowSpec, RowsWriter, read_rows
 from onetrunk.train.interrupt import Stop, stopped
 
 FOLDER = "features"
-EVERY = 10.0  # seconds of work that a kill costs
+EVERY = 10.0  # seconds between saves: the work that a kill can lose
 F32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Features:
-    """Row i is of the image at places[i] of the split; `batches`: the rows of each pass."""
+    """The features of a split; row i is of the image at places[i]."""
 
-    rows: F32  # (n, C), mapped
+    rows: F32  # (n, C), memory-mapped
     places: NDArray[np.int64]
-    batches: tuple[slice, ...]
-    seconds: float  # that they took
+    batches: tuple[slice, ...]  # the rows of each forward pass
+    seconds: float  # that computing them took, since the run was last started
     digest: str  # of what they depend on
 
 
-def features_of(
+def compute_features(
     model: Universal, domain: Domain, split: str, run: RunFolder, stop: Stop
 ) -> Features:
-    """The features of a split as evaluation sees it, no image varied, in evaluation's batches."""
+    """Return the features of a split, without augmentation, in the batches of an evaluation."""
     card = model.domains[domain.name]
     images = split_for(domain, card, split)
     parts = plan(card, len(images), split, model.trunk.norm == "shared-batch") if images else []
-    path = run.path / FOLDER / domain.name / f"{split}.f32"
+    path = run.path / FOLDER / domain.name / f"{split}.rows"
     digest = digest_of(model, domain.name)
-    done = _done(path, digest)
-    width, seconds = int(done.get("width", 0)), float(done.get("seconds", 0))
+    began = time.monotonic()
+    if parts and not _is_of(path, digest):
+        _compute(model, domain.name, images, parts, path, digest, run, stop)
+    rows = read_rows(path)[1]["features"] if parts else np.zeros((0, 0), np.float32)
     ends = np.cumsum([0, *map(len, parts)])
-    first = int(np.searchsorted(ends, done.get("rows", 0), "right")) - 1  # batch to go on with
-    if first < len(parts):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not first:
-            path.with_suffix(".json").unlink(missing_ok=True)
-        like = next(model.parameters())
-        began = saved = time.monotonic()
-        with (
-            run.writing(f"the features of {domain.name}"),
-            path.open("r+b" if first else "wb") as file,
-            evaluating(model),
-            Track(f"features of {domain.name}, {split}", int(ends[-1])) as track,
-        ):
-            track(int(ends[first]))
-            file.truncate(int(ends[first]) * width * 4)
-            file.seek(0, os.SEEK_END)
-            for number, (pixels, _) in enumerate(read_ahead(images, parts[first:]), first + 1):
-                x = pixels.to(device=like.device, dtype=like.dtype, non_blocking=True)
-                with model.trunk.switch.using(domain.name):
-                    pooled, _ = model.trunk(x)
-                found = pooled.float().cpu().numpy()
-                width = found.shape[1]
-                if not np.isfinite(found).all():
-                    bad = int(parts[number - 1][~np.isfinite(found).all(1)][0])
-                    raise Failed(
-                        f"{domain.name}: the trunk's features of {images.key(bad)} are not finite; "
-                        "try: other weights, or another trunk"
-                    )
-                file.write(found.astype("<f4").tobytes())
-                track(len(found))
-                now = time.monotonic()
-                if now - saved > EVERY or number == len(parts) or stop.asked:
-                    file.flush()
-                    os.fsync(file.fileno())
-                    spent = seconds + now - began
-                    mark = {"rows": int(ends[number]), "width": width, "of": digest}
-                    write_atomic(path.with_suffix(".json"), json.dumps({**mark, "seconds": spent}))
-                    saved = now
-                if stop.asked:
-                    raise stopped(
-                        f"at image {ends[number]:,} of {domain.name}'s features", run.path
-                    )
-        seconds += time.monotonic() - began
-    shape = (int(ends[-1]), width)
-    rows = np.memmap(path, "<f4", "r", shape=shape) if shape[0] else np.zeros(shape, "<f4")
     places = np.concatenate(parts) if parts else np.zeros(0, np.int64)
     batches = tuple(slice(int(a), int(b)) for a, b in itertools.pairwise(ends))
-    return Features(rows, places, batches, seconds, digest)
+    return Features(rows, places, batches, time.monotonic() - began, digest)
+
+
+def _compute(
+    model: Universal,
+    name: str,
+    images: Split,
+    parts: Sequence[NDArray[np.int64]],
+    path: Path,
+    digest: str,
+    run: RunFolder,
+    stop: Stop,
+) -> None:
+    """Write the features that are not on disk yet; `parts` are the places of each batch."""
+    like = next(model.parameters())
+    ends = np.cumsum([0, *map(len, parts)])
+    heads, tasks = model.heads_of(name), model.domains[name].tasks
+    width = next(linear_of(heads.head(task.name)) for task in tasks if not task.dense).in_features
+    rows: dict[str, RowSpec] = {"features": ("F32", (width,))}
+    with (
+        run.writing(f"the features of {name}"),
+        RowsWriter(path, rows, int(ends[-1]), digest) as file,
+        evaluating(model),
+        Track(f"features of {name}, {images.name}", file.count) as track,
+    ):
+        first = int(np.searchsorted(ends, file.done, "right")) - 1  # the batch to continue with
+        file.done = int(ends[first])
+        track(file.done)
+        saved = time.monotonic()
+        for part, (pixels, _) in zip(parts[first:], read_ahead(images, parts[first:]), strict=True):
+            x = pixels.to(device=like.device, dtype=like.dtype, non_blocking=True)
+            with model.trunk.switch.using(name):
+                pooled, _ = model.trunk(x)
+            rows_BC = pooled.float().cpu().numpy()
+            finite = np.isfinite(rows_BC).all(1)
+            if not finite.all():
+                raise Failed(
+                    f"{name}: the trunk's features of {images.key(int(part[~finite][0]))} are not "
+                    "finite",
+                    try_="other weights, or another trunk",
+                )
+            file.write({"features": rows_BC})
+            track(len(rows_BC))
+            if stop.requested or time.monotonic() - saved > EVERY:
+                file.keep()
+                saved = time.monotonic()
+            if stop.requested:
+                raise stopped(f"at image {file.done:,} of {name}'s features", run.path)
+        file.finish()
+
+
+def linear_of(head: nn.Module) -> nn.Linear:
+    """Return the linear layer of a head on pooled features."""
+    linear = head.linear if isinstance(head, Embed) else head
+    if not isinstance(linear, nn.Linear):
+        raise TypeError(f"not a linear head: {type(head).__name__}")
+    return linear
 
 
 def digest_of(model: Universal, name: str) -> str:
-    """Of everything between this domain's normalized images and its pooled features."""
+    """Return a hash of everything that this domain's pooled features depend on, except images."""
     slots = {k: v for k, v in model.own(name).items() if not k.startswith("heads/")}
     digest = hashlib.sha256(model.trunk.fingerprint().encode())
     digest.update(json.dumps(model.domains[name].pixels.to_json(), sort_keys=True).encode())
@@ -122,13 +134,9 @@ def digest_of(model: Universal, name: str) -> str:
     return digest.hexdigest()
 
 
-def _done(path: Path, digest: str) -> Mapping[str, Any]:
-    """What of a file is whole and of this trunk; nothing where that cannot be known."""
+def _is_of(path: Path, digest: str) -> bool:
+    """Whether a finished file holds features of these weights."""
     try:
-        mark = json.loads(path.with_suffix(".json").read_text("utf-8"))
-        if mark["of"] == digest and path.stat().st_size >= mark["rows"] * mark["width"] * 4:
-            found: Mapping[str, Any] = mark
-            return found
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    return {}
+        return read_rows(path)[0] == digest
+    except BadInput:  # absent or damaged
+        return False

@@ -1,38 +1,61 @@
-"""Frozen: the trunk stays as it is and only heads learn, the cheapest baseline a user would pick.
+"""Train heads on a frozen trunk, the cheapest baseline (`train.frozen`).
 
-Heads on pooled features are linear, so they are solved on features that are computed once
-(features.py, linear.py): no augmentation, each domain through its own size and normalization. Of a grid
-of L2 strengths λ the one with the lowest headline error on validation is kept, the stronger of
-equals (Kornblith et al. 2019 evaluate trunks so). Decoders of dense tasks learn by the ordinary loop,
-from images through the frozen trunk in evaluation mode.
+Heads on pooled features are linear. So features are computed once (features.py), and the heads are
+solved on them in double precision (linear_heads.py): no augmentation, each domain with its own size
+and normalization. Of a grid of L2 strengths λ the one with the lowest headline error on validation
+is kept, the stronger of equals (Kornblith et al. 2019 evaluate trunks so). Decoders of dense tasks
+are trained by the ordinary loop, from images through the frozen trunk in evaluation mode.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
+from torch import nn
 
 from onetrunk.config import Train
 from onetrunk.data.domain import Domain
+from onetrunk.data.split import as_tensor
+from onetrunk.data.task import NO_CLASS, NO_LABEL, Task
 from onetrunk.errors import BadInput
+from onetrunk.eval.accumulator import Scores
 from onetrunk.eval.evaluate import evaluate
 from onetrunk.eval.evaluation import TaskResult
+from onetrunk.eval.metrics import as_error, headline, scores_of
 from onetrunk.eval.table import Row, Table, number, spaced
 from onetrunk.nn.heads import Embed, Numbers, Pooled
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
+from onetrunk.store.atomic import atomic
 from onetrunk.store.run_folder import METRICS, RunFolder
+from onetrunk.store.tensors import read_tensors, write_tensors
 from onetrunk.train.device import deterministic
-from onetrunk.train.features import FOLDER, features_of
+from onetrunk.train.features import FOLDER, Features, compute_features, linear_of
 from onetrunk.train.interrupt import Stop, stoppable, stopped
-from onetrunk.train.loggers import Watch
+from onetrunk.train.linear_heads import (
+    CONTRAST_DEFAULT,
+    CONTRAST_GRID,
+    DEFAULT,
+    GRID,
+    Design,
+    Solved,
+    classify,
+    contrast,
+    multilabel,
+    ridge,
+)
+from onetrunk.train.loggers import Logger
 from onetrunk.train.loop import fit
+from onetrunk.train.losses import class_weights
 from onetrunk.train.selection import Selection
-from onetrunk.train.solve_heads import Head, keep, kept
 
 
 def fit_heads(
@@ -40,49 +63,49 @@ def fit_heads(
     domains: Sequence[Domain],
     train: Train,
     run: RunFolder,
-    watch: Watch,
+    logger: Logger,
     *,
     part: str = "",
     device: torch.device,
     seed: int = 0,
 ) -> Selection:
-    """As `fit`, but only heads learn. Goes on from `run`."""
+    """Train only heads and decoders; arguments as of `fit`."""
     check_heads(model)
     model.to(device)
-    written = _logged(run)
+    logged = _logged_units(run)
     rows: list[Row] = []
     with stoppable() as stop, deterministic(train.deterministic, device):
         for domain in domains:
-            rows += _linear(model, domain, train, run, stop, part, seed, written)
+            rows += _fit_linear(model, domain, train, run, stop, part, seed, logged)
     dense = [domain for domain in domains if any(task.dense for task in domain.tasks)]
     selection, step = Selection(), 0
     if dense:
         names = ", ".join(domain.name for domain in dense)
-        say(f"decoders on the frozen trunk learn from images: {names}")
-        with decoders_learn(model, dense):
-            step = fit(model, dense, train, run, watch, part=part, device=device, seed=seed).step
+        say(f"training decoders on the frozen trunk: {names}")
+        with only_decoders_trainable(model, dense):
+            step = fit(model, dense, train, run, logger, part=part, device=device, seed=seed).step
         rows = list(evaluate(model, domains, "val", intervals=False).rows)
-    selection.see(step, Table(tuple(rows), "val"))
+    selection.update(step, Table(tuple(rows), "val"))
     return selection
 
 
 def check_heads(model: Universal) -> None:
-    """Only heads whose optimum is known: of one domain, and onetrunk's own."""
+    """Refuse heads that are not linear: a user's own, and heads that domains share."""
     for name, card in model.domains.items():
         for task in card.tasks:
             head = model.heads_of(name).head(task.name)
             if not task.dense and type(head) not in (Pooled, Numbers, Embed):
                 shared = model.trunk.sharing == "full"
                 raise BadInput(
-                    f"train.frozen: the head of {name}/{task.name} is solved as a linear one",
-                    got="one that domains share" if shared else type(head).__name__,
+                    f"train.frozen: the head of {name}/{task.name} must be a linear one of its own",
+                    got="a head that domains share" if shared else type(head).__name__,
                     try_="sharing = 'deep'" if shared else "train.frozen = false",
                 )
 
 
 @contextmanager
-def decoders_learn(model: Universal, domains: Sequence[Domain]) -> Iterator[None]:
-    """Only what these domains' dense tasks own learns; afterwards whatever did before."""
+def only_decoders_trainable(model: Universal, domains: Sequence[Domain]) -> Iterator[None]:
+    """Inside the block only the decoders and dense heads of these domains require gradients."""
     before = [(p, p.requires_grad) for p in model.parameters()]
     for parameter, _ in before:
         parameter.requires_grad_(False)
@@ -94,11 +117,11 @@ def decoders_learn(model: Universal, domains: Sequence[Domain]) -> Iterator[None
     try:
         yield
     finally:
-        for parameter, learns in before:
-            parameter.requires_grad_(learns)
+        for parameter, trainable in before:
+            parameter.requires_grad_(trainable)
 
 
-def _linear(
+def _fit_linear(
     model: Universal,
     domain: Domain,
     train: Train,
@@ -106,34 +129,33 @@ def _linear(
     stop: Stop,
     part: str,
     seed: int,
-    written: set[str],
+    logged: set[str],
 ) -> list[Row]:
-    """Solve a domain's linear heads; their validation scores."""
+    """Solve a domain's linear heads; return their validation scores."""
     card = model.domains[domain.name]
     tasks = [task for task in card.tasks if not task.dense]
     if not tasks:
         return []
-    learned = features_of(model, domain, "train", run, stop)
-    evaluated = features_of(model, domain, "val", run, stop)
-    spent = learned.seconds + evaluated.seconds
+    features = compute_features(model, domain, "train", run, stop)
+    val = compute_features(model, domain, "val", run, stop)
+    seconds = features.seconds + val.seconds  # logged with the first head
     rows: list[Row] = []
     strengths: dict[str, float] = {}
     for task in tasks:
         unit = f"{domain.name}/{task.name}"
-        head = Head(model.heads_of(domain.name).head(task.name), task, domain, evaluated)
+        head = LinearHead(model.heads_of(domain.name).head(task.name), task, domain, val)
         path = run.path / FOLDER / domain.name / f"{task.name}.safetensors"
-        chosen = kept(path, learned.digest)
+        chosen = load_chosen(path, features.digest)
         if chosen is None:
-            chosen = head.learn(learned, train, seed, stop, run.path)
-            keep(chosen, path, learned.digest, run)
-        head.take(chosen.solved)
+            chosen = head.choose(features, train, seed, stop, run.path)
+            save_chosen(chosen, path, features.digest, run)
+        head.load(chosen.solved)
         l2 = strengths[task.name] = chosen.solved.l2
-        mine = TaskResult(
-            domain.name, task, domain.val, head.run_evaluation(), evaluated.places
-        ).rows(False)
-        rows += mine
-        heads = [row for row in mine if row.headline]
-        if unit not in written:
+        result = TaskResult(domain.name, task, domain.val, head.evaluate(), val.places)
+        task_rows = result.rows(False)
+        rows += task_rows
+        headlines = [row for row in task_rows if row.headline]
+        if unit not in logged:
             record = {
                 "step": 0,
                 "part": part,
@@ -141,24 +163,140 @@ def _linear(
                 "l2": l2,
                 "grid": [[each, None if math.isnan(e) else e] for each, e in chosen.grid],
                 "gradient": chosen.solved.gradient,
-                "val": {f"{unit}/{row.metric}": row.value for row in heads},
-                "seconds": round(spent + chosen.seconds, 3),
+                "val": {f"{unit}/{row.metric}": row.value for row in headlines},
+                "seconds": round(seconds + chosen.seconds, 3),
             }
             run.log(record)
-        if stop.asked:
+        if stop.requested:
             raise stopped(f"after the head of {unit}", run.path)
-        spent = 0.0
-        shown = [f"{row.metric} {number(row.value, row.unit)}{spaced(row.unit)}" for row in heads]
-        say(f"{unit}: L2 {l2:g}; validation {', '.join(shown) or 'has no label: the usual L2'}")
+        seconds = 0.0
+        shown = [f"{r.metric} {number(r.value, r.unit)}{spaced(r.unit)}" for r in headlines]
+        say(f"{unit}: L2 {l2:g}; validation {', '.join(shown) or 'has no labels: default L2'}")
     provenance = {**card.provenance, "frozen": True, "l2": strengths}
     model.domains[domain.name] = card.with_record(provenance, card.scores)
     return rows
 
 
-def _logged(run: RunFolder) -> set[str]:
-    """The units whose heads metrics.jsonl tells of already."""
+def _logged_units(run: RunFolder) -> set[str]:
+    """The units whose heads are in metrics.jsonl already."""
     try:
         lines = (run.path / METRICS).read_text("utf-8").splitlines()
     except FileNotFoundError:
         return set()
     return {unit for line in lines if (unit := json.loads(line).get("frozen"))}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The solution with the lowest validation error, and how it was chosen."""
+
+    solved: Solved
+    grid: tuple[tuple[float, float], ...]  # λ, headline error on validation (NaN: not defined)
+    seconds: float
+
+
+@dataclass
+class LinearHead:
+    """The head of one task, with the features that it is evaluated on."""
+
+    module: nn.Module
+    task: Task
+    domain: Domain
+    val: Features
+
+    def choose(self, features: Features, train: Train, seed: int, stop: Stop, run: Path) -> Chosen:
+        """Solve for every λ of the grid, and choose by the validation error."""
+        began = time.monotonic()
+        embed = self.task.kind == "embed"
+        grid: Sequence[float] = CONTRAST_GRID if embed else GRID
+        if math.isnan(self.error()):
+            grid = (CONTRAST_DEFAULT if embed else DEFAULT,)
+        best, lowest, tried = None, math.inf, []
+        for solved in self.solve(features, grid, train, seed):
+            self.load(solved)
+            error = self.error()
+            tried.append((solved.l2, error))
+            if best is None or error < lowest:
+                best, lowest = solved, error
+            if stop.requested and len(tried) < len(grid):
+                unit = f"{self.domain.name}/{self.task.name}"
+                raise stopped(f"at the head of {unit}", run, "features and finished heads")
+        if best is None:
+            raise ValueError("the grid is empty")
+        return Chosen(best, tuple(tried), time.monotonic() - began)
+
+    def solve(
+        self, features: Features, grid: Sequence[float], train: Train, seed: int
+    ) -> Iterator[Solved]:
+        """Yield the optimum for each λ, over the training images with a label."""
+        task, device = self.task, next(self.module.parameters()).device
+        device = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
+        target = as_tensor(self.domain.train.label(task.name)[features.places])
+        if task.kind == "regress":
+            known = ~target.isnan().any(1)
+        else:
+            known = (target != NO_LABEL).all(1) if task.kind == "multilabel" else target != NO_CLASS
+        rows, target = np.flatnonzero(known.numpy()), target[known]
+        x = Design(features.rows, rows, device, task.kind != "embed")
+        if isinstance(self.module, Embed):
+            return contrast(x, target, self.module.linear.out_features, grid, seed)
+        if isinstance(self.module, Numbers):
+            return ridge(x, (target - self.module.mean.cpu()) / self.module.std.cpu(), grid)
+        if task.kind == "multilabel":
+            return multilabel(x, target, grid)
+        weights = class_weights(self.domain, task) if train.class_weights == "balanced" else None
+        return classify(x, target, weights, len(task.classes), grid)
+
+    @torch.no_grad()
+    def load(self, solved: Solved) -> None:
+        """Copy a solution into the head."""
+        linear = linear_of(self.module)
+        linear.weight.copy_(solved.weight)
+        if linear.bias is not None:
+            linear.bias.copy_(solved.bias)
+
+    def evaluate(self) -> Scores:
+        """Return the validation scores, computed in the batches of an evaluation."""
+        scores, like = scores_of(self.task), next(self.module.parameters())
+        labels = self.domain.val.label(self.task.name)[self.val.places]
+        with torch.inference_mode():
+            for batch in self.val.batches:
+                rows = torch.from_numpy(np.array(self.val.rows[batch])).to(like)
+                scores.update(self.module(rows), as_tensor(labels[batch]))
+        return scores
+
+    def error(self) -> float:
+        """The headline error on validation; NaN where no image has the labels for it."""
+        value = self.evaluate().compute().get(headline(self.task.kind).name, math.nan)
+        return as_error(self.task.kind, value)
+
+
+def save_chosen(chosen: Chosen, path: Path, digest: str, run: RunFolder) -> None:
+    """Save a solved head, with the digest of the features that it fits."""
+    solved = chosen.solved
+    gradient = math.nan if solved.gradient is None else solved.gradient
+    numbers = [solved.l2, gradient, chosen.seconds]
+    tensors = {
+        "weight": solved.weight,
+        "bias": solved.bias,
+        "numbers": torch.tensor(numbers, dtype=torch.float64),
+        "grid": torch.tensor(chosen.grid, dtype=torch.float64),
+        "of": torch.tensor(list(bytes.fromhex(digest)), dtype=torch.uint8),
+    }
+    with run.writing(f"the head {path.name}"), atomic(path) as file:
+        write_tensors(file, tensors)
+
+
+def load_chosen(path: Path, digest: str) -> Chosen | None:
+    """Return a head that was solved on these features before the run was killed, or None."""
+    try:
+        tensors = read_tensors(path)
+        if bytes(tensors["of"].tolist()).hex() != digest:
+            return None
+        l2, gradient, seconds = tensors["numbers"].tolist()
+        solved = Solved(
+            l2, tensors["weight"], tensors["bias"], None if math.isnan(gradient) else gradient
+        )
+        return Chosen(solved, tuple((a, b) for a, b in tensors["grid"].tolist()), seconds)
+    except (OSError, BadInput, KeyError, ValueError):
+        return None

@@ -1,4 +1,4 @@
-"""Starting from a finished model: its trunk, and the slots and heads of the domains it knows."""
+"""Initialise models from a finished run: its trunk, and the slots and heads of known domains."""
 
 from __future__ import annotations
 
@@ -16,90 +16,101 @@ from onetrunk.progress import say
 
 
 def start_from(folder: Path, models: Mapping[str, Universal]) -> None:
-    """Give these models the weights of a finished run (`init = RUN`).
+    """Copy the weights of a finished run (`init = RUN`) into these models.
 
-    Specialists go on each from its own; from a run of one network they all start with its trunk.
+    Specialists each continue from the specialist of their domain; from a run of one network all of
+    them start with its trunk.
     """
-    found = models_of(folder)
-    if not found:
-        raise BadInput(f"{folder} holds a model without domains", try_="train it first")
-    several = len({id(other) for other in found.values()}) > 1
+    available = models_of(folder)
+    if not available:
+        raise BadInput(f"init: the model in {folder} has no domains", try_="train it first")
+    several = len({id(other) for other in available.values()}) > 1
     for part, model in models.items():
-        if several and part not in found:  # whose trunk it were to take would be chance
+        if several and part not in available:  # no rule says whose trunk it should take
             raise BadInput(
                 f"init: {folder} holds a network for each domain, "
-                + (f"and none for {part}" if part else "not one to start from"),
+                + (f"but none for {part}" if part else "so there is no single one to start from"),
                 got=part or None,
-                available=found,
+                available=available,
                 try_="start from a run with sharing = 'deep'",
             )
-        theirs = found.get(part) or next(iter(found.values()))
-        keys = ("arch", "norm", *(("own_stages",) if theirs.trunk.own_stages else ()))
+        other = available.get(part) or next(iter(available.values()))
+        keys = ("arch", "norm", *(("own_stages",) if other.trunk.own_stages else ()))
         for key in keys:
-            ours, got = getattr(model.trunk, key), getattr(theirs.trunk, key)
-            if ours != got:
-                raise BadInput(f"init: trunk.{key} is to be that of {folder}, {got!r}", got=ours)
-        known = adopt(model, theirs)
+            got, expected = getattr(model.trunk, key), getattr(other.trunk, key)
+            if got != expected:
+                raise BadInput(
+                    f"init: expected trunk.{key} = {expected!r}, as in {folder}", got=got
+                )
+        known = copy_weights(model, other)
         new = [name for name in model.domains if name not in known]
         say(
-            f"starting from {folder}: its trunk; domains that go on: {', '.join(known) or 'none'}; "
-            f"new: {', '.join(new) or 'none'}"
+            f"starting from {folder}: its trunk; known domains: {', '.join(known) or 'none'}; "
+            f"new domains: {', '.join(new) or 'none'}"
         )
 
 
-def one_trunk(folder: Path, place: str = "") -> Universal:
-    """The network of a run whose domains all share it; `place`: what asks for it, for people."""
-    found = models_of(folder)
-    models = {id(model): model for model in found.values()}
+def load_shared(folder: Path, setting: str = "") -> Universal:
+    """Load the network of a run whose domains all share it.
+
+    Args:
+        folder: The folder of the run.
+        setting: What needs it, to begin the error with: "distill.lwf: ".
+    """
+    available = models_of(folder)
+    models = {id(model): model for model in available.values()}
     if len(models) != 1:
         raise BadInput(
-            f"{place}{folder} holds no one trunk that all of its domains share",
+            f"{setting}expected a run in which all domains share one trunk: {folder}",
             got=f"{len(models)} networks",
-            available=found,
+            available=available,
             try_="a run with sharing = 'deep'",
         )
     return next(iter(models.values()))
 
 
 @torch.no_grad()
-def adopt(model: Universal, other: Universal) -> list[str]:
-    """The other's shared weights, and all that is a domain's own where a domain is in both with the
-    same tasks and adapters; these domains. Any other domain starts as a new one would."""
+def copy_weights(model: Universal, other: Universal) -> list[str]:
+    """Copy the shared weights of another model, and those of the domains that both have.
+
+    A domain is copied if its tasks and adapters are the same in both; any other starts as a new
+    domain does. Returns the names of the copied domains.
+    """
     model.trunk.load_shared(other.trunk.shared())
     known: list[str] = []
-    learned: set[int] = set()  # heads that domains share: the first one that knows them says
+    copied: set[int] = set()  # heads that domains share; the first domain decides
     for name, card in model.domains.items():
         for bank in model.trunk.banks().values():
             fresh, slot = bank.make_slot(), bank.slots.get(name)
             if fresh is not None and slot is not None:
                 slot.load_state_dict(fresh.state_dict())
-        theirs = other.domains.get(name)
-        if theirs is None or any(
-            getattr(card, key) != getattr(theirs, key) for key in ("tasks", "adapters", "rank")
+        other_card = other.domains.get(name)
+        if other_card is None or any(
+            getattr(card, key) != getattr(other_card, key) for key in ("tasks", "adapters", "rank")
         ):
             continue
         known.append(name)
-        mine, got = model.own(name), other.own(name)
-        for key in mine.keys() & got.keys():
-            mine[key].copy_(got[key])
-        ours, apart = model.heads_of(name), separate(other.heads_of(name))
+        own, other_own = model.own(name), other.own(name)
+        for key in own.keys() & other_own.keys():
+            own[key].copy_(other_own[key])
+        heads, other_heads = model.heads_of(name), separate(other.heads_of(name))
         for task in card.tasks:
-            take_head(ours.head(task.name), apart.head(task.name), learned)
+            _copy_head(heads.head(task.name), other_heads.head(task.name), copied)
     return known
 
 
-def take_head(head: nn.Module, given: nn.Module, learned: set[int]) -> None:
-    """A head's numbers; of one that domains share, each at its own place of this domain's order."""
+def _copy_head(head: nn.Module, other: nn.Module, copied: set[int]) -> None:
+    """Copy a head; a head that domains share takes each row at its place in this domain's order."""
     if not isinstance(head, Shared):
-        head.load_state_dict(given.state_dict())
+        head.load_state_dict(other.state_dict())
         return
     held = head.held[0]
-    if id(held) in learned:
+    if id(held) in copied:
         return
-    learned.add(id(held))
-    numbers = given.state_dict()
+    copied.add(id(held))
+    values = other.state_dict()
     for key, tensor in held.state_dict().items():
         if head.order is None:
-            tensor.copy_(numbers[key])
+            tensor.copy_(values[key])
         else:
-            tensor[head.order] = numbers[key]
+            tensor[head.order] = values[key]

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a step, not a write: the loop asks, saves a checkpoint, and leaves."""
+"""Ctrl-C and SIGTERM: training finishes its step, saves a checkpoint, and stops."""
 
 from __future__ import annotations
 
@@ -16,42 +16,44 @@ from onetrunk.progress import say
 
 
 class Stopped(Failed):
-    """Training was asked to stop and can go on with the command `again`: exit code 1."""
-
-    def __init__(self, said: str, again: str) -> None:
-        super().__init__(f"{said}; try: {again}")
-        self.said = said
+    """Training was stopped by a signal; `try_` is the command that resumes it. Exit code 1."""
 
 
-def stopped(where: str, run: Path, what: str = "all of it") -> Stopped:
-    """What to raise: `where` is "at step 3 of 40", `what` is kept."""
-    again = f"onetrunk train {shlex.quote(str(run / 'recipe.toml'))} --resume"
-    return Stopped(f"stopped {where}, {what} kept in {run}", again)
+def stopped(where: str, run: Path, saved: str = "all of it") -> Stopped:
+    """Return the error to raise.
+
+    Args:
+        where: Where it stopped, for example "at step 3 of 40".
+        run: The folder of the run.
+        saved: What was saved there.
+    """
+    resume = f"onetrunk train {shlex.quote(str(run / 'recipe.toml'))} --resume"
+    return Stopped(f"stopped {where}, {saved} kept in {run}", try_=resume)
 
 
 @dataclass
 class Stop:
-    """`if stop.asked: …`"""
+    """Whether a signal has requested to stop."""
 
-    asked: bool = False
+    requested: bool = False
 
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Listen to the two signals; a second Ctrl-C ends at once, at the last checkpoint."""
+    """Handle SIGINT and SIGTERM inside the block; a second Ctrl-C raises KeyboardInterrupt."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread may listen
+        yield stop  # only the main thread can install handlers
         return
 
-    def ask(number: int, _: FrameType | None) -> None:
-        if stop.asked and number == signal.SIGINT:
+    def handle(number: int, _: FrameType | None) -> None:
+        if stop.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        stop.asked = True
-        with suppress(RuntimeError, OSError):  # in the middle of another line, or nobody listens
-            say("stopping after this step; once more to stop at once")
+        stop.requested = True
+        with suppress(RuntimeError, OSError):  # another line is being printed, or stderr is closed
+            say("stopping after this step; press Ctrl-C again to stop at once")
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:

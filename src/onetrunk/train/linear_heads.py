@@ -1,14 +1,14 @@
-"""Linear heads on features that stay as they are, each solved to its optimum in double precision.
+"""Linear heads on fixed features, each solved to its optimum in double precision.
 
 | kind | minimised over W, b, with x the standardised features | by |
 |---|---|---|
-| classify | mean cross-entropy (weighted by class where asked) + λ/2·‖W‖² | L-BFGS |
+| classify | mean cross-entropy (with class weights, if set) + λ/2·‖W‖² | L-BFGS |
 | multilabel | mean over images of Σ_c binary cross-entropy + λ/2·‖W‖² | L-BFGS |
-| regress | mean of ½(y − Wx − b)², y standardised, + λ/2·‖W‖² | its closed form |
+| regress | mean of ½(y − Wx − b)², y standardised, + λ/2·‖W‖² | closed form |
 | embed | supervised contrast of Wz/‖Wz‖ + λ/2·‖W − W₀‖², see `contrast` | Adam, large batches |
 
-The bias is not shrunk. Standardised features make one λ mean about the same for every trunk; what
-is handed out is for the features as they come.
+The bias is not regularised. With standardised features one λ has about the same effect for every
+trunk; solutions are converted back to the raw features.
 """
 
 from __future__ import annotations
@@ -28,34 +28,44 @@ from onetrunk.train import losses
 
 GRID = (10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)  # λ, strongest first
 CONTRAST_GRID = (1e2, 1e1, 1.0, 1e-1, 1e-2)
-USUAL, CONTRAST_USUAL = 1e-3, 1.0  # λ where no validation image has a label
-GRADIENT = 1e-6  # L-BFGS is done when no entry of the gradient is larger
-MOST = 500  # its iterations
-CHUNK = 2**22  # numbers that are brought to double precision at once
-KEEP = 2**26  # numbers that are kept so (512 MB); larger ones are read again in every pass
-FLAT = 1e-5  # a feature that varies less than this share of its size counts as constant
-STEPS, ROWS, MATES = 150, 512, 8  # of the contrast: steps, images in one, most of a class in one
-RATE = 0.02  # its rate, in units of the entries of W₀
-DIRECTIONS, FAINT = 512, 1e-4  # that it sees: at most so many, of at least this share of the first
+DEFAULT, CONTRAST_DEFAULT = 1e-3, 1.0  # λ where no validation image has a label
+TOLERANCE = 1e-6  # L-BFGS stops when no entry of the gradient is larger
+MAX_ITERATIONS = 500  # of L-BFGS
+CHUNK = 2**22  # numbers that are converted to double precision at once
+KEEP = 2**26  # numbers kept in double precision (512 MB); more are converted in every pass
+FLAT = 1e-5  # a feature whose std is a smaller share of its RMS than this counts as constant
+# of the supervised contrast
+STEPS, ROWS, PER_CLASS = 150, 512, 8  # steps; images in one; images of a class in one, at most
+RATE = 0.02  # learning rate, in units of the entries of W₀
+DIRECTIONS, SMALL = (
+    512,
+    1e-4,
+)  # principal directions, at most; least variance, relative to the first
 
 F32 = NDArray[np.float32]
-Loss = Callable[[Tensor, slice], Tensor]  # outputs of some rows, and which rows: their share
+Loss = Callable[[Tensor, slice], Tensor]  # (outputs of some rows, which rows) to their loss
 
 
 @dataclass(frozen=True)
 class Solved:
-    """The optimum for one λ; `gradient`: its largest entry where L-BFGS ended."""
+    """The optimum for one λ."""
 
     l2: float
-    weight: Tensor  # (outputs, C), float64, for features as they come
+    weight: Tensor  # (outputs, C), float64, for raw features
     bias: Tensor  # (outputs,)
-    gradient: float | None = None
+    gradient: float | None = None  # its largest entry where L-BFGS stopped
 
 
 class Design:
-    """Some rows of a matrix of features (n, C) as solvers see them: (f − μ)/σ, a chunk at a time.
+    """The design matrix of a solver: standardised rows (f − μ)/σ of features (n, C), by chunks.
 
-    A feature that is constant over these rows is 0 here, so that nothing is learned from it.
+    A feature that is constant over these rows is 0 here, so its weight stays 0.
+
+    Args:
+        features: The raw features.
+        rows: Which of their rows.
+        device: Where to compute.
+        centre: Whether to subtract μ.
     """
 
     def __init__(
@@ -76,32 +86,32 @@ class Design:
         self.mean = mean if centre else zero
         self._kept: list[tuple[slice, Tensor]] | None = None
         if len(rows) * self.width <= KEEP:
-            self._kept = list(self._made())
+            self._kept = list(self._standardized())
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def chunks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Which rows, and their standardised features."""
-        yield from self._made() if self._kept is None else self._kept
+        """Yield slices of the rows, and their standardised features."""
+        yield from self._standardized() if self._kept is None else self._kept
 
     def take(self, places: NDArray[np.int64]) -> Tensor:
-        """The standardised features of these rows."""
+        """Return the standardised features of these rows."""
         return (self._double(places) - self.mean) * self.scale
 
     def gram(self) -> Tensor:
-        """XᵀX/n."""
+        """Return XᵀX/n."""
         gram = torch.zeros(self.width, self.width, dtype=torch.float64, device=self.device)
         for _, rows in self.chunks():
             gram += rows.T @ rows / len(self)
         return gram
 
-    def back(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """A map of standardised features as one of the features as they come."""
+    def unscaled(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Convert a linear map of standardised features into one of raw features."""
         plain = weight * self.scale
         return plain, bias - plain @ self.mean
 
-    def _made(self) -> Iterator[tuple[slice, Tensor]]:
+    def _standardized(self) -> Iterator[tuple[slice, Tensor]]:
         for at, raw in self._raw():
             yield at, (raw - self.mean) * self.scale
 
@@ -112,14 +122,14 @@ class Design:
             yield at, self._double(np.arange(at.start, at.stop))
 
     def _double(self, places: NDArray[np.int64]) -> Tensor:
-        found = np.ascontiguousarray(self.features[self.rows[places]])
-        return torch.from_numpy(found).to(self.device).double()
+        raw = np.ascontiguousarray(self.features[self.rows[places]])
+        return torch.from_numpy(raw).to(self.device).double()
 
 
 def classify(
     x: Design, target_n: Tensor, weights_C: Tensor | None, classes: int, grid: Sequence[float]
 ) -> Iterator[Solved]:
-    """Multinomial logistic regression, for each λ in turn, each from where the last one ended."""
+    """Multinomial logistic regression for each λ, each warm-started from the last."""
     target = target_n.to(x.device)
     weights = None if weights_C is None else weights_C.to(x.device, torch.float64)
     size = float(len(target) if weights is None else weights[target].sum())
@@ -131,7 +141,7 @@ def classify(
 
 
 def multilabel(x: Design, target_nC: Tensor, grid: Sequence[float]) -> Iterator[Solved]:
-    """A binary logistic regression for each class, with one λ for all."""
+    """Binary logistic regression of each class, with one λ for all."""
     target = target_nC.to(x.device, torch.float64)
 
     def loss(out: Tensor, at: slice) -> Tensor:
@@ -142,24 +152,25 @@ def multilabel(x: Design, target_nC: Tensor, grid: Sequence[float]) -> Iterator[
 
 
 def logistic(x: Design, loss: Loss, outputs: int, grid: Sequence[float]) -> Iterator[Solved]:
-    """min over W, b of the rows' losses + λ/2·‖W‖²: smooth and convex, so L-BFGS finds it.
+    """Minimise the rows' losses + λ/2·‖W‖² over W and b: smooth and convex, so by L-BFGS.
 
-    (Liu & Nocedal 1989, as torch has it, with strong Wolfe conditions.) The curvature is at most
-    about XᵀX/4n + λ, so steps are taken along that matrix's eigenvectors, each in units of its
-    root: features that go together, as a trunk's do, would cost hundreds of steps otherwise.
+    (Liu & Nocedal 1989, torch's, with strong Wolfe conditions.) The Hessian is at most about
+    XᵀX/4n + λ. It is the preconditioner: variables are coordinates along its eigenvectors, in units
+    of the roots of its eigenvalues. Without it correlated features, as a trunk's are, would cost
+    hundreds of steps.
     """
     values, vectors = torch.linalg.eigh(x.gram())
     weight = torch.zeros(outputs, x.width, dtype=torch.float64, device=x.device)
     bias = torch.zeros(outputs, dtype=torch.float64, device=x.device, requires_grad=True)
 
-    def run(given: Tensor, l2: float) -> float:
-        """The objective; its gradient is added to what `given` and `bias` have."""
+    def backward(weight: Tensor, l2: float) -> float:
+        """Return the objective; add its gradient to `.grad` of the weight and the bias."""
         with torch.no_grad():
-            value = l2 / 2 * given.square().sum()
-        given.grad = torch.zeros_like(given) if given.grad is None else given.grad
-        given.grad += l2 * given.detach()
+            value = l2 / 2 * weight.square().sum()
+        weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+        weight.grad += l2 * weight.detach()
         for at, rows in x.chunks():
-            part = loss(rows @ given.T + bias, at)
+            part = loss(rows @ weight.T + bias, at)
             part.backward()  # type: ignore[no-untyped-call]
             value = value + part.detach()
         return float(value)
@@ -169,8 +180,8 @@ def logistic(x: Design, loss: Loss, outputs: int, grid: Sequence[float]) -> Iter
         turned = ((weight @ vectors) / unit).requires_grad_()
         optimizer = torch.optim.LBFGS(
             [turned, bias],
-            max_iter=MOST,
-            tolerance_grad=GRADIENT,
+            max_iter=MAX_ITERATIONS,
+            tolerance_grad=TOLERANCE,
             tolerance_change=1e-15,
             history_size=20,
             line_search_fn="strong_wolfe",
@@ -178,24 +189,28 @@ def logistic(x: Design, loss: Loss, outputs: int, grid: Sequence[float]) -> Iter
 
         def objective(turned: Tensor = turned, unit: Tensor = unit, l2: float = l2) -> float:
             bias.grad = None
-            given = ((turned.detach() * unit) @ vectors.T).requires_grad_()
-            value = run(given, l2)
-            assert given.grad is not None
-            turned.grad = (given.grad @ vectors) * unit
+            current = ((turned.detach() * unit) @ vectors.T).requires_grad_()
+            value = backward(current, l2)
+            turned.grad = (_grad(current) @ vectors) * unit
             return value
 
         optimizer.step(objective)  # type: ignore[no-untyped-call]
         weight = ((turned.detach() * unit) @ vectors.T).requires_grad_()
         bias.grad = None
-        run(weight, l2)
-        assert weight.grad is not None and bias.grad is not None
-        gradient = torch.cat([weight.grad.flatten(), bias.grad]).abs().max()
+        backward(weight, l2)
+        gradient = torch.cat([_grad(weight).flatten(), _grad(bias)]).abs().max()
         weight = weight.detach()
-        yield Solved(l2, *x.back(weight, bias.detach()), float(gradient))
+        yield Solved(l2, *x.unscaled(weight, bias.detach()), float(gradient))
+
+
+def _grad(tensor: Tensor) -> Tensor:
+    if tensor.grad is None:
+        raise RuntimeError("backward has not been called")
+    return tensor.grad
 
 
 def ridge(x: Design, target_nN: Tensor, grid: Sequence[float]) -> Iterator[Solved]:
-    """W = (XᵀX/n + λ)⁻¹ Xᵀy/n by one eigendecomposition for all λ; every target is known."""
+    """W = (XᵀX/n + λ)⁻¹ Xᵀy/n by one eigendecomposition for all λ; no target may be missing."""
     target = target_nN.to(x.device, torch.float64)
     mean = target.mean(0)
     cross = torch.zeros(x.width, target.shape[1], dtype=torch.float64, device=x.device)
@@ -205,19 +220,21 @@ def ridge(x: Design, target_nN: Tensor, grid: Sequence[float]) -> Iterator[Solve
     turned = vectors.T @ cross
     for l2 in grid:
         weight = (vectors @ (turned / (values.clamp_min(0) + l2)[:, None])).T
-        yield Solved(l2, *x.back(weight, mean))
+        yield Solved(l2, *x.unscaled(weight, mean))
 
 
 def contrast(
     x: Design, target_n: Tensor, width: int, grid: Sequence[float], seed: int
 ) -> Iterator[Solved]:
-    """A linear map by supervised contrast, for each λ from the same start; `x` is not centred.
+    """Learn a linear map by supervised contrast, for each λ from the same start.
 
-    z are the images' coordinates along the mean's direction and the principal ones across it, each
-    in units of its root mean square; W₀ leaves the mean out and gives the leading others their own
-    size again: the map to principal components. An embedding's length means nothing, so λ does not
-    hold it short but near Wz = W₀z. Batches are of all images where these are few, else of classes
-    drawn by the seed, each with several images, so that everyone has a mate.
+    z are the images' coordinates along the mean's direction and the principal directions orthogonal
+    to it, each divided by its root mean square. W₀ drops the mean and restores the scale of the
+    leading others: the map to principal components. The length of an embedding has no meaning, so λ
+    does not pull W to 0 but to W₀. Batches hold all images where these are few, else classes drawn
+    by the seed, each with several images, so that every image has another of its class.
+
+    `x` must not be centred.
     """
     basis, sizes = directions(x)
     normalize = basis / sizes[:, None].clamp_min(1e-12).sqrt()
@@ -240,15 +257,15 @@ def contrast(
             total.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-        whole = weight.detach() @ normalize
-        yield Solved(l2, *x.back(whole, torch.zeros_like(whole[:, 0])))
+        total_map = weight.detach() @ normalize
+        yield Solved(l2, *x.unscaled(total_map, torch.zeros_like(total_map[:, 0])))
 
 
 def directions(x: Design) -> tuple[Tensor, Tensor]:
-    """(R, C) the mean's direction, then the principal ones across it; the second moment along each.
+    """Return (R, C) the mean's direction, then principal directions; (R,) their second moments.
 
-    All images share the mean: a map that starts along it says that they look alike, and contrast
-    does not get out of there. As one coordinate among others it is as good as a bias.
+    All images share the mean: with a map that starts along it all embeddings are alike, and the
+    contrast does not leave that point. As one coordinate among others it serves as a bias.
     """
     total = torch.zeros(x.width, dtype=torch.float64, device=x.device)
     for _, rows in x.chunks():
@@ -257,18 +274,18 @@ def directions(x: Design) -> tuple[Tensor, Tensor]:
     across = torch.eye(x.width, dtype=torch.float64, device=x.device) - torch.outer(mean, mean)
     values, vectors = torch.linalg.eigh(across @ gram @ across)
     sizes, basis = values.flip(0), vectors.flip(1).T
-    seen = sizes > FAINT * sizes[0].clamp_min(1e-12)
-    found = torch.cat([mean[None], basis[seen][:DIRECTIONS]])
-    return found, torch.cat([(mean @ gram @ mean)[None], sizes[seen][:DIRECTIONS]])
+    used = sizes > SMALL * sizes[0].clamp_min(1e-12)
+    rows = torch.cat([mean[None], basis[used][:DIRECTIONS]])
+    return rows, torch.cat([(mean @ gram @ mean)[None], sizes[used][:DIRECTIONS]])
 
 
 def _drawn(groups: Sequence[NDArray[np.int64]], chance: np.random.Generator) -> NDArray[np.int64]:
-    """Rows of one batch."""
+    """Draw the rows of one batch."""
     if sum(map(len, groups)) <= ROWS:
         return np.concatenate(groups)
     taken: list[NDArray[np.int64]] = []
     for number in chance.permutation(len(groups)):
-        taken.append(chance.permutation(groups[number])[:MATES])
+        taken.append(chance.permutation(groups[number])[:PER_CLASS])
         if sum(map(len, taken)) >= ROWS:
             break
     return np.concatenate(taken)

@@ -1,125 +1,166 @@
-"""Who looks on while a run learns: the screen, TensorBoard, a user's own.
+"""Loggers: the console, TensorBoard, and objects of the user's own.
 
-A watch is told what metrics.jsonl is told. It changes nothing: what it gets is a copy, and one that
-fails in the middle of a run is named once and not asked again.
+A logger receives what metrics.jsonl receives. It cannot change the training: it gets copies, and
+one that raises an error is reported once and switched off.
 """
 
 from __future__ import annotations
 
 import copy
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from onetrunk.errors import BadInput, OnetrunkError, printable
+from onetrunk.errors import BadInput, Missing, OnetrunkError, printable
+from onetrunk.objects import load_object
 from onetrunk.progress import say
-from onetrunk.train.console import Screen
-from onetrunk.train.tensorboard import TensorBoard
+from onetrunk.train.console import ConsoleLogger
 
-EXISTS = ("tensorboard", "package.module:thing")
-ACTS = ("begin", "step", "evaluated", "end")
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+METHODS = ("begin", "log_step", "log_evaluation", "end")
 
 
-class Watch(Protocol):
-    """What a user's own watch has; it is made by `thing(folder)` before the run begins."""
+class Logger(Protocol):
+    """The methods of a logger; `factory(folder)` creates it before the run begins."""
 
     def begin(self, plan: Mapping[str, Any]) -> None:
-        """A part begins or goes on: {"part", "step", "steps", "domains", "run"}."""
+        """A part begins or resumes: {"part", "step", "steps", "domains", "run"}."""
 
-    def step(self, record: Mapping[str, Any]) -> None:
-        """A line: {"part", "step", "lr", "loss", "seconds", "images_per_s", "left_s"}."""
+    def log_step(self, record: Mapping[str, Any]) -> None:
+        """A log line: {"part", "step", "lr", "loss", "seconds", "images_per_s", "left_s"}."""
 
-    def evaluated(self, record: Mapping[str, Any]) -> None:
+    def log_evaluation(self, record: Mapping[str, Any]) -> None:
         """An evaluation: {"part", "step", "val", "score", "best"}."""
 
     def end(self) -> None:
-        """The part is over, or stopped."""
+        """The part is finished, or was stopped."""
 
 
-Make = Callable[[Path], Watch]
+Factory = Callable[[Path], Logger]
 
 
-def make_watch(names: Sequence[str], folder: str | PathLike[str]) -> Watch:
-    """The screen, and what is named: "tensorboard", or a user's own "package.module:thing"."""
-    makes = [(name, find(name)) for name in names]
-    watches: list[tuple[str, Watch]] = [("screen", Screen())]
-    for name, make in makes:
+class TensorBoardLogger:
+    """Scalars for `tensorboard --logdir RUN/tensorboard`; each part of a run has its own curve."""
+
+    def __init__(self, folder: Path) -> None:
         try:
-            watch = make(Path(folder))
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise Missing("tensorboard", "tensorboard", "the logger tensorboard") from None
+        self._make = SummaryWriter
+        self._folder = folder / "tensorboard"
+        self._part = ""
+        self._writer: SummaryWriter | None = None
+
+    def begin(self, plan: Mapping[str, Any]) -> None:
+        """Close the last part; the writer opens with the first value."""
+        self.end()
+        self._part = plan["part"]
+
+    def log_step(self, record: Mapping[str, Any]) -> None:
+        """Write losses, learning rate, images per second."""
+        self._add(record["step"], "lr", record["lr"])
+        for group in ("loss", "images_per_s"):
+            for name, value in record[group].items():
+                self._add(record["step"], f"{group}/{name}", value)
+
+    def log_evaluation(self, record: Mapping[str, Any]) -> None:
+        """Write validation errors and the mean that chooses the best step."""
+        for name, value in record["val"].items():
+            self._add(record["step"], f"val/{name}", value)
+        self._add(record["step"], "score", record["score"])
+        if self._writer is not None:
+            self._writer.flush()
+
+    def end(self) -> None:
+        """Close the file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _add(self, step: int, name: str, value: float | None) -> None:
+        if value is None:
+            return
+        if self._writer is None:
+            # purge what a killed run wrote after its last checkpoint: it is written again
+            self._writer = self._make(str(self._folder / self._part), purge_step=step)
+        self._writer.add_scalar(name, value, step)
+
+
+BUILT_IN: Mapping[str, Factory] = {"tensorboard": TensorBoardLogger}
+
+
+def load_logger(name: str) -> Factory:
+    """Return the factory of a logger: "tensorboard" or a user's own "package.module:thing"."""
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    factory = load_object(name, "logger", BUILT_IN)
+    if not callable(factory):
+        raise BadInput(
+            f"logger {name}: expected a class or function to call with the run's folder",
+            got=type(factory).__name__,
+        )
+    checked: Factory = factory
+    return checked
+
+
+def make_logger(names: Sequence[str], folder: str | PathLike[str]) -> Logger:
+    """Create the console logger and the named ones, as one logger."""
+    factories = [(name, load_logger(name)) for name in names]
+    loggers: list[tuple[str, Logger]] = [("console", ConsoleLogger())]
+    for name, factory in factories:
+        try:
+            logger = factory(Path(folder))
         except OnetrunkError:
             raise
         except Exception as error:
-            raise BadInput(f"the logger {name} does not start", got=_told(error)) from error
-        lacking = [act for act in ACTS if not callable(getattr(watch, act, None))]
-        if lacking:
+            raise BadInput(f"the logger {name} cannot be created", got=_shown(error)) from error
+        missing = [key for key in METHODS if not callable(getattr(logger, key, None))]
+        if missing:
             raise BadInput(
-                f"the logger {name} gives an object with {', '.join(ACTS)}",
-                got=f"{type(watch).__name__} without {', '.join(lacking)}",
+                f"the logger {name} needs the methods {', '.join(METHODS)}",
+                got=f"{type(logger).__name__} without {', '.join(missing)}",
             )
-        watches.append((name, watch))
-    return Several(watches)
+        loggers.append((name, logger))
+    return Loggers(loggers)
 
 
-def find(name: str) -> Make:
-    """What makes the watch of this name; refused here, before a run is begun, if it cannot."""
-    if name == "tensorboard":
-        return TensorBoard
-    module, colon, thing = name.partition(":")
-    if not (module and colon and thing):
-        raise BadInput(
-            "expected a logger's name, or package.module:thing", got=name, available=EXISTS
-        )
-    try:
-        owner = importlib.import_module(module)
-    except ImportError as error:
-        raise BadInput(f"logger {name}: cannot import {module}", got=str(error)) from None
-    except Exception as error:
-        raise BadInput(f"logger {name}: {module} fails when imported", got=_told(error)) from error
-    make = getattr(owner, thing, None)
-    if not callable(make):
-        there = [key for key, value in vars(owner).items() if callable(value) and key[0] != "_"]
-        raise BadInput(f"logger {name}: {module} has nothing to call", got=thing, available=there)
-    found: Make = make
-    return found
+class Loggers:
+    """Several loggers as one; an error in one of them does not stop the training."""
 
-
-class Several:
-    """Tells all; whatever one of them does, training goes on."""
-
-    def __init__(self, watches: Sequence[tuple[str, Watch]]) -> None:
-        self.watches = list(watches)
+    def __init__(self, loggers: Sequence[tuple[str, Logger]]) -> None:
+        self.loggers = list(loggers)
 
     def begin(self, plan: Mapping[str, Any]) -> None:
-        """Tell all."""
-        self._tell("begin", lambda watch: watch.begin(copy.deepcopy(dict(plan))))
+        """Call each logger."""
+        self._call("begin", lambda logger: logger.begin(copy.deepcopy(dict(plan))))
 
-    def step(self, record: Mapping[str, Any]) -> None:
-        """Tell all."""
-        self._tell("step", lambda watch: watch.step(copy.deepcopy(dict(record))))
+    def log_step(self, record: Mapping[str, Any]) -> None:
+        """Call each logger."""
+        self._call("log_step", lambda logger: logger.log_step(copy.deepcopy(dict(record))))
 
-    def evaluated(self, record: Mapping[str, Any]) -> None:
-        """Tell all."""
-        self._tell("evaluated", lambda watch: watch.evaluated(copy.deepcopy(dict(record))))
+    def log_evaluation(self, record: Mapping[str, Any]) -> None:
+        """Call each logger."""
+        self._call(
+            "log_evaluation", lambda logger: logger.log_evaluation(copy.deepcopy(dict(record)))
+        )
 
     def end(self) -> None:
-        """Tell all."""
-        self._tell("end", lambda watch: watch.end())
+        """Call each logger."""
+        self._call("end", lambda logger: logger.end())
 
-    def _tell(self, act: str, tell: Callable[[Watch], None]) -> None:
-        for name, watch in list(self.watches):
+    def _call(self, method: str, call: Callable[[Logger], None]) -> None:
+        for name, logger in list(self.loggers):
             try:
-                tell(watch)
-            except Exception as error:  # a user's code: anything
-                self.watches.remove((name, watch))
-                say(
-                    printable(
-                        f"the logger {name} failed in {act} ({_told(error)}) and is switched off; "
-                        "training goes on"
-                    )
-                )
+                call(logger)
+            except Exception as error:  # a user's code can raise anything
+                self.loggers.remove((name, logger))
+                line = f"the logger {name} failed in {method} ({_shown(error)}) and is switched off"
+                say(printable(f"{line}; training goes on"))
 
 
-def _told(error: Exception) -> str:
+def _shown(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"[:200]

@@ -1,17 +1,17 @@
-"""The loss of each kind of task; whatever is not labelled takes no part in it.
+"""The loss of each kind of task, over the labelled images, numbers or pixels only.
 
 | kind | loss | mean over |
 |---|---|---|
-| classify | cross-entropy, with label smoothing and class weights where asked | labelled images |
+| classify | cross-entropy, with label smoothing and class weights if set | labelled images |
 | multilabel | binary cross-entropy | labelled (image, class) pairs |
 | regress | ((ŷ − y)/s)², s the standard deviation of the training targets | labelled numbers |
 | segment | cross-entropy | labelled pixels |
 | depth | abs(ŷ − y) | labelled pixels |
 | normals | 1 − ⟨n̂, n⟩ | labelled pixels |
-| embed | supervised contrast (Khosla et al. 2020, L_out), τ = 0.1 | images with a mate |
+| embed | supervised contrast (Khosla et al. 2020, L_out), τ = 0.1 | images with positives |
 
-A batch without any label has the loss 0 and a gradient of 0. Nothing here looks at a number, so
-that nothing waits for the device.
+A batch without any label has the loss 0 and a gradient of 0. No value is read on the CPU, so
+nothing waits for the device.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from torch import Tensor
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import NO_CLASS, NO_LABEL, NO_PIXEL, Task
 
-Shares = Sequence[tuple[float, Mapping[str, Tensor]]]  # (share of the loss, targets)
+Shares = Sequence[tuple[float, Mapping[str, Tensor]]]  # (share of the loss, targets by task)
 Loss = Callable[[Tensor, Tensor], Tensor]  # (output, target) of a batch to a scalar
 TEMPERATURE = 0.1  # of the supervised contrast
 
 
 def classify(out_BC: Tensor, target_B: Tensor, smooth: float, weights_C: Tensor | None) -> Tensor:
-    """Cross-entropy; with class weights the weighted mean."""
+    """Cross-entropy; with class weights, their weighted mean."""
     total = F.cross_entropy(
         out_BC,
         target_B,
@@ -58,10 +58,10 @@ def multilabel(out_BC: Tensor, target_BC: Tensor) -> Tensor:
 
 
 def regress(out_BN: Tensor, target_BN: Tensor, scale_N: Tensor) -> Tensor:
-    """The squared difference, in deviations of the training targets."""
+    """The squared difference, in standard deviations of the training targets."""
     known = ~target_BN.isnan()
-    wrong_by = (out_BN - torch.where(known, target_BN, 0)) / scale_N
-    return mean_of(wrong_by.square(), known)
+    error_BN = (out_BN - torch.where(known, target_BN, 0)) / scale_N
+    return mean_of(error_BN.square(), known)
 
 
 def segment(out_BCHW: Tensor, target_BHW: Tensor) -> Tensor:
@@ -82,16 +82,18 @@ def normals(out_B3HW: Tensor, target_B3HW: Tensor) -> Tensor:
 
 
 def embed(out_BC: Tensor, target_B: Tensor) -> Tensor:
-    """−1/|P(i)| Σ_{p ∈ P(i)} log exp(z_i·z_p/τ) / Σ_{a ≠ i} exp(z_i·z_a/τ), mean over images i
-    with mates P(i): the others of the batch with i's class."""
+    """−1/|P(i)| Σ_{p ∈ P(i)} log exp(z_i·z_p/τ) / Σ_{a ≠ i} exp(z_i·z_a/τ), the mean over images i
+    with positives P(i): the other images of the batch with i's class."""
     itself = torch.eye(len(out_BC), dtype=torch.bool, device=out_BC.device)
     known = target_B != NO_CLASS
-    near = out_BC @ out_BC.T / TEMPERATURE
-    # the lowest number, not −∞: an image that stands alone has a softmax, too
-    near = near.masked_fill(itself | ~known, torch.finfo(near.dtype).min)
-    mates = (target_B[:, None] == target_B) & ~itself & known
-    each = -torch.where(mates, near.log_softmax(1), 0).sum(1) / mates.sum(1).clamp_min(1)
-    return mean_of(each, mates.any(1))
+    similarity = out_BC @ out_BC.T / TEMPERATURE
+    # the lowest number, not −∞: the softmax of an image without any other must be finite
+    lowest = torch.finfo(similarity.dtype).min
+    similarity = similarity.masked_fill(itself | ~known, lowest)
+    positives = (target_B[:, None] == target_B) & ~itself & known
+    log_p = torch.where(positives, similarity.log_softmax(1), 0)
+    each = -log_p.sum(1) / positives.sum(1).clamp_min(1)
+    return mean_of(each, positives.any(1))
 
 
 def mean_of(each: Tensor, known: Tensor) -> Tensor:
@@ -100,45 +102,54 @@ def mean_of(each: Tensor, known: Tensor) -> Tensor:
 
 
 class Constant:
-    """A tensor that is brought to a device once: each time would wait for it."""
+    """A tensor that is copied to each device once: a copy in each step would wait for it."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
-        self._there: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        self._copies: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     def like(self, other: Tensor) -> Tensor:
-        """The constant where and as another tensor is."""
+        """Return the constant on the device and in the type of another tensor."""
         key = (other.device, other.dtype)
-        if key not in self._there:
-            self._there[key] = self.tensor.to(other)
-        return self._there[key]
+        if key not in self._copies:
+            self._copies[key] = self.tensor.to(other)
+        return self._copies[key]
+
+
+PLAIN: Mapping[str, Loss] = {  # kinds whose loss depends on outputs and targets alone
+    "multilabel": multilabel,
+    "segment": segment,
+    "depth": depth,
+    "normals": normals,
+    "embed": embed,
+}
 
 
 def make_loss(
     task: Task, domain: Domain | None = None, smooth: float = 0.0, weighted: bool = False
 ) -> Loss:
-    """The loss of one task; the domain's training labels give class weights and scales."""
-    if task.kind == "classify":
-        if not weighted or domain is None:
-            return lambda out, target: classify(out, target, smooth, None)
-        weights = Constant(class_weights(domain, task))
-        return lambda out, target: classify(out, target, smooth, weights.like(out))
+    """Create the loss of one task.
+
+    Args:
+        task: The task.
+        domain: Its domain, whose training labels give class weights and scales; by default none.
+        smooth: Label smoothing.
+        weighted: Whether to weigh the classes.
+    """
+    if task.kind in PLAIN:
+        return PLAIN[task.kind]
     if task.kind == "regress":
-        std = numbers(domain, task)[1] if domain is not None else torch.ones(task.outputs)
+        std = target_stats(domain, task)[1] if domain is not None else torch.ones(task.outputs)
         scale = Constant(std)
         return lambda out, target: regress(out, target, scale.like(out))
-    plain: Mapping[str, Loss] = {
-        "multilabel": multilabel,
-        "segment": segment,
-        "depth": depth,
-        "normals": normals,
-        "embed": embed,
-    }
-    return plain[task.kind]
+    if not weighted or domain is None:
+        return lambda out, target: classify(out, target, smooth, None)
+    weights = Constant(class_weights(domain, task))
+    return lambda out, target: classify(out, target, smooth, weights.like(out))
 
 
 class Losses:
-    """The losses of all units, (domain, task) pairs with labels."""
+    """The losses of all units, the (domain, task) pairs with labels."""
 
     def __init__(self, domains: Sequence[Domain], smooth: float = 0.0, weighted: bool = False):
         self.of = {
@@ -152,24 +163,26 @@ class Losses:
     def __call__(
         self, domain: str, outputs: Mapping[str, Tensor], shares: Shares
     ) -> dict[str, Tensor]:
-        """A batch's loss by task, of the targets by their shares; never in half precision."""
-        found: dict[str, Tensor] = {}
+        """Return the loss of each task, summed over the shares; never in half precision."""
+        losses: dict[str, Tensor] = {}
         for task, loss in self.of[domain].items():
             out = outputs[task]
             out = out if out.dtype == torch.float64 else out.float()
-            found[task] = torch.stack([s * loss(out, targets[task]) for s, targets in shares]).sum()
-        return found
+            losses[task] = torch.stack(
+                [s * loss(out, targets[task]) for s, targets in shares]
+            ).sum()
+        return losses
 
 
 def class_weights(domain: Domain, task: Task) -> Tensor:
-    """n/(C·n_c): every class counts the same, the mean over images stays 1."""
+    """Return n/(C·n_c): all classes count the same, and the mean over images is 1."""
     labels = domain.train.label(task.name)
     counts = np.bincount(labels[labels != NO_CLASS], minlength=len(task.classes))
     return torch.from_numpy(counts.sum() / (len(counts) * np.maximum(counts, 1)))
 
 
-def numbers(domain: Domain, task: Task) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of a regress task's training targets, by output."""
+def target_stats(domain: Domain, task: Task) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of a regress task's training targets, by output."""
     labels = domain.train.label(task.name).astype(np.float64).reshape(-1, task.outputs)
     mean, std = np.nanmean(labels, 0), np.nanstd(labels, 0)
     std[std < 1e-8] = 1.0  # a constant target needs no scale

@@ -1,4 +1,4 @@
-"""Mixup (Zhang et al. 2018): learn from λx + (1 − λ)x̃ by λℓ(y) + (1 − λ)ℓ(ỹ), λ ~ Beta(α, α).
+"""Mixup (Zhang et al. 2018): train on λx + (1 − λ)x̃ with λℓ(y) + (1 − λ)ℓ(ỹ), λ ~ Beta(α, α).
 
 The partner x̃ is another image of the same batch, so batches stay pure.
 """
@@ -13,17 +13,17 @@ from onetrunk.data.loader import Batch
 from onetrunk.data.seeded import seed_of
 from onetrunk.train.losses import Shares
 
-KINDS = ("classify", "multilabel", "regress")  # what a mixed image still has a label for
+MIXABLE = ("classify", "multilabel", "regress")  # kinds of tasks that a mixed image has targets for
 
 
 class Mixup:
-    """The draws depend on seed, domain and step alone."""
+    """Mixes batches; the draws depend on seed, domain and step alone."""
 
     def __init__(self, alpha: float, seed: int) -> None:
         self.alpha, self.seed = alpha, seed
 
     def __call__(self, batch: Batch, step: int) -> tuple[Tensor, Shares]:
-        """Images to learn from, and whose targets count how much."""
+        """Return the images to train on, and the targets with their shares of the loss."""
         if not self.alpha or len(batch.images) < 2:
             return batch.images, ((1.0, batch.targets),)
         key = [seed_of(self.seed, batch.domain, "mixup"), step]

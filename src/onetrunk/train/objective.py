@@ -1,11 +1,11 @@
-"""What a step descends: its units' losses, balanced, and what teachers add.
+"""The objective of a step: the weighted losses of its units, plus what distillation adds.
 
-L = mean over the step's batches of w_domain · [ w_label · mean over its tasks of λ·ℓ + taught ],
+L = mean over the step's batches of w_domain · [ w_label · mean over its tasks of λ·ℓ + distilled ],
 
-λ the weight that the weighting gives to the unit (domain, task): 1 for `equal`. A weighting that works
-on gradients takes the place of this sum on what several units share: the trunk, and of a domain
-with several tasks its slots and its decoder; heads learn from their own losses, as they always do.
-A domain without labels has no units: only teachers speak of it.
+λ the weight that the loss weighting gives to the unit (domain, task): 1 for `equal`. A weighting
+that works on gradients replaces this sum on the parameters that several units share: the trunk, and
+of a domain with several tasks its slots and its decoder; heads are always trained on their own
+losses. A domain without labels has no units; only teachers contribute to its loss.
 """
 
 from __future__ import annotations
@@ -24,26 +24,30 @@ from onetrunk.data.loader import Batch
 from onetrunk.nn.heads import key_of
 from onetrunk.nn.universal import Universal
 from onetrunk.train.device import Precision
+from onetrunk.train.jacobian import Jacobian
 from onetrunk.train.weighting import make_weighting
-from onetrunk.train.weighting.equal import Equal
-from onetrunk.train.weighting.jacobian import Jacobian
-from onetrunk.train.weighting.protocol import GRADIENTS
 
 
 @dataclass
-class Told:
-    """What a batch's labels and teachers say of the network's predictions."""
+class BatchLosses:
+    """The losses of one batch, with their graphs."""
 
     batch: Batch
-    losses: dict[str, Tensor]  # by task, with their graphs
-    taught: dict[str, Tensor]  # of teachers "features" and "logits", and "old answers"; weighted
+    losses: dict[str, Tensor]  # by task
+    distilled: dict[str, Tensor]  # by "features", "logits", "old predictions"; already weighted
 
 
-Again = Callable[[], list[Told]]  # the same images once more through the network, without teachers
+Again = Callable[
+    [], list[BatchLosses]
+]  # one more forward pass of the same images, without teachers
 
 
 class Objective:
-    """The weighting of one run, and one step at a time what comes of it."""
+    """Makes the gradients of each step, with the run's loss weighting.
+
+    Call `begin` before a step, `add` after each forward pass, `finish` when the losses are known to
+    be finite, `after_update` when the parameters have changed.
+    """
 
     def __init__(
         self,
@@ -63,119 +67,115 @@ class Objective:
         }
         self.units = tuple(f"{name}/{task}" for name, tasks in self.tasks.items() for task in tasks)
         self.number = {unit: i for i, unit in enumerate(self.units)}
-        name, given = train.weighting, train.weighting_settings
+        name, settings = train.weighting, train.weighting_settings
         if not self.units:
-            name, given = "equal", {}
+            name, settings = "equal", {}
         self.weighting = make_weighting(
             name,
-            self.units or ("nobody/nothing",),
+            self.units or ("no domain/no task",),
             seed=seed,
             device=precision.device,
-            settings=given,
+            settings=settings,
             epoch=epoch,
         )
-        self.equal = type(self.weighting) is Equal
-        if self.weighting.needs in GRADIENTS:
+        if self.weighting.needs_gradients:
             self.shared, self.own = shared_and_own(model, self.tasks)
-        if self.weighting.needs == "after":
-            self.stats = stats_of(model)
-
-    # -- a step: begin, add each pass, finish, then after the descent saw
+        if self.weighting.needs_losses_after:
+            self.stats = running_stats(model)
 
     def begin(self, batches: Sequence[Batch]) -> None:
-        """The batches of a step, before anything is computed."""
+        """Start a step with these batches."""
         self.count = len(batches)
         self.times = Counter(batch.domain for batch in batches)
         self.present = sorted(
             self.number[f"{name}/{task}"] for name in self.times for task in self.tasks[name]
         )
-        self.plain = self.equal or not self.present  # nothing is multiplied
-        self.by_gradients = not self.plain and self.weighting.needs in GRADIENTS
-        self.held: list[Told] = []
+        self.plain = self.weighting.uniform or not self.present  # no loss is multiplied
+        self.by_gradients = not self.plain and self.weighting.needs_gradients
+        self.held: list[BatchLosses] = []
         self.again: list[Again] = []
         self.sums: dict[int, Tensor] = {}
-        self.lambdas: Mapping[int, Tensor] | None = None
+        self.lambdas: Mapping[int, Tensor] | None = None  # None: not known yet
         if self.plain:
             self.lambdas = {}
-        elif self.weighting.needs == "nothing":
-            self.lambdas = self._by_unit(self.weighting.weights(None, self.present))
         elif self.by_gradients:
-            scaler = self.precision.scaler
-            self.jacobian = Jacobian(self.shared, self.units, scaler)
+            self.jacobian = Jacobian(self.shared, self.units, self.precision.scaler)
+        elif not self.weighting.needs_losses:
+            self.lambdas = self._by_unit(self.weighting.weights(None, self.present))
 
-    def add(self, told: Sequence[Told], again: Again) -> None:
-        """What went through the network together."""
+    def add(self, batches: Sequence[BatchLosses], again: Again) -> None:
+        """Add the batches of one forward pass."""
         if not self.plain:
-            self._sum(told)
-        if not self.plain and self.weighting.needs == "after":
-            self.again.append(again)
+            self._sum(batches)
+            if self.weighting.needs_losses_after:
+                self.again.append(again)
         if self.by_gradients:
-            self._rows(told)
+            self._add_rows(batches)
         elif self.lambdas is None:
-            self.held += told  # their graphs with them
+            self.held += batches  # with their graphs
         else:
-            self._backward(told, self.lambdas)
+            self._backward(batches, self.lambdas)
 
     def finish(self) -> None:
-        """The gradients of the whole step, once its losses are known to be finite."""
+        """Complete the gradients of the step."""
         if self.by_gradients:
-            self.jacobian.learn(self.weighting)
+            self.jacobian.apply(self.weighting)
         elif self.lambdas is None:
-            found = self.weighting.weights(self._losses(), self.present)
-            self._backward(self.held, self._by_unit(found))
+            weights = self.weighting.weights(self._losses(), self.present)
+            self._backward(self.held, self._by_unit(weights))
 
-    def saw(self) -> None:
-        """The parameters have moved."""
+    def after_update(self) -> None:
+        """Update the weighting, after the parameters have changed."""
         if self.plain:
             return
-        self.weighting.saw(self._losses(), self.present)
-        if self.weighting.needs == "after":
+        self.weighting.update(self._losses(), self.present)
+        if self.weighting.needs_losses_after:
             self.sums = {}
             stats = [m for name in ("", *self.times) for m in self.stats[name]]
-            with torch.no_grad(), unmoved(stats):
+            with torch.no_grad(), restored(stats):
                 for again in self.again:
                     self._sum(again())
-            self.weighting.saw_after(self._losses(), self.present)
+            self.weighting.update_after(self._losses(), self.present)
         self.held, self.again, self.sums = [], [], {}
 
-    # -- how
-
-    def _sum(self, told: Sequence[Told]) -> None:
-        for one in told:
-            for task, loss in one.losses.items():
-                unit = self.number[f"{one.batch.domain}/{task}"]
+    def _sum(self, batches: Sequence[BatchLosses]) -> None:
+        for each in batches:
+            for task, loss in each.losses.items():
+                unit = self.number[f"{each.batch.domain}/{task}"]
                 before = self.sums.get(unit)
                 self.sums[unit] = loss.detach() if before is None else before + loss.detach()
 
-    def _backward(self, told: Sequence[Told], lambdas: Mapping[int, Tensor]) -> None:
-        """Of L or a part of it; its graphs are gone."""
+    def _backward(self, batches: Sequence[BatchLosses], lambdas: Mapping[int, Tensor]) -> None:
+        """Backward pass of L, or of these batches' part of it."""
         total = torch.zeros((), device=self.precision.device)
-        for one in told:
-            name = one.batch.domain
+        for each in batches:
+            name = each.batch.domain
             losses = [
                 loss if self.plain else lambdas[self.number[f"{name}/{task}"]] * loss
-                for task, loss in one.losses.items()
+                for task, loss in each.losses.items()
             ]
             mean = torch.stack(losses).mean() if losses else torch.zeros_like(total)
-            if one.taught:
-                mean = self.label_weight * mean + sum(one.taught.values())
+            if each.distilled:
+                mean = self.label_weight * mean + sum(each.distilled.values())
             total = total + self.weights[name] * mean / self.count
         self.precision.backward(total)
 
-    def _rows(self, told: Sequence[Told]) -> None:
-        """Gradients whose mean over the K units is that of L."""
-        for one in told:
-            if one.taught:  # no weighting weighs them: they have weights of their own
-                taught = torch.stack(list(one.taught.values())).sum()
-                part = self.weights[one.batch.domain] / self.count
-                self.precision.backward(part * taught, again=True)
+    def _add_rows(self, batches: Sequence[BatchLosses]) -> None:
+        """Add rows of the Jacobian, scaled so that their mean over the K units is ∇L."""
+        for each in batches:
+            if each.distilled:  # not weighted: these losses have weights of their own
+                distilled = torch.stack(list(each.distilled.values())).sum()
+                part = self.weights[each.batch.domain] / self.count
+                self.precision.backward(part * distilled, retain=True)
         units = [
-            (self.number[f"{one.batch.domain}/{task}"], one.batch.domain, loss)
-            for one in told
-            for task, loss in one.losses.items()
+            (self.number[f"{each.batch.domain}/{task}"], each.batch.domain, loss)
+            for each in batches
+            for task, loss in each.losses.items()
         ]
         rows = {u: len(self.present) * self.times[name] for u, name, _ in units}
-        labels = {one.batch.domain: self.label_weight if one.taught else 1.0 for one in told}
+        labels = {
+            each.batch.domain: self.label_weight if each.distilled else 1.0 for each in batches
+        }
         parts = {
             name: labels[name] * self.weights[name] / (len(self.tasks[name]) * self.count)
             for name in labels
@@ -188,7 +188,7 @@ class Objective:
         )
 
     def _losses(self) -> Tensor:
-        """Of the units that are present, means over their batches."""
+        """(K,) The mean loss of each unit over its batches."""
         means = [
             self.sums[unit] / self.times[self.units[unit].partition("/")[0]]
             for unit in self.present
@@ -202,39 +202,44 @@ class Objective:
 def shared_and_own(
     model: Universal, tasks: Mapping[str, Sequence[str]]
 ) -> tuple[list[nn.Parameter], dict[str, list[nn.Parameter]]]:
-    """What several units move, and by unit what it moves alone."""
+    """Return the parameters that several units train, and those of each unit alone.
+
+    Args:
+        model: The network.
+        tasks: The names of the tasks of each domain.
+    """
     shared = list(model.shared_parameters().values())
     own: dict[str, list[nn.Parameter]] = {}
     taken = set(map(id, shared))
-    for name, mine in tasks.items():
+    for name, names in tasks.items():
         free = {k: p for k, p in model.parameters_of(name).items() if id(p) not in taken}
         heads = {
-            task: [k for k in free if k.startswith(f"heads/of.{key_of(task)}.")] for task in mine
+            task: [k for k in free if k.startswith(f"heads/of.{key_of(task)}.")] for task in names
         }
         for task, keys in heads.items():
-            own[f"{name}/{task}"] = [free[k] for k in (keys if len(mine) > 1 else free)]
-        if len(mine) > 1:
-            alone = {k for keys in heads.values() for k in keys}
-            shared += [p for k, p in free.items() if k not in alone]
+            own[f"{name}/{task}"] = [free[k] for k in (keys if len(names) > 1 else free)]
+        if len(names) > 1:
+            in_heads = {k for keys in heads.values() for k in keys}
+            shared += [p for k, p in free.items() if k not in in_heads]
     return shared, own
 
 
-def stats_of(model: Universal) -> dict[str, list[Tensor]]:
-    """Running statistics and the like, by the domain that owns them; "" for what is shared."""
-    found = {
+def running_stats(model: Universal) -> dict[str, list[Tensor]]:
+    """Return running statistics and other buffers by the owning domain; "" for shared ones."""
+    own = {
         name: [t for t in model.own(name).values() if not isinstance(t, nn.Parameter)]
         for name in model.domains
     }
-    taken = {id(tensor) for mine in found.values() for tensor in mine}
-    return {"": [t for t in model.buffers() if id(t) not in taken], **found}
+    taken = {id(tensor) for tensors in own.values() for tensor in tensors}
+    return {"": [t for t in model.buffers() if id(t) not in taken], **own}
 
 
 @contextmanager
-def unmoved(tensors: Sequence[Tensor]) -> Iterator[None]:
-    """They are afterwards what they were."""
+def restored(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """After the block these tensors have their values again."""
     before = [tensor.clone() for tensor in tensors]
     try:
         yield
     finally:
-        for tensor, was in zip(tensors, before, strict=True):
-            tensor.copy_(was)
+        for tensor, saved in zip(tensors, before, strict=True):
+            tensor.copy_(saved)

@@ -1,9 +1,10 @@
-"""Running statistics anew: what each domain's norms see of its training images, and nothing learned.
+"""Recompute the running statistics of each domain's norms from its training images.
 
-For networks whose features are no longer those that their norms kept statistics of: merged ones, and
-domains that came to a trunk without training (Li et al. 2017, "Revisiting batch normalization for
-practical domain adaptation"). Means over batches, not a decaying average (Wu & Johnson 2021,
-"Rethinking 'Batch' in BatchNorm"): all norms in one pass, each behind the batch's own statistics.
+For networks whose features have changed since the statistics were collected: merged networks, and
+domains added to a trunk without training (Li et al. 2017, "Revisiting batch normalization for
+practical domain adaptation"). Statistics are means over batches, not decaying averages (Wu &
+Johnson 2021, "Rethinking 'Batch' in BatchNorm"): all norms in one pass, each normalising by the
+batch.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from onetrunk.eval.model_split import split_for
 from onetrunk.nn.norm_banks import DomainStats, Stats
 from onetrunk.nn.universal import Universal
 
-IMAGES = 1024  # training images of a domain that its statistics are taken from, at most
+IMAGES = 1024  # training images of a domain, at most
 BATCH = 64
 
 
@@ -37,16 +38,16 @@ def recalibrate(
     batch: int = BATCH,
     device: torch.device | str | None = None,
 ) -> None:
-    """Each domain's running statistics anew, the mean over batches of its training images.
+    """Replace each domain's running statistics by means over batches of its training images.
 
-    Images are those of evaluation (not augmented), drawn by the domain's name. Nothing else moves.
+    Images are not augmented; they are drawn by the domain's name. Nothing else changes.
     """
     for domain in each_once(domains):
         own = model_of(model, domain.name)
         split = split_for(domain, own.domains[domain.name], "train", quiet=True)
         seed = seed_of("recalibrate", domain.name)
         places = permutation(seed, 0, len(split))[:images]
-        with evaluating(own, device), _counting(own, domain.name):
+        with evaluating(own, device), _collecting(own, domain.name):
             like = next(own.parameters())
             for part in np.array_split(places, math.ceil(len(places) / batch)):
                 pixels, _ = split.batch(part)
@@ -54,32 +55,32 @@ def recalibrate(
 
 
 @contextmanager
-def _counting(model: Universal, name: str) -> Iterator[None]:
-    """This domain's norms start at nothing and keep the plain mean of what they see."""
-    norms: list[Any] = []  # where statistics are kept
-    paced: list[Any] = []  # whose `momentum` says how they move
+def _collecting(model: Universal, name: str) -> Iterator[None]:
+    """Inside the block this domain's norms collect the plain mean of their batches' statistics."""
+    norms: list[Any] = []  # modules with running statistics
+    with_momentum: list[Any] = []  # modules whose `momentum` governs the update
     for bank in model.trunk.banks().values():
-        inside = [] if name not in bank.slots else list(bank.slots[name].modules())
-        norms += [m for m in inside if _keeps(m)]
+        modules = [] if name not in bank.slots else list(bank.slots[name].modules())
+        norms += [m for m in modules if _has_stats(m)]
         if isinstance(bank, DomainStats):
-            paced.append(bank.origin)
+            with_momentum.append(bank.origin)
     if not norms:
         raise BadInput(
-            f"{name}: it has no running statistics of its own to take anew",
+            f"{name}: recalibration needs running statistics of this domain",
             got=f"norm = {model.trunk.norm!r}",
             available=("domain", "domain-stats"),
         )
-    norms += [m for m in model.heads_of(name).modules() if _keeps(m)]
-    paced += [norm for norm in norms if not isinstance(norm, Stats)]
-    before = [(norm, norm.momentum) for norm in paced]
+    norms += [m for m in model.heads_of(name).modules() if _has_stats(m)]
+    with_momentum += [norm for norm in norms if not isinstance(norm, Stats)]
+    before = [(norm, norm.momentum) for norm in with_momentum]
     try:
         for norm in norms:
             norm.running_mean.zero_()
             norm.running_var.fill_(1)
             norm.num_batches_tracked.zero_()
             norm.training = True
-        for norm in paced:
-            norm.momentum = None  # torch's word for the plain mean
+        for norm in with_momentum:
+            norm.momentum = None  # torch: a cumulative mean
         yield
     finally:
         for norm, momentum in before:
@@ -88,5 +89,5 @@ def _counting(model: Universal, name: str) -> Iterator[None]:
             norm.training = False
 
 
-def _keeps(module: nn.Module) -> bool:
+def _has_stats(module: nn.Module) -> bool:
     return isinstance(getattr(module, "running_mean", None), Tensor)

@@ -1,9 +1,9 @@
-"""Which step's weights are kept: the lowest mean validation error, and when to stop waiting.
+"""Which step's weights are kept: those with the lowest mean validation error, and early stopping.
 
-Where all tasks are of one kind the score is the mean of the domains' headline errors (a domain's
-own is the mean over its tasks). Where kinds mix, percent, metres and degrees have no mean: each
-unit's error is divided by its own at the run's first evaluation, so that the score starts at 1.
-(This weighs the units against each other within a run; Δ between runs has a stored baseline.)
+Where all tasks are of one kind, the score is the mean of the domains' headline errors (a domain's
+error is the mean over its tasks). Where kinds mix, percent, metres and degrees have no mean: each
+unit's error is divided by its error at the run's first evaluation, so the score starts at 1. (This
+weighs the units against each other within a run; Δ between runs has a stored baseline.)
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ from onetrunk.errors import Failed
 from onetrunk.eval.metrics import as_error
 from onetrunk.eval.table import Row, Table
 
-SMALLEST = 1e-3  # a first error below this would weigh its unit without bound
+MIN_FIRST = 1e-3  # smaller first errors count as this, else their units would dominate the score
 
 
 @dataclass
 class Selection:
-    """The best evaluation so far; where no domain has labels, the newest."""
+    """The best evaluation so far; where no domain has labels, the newest one."""
 
-    patience: int = 0  # evaluations without a better one before training ends; 0: never
-    blind: bool = False  # no domain has labels
-    step: int = 0
-    score: float = math.inf
-    own: dict[str, dict[str, float]] = field(default_factory=dict)  # each domain's own best
-    first: dict[str, float] = field(default_factory=dict)  # the units' first errors
-    waited: int = 0
-    last: float = math.inf  # the newest evaluation's score
+    patience: int = 0  # evaluations without improvement before training ends; 0: no limit
+    unlabelled: bool = False  # no domain has labels
+    step: int = 0  # of the best evaluation
+    score: float = math.inf  # of the best evaluation
+    own_best: dict[str, dict[str, float]] = field(default_factory=dict)  # by domain: step, score
+    first: dict[str, float] = field(default_factory=dict)  # first errors, by unit
+    waited: int = 0  # evaluations since the best one
+    last: float = math.inf  # score of the newest evaluation
 
-    def see(self, step: int, table: Table) -> bool:
-        """Take an evaluation in; is it the best?"""
-        heads = [row for row in table.rows if row.headline]
-        if not heads and self.blind:
+    def update(self, step: int, table: Table) -> bool:
+        """Add an evaluation; return whether it is the best so far."""
+        headlines = [row for row in table.rows if row.headline]
+        if not headlines and self.unlabelled:
             self.step = step
             return True
-        if not heads:
+        if not headlines:
             raise Failed(
                 "no domain has a validation image with a label, so no weights can be chosen"
             )
-        for row in heads:
-            self.first.setdefault(unit(row), as_error(row.kind, row.value))
-        means = by_domain(heads, self.first)
-        for name, value in means.items():
-            if name not in self.own or value < self.own[name]["score"]:
-                self.own[name] = {"step": step, "score": value}
-        self.last = sum(means.values()) / len(means)
+        for row in headlines:
+            self.first.setdefault(unit_of(row), as_error(row.kind, row.value))
+        errors = error_by_domain(headlines, self.first)
+        for name, error in errors.items():
+            if name not in self.own_best or error < self.own_best[name]["score"]:
+                self.own_best[name] = {"step": step, "score": error}
+        self.last = sum(errors.values()) / len(errors)
         better = self.last < self.score
         if better:
             self.step, self.score, self.waited = step, self.last, 0
@@ -59,33 +59,37 @@ class Selection:
         return better
 
     @property
-    def enough(self) -> bool:
+    def out_of_patience(self) -> bool:
         """Whether to stop early."""
         return 0 < self.patience <= self.waited
 
     def state(self) -> dict[str, Any]:
-        """As JSON takes it."""
-        score = None if math.isinf(self.score) else self.score
-        state = {"step": self.step, "score": score, "own": self.own, "first": self.first}
-        return {**state, "waited": self.waited}
+        """The state for a checkpoint, as JSON."""
+        return {
+            "step": self.step,
+            "score": None if math.isinf(self.score) else self.score,
+            "own_best": self.own_best,
+            "first": self.first,
+            "waited": self.waited,
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Load the state from a checkpoint."""
         self.step, self.waited = state["step"], state["waited"]
         self.score = math.inf if state["score"] is None else state["score"]
-        self.own, self.first = dict(state["own"]), dict(state["first"])
+        self.own_best, self.first = dict(state["own_best"]), dict(state["first"])
 
 
-def by_domain(heads: Sequence[Row], ones: Mapping[str, float]) -> dict[str, float]:
-    """Each domain's error, the mean over its tasks; where kinds mix, in multiples of `ones`."""
-    mixed = len({row.kind for row in heads}) > 1
-    found: dict[str, list[float]] = defaultdict(list)
-    for row in heads:
-        one = max(ones[unit(row)], SMALLEST) if mixed else 1.0
-        found[row.domain].append(as_error(row.kind, row.value) / one)
-    return {name: sum(errors) / len(errors) for name, errors in found.items()}
+def error_by_domain(headlines: Sequence[Row], first: Mapping[str, float]) -> dict[str, float]:
+    """Return each domain's error, the mean over its tasks; where kinds mix, relative to `first`."""
+    mixed = len({row.kind for row in headlines}) > 1
+    errors: dict[str, list[float]] = defaultdict(list)
+    for row in headlines:
+        scale = max(first[unit_of(row)], MIN_FIRST) if mixed else 1.0
+        errors[row.domain].append(as_error(row.kind, row.value) / scale)
+    return {name: sum(values) / len(values) for name, values in errors.items()}
 
 
-def unit(row: Row) -> str:
-    """Of which (domain, task) a row is."""
+def unit_of(row: Row) -> str:
+    """Return the unit of a row, "domain/task"."""
     return f"{row.domain}/{row.task}"

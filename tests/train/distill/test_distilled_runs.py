@@ -17,7 +17,6 @@ from onetrunk.runs.baselines import variant
 from onetrunk.runs.dry_run import dry_run
 from onetrunk.runs.train import train, train_recipe
 from onetrunk.train.distill.distiller import Distiller
-from onetrunk.train.state import snapshot
 from tests.helpers.fakes import encoded, picture
 from tests.helpers.worlds import (
     CPU,
@@ -90,7 +89,7 @@ def test_nothing_of_a_teacher_is_kept() -> None:
     for one in (plain, made):
         for passes in steps(one, 2):
             one.step(passes)
-    (without, _), (tensors, state) = snapshot(plain), snapshot(made)
+    (without, _), (tensors, state) = plain.state(), made.state()
     added = tensors.keys() - without.keys()
     assert added == {f"distill/{key}" for key in made.distiller.state()} and added
     aligner = sum(p.numel() for own in made.distiller.parameters.values() for p in own.values())
@@ -100,7 +99,7 @@ def test_nothing_of_a_teacher_is_kept() -> None:
     taught = {t.data_ptr() for mine in teachers.values() for one in mine
               for t in one.net.state_dict().values()}  # fmt: skip
     assert not taught & {tensor.data_ptr() for tensor in tensors.values()}
-    assert json.loads(json.dumps(state))["tally"]["taught"].keys() == {
+    assert json.loads(json.dumps(state))["means"]["taught"].keys() == {
         "ants features", "ants logits", "bees features", "bees logits"
     }  # fmt: skip
 

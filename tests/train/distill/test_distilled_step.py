@@ -17,7 +17,7 @@ from onetrunk.train.distill.distiller import faded
 from onetrunk.train.distill.l2 import l2
 from onetrunk.train.distill.targets import weight_of
 from onetrunk.train.distill.teachers import Specialist, order_of
-from onetrunk.train.loop import Learner
+from onetrunk.train.learner import Learner
 from onetrunk.train.optimizer import SHARED
 from tests.helpers.worlds import learner, network, same, specialists, steps, weights, worlds
 
@@ -91,7 +91,7 @@ def handed(made: Learner, passes: Any) -> dict[str, Tensor]:
                 taken[name] = parameter.grad.clone()
         return 0.0
 
-    made.descent.step = look  # type: ignore[method-assign]
+    made.optimizers.step = look  # type: ignore[method-assign]
     made.distiller.step = lambda *_: None  # type: ignore[method-assign]
     made.step(passes)
     return taken

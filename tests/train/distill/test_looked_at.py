@@ -226,7 +226,7 @@ def test_asked_to_stop_it_keeps_what_it_has(tmp_path: Path) -> None:
     stop, run = Stop(asked=True), tmp_path
     with pytest.raises(Stopped, match=r"at view 64 of ants, .* --resume"):
         write(tmp_path / "f", teacher, domain, Fixed(4, 1), ["pooled"], Precision(CPU), (stop, run))
-    stop.asked = False
+    stop.requested = False
     write(tmp_path / "f", teacher, domain, Fixed(4, 1), ["pooled"], Precision(CPU), (stop, run))
     write(tmp_path / "g", teacher, domain, Fixed(4, 1), ["pooled"], Precision(CPU))
     assert (tmp_path / "f").read_bytes() == (tmp_path / "g").read_bytes()

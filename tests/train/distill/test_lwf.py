@@ -21,9 +21,8 @@ from onetrunk.nn.universal import Universal
 from onetrunk.testing import scatter
 from onetrunk.train.device import Precision
 from onetrunk.train.distill.lwf import Memory
-from onetrunk.train.initialize import adopt
-from onetrunk.train.loop import NotFinite
-from onetrunk.train.state import snapshot
+from onetrunk.train.initialize import copy_weights
+from onetrunk.train.learner import NotFinite
 from tests.helpers.worlds import (
     CPU,
     assert_same_run,
@@ -68,7 +67,7 @@ def past(domains: Sequence[Domain], **trunk: Any) -> Universal:
 def student(domains: Sequence[Domain], before: Universal, **trunk: Any) -> Universal:
     """A network that starts with the old trunk."""
     model = network(domains, 1, **trunk)
-    adopt(model, before)
+    copy_weights(model, before)
     return model
 
 
@@ -222,7 +221,7 @@ def test_a_step_descends_the_labels_and_the_memory() -> None:
             mine = "slots." in name or name.startswith("heads.")  # a mean over its own batches
             expected = start[name] - 0.1 * parameter.grad * (2 if mine else 1)
             torch.testing.assert_close(now[name], expected, rtol=1e-4, atol=1e-6)
-    record = made.tally.take(made.clock)
+    record = made.means.take(made.clock)
     assert set(record["taught"]) == {"cats old predictions", "dogs old predictions"}
     assert set(record["loss"]) == {"cats/classify", "dogs/classify"}
 
@@ -291,7 +290,7 @@ def test_beside_teachers_and_in_a_joined_pass() -> None:
     )
     for passes in steps(made, 2):
         made.step(passes)
-    record = made.tally.take(made.clock)
+    record = made.means.take(made.clock)
     assert set(record["taught"]) == {
         f"{d} {w}" for d in ("cats", "dogs") for w in ("features", "logits", "old predictions")
     }
@@ -340,4 +339,4 @@ def test_going_on_is_not_having_stopped(way: str, tmp_path: Path) -> None:
     plain = learner([cats], student([cats], before, **trunk), **given)
     plain.step(steps(plain, 1)[0])
     _, kept = checkpoints(tmp_path / "run")[7]
-    assert kept.keys() == snapshot(plain)[0].keys()  # nothing of the memory
+    assert kept.keys() == plain.state()[0].keys()  # nothing of the memory

@@ -1,4 +1,4 @@
-"""gradnorm and db-mtl against slow, obvious ways to the same numbers."""
+"""gradnorm and db-mtl against slow, obvious references."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from onetrunk.train.weighting import make_weighting
-from onetrunk.train.weighting.jacobian import gram
-from onetrunk.train.weighting.protocol import Weighting
+from onetrunk.train.jacobian import gram
+from onetrunk.train.weighting import Weighting, make_weighting
 
 UNITS = ("ants/classify", "bees/depth", "bees/classify")
 ALL = (0, 1, 2)
@@ -37,8 +36,8 @@ def test_gradnorm_is_adam_on_the_papers_loss() -> None:
     for step in range(12):
         J, ell = rows(step), losses(step)
         w = 3 * torch.softmax(v, 0)
-        assert torch.allclose(made.weigh(gram(J), ell, ALL), w.detach(), rtol=1e-4)
-        made.saw(ell, ALL)
+        assert torch.allclose(made.weights_from_gram(gram(J), ell, ALL), w.detach(), rtol=1e-4)
+        made.update(ell, ALL)
         G = torch.stack([(w[u] * J[u]).norm() for u in ALL])
         rate = ell / losses(0)
         target = (G.mean() * (rate / rate.mean()) ** 0.7).detach()
@@ -46,19 +45,19 @@ def test_gradnorm_is_adam_on_the_papers_loss() -> None:
         adam.step()
 
 
-def test_gradnorm_comes_to_equal_lengths() -> None:
+def test_gradnorm_converges_to_equal_lengths() -> None:
     made, J = make("gradnorm", lr=0.02), rows(0)
     for _ in range(400):
-        weights = made.weigh(gram(J), torch.ones(3), ALL)
+        weights = made.weights_from_gram(gram(J), torch.ones(3), ALL)
     lengths = weights * J.norm(dim=1)
     assert float(lengths.max() / lengths.min()) < 1.1
     assert float(weights.mean()) == pytest.approx(1, rel=1e-5)
 
 
-def test_gradnorm_gives_more_to_who_learns_slowly() -> None:
+def test_gradnorm_gives_more_weight_to_units_that_learn_slowly() -> None:
     made, J = make("gradnorm", alpha=1.5), torch.eye(3)
     for ell in ([1.0, 1.0, 1.0], *[[0.2, 0.5, 1.0]] * 30):
-        weights = made.weigh(gram(J), torch.tensor(ell), ALL)
+        weights = made.weights_from_gram(gram(J), torch.tensor(ell), ALL)
     assert weights[0] < weights[2] and weights[1] < weights[2]
 
 
@@ -85,7 +84,7 @@ def test_db_mtl_by_hand(sigma: float) -> None:
         harmonic = 3 / sum(1 / loss for loss in ell.tolist())
         expected = torch.tensor([harmonic * x / 3 for x in total])
         assert torch.allclose(made.combine(J, ell, ALL), expected, rtol=1e-4, atol=1e-5)
-        made.saw(ell, ALL)
+        made.update(ell, ALL)
 
 
 def test_db_mtl_gives_every_unit_the_same_length() -> None:
@@ -95,7 +94,7 @@ def test_db_mtl_gives_every_unit_the_same_length() -> None:
     assert torch.allclose(combined, combined[0].expand(3))
 
 
-def test_db_mtl_keeps_an_average_for_each_unit_of_its_own() -> None:
+def test_db_mtl_averages_each_unit_separately() -> None:
     made = make("db-mtl")
     made.combine(rows(0)[:2], losses(0)[:2], (0, 2))
     assert made.state().keys() == {"step", "mean/0", "mean/2"}
@@ -107,5 +106,5 @@ def test_db_mtl_keeps_an_average_for_each_unit_of_its_own() -> None:
 def test_a_gradient_of_zero_stays_zero() -> None:
     J = rows(0) * torch.tensor([[1.0], [0.0], [1.0]])
     assert make("db-mtl").combine(J, losses(0), ALL).isfinite().all()
-    assert make("gradnorm").weigh(gram(J), losses(0), ALL).isfinite().all()
+    assert make("gradnorm").weights_from_gram(gram(J), losses(0), ALL).isfinite().all()
     assert not make("db-mtl").combine(0 * J, losses(0), ALL).any()

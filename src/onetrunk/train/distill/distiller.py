@@ -30,7 +30,7 @@ from onetrunk.train.device import Precision
 from onetrunk.train.distill.feature_rows import meet
 from onetrunk.train.distill.targets import Lesson, make_lessons
 from onetrunk.train.distill.teachers import Teacher
-from onetrunk.train.optimizer import kept, lwf
+from onetrunk.train.optimizer import load_optimizer_state, optimizer_state
 
 
 class Distiller:
@@ -148,7 +148,7 @@ class Distiller:
             for name, named in self.parameters.items()
             for key, parameter in named.items()
         }
-        optim = kept(self.optimizers, self.parameters)
+        optim = optimizer_state(self.optimizers, self.parameters)
         return weights | {f"optim/{place}": tensor for place, tensor in optim.items()}
 
     @torch.no_grad()
@@ -162,7 +162,7 @@ class Distiller:
             for place, tensor in tensors.items()
             if place.startswith("optim/")
         }
-        lwf(self.optimizers, self.parameters, optim)
+        load_optimizer_state(self.optimizers, self.parameters, optim)
 
 
 def faded(progress: float, annealing: str) -> float:

@@ -29,7 +29,7 @@ from onetrunk.train.device import Precision
 from onetrunk.train.distill.distiller import full
 from onetrunk.train.distill.logits import Predictions, make_predictions
 from onetrunk.train.distill.teachers import Eyes
-from onetrunk.train.initialize import one_trunk
+from onetrunk.train.initialize import load_shared
 
 
 class Memory:
@@ -114,6 +114,6 @@ def find_memory(recipe: Recipe, domains: Sequence[Domain]) -> Memory | None:
     folder = recipe.init_folder
     if folder is None or not recipe.distill.uses_lwf:
         return None
-    memory = Memory(one_trunk(folder, "distill.lwf: "), domains, recipe.distill)
+    memory = Memory(load_shared(folder, "distill.lwf: "), domains, recipe.distill)
     say(f"old answers are held on the new images: {', '.join(memory.old)}")
     return memory

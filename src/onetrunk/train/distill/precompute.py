@@ -148,7 +148,7 @@ def write(
             part = rows[file.done : file.done + BATCH]
             file.write(looked(part))
             track(len(part))
-            stop = asked is not None and asked[0].asked
+            stop = asked is not None and asked[0].requested
             if stop or time.monotonic() - saved > EVERY:
                 file.keep()
                 saved = time.monotonic()

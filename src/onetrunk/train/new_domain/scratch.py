@@ -15,7 +15,7 @@ from onetrunk.nn.card import Card
 from onetrunk.nn.heads import Numbers
 from onetrunk.nn.shared_heads import Shared
 from onetrunk.nn.universal import Universal
-from onetrunk.train.losses import numbers
+from onetrunk.train.losses import target_stats
 
 LARGEST = 10.0  # factor on the decay of large adapters over few images
 NUMBERS = 100.0  # of adapters for each training image: above it their decay grows
@@ -82,7 +82,7 @@ def scale_heads(worker: Universal, domain: Domain) -> None:
     for task in domain.tasks:
         head = worker.heads_of(domain.name).head(task.name)
         if isinstance(head, Numbers):
-            mean, std = numbers(domain, task)
+            mean, std = target_stats(domain, task)
             with torch.no_grad():
                 head.mean.copy_(mean)
                 head.std.copy_(std)

@@ -26,7 +26,7 @@ from onetrunk.progress import say
 from onetrunk.store.run_folder import CHECKPOINTS, RunFolder, Saved
 from onetrunk.train.features import FOLDER
 from onetrunk.train.frozen_heads import fit_heads
-from onetrunk.train.loggers import Watch
+from onetrunk.train.loggers import Logger
 from onetrunk.train.loop import fit
 from onetrunk.train.new_domain import initial_slots as starts
 from onetrunk.train.new_domain.keep_slots import carry
@@ -88,7 +88,7 @@ class Ground:
     domain: Domain
     growth: AddRecipe
     run: RunFolder
-    watch: Watch
+    logger: Logger
     device: torch.device
     old: Pack | None = None  # of an update: the version before
     begun: Pack | None = None  # and what its successor starts from
@@ -155,7 +155,7 @@ class Ground:
                 [domain],
                 train,
                 self.run,
-                self.watch,
+                self.logger,
                 part=part,
                 device=self.device,
                 seed=seed,
@@ -167,7 +167,7 @@ class Ground:
             [domain],
             settings,
             self.run,
-            self.watch,
+            self.logger,
             part=part,
             device=self.device,
             seed=seed,

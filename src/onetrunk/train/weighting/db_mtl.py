@@ -1,56 +1,53 @@
-"""Dual loss weighting (Lin, Jiang, Ye, Zhang, Chen, Chen, Liu & Kwok, "Dual-loss weighting for multi-task
+"""Dual balancing (Lin, Jiang, Ye, Zhang, Chen, Chen, Liu & Kwok, "Dual-balancing for multi-task
 learning", 2023, arXiv:2308.12029): losses balanced by their logarithm, gradients by their length.
 
-The gradients of log ℓ, g/ℓ, are averaged over the steps, ĝ ← β·ĝ + (1 − β)·g/ℓ, and all brought to
+The gradients of log ℓ, g/ℓ, are averaged over the steps, ĝ ← β·ĝ + (1 − β)·g/ℓ, and all scaled to
 the length of the longest: Σ_u ĝ_u·max‖ĝ‖/‖ĝ_u‖.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from onetrunk.train.weighting.method import TINY, Method
-from onetrunk.train.weighting.protocol import Needs, Setup
-from onetrunk.train.weighting.settings import real, take
+from onetrunk.config.part import Part
+from onetrunk.train.weighting._base import MIN_LOSS, Weighting
 
 
-@dataclass(frozen=True)
-class Settings:
-    beta: float = real(0.9, 0.0, 0.9999)
-    sigma: float = real(0.0)  # the average forgets faster or slower: β/t^σ at step t
+class Settings(Part):
+    """Settings of db-mtl."""
+
+    beta: float = Field(default=0.9, ge=0, le=0.9999, description="decay of the mean gradients")
+    sigma: float = Field(default=0.0, ge=0, description="the decay is beta/t^sigma at step t")
 
 
-class DbMtl(Method):
+class DualBalancing(Weighting):
     """The paper's sum over K, times the harmonic mean of the losses: a gradient of ℓ, not of log ℓ.
 
-    The averages start at a unit's first gradient, not at 0. They are as large as N trunks and
-    belong to the checkpoint. The logarithm acts on what is shared; heads learn from the losses as
-    they are.
+    The averages start at a unit's first gradient, not at 0. They are as large as N trunks and are
+    part of the checkpoint. The logarithm applies to the shared parameters; heads are trained on
+    the losses themselves.
     """
 
-    needs: ClassVar[Needs] = "jacobian"
-
-    def __init__(self, setup: Setup, settings: Mapping[str, object]) -> None:
-        super().__init__(setup)
-        self.settings = take(Settings, settings, "db-mtl")
+    needs_jacobian = True
+    settings_type = Settings
+    settings: Settings
 
     @torch.no_grad()
     def combine(self, jacobian_KP: Tensor, losses_K: Tensor, present: Sequence[int]) -> Tensor:
-        losses_K = losses_K.to(jacobian_KP).clamp_min(TINY)
-        keep = self.settings.beta / (self.step + 1) ** self.settings.sigma
+        losses_K = losses_K.to(jacobian_KP).clamp_min(MIN_LOSS)
+        beta = self.settings.beta / (self.step + 1) ** self.settings.sigma
         rows = []
         for gradient, loss, unit in zip(jacobian_KP, losses_K, present, strict=True):
             new, name = gradient / loss, f"mean/{unit}"
-            if name in self.kept:
-                self.kept[name].lerp_(new, 1 - keep)
+            if name in self.saved:
+                self.saved[name].lerp_(new, 1 - beta)
             else:
-                self.kept[name] = new
-            rows.append(self.kept[name])
+                self.saved[name] = new
+            rows.append(self.saved[name])
         length_K = torch.stack([row.norm() for row in rows])
         factor_K = torch.where(length_K > 0, length_K.max() / length_K, 0)
         factor_K = factor_K / (1 / losses_K).sum()  # 1/K times the harmonic mean
@@ -60,6 +57,9 @@ class DbMtl(Method):
         return total
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        self.kept = {"step": tensors["step"].to("cpu", copy=True)}
+        self.saved = {"step": tensors["step"].to("cpu", copy=True)}
         for name in tensors.keys() - {"step"}:
-            self.kept[name] = tensors[name].to(self.setup.device, copy=True)
+            self.saved[name] = tensors[name].to(self.setup.device, copy=True)
+
+
+WEIGHTING = DualBalancing

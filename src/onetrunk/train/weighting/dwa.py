@@ -1,53 +1,58 @@
 """Dynamic weight average (Liu, Johns & Davison, "End-to-end multi-task learning with attention",
-CVPR 2019, arXiv:1803.10704): whose loss falls slowest counts most.
+CVPR 2019, arXiv:1803.10704): the unit whose loss falls most slowly has the largest weight.
 
-L(t) is a unit's mean loss over window t, the paper's epoch; r = L(t−1)/L(t−2), 1 until there are
-two; w = N·softmax(r/T). A unit that a window does not see keeps its ratio.
+L(t) is a unit's mean loss over window t (an epoch in the paper); r = L(t−1)/L(t−2), 1 until there
+are two windows; w = N·softmax(r/T). A unit that is in no step of a window keeps its ratio.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from onetrunk.train.weighting.method import Method
-from onetrunk.train.weighting.protocol import Setup
-from onetrunk.train.weighting.settings import real, take, whole
+from onetrunk.config.part import Part
+from onetrunk.train.weighting._base import Setup, Weighting
 
 
-@dataclass(frozen=True)
-class Settings:
-    temperature: float = real(2.0, open=True)
-    window: int = whole(0)  # steps; 0: an epoch
+class Settings(Part):
+    """Settings of dwa."""
+
+    temperature: float = Field(default=2.0, gt=0, description="T; large values level the weights")
+    window: int = Field(default=0, ge=0, description="steps in a window; 0: an epoch")
 
 
-class Dwa(Method):
-    """Needs nothing but the losses that were."""
+class DynamicWeightAverage(Weighting):
+    """Uses the losses of past windows only."""
+
+    settings_type = Settings
+    settings: Settings
 
     def __init__(self, setup: Setup, settings: Mapping[str, object]) -> None:
-        super().__init__(setup)
-        self.settings = take(Settings, settings, "dwa")
+        super().__init__(setup, settings)
         self.window = self.settings.window or setup.epoch
-        self.kept |= {"sum": self.each(), "count": self.each()}
-        self.kept |= {"last": self.each(torch.nan), "ratio": self.each(1.0)}
+        self.saved |= {"sum": self.full(0), "count": self.full(0)}
+        self.saved |= {"last": self.full(torch.nan), "ratio": self.full(1)}
 
     def weights(self, losses_K: Tensor | None, present: Sequence[int]) -> Tensor:
-        shares_N = torch.softmax(self.kept["ratio"] / self.settings.temperature, 0)
-        return len(shares_N) * shares_N[self.setup.of(present)]
+        shares_N = torch.softmax(self.saved["ratio"] / self.settings.temperature, 0)
+        return len(shares_N) * shares_N[self.setup.index(present)]
 
-    def saw(self, losses_K: Tensor, present: Sequence[int]) -> None:
-        super().saw(losses_K, present)
-        where, kept = self.setup.of(present), self.kept
-        kept["sum"][where] += self.known(losses_K)
-        kept["count"][where] += 1
+    def update(self, losses_K: Tensor, present: Sequence[int]) -> None:
+        super().update(losses_K, present)
+        index, saved = self.setup.index(present), self.saved
+        saved["sum"][index] += self.positive(losses_K)
+        saved["count"][index] += 1
         if self.step % self.window:
             return
-        mean = kept["sum"] / kept["count"]  # NaN where the unit was not seen
-        ratio = mean / kept["last"]
-        kept["ratio"].copy_(torch.where(ratio.isnan(), kept["ratio"], ratio))
-        kept["last"].copy_(torch.where(mean.isnan(), kept["last"], mean))
-        kept["sum"].zero_()
-        kept["count"].zero_()
+        mean = saved["sum"] / saved["count"]  # NaN where the unit was in no step
+        ratio = mean / saved["last"]
+        saved["ratio"].copy_(torch.where(ratio.isnan(), saved["ratio"], ratio))
+        saved["last"].copy_(torch.where(mean.isnan(), saved["last"], mean))
+        saved["sum"].zero_()
+        saved["count"].zero_()
+
+
+WEIGHTING = DynamicWeightAverage

@@ -1,22 +1,24 @@
-"""Every unit counts as much: w = 1."""
+"""Equal weights, w = 1.
+
+Hard to beat where the scales of the losses are sensible (Xin et al. 2022; Kurin et al. 2022).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
-from onetrunk.train.weighting.method import Method
-from onetrunk.train.weighting.protocol import Setup
-from onetrunk.train.weighting.settings import Nothing, take
+from onetrunk.train.weighting._base import Weighting
 
 
-class Equal(Method):
-    """Hard to beat where the losses' scales are sensible (Xin et al. 2022; Kurin et al. 2022)."""
+class Equal(Weighting):
+    """All weights are 1."""
 
-    def __init__(self, setup: Setup, settings: Mapping[str, object]) -> None:
-        super().__init__(setup)
-        take(Nothing, settings, "equal")
+    uniform = True
 
     def weights(self, losses_K: Tensor | None, present: Sequence[int]) -> Tensor:
-        return self.each(1.0)[self.setup.of(present)]
+        return self.full(1.0)[self.setup.index(present)]
+
+
+WEIGHTING = Equal

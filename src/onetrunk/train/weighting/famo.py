@@ -1,59 +1,62 @@
 """Fast adaptive multitask optimization (Liu, Feng, Stone & Liu, "FAMO", NeurIPS 2023,
-arXiv:2306.03792): all losses shall fall at the same rate, without any unit's own gradient.
+arXiv:2306.03792): all losses fall at the same rate, without any unit's own gradient.
 
-Logits ξ give z = softmax(ξ); the step descends c·Σ z_u·log ℓ_u, c = 1/Σ(z_u/ℓ_u), a convex
-combination of the gradients. Then δ_u = log ℓ_u − log ℓ_u' says how much each loss has fallen in
-this step, and ξ descends along (∂z/∂ξ)ᵀδ + γξ by Adam: who fell most counts less. The losses ℓ' of
-the same batches after the step cost one more forward pass.
+Logits ξ give z = softmax(ξ); the step minimises c·Σ z_u·log ℓ_u, c = 1/Σ(z_u/ℓ_u), so it uses a
+convex combination of the gradients. Then δ_u = log ℓ_u − log ℓ_u' measures how much each loss has
+fallen in this step, and Adam moves ξ along (∂z/∂ξ)ᵀδ + γξ: the unit whose loss fell most loses
+weight. The losses ℓ' of the same batches after the step cost one more forward pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from onetrunk.train.weighting.adam import descend, lwf
-from onetrunk.train.weighting.method import Method
-from onetrunk.train.weighting.protocol import Needs, Setup
-from onetrunk.train.weighting.settings import real, take
+from onetrunk.config.part import Part
+from onetrunk.train.weighting._base import Setup, Weighting, adam_state, adam_step
 
 
-@dataclass(frozen=True)
-class Settings:
-    gamma: float = real(1e-3)  # decay of the logits
-    lr: float = real(0.025, open=True)  # of the logits
+class Settings(Part):
+    """Settings of famo."""
+
+    gamma: float = Field(default=1e-3, ge=0, description="weight decay of the logits")
+    lr: float = Field(default=0.025, gt=0, description="learning rate of the logits, by Adam")
 
 
-class Famo(Method):
+class Famo(Weighting):
     """w_k = K·(z_k/ℓ_k) / Σ(z/ℓ): K times the paper's convex combination."""
 
-    needs: ClassVar[Needs] = "after"
+    needs_losses = True
+    needs_losses_after = True
+    settings_type = Settings
+    settings: Settings
 
     def __init__(self, setup: Setup, settings: Mapping[str, object]) -> None:
-        super().__init__(setup)
-        self.settings = take(Settings, settings, "famo")
-        self.kept |= lwf(self.each(), "xi")
-        self.before: Tensor | None = None  # of the step that is under way; never in a checkpoint
+        super().__init__(setup, settings)
+        self.saved |= adam_state(self.full(0), "xi")
+        self.before: Tensor | None = None  # log-losses of the current step; never in a checkpoint
 
     def weights(self, losses_K: Tensor | None, present: Sequence[int]) -> Tensor:
-        logits = self.kept["xi"][self.setup.of(present)] - self.known(losses_K).log()
+        logits = self.saved["xi"][self.setup.index(present)] - self.positive(losses_K).log()
         return len(present) * torch.softmax(logits, 0)
 
-    def saw(self, losses_K: Tensor, present: Sequence[int]) -> None:
-        super().saw(losses_K, present)
-        self.before = self.known(losses_K).log()
+    def update(self, losses_K: Tensor, present: Sequence[int]) -> None:
+        super().update(losses_K, present)
+        self.before = self.positive(losses_K).log()
 
-    def saw_after(self, losses_K: Tensor, present: Sequence[int]) -> None:
+    def update_after(self, losses_K: Tensor, present: Sequence[int]) -> None:
         if self.before is None:
-            raise RuntimeError("famo is told the losses of a step before those after it")
-        fell_K = self.before - self.known(losses_K).log()
-        where = self.setup.of(present)
-        xi = self.kept["xi"][where]
+            raise RuntimeError("famo: update must be called before update_after")
+        delta_K = self.before - self.positive(losses_K).log()
+        index = self.setup.index(present)
+        xi = self.saved["xi"][index]
         z = torch.softmax(xi, 0)
-        slope = z * (fell_K - (z * fell_K).sum()) + self.settings.gamma * xi
-        descend(self.kept, "xi", where, slope, self.settings.lr)
+        slope = z * (delta_K - (z * delta_K).sum()) + self.settings.gamma * xi
+        adam_step(self.saved, "xi", index, slope, self.settings.lr)
         self.before = None
+
+
+WEIGHTING = Famo

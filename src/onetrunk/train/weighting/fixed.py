@@ -1,8 +1,8 @@
-"""Weights that the user gives.
+"""Fixed weights, given by the user.
 
-The settings are the weights, by "domain/task" or by domain for all of its tasks; a unit that is not
-named counts 1. They are divided by their mean, so that their ratios alone count and the rate of
-learning stays what it is.
+The settings are the weights, by "domain/task", or by domain for all of its tasks; a unit that is
+not named has the weight 1. They are divided by their mean, so that only their ratios matter and the
+size of the steps stays the same.
 """
 
 from __future__ import annotations
@@ -13,36 +13,35 @@ import torch
 from torch import Tensor
 
 from onetrunk.errors import BadInput
-from onetrunk.train.weighting.method import Method
-from onetrunk.train.weighting.protocol import Setup
+from onetrunk.train.weighting._base import Setup, Weighting
+
+WHERE = "train.weighting_settings"
 
 
-class Fixed(Method):
+class Fixed(Weighting):
     """w_u = N·a_u / Σ a."""
 
     def __init__(self, setup: Setup, settings: Mapping[str, object]) -> None:
-        super().__init__(setup)
-        domains = {unit.partition("/")[0]: unit for unit in setup.units}
+        super().__init__(setup, {})
+        domains = dict.fromkeys(unit.partition("/")[0] for unit in setup.units)
         for name, value in settings.items():
             if name not in setup.units and name not in domains:
-                exists = (*setup.units, *domains)
                 raise BadInput(
-                    "weighting fixed: no such unit or domain", got=name, available=exists
+                    f"{WHERE}: unknown unit or domain", got=name, available=(*setup.units, *domains)
                 )
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not (number and 0 <= value < float("inf")):  # type: ignore[operator]
-                raise BadInput(
-                    f"weighting fixed: the weight of {name} is a number from 0", got=value
-                )
+                raise BadInput(f"{WHERE}.{name}: expected a number, 0 or above", got=value)
         given = [
             settings.get(unit, settings.get(unit.partition("/")[0], 1.0)) for unit in setup.units
         ]
-        wanted = torch.tensor(given, dtype=torch.float64)
-        if not wanted.any():
-            raise BadInput(
-                "weighting fixed: at least one unit counts", got="weights that are all 0"
-            )
-        self.wanted = (wanted / wanted.mean()).to(setup.device, torch.float32)
+        weights = torch.tensor(given, dtype=torch.float64)
+        if not weights.any():
+            raise BadInput(f"{WHERE}: expected a weight above 0 for at least one unit", got="all 0")
+        self.fixed = (weights / weights.mean()).to(setup.device, torch.float32)
 
     def weights(self, losses_K: Tensor | None, present: Sequence[int]) -> Tensor:
-        return self.wanted[self.setup.of(present)]
+        return self.fixed[self.setup.index(present)]
+
+
+WEIGHTING = Fixed

@@ -1,6 +1,6 @@
 """Random loss weighting (Lin, Ye, Zhang & Tsang, "Reasonable effectiveness of random weighting: a
-litmus test for multi-task learning", TMLR 2022, arXiv:2111.10603): w = N·softmax(z), z ~ N(0, 1)
-anew in every step.
+litmus test for multi-task learning", TMLR 2022, arXiv:2111.10603): w = N·softmax(z), z ~ N(0, 1),
+drawn again in every step.
 """
 
 from __future__ import annotations
@@ -12,17 +12,14 @@ import torch
 from torch import Tensor
 
 from onetrunk.data.seeded import seed_of
-from onetrunk.train.weighting.method import Method
-from onetrunk.train.weighting.protocol import Setup
-from onetrunk.train.weighting.settings import Nothing, take
+from onetrunk.train.weighting._base import Setup, Weighting
 
 
-class Rlw(Method):
+class RandomLossWeighting(Weighting):
     """The draws depend on seed, step and the unit's name alone."""
 
     def __init__(self, setup: Setup, settings: Mapping[str, object]) -> None:
-        super().__init__(setup)
-        take(Nothing, settings, "rlw")
+        super().__init__(setup, settings)
         self.keys = [seed_of(setup.seed, unit, "rlw") for unit in setup.units]
 
     def weights(self, losses_K: Tensor | None, present: Sequence[int]) -> Tensor:
@@ -30,7 +27,8 @@ class Rlw(Method):
             np.random.Generator(np.random.Philox(key=[key, self.step])).standard_normal()
             for key in self.keys
         ]
-        shares_N = torch.softmax(
-            torch.tensor(draws, dtype=torch.float32, device=self.setup.device), 0
-        )
-        return len(shares_N) * shares_N[self.setup.of(present)]
+        z_N = torch.tensor(draws, dtype=torch.float32, device=self.setup.device)
+        return len(draws) * torch.softmax(z_N, 0)[self.setup.index(present)]
+
+
+WEIGHTING = RandomLossWeighting

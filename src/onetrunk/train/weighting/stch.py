@@ -1,53 +1,56 @@
 """Smooth Tchebycheff scalarization (Lin, Zhang, Yang, Liu, Wang & Zhang, "Smooth Tchebycheff
 scalarization for multi-objective optimization", ICML 2024, arXiv:2402.19078).
 
-The step descends μ·log Σ_u exp(f_u/μ), a smooth maximum. As in the authors' multi-task experiments
+The step minimises μ·log Σ_u exp(f_u/μ), a smooth maximum. As in the authors' multi-task experiments
 f_u = log(ℓ_u/ℓ⁰_u), ℓ⁰ the unit's mean loss over its first `warmup` steps, in which f = 0: then the
-step descends the mean of the log-losses. ∇f = ∇ℓ/ℓ, so w_u ∝ (ℓ_u/ℓ⁰_u)^(1/μ) / ℓ_u.
+step minimises the mean of the log-losses. ∇f = ∇ℓ/ℓ, so w_u ∝ (ℓ_u/ℓ⁰_u)^(1/μ) / ℓ_u.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from onetrunk.train.weighting.method import Method
-from onetrunk.train.weighting.protocol import Needs, Setup
-from onetrunk.train.weighting.settings import real, take, whole
+from onetrunk.config.part import Part
+from onetrunk.train.weighting._base import Setup, Weighting
 
 
-@dataclass(frozen=True)
-class Settings:
-    mu: float = real(1.0, open=True)  # towards 0 the worst unit alone counts
-    warmup: int = whole(0)  # steps of a unit; 0: an epoch
+class Settings(Part):
+    """Settings of stch."""
+
+    mu: float = Field(default=1.0, gt=0, description="towards 0 only the worst unit counts")
+    warmup: int = Field(default=0, ge=0, description="steps of a unit; 0: an epoch")
 
 
-class Stch(Method):
+class SmoothTchebycheff(Weighting):
     """The weights have a mean of 1 over the step's units; the paper's sum grows as losses fall."""
 
-    needs: ClassVar[Needs] = "losses"
+    needs_losses = True
+    settings_type = Settings
+    settings: Settings
 
     def __init__(self, setup: Setup, settings: Mapping[str, object]) -> None:
-        super().__init__(setup)
-        self.settings = take(Settings, settings, "stch")
+        super().__init__(setup, settings)
         self.warmup = self.settings.warmup or setup.epoch
-        self.kept |= {"sum": self.each(), "count": self.each()}
+        self.saved |= {"sum": self.full(0), "count": self.full(0)}
 
     def weights(self, losses_K: Tensor | None, present: Sequence[int]) -> Tensor:
-        where = self.setup.of(present)
-        log_K = self.known(losses_K).log()
-        total, count = self.kept["sum"][where], self.kept["count"][where]
-        far = log_K - (total / count).log()
-        warm = (count >= self.warmup).all()  # until all of the step are, their f are 0
-        return len(present) * torch.softmax(torch.where(warm, far, 0) / self.settings.mu - log_K, 0)
+        index = self.setup.index(present)
+        log_K = self.positive(losses_K).log()
+        total, count = self.saved["sum"][index], self.saved["count"][index]
+        f_K = log_K - (total / count).log()
+        warm = (count >= self.warmup).all()  # until all units of the step are warm, f = 0
+        return len(present) * torch.softmax(torch.where(warm, f_K, 0) / self.settings.mu - log_K, 0)
 
-    def saw(self, losses_K: Tensor, present: Sequence[int]) -> None:
-        super().saw(losses_K, present)
-        where = self.setup.of(present)
-        cold = (self.kept["count"][where] < self.warmup).float()
-        self.kept["sum"][where] += cold * self.known(losses_K)
-        self.kept["count"][where] += cold
+    def update(self, losses_K: Tensor, present: Sequence[int]) -> None:
+        super().update(losses_K, present)
+        index = self.setup.index(present)
+        cold = (self.saved["count"][index] < self.warmup).float()
+        self.saved["sum"][index] += cold * self.positive(losses_K)
+        self.saved["count"][index] += cold
+
+
+WEIGHTING = SmoothTchebycheff

@@ -1,43 +1,48 @@
-"""Weights by uncertainty (Kendall, Gal & Cipolla, "Multi-task learning using uncertainty to weigh
+"""Uncertainty weighting (Kendall, Gal & Cipolla, "Multi-task learning using uncertainty to weigh
 losses for scene geometry and semantics", CVPR 2018, arXiv:1705.07115).
 
-Of each unit a log-variance s is learned with the network, by the loss e^(−s)·ℓ + s (the paper's,
-but for a factor ½ that it has for regression alone). At its optimum s = log ℓ: the weight is 1/ℓ.
+A log-variance s of each unit is learned with the network, by the loss e^(−s)·ℓ + s (as in the
+paper, except for a factor ½ that it uses for regression alone). At its optimum s = log ℓ: the
+weight is 1/ℓ.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from onetrunk.train.weighting.adam import descend, lwf
-from onetrunk.train.weighting.method import Method
-from onetrunk.train.weighting.protocol import Setup
-from onetrunk.train.weighting.settings import real, take
+from onetrunk.config.part import Part
+from onetrunk.train.weighting._base import Setup, Weighting, adam_state, adam_step
 
 
-@dataclass(frozen=True)
-class Settings:
-    lr: float = real(0.01, open=True)  # of the log-variances, by Adam
+class Settings(Part):
+    """Settings of uncertainty."""
+
+    lr: float = Field(default=0.01, gt=0, description="learning rate of the log-variances, by Adam")
 
 
-class Uncertainty(Method):
+class Uncertainty(Weighting):
     """w_u = N·e^(−s_u) / Σ e^(−s): the paper's ratios, with a mean of 1 over the run's units."""
 
+    settings_type = Settings
+    settings: Settings
+
     def __init__(self, setup: Setup, settings: Mapping[str, object]) -> None:
-        super().__init__(setup)
-        self.settings = take(Settings, settings, "uncertainty")
-        self.kept |= lwf(self.each(), "s")
+        super().__init__(setup, settings)
+        self.saved |= adam_state(self.full(0), "s")
 
     def weights(self, losses_K: Tensor | None, present: Sequence[int]) -> Tensor:
-        shares_N = torch.softmax(-self.kept["s"], 0)
-        return len(shares_N) * shares_N[self.setup.of(present)]
+        shares_N = torch.softmax(-self.saved["s"], 0)
+        return len(shares_N) * shares_N[self.setup.index(present)]
 
-    def saw(self, losses_K: Tensor, present: Sequence[int]) -> None:
-        super().saw(losses_K, present)
-        where = self.setup.of(present)
-        slope = 1 - torch.exp(-self.kept["s"][where]) * self.known(losses_K)
-        descend(self.kept, "s", where, slope, self.settings.lr)
+    def update(self, losses_K: Tensor, present: Sequence[int]) -> None:
+        super().update(losses_K, present)
+        index = self.setup.index(present)
+        slope = 1 - torch.exp(-self.saved["s"][index]) * self.positive(losses_K)
+        adam_step(self.saved, "s", index, slope, self.settings.lr)
+
+
+WEIGHTING = Uncertainty
