@@ -75,7 +75,7 @@ def outcome(run: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("at", [0, 3, 17, 41])
 def test_after_a_kill_it_ends_with_the_same_outcome(additions: Additions, at: int) -> None:
-    """Additions before its first line, in its steps, and at its end; the model in use stays intact."""
+    """Killed before its first line, in its steps and at its end; the model stays intact."""
     additions.begin()
     work = additions.run / "adding/flags"
     trunk = (additions.run / "model/trunk.safetensors").read_bytes()
