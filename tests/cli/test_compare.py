@@ -269,7 +269,7 @@ def test_after_a_stop_the_same_command_is_suggested(
     onetrunk: Onetrunk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(*_: object, **__: object) -> None:
-        raise Stopped("stopped at step 1 of 2", "onetrunk train rows/scratch --resume")
+        raise Stopped("stopped at step 1 of 2", try_="onetrunk train rows/scratch --resume")
 
     monkeypatch.setattr("onetrunk.runs.compare.train_models", stopped)
     ran = onetrunk("compare", "run", *PETS, "--out", "rows", "--methods", "scratch")

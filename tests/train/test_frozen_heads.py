@@ -121,8 +121,10 @@ def test_scores_equal_those_from_cached_features(tmp_path: Path) -> None:
         assert found == pytest.approx(expected, rel=1e-5)
         kept = {f"{r['task']}/{r['metric']}": r["value"] for r in run.scores[split]["rows"]}
         assert kept == pytest.approx(expected, rel=1e-5)
-    said = {name: value for line in lines(run.folder) for name, value in line["val"].items()}
-    assert said["kinds/size/nrmse"] == pytest.approx(by_features(run, domain, "val")["size/nrmse"])
+    logged = {name: value for line in lines(run.folder) for name, value in line["val"].items()}
+    assert logged["kinds/size/nrmse"] == pytest.approx(
+        by_features(run, domain, "val")["size/nrmse"]
+    )
 
 
 def test_it_writes_an_ordinary_run_folder(tmp_path: Path) -> None:
@@ -394,9 +396,9 @@ def test_features_use_each_domains_own_slots(tmp_path: Path, norm: str) -> None:
                 tensor.data.add_(0.3 if name.name == "one" else 0.1)
     run = train(model, domains, out=tmp_path / "run", frozen=True, batch=8, device="cpu")
     for domain in domains:
-        said = {r["domain"]: r["value"] for r in run.scores["val"]["rows"] if r["headline"]}
+        scores = {r["domain"]: r["value"] for r in run.scores["val"]["rows"] if r["headline"]}
         logged = {k: v for line in lines(run.folder) for k, v in line["val"].items()}
-        assert logged[f"{domain.name}/classify/error"] == pytest.approx(said[domain.name])
+        assert logged[f"{domain.name}/classify/error"] == pytest.approx(scores[domain.name])
 
 
 def rooms(**more: Any) -> Domain:

@@ -62,8 +62,8 @@ def test_copied_domains_predict_as_before(
     start_from(tmp_path, {"": model})
     assert predictions(model, domains[1]).equal(predictions(other, domains[1]))
     assert same(dict(model.trunk.shared()), dict(other.trunk.shared()))
-    said = capsys.readouterr().err
-    assert "known domains: bees; new domains: cats" in said
+    output = capsys.readouterr().err
+    assert "known domains: bees; new domains: cats" in output
 
 
 def test_the_same_domains_are_the_same_model(tmp_path: Path) -> None:
@@ -154,8 +154,8 @@ def test_specialists_start_from_one_trunk(
         assert same(dict(model.trunk.shared()), dict(deep.trunk.shared()))
     for domain in domains[:2]:
         assert predictions(models[domain.name], domain).equal(predictions(deep, domain))
-    said = capsys.readouterr().err.splitlines()
-    assert [line.partition("known domains: ")[2] for line in said] == [
+    output = capsys.readouterr().err.splitlines()
+    assert [line.partition("known domains: ")[2] for line in output] == [
         "ants; new domains: none", "bees; new domains: none", "none; new domains: cats"
     ]  # fmt: skip
 

@@ -81,12 +81,12 @@ def test_classes_of_multilabel_are_independent_regressions() -> None:
     f, rng = features(), np.random.default_rng(2)
     y = torch.from_numpy(rng.integers(0, 2, (90, 3)).astype(np.uint8))
     x = Design(f, np.arange(90), CPU)
-    (whole,) = multilabel(x, y, (1e-2,))
+    (together,) = multilabel(x, y, (1e-2,))
     for c in range(3):
         (one,) = multilabel(x, y[:, c : c + 1], (1e-2,))
-        ours, alone = standardised_map(whole, f)[0][c], standardised_map(one, f)[0][0]
+        ours, alone = standardised_map(together, f)[0][c], standardised_map(one, f)[0][0]
         np.testing.assert_allclose(ours.numpy(), alone.numpy(), atol=1e-4)
-    w, b = (t.clone().requires_grad_() for t in standardised_map(whole, f))
+    w, b = (t.clone().requires_grad_() for t in standardised_map(together, f))
     each = F.binary_cross_entropy_with_logits(standard(f) @ w.T + b, y.double(), reduction="none")
     (each.sum(1).mean() + 1e-2 / 2 * w.square().sum()).backward()
     assert max(float(w.grad.abs().max()), float(b.grad.abs().max())) < 1e-5
@@ -114,12 +114,12 @@ def test_chunk_size_and_caching_do_not_change_the_solution(
     f, y = features(), three()
     rows = np.arange(89, -1, -2)
     target = y[torch.from_numpy(rows.copy())]
-    (whole,) = classify(Design(f, rows, CPU), target, None, 3, (1e-2,))
+    (at_once,) = classify(Design(f, rows, CPU), target, None, 3, (1e-2,))
     monkeypatch.setattr(linear, "CHUNK", 7 * 11)
     monkeypatch.setattr(linear, "KEEP", keep)
     (parts,) = classify(Design(f, rows, CPU), target, None, 3, (1e-2,))
     torch.testing.assert_close(
-        standardised_map(whole, f), standardised_map(parts, f), atol=1e-6, rtol=0
+        standardised_map(at_once, f), standardised_map(parts, f), atol=1e-6, rtol=0
     )
 
 

@@ -95,7 +95,7 @@ def test_patience() -> None:
 def test_state_is_restored_at_any_point() -> None:
     units = ("ants/what/classify", "rooms/far/depth")
     seen = [(80, 4.0), (70, 4.1), (75, 3.0), (60, 3.9), (60, 3.9), (61, 3.8)]
-    whole = Selection(patience=3)
+    expected = Selection(patience=3)
     for at in range(len(seen) + 1):
         one, other = Selection(patience=3), Selection(patience=3)
         for step, values in enumerate(seen):
@@ -105,9 +105,9 @@ def test_state_is_restored_at_any_point() -> None:
             (one if step < at else other).update(step, now)
         last = one if at == len(seen) else other
         if at == 0:
-            whole = last
-        assert last.state() == whole.state()
-        assert last.out_of_patience == whole.out_of_patience
+            expected = last
+        assert last.state() == expected.state()
+        assert last.out_of_patience == expected.out_of_patience
     fresh = Selection()
     fresh.restore(json.loads(json.dumps(Selection().state())))
     assert fresh == Selection()

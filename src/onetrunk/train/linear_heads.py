@@ -37,10 +37,8 @@ FLAT = 1e-5  # a feature whose std is a smaller share of its RMS than this count
 # of the supervised contrast
 STEPS, ROWS, PER_CLASS = 150, 512, 8  # steps; images in one; images of a class in one, at most
 RATE = 0.02  # learning rate, in units of the entries of W₀
-DIRECTIONS, SMALL = (
-    512,
-    1e-4,
-)  # principal directions, at most; least variance, relative to the first
+DIRECTIONS = 512  # principal directions, at most
+SMALL = 1e-4  # directions with a smaller variance, relative to the first, are dropped
 
 F32 = NDArray[np.float32]
 Loss = Callable[[Tensor, slice], Tensor]  # (outputs of some rows, which rows) to their loss
@@ -155,9 +153,9 @@ def logistic(x: Design, loss: Loss, outputs: int, grid: Sequence[float]) -> Iter
     """Minimise the rows' losses + λ/2·‖W‖² over W and b: smooth and convex, so by L-BFGS.
 
     (Liu & Nocedal 1989, torch's, with strong Wolfe conditions.) The Hessian is at most about
-    XᵀX/4n + λ. It is the preconditioner: variables are coordinates along its eigenvectors, in units
-    of the roots of its eigenvalues. Without it correlated features, as a trunk's are, would cost
-    hundreds of steps.
+    XᵀX/4n + λ, which serves as preconditioner: variables are coordinates along its eigenvectors,
+    scaled by the inverse roots of its eigenvalues. Without it correlated features, as a trunk's
+    are, would cost hundreds of steps.
     """
     values, vectors = torch.linalg.eigh(x.gram())
     weight = torch.zeros(outputs, x.width, dtype=torch.float64, device=x.device)

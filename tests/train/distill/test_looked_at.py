@@ -223,7 +223,7 @@ def test_a_run_that_stops_while_teachers_look_goes_on(
 def test_asked_to_stop_it_keeps_what_it_has(tmp_path: Path) -> None:
     domain = worlds("ants")[0]
     teacher = specialists([domain])["ants"][0]
-    stop, run = Stop(asked=True), tmp_path
+    stop, run = Stop(requested=True), tmp_path
     with pytest.raises(Stopped, match=r"at view 64 of ants, .* --resume"):
         write(tmp_path / "f", teacher, domain, Fixed(4, 1), ["pooled"], Precision(CPU), (stop, run))
     stop.requested = False
