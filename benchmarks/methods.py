@@ -30,7 +30,7 @@ import torch
 from rows import few, place
 from spots import Spot, draw, size
 
-from onetrunk.config import Recipe
+from onetrunk.config import Recipe, Train
 from onetrunk.config.to_toml import inline
 from onetrunk.data.domain import Domain
 from onetrunk.eval.summary import decathlon_score
@@ -93,7 +93,7 @@ def lite() -> Experiment:
     return Experiment(
         lite_trunk,
         [Domain(name, f"pocket:{name}", size=128, normalize=GREY) for name in LITE],
-        {"steps": 400, "batch": 32, "optimizer": "adamw", "lr": 1e-3, "head_lr": 10.0},
+        {"steps": 400, "batch": 32, "optimizer": "adamw", "lr": 1e-3, "head_lr_factor": 10.0},
         (*(name for name in PACKS if name != "parallel-low-rank"), "fine-tune"),  # low as it is
         "Two domains on ImageNet's trunk",
         {},
@@ -158,7 +158,12 @@ def train(
     train_recipe(experiment.trunk().with_sets(sets), resume=True)
     rows_at = out / f"{name}-methods"
     comparison = compare(
-        run, experiment.new, out=rows_at, methods=methods, seeds=seeds, train=experiment.train
+        run,
+        experiment.new,
+        out=rows_at,
+        methods=methods,
+        seeds=seeds,
+        train=Train.of(experiment.train),
     )
     kept = json.loads(FILE.read_text()) if FILE.exists() else {}
     about = {

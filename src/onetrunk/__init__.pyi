@@ -1,6 +1,6 @@
 """The public names; `__init__.py` imports each when it is first used."""
 
-from .config import Recipe
+from .config import Distill, Recipe, Train
 from .data.augment import Augment
 from .data.domain import Domain
 from .data.inspect import inspect
@@ -35,6 +35,7 @@ __all__ = [
     "Batch",
     "Budget",
     "Comparison",
+    "Distill",
     "Domain",
     "DomainResult",
     "Failed",
@@ -49,6 +50,7 @@ __all__ = [
     "Split",
     "Table",
     "Task",
+    "Train",
     "Trunk",
     "Universal",
     "add",

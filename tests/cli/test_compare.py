@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from onetrunk.cli.compare import baselines_table
-from onetrunk.config import Recipe
+from onetrunk.config import Recipe, Train
 from onetrunk.data.domain import Domain
 from onetrunk.eval.evaluate import evaluate
 from onetrunk.nn.backbone import build
@@ -68,7 +68,7 @@ def test_rows_are_what_the_other_verbs_make(onetrunk: Onetrunk, at: Path) -> Non
     run, pets = load(at / "run"), Domain("pets", "folder:pets", size=8, base=at)
     digits = Domain("digits", "pocket:optdigits", size=8)
 
-    result = add(run, pets, adapters="parallel", rank=8, steps=2, batch=4)
+    result = add(run, pets, adapters="parallel", rank=8, train=Train(steps=2, batch=4))
     low = rows["parallel-low-rank"]
     assert low["errors"] == {"pets": result.table.errors()["pets"]}
     assert low["old"] == pytest.approx(evaluate(load(at / "run"), [digits], "test").errors())

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from onetrunk.config import Train
 from onetrunk.data.domain import Domain
 from onetrunk.nn.saving import load
 from onetrunk.nn.universal import Universal
@@ -21,7 +22,7 @@ FEW = {"steps": 2, "batch": 4, "optimizer": "sgd", "lr": 0.05, "warmup": 0.0}
 def finished(folder: Path, **trunk: Any) -> Path:
     """A run of two domains, trained for two steps."""
     domains = worlds("one", "two")
-    train(network(domains, **trunk), domains, out=folder, **FEW)
+    train(network(domains, **trunk), domains, out=folder, train=Train(**FEW))
     return folder
 
 

@@ -107,9 +107,9 @@ DOCUMENTS = {
     "format 0": ({"format": 0}, "format 0"),
     "no format": ({"format": "new"}, "no onetrunk document"),
     "a bad name": ({"domain": "../bees"}, "name of a domain"),
-    "a name that is no text": ({"domain": 3}, "name of a domain"),
+    "a name that is no text": ({"domain": 3}, "name: expected text"),
     "no number": ({"scores": {"error": float("nan")}}, "no onetrunk document"),
-    "bad tasks": ({"tasks": [{"name": "a"}]}, "does not describe"),
+    "bad tasks": ({"tasks": [{"name": "a"}]}, "kind: it is missing"),
     "tasks of another kind": ({"tasks": 7}, "does not describe"),
     "an unknown kind": (
         {
@@ -128,7 +128,7 @@ DOCUMENTS = {
     ),
     "a class that is no text": (
         {"tasks": [{"name": "classify", "kind": "classify", "classes": [["x"], "y", "z"]}]},
-        "does not describe",
+        "classes",
     ),
     "too many outputs": (
         {
@@ -143,7 +143,7 @@ DOCUMENTS = {
                 }
             ]
         },
-        "does not describe",
+        "outputs",
     ),
     "pixels too large to try": (
         {
@@ -165,7 +165,7 @@ DOCUMENTS = {
     "another trunk": ({"trunk": {"arch": "resnet38"}}, "another trunk"),
     "no trunk": ({"trunk": None}, "name its trunk"),
     "other weights": ({"sha256": "0" * 64}, "other weights"),
-    "a rank that is no number": ({"rank": "4"}, "does not describe"),
+    "a rank that is no number": ({"rank": "4"}, "rank"),
     "a rank beyond bounds": ({"rank": 10**9}, "rank"),
     "another rank": ({"rank": 2}, "is to be|lacks"),
     "unknown adapters": ({"adapters": "os:system"}, "adapters"),

@@ -68,8 +68,8 @@ def test_what_no_domain_can_own():
     ("keys", "says"),
     [
         ({"sharing": "deap"}, "available: deep"),
-        ({"own_stages": [1]}, "own_stages go with"),
-        ({"sharing": "partial"}, "own_stages go with"),
+        ({"own_stages": [1]}, "trunk.own_stages: .*partial"),
+        ({"sharing": "partial"}, "trunk.own_stages: .*partial"),
         ({"sharing": "partial", "own_stages": ["layer9"]}, "unknown stage"),
         ({"sharing": "partial", "own_stages": [17]}, "unknown stage"),
         ({"pretrained": True}, "no weights of its own"),

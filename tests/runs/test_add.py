@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from onetrunk.config import Train
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Diverged, Failed
@@ -55,7 +56,7 @@ def test_other_domains_stay_unchanged_to_the_bit(arch: str, kind: str) -> None:
     model = scattered(arch, size)
     before = predictions_of(model)
     weights = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    result = add(model, sized("new", size, 900), adapters=kind, **FEW)
+    result = add(model, sized("new", size, 900), adapters=kind, train=Train(**FEW))
     assert same(before, predictions_of(model, "one", "two"))
     after = model.state_dict()
     assert all(torch.equal(tensor, after[key]) for key, tensor in weights.items())
@@ -68,7 +69,7 @@ def test_other_domains_stay_unchanged_to_the_bit(arch: str, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["none", "parallel"])
 def test_adapters_are_trained(run: Path, kind: str) -> None:
-    result = add(run, more(), adapters=kind, start="trunk", steps=4)
+    result = add(run, more(), adapters=kind, start="trunk", train=Train(steps=4))
     slots = {k: v for k, v in result.pack.tensors.items() if "/branch." in k}
     assert bool(slots) == (kind == "parallel")
     assert all(bool(v.abs().max() > 0) for v in slots.values())
@@ -112,7 +113,7 @@ def test_a_run_gets_the_pack_the_scores_and_the_outcomes(run: Path) -> None:
 
 
 def test_the_header_of_the_pack_has_its_history_and_no_path(run: Path) -> None:
-    add(run, more(), adapters="lora", rank=2, seed=4, **FEW)
+    add(run, more(), adapters="lora", rank=2, seed=4, train=Train(**FEW))
     path = run / "model/packs/new.pack"
     with safe_open(path, "pt") as file:
         document = json.loads(file.metadata()[KEY])
@@ -129,14 +130,14 @@ def test_the_header_of_the_pack_has_its_history_and_no_path(run: Path) -> None:
 def test_steps_are_those_of_the_run_by_default(run: Path) -> None:
     add(run, more())
     assert "steps = 2 " in (run / "added/new/recipe.toml").read_text()
-    add(run, more("other", first=7000), steps=3)
+    add(run, more("other", first=7000), train=Train(steps=3))
     assert "steps = 3 " in (run / "added/other/recipe.toml").read_text()
 
 
 def test_the_same_addition_gives_the_same_numbers(run: Path) -> None:
     model = load(run)
-    add(run, more(), **FEW)
-    add(model, more(), **FEW)  # in memory, too
+    add(run, more(), train=Train(**FEW))
+    add(model, more(), train=Train(**FEW))  # in memory, too
     one, two = Pack.open(run / "model/packs/new.pack").tensors, model.pack("new").tensors
     assert all(torch.equal(one[key], two[key]) for key in one)
 
@@ -151,7 +152,7 @@ def test_domains_with_other_tasks_and_sizes() -> None:
     ]
     source = type(numbers)(tasks, items, numbers.images)
     for kind in ("none", "parallel"):
-        add(model, Domain(f"faces-{kind}", source, size=12), adapters=kind, **FEW)
+        add(model, Domain(f"faces-{kind}", source, size=12), adapters=kind, train=Train(**FEW))
     out = predictions_of(model, "faces-parallel")["faces-parallel"]
     assert out["age"].shape == (3, 1)
     assert out["who"].shape == (3, 128)
@@ -163,17 +164,17 @@ def test_domains_with_other_tasks_and_sizes() -> None:
 def test_other_norms(norm: str) -> None:
     model = network(worlds("one"), norm=norm)
     for kind in ("none", "parallel"):
-        add(model, more(f"new-{kind}"), adapters=kind, **FEW)
+        add(model, more(f"new-{kind}"), adapters=kind, train=Train(**FEW))
     if norm == "shared":
         with raises(BadInput, "norm = 'shared'", try_="--adapters none"):
-            add(model, more("third"), adapters="norm", **FEW)
+            add(model, more("third"), adapters="norm", train=Train(**FEW))
     assert list(model.domains)[:3] == ["one", "new-none", "new-parallel"]
 
 
 def test_full_sharing_learns_a_head_that_only_the_new_domain_has() -> None:
     model = network(worlds("one"), sharing="full")
     before = predictions_of(model)
-    add(model, more("other", classes="xyz"), adapters="parallel", **FEW)
+    add(model, more("other", classes="xyz"), adapters="parallel", train=Train(**FEW))
     assert same(before, predictions_of(model, "one"))
     head = model.heads_of("other").head("classify").held[0]
     assert head.weight.abs().max() > 0
@@ -182,7 +183,7 @@ def test_full_sharing_learns_a_head_that_only_the_new_domain_has() -> None:
 def test_networks_that_share_nothing_take_no_domain() -> None:
     model = network(worlds("one"), sharing="none")
     with raises(BadInput, try_="sharing = 'deep'"):
-        add(model, more(), **FEW)
+        add(model, more(), train=Train(**FEW))
 
 
 def test_a_domain_that_would_change_another_is_not_added(
@@ -209,9 +210,9 @@ def test_a_model_is_unchanged_after_a_failed_addition() -> None:
     model = network(worlds("one"))
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     with raises(BadInput, "stepz"):
-        add(model, more(), stepz=3)
+        add(model, more(), train=Train(stepz=3))
     with pytest.raises(Diverged):
-        add(model, more(), **{**FEW, "lr": 1e30, "steps": 6})
+        add(model, more(), train=Train(**{**FEW, "lr": 1e30, "steps": 6}))
     after = model.state_dict()
     assert list(before) == list(after)
     assert all(torch.equal(before[key], after[key]) for key in before)
@@ -225,7 +226,7 @@ def test_custom_adapters_of_another_trunk_are_refused(run: Path) -> None:
 
 
 def test_auto_records_what_it_tried_within_the_budget(run: Path) -> None:
-    result = add(run, more(), adapters="auto", budget=0.06, **FEW)
+    result = add(run, more(), adapters="auto", budget=0.06, train=Train(**FEW))
     tried = result.record["tried"]
     assert tried[0]["adapters"] == "none"
     assert {"norm", "parallel"} <= {t["adapters"] for t in tried}

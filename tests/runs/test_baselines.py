@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onetrunk.config import Recipe
+from onetrunk.config import Recipe, Train
 from onetrunk.errors import BadInput
 from onetrunk.eval.evaluate import evaluate
 from onetrunk.eval.table import Table
@@ -272,6 +272,6 @@ def test_seconds_are_of_all_heads_and_all_networks(tmp_path: Path) -> None:
 def test_the_seconds_of_a_training_count_up(tmp_path: Path) -> None:
     domains = worlds("one")
     given = settings(steps=3).model_dump(exclude_unset=True)
-    run = train(network(domains), domains, out=tmp_path / "run", device="cpu", **given)
+    run = train(network(domains), domains, out=tmp_path / "run", device="cpu", train=Train(**given))
     last = [json.loads(x) for x in (run.folder / "metrics.jsonl").read_text().splitlines()]
     assert seconds_of(run.folder) == max(r.get("seconds", 0) for r in last)

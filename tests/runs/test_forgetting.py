@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from onetrunk.config import Train
 from onetrunk.data.domain import Domain
 from onetrunk.eval.table import Table
 from onetrunk.runs.forgetting import describe, score_changes
@@ -19,7 +20,7 @@ def test_old_domains_are_compared_on_the_same_images(run: Path, tmp_path: Path) 
     two = Domain("two", noise(60, "abc", 123), size=8)  # a domain of that name with other images
     two.source.listed = two.source.listed[:50]  # type: ignore[union-attr]
     domains = [one, two, three]
-    done = train(network(domains, seed=3), domains, out=tmp_path / "moved", **FEW)
+    done = train(network(domains, seed=3), domains, out=tmp_path / "moved", train=Train(**FEW))
     (change,) = score_changes(run, tmp_path / "moved")
     assert (change.domain, change.task, change.metric) == ("one", "classify", "error")
     assert change.ours == pytest.approx(done.table.value("one"))
@@ -30,7 +31,7 @@ def test_old_domains_are_compared_on_the_same_images(run: Path, tmp_path: Path) 
 
 def test_lines_name_better_worse_and_noise(run: Path, tmp_path: Path) -> None:
     domains = worlds("one", "two")
-    train(network(domains, seed=8), domains, out=tmp_path / "moved", **FEW)
+    train(network(domains, seed=8), domains, out=tmp_path / "moved", train=Train(**FEW))
     for each in score_changes(run, tmp_path / "moved"):
         line = describe(each)
         assert f"{each.domain}/classify: error " in line

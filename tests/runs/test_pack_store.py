@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from onetrunk.config import Train
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput
 from onetrunk.eval.table import Table
@@ -39,8 +40,8 @@ def rows(run: Path) -> dict[str, Any]:
 
 
 def test_a_removed_pack_is_imported_to_the_bit(run: Path) -> None:
-    add(run, more(), **FEW)
-    update(run, Domain("new", noise(60, "abcd", 300), size=8), **FEW)
+    add(run, more(), train=Train(**FEW))
+    update(run, Domain("new", noise(60, "abcd", 300), size=8), train=Train(**FEW))
     before, scores, known = predictions(run), rows(run), outcomes(run)
     pack = (run / "model/packs/new.pack").read_bytes()
     for name in ("new", "one"):  # one that was added, and one of the training
@@ -60,10 +61,10 @@ def test_a_removed_pack_is_imported_to_the_bit(run: Path) -> None:
 
 
 def test_a_second_removed_domain_of_a_name_does_not_replace_the_first(run: Path) -> None:
-    add(run, more(), **FEW)
+    add(run, more(), train=Train(**FEW))
     first = (run / "model/packs/new.pack").read_bytes()
     pack_store.remove(run, "new")
-    add(run, more(first=1), **FEW)
+    add(run, more(first=1), train=Train(**FEW))
     assert pack_store.remove(run, "new") == run / "removed/new-2/new.pack"
     assert (run / "removed/new/new.pack").read_bytes() == first
 
@@ -71,7 +72,7 @@ def test_a_second_removed_domain_of_a_name_does_not_replace_the_first(run: Path)
 def test_a_pack_goes_to_another_machine(run: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(run, other)
-    add(run, more(), **FEW)
+    add(run, more(), train=Train(**FEW))
     file = tmp_path / "sent.pack"
     shutil.copy(run / "model/packs/new.pack", file)
     before = predictions(run)
@@ -89,7 +90,7 @@ def test_a_domain_is_added_to_a_folder_of_save(tmp_path: Path) -> None:
     model = network(worlds("one"))
     save(model, tmp_path / "kept")
     before = predictions(tmp_path / "kept")
-    add(tmp_path / "kept", more(), **FEW)
+    add(tmp_path / "kept", more(), train=Train(**FEW))
     assert same(before, predictions(tmp_path / "kept", "one"))
     assert list(load(tmp_path / "kept").domains) == ["one", "new"]
     assert not (tmp_path / "kept/scores.json").exists()
@@ -136,9 +137,9 @@ def test_after_a_kill_at_any_write_the_model_is_intact_and_the_command_completes
 ) -> None:
     """Writing goes through os.replace and os.rename: the process dies at each of them in turn."""
     if what not in ("add", "remove trained"):
-        add(run, more(), **FEW)
+        add(run, more(), train=Train(**FEW))
     if what == "undo":
-        update(run, Domain("new", noise(60, "abcd", 300), size=8), **FEW)
+        update(run, Domain("new", noise(60, "abcd", 300), size=8), train=Train(**FEW))
     done = tmp_path / "done"
     if what in ("add", "update"):  # trained once; the kills come while it is put into use
         work = run / "adding/new"
@@ -180,9 +181,9 @@ def kept(run: Path) -> set[str]:
 
 def start(run: Path, what: str) -> None:
     if what == "add":
-        add(run, more(), resume=True, **FEW)
+        add(run, more(), resume=True, train=Train(**FEW))
     elif what == "update":
-        update(run, Domain("new", noise(60, "abcd", 300), size=8), resume=True, **FEW)
+        update(run, Domain("new", noise(60, "abcd", 300), size=8), resume=True, train=Train(**FEW))
     elif what == "undo":
         undo(run, "new")
     else:
@@ -221,7 +222,7 @@ def test_a_second_writer_is_refused_at_once(run: Path) -> None:
     before = files(run)
     with RunFolder.hold(run, "onetrunk add"):
         for act in (
-            lambda: add(run, more(), **FEW),
+            lambda: add(run, more(), train=Train(**FEW)),
             lambda: update(run, more("one")),
             lambda: undo(run, "one"),
             lambda: pack_store.remove(run, "one"),

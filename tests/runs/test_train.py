@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from onetrunk.config import Recipe
+from onetrunk.config import Recipe, Train
+from onetrunk.config.check import check
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
@@ -40,7 +41,7 @@ from tests.helpers.worlds import (
 )
 
 SHORT: dict[str, Any] = {
-    "steps": 4, "batch": 4, "evaluate": 2, "log": 1, "optimizer": "sgd", "lr": 0.05
+    "steps": 4, "batch": 4, "eval_every": 2, "log_every": 1, "optimizer": "sgd", "lr": 0.05
 }  # fmt: skip
 CLOCKS = ("finished", "seconds")
 
@@ -65,7 +66,7 @@ def breaks() -> None:
 def test_a_finished_run(tmp_path: Path) -> None:
     domains = worlds("ants", "bees", batch=6)
     model = network(domains)
-    run = train(model, domains, out=tmp_path / "run", seed=3, **SHORT)
+    run = train(model, domains, out=tmp_path / "run", seed=3, train=Train(**SHORT))
     assert isinstance(run, Run) and run.model is model
     names = {path.name for path in (tmp_path / "run").iterdir()} - {".lock"}
     assert names == {
@@ -122,12 +123,12 @@ def test_other_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     domains = worlds("ants", "bees")
     watched_by(monkeypatch, at("step", 3, breaks))
     with pytest.raises(Broken):
-        train(network(domains), domains, out=tmp_path / "run", **SHORT)
+        train(network(domains), domains, out=tmp_path / "run", train=Train(**SHORT))
     watched_by(monkeypatch, Recorder())
     changed = [domains[0], Domain("bees", noise(60, "abc", 7), size=8)]
     with raises(BadInput, "images of bees", tmp_path / "run"):
-        train(network(changed), changed, out=tmp_path / "run", resume=True, **SHORT)
-    train(network(domains), domains, out=tmp_path / "run", resume=True, **SHORT)
+        train(network(changed), changed, out=tmp_path / "run", resume=True, train=Train(**SHORT))
+    train(network(domains), domains, out=tmp_path / "run", resume=True, train=Train(**SHORT))
 
 
 def test_a_folder_with_another_run_is_refused(
@@ -136,14 +137,20 @@ def test_a_folder_with_another_run_is_refused(
     domains, out = worlds("ants"), tmp_path / "run"
     watched_by(monkeypatch, at("step", 3, breaks))
     with pytest.raises(Broken):
-        train(network(domains), domains, out=out, **SHORT)
+        train(network(domains), domains, out=out, train=Train(**SHORT))
     watched_by(monkeypatch, Recorder())
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file() and p.name != ".lock"}
     with raises(BadInput, out, "step 2", try_="--resume"):
-        train(network(domains), domains, out=out, **SHORT)
+        train(network(domains), domains, out=out, train=Train(**SHORT))
     for resume in (True, False):
         with raises(BadInput, out, "train.lr"):
-            train(network(domains), domains, out=out, resume=resume, **{**SHORT, "lr": 0.01})
+            train(
+                network(domains),
+                domains,
+                out=out,
+                resume=resume,
+                train=Train(**{**SHORT, "lr": 0.01}),
+            )
     after = {p: p.read_bytes() for p in out.rglob("*") if p.is_file() and p.name != ".lock"}
     assert after == before
 
@@ -151,11 +158,11 @@ def test_a_folder_with_another_run_is_refused(
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     domains, out = worlds("ants", "cats"), tmp_path / "run"
     model, other = network(domains, sharing="full"), network(domains, 1, sharing="full")
-    first = train(model, domains, out=out, **SHORT)
+    first = train(model, domains, out=out, train=Train(**SHORT))
     stamp = (out / "scores.json").read_bytes()
     with raises(BadInput, out, try_="onetrunk eval"):
-        train(other, domains, out=out, **SHORT)
-    again = train(other, domains, out=out, resume=True, **SHORT)
+        train(other, domains, out=out, train=Train(**SHORT))
+    again = train(other, domains, out=out, resume=True, train=Train(**SHORT))
     assert again.scores == first.scores
     assert (out / "scores.json").read_bytes() == stamp
     assert same(weights(other), weights(model))
@@ -164,9 +171,9 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
 def test_the_model_has_to_have_these_domains(tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
     with raises(BadInput, got=["ants", "bees"], available=["ants"]):
-        train(network(domains[:1]), domains, out=tmp_path / "run", **SHORT)
+        train(network(domains[:1]), domains, out=tmp_path / "run", train=Train(**SHORT))
     with raises(BadInput, "sped"):
-        train(network(domains), domains, out=tmp_path / "run", sped=1)
+        train(network(domains), domains, out=tmp_path / "run", train=Train(sped=1))
     assert not (tmp_path / "run").exists()
 
 
@@ -182,7 +189,7 @@ def test_a_loss_that_is_not_finite_is_recorded(
 
     watched_by(monkeypatch, at("step", 3, poison))
     with pytest.raises(NotFinite):
-        train(model, domains, out=out, **SHORT)
+        train(model, domains, out=out, train=Train(**SHORT))
     failed = json.loads((out / "failed.json").read_text())
     assert (failed["step"], failed["domain"], failed["task"]) == (4, "bees", "classify")
     assert set(failed["files"]) <= {domains[1].train.key(i) for i in range(len(domains[1].train))}
@@ -191,11 +198,17 @@ def test_a_loss_that_is_not_finite_is_recorded(
     assert lines(out)[-1]["step"] == 3
     assert not (out / "scores.json").exists() and not (out / "model").exists()
     watched_by(monkeypatch, Recorder())
-    train(model, domains, out=out, resume=True, **SHORT)  # the images are fine
+    train(model, domains, out=out, resume=True, train=Train(**SHORT))  # the images are fine
 
 
 def specialists(place: Path, out: str) -> Recipe:
-    sets = [f"out={out}", "trunk.sharing=none", "train.evaluate=2", "train.log=1", "train.steps=4"]
+    sets = [
+        f"out={out}",
+        "trunk.sharing=none",
+        "train.eval_every=2",
+        "train.log_every=1",
+        "train.steps=4",
+    ]
     made = recipe(place).with_sets(sets)
     other = {"name": "again", "source": "pocket:optdigits", "size": 10}
     document = made.document()
@@ -251,7 +264,7 @@ def test_a_run_starts_from_another(tmp_path: Path) -> None:
 def test_settings_that_a_kind_of_task_does_not_support(tmp_path: Path) -> None:
     rooms = [Domain("rooms", dense_source(12, 16, 16), size=16)]
     with raises(BadInput, "train.mixup", "rooms", got=0.2, available=["classify"]):
-        train(network(rooms), rooms, out=tmp_path / "run", mixup=0.2, **SHORT)
+        train(network(rooms), rooms, out=tmp_path / "run", train=Train(mixup=0.2, **SHORT))
     assert not (tmp_path / "run").exists()
 
 
@@ -263,10 +276,10 @@ def test_missing_validation_images_are_found_before_training(tmp_path: Path) -> 
     blind = [Domain("blind", Fake(plain.tasks, listed, images), size=8)]
     assert len(blind[0].val) == 0
     with raises(BadInput, "blind", "validation", got="24 for training"):
-        train(network(blind), blind, out=tmp_path / "run", **SHORT)
+        train(network(blind), blind, out=tmp_path / "run", train=Train(**SHORT))
     assert not (tmp_path / "run").exists()
     both = [*blind, *worlds("ants")]
-    train(network(both), both, out=tmp_path / "run", **SHORT)
+    train(network(both), both, out=tmp_path / "run", train=Train(**SHORT))
 
 
 def test_heads_of_numbers_start_from_the_training_labels() -> None:
@@ -293,7 +306,7 @@ def test_heads_of_numbers_start_from_the_training_labels() -> None:
 def test_a_network_of_one_domain(tmp_path: Path) -> None:
     domains = worlds("ants")
     model = network(domains, sharing="none")
-    run = train(model, domains, out=tmp_path / "run", **SHORT)
+    run = train(model, domains, out=tmp_path / "run", train=Train(**SHORT))
     assert list(run.models) == ["ants"] and run.model is model
     assert same(weights(load(tmp_path / "run", "ants")), weights(model))
     assert scores_of(tmp_path / "run")["best"].keys() == {"ants"}
@@ -302,14 +315,14 @@ def test_a_network_of_one_domain(tmp_path: Path) -> None:
 def test_the_same_seed_gives_the_same_run(tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
     for name, seed in (("one", 3), ("two", 3), ("three", 4)):
-        train(network(domains), domains, out=tmp_path / name, seed=seed, **SHORT)
+        train(network(domains), domains, out=tmp_path / name, seed=seed, train=Train(**SHORT))
     assert_same_run(tmp_path / "one", tmp_path / "two")
     assert lines(tmp_path / "one") != lines(tmp_path / "three")
 
 
 def test_train_models_takes_the_models_of_a_recipe(tmp_path: Path) -> None:
     one = recipe(tmp_path)
-    checked = one.check()
+    checked = check(one)
     models = one.make_model(checked.domains)
     run = train_models(models, checked.domains, one, resume=False, device="cpu")
     assert run.folder == tmp_path / "runs"

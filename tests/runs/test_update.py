@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from onetrunk.config import Train
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput
 from onetrunk.nn.card import Card
@@ -30,7 +31,7 @@ def head(run: Path, name: str) -> tuple[tuple[str, ...], Tensor]:
 
 
 def test_classes_that_stay_keep_their_rows_by_name(run: Path) -> None:
-    add(run, more(classes="abc"), **FEW)
+    add(run, more(classes="abc"), train=Train(**FEW))
     old = Pack.open(run / "model/packs/new.pack")
     new = Domain("new", noise(60, "cxa", 400), size=8)
     worker = carried(run, keep_slots.renamed(old, {"b": "x"}), new)
@@ -55,10 +56,10 @@ def carried(run: Path, pack: Pack, domain: Domain):  # type: ignore[no-untyped-d
 
 
 def test_update_and_undo_to_the_bit(run: Path) -> None:
-    add(run, more(classes="abc"), **FEW)
+    add(run, more(classes="abc"), train=Train(**FEW))
     before, kept = predictions(run), files(run)
     new = Domain("new", noise(80, "abcd", 300), size=8)
-    result = update(run, new, **FEW)
+    result = update(run, new, train=Train(**FEW))
     assert same({k: before[k] for k in ("one", "two")}, predictions(run, "one", "two"))
     assert set(result.unchanged.fingerprints) == {"one", "two"}
     assert load(run).domains["new"].task("classify").classes == ("a", "b", "c", "d")
@@ -83,10 +84,10 @@ def test_a_domain_of_the_training_is_updated_too(run: Path) -> None:
     before, scores, outcomes = predictions(run), Run(run).scores, Run(run).outcomes
     trunk = (run / "model/trunk.safetensors").read_bytes()
     pack = (run / "model/packs/one.pack").read_bytes()
-    update(run, Domain("one", noise(40, "ab", 77), size=8), **FEW)
+    update(run, Domain("one", noise(40, "ab", 77), size=8), train=Train(**FEW))
     assert not same(before, predictions(run))
     assert same({"two": before["two"]}, predictions(run, "two"))
-    update(run, Domain("one", noise(40, "abz", 77), size=8), **FEW)
+    update(run, Domain("one", noise(40, "abz", 77), size=8), train=Train(**FEW))
     assert Run(run).versions("one") == [1, 2]
     undo(run, "one")
     assert load(run).domains["one"].task("classify").classes == ("a", "b")
@@ -135,8 +136,8 @@ def test_a_domain_keeps_its_kind_of_adapters(run: Path) -> None:
     update(run, Domain("bare", noise(60, "abcd", 300), size=8))
     after = load(run).pack("bare").tensors
     assert all(after[key].equal(value) for key, value in slots.items())  # the head alone
-    add(run, more("low", first=800), adapters="lora", rank=3, **FEW)
-    update(run, Domain("low", noise(60, "abcd", 300), size=8), **FEW)
+    add(run, more("low", first=800), adapters="lora", rank=3, train=Train(**FEW))
+    update(run, Domain("low", noise(60, "abcd", 300), size=8), train=Train(**FEW))
     card = load(run).domains["low"]
     assert (card.adapters, card.rank) == ("lora", 3)
 

@@ -12,10 +12,11 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from onetrunk.cli.output import console, print_json, suggest
-from onetrunk.config import DomainPart, Train
+from onetrunk.config import Train
 from onetrunk.config.add_recipe import DEFAULT_ADAPTERS, AddSettings
 from onetrunk.config.sets import apply_sets
 from onetrunk.data.domain import Domain
+from onetrunk.data.domain_settings import DomainSettings
 from onetrunk.data.task import check_name
 from onetrunk.errors import BadInput, Failed, printable
 from onetrunk.eval.budget import scaled
@@ -105,11 +106,12 @@ def requested(
                 got=key,
                 available=("train", "add", f"domains.{name}", "seed"),
             )
-    part = DomainPart.of(document["domains"][0], f"domains.{name}")
-    AddSettings.of(document["add"], "add")
-    Train.of(document["train"], "train")
-    seed = {"seed": document["seed"]} if "seed" in document else {}
-    return part.make(Path()), {**document["add"], **document["train"], **seed}
+    part = DomainSettings.of(document["domains"][0], f"domains.{name}")
+    settings = AddSettings.of(document["add"], "add").given()
+    settings["train"] = Train.of(document["train"], "train")
+    if "seed" in document:
+        settings["seed"] = document["seed"]
+    return Domain.of(part), settings
 
 
 def share(text: str) -> float:

@@ -13,7 +13,8 @@ from rich.table import Table as Grid
 
 from onetrunk.cli.output import console, print_json, suggest
 from onetrunk.cli.train import recipe_of, seeds_of
-from onetrunk.config import Recipe
+from onetrunk.config import Recipe, Train
+from onetrunk.config.check import check
 from onetrunk.config.sets import apply_sets
 from onetrunk.config.to_toml import inline
 from onetrunk.errors import BadInput, Failed
@@ -145,7 +146,7 @@ def _compare_new(
     opened.check_shared_trunk()
     trunk = opened.model.trunk
     like = [f"trunk.arch={inline(trunk.arch)}", f"trunk.norm={inline(trunk.norm)}"]
-    checked = recipe.with_sets([*like, *sets]).check()
+    checked = check(recipe.with_sets([*like, *sets]))
     return compare(
         run,
         checked.domains,
@@ -153,7 +154,7 @@ def _compare_new(
         seeds=seeds_of(seeds),
         out=out,
         device=device,
-        train=given["train"],
+        train=Train.of(given["train"], "train"),
     )
 
 

@@ -15,7 +15,7 @@ from rich.table import Table as Grid
 
 from onetrunk.cli.output import console, print_json, suggest
 from onetrunk.config import Recipe, named_recipes
-from onetrunk.config.check import read_all
+from onetrunk.config.check import check, parse_and_check
 from onetrunk.config.recipe import FILE, read_text
 from onetrunk.config.sets import grid as varied
 from onetrunk.config.to_toml import inline
@@ -129,9 +129,9 @@ def _recipe(
 def recipe_of(word: str, sets: Sequence[str]) -> Recipe:
     """Read a recipe by its name, file or run folder; all of its errors are listed at once."""
     if word in named_recipes():
-        return read_all(named_recipes()[word], Path(), sets, word)
+        return parse_and_check(named_recipes()[word], Path(), sets, word)
     text, place = read_text(word)
-    return read_all(text, place.parent, sets, place.name)
+    return parse_and_check(text, place.parent, sets, place.name)
 
 
 def _from(root: Path, path: Path) -> str:
@@ -168,7 +168,7 @@ def _written(recipe: Recipe) -> Recipe:
             f"{path} exists with other content and is not overwritten",
             try_=f"onetrunk train {path}, or choose another name with --set name=NAME",
         )
-    recipe.check()  # do not leave a recipe behind that cannot be trained
+    check(recipe)  # do not leave a recipe behind that cannot be trained
     write_atomic(path, text)
     say(f"wrote {path}, the recipe with every setting")
     return recipe

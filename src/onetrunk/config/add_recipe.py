@@ -3,47 +3,61 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, PlainValidator, field_validator, model_validator
 
-from onetrunk.config import Recipe, Train
-from onetrunk.config.domains import DomainPart
-from onetrunk.config.part import Part
-from onetrunk.config.recipe import FILE, read_text
-from onetrunk.config.to_toml import document_of, section
-from onetrunk.config.train import LENGTHS, auto
+from onetrunk.config.recipe import FILE, Recipe, parse_toml, read_text
+from onetrunk.config.to_toml import document_of, settings_to_toml
+from onetrunk.config.train import LENGTHS, Train
 from onetrunk.data.domain import Domain
+from onetrunk.data.domain_settings import DomainSettings
 from onetrunk.errors import BadInput
 from onetrunk.nn.adapters import ADAPTERS, check_rank
+from onetrunk.settings import AUTO, LIST, Settings
 
-KINDS = ("none", "norm", *ADAPTERS[1:])  # what a new domain may own, beside its head
 DEFAULT_ADAPTERS = "parallel"
+KINDS = ("none", "norm", *(name for name in ADAPTERS if name != "none"))  # beside the head
 Few = bool | Literal["auto"]
 
 
-class AddSettings(Part):
-    """[add]: what the new domain owns, and where its slots start."""
+def _few(value: Any) -> Few:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value == "auto":
+        return "auto"
+    raise BadInput('expected true, false or "auto"', got=value)
 
-    adapters: str = Field(default=DEFAULT_ADAPTERS, description=" | ".join((*KINDS, "auto")))
-    rank: Annotated[int | None, BeforeValidator(auto)] = Field(
-        default=None, ge=1, description="of low-rank adapters; auto: a sixteenth of the width"
+
+class AddSettings(Settings):
+    """What a new domain owns, and where its slots start."""
+
+    adapters: str = Field(
+        default=DEFAULT_ADAPTERS,
+        description=f"What the domain owns beside its heads: {' | '.join((*KINDS, 'auto'))}",
+    )
+    rank: Annotated[int | None, AUTO] = Field(
+        default=None, ge=1, description="Rank of low-rank adapters; auto: 1/16 of the width"
     )
     budget: float = Field(
-        default=0.15, gt=0, description="for auto: largest size of a pack, as a share of the trunk"
+        default=0.15,
+        gt=0,
+        description="Largest size of a pack with adapters = auto, as a share of the trunk",
     )
     start: str = Field(
-        default="auto", description="auto | trunk | a domain, whose slots the new one starts from"
-    )
-    few: Few = Field(
         default="auto",
-        description="few-shot methods, chosen on folds; auto: below 8 images per class",
+        description="What the new slots are copied from: auto | trunk | the name of a domain",
     )
-    decay: Annotated[float | None, BeforeValidator(auto)] = Field(
-        default=None, gt=0, description="factor on weight_decay; auto: by adapters and images"
+    few: Annotated[Few, PlainValidator(_few)] = Field(
+        default="auto",
+        description="Use few-shot methods, chosen on folds; auto: below 8 images a class",
+    )
+    decay: Annotated[float | None, AUTO] = Field(
+        default=None,
+        gt=0,
+        description="Factor on train.weight_decay; auto: by adapters and number of images",
     )
 
     @field_validator("adapters")
@@ -54,7 +68,7 @@ class AddSettings(Part):
                 "unknown adapters",
                 got=kind,
                 available=(*KINDS, "auto"),
-                try_="or package.module:thing",
+                try_="one of these, or package.module:thing",
             )
         return kind
 
@@ -66,70 +80,54 @@ class AddSettings(Part):
 
 
 def card_adapters(kind: str) -> str:
-    """The adapters in the card of a domain that owns this: "norm" has norms, but no adapters."""
+    """Return the adapters in the card of a domain: one with norms alone has no adapters."""
     return "none" if kind == "norm" else kind
 
 
-class AddRecipe(Part):
-    """All settings of a domain that is added or updated; `added/NAME/recipe.toml`."""
+class AddRecipe(Settings):
+    """All settings of a domain that is added or updated."""
 
-    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="of all that is drawn")
-    base: str = Field(default=".", description="where relative paths start")
+    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="Seed of all random numbers")
+    base: str = Field(default=".", description="Folder that relative paths start from")
     trunk: str = Field(default="", description="SHA-256 of the trunk")
-    version: int = Field(default=1, ge=1, description="of this domain's pack")
+    version: int = Field(default=1, ge=1, description="Version of the domain's pack")
     add: AddSettings = AddSettings()
-    domains: Annotated[tuple[DomainPart, ...], Field(strict=False)] = Field(
-        description="[[domains]], the one that is added"
+    domains: Annotated[tuple[DomainSettings, ...], LIST] = Field(
+        description="The [[domains]] table of the domain that is added"
     )
     train: Train = Train()
 
     @field_validator("domains")
     @classmethod
-    def _one(cls, domains: tuple[DomainPart, ...]) -> tuple[DomainPart, ...]:
+    def _one(cls, domains: tuple[DomainSettings, ...]) -> tuple[DomainSettings, ...]:
         if len(domains) != 1:
             raise BadInput("expected one domain", got=len(domains))
         return domains
 
     @property
-    def domain(self) -> DomainPart:
+    def domain(self) -> DomainSettings:
         """The domain that is added."""
         return self.domains[0]
 
     def to_toml(self) -> str:
-        """The recipe with every key; `read_add_recipe` reads it."""
-        root = document_of(self, ("add", "domains", "train"))
-        unset = tuple(name for name in LENGTHS if getattr(self.train, name) is None)
-        parts = [
-            section("", root, AddRecipe, ()),
-            section("[add]", document_of(self.add), AddSettings, ()),
-            section("[[domains]]", document_of(self.domain), DomainPart, ("tasks",)),
-            section("[train]", document_of(self.train, unset), Train, ()),
-        ]
-        return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
+        """Return the recipe with every key as TOML; `read_add_recipe` reads it."""
+        return settings_to_toml(self)
 
 
 def read_add_recipe(folder: Path) -> AddRecipe:
-    """The recipe in the folder of a domain that is added."""
-    text, place = read_text(folder)
-    try:
-        return AddRecipe.of(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise BadInput(f"{place} is not TOML", got=str(error)[:120]) from None
-    except BadInput as error:
-        first = error.errors[0]
-        raise BadInput(
-            f"{place}: {first.expected}", got=first.got, available=first.available, try_=first.try_
-        ) from None
+    """Return the recipe in the folder of a domain that is added."""
+    text, path = read_text(folder)
+    return AddRecipe.of(parse_toml(text, str(path)), f"{path}: ")
 
 
 def added_domain(folder: Path) -> Domain:
-    """The domain whose recipe a folder holds."""
+    """Return the domain whose recipe a folder holds."""
     recipe = read_add_recipe(folder)
-    return recipe.domain.make(folder / recipe.base)
+    return Domain.of(recipe.domain, folder / recipe.base)
 
 
 def base_from(base: Path, folder: Path) -> str:
-    """The path of `base` as a file in `folder` writes it."""
+    """Return the path of `base` as a file in `folder` writes it."""
     if base.is_absolute():
         return base.as_posix()
     try:
@@ -141,7 +139,7 @@ def base_from(base: Path, folder: Path) -> str:
 
 
 def train_like(folder: Path, domains: int = 1) -> dict[str, Any]:
-    """The [train] of a run for one more domain: as many steps as each of its own had.
+    """Return the [train] settings of a run for one more domain, with as many steps as its own had.
 
     Args:
         folder: The run; one without a recipe gives no settings.
@@ -150,16 +148,15 @@ def train_like(folder: Path, domains: int = 1) -> dict[str, Any]:
     if not (folder / FILE).is_file():
         return {}
     document = document_of(Recipe.read(folder).train)
-    settings = {key: value for key, value in document.items() if value != "auto"}
     for name in ("frozen", "sampling", "loggers", "weighting", "weighting_settings"):
-        settings.pop(name, None)  # those are of several domains, or of that machine
-    if (hours := settings.get("hours")) is not None:
-        settings["hours"] = hours / max(1, domains)
-    return {key: value for key, value in settings.items() if value is not None}
+        document.pop(name)  # these are for several domains, or for another machine
+    if (hours := document.get("hours")) is not None:
+        document["hours"] = hours / max(1, domains)
+    return document
 
 
 def merged_train(given: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
-    """The given settings of [train], and those of the run where they do not contradict.
+    """Return the given [train] settings, completed by those of the run that do not contradict them.
 
     Args:
         given: What the user set.
@@ -169,7 +166,7 @@ def merged_train(given: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str,
     if any(name in given for name in LENGTHS):
         for name in LENGTHS:
             rest.pop(name, None)
-    if "optimizer" in given:  # each optimizer has its own learning rate and decay
+    if "optimizer" in given:  # each optimizer has its own learning rate and weight decay
         for name in ("weight_decay", "lr"):
             rest.pop(name, None)
     return {**rest, **given}

@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from onetrunk.config.part import Part
 from onetrunk.errors import BadInput
+from onetrunk.settings import Settings
 
 
-class Method(Part):
+class Method(Settings):
     """A method to learn new domains, given a finished run with other domains."""
 
     description: str = Field(description="What the method trains")

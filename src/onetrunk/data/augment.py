@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
 from onetrunk.data.pixels import U8, Pixels
 from onetrunk.data.seeded import Chance
@@ -38,23 +39,31 @@ class Views:
 
 @dataclass(frozen=True)
 class Augment:
-    """How a domain's training images are varied; the default changes nothing.
+    """How the training images of a domain are augmented; the default changes nothing."""
 
-    `pad`: the window moves this far over the image's edge. `area`: random resized crop, the share
-    of the image that the window covers, `aspect` its height over width. `scale`: zoom, as a range
-    of factors; depth is divided by it (inverse depth multiplied). `flip`: mirrored half of the
-    time; a normal's x is negated. `brightness`, `contrast`, `saturation`: each factor is
-    drawn from 1 ± this.
-    """
-
-    pad: int = 0
-    area: tuple[float, float] = (1.0, 1.0)
-    aspect: tuple[float, float] = (1.0, 1.0)
-    scale: tuple[float, float] = (1.0, 1.0)
-    flip: bool = False
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
+    pad: Annotated[int, Field(description="Pixels that a crop may move over the edge")] = 0
+    area: Annotated[
+        tuple[float, float],
+        Field(description="Range of the share of the image in a random resized crop"),
+    ] = (1.0, 1.0)
+    aspect: Annotated[
+        tuple[float, float], Field(description="Range of height over width of that crop")
+    ] = (1.0, 1.0)
+    scale: Annotated[
+        tuple[float, float], Field(description="Range of the zoom; depth is divided by it")
+    ] = (1.0, 1.0)
+    flip: Annotated[
+        bool, Field(description="Mirror half of the images, and the x of their normals")
+    ] = False
+    brightness: Annotated[
+        float, Field(description="Brightness is multiplied by a factor within 1 ± this")
+    ] = 0.0
+    contrast: Annotated[
+        float, Field(description="Contrast is multiplied by a factor within 1 ± this")
+    ] = 0.0
+    saturation: Annotated[
+        float, Field(description="Saturation is multiplied by a factor within 1 ± this")
+    ] = 0.0
 
     def __post_init__(self) -> None:
         for name in ("area", "aspect", "scale"):

@@ -87,7 +87,7 @@ def read_index(
     if not tasks:
         problems.append("it names no task; try: --task NAME=KIND, or tasks in the recipe")
     if problems:
-        raise BadInput("\n".join(f"{name}: {problem}" for problem in problems))
+        raise BadInput.several([BadInput(f"{name}: {line}") for line in problems])
     print_of = hashlib.sha256()
     for item in items:
         print_of.update(f"{item.key}\0{item.stamp}\0".encode("utf-8", "surrogateescape"))

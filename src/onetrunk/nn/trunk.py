@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,8 @@ from onetrunk.nn.own_stages import OwnStage
 from onetrunk.nn.shapes import Shape
 from onetrunk.nn.switch import Mixed, Switch
 from onetrunk.nn.traversal import places, plain_tensors
+from onetrunk.nn.trunk_settings import Sharing, TrunkSettings
 
-SHARING = ("none", "partial", "deep", "full")
 LARGE = 1024 * 1024  # pixels; larger images are tried at a half, a quarter, … of their sides
 
 
@@ -34,33 +35,47 @@ class Trunk(nn.Module):
     def __init__(
         self,
         arch: str,
+        *,
+        pretrained: bool | str | Path = False,
         norm: str = "domain",
-        sharing: str = "deep",
+        sharing: Sharing = "deep",
         own_stages: Sequence[int | str] = (),
         adapters: str = "none",
-        pretrained: bool | str | Path = False,
         adapter_layers: Sequence[str] = (),
     ) -> None:
-        """The keys of a recipe's [trunk]; `adapter_layers`: patterns of layers' names, by default all."""
+        """Build the network and put banks into it.
+
+        The arguments are the keys of a recipe's [trunk] table: `onetrunk recipes keys`.
+        """
+        given = {key: value for key, value in locals().items() if key in TrunkSettings.model_fields}
+        settings = TrunkSettings.of(given, "trunk")
         super().__init__()
-        if sharing not in SHARING:
-            raise BadInput("unknown sharing", got=sharing, available=SHARING)
-        if adapters not in ADAPTERS and ":" not in adapters:
-            raise BadInput(
-                "unknown adapters", got=adapters, available=ADAPTERS, try_="or package.module:thing"
-            )
         if ":" in adapters:
             load(adapters, "adapter", ADAPTERS)
         self.net, backbone = backbones.build(arch, pretrained)
         self.arch, self.norm, self.sharing, self.adapters = arch, norm, sharing, adapters
-        self.adapter_layers = tuple(adapter_layers)
+        self.adapter_layers = settings.adapter_layers
         self.backbone = backbone
         self.licence = backbone.licence
         self.switch = Switch()
         self.skipped: dict[str, str] = {}  # layers without a bank, and why
         self._tried: dict[tuple[str, int | None, tuple[int, int]], Shape] = {}
-        self.own_stages = self._own(own_stages)
+        self.own_stages = self._own(settings.own_stages)
         self._put_norms()
+
+    @classmethod
+    def of(cls, settings: TrunkSettings, root: Path = Path()) -> Self:
+        """Return the trunk with these settings; a file of weights is searched from `root`."""
+        given = {name: value for name, value in settings if name != "pair"}
+        if not isinstance(settings.pretrained, bool):
+            given["pretrained"] = root / settings.pretrained
+        return cls(**given)
+
+    @property
+    def settings(self) -> TrunkSettings:
+        """The settings that build a trunk of the same layout, with fresh weights."""
+        kept = TrunkSettings.model_fields.keys() - {"pretrained", "pair"}
+        return TrunkSettings.of({name: getattr(self, name) for name in kept})
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -82,12 +97,6 @@ class Trunk(nn.Module):
 
     def _own(self, given: Sequence[int | str]) -> tuple[str, ...]:
         stages = self.stages
-        if bool(given) != (self.sharing == "partial"):
-            raise BadInput(
-                "own_stages go with sharing = 'partial'",
-                got=f"sharing {self.sharing!r}, own_stages {list(given)}",
-                available=stages,
-            )
         names: list[str] = []
         for stage in given:
             if isinstance(stage, int) and 0 <= stage < len(stages):
@@ -138,7 +147,7 @@ class Trunk(nn.Module):
             raise BadInput(
                 f"{self.arch}: no layer takes {kind!r} adapters",
                 got=", ".join(self.adapter_layers) or "every layer",
-                try_="name other layers in adapt, or adapters = 'none'",
+                try_="other patterns in adapter_layers, or adapters = 'none'",
             )
         return made
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from onetrunk.config import Train
 from onetrunk.config.add_recipe import DEFAULT_ADAPTERS, Few
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
@@ -53,7 +54,7 @@ def add(
     resume: bool = False,
     device: str | torch.device | None = None,
     command: str | None = None,
-    **settings: Any,
+    train: Train | None = None,
 ) -> DomainResult:
     """Add a domain to a model or a finished run; everything else stays unchanged, to the bit.
 
@@ -73,7 +74,7 @@ def add(
         resume: Continue an addition to a run that was stopped.
         device: "cpu", "cuda", "cuda:1", "mps"; None chooses.
         command: What to type to continue, for messages.
-        settings: Keys of a recipe's [train]; by default those of the run.
+        train: Settings of the training; those not given are those of the run.
     """
     owned = {
         "adapters": adapters,
@@ -83,14 +84,15 @@ def add(
         "few": few,
         "decay": decay,
     }
+    given = {} if train is None else train.given()
     if isinstance(model, Universal):
-        return _add_to_model(model, domain, owned, settings, others, seed, device)
+        return _add_to_model(model, domain, owned, given, others, seed, device)
     folder = Path(model)
 
     def prepare(run: Run, work: Path) -> Prepared:
         if domain.name in run.names:
             raise _name_taken(str(folder), shell(folder), domain, run.model)
-        recipe = make_recipe(run.model, domain, seed, owned, settings, run=run, work=work)
+        recipe = make_recipe(run.model, domain, seed, owned, given, run=run, work=work)
         return Prepared(run.model, recipe)
 
     return train_into_run(
@@ -108,13 +110,13 @@ def _add_to_model(
     model: Universal,
     domain: Domain,
     owned: Mapping[str, Any],
-    settings: Mapping[str, Any],
+    train: Mapping[str, Any],
     others: Sequence[Domain],
     seed: int,
     device: str | torch.device | None,
 ) -> DomainResult:
     """Add to a network in memory."""
-    recipe = make_recipe(model, domain, seed, owned, settings)
+    recipe = make_recipe(model, domain, seed, owned, train)
     place = choose_device(device)
     if domain.name in model.domains:
         raise _name_taken("the model", "RUN", domain, model)

@@ -163,7 +163,7 @@ def make_recipe(
             merged = {key: value for key, value in merged.items() if key not in LENGTHS}
             merged["steps"] = few.STEPS
         steps = merged.get("steps")
-        merged |= {"workers": 0} | ({"evaluate": steps} if isinstance(steps, int) else {})
+        merged |= {"workers": 0} | ({"eval_every": steps} if isinstance(steps, int) else {})
         images = len(domain.train) + len(domain.val)
         merged["batch"] = max(1, min(merged.get("batch", few.BATCH), few.BATCH, images // 2))
     return AddRecipe.of(

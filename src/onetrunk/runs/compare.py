@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-from onetrunk.config import Distill, Recipe
+from onetrunk.config import Distill, Recipe, Train
 from onetrunk.config.add_recipe import AddRecipe, merged_train, train_like
 from onetrunk.config.from_python import table_of
 from onetrunk.config.methods import Method, choose_methods
@@ -48,7 +47,6 @@ from onetrunk.train.initialize import start_from
 
 NAME = "compare.json"
 DEFAULT_OUT = Path("runs/compare")
-NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 SCORE_BASES = ("scratch", "fine-tune")  # the decathlon score is relative to the first of these
 SHARES = {"classify", "multilabel", "segment", "embed"}  # kinds whose error is in percent
 
@@ -75,7 +73,7 @@ def compare(
     out: str | os.PathLike[str] = DEFAULT_OUT,
     resume: bool = False,
     device: str | None = None,
-    train: Mapping[str, Any] = NO_SETTINGS,
+    train: Train | None = None,
 ) -> Comparison:
     """Train several methods and compare their scores and costs.
 
@@ -89,13 +87,14 @@ def compare(
             beside the run of the recipe.
         resume: Continue unfinished baselines.
         device: "cpu", "cuda", "cuda:1", "mps"; None chooses.
-        train: With new domains, keys of [train]; by default those of the run.
+        train: With new domains, settings of the training; those not given are the run's.
     """
     if domains:
         if isinstance(run, Recipe):
             raise BadInput("new domains are compared on the folder of a run", got=run.name)
+        given = {} if train is None else train.given()
         document = compare_new_domains(
-            Path(run), domains, Path(out), methods=methods, seeds=seeds, train=train, device=device
+            Path(run), domains, Path(out), given, methods=methods, seeds=seeds, device=device
         )
         return Comparison(Path(out) / NAME, document)
     recipe = run if isinstance(run, Recipe) else Recipe.read(run)
@@ -378,10 +377,10 @@ def compare_new_domains(
     run: Path,
     domains: Sequence[Domain],
     out: Path,
+    train: Mapping[str, Any],
     *,
     methods: Sequence[str] = (),
     seeds: Sequence[int] = (0,),
-    train: Mapping[str, Any] = NO_SETTINGS,
     device: str | None = None,
 ) -> dict[str, Any]:
     """Train every method with every seed; see `compare`.

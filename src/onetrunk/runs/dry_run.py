@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from onetrunk.config import Recipe
+from onetrunk.config.check import check
 from onetrunk.errors import BadInput
 from onetrunk.eval.budget import budget
 from onetrunk.runs.train import make_teachers
@@ -37,7 +38,7 @@ def dry_run(recipe: Recipe, device: str | None = None) -> dict[str, Any]:
             try_="train it: it takes minutes",
         )
     place = choose_device(device)
-    checked = recipe.check()
+    checked = check(recipe)
     parts: dict[str, dict[str, Any]] = {}
     models = recipe.make_model(checked.domains)
     if recipe.init_folder is not None:
@@ -75,7 +76,7 @@ def dry_run(recipe: Recipe, device: str | None = None) -> dict[str, Any]:
             "model_bytes": cost.bytes,
             "checkpoint_bytes": checkpoint_bytes,
         }
-    checkpoints = recipe.train.keep + 1  # and the best
+    checkpoints = recipe.train.keep_checkpoints + 1  # and the best
     return {
         "name": recipe.name,
         "out": str(recipe.out_folder),

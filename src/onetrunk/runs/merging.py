@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from onetrunk.config import Recipe
-from onetrunk.config.make import drawn_from, make_trunk
+from onetrunk.config.recipe import seeded_weights
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput
 from onetrunk.eval.evaluate import each_once, evaluate
@@ -84,7 +84,7 @@ class Specialists:
             raise BadInput("expected a finite scale", got=scale)
         like = next(iter(self.models.values())).trunk
         trunk = Trunk(
-            like.arch, like.norm, adapters=like.adapters, adapter_layers=like.adapter_layers
+            like.arch, norm=like.norm, adapters=like.adapters, adapter_layers=like.adapter_layers
         )
         trunk.load_shared(self._sum(scale))
         trunk.licence = like.licence
@@ -132,8 +132,8 @@ def common_start(folder: Path) -> dict[str, Tensor] | None:
         return next(iter(models.values())).trunk.shared()
     if recipe.trunk.pretrained is False:
         return None
-    with drawn_from(recipe.seed):
-        return make_trunk(recipe).shared()
+    with seeded_weights(recipe.seed):
+        return recipe.make_trunk().shared()
 
 
 @dataclass(frozen=True)

@@ -219,7 +219,7 @@ class Run:
         if all(wanted.get(name, own) == own for name, own in classes.items()):
             return domain
         names = {c: current_class(card, c) for own in classes.values() for c in own}
-        return domain.called(names, card.tasks)
+        return domain.renamed(names, card.tasks)
 
     # -- scores
 

@@ -17,7 +17,8 @@ from onetrunk.nn.card import Card
 MAX_EVENTS = 200  # a header has at most 1 MB
 ADDED, UPDATED, RELABELED, IMPORTED = "added", "updated", "relabeled", "imported"
 SETTINGS = ("adapters", "rank", "budget", "few", "decay")  # of [add]
-OF_THE_MACHINE = {"loggers", "workers", "keep", "log", "checkpoint"}  # keys of [train]
+# keys of [train] that do not change the result
+NEUTRAL = {"loggers", "workers", "keep_checkpoints", "log_every", "checkpoint_every"}
 
 
 def event(
@@ -32,7 +33,7 @@ def event(
         chosen: Why these adapters were chosen.
         scores: The headline and other scores by `SPLIT/TASK/METRIC`.
     """
-    train = recipe.train.model_dump(exclude=OF_THE_MACHINE)
+    train = recipe.train.model_dump(exclude=NEUTRAL)
     return {
         "event": kind,
         "date": now(),

@@ -8,13 +8,12 @@ from datetime import UTC, datetime
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 import torch
 
-from onetrunk.config import Recipe, Train
-from onetrunk.config.from_python import described
+from onetrunk.config import Distill, Recipe, Train
+from onetrunk.config.check import check
+from onetrunk.config.from_python import distill_settings, recipe_of
 from onetrunk.data.domain import Domain, check_domains
 from onetrunk.data.splitting import SPLITS
 from onetrunk.errors import BadInput
@@ -29,7 +28,6 @@ from onetrunk.runs.environment import check_data, environment
 from onetrunk.runs.open import OUTCOMES, Models, Run
 from onetrunk.store.run_folder import SCORES, RunFolder
 from onetrunk.train.device import Precision, choose_device, deterministic
-from onetrunk.train.distill.arguments import in_words
 from onetrunk.train.distill.find_teachers import Given, find_teachers
 from onetrunk.train.distill.lwf import find_memory
 from onetrunk.train.distill.plan import Record, plan
@@ -55,29 +53,33 @@ def train(
     domains: Sequence[Domain],
     *,
     out: str | Path,
+    train: Train | None = None,
+    distill: Distill | None = None,
+    teachers: Given = "",
     seed: int = 0,
     resume: bool = False,
     device: str | torch.device | None = None,
-    teachers: Given = "",
-    distill: Sequence[str] | Mapping[str, Any] = MappingProxyType({}),
-    **settings: Any,
 ) -> Run:
-    """Learn `domains` with `model`, into the run folder `out`.
+    """Train a model on all of its domains, in place, and evaluate it.
 
-    `settings` are the keys of a recipe's [train] (`onetrunk.config.Train`), checked as those are:
-    steps, batch, optimizer, lr, … The model is trained in place; of a run that was stopped,
-    `resume=True` goes on.
-
-    `teachers`: a run of specialists, "timm/NAME", "features:FILE", a model, a Foreign; a list of
-    them; or by domain any of these. `distill`: the keys of a recipe's [distill], or words for what
-    is taught, such as ["cka", "logits"].
+    Args:
+        model: The model.
+        domains: The domains of the model.
+        out: The folder of the run.
+        train: The settings of the training, `Train(steps=…, lr=…)`; None: the defaults.
+        distill: The settings of distillation, `Distill(features=…)`; needs teachers.
+        teachers: A run of specialists, "timm/NAME", "features:FILE", a model or a Foreign; a list
+            of these; or any of these by domain. They replace `distill.teachers`.
+        seed: The seed of all random numbers.
+        resume: Continue a run that was stopped.
+        device: Where to train; None chooses.
     """
     names = [domain.name for domain in domains]
     if sorted(names) != sorted(model.domains):
-        raise BadInput("all of a model's domains are learned", got=names, available=model.domains)
+        raise BadInput("expected all domains of the model", got=names, available=model.domains)
     check_domains(domains)
-    taught = in_words(teachers, distill)
-    recipe = described(model, domains, Train.of(settings), seed, Path(out), taught)
+    settings = distill_settings(distill, teachers)
+    recipe = recipe_of(model, domains, train or Train(), seed, Path(out), settings)
     part = names[0] if model.trunk.sharing == "none" else ""
     return train_models(
         {part: model}, domains, recipe, resume=resume, device=device, teachers=teachers
@@ -92,7 +94,7 @@ def train_recipe(recipe: Recipe, *, resume: bool = False, device: str | None = N
         resume: Continue a run that was stopped; a finished one is returned as it is.
         device: "cpu", "cuda", "cuda:1", "mps"; None chooses.
     """
-    checked = recipe.check()
+    checked = check(recipe)
     for warning in checked.warnings:
         say(f"note: {warning}")
     models = recipe.make_model(checked.domains)
@@ -231,7 +233,7 @@ def finish(
 
 def _remove_views(run: RunFolder, recipe: Recipe) -> None:
     """Remove the precomputed views, unless the recipe keeps them."""
-    if not recipe.distill.keep:
+    if not recipe.distill.keep_views:
         shutil.rmtree(run.path / VIEWS, ignore_errors=True)
 
 
@@ -251,7 +253,8 @@ def make_teachers(
         return {}, {}
     if recipe.train.frozen:
         raise BadInput(
-            "distill.teachers: with train.frozen heads are solved from labels alone",
+            "train.frozen solves heads from labels and cannot use teachers",
+            place="distill.teachers",
             try_="distill.enabled = false",
         )
     given = teachers or distill.teachers

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from onetrunk.config.add_recipe import AddRecipe, Few, card_adapters
-from onetrunk.config.check import notes
 from onetrunk.data.domain import Domain
 from onetrunk.data.splitting import SPLITS
 from onetrunk.errors import BadInput
@@ -256,7 +255,7 @@ def domain_cost(model: Universal, name: str) -> dict[str, Any]:
 
 def say_notes(domain: Domain) -> None:
     """Print notes on the images of a domain: files that cannot be read, empty splits."""
-    for line in notes(domain):
+    for line in domain.notes():
         say(f"note: {line}")
 
 

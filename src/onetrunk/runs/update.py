@@ -11,10 +11,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from onetrunk.config import Train
 from onetrunk.config.add_recipe import Few
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
@@ -53,7 +53,7 @@ def update(
     resume: bool = False,
     device: str | torch.device | None = None,
     command: str | None = None,
-    **settings: Any,
+    train: Train | None = None,
 ) -> DomainResult:
     """Train a domain of a run on its present classes and images, starting from its pack.
 
@@ -72,9 +72,10 @@ def update(
         resume: Continue an update that was stopped.
         device: "cpu", "cuda", "cuda:1", "mps"; None chooses.
         command: What to type to continue, for messages.
-        settings: Keys of a recipe's [train]; by default those of the run.
+        train: Settings of the training; those not given are those of the run.
     """
     folder, name = Path(run), domain.name
+    settings = {} if train is None else train.given()
     given = {
         "adapters": adapters,
         "rank": rank,

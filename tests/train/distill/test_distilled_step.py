@@ -113,7 +113,7 @@ def handed(made: Learner, passes: Any) -> dict[str, Tensor]:
 )
 def test_the_gradient_is_that_of_the_formula(distill: dict[str, Any]) -> None:
     domains = worlds("ants", "bees", batch=8)
-    domains[1].weight = 2.0
+    domains[1].settings = domains[1].settings.model_copy(update={"weight": 2.0})
     made = exact(domains, distill)
     made.clock.step = 2  # of 8: a quarter lies behind
     passes = next(made.passes())

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from torch import Tensor, nn
 
-from onetrunk.config import Distill, Recipe
+from onetrunk.config import Distill, Recipe, Train
+from onetrunk.config.check import check
 from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import Pixels
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
 from onetrunk.nn.saving import save, save_models
 from onetrunk.runs.train import train
-from onetrunk.train.distill.arguments import in_words
 from onetrunk.train.distill.find_teachers import find_teachers
 from onetrunk.train.distill.foreign import Foreign
 from onetrunk.train.distill.plan import plan
@@ -141,9 +141,17 @@ def test_features_that_are_not_there() -> None:
     (ants,) = worlds("ants")
     nothing = "it has no features to hold against; got: "
     cases: list[tuple[Any, dict[str, Any], str]] = [
-        (foreign(), {"at": ["bottleneck", "stem"]}, f"{nothing}'stem'; available: pooled"),
+        (
+            foreign(),
+            {"feature_layers": ["bottleneck", "stem"]},
+            f"{nothing}'stem'; available: pooled",
+        ),
         (foreign(lambda x: {"deep": x}), {}, f"{nothing}'pooled'; available: deep"),
-        (foreign(), {"at": ["decoded"]}, "ants has no features at this point; got: 'decoded'"),
+        (
+            foreign(),
+            {"feature_layers": ["decoded"]},
+            "ants has no features at this point; got: 'decoded'",
+        ),
         (foreign(), {"features": "none"}, "it teaches nothing"),
         (foreign(), {"features": "nowhere:thing"}, "cannot import nowhere"),
     ]
@@ -173,48 +181,37 @@ def test_a_users_own_loss_is_taken(tmp_path: Path) -> None:
         out=tmp_path / "run",
         device="cpu",
         teachers={"ants": foreign()},
-        distill={"features": "torch.nn.functional:mse_loss"},
-        steps=2,
-        batch=4,
+        distill=Distill(features="torch.nn.functional:mse_loss"),
+        train=Train(steps=2, batch=4),
     )
     assert run.scores["taught"]["ants"][0]["loss"] == "torch.nn.functional:mse_loss"
 
 
 def test_frozen_heads_have_no_teacher(tmp_path: Path) -> None:
     (ants,) = worlds("ants")
-    with pytest.raises(BadInput, match=r"train\.frozen solves heads from labels alone"):
+    with pytest.raises(BadInput, match=r"distill\.teachers: train\.frozen"):
         train(
             network([ants]),
             [ants],
             out=tmp_path / "run",
             teachers={"ants": foreign()},
-            frozen=True,
+            train=Train(frozen=True),
         )
     text = '[[domains]]\nname = "ants"\nsource = "pocket:optdigits"\n[train]\nfrozen = true\n'
     one = Recipe.parse(f'name = "x"\n{text}[distill]\nteachers = "runs/x"\n', tmp_path)
-    with pytest.raises(BadInput, match=r"distill.teachers: train.frozen solves heads"):
-        one.check()
-    one.with_sets(["distill.enabled=false"]).check()
-
-
-def test_words_of_a_caller() -> None:
-    said = in_words(["runs/a", foreign()], ["cka"])
-    assert said.teachers == ["runs/a", "python:Identity"]
-    assert (said.features, said.logits) == ("cka", False)
-    with pytest.raises(BadInput, match="distill without teachers"):
-        in_words("", ["l2"])
-    with pytest.raises(BadInput, match="one feature loss; got: 'l2, cka'"):
-        in_words("runs/a", ["l2", "cka"])
+    with pytest.raises(BadInput, match=r"distill.teachers: train.frozen"):
+        check(one)
+    check(one.with_sets(["distill.enabled=false"]))
 
 
 @pytest.mark.parametrize(
     ("keys", "match"),
     [
         ("views = -1", "distill.views"),
-        ("drop = 1.0", "distill.drop"),
+        ("teacher_dropout = 1.0", "distill.teacher_dropout"),
         ("teachers = 3", "expected a teacher, several in a list, or a table by domain"),
         ('features = "l3"', "unknown feature loss; got: 'l3'"),
-        ("logit_weight = { ants = -1.0 }", "expected a number from 0 on"),
+        ("logit_weight = { ants = -1.0 }", "distill.logit_weight: .*; got: -1.0"),
     ],
 )
 def test_keys_that_a_recipe_cannot_have(keys: str, match: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from onetrunk.config import Distill, Train
 from onetrunk.data.augment import Augment
 from onetrunk.data.domain import Domain
 from onetrunk.data.loader import Batch, Loader
@@ -136,7 +137,7 @@ def prices() -> Any:
     return source
 
 
-SHORT: dict[str, Any] = {"steps": 6, "batch": 8, "evaluate": 3, "optimizer": "sgd", "lr": 0.05}
+SHORT: dict[str, Any] = {"steps": 6, "batch": 8, "eval_every": 3, "optimizer": "sgd", "lr": 0.05}
 
 
 def taught(place: Path, domains: list[Domain], **distill: Any) -> Any:
@@ -148,14 +149,14 @@ def taught(place: Path, domains: list[Domain], **distill: Any) -> Any:
             seed=3,
             device="cpu",
             teachers=specialists(domains),
-            distill={"features": "l2", **distill},
-            **SHORT,
+            distill=Distill(features="l2", **distill),
+            train=Train(**SHORT),
         )
 
 
 def test_a_run_looks_once_learns_and_tidies_up(tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
-    kept = taught(tmp_path / "kept", domains, views=2, keep=True)
+    kept = taught(tmp_path / "kept", domains, views=2, keep_views=True)
     files = sorted(p.name for p in (tmp_path / "kept/teachers").iterdir())
     assert files == ["ants-0.safetensors", "bees-0.safetensors"]
     gone = taught(tmp_path / "gone", domains, views=2)
@@ -172,8 +173,8 @@ def test_a_run_looks_once_learns_and_tidies_up(tmp_path: Path) -> None:
             name: f"features:{tmp_path}/kept/teachers/{name}-0.safetensors"
             for name in ("ants", "bees")
         },
-        distill={"features": "l2"},
-        **SHORT,
+        distill=Distill(features="l2"),
+        train=Train(**SHORT),
     )
     assert same(weights(kept.model), weights(again.model))
 
@@ -213,8 +214,8 @@ def test_a_run_that_stops_while_teachers_look_goes_on(
         resume=True,
         device="cpu",
         teachers=specialists(domains),
-        distill={"features": "l2", "views": 4},
-        **SHORT,
+        distill=Distill(features="l2", views=4),
+        train=Train(**SHORT),
     )
     assert same(weights(run.model), weights(whole.model))
     assert lines(tmp_path / "run") == lines(tmp_path / "whole")
@@ -273,9 +274,8 @@ def test_what_does_not_fit_is_refused_before_training(tmp_path: Path) -> None:
                 [domain],
                 out=tmp_path / "run",
                 teachers={"ants": [f"features:{file}" for file in files]},
-                distill={"features": "l2", **distill},
-                mixup=mixup,
-                steps=1,
+                distill=Distill(features="l2", **distill),
+                train=Train(mixup=mixup, steps=1),
             )
         assert not (tmp_path / "run").exists()
 
@@ -283,7 +283,7 @@ def test_what_does_not_fit_is_refused_before_training(tmp_path: Path) -> None:
     refused("its files of features are of other views; got: '2 of seed .* and 3 of", two, three)
     refused("train.mixup: ants's teachers have looked at images as they are", two, mixup=0.2)
     refused("cannot read nothing", tmp_path / "nothing")
-    refused("it has no features to hold against; got: 'stem'", two, at=["stem"])
+    refused("it has no features to hold against; got: 'stem'", two, feature_layers=["stem"])
     with pytest.raises(BadInput, match=r"train\.mixup"):
         taught_with_mixup(tmp_path / "run", domain)
 
@@ -294,9 +294,8 @@ def taught_with_mixup(place: Path, domain: Domain) -> None:
         [domain],
         out=place,
         teachers=specialists([domain]),
-        distill={"views": 2},
-        mixup=0.2,
-        steps=1,
+        distill=Distill(views=2),
+        train=Train(mixup=0.2, steps=1),
     )
 
 

@@ -311,7 +311,7 @@ def breaks() -> None:
 WAYS: dict[str, dict[str, Any]] = {
     "plain": {},
     "shared norm, channels last": {"norm": "shared", "channels_last": True},
-    "alone, averaged": {"sharing": "none", "average": 0.5},
+    "alone, averaged": {"sharing": "none", "ema": 0.5},
     "half": {"precision": "float16", "clip": 1.0, "accumulate": 2},
 }
 
@@ -320,7 +320,7 @@ WAYS: dict[str, dict[str, Any]] = {
 def test_going_on_is_not_having_stopped(way: str, tmp_path: Path) -> None:
     given = dict(WAYS[way])
     trunk = {key: given.pop(key) for key in ("norm", "sharing") if key in given}
-    given = {"steps": 7, "evaluate": 4, "log": 1, "keep": 9, **given}
+    given = {"steps": 7, "eval_every": 4, "log_every": 1, "keep_checkpoints": 9, **given}
     ants, bees, cats = worlds("ants", "bees", "cats")
     before = past([ants, bees], **{k: v for k, v in trunk.items() if k == "norm"})
     whole, other = (student([cats], before, **trunk) for _ in range(2))

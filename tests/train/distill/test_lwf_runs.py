@@ -10,7 +10,8 @@ import pytest
 from safetensors import safe_open
 from torch import Tensor
 
-from onetrunk.config import Recipe
+from onetrunk.config import Distill, Recipe, Train
+from onetrunk.config.check import check
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
@@ -46,7 +47,7 @@ steps = 4
 batch = 8
 optimizer = "sgd"
 lr = 0.05
-log = 1
+log_every = 1
 [distill]
 lwf = REMEMBER
 """
@@ -115,7 +116,7 @@ def test_a_network_for_each_new_domain(place: Path, capsys: pytest.CaptureFixtur
 def test_one_network_that_goes_on_with_a_domain(place: Path) -> None:
     """What is learned again is not old."""
     one = recipe(place, "on", "bees cats", 1.0, "old")
-    held = find_memory(one, one.check().domains)
+    held = find_memory(one, check(one).domains)
     assert held is not None
     assert held.old == ("ants",)
     run = train_recipe(one, device="cpu")
@@ -154,7 +155,7 @@ def test_a_dry_run_lwfs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_the_old_domains_are_behind_the_moved_trunk(place: Path) -> None:
     was = hashes(place / "runs/old")
-    old = recipe(place, "x", "ants bees").check().domains
+    old = check(recipe(place, "x", "ants bees")).domains
     before = load(place / "runs/old")
     assert old_after(place / "runs/old", before, old) == evaluate(before, old)
     run = train_recipe(recipe(place, "moved", "cats", 0, "old", "none"), device="cpu")
@@ -188,8 +189,14 @@ def no_init(place: Path) -> None:
 
 def no_init_from_python(place: Path) -> None:
     (cats,) = worlds("cats")
-    words = {"lwf": 1.0}
-    train(network([cats]), [cats], out=place / "runs/bad", teachers="a", distill=words, steps=1)
+    train(
+        network([cats]),
+        [cats],
+        out=place / "runs/bad",
+        teachers="a",
+        distill=Distill(lwf=1.0),
+        train=Train(steps=1),
+    )
 
 
 def frozen(place: Path) -> None:

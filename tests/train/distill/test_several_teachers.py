@@ -144,7 +144,9 @@ def test_one_that_does_not_answer_takes_nothing_from_those_that_do() -> None:
 def test_some_miss_steps_and_never_all() -> None:
     domains = worlds("ants", "bees")
     teachers = {"ants": guests(domains[0], 3), "bees": guests(domains[1], 1)}
-    made = learner(domains, teachers=teachers, distill={"teachers": "x", "drop": 0.5}, seed=4)
+    made = learner(
+        domains, teachers=teachers, distill={"teachers": "x", "teacher_dropout": 0.5}, seed=4
+    )
     three = made.distiller.lessons["ants"]
 
     def who(made: Any, step: int) -> tuple[int, ...]:
@@ -157,7 +159,9 @@ def test_some_miss_steps_and_never_all() -> None:
         assert share == pytest.approx(0.5 + 0.125 / 3, abs=0.04)
     assert [who(made, step) for step in (7, 3)] == [steps[7], steps[3]]
     assert len(made.distiller.present("bees", 0)) == 1  # the only one misses nothing
-    other = learner(domains, teachers=teachers, distill={"teachers": "x", "drop": 0.5}, seed=5)
+    other = learner(
+        domains, teachers=teachers, distill={"teachers": "x", "teacher_dropout": 0.5}, seed=5
+    )
     three = other.distiller.lessons["ants"]
     assert [who(other, step) for step in range(30)] != steps[:30]
     whole = learner(domains, teachers=teachers, distill={"teachers": "x"})
@@ -167,7 +171,9 @@ def test_some_miss_steps_and_never_all() -> None:
 def test_an_aligner_rests_while_its_teacher_is_left_out() -> None:
     domain = worlds("ants")[0]
     made = learner(
-        [domain], teachers={"ants": guests(domain)}, distill={"teachers": "x", "drop": 0.5}
+        [domain],
+        teachers={"ants": guests(domain)},
+        distill={"teachers": "x", "teacher_dropout": 0.5},
     )
     moved: list[set[int]] = []
     for step, passes in zip(range(6), made.passes(), strict=False):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from onetrunk.config import Distill, Train
 from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import Pixels
 from onetrunk.data.split import Split
@@ -23,7 +24,7 @@ from tests.helpers.fakes import encoded, picture
 from tests.helpers.worlds import network, same, weights, worlds
 
 CLASSES = {"classify": {"kind": "classify", "classes": ["a", "b"]}}
-SHORT: dict[str, Any] = {"steps": 4, "batch": 8, "evaluate": 2, "optimizer": "sgd", "lr": 0.05}
+SHORT: dict[str, Any] = {"steps": 4, "batch": 8, "eval_every": 2, "optimizer": "sgd", "lr": 0.05}
 
 
 def heap(folder: Path, count: int = 40) -> Path:
@@ -93,8 +94,8 @@ def test_predictions_alone_teach_it(tmp_path: Path) -> None:
         out=tmp_path / "run",
         device="cpu",
         teachers={"web": teacher},
-        distill={"features": "l2", "temperature": 1.0},
-        **{**SHORT, "steps": 30, "evaluate": 10, "lr": 0.1},
+        distill=Distill(features="l2", temperature=1.0),
+        train=Train(**{**SHORT, "steps": 30, "eval_every": 10, "lr": 0.1}),
     )
     assert apart(run.model.eval()) < 0.5 * before
     scores = json.loads((tmp_path / "run/scores.json").read_text())
@@ -113,8 +114,8 @@ def test_features_alone_teach_it_beside_a_domain_with_labels(tmp_path: Path) -> 
         out=tmp_path / "run",
         device="cpu",
         teachers={"web": foreign},
-        distill={"features": "cosine"},
-        **SHORT,
+        distill=Distill(features="cosine"),
+        train=Train(**SHORT),
     )
     scores = json.loads((tmp_path / "run/scores.json").read_text())
     assert scores["taught"]["web"] == [
@@ -143,9 +144,8 @@ def test_what_has_no_label_is_not_weightingd(tmp_path: Path, weighting: str) -> 
             out=tmp_path / name,
             device="cpu",
             teachers={"web": foreign},
-            distill={"features": "cosine"},
-            weighting=name,
-            **SHORT,
+            distill=Distill(features="cosine"),
+            train=Train(weighting=name, **SHORT),
         ).model
     ours, plain = weights(found[weighting]), weights(found["equal"])
     for key, tensor in plain.items():
@@ -164,10 +164,8 @@ def test_gradients_are_weightingd_beside_images_without_labels(tmp_path: Path) -
         out=tmp_path / "run",
         device="cpu",
         teachers={"web": foreign},
-        distill={"features": "cosine"},
-        weighting="db-mtl",
-        sampling="temperature",
-        **{**SHORT, "steps": 16},
+        distill=Distill(features="cosine"),
+        train=Train(weighting="db-mtl", sampling="temperature", **{**SHORT, "steps": 16}),
     )
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     found = [json.loads(line) for line in lines]
@@ -177,15 +175,22 @@ def test_gradients_are_weightingd_beside_images_without_labels(tmp_path: Path) -
 def test_without_a_teacher_it_is_refused_before_anything(tmp_path: Path) -> None:
     domain = web(tmp_path, CLASSES)
 
-    def refused(match: str, one: Domain = domain, **more: Any) -> None:
+    def refused(match: str, one: Domain = domain, frozen: bool = False, **more: Any) -> None:
         with pytest.raises(BadInput, match=match) as caught:
-            train(network([one]), [one], out=tmp_path / "run", device="cpu", **SHORT, **more)
+            train(
+                network([one]),
+                [one],
+                out=tmp_path / "run",
+                device="cpu",
+                train=Train(**SHORT, frozen=frozen),
+                **more,
+            )
         assert "web/" in str(caught.value)
         assert not (tmp_path / "run").exists()
 
     nobody = "web/classify: its images have no labels, and no teacher answers it"
     refused(nobody)
-    refused(nobody, teachers={"web": a_teacher()}, distill=["l2"])
+    refused(nobody, teachers={"web": a_teacher()}, distill=Distill(features="l2", logits=False))
     refused("web/embed: .* no teacher answers it", web(tmp_path / "b"))
     refused(nobody, frozen=True)
 
@@ -203,5 +208,5 @@ def test_images_without_labels_choose_no_weights_for_others(tmp_path: Path) -> N
             out=tmp_path / "run",
             teachers={"web": a_teacher()},
             device="cpu",
-            **SHORT,
+            train=Train(**SHORT),
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from onetrunk.config import Train
 from onetrunk.data.domain import Domain
 from onetrunk.nn.saving import load
 from onetrunk.runs.add import add
@@ -60,7 +61,7 @@ def test_an_only_image_is_always_learned_from() -> None:
 
 
 def test_class_means_of_colours_win_and_it_is_said(run: Path) -> None:
-    result = add(run, handful(), adapters="parallel", steps=2)
+    result = add(run, handful(), adapters="parallel", train=Train(steps=2))
     about = result.record["added"]
     assert about["chosen"].startswith("class means: ")
     assert "held out in" in about["chosen"]
@@ -78,7 +79,7 @@ def test_the_way_with_the_fewest_errors_is_taken(
 ) -> None:
     monkeypatch.setattr(few, "_heads_error", lambda *_: 50.0)
     monkeypatch.setattr(few, "_adapted_error", lambda *_: 25.0)
-    result = add(run, handful(), adapters="lora", steps=2)
+    result = add(run, handful(), adapters="lora", train=Train(steps=2))
     assert result.record["added"]["chosen"].startswith("lora: 25.0 % error")
     assert result.model.domains["few"].adapters == "lora"
     assert any("/branch." in key for key in result.pack.tensors)
@@ -99,7 +100,7 @@ def test_one_image_a_class_is_enough() -> None:
     model = network(worlds("one"))
     domain = Domain("few", source, size=8)
     assert [len(domain.splits[s]) for s in ("train", "val", "test")] == [3, 0, 3]
-    result = add(model, domain, adapters="parallel", **FEW)
+    result = add(model, domain, adapters="parallel", train=Train(**FEW))
     assert "nothing can be held out" in result.record["added"]["chosen"]
     assert result.record["tried"][0]["error"] is None
     assert result.record["val"]["rows"] == []

@@ -70,7 +70,10 @@ class Distiller:
         }
         self.optimizers = {
             name: torch.optim.Adam(
-                named.values(), distill.aligner_lr, weight_decay=distill.aligner_decay, fused=True
+                named.values(),
+                distill.aligner_lr,
+                weight_decay=distill.aligner_weight_decay,
+                fused=True,
             )
             for name, named in self.parameters.items()
             if named
@@ -79,7 +82,7 @@ class Distiller:
     def present(self, domain: str, step: int) -> list[Lesson]:
         """Of several teachers those that are not left out of this step; one at least."""
         lessons = self.lessons.get(domain, [])
-        count, drop = len(lessons), self.distill.drop
+        count, drop = len(lessons), self.distill.teacher_dropout
         if count < 2 or not drop:
             return lessons
         seed = seed_of(self.seed, domain, "teachers")

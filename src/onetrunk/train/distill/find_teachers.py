@@ -59,7 +59,7 @@ def find_teachers(
             )
         )
     if problems:
-        raise BadInput("\n".join(dict.fromkeys(problems)))
+        raise BadInput.several([BadInput(line) for line in problems])
     for line in [*finder.notes, *untaught(found), *resized(found)]:
         say(f"note: {line}")
     return found

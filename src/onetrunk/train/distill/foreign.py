@@ -30,7 +30,7 @@ class Foreign:
     """A network of your own as a teacher; while it teaches it is frozen and in evaluation mode.
 
     `look`: normalized images to its features, (B, C) or maps (B, C, h, w), or to a table of them by
-    point ("pooled", "bottleneck", a name of `distill.at`) and of its answers by the names of the
+    point ("pooled", "bottleneck", a name of `distill.feature_layers`) and of its answers by the names of the
     tasks; without it the module itself is called. `classes`: by task the names of its outputs, in
     their order (of one with several names a tuple); those of the domain are picked out by name,
     apart from case and blanks. `pixels`: its size and normalization.

@@ -25,11 +25,11 @@ def pairs_of(
     """
     if distill.features == "none" or not teacher.widths:
         return ()
-    points = distill.at or usual(domain, teacher)
+    points = distill.feature_layers or usual(domain, teacher)
     for point in points:
         if point not in inside:
             raise BadInput(
-                f"distill.at: {domain.name} has no features at this point",
+                f"distill.feature_layers: {domain.name} has no features at this point",
                 got=point,
                 available=inside,
             )
@@ -40,7 +40,7 @@ def pairs_of(
             f"teacher {teacher.name}: {domain.name}: it has no features to hold against",
             got=", ".join(lacking),
             available=teacher.widths,
-            try_='distill.at = [a point of both], or features = "none"',
+            try_='distill.feature_layers = [a point of both], or features = "none"',
         )
     return tuple(found)
 

@@ -66,7 +66,7 @@ def plan(
                 line["loss"] = "cosine" if replaced else distill.features
             lines.append(line | ({"cosine_for_cka": batch} if replaced else {}))
     if problems:
-        raise BadInput("\n".join(dict.fromkeys(problems)))
+        raise BadInput.several([BadInput(line) for line in problems])
     if small:
         said = ", ".join(f"{name} {batch}" for name, batch in small.items())
         say(f"note: cosine stands in for cka in batches of fewer than {FEWEST} images: {said}")

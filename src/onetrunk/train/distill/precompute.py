@@ -195,7 +195,7 @@ def _room(path: Path, file: RowsWriter) -> None:
     if file.bytes > free:
         raise Failed(
             f"{path.name} takes {file.bytes / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free; "
-            "try: fewer distill.views, other points in distill.at, or distill.views = 0"
+            "try: fewer distill.views, other points in distill.feature_layers, or distill.views = 0"
         )
     if file.bytes > SAID and not file.done:
         say(f"{path.name} takes {file.bytes / 1e9:,.1f} GB")

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from onetrunk.config.add_recipe import Few
 from onetrunk.data.domain import Domain
 from onetrunk.data.seeded import permutation, seed_of
 from onetrunk.data.split import Split
@@ -73,12 +74,12 @@ class View(Domain):
         """Done before."""
 
 
-def is_few(domain: Domain, setting: bool | Literal["auto"]) -> bool:
-    """Whether few-shot methods are used; "auto": below 8 images per class."""
-    if setting is False or any(task.kind != "classify" for task in domain.tasks):
+def is_few(domain: Domain, asked: Few) -> bool:
+    """Whether this is a handful: under 8 images a class to learn and to choose by."""
+    if asked is False or any(task.kind != "classify" for task in domain.tasks):
         return False
     shots = [_labelled(domain, task) / max(1, len(task.classes)) for task in domain.tasks]
-    return setting is True or min(shots) < FEW
+    return asked is True or min(shots) < FEW
 
 
 def _labelled(domain: Domain, task: Task) -> int:

@@ -106,7 +106,7 @@ def check_start(model: Universal, name: str, asked: str) -> None:
     """Only what is there is started from."""
     known = ["auto", TRUNK, *(other for other in model.domains if other != name)]
     if asked not in known:
-        raise BadInput("add.start: no such domain", got=asked, available=known)
+        raise BadInput("unknown domain", place="add.start", got=asked, available=known)
 
 
 def again(
