@@ -22,9 +22,9 @@ def handful(classes: str = "abc", each: int = 5, name: str = "few") -> Domain:
 
 def test_what_a_handful_is() -> None:
     assert few.is_few(handful(each=5), "auto")
-    assert not few.is_few(handful(each=5), "no")
+    assert not few.is_few(handful(each=5), False)
     assert not few.is_few(more(), "auto")
-    assert few.is_few(more(), "yes")
+    assert few.is_few(more(), True)
     # test images do not count: 8 of 12 a class may be learned from
     assert not few.is_few(handful(each=12), "auto")
     assert few.is_few(handful(each=8), "auto")
