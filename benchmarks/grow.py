@@ -40,14 +40,20 @@ from onetrunk.train.device import DTYPES, deterministic
 from onetrunk.train.features import FOLDER
 from onetrunk.train.frozen_heads import fit_heads
 from onetrunk.train.initialize import copy_weights
-from onetrunk.train.loggers import make_logger
 from onetrunk.train.learner import Learner
-from onetrunk.train.new_domain.scratch import learn_own, make_worker
-from onetrunk.train.new_domain.trial import Kind, size_of
+from onetrunk.train.loggers import make_logger
+from onetrunk.train.new_domain.scratch_model import make_scratch_model, unfreeze_own
+from onetrunk.train.new_domain.trials import AdapterKind, pack_bytes
 
 ARCH, NEW, WHOLE = "resnet26", "new", "finetune"
 RANK = 8  # of the low-rank form, as the ladder tries it
-KINDS = (Kind("parallel"), Kind("parallel", RANK), Kind("series"), Kind("lora"), Kind("norm"))
+KINDS = (
+    AdapterKind("parallel"),
+    AdapterKind("parallel", RANK),
+    AdapterKind("series"),
+    AdapterKind("lora"),
+    AdapterKind("norm"),
+)
 AIMS = {"parallel": "≤ 0.80", "norm": "≤ 0.65"}
 
 
@@ -99,10 +105,10 @@ def goings(trunk: ot.Universal, domain: ot.Domain, setting: Setting) -> dict[str
     copy_weights(whole, trunk)
     found = {WHOLE: Going(whole, domain, setting)}
     for kind in KINDS:
-        worker = make_worker(
+        worker = make_scratch_model(
             trunk, Card.of(domain, card_adapters(kind.name), kind.rank), setting.seed
         )
-        learn_own(worker, domain.name)
+        unfreeze_own(worker, domain.name)
         found[kind.label.replace("-", "_")] = Going(worker, domain, setting)
     return found
 
@@ -124,7 +130,7 @@ def learned(figures: Figures, trunk: ot.Universal, domain: ot.Domain, setting: S
             ratio = median([a / b for a, b in zip(each, took[WHOLE], strict=True)])
             aim = AIMS.get(name, "")
             figures.add(f"{name}_over_{WHOLE}_ratio", ratio, f"{ratio:.3f}×", aim)
-            bytes_ = size_of(every[name].learner.model.pack(domain.name))
+            bytes_ = pack_bytes(every[name].learner.model.pack(domain.name))
             figures.add(f"{name}_pack_mb", bytes_ / 1e6, f"{bytes_ / 1e6:.2f} MB")
 
 
@@ -136,7 +142,7 @@ def head(figures: Figures, trunk: ot.Universal, setting: Setting, scratch: Path)
     took: list[float] = []
     with RunFolder.open(scratch / "run", 'name = "bench"\n') as run:
         for _ in range(2):
-            worker = make_worker(trunk, Card.of(domain, "none"), setting.seed)
+            worker = make_scratch_model(trunk, Card.of(domain, "none"), setting.seed)
             began = time.perf_counter()
             fit_heads(
                 worker,

@@ -43,8 +43,8 @@ from onetrunk.config import Train
 from onetrunk.nn import networks as nets
 from onetrunk.store.run_folder import RunFolder
 from onetrunk.train.device import deterministic
-from onetrunk.train.loggers import Logger, make_logger
 from onetrunk.train.learner import Learner
+from onetrunk.train.loggers import Logger, make_logger
 from onetrunk.train.loop import CHECKPOINT, fit, save
 
 SEED, ARCH, SIZE, PAD, WORKERS, RATE = 0, "resnet20", 32, 4, 2, 0.05

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 READ = """
 import onetrunk as ot
-from onetrunk.data.pocket import cards
+from onetrunk.data.sources.pocket import cards
 for name in cards():
     domain = ot.Domain(name, f"pocket:{name}")
     images, targets = domain.test.batch([0, 1])

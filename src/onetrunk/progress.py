@@ -1,4 +1,4 @@
-"""Progress of anything over two seconds: a bar on a terminal, plain lines elsewhere."""
+"""Progress of work that takes over two seconds: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -22,18 +22,26 @@ EVERY = 10.0  # seconds between plain lines
 
 
 def say(line: str) -> None:
-    """One line for people, on standard error, so that standard output stays the result's own."""
+    """Print a line for people on standard error; standard output is for results alone."""
     print(line, file=sys.stderr, flush=True)
 
 
 class Track:
-    """`with Track("decoding images", 2000) as track: … track(64)`"""
+    """Shows the progress of a number of steps.
 
-    def __init__(self, what: str, total: int) -> None:
-        self.what = what
+        with Track("decoding images", 2000) as track:
+            track(64)
+
+    Args:
+        description: What is done, for people.
+        total: The number of steps.
+    """
+
+    def __init__(self, description: str, total: int) -> None:
+        self.description = description
         self.total = total
         self.done = 0
-        self._began = self._said = time.monotonic()
+        self._start = self._last_line = time.monotonic()
         self._bar: Progress | None = None
         self._id = TaskID(0)
 
@@ -41,18 +49,19 @@ class Track:
         return self
 
     def __call__(self, steps: int = 1) -> None:
-        """So many more are done."""
+        """Advance by `steps`."""
         self.done += steps
         now = time.monotonic()
-        if now - self._began < PATIENCE:
+        if now - self._start < PATIENCE:
             return
-        # a proxy stands there while another display is drawn: lines go above it, a bar into it
+        # standard error is a proxy while another display is drawn: lines appear above that display,
+        # and a second bar would break it
         if not sys.stderr.isatty() or isinstance(sys.stderr, FileProxy):
-            if now - self._said >= EVERY or self._said == self._began:
-                self._said = now
-                rate = self.done / (now - self._began)
+            if now - self._last_line >= EVERY or self._last_line == self._start:
+                self._last_line = now
+                rate = self.done / (now - self._start)
                 left = (self.total - self.done) / max(rate, 1e-9)
-                say(f"{self.what}: {self.done:,} of {self.total:,}, about {left:.0f} s left")
+                say(f"{self.description}: {self.done:,} of {self.total:,}, about {left:.0f} s left")
             return
         if self._bar is None:
             self._bar = Progress(
@@ -63,7 +72,7 @@ class Track:
                 console=Console(stderr=True),
                 transient=True,
             )
-            self._id = self._bar.add_task(self.what, total=self.total)
+            self._id = self._bar.add_task(self.description, total=self.total)
             self._bar.start()
         self._bar.update(self._id, completed=self.done)
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from onetrunk.config import Recipe
 from onetrunk.data.domain import Domain
-from onetrunk.data.sources import Asked, open_source
+from onetrunk.data.sources import SourceOptions, open_source
 from onetrunk.data.sources.decathlon import Decathlon
 from onetrunk.errors import Failed
 from onetrunk.eval.decathlon_server import TEN, Results, decathlon_results
@@ -189,7 +189,7 @@ def test_without_test_annotations_nothing_of_train_is_sent(tmp_path: Path) -> No
     layout(home)
     (home / "annotations/dtd_test_stripped.json").unlink()
     domains = built(home, "dtd")
-    with pytest.raises(ValueError, match=r"no annotations of test.*try: put dtd_test_stripped"):
+    with pytest.raises(ValueError, match=r"test.*try: add dtd_test_stripped"):
         decathlon_results(model_of(domains, tmp_path), domains)
 
 
@@ -229,7 +229,7 @@ def test_the_ten_by_the_challenges_names() -> None:
 
 def test_the_sources_own_ids(tmp_path: Path) -> None:
     tests = layout(tmp_path / "decathlon")
-    source = open_source("decathlon:decathlon/dtd", Asked(tmp_path))
+    source = open_source("decathlon:decathlon/dtd", SourceOptions(tmp_path))
     assert isinstance(source, Decathlon)
     assert source.domain == "dtd"
     assert source.test_ids() == {file: number for number, file in tests["dtd"].items()}

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from onetrunk.config import Recipe
-from onetrunk.data.sources.dense import read_target
+from onetrunk.data.files.targets import read_target
 from onetrunk.eval.evaluate import evaluate
 from onetrunk.eval.table import Table
 from onetrunk.nn import networks as nets

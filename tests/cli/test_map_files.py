@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from onetrunk.cli.map_files import Maps, colours, legend, millimetres, palette
-from onetrunk.data.sources.dense import read_target
+from onetrunk.data.files.targets import read_target
 from onetrunk.data.task import Task
 
 IMAGE = np.full((4, 6, 3), 128, np.uint8)

@@ -1,4 +1,4 @@
-"""Every feature loss through the one conformance suite, and losses that it has to refuse."""
+"""Every feature loss passes the conformance suite; broken ones are refused."""
 
 from collections.abc import Callable
 
@@ -8,17 +8,28 @@ from torch import Tensor
 
 from onetrunk.errors import BadInput
 from onetrunk.testing import conform_feature_loss
-from onetrunk.train.distill.feature_losses import LOSSES, feature_loss, stands_in
+from onetrunk.train.distill.feature_losses import (
+    FEATURE_LOSSES,
+    FeatureLoss,
+    load_feature_loss,
+    name_for_batch,
+)
+from tests.helpers.errors import raises
 
 
 def huber(student: Tensor, teacher: Tensor) -> Tensor:
-    """A third party's."""
+    """A user's loss."""
     return torch.nn.functional.smooth_l1_loss(student, teacher)
 
 
-@pytest.mark.parametrize("name", [*LOSSES, "huber"])
-def test_ours_and_a_third_partys(name: str) -> None:
-    conform_feature_loss(LOSSES.get(name, huber))
+@pytest.mark.parametrize("name", [*FEATURE_LOSSES, f"{__name__}:huber"])
+def test_feature_losses_conform(name: str) -> None:
+    loss = load_feature_loss(name)
+    assert loss is not None
+    conform_feature_loss(loss)
+
+
+PICKY = FeatureLoss(huber, min_images=4, fallback="cosine")
 
 
 def changes(a: Tensor, t: Tensor) -> Tensor:
@@ -38,7 +49,7 @@ BROKEN: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("match", BROKEN)
-def test_what_is_broken_is_named(match: str) -> None:
+def test_broken_losses_are_refused(match: str) -> None:
     with pytest.raises((AssertionError, RuntimeError), match=match):
         conform_feature_loss(BROKEN[match])
     if match == "equal features have":
@@ -46,17 +57,20 @@ def test_what_is_broken_is_named(match: str) -> None:
 
 
 def test_losses_by_name() -> None:
-    assert feature_loss("none", 8) is None
-    assert feature_loss("cka", 8) is LOSSES["cka"] and not stands_in("cka", 8)
-    assert feature_loss("cka", 7) is LOSSES["cosine"] and stands_in("cka", 7)
-    assert feature_loss("l2", 1) is LOSSES["l2"] and not stands_in("l2", 1)
-    assert (
-        feature_loss("torch.nn.functional:smooth_l1_loss", 4) is torch.nn.functional.smooth_l1_loss
-    )
-    for name, match in {
-        "nowhere.at.all:thing": "cannot import nowhere.at.all",
-        "torch:thing": "torch has no such thing; got: 'thing'",
-        "torch:__version__": "expected a function",
+    assert set(FEATURE_LOSSES) == {"l2", "cka", "cosine"}
+    assert load_feature_loss("none") is None
+    assert name_for_batch("none", 1) == "none"
+    assert name_for_batch("cka", 8) == "cka"
+    assert name_for_batch("cka", 7) == "cosine"
+    assert name_for_batch("l2", 1) == "l2"
+    loss = load_feature_loss("torch.nn.functional:smooth_l1_loss")
+    assert loss is not None and loss.function is torch.nn.functional.smooth_l1_loss
+    assert load_feature_loss(f"{__name__}:PICKY") is PICKY
+    assert name_for_batch(f"{__name__}:PICKY", 3) == "cosine"
+    for name, facts in {
+        "nowhere.at.all:thing": ["nowhere.at.all"],
+        "torch:thing": ["torch", "thing"],
+        "torch:__version__": ["torch:__version__"],
     }.items():
-        with pytest.raises(BadInput, match=match):
-            feature_loss(name, 8)
+        with raises(BadInput, *facts):
+            load_feature_loss(name)

@@ -1,4 +1,4 @@
-"""Augmentation against slow pixel-by-pixel references, and its draws against what they promise."""
+"""Augmentation against slow references pixel by pixel, and the distribution of its draws."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from onetrunk.data.augment import LUMA, Augment, Views, apply
 from onetrunk.data.pixels import Pixels
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
+from tests.helpers.errors import raises
 from tests.helpers.fakes import dense_source, dense_targets, picture
 
 PLAIN: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}  # grey levels
@@ -102,7 +103,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_images_and_targets_follow_the_slow_reference(name: str) -> None:
+def test_images_and_targets_agree_with_the_slow_reference(name: str) -> None:
     augment, more = Augment(**OPTIONS[name][0]), OPTIONS[name][1]
     pixels = Pixels((9, 7), **{"fill": 40, **more}, **PLAIN)
     images, targets = images_of(pixels), targets_of(pixels)
@@ -124,7 +125,7 @@ def test_images_and_targets_follow_the_slow_reference(name: str) -> None:
         np.testing.assert_array_equal(target, kept[1][kind])
 
 
-def test_the_default_takes_the_middle_and_changes_nothing() -> None:
+def test_the_default_is_the_unchanged_middle() -> None:
     pixels = Pixels((8, 6), **PLAIN)
     seen, _ = apply(images_of(pixels), {}, draw(Augment(), pixels), pixels)
     np.testing.assert_allclose(levels(seen), images_of(pixels), atol=1e-4)
@@ -172,7 +173,7 @@ def test_colour_is_brightness_then_contrast_then_saturation() -> None:
                 np.testing.assert_allclose(seen[b, r, c], rgb.clip(0, 255), atol=0.01)
 
 
-def test_colour_and_movement_go_together() -> None:
+def test_colour_and_geometry_combine() -> None:
     pixels = Pixels((9, 7), **PLAIN)
     both = draw(Augment(pad=2, flip=True, brightness=0.3), pixels)
     moved = draw(Augment(pad=2, flip=True), pixels)
@@ -206,7 +207,7 @@ def test_zoom_divides_depth_by_its_factor() -> None:
     np.testing.assert_allclose(moved["depth"], 12.0)
 
 
-def test_labels_that_are_no_maps_stay() -> None:
+def test_labels_that_are_not_maps_are_unchanged() -> None:
     pixels = Pixels((8, 8), **PLAIN)
     labels = {
         "classify": np.arange(COUNT, dtype=np.int32),
@@ -234,11 +235,11 @@ def rows_of(views: Views, rows: np.ndarray) -> list[np.ndarray]:
 def test_a_draw_depends_on_image_and_view_alone_not_on_its_batch() -> None:
     pixels = Pixels((16, 12), margin=3)
     images, numbers = np.arange(50), np.arange(50) % 3
-    whole = FULL.draw(9, images, numbers, pixels)
+    together = FULL.draw(9, images, numbers, pixels)
     order = np.random.default_rng(0).permutation(50)
     for part in (order, order[:7], order[7:8]):
         alone = FULL.draw(9, images[part], numbers[part], pixels)
-        for a, b in zip(rows_of(alone, np.arange(len(part))), rows_of(whole, part), strict=True):
+        for a, b in zip(rows_of(alone, np.arange(len(part))), rows_of(together, part), strict=True):
             np.testing.assert_array_equal(a, b)
 
 
@@ -247,18 +248,18 @@ def test_pixels_of_a_view_do_not_depend_on_their_batch() -> None:
     for augment in (FULL, Augment(pad=3, flip=True)):
         images, targets = images_of(pixels), targets_of(pixels)
         views = draw(augment, pixels)
-        whole, moved = apply(images, targets, views, pixels, TASKS)
+        together, moved = apply(images, targets, views, pixels, TASKS)
         for b in (0, 5, 23):
             one = augment.draw(3, np.array([b]), np.array([0]), pixels)
             seen, alone = apply(
                 images[[b]], {k: v[[b]] for k, v in targets.items()}, one, pixels, TASKS
             )
-            assert seen[0].equal(whole[b])
+            assert seen[0].equal(together[b])
             for name, target in alone.items():
                 assert target[0].equal(moved[name][b])
 
 
-def test_another_seed_image_or_view_is_another_draw() -> None:
+def test_draws_differ_by_seed_image_and_view() -> None:
     pixels = Pixels((16, 16))
     one = np.array([5])
     first = FULL.draw(1, one, one, pixels)
@@ -271,7 +272,7 @@ def test_another_seed_image_or_view_is_another_draw() -> None:
         assert first.step_x[0] != other.step_x[0]
 
 
-def test_every_offset_of_pad_and_crop_is_as_likely() -> None:
+def test_all_offsets_of_pad_and_crop_are_equally_likely() -> None:
     pixels = Pixels((8, 8), margin=2)
     n = 25_000
     views = Augment(pad=1, flip=True).draw(7, np.arange(n), np.zeros(n), pixels)
@@ -305,12 +306,12 @@ def test_area_aspect_and_scale_are_drawn_from_their_ranges() -> None:
     assert abs(np.log(zoom).mean()) < 0.015
 
 
-def test_the_usual_is_pad_and_crop_and_what_was_given_comes_on_top() -> None:
+def test_the_default_pads_and_crops_and_settings_change_it() -> None:
     assert Augment.usual(Pixels((32, 48)), True, {}) == Augment(pad=4, flip=True)
     assert Augment.usual(Pixels((32, 32), margin=4), False, {}) == Augment()
     given = {"area": [0.5, 1.0], "pad": 0}
     assert Augment.usual(Pixels((32, 32)), False, given) == Augment(area=(0.5, 1.0))
-    with pytest.raises(BadInput, match=r"unknown key.*available: pad"):
+    with raises(BadInput, got="padd", available=["pad", "flip"]):
         Augment.usual(Pixels((32, 32)), False, {"padd": 2})
 
 
@@ -328,6 +329,6 @@ def test_the_usual_is_pad_and_crop_and_what_was_given_comes_on_top() -> None:
     ],
     ids=str,
 )
-def test_what_cannot_be_drawn_is_refused(wrong: dict) -> None:
-    with pytest.raises(BadInput, match="augment: "):
+def test_bad_settings_are_refused(wrong: dict[str, Any]) -> None:
+    with raises(BadInput, "augment", *wrong, got=next(iter(wrong.values()))):
         Augment(**wrong)

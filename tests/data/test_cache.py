@@ -1,4 +1,4 @@
-"""The cache: decoded once, whatever ends the process, and never more than its own files."""
+"""The cache: images are decoded once, a killed build continues, and other files are kept."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from onetrunk.data.index import read_index
 from onetrunk.data.pixels import Pixels
 from onetrunk.data.stored_images import BAD, GOOD, TODO, UNREADABLE
 from onetrunk.errors import Failed
+from tests.helpers.errors import raises
 from tests.helpers.fakes import Fake, Files, dense_source, encoded, labelled, picture, small
 
 PIXELS = Pixels((8, 8), margin=2)
@@ -48,7 +49,7 @@ def chunks_of_eight(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "CHUNK_BYTES", 1)
 
 
-def test_what_is_stored_is_what_the_contract_reads(cache_home: Path) -> None:
+def test_stored_images_are_those_that_the_pipeline_reads(cache_home: Path) -> None:
     source = small(20)
     decoded = build(source)
     images, _ = decoded.frames.read(np.arange(20))
@@ -67,21 +68,21 @@ def test_an_image_is_decoded_once() -> None:
     assert again.reads == []
 
 
-def test_the_record_tells_size_and_channels_as_they_are() -> None:
+def test_a_record_has_the_size_and_the_channel_statistics() -> None:
     source = small(4, images={"0": picture(0, 5, 31), "1": np.full((9, 9, 3), 51, np.uint8)})
-    scan = build(source).scan
-    assert (scan["height"][0], scan["width"][0]) == (5, 31)
-    np.testing.assert_allclose(scan["mean"][1], 0.2, atol=1e-6)
-    np.testing.assert_allclose(scan["square"][1], 0.04, atol=1e-6)
+    records = build(source).records
+    assert (records["height"][0], records["width"][0]) == (5, 31)
+    np.testing.assert_allclose(records["mean"][1], 0.2, atol=1e-6)
+    np.testing.assert_allclose(records["square"][1], 0.04, atol=1e-6)
     seen = PIXELS.read(picture(2)).reshape(-1, 3) / 255
-    np.testing.assert_allclose(scan["mean"][2], seen.mean(0), atol=1e-5)
+    np.testing.assert_allclose(records["mean"][2], seen.mean(0), atol=1e-5)
 
 
 # killed
 
 
 def killed_at(call: int, home: Path, source: Fake | Files) -> None:
-    """Build in a fork that dies, without a word, when it would sync for the n-th time."""
+    """Build in a fork that is killed at its n-th sync."""
 
     def run() -> None:
         cache.CHUNK_BYTES = 1
@@ -105,36 +106,36 @@ def killed_at(call: int, home: Path, source: Fake | Files) -> None:
 @needs_fork
 # 4 chunks of 8 images, each synced as pixels, then as records; then the mark that all is done
 @pytest.mark.parametrize("call", [0, 1, 2, 3, 4, 7, 8])
-def test_a_killed_build_goes_on_to_the_same_bytes(call: int, tmp_path: Path) -> None:
-    whole = stored(build(small(30), tmp_path / "whole").folder)
+def test_a_killed_build_continues_to_the_same_bytes(call: int, tmp_path: Path) -> None:
+    expected = stored(build(small(30), tmp_path / "whole").folder)
     killed_at(call, tmp_path / "killed", small(30))
     folder = next(f for f in (tmp_path / "killed").iterdir() if f.is_dir())
     assert not (folder / "done.json").exists()
-    status = np.fromfile(folder / "scan.bin", cache.SCAN)["status"]
+    status = np.fromfile(folder / "records.bin", cache.RECORD)["status"]
     # what is recorded was synced before; at most the last, unsynced, chunk of records is more
     synced = min(call // 2 * 8, 30)
     assert synced <= (status == GOOD).sum() <= synced + 8
     source = small(30)
     decoded = build(source, tmp_path / "killed")
     assert decoded.folder == folder
-    assert stored(folder) == whole
+    assert stored(folder) == expected
     # not decoded again: what had its record
     assert sorted(source.reads, key=int) == [str(i) for i in np.flatnonzero(status == TODO)]
 
 
 @needs_fork
-def test_a_killed_build_of_dense_targets_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
-    whole = stored(build(dense_source(20), tmp_path / "whole").folder)
-    assert set(whole) == {
+def test_a_killed_build_of_dense_targets_continues_to_the_same_bytes(tmp_path: Path) -> None:
+    expected = stored(build(dense_source(20), tmp_path / "whole").folder)
+    assert set(expected) == {
         "images.bin",
-        "scan.bin",
+        "records.bin",
         "target.segment.bin",
         "target.depth.bin",
         "target.normals.bin",
     }
     for call in (2, 5, 8, 11):
         killed_at(call, tmp_path / f"killed{call}", dense_source(20))
-        assert stored(build(dense_source(20), tmp_path / f"killed{call}").folder) == whole
+        assert stored(build(dense_source(20), tmp_path / f"killed{call}").folder) == expected
 
 
 SLOW_BUILD = """
@@ -166,7 +167,7 @@ def photos(root: Path, count: int = 60) -> Path:
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
-    """The slow build, in a Python of its own."""
+    """Start the slow build in another process."""
     src = Path(cache.__file__).parents[2]
     return subprocess.Popen(
         [sys.executable, "-c", SLOW_BUILD, *map(str, arguments)],
@@ -179,7 +180,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 
 
 def go(*children: subprocess.Popen[str]) -> None:
-    """Let them build, once all of them are ready to."""
+    """Let the processes build when all of them are ready."""
     for child in children:
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
@@ -203,7 +204,7 @@ def test_a_process_killed_from_outside_frees_the_lock_and_loses_no_record(tmp_pa
     child.kill()
     child.communicate()
     folder = next(f for f in home.iterdir() if f.is_dir())
-    status = np.fromfile(folder / "scan.bin", cache.SCAN)["status"]
+    status = np.fromfile(folder / "records.bin", cache.RECORD)["status"]
     keys = [item.key for item in Files(root).items()]
     recorded = {sorted(keys)[i] for i in np.flatnonzero(status)}
     assert 0 < len(recorded) < 60
@@ -211,11 +212,11 @@ def test_a_process_killed_from_outside_frees_the_lock_and_loses_no_record(tmp_pa
     domain = Domain("d", Files(root, log), size=8, cache=home)
     assert sum(len(part) for part in domain.splits.values()) == 60
     assert set(lines(log)) == set(keys) - recorded
-    whole = Domain("d", Files(root), size=8, cache=tmp_path / "whole").decoded
-    assert stored(folder) == stored(whole.folder)
+    expected = Domain("d", Files(root), size=8, cache=tmp_path / "whole").decoded
+    assert stored(folder) == stored(expected.folder)
 
 
-def test_of_two_processes_at_once_one_decodes_and_both_end_right(tmp_path: Path) -> None:
+def test_of_two_processes_one_decodes_and_both_read_the_images(tmp_path: Path) -> None:
     root, log, home = photos(tmp_path / "photos"), tmp_path / "log", tmp_path / "home"
     children = [start(root, log, home, 0.05) for _ in range(2)]
     go(*children)
@@ -250,10 +251,10 @@ def test_two_threads_at_once_decode_once() -> None:
 # a full disk
 
 
-def test_a_full_disk_says_so_in_one_line_and_the_next_build_goes_on(
+def test_a_full_disk_is_one_line_and_the_next_build_continues(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    whole = stored(build(small(30), tmp_path / "whole").folder)
+    expected = stored(build(small(30), tmp_path / "whole").folder)
     chunks_of_eight(monkeypatch)
     left = iter(range(5))
 
@@ -272,11 +273,11 @@ def test_a_full_disk_says_so_in_one_line_and_the_next_build_goes_on(
     source = small(30)
     decoded = build(source, tmp_path / "full")
     assert 0 < len(source.reads) < 30
-    assert stored(decoded.folder) == whole
+    assert stored(decoded.folder) == expected
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_a_disk_that_fills_while_pixels_are_written_ends_in_the_same_line(
+def test_a_disk_that_fills_up_during_writing_is_the_same_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     opened = Path.open
@@ -287,13 +288,13 @@ def test_a_disk_that_fills_while_pixels_are_written_ends_in_the_same_line(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", on_a_full_disk)
-        with pytest.raises(Failed, match=r"No space left.*try: free some space"):
+        with raises(Failed, got="No space left on device", try_="free some space"):
             build(small(30), tmp_path / "full")
     assert build(small(30), tmp_path / "full").frames.folder is not None
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system allocates lazily")
-def test_a_disk_that_is_full_at_once_can_be_tried_again(
+def test_a_build_on_a_full_disk_can_be_repeated(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def full(*_: int) -> None:
@@ -302,31 +303,31 @@ def test_a_disk_that_is_full_at_once_can_be_tried_again(
     with monkeypatch.context() as patch:
         patch.setattr("os.posix_fallocate", full)
         for _ in range(2):  # a file of the right length is not one with room
-            with pytest.raises(Failed, match="No space left"):
+            with raises(Failed, got="No space left on device"):
                 build(small(), tmp_path / "full")
-    assert len(build(small(), tmp_path / "full").scan) == 24
+    assert len(build(small(), tmp_path / "full").records) == 24
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system allocates lazily")
-def test_a_file_system_that_cannot_allocate_is_written_to_all_the_same(
+def test_a_file_system_without_allocation_is_supported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def unknown(*_: int) -> None:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
     monkeypatch.setattr("os.posix_fallocate", unknown)
-    assert (build(small()).scan["status"] == GOOD).all()
+    assert (build(small()).records["status"] == GOOD).all()
 
 
-def test_where_the_disk_would_not_hold_it_images_are_read_from_their_files(
+def test_if_the_disk_is_too_small_images_are_read_from_their_files(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     usage = shutil.disk_usage("/")._replace(free=cache.SPARE + 100)
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     decoded = build(small())
-    said = capsys.readouterr().err
-    assert "GB are free" in said
-    assert "ONETRUNK_CACHE" in said
+    err = capsys.readouterr().err
+    assert "GB are" in err
+    assert "ONETRUNK_CACHE" in err
     assert decoded.frames.folder is None
     assert not list(decoded.folder.glob("images.bin"))
     images, _ = decoded.frames.read(np.array([3, 1]))
@@ -343,7 +344,7 @@ def test_without_a_cache_the_records_are_kept_and_the_pixels_are_the_same() -> N
     for name in ("segment", "depth", "normals"):
         np.testing.assert_array_equal(a[1][name], b[1][name])
         assert a[1][name].dtype == b[1][name].dtype
-    np.testing.assert_array_equal(np.array(direct.scan), np.array(through.scan))
+    np.testing.assert_array_equal(np.array(direct.records), np.array(through.records))
 
 
 # the key
@@ -379,7 +380,7 @@ def test_the_key_changes_with_nothing_else() -> None:
     assert key_of(backwards) == plain
 
 
-def test_an_image_that_changed_is_seen_anew(tmp_path: Path) -> None:
+def test_a_changed_image_is_decoded_again(tmp_path: Path) -> None:
     root = photos(tmp_path / "photos", 20)
     first = Domain("d", Files(root), size=8)
     before = first.train.stored(np.arange(len(first.train)))[0]
@@ -397,7 +398,7 @@ def test_an_image_that_changed_is_seen_anew(tmp_path: Path) -> None:
 def test_bad_images_are_recorded_with_their_reasons_and_not_read_again() -> None:
     images = {"3": b"a text", "7": encoded(picture(7, 40, 40))[:900]}
     decoded = build(small(images=images))
-    assert decoded.scan["status"][[3, 7]].tolist() == [BAD, BAD]
+    assert decoded.records["status"][[3, 7]].tolist() == [BAD, BAD]
     assert set(decoded.reasons) == {3, 7}
     assert "not an image" in decoded.reasons[3]
     again = small(images=images)
@@ -405,10 +406,10 @@ def test_bad_images_are_recorded_with_their_reasons_and_not_read_again() -> None
     assert again.reads == []
 
 
-def test_what_cannot_be_read_now_is_tried_again_and_mended() -> None:
+def test_an_unreadable_image_is_tried_again_and_can_recover() -> None:
     away = {"3": OSError(errno.EIO, "Input/output error")}
     decoded = build(small(images=away))
-    assert decoded.scan["status"][3] == UNREADABLE
+    assert decoded.records["status"][3] == UNREADABLE
     assert decoded.reasons == {3: "Input/output error"}
     still = small(images=away)
     assert build(still).reasons == decoded.reasons
@@ -417,11 +418,11 @@ def test_what_cannot_be_read_now_is_tried_again_and_mended() -> None:
     mended = build(back)
     assert back.reads == ["3"]
     assert mended.reasons == {}
-    assert (mended.scan["status"] == GOOD).all()
+    assert (mended.records["status"] == GOOD).all()
     np.testing.assert_array_equal(mended.frames.read(np.array([3]))[0][0], PIXELS.read(picture(3)))
 
 
-def test_opening_again_and_again_does_not_grow_the_cache() -> None:
+def test_opening_again_does_not_enlarge_the_cache() -> None:
     away = {"3": OSError(errno.EIO, "Input/output error")}
     folder = build(small(images=away)).folder
     size = sum(f.stat().st_size for f in folder.iterdir())
@@ -430,7 +431,7 @@ def test_opening_again_and_again_does_not_grow_the_cache() -> None:
     assert sum(f.stat().st_size for f in folder.iterdir()) == size
 
 
-def test_a_dangling_link_and_a_folder_named_jpg_are_counted_not_fatal(tmp_path: Path) -> None:
+def test_a_broken_link_and_a_folder_named_jpg_are_counted_and_not_fatal(tmp_path: Path) -> None:
     root = photos(tmp_path / "photos", 20)
     (root / "a/dangling.png").symlink_to(root / "nowhere.png")
     decoded = build(Files(root), tmp_path / "home")
@@ -439,14 +440,14 @@ def test_a_dangling_link_and_a_folder_named_jpg_are_counted_not_fatal(tmp_path: 
     assert "directory" in build(folders, tmp_path / "home").reasons[2].lower()
 
 
-def test_a_target_that_cannot_be_read_is_not_taken_for_a_full_disk() -> None:
+def test_an_unreadable_target_is_not_reported_as_a_full_disk() -> None:
     source = dense_source()
     source.targets = {**source.targets, ("2", "depth"): PermissionError(errno.EACCES, "denied")}
     decoded = build(source)
     assert decoded.reasons == {2: "denied"}
 
 
-def test_a_truncated_picture_that_is_decoded_lazily_is_bad_not_fatal() -> None:
+def test_a_truncated_picture_that_is_decoded_lazily_is_bad_and_not_fatal() -> None:
     from io import BytesIO
 
     from PIL import Image
@@ -455,13 +456,13 @@ def test_a_truncated_picture_that_is_decoded_lazily_is_bad_not_fatal() -> None:
     assert set(build(small(images={"5": lazy})).reasons) == {5}
 
 
-def test_lack_of_memory_is_tried_again_another_time() -> None:
+def test_an_image_is_tried_again_after_a_lack_of_memory() -> None:
     decoded = build(small(images={"5": MemoryError()}))
-    assert decoded.scan["status"][5] == UNREADABLE
+    assert decoded.records["status"][5] == UNREADABLE
     assert decoded.reasons == {5: "MemoryError"}
 
 
-def test_the_users_own_mistake_in_a_source_is_not_hidden() -> None:
+def test_a_bug_in_a_users_source_is_not_hidden() -> None:
     with pytest.raises(KeyError):
         build(small(images={"5": KeyError("a bug")}))
 
@@ -469,7 +470,9 @@ def test_the_users_own_mistake_in_a_source_is_not_hidden() -> None:
 # its place
 
 
-def test_the_place_is_the_environments_or_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_is_set_by_the_environment_or_the_users_cache_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("ONETRUNK_CACHE", "/x/y")
     assert cache_home() == Path("/x/y")
     monkeypatch.delenv("ONETRUNK_CACHE")
@@ -479,7 +482,7 @@ def test_the_place_is_the_environments_or_the_users(monkeypatch: pytest.MonkeyPa
     assert cache_home() == Path.home() / ".cache/onetrunk"
 
 
-def test_a_place_that_cannot_be_written_is_replaced_and_said(
+def test_a_folder_that_cannot_be_written_is_replaced_with_a_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("no folder")
@@ -487,10 +490,11 @@ def test_a_place_that_cannot_be_written_is_replaced_and_said(
     (tmp_path / "tmp").mkdir()
     decoded = build(small(), tmp_path / "file/home")
     assert decoded.folder.is_relative_to(tmp_path / "tmp")
-    assert "cannot be written" in capsys.readouterr().err
+    line = capsys.readouterr().err
+    assert str(tmp_path / "file/home") in line and str(decoded.folder.parent) in line
 
 
-def test_purge_empties_the_cache_and_says_how_much(cache_home: Path) -> None:
+def test_purge_empties_the_cache_and_returns_the_bytes(cache_home: Path) -> None:
     folder = build(small()).folder
     size = sum(f.stat().st_size for f in folder.iterdir())
     assert purge() == (cache_home, size)
@@ -501,11 +505,11 @@ def test_purge_empties_the_cache_and_says_how_much(cache_home: Path) -> None:
     assert len(source.reads) == 24
 
 
-def test_purge_of_what_is_not_there_frees_nothing(tmp_path: Path) -> None:
+def test_purge_of_a_missing_folder_frees_nothing(tmp_path: Path) -> None:
     assert purge(tmp_path / "nowhere") == (tmp_path / "nowhere", 0)
 
 
-def test_purge_leaves_what_is_not_its_own(cache_home: Path) -> None:
+def test_purge_keeps_other_files(cache_home: Path) -> None:
     build(small())
     keep = ["my-boxes/photo.jpg", "uv.lock", "2024-06x07/a.png", "notes.txt"]
     for name in keep:
@@ -516,7 +520,9 @@ def test_purge_leaves_what_is_not_its_own(cache_home: Path) -> None:
     assert left == sorted(keep)
 
 
-def test_purge_leaves_what_is_being_decoded(capsys: pytest.CaptureFixture[str]) -> None:
+def test_purge_keeps_folders_that_are_being_decoded_into(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     folder = build(small()).folder
     other = build(small(), pixels=Pixels((9, 9))).folder
     with FileLock(f"{folder}.lock"):

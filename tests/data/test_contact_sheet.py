@@ -1,4 +1,4 @@
-"""The contact sheet: a PNG of what was read, written whole or not at all."""
+"""The contact sheet: a PNG of the images, complete or absent."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from onetrunk.data.contact_sheet import (
     contact_sheet,
 )
 from onetrunk.data.domain import Domain
-from onetrunk.data.listing import Item
+from onetrunk.data.sources import Item
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Failed
+from tests.helpers.errors import raises
 from tests.helpers.fakes import CLASSIFY, Fake, dense_source, labelled, small
 
 
@@ -31,7 +32,7 @@ def drawn(domain: Domain, path: Path, **more: Any) -> np.ndarray:
 
 
 def holds(sheet: np.ndarray, tile: np.ndarray) -> bool:
-    """Is this tile somewhere on the sheet, pixel for pixel?"""
+    """Return whether a tile is on the sheet, pixel for pixel."""
     windows = np.lib.stride_tricks.sliding_window_view(sheet, tile.shape)
     corner = (windows[..., 0, 0, 0, :] == tile[0, 0]).all(-1) if windows.ndim == 6 else None
     assert corner is not None
@@ -41,7 +42,7 @@ def holds(sheet: np.ndarray, tile: np.ndarray) -> bool:
     return False
 
 
-def test_the_images_of_every_class_are_on_it(tmp_path: Path) -> None:
+def test_the_images_of_every_class_are_on_the_sheet(tmp_path: Path) -> None:
     domain = Domain("d", small(16), size=32)
     sheet = drawn(domain, tmp_path / "sheet.png")
     images, _ = domain.train.stored(np.arange(len(domain.train)))
@@ -50,7 +51,7 @@ def test_the_images_of_every_class_are_on_it(tmp_path: Path) -> None:
     assert sheet.shape[1] >= 4 * 64
 
 
-def test_dense_targets_stand_beside_their_image(tmp_path: Path) -> None:
+def test_dense_targets_are_beside_their_image(tmp_path: Path) -> None:
     domain = Domain("d", dense_source(8), size=64)
     sheet = drawn(domain, tmp_path / "sheet.png")
     images, targets = domain.train.stored(np.array([0]))
@@ -96,31 +97,31 @@ def test_an_empty_split_cannot_be_drawn(tmp_path: Path) -> None:
     items = [*labelled(9, ("a",), ("train",)), Item("v", "1", "s", "val")]
     items.append(Item("t", "bad", "s", "test", labels={"classify": "a"}))
     domain = Domain("d", Fake(CLASSIFY, items, {"bad": b"text"}), size=8)
-    with pytest.raises(BadInput, match="test split is empty"):
+    with raises(BadInput, "test split"):
         contact_sheet(domain, tmp_path / "sheet.png", split="test")
 
 
 @pytest.mark.parametrize("name", ["sheet", "sheet.jpg", "sheet.txt", "."])
-def test_a_place_that_is_no_png_is_refused_before_anything_is_read(
+def test_a_path_that_is_not_a_png_is_refused_before_anything_is_read(
     name: str, tmp_path: Path
 ) -> None:
     source = small()
-    with pytest.raises(BadInput, match="PNG"):
+    with raises(BadInput, got=str(tmp_path / name), try_=".png"):
         contact_sheet(Domain("d", source, size=8), tmp_path / name)
     assert source.reads == []
 
 
-def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(Failed, match=r"cannot be written.*next:"):
+    with raises(Failed, tmp_path / "file/sheet.png", try_="another place"):
         contact_sheet(Domain("d", small(), size=8), tmp_path / "file/sheet.png")
 
 
-def test_folders_on_the_way_are_made(tmp_path: Path) -> None:
+def test_missing_parent_folders_are_created(tmp_path: Path) -> None:
     drawn(Domain("d", small(), size=8), tmp_path / "a/b/sheet.png")
 
 
-def test_colours_mean_what_they_say() -> None:
+def test_colours_of_classes_depth_and_normals() -> None:
     classes = colour_classes(np.array([[0, 1, 255, 19]], np.uint8))
     assert classes[0, 2].tolist() == [0, 0, 0]
     assert len({tuple(c) for c in classes[0].tolist()}) == 4

@@ -1,4 +1,4 @@
-"""Duplicates: near is near, by a slow comparison of all with all; no more memory than asked for."""
+"""Near duplicates, against a slow comparison of all pairs; memory is bounded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.helpers.fakes import picture
 
 
 def smooth(seed: int, count: int = 1) -> np.ndarray:
-    """Thumbnails of soft blobs: as photographs are, unlike noise."""
+    """Return thumbnails of soft blobs, which resemble photographs more than noise does."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(20, 236, (count, 4, 4), dtype=np.uint8)
     return np.stack([np.asarray(Image.fromarray(c).resize((16, 16))) for c in coarse])
@@ -27,7 +27,7 @@ def slow_hash(thumb: np.ndarray) -> list[bool]:
     return bits
 
 
-def test_the_hash_says_what_is_brighter_than_its_right_neighbour() -> None:
+def test_the_hash_compares_each_cell_with_its_right_neighbour() -> None:
     thumbs = np.stack([thumbnail(picture(i, 20, 20)) for i in range(5)])
     for thumb, value in zip(thumbs, difference_hash(thumbs), strict=True):
         expected = slow_hash(thumb)
@@ -46,7 +46,7 @@ def slow_pairs(a: np.ndarray, b: np.ndarray) -> list[list[int]]:
     return found
 
 
-def test_pairs_are_those_of_comparing_all_with_all() -> None:
+def test_pairs_are_those_of_comparing_all_images() -> None:
     rng = np.random.default_rng(4)
     a = smooth(1, 40)
     moved = np.clip(a[:20].astype(int) + rng.integers(-3, 4, a[:20].shape), 0, 255).astype(np.uint8)
@@ -89,7 +89,7 @@ def test_the_limit_ends_the_search_and_keeps_the_order(monkeypatch: pytest.Monke
     assert compared == 600  # and not all 90,000
 
 
-def test_no_images_are_no_pairs() -> None:
+def test_without_images_there_are_no_pairs() -> None:
     none = np.zeros((0, 16, 16), np.uint8)
     for a, b in ((none, none), (none, smooth(1, 3)), (smooth(1, 3), none)):
         assert near_pairs(a, b).shape == (0, 2)

@@ -1,4 +1,4 @@
-"""Inspection: counts as they are, and every oddity by the name of its file."""
+"""Inspection: counts, statistics, and every suspicious file by its name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.inspect import Inspection, inspect
-from onetrunk.data.listing import Item, Label
+from onetrunk.data.sources import Item, Label
 from onetrunk.data.task import Task
 from tests.helpers.fakes import CLASSIFY, Fake, dense_source, encoded, labelled, picture, small
 
@@ -32,7 +32,7 @@ PLAIN = [item(f"{s}{i}", s, "ab"[i % 2]) for s in ("train", "val", "test") for i
 IMAGES = {i.key: blob(n) for n, i in enumerate(PLAIN)}
 
 
-def test_counts_and_classes_are_as_they_are() -> None:
+def test_splits_and_classes_are_counted() -> None:
     images = {"3": b"text"}
     found = inspect(Domain("d", small(26, ("b", "a"), images=images), size=8))
     assert found.splits == {"train": 13, "val": 6, "test": 6}
@@ -41,15 +41,13 @@ def test_counts_and_classes_are_as_they_are() -> None:
     assert labels.counts["train"] == {"a": 6, "b": 7}
     assert labels.extremes() == (("b", 7), ("a", 6))
     assert labels.missing == {"train": [], "val": [], "test": []}
-    assert found.unreadable == {
-        "0003.png": "not an image, or of a format that pillow does not read"
-    }
+    assert found.unreadable == {"0003.png": "not an image, or of a format that is not supported"}
     assert found.refused == ""
     assert found.cache["pixels"]
     assert found.cache["bytes"] > 26 * 8 * 8 * 3
 
 
-def test_sizes_and_statistics_are_of_what_can_be_read() -> None:
+def test_sizes_and_statistics_are_of_readable_images() -> None:
     images = {str(i): picture(i, 10 + i, 50 - i) for i in range(24)}
     domain = Domain("d", small(24, images={**images, "0": b"text"}), size=8)
     found = inspect(domain)
@@ -69,7 +67,7 @@ def test_a_refused_source_is_still_described() -> None:
     json.dumps(found.to_json(), allow_nan=False)
 
 
-def test_nothing_readable_at_all_is_still_described() -> None:
+def test_a_source_without_readable_images_is_still_described() -> None:
     found = look(PLAIN, dict.fromkeys(IMAGES, b"text"))
     assert found.sizes == {"height": [], "width": []}
     assert len(found.unreadable) == 12
@@ -84,7 +82,7 @@ def test_the_same_content_in_two_splits_is_listed_once_and_not_as_near() -> None
     assert found.conflicts == []
 
 
-def test_copies_within_a_split_are_no_leak() -> None:
+def test_copies_within_a_split_are_not_listed() -> None:
     found = look([*PLAIN, item("copy", "train", "a", where="train0")], IMAGES)
     assert found.exact == []
     assert found.near == []
@@ -95,7 +93,7 @@ def test_the_same_content_under_two_labels_is_a_conflict() -> None:
     assert [sorted(pair) for pair in found.conflicts] == [["copy", "train0"]]
 
 
-def test_an_unlabelled_copy_between_two_labels_hides_no_conflict() -> None:
+def test_an_unlabelled_copy_does_not_hide_a_conflict() -> None:
     more = [item("t1", label=None, where="train0"), item("t2", label="b", where="train0")]
     keys = ("train0", "train00", "train01")  # in the order of their names
     items = [
@@ -116,26 +114,26 @@ def test_nearly_the_same_picture_in_two_splits_is_listed() -> None:
     assert found.exact == []
 
 
-def test_blank_images_are_named_as_such_and_not_as_each_others_copies() -> None:
+def test_blank_images_are_listed_as_blank_and_not_as_near_duplicates() -> None:
     blank = {f"blank-{s}": np.full((9, 9, 3), 3, np.uint8) for s in ("train", "test")}
     blank["blank-val"] = np.full((9, 9, 3), 4, np.uint8)
     items = [*PLAIN, *(item(f"blank-{s}", s) for s in ("train", "val", "test"))]
     found = look(items, {**IMAGES, **blank})
-    assert sorted(found.suspicious["one colour all over"]) == sorted(blank)
+    assert sorted(found.suspicious["a single colour"]) == sorted(blank)
     assert found.near == []
 
 
-def test_suspicious_files_are_listed_by_what_is_odd() -> None:
+def test_suspicious_files_are_listed_by_reason() -> None:
     odd = {"long.png": encoded(picture(1, 9, 90)), "tiny.jpg": encoded(picture(2, 4, 4))}
     found = look([*PLAIN, *(item(name) for name in odd)], {**IMAGES, **odd})
     assert found.suspicious == {
-        "its name's ending is of another format": ["tiny.jpg"],
-        "over 5 times as long as wide": ["long.png"],
+        "the file name has the ending of another format": ["tiny.jpg"],
+        "one side over 5 times as long as the other": ["long.png"],
         "a side below 8 pixels": ["tiny.jpg"],
     }
 
 
-def test_classes_missing_from_a_split_and_unlabelled_images_are_counted() -> None:
+def test_missing_classes_and_unlabelled_images_are_counted() -> None:
     items = [i for i in PLAIN if (i.split, i.labels["classify"]) != ("test", "b")]
     found = look([*items, item("bare", "val", None)], {**IMAGES, "bare": blob(99)})
     (labels,) = found.tasks

@@ -1,4 +1,4 @@
-"""The loader: the same batches whoever makes them, and after going on in the middle."""
+"""The loader: the same batches with any number of workers and after resuming."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from onetrunk.data.augment import Augment
 from onetrunk.data.domain import Domain
 from onetrunk.data.loader import Batch, Loader
 from onetrunk.errors import BadInput, Failed
+from tests.helpers.errors import raises
 from tests.helpers.fakes import Fake, dense_source, small
 
 VARIED = Augment(pad=2, flip=True, scale=(0.8, 1.2), brightness=0.2)
@@ -69,7 +70,7 @@ def test_batches_are_identical_from_spawned_workers(cache: Any) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_restored_loader_goes_on_in_mid_epoch(workers: int) -> None:
+def test_a_restored_loader_continues_within_an_epoch(workers: int) -> None:
     given = domains()
     expected = take(Loader(given, 4, seed=5), 12)
     loader = Loader(given, 4, seed=5, workers=workers)
@@ -82,13 +83,13 @@ def test_a_restored_loader_goes_on_in_mid_epoch(workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_second_loop_goes_on_where_the_first_was_left(workers: int) -> None:
+def test_a_second_loop_continues_where_the_first_stopped(workers: int) -> None:
     loader = Loader(domains(), 4, seed=5, workers=workers)
-    whole = take(loader, 3) + take(loader, 3)
-    assert_same(whole, take(Loader(domains(), 4, seed=5), 6))
+    complete = take(loader, 3) + take(loader, 3)
+    assert_same(complete, take(Loader(domains(), 4, seed=5), 6))
 
 
-def test_the_state_before_the_first_step_is_the_beginning() -> None:
+def test_the_state_before_the_first_step_restores_the_start() -> None:
     loader = Loader(domains(), 4, seed=5)
     state = loader.state()
     first = take(loader, 2)
@@ -106,7 +107,7 @@ def test_a_batch_is_normalized_augmented_and_its_domains_own_size() -> None:
     assert set(rooms.targets) == {"segment", "depth", "normals"}
 
 
-def test_unvaried_batches_are_what_evaluation_sees() -> None:
+def test_batches_without_augmentation_are_those_of_evaluation() -> None:
     domain = Domain("d", small(26), size=10, augment=Augment())
     for (batch,) in take(Loader([domain], 6), 4):
         images, targets = domain.train.batch(batch.places)
@@ -114,7 +115,7 @@ def test_unvaried_batches_are_what_evaluation_sees() -> None:
         assert batch.targets["classify"].equal(targets["classify"])
 
 
-def test_every_pass_sees_another_view_of_an_image() -> None:
+def test_every_epoch_has_another_view_of_an_image() -> None:
     domain = Domain("d", small(16), size=10, augment=VARIED)
     count = len(domain.train)
     views: dict[int, list[torch.Tensor]] = {}
@@ -128,7 +129,7 @@ def test_every_pass_sees_another_view_of_an_image() -> None:
 
 
 def test_an_unreadable_image_does_not_change_the_views_of_the_others() -> None:
-    whole = Domain("d", small(16), size=10, augment=VARIED, normalize="imagenet")
+    complete = Domain("d", small(16), size=10, augment=VARIED, normalize="imagenet")
     source = small(16, images={"1": b"text"})
     torn = Domain("d", source, size=10, augment=VARIED, normalize="imagenet", cache=False)
 
@@ -137,33 +138,33 @@ def test_an_unreadable_image_does_not_change_the_views_of_the_others() -> None:
         keys = [domain.train.key(int(place)) for place in batch.places]
         return dict(zip(keys, batch.images, strict=True))
 
-    seen, left = by_key(whole), by_key(torn)
+    seen, left = by_key(complete), by_key(torn)
     assert set(seen) - set(left) == {"0001.png"}
     assert all(seen[key].equal(image) for key, image in left.items())
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_image_that_vanishes_in_training_ends_it_in_one_line(workers: int) -> None:
+def test_an_image_that_disappears_during_training_is_one_line(workers: int) -> None:
     source = small(16)
     domain = Domain("d", source, size=10, cache=False)
     loader = Loader([domain], 4, workers=workers)
     source.images = {str(i): FileNotFoundError(errno.ENOENT, "No such file") for i in range(16)}
-    with pytest.raises(Failed, match="readable and is no more") as error:
+    with raises(Failed, got="No such file") as error:
         take(loader, 1)
     assert "\n" not in str(error.value)
 
 
-def test_joined_batches_need_one_size() -> None:
-    with pytest.raises(BadInput, match=r"one size.*flat.*rooms"):
+def test_joined_batches_need_one_image_size() -> None:
+    with raises(BadInput, "size", "flat", "rooms"):
         Loader(domains(), sampling="joined")
     same = [Domain(name, small(16), size=10) for name in ("a", "b")]
     assert [b.domain for b in take(Loader(same, 4, sampling="joined"), 1)[0]] == ["a", "b"]
 
 
 def test_a_loader_needs_a_domain_and_different_names() -> None:
-    with pytest.raises(BadInput, match="at least one"):
+    with raises(BadInput, "at least one domain"):
         Loader([])
-    with pytest.raises(BadInput, match="two domains are called flat; try: name them"):
+    with raises(BadInput, "flat", try_="different names"):
         Loader([*domains(), domains()[0]])
 
 

@@ -1,18 +1,17 @@
-"""What a chunk's records say, against one image at a time worked out slowly."""
+"""The records of a chunk of images, against a slow reference for one image at a time."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from onetrunk.data import records
+from onetrunk.data import stored_images
 from onetrunk.data.duplicates import thumbnails
-from onetrunk.data.records import gather, stats
-from onetrunk.data.stored_images import BAD, BLANK, GOOD, Looked
+from onetrunk.data.stored_images import BAD, BLANK, GOOD, ReadImage, stats, summarize
 
 
 def slow_thumbnail(image_HW3: np.ndarray) -> np.ndarray:
-    """Each pixel cut into 16×16 pieces: then every part of the thumbnail holds whole pieces."""
+    """Cut each pixel into 16×16 pieces, so that every cell of the thumbnail holds whole pieces."""
     height, width = image_HW3.shape[:2]
     pieces = image_HW3.astype(np.float64).repeat(16, 0).repeat(16, 1)
     grey = pieces @ np.array([0.299, 0.587, 0.114])
@@ -38,24 +37,26 @@ def test_statistics_are_those_of_each_channel() -> None:
 def test_a_chunk_has_the_records_of_its_images(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
     chunk = [
-        Looked(GOOD, {"images": rng.integers(0, 256, (9, 9, 3), np.uint8)}, (i + 1, 9), (i, 2**63))
+        ReadImage(
+            GOOD, {"images": rng.integers(0, 256, (9, 9, 3), np.uint8)}, (i + 1, 9), (i, 2**63)
+        )
         for i in range(5)
     ]
-    chunk[2] = Looked(BAD, why="not an image")
+    chunk[2] = ReadImage(BAD, reason="not an image")
     chunk[4].arrays["images"][:] = 77
-    whole = gather(chunk)
-    assert whole.scan["status"].tolist() == [GOOD, GOOD, BAD, GOOD, GOOD]
-    assert whole.scan["height"].tolist() == [1, 2, 0, 4, 5]
-    assert whole.scan["digest"][3].tolist() == [3, 2**63]
-    assert whole.scan["flags"][[0, 1, 3, 4]].tolist() == [0, 0, 0, BLANK]
-    assert whole.reasons == {2: "not an image"}
-    assert not whole.arrays["images"][2].any()
-    monkeypatch.setattr(records, "BLOCK", 1)  # image by image: the same
-    alone = gather(chunk)
-    assert alone.scan.tobytes() == whole.scan.tobytes()
+    part = summarize(chunk)
+    assert part.records["status"].tolist() == [GOOD, GOOD, BAD, GOOD, GOOD]
+    assert part.records["height"].tolist() == [1, 2, 0, 4, 5]
+    assert part.records["digest"][3].tolist() == [3, 2**63]
+    assert part.records["flags"][[0, 1, 3, 4]].tolist() == [0, 0, 0, BLANK]
+    assert part.reasons == {2: "not an image"}
+    assert not part.arrays["images"][2].any()
+    monkeypatch.setattr(stored_images, "BLOCK", 1)  # one by one: the same
+    alone = summarize(chunk)
+    assert alone.records.tobytes() == part.records.tobytes()
 
 
 def test_a_chunk_without_a_readable_image_has_no_arrays() -> None:
-    part = gather([Looked(BAD, why="torn"), Looked(BAD, why="torn")])
+    part = summarize([ReadImage(BAD, reason="torn"), ReadImage(BAD, reason="torn")])
     assert part.arrays == {}
-    assert part.scan["status"].tolist() == [BAD, BAD]
+    assert part.records["status"].tolist() == [BAD, BAD]

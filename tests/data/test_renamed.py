@@ -1,4 +1,4 @@
-"""A source whose classes go by other names: the same images, other labels."""
+"""A source with renamed classes: the same images, other labels."""
 
 import pickle
 
@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from onetrunk.data.domain import Domain
-from onetrunk.data.listing import Item
-from onetrunk.data.renamed import Called
+from onetrunk.data.renamed import RenamedClasses
+from onetrunk.data.sources import Item
 from onetrunk.data.task import Task
 from tests.helpers.fakes import CLASSIFY, Fake, labelled
 
 
-def test_classes_are_renamed_and_those_that_are_gone_have_no_label() -> None:
+def test_classes_are_renamed_and_removed_ones_have_no_label() -> None:
     source = Fake((Task("classify", "classify", ("a", "b", "c")),), labelled(6, "abc"))
-    called = Called(source, {"a": "z", "b": None})
+    called = RenamedClasses(source, {"a": "z", "b": None})
     assert called.tasks[0].classes == ("z", "c")
     assert [item.labels["classify"] for item in called.items()] == ["z", None, "c"] * 2
     assert [item.key for item in called.items()] == [item.key for item in source.items()]
@@ -24,18 +24,20 @@ def test_classes_are_renamed_and_those_that_are_gone_have_no_label() -> None:
 def test_tags_and_numbers() -> None:
     item = Item("1", "1", "s", labels={"tags": ("a", "b"), "age": 3.0, "place": (1.0, 2.0)})
     tasks = (Task("tags", "multilabel"), Task("age", "regress"), Task("place", "regress"))
-    (found,) = Called(Fake(tasks, [item]), {"a": None, "b": "y"}).items()
+    (found,) = RenamedClasses(Fake(tasks, [item]), {"a": None, "b": "y"}).items()
     assert found.labels == {"tags": ("y",), "age": 3.0, "place": (1.0, 2.0)}
 
 
-def test_what_a_source_has_beside_is_there_in_a_worker_too() -> None:
-    called = pickle.loads(pickle.dumps(Called(Fake(CLASSIFY, [], notes=["odd"]), {"a": "b"})))
+def test_optional_attributes_are_kept_in_a_data_worker() -> None:
+    called = pickle.loads(
+        pickle.dumps(RenamedClasses(Fake(CLASSIFY, [], notes=["odd"]), {"a": "b"}))
+    )
     assert called.notes == ["odd"]
     with pytest.raises(AttributeError):
         _ = called.flip
 
 
-def test_a_domain_reads_its_list_anew() -> None:
+def test_a_domain_with_renamed_classes_reads_its_list_again() -> None:
     domain = Domain("d", Fake(CLASSIFY, labelled(30, "abc")), size=8)
     assert domain.tasks[0].classes == ("a", "b", "c")
     called = domain.renamed({"a": "z"}, [Task("classify", "classify", ("b", "c", "z"))])

@@ -1,17 +1,19 @@
-"""Sampling: every image once an epoch, the same from any step on, domains independent."""
+"""Samplers: every image once per epoch, reproducible from any step, domains independent."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
-from onetrunk.data.sampling import Draw, Sampler
+from onetrunk.data.sampling import SAMPLERS, Draw, Sampler
 from onetrunk.data.seeded import Chance, permutation, seed_of
 from onetrunk.errors import BadInput
+from tests.helpers.errors import raises
 
 SIZES = {"a": 50, "b": 7, "c": 23}
 BATCHES = {"a": 8, "b": 8, "c": 5}
@@ -31,7 +33,7 @@ def same(one: list[Draw], other: list[Draw]) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["round-robin", "joined"])
-def test_a_step_has_one_batch_of_every_domain_in_their_order(kind: str) -> None:
+def test_a_step_has_one_batch_of_every_domain_in_order(kind: str) -> None:
     steps = sampler(kind=kind)
     for _ in range(9):
         drawn = steps.next()
@@ -39,29 +41,57 @@ def test_a_step_has_one_batch_of_every_domain_in_their_order(kind: str) -> None:
         assert [len(draw.places) for draw in drawn] == [8, 8, 5]
 
 
-def test_joined_draws_what_round_robin_draws() -> None:
+def test_joined_draws_the_same_as_round_robin() -> None:
     one, other = sampler(), sampler(kind="joined")
     assert all(same(one.next(), other.next()) for _ in range(20))
 
 
+def test_the_built_in_samplers_and_what_they_are_able_to_do() -> None:
+    assert {name: sampler(kind=name).joined for name in SAMPLERS} == {
+        "joined": True,
+        "round-robin": False,
+        "temperature": False,
+    }
+
+
+class LastOnly:
+    """A user's sampler."""
+
+    joined = False
+
+    def domains(
+        self, sizes: Mapping[str, int], step: int, seed: int, temperature: float
+    ) -> Sequence[str]:
+        return list(sizes)[-1:]
+
+    def steps_per_epoch(self, rounds: Sequence[int]) -> int:
+        return rounds[-1]
+
+
+def test_a_users_own_sampler_is_used() -> None:
+    steps = sampler(kind=f"{__name__}:LastOnly")
+    assert [draw.domain for draw in steps.next()] == ["c"]
+    assert steps.steps_per_epoch == 5
+
+
 @pytest.mark.parametrize("kind", ["round-robin", "temperature"])
-def test_every_image_is_seen_once_a_pass(kind: str) -> None:
+def test_every_image_is_drawn_once_per_epoch(kind: str) -> None:
     steps = sampler(kind=kind)
-    met: dict[tuple[str, int], Counter[int]] = {}
+    times: dict[tuple[str, int], Counter[int]] = {}
     for _ in range(200):
         for draw in steps.next():
             for place, view in zip(draw.places.tolist(), draw.views.tolist(), strict=True):
-                met.setdefault((draw.domain, view), Counter())[place] += 1
-    assert {domain for domain, _ in met} == set(SIZES)
+                times.setdefault((draw.domain, view), Counter())[place] += 1
+    assert {domain for domain, _ in times} == set(SIZES)
     for name, size in SIZES.items():
-        passes = sorted(view for domain, view in met if domain == name)
-        assert passes == list(range(len(passes)))
-        for view in passes[:-1]:  # the last one may not have ended
-            assert met[name, view] == dict.fromkeys(range(size), 1)
-        assert max(met[name, passes[-1]].values()) == 1
+        epochs = sorted(view for domain, view in times if domain == name)
+        assert epochs == list(range(len(epochs)))
+        for view in epochs[:-1]:  # the last one may be incomplete
+            assert times[name, view] == dict.fromkeys(range(size), 1)
+        assert max(times[name, epochs[-1]].values()) == 1
 
 
-def test_a_batch_larger_than_its_domain_takes_several_passes() -> None:
+def test_a_batch_larger_than_its_domain_spans_several_epochs() -> None:
     steps = Sampler({"a": 3}, {"a": 10})
     (draw,) = steps.next()
     assert draw.views.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3]
@@ -69,7 +99,7 @@ def test_a_batch_larger_than_its_domain_takes_several_passes() -> None:
         assert sorted(draw.places[draw.views == epoch]) == [0, 1, 2]
 
 
-def test_passes_are_shuffled_each_in_another_way() -> None:
+def test_every_epoch_has_another_order() -> None:
     orders = [tuple(permutation(seed_of(1, "a", "order"), epoch, 50)) for epoch in range(5)]
     assert len(set(orders)) == 5
     assert tuple(range(50)) not in orders
@@ -87,7 +117,7 @@ PINNED_CHANCE = [0.9244130660212725, 0.8888328914180262, 0.863075042932495]
 
 
 @pytest.mark.parametrize("kind", ["round-robin", "temperature", "joined"])
-def test_the_same_seed_gives_the_same_draws_and_another_seed_others(kind: str) -> None:
+def test_draws_depend_on_the_seed_alone(kind: str) -> None:
     one, other, third = sampler(kind=kind), sampler(kind=kind), sampler(kind=kind, seed=2)
     differs = False
     for _ in range(30):
@@ -98,13 +128,13 @@ def test_the_same_seed_gives_the_same_draws_and_another_seed_others(kind: str) -
 
 
 @pytest.mark.parametrize("seed", [-1, 0, 2**31, 2**63, 2**80])
-def test_any_whole_number_is_a_seed(seed: int) -> None:
+def test_any_integer_is_a_seed(seed: int) -> None:
     assert sorted(Sampler({"a": 9}, {"a": 9}, seed).next()[0].places) == list(range(9))
 
 
 @pytest.mark.parametrize("kind", ["round-robin", "temperature", "joined"])
 @pytest.mark.parametrize("stop", [0, 1, 5, 17])
-def test_a_restored_sampler_goes_on_as_if_nothing_had_happened(kind: str, stop: int) -> None:
+def test_a_restored_sampler_continues_with_the_same_draws(kind: str, stop: int) -> None:
     steps = sampler(kind=kind)
     for _ in range(stop):
         steps.next()
@@ -117,7 +147,7 @@ def test_a_restored_sampler_goes_on_as_if_nothing_had_happened(kind: str, stop: 
     assert all(same(steps.next(), drawn) for drawn in expected)
 
 
-def test_a_state_is_a_few_numbers_and_stays_as_it_was() -> None:
+def test_a_state_is_small_and_does_not_change() -> None:
     steps = Sampler({"a": 1_000_000}, {"a": 64})
     steps.next()
     state = steps.state()
@@ -139,9 +169,11 @@ def test_a_state_is_a_few_numbers_and_stays_as_it_was() -> None:
     ],
     ids=str,
 )
-def test_a_state_of_another_plan_is_refused(other: dict) -> None:
+def test_the_state_of_another_sampler_is_refused(other: dict[str, Any]) -> None:
     state = sampler().state()
-    with pytest.raises(BadInput, match="sampler's state"):
+    with raises(
+        BadInput, got=state["given"] if len(other.get("sizes", SIZES)) < 3 else state["plan"]
+    ):
         sampler(**other).restore(state)
 
 
@@ -154,7 +186,7 @@ def test_adding_a_domain_does_not_change_what_another_draws() -> None:
             assert same([draw], [drawn[draw.domain]])
 
 
-def test_with_temperature_a_domains_own_draws_stay_too() -> None:
+def test_with_temperature_the_draws_within_a_domain_are_the_same() -> None:
     plain, other = sampler(), sampler(kind="temperature")
     order: dict[str, list[Draw]] = {"a": [], "b": [], "c": []}
     for _ in range(60):
@@ -166,7 +198,7 @@ def test_with_temperature_a_domains_own_draws_stay_too() -> None:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 5.0, 1e9])
-def test_temperature_draws_with_the_probabilities_of_its_formula(temperature: float) -> None:
+def test_temperature_draws_domains_with_the_documented_probabilities(temperature: float) -> None:
     sizes = {"a": 900, "b": 90, "c": 10}
     steps = Sampler(sizes, dict.fromkeys(sizes, 1), 5, "temperature", temperature)
     n = 4000
@@ -177,29 +209,34 @@ def test_temperature_draws_with_the_probabilities_of_its_formula(temperature: fl
         assert abs(counts[name] / n - p) < 4 * np.sqrt(p * (1 - p) / n)
 
 
-def test_an_epoch_is_a_pass_over_the_largest_domain() -> None:
+def test_steps_per_epoch() -> None:
     assert sampler().steps_per_epoch == 7  # 50 in batches of 8
     assert sampler(kind="joined").steps_per_epoch == 7
     assert sampler(kind="temperature").steps_per_epoch == 7 + 1 + 5
     steps = sampler()
-    seen = np.concatenate([steps.next()[0].places for _ in range(7)])
-    assert set(seen[:50]) == set(range(50))
+    drawn = np.concatenate([steps.next()[0].places for _ in range(7)])
+    assert set(drawn[:50]) == set(range(50))
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "fields"),
     [
-        ({"kind": "random"}, "available: round-robin, temperature, joined"),
-        ({"sizes": {**SIZES, "b": 0}}, "b: a domain has at least one image"),
-        ({"batches": {**BATCHES, "b": 0}}, "b: a domain has at least one image"),
-        ({"temperature": 0.0}, "above 0"),
-        ({"temperature": float("nan")}, "above 0"),
+        ({"kind": "random"}, {"got": "random", "available": ["round-robin", "temperature"]}),
+        ({"sizes": {**SIZES, "b": 0}}, {"got": "0 images, batch 8"}),
+        ({"batches": {**BATCHES, "b": 0}}, {"got": "7 images, batch 0"}),
+        ({"temperature": 0.0}, {"got": 0.0}),
+        ({"temperature": -1.0}, {"got": -1.0}),
     ],
     ids=str,
 )
-def test_what_cannot_be_sampled_is_refused(wrong: dict, said: str) -> None:
-    with pytest.raises(BadInput, match=said):
+def test_bad_settings_are_refused(wrong: dict[str, Any], fields: dict[str, Any]) -> None:
+    with raises(BadInput, **fields):
         sampler(**wrong)
+
+
+def test_a_temperature_that_is_no_number_is_refused() -> None:
+    with raises(BadInput, "temperature", "nan"):
+        sampler(temperature=float("nan"))
 
 
 def test_chance_is_uniform_and_its_lanes_are_independent() -> None:
@@ -218,6 +255,6 @@ def test_chance_is_uniform_and_its_lanes_are_independent() -> None:
     assert between.max() < 5
 
 
-def test_names_that_would_run_together_are_different_seeds() -> None:
+def test_seeds_of_names_with_the_same_letters_differ() -> None:
     assert seed_of(1, "ab", "c") != seed_of(1, "a", "bc")
     assert seed_of(11, "a") != seed_of(1, "1a")

@@ -1,4 +1,4 @@
-"""A split: readable images in order, targets as the losses take them."""
+"""Splits: readable images in order, and targets in the types that losses take."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from onetrunk.data.domain import Domain
-from onetrunk.data.listing import Item
+from onetrunk.data.sources import Item
 from onetrunk.data.task import Task
 from tests.helpers.fakes import Fake, dense_source, dense_targets, picture, small
 
@@ -20,7 +20,7 @@ def test_a_split_has_its_own_images_in_the_order_of_their_keys() -> None:
         np.testing.assert_array_equal(image, picture(int(key[:4])))
 
 
-def test_unreadable_images_are_left_out_and_nothing_else_moves() -> None:
+def test_unreadable_images_are_left_out_and_the_others_stay() -> None:
     domain = Domain("d", small(24, images={"3": b"text", "0": b""}), size=12)
     keys = [domain.train.key(i) for i in range(len(domain.train))]
     assert "0003.png" not in keys
@@ -56,7 +56,7 @@ def test_a_batch_is_the_middle_normalized_with_its_targets() -> None:
     assert targets["normals"].shape == (2, 3, 6, 10)
 
 
-def test_labels_are_tensors_of_the_promised_types() -> None:
+def test_labels_are_tensors_of_the_documented_types() -> None:
     tasks = (
         Task("category", "classify"),
         Task("tags", "multilabel"),

@@ -1,4 +1,4 @@
-"""Frames: equal pixels and targets from the cache and from the files; no target is guessed."""
+"""Stored images: the same pixels and targets from the cache and from files; no guessed targets."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import multiprocessing
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from onetrunk.data.domain import Domain
-from onetrunk.data.listing import Item
 from onetrunk.data.pixels import Pixels
-from onetrunk.data.records import gather
+from onetrunk.data.sources import Item
 from onetrunk.data.stored_images import (
     BAD,
     BLANK,
@@ -22,12 +22,14 @@ from onetrunk.data.stored_images import (
     LONG,
     MISNAMED,
     TINY,
-    Looked,
+    ReadImage,
     layers_of,
-    read_one,
+    read_image,
+    summarize,
 )
 from onetrunk.data.task import Task
 from onetrunk.errors import Failed
+from tests.helpers.errors import raises
 from tests.helpers.fakes import CLASSIFY, Fake, dense_source, dense_targets, encoded, picture, small
 
 MANY = np.arange(40) * 6 % 251
@@ -95,50 +97,50 @@ def test_pixels_are_equal_through_cache_files_and_prediction(fit: str, tmp_path:
 TASKS = dense_source(1).tasks
 
 
-def look(targets: dict[str, np.ndarray | Exception], **more: object) -> Looked:
+def read(targets: dict[str, np.ndarray | Exception], **more: object) -> ReadImage:
     image = more.pop("image", picture(1, 10, 14))
     source = Fake(TASKS, (), {"x": image}, {("x", n): t for n, t in targets.items()})  # type: ignore[dict-item]
-    return read_one(source, "x", more.pop("pixels", Pixels((10, 14))), layers_of(TASKS))  # type: ignore[arg-type]
+    return read_image(source, "x", more.pop("pixels", Pixels((10, 14))), layers_of(TASKS))  # type: ignore[arg-type]
 
 
-def test_targets_are_stored_as_they_are() -> None:
+def test_targets_are_stored_unchanged() -> None:
     given = dense_targets(1, 10, 14)
-    looked = look(given)
-    assert looked.status == GOOD
-    np.testing.assert_array_equal(looked.arrays["target.segment"], given["segment"])
-    np.testing.assert_array_equal(looked.arrays["target.depth"], given["depth"])
-    np.testing.assert_allclose(looked.arrays["target.normals"], given["normals"], atol=1e-3)
+    result = read(given)
+    assert result.status == GOOD
+    np.testing.assert_array_equal(result.arrays["target.segment"], given["segment"])
+    np.testing.assert_array_equal(result.arrays["target.depth"], given["depth"])
+    np.testing.assert_allclose(result.arrays["target.normals"], given["normals"], atol=1e-3)
 
 
 @pytest.mark.parametrize("fit", ["squash", "pad", "crop"])
-def test_targets_are_fitted_with_the_geometry_of_their_image(fit: str) -> None:
+def test_targets_are_fitted_like_their_image(fit: str) -> None:
     given = dense_targets(2, 20, 50)
     pixels = Pixels((12, 12), fit, margin=2)  # type: ignore[arg-type]
-    looked = look(given, image=picture(2, 20, 50), pixels=pixels)
+    result = read(given, image=picture(2, 20, 50), pixels=pixels)
     for name, empty in (("segment", 255), ("depth", 0.0)):
         expected = pixels.place_target(given[name], empty)
-        np.testing.assert_array_equal(looked.arrays[f"target.{name}"], expected)
+        np.testing.assert_array_equal(result.arrays[f"target.{name}"], expected)
     if fit == "pad":
-        outside = looked.arrays["images"].sum(-1) == 0
+        outside = result.arrays["images"].sum(-1) == 0
         assert outside.any()
-        assert (looked.arrays["target.segment"][outside] == 255).all()
-        assert (looked.arrays["target.depth"][outside] == 0).all()
-        assert (looked.arrays["target.normals"][outside] == 0).all()
+        assert (result.arrays["target.segment"][outside] == 255).all()
+        assert (result.arrays["target.depth"][outside] == 0).all()
+        assert (result.arrays["target.normals"][outside] == 0).all()
 
 
-def test_a_target_follows_the_turned_image_not_the_stored_one() -> None:
+def test_a_target_belongs_to_the_upright_image() -> None:
     turned = encoded(picture(1, 10, 14), exif=exif(6))  # seen as 14 high, 10 wide
-    assert look(dense_targets(1, 14, 10), image=turned, pixels=Pixels((14, 10))).why == ""
-    assert "(10, 14)" in look(dense_targets(1, 10, 14), image=turned).why
+    assert read(dense_targets(1, 14, 10), image=turned, pixels=Pixels((14, 10))).reason == ""
+    assert "(10, 14)" in read(dense_targets(1, 10, 14), image=turned).reason
 
 
-def test_a_target_that_is_not_there_is_not_labelled() -> None:
-    looked = look({})
-    assert looked.status == GOOD
-    assert (looked.arrays["target.segment"] == 255).all()
-    assert (looked.arrays["target.depth"] == 0).all()
-    assert (looked.arrays["target.normals"] == 0).all()
-    assert looked.arrays["target.normals"].shape == (10, 14, 3)
+def test_a_missing_target_is_not_labelled() -> None:
+    result = read({})
+    assert result.status == GOOD
+    assert (result.arrays["target.segment"] == 255).all()
+    assert (result.arrays["target.depth"] == 0).all()
+    assert (result.arrays["target.normals"] == 0).all()
+    assert result.arrays["target.normals"].shape == (10, 14, 3)
 
 
 def segment(value: int, dtype: type = np.int32) -> np.ndarray:
@@ -154,7 +156,7 @@ def normals(x: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("targets", "why"),
+    ("targets", "reason"),
     [
         ({"segment": np.zeros((9, 14), np.uint8)}, "segment is (9, 14), the image 10×14"),
         ({"depth": np.zeros((14, 10), np.float32)}, "depth is (14, 10)"),
@@ -163,34 +165,32 @@ def normals(x: float) -> np.ndarray:
         ({"segment": segment(-1)}, "holds -1"),
         ({"segment": segment(256)}, "holds 256"),
         ({"segment": segment(254, np.uint8)}, "holds 254"),
-        ({"segment": np.zeros((10, 14), np.float32)}, "expected whole numbers"),
+        ({"segment": np.zeros((10, 14), np.float32)}, "expected integers"),
         ({"depth": segment(-1, np.float32)}, "negative"),
         ({"depth": np.full((10, 14), "far")}, "expected numbers"),
-        ({"normals": normals(0.5)}, "no unit vectors"),
-        ({"normals": normals(1.5)}, "no unit vectors"),
+        ({"normals": normals(0.5)}, "not unit vectors"),
+        ({"normals": normals(1.5)}, "not unit vectors"),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )
-def test_a_target_that_means_nothing_costs_the_image_and_is_never_guessed(
-    targets: dict, why: str
-) -> None:
-    looked = look(targets)
-    assert looked.status == BAD
-    assert why in looked.why
-    assert looked.arrays == {}
+def test_an_invalid_target_makes_its_image_bad(targets: dict[str, Any], reason: str) -> None:
+    result = read(targets)
+    assert result.status == BAD
+    assert reason in result.reason
+    assert result.arrays == {}
 
 
 @pytest.mark.parametrize("unknown", [np.nan, np.inf, 1e300], ids=str)
 def test_depth_that_is_not_finite_is_unknown(unknown: float) -> None:
     depth = np.full((10, 14), 2.0)
     depth[0, 0] = unknown
-    placed = look({"depth": depth}).arrays["target.depth"]
+    placed = read({"depth": depth}).arrays["target.depth"]
     assert placed[0, 0] == 0
     assert (placed.ravel()[1:] == 2).all()
 
 
-def test_normals_are_brought_to_length_one() -> None:
-    placed = look({"normals": normals(1.05)}).arrays["target.normals"]
+def test_normals_are_scaled_to_length_one() -> None:
+    placed = read({"normals": normals(1.05)}).arrays["target.normals"]
     assert placed[3, 4].tolist() == [1, 0, 0]
     assert placed[0, 0].tolist() == [0, 0, 0]
 
@@ -210,15 +210,15 @@ def test_normals_are_brought_to_length_one() -> None:
         ("a.jpg", encoded(np.full((1, 9, 3), 7, np.uint8)), BLANK | MISNAMED | LONG | TINY),
     ],
 )
-def test_the_suspicious_is_noted(where: str, image: bytes, flags: int) -> None:
-    looked = read_one(Fake(CLASSIFY, (), {where: image}), where, Pixels((12, 12)), ())
-    assert looked.status == GOOD
-    assert gather([looked]).scan["flags"].tolist() == [flags]
+def test_suspicious_images_are_flagged(where: str, image: bytes, flags: int) -> None:
+    result = read_image(Fake(CLASSIFY, (), {where: image}), where, Pixels((12, 12)), ())
+    assert result.status == GOOD
+    assert summarize([result]).records["flags"].tolist() == [flags]
 
 
-def test_equal_content_has_equal_digests_and_other_content_others() -> None:
+def test_digests_depend_on_the_content_alone() -> None:
     def digest(image: object) -> object:
-        return read_one(Fake(CLASSIFY, (), {"x": image}), "x", Pixels((4, 4)), ()).digest  # type: ignore[dict-item]
+        return read_image(Fake(CLASSIFY, (), {"x": image}), "x", Pixels((4, 4)), ()).digest  # type: ignore[dict-item]
 
     assert digest(encoded(picture(1))) == digest(encoded(picture(1)))
     assert digest(picture(1)) == digest(picture(1).copy())
@@ -227,18 +227,18 @@ def test_equal_content_has_equal_digests_and_other_content_others() -> None:
     assert len({digest(image) for image in shapes}) == len(shapes)
 
 
-def test_a_file_of_absurd_length_is_refused_unread(
+def test_a_file_of_absurd_size_is_refused_without_reading_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(encoded(picture(1)))
     monkeypatch.setattr("onetrunk.data.stored_images.MAX_BYTES", 100)
-    looked = read_one(Fake(CLASSIFY, (), {"x": path}), "x", Pixels((4, 4)), ())
-    assert looked.status == BAD
-    assert "over the limit" in looked.why
+    result = read_image(Fake(CLASSIFY, (), {"x": path}), "x", Pixels((4, 4)), ())
+    assert result.status == BAD
+    assert "over the limit" in result.reason
 
 
-def test_threads_read_the_same_as_one_reader() -> None:
+def test_several_threads_read_the_same() -> None:
     for cache in (None, False):
         frames = Domain("d", small(30), size=8, cache=cache).decoded.frames  # type: ignore[arg-type]
         expected = frames.read(MANY % 30)[0]
@@ -250,7 +250,7 @@ def test_threads_read_the_same_as_one_reader() -> None:
 @pytest.mark.skipif(
     "fork" not in multiprocessing.get_all_start_methods(), reason="this system has no fork"
 )
-def test_a_fork_reads_files_too_after_its_parent_did() -> None:
+def test_a_fork_reads_files_after_its_parent() -> None:
     frames = Domain("d", small(), size=8, cache=False).decoded.frames
     frames.read(np.arange(8))
     context = multiprocessing.get_context("fork")
@@ -276,7 +276,7 @@ def test_a_pickle_is_small_and_reads_the_same() -> None:
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(direct)).read(rows)[0], images)
 
 
-def test_what_is_read_is_the_readers_own() -> None:
+def test_arrays_that_were_read_are_copies() -> None:
     frames = Domain("d", small(), size=8).decoded.frames
     images, _ = frames.read(np.array([1]))
     before = images.copy()
@@ -284,17 +284,17 @@ def test_what_is_read_is_the_readers_own() -> None:
     np.testing.assert_array_equal(frames.read(np.array([1]))[0], before)
 
 
-def test_an_image_that_vanished_is_named_with_the_remedy() -> None:
+def test_an_image_that_disappeared_is_named_with_a_remedy() -> None:
     source = small()
     frames = Domain("d", source, size=8, cache=False).decoded.frames
     source.images = {"5": FileNotFoundError(2, "No such file or directory")}
-    with pytest.raises(Failed, match=r"5 was readable and is no more: No such file.*try: put it"):
+    with raises(Failed, "5", got="No such file or directory", try_="put it back"):
         frames.read(np.array([4, 5]))
 
 
 def test_half_precision_keeps_a_normal_to_a_fiftieth_of_a_degree() -> None:
     assert layers_of((Task("n", "normals"),))[0].dtype == "<f2"
     given = dense_targets(3, 10, 14)["normals"]
-    placed = look({"normals": given}).arrays["target.normals"].astype(np.float64)
+    placed = read({"normals": given}).arrays["target.normals"].astype(np.float64)
     cosine = (placed * given).sum(-1) / np.linalg.norm(placed, axis=-1)
     assert np.degrees(np.arccos(cosine.clip(-1, 1))).max() < 0.05

@@ -1,4 +1,4 @@
-"""Many strings in flat arrays are still a list of strings."""
+"""Strings in flat arrays behave as a list of strings."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import pickle
 import numpy as np
 import pytest
 
-from onetrunk.data.strings import Strings
+from onetrunk.data.index import Strings
 
 NAMES = ["a", "", "photos/ø.jpg", "日本", "bad\udcffname", "a"]
 
 
-def test_they_come_back_in_order_whatever_they_hold() -> None:
+def test_strings_are_read_back_in_order() -> None:
     strings = Strings(NAMES)
     assert list(strings) == NAMES
     assert len(strings) == len(NAMES)
@@ -20,7 +20,7 @@ def test_they_come_back_in_order_whatever_they_hold() -> None:
     assert list(pickle.loads(pickle.dumps(strings))) == NAMES
 
 
-def test_places_count_from_the_end_too_and_end() -> None:
+def test_negative_positions_and_positions_out_of_range() -> None:
     strings = Strings(NAMES)
     assert strings[-2] == "bad\udcffname"
     for beyond in (len(NAMES), -len(NAMES) - 1):
@@ -28,5 +28,5 @@ def test_places_count_from_the_end_too_and_end() -> None:
             strings[beyond]
 
 
-def test_none_is_an_empty_list() -> None:
+def test_no_strings_are_an_empty_list() -> None:
     assert list(Strings()) == []

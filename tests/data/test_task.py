@@ -8,6 +8,7 @@ import pytest
 
 from onetrunk.data.task import Task, check_name, read_tasks
 from onetrunk.errors import BadInput
+from tests.helpers.errors import raises
 
 
 def test_the_short_form_names_a_task_after_its_kind() -> None:
@@ -31,29 +32,34 @@ def test_the_long_form_says_kind_column_classes_and_unit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "place", "got", "fact"),
     [
-        (["clasify"], "available: classify"),
-        ({"a": "clasify"}, "available: classify"),
-        ({"a": {"column": "x"}}, "kind is missing"),
-        ({"a": {"kind": "classify", "colum": "x"}}, "available: column"),
-        ({"a": 3}, "expected a kind or a table"),
-        ({"A b": "classify"}, "call it 'a-b'"),
-        (["classify", "classify"], "name of its own"),
-        ("classify", r'tasks = \["classify"\]'),
-        ([{"kind": "classify"}], "expected a kind of task"),
-        ({"a": {"kind": "classify", "classes": ["x", "y", "x"]}}, "each class once"),
-        ({"a": {"kind": "classify", "classes": ["1", 1]}}, "each class once"),
-        ({"a": {"kind": "classify", "classes": "cat"}}, "classes are a list"),
-        ({"a": {"kind": "regress", "outputs": 0}}, "at least 1"),
-        ({"a": {"kind": "segment", "classes": [str(i) for i in range(256)]}}, "at most 255"),
+        (["clasify"], "", "clasify", "available: classify"),
+        ({"a": "clasify"}, "a.kind", "clasify", "available: classify"),
+        ({"a": {"column": "x"}}, "a", None, "available: classify"),
+        ({"a": {"kind": "classify", "colum": "x"}}, "a.colum", "colum", "available: column"),
+        ({"a": 3}, "a", 3, "available: classify"),
+        ({"A b": "classify"}, "A b", "A b", "a-b"),
+        (["classify", "classify"], "", "classify", "name"),
+        ("classify", "", "classify", 'tasks = ["classify"]'),
+        ([{"kind": "classify"}], "", {"kind": "classify"}, "available: classify"),
+        ({"a": {"kind": "classify", "classes": ["x", "y", "x"]}}, "a", "x", "class"),
+        ({"a": {"kind": "classify", "classes": ["1", 1]}}, "a", "1", "class"),
+        ({"a": {"kind": "classify", "classes": "cat"}}, "a.classes", "cat", "list"),
+        ({"a": {"kind": "regress", "outputs": 0}}, "a.outputs", 0, "at least 1"),
+        ({"a": {"kind": "segment", "classes": [str(i) for i in range(256)]}}, "a", 256, "255"),
     ],
     ids=str,
 )
-def test_what_makes_no_task_is_refused_in_one_line(given: Any, said: str) -> None:
-    with pytest.raises(BadInput, match=said) as error:
+def test_what_is_not_a_task_is_refused(given: Any, place: str, got: object, fact: str) -> None:
+    with raises(BadInput, fact, place=place, got=got) as error:
         read_tasks(given)
     assert "\n" not in str(error.value)
+
+
+def test_numbers_may_be_names_of_classes() -> None:
+    (task,) = read_tasks({"digit": {"kind": "classify", "classes": [0, 1, 10]}})
+    assert task.classes == ("0", "1", "10")
 
 
 @pytest.mark.parametrize("name", ["", "a" * 65, "-a", "A", "a/b", "a b", "é", "a\n", "..", None])

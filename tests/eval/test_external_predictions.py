@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from onetrunk.data.domain import Domain
-from onetrunk.data.listing import Item
 from onetrunk.data.pixels import BadImage
+from onetrunk.data.sources import Item
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
 from onetrunk.eval.evaluate import evaluate, outcomes

@@ -1,4 +1,4 @@
-"""Small sources for the tests, as a user would write one."""
+"""Small sources for tests, written as a user would write them."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from onetrunk.data.listing import Item
 from onetrunk.data.pixels import Raw
+from onetrunk.data.sources import Item
 from onetrunk.data.task import Task
 
 Array = np.ndarray[Any, Any]
 
 
 def picture(seed: int, height: int = 12, width: int = 12) -> Array:
-    """Noise, (H, W, 3): no two are alike, and every pixel tells its place."""
+    """Return an image of noise, (H, W, 3), different for every seed."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def encoded(image: Array | Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    """An image as a file's bytes."""
+    """Return the bytes of an image file."""
     file = io.BytesIO()
-    made = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    made.save(file, kind, **options)
+    picture_ = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    picture_.save(file, kind, **options)
     return file.getvalue()
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and brings one row of nothing."""
+    """Return a PNG whose header has this size and whose content is one empty row."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
         check = zlib.crc32(name + body)
@@ -48,13 +48,17 @@ def png_header(width: int, height: int) -> bytes:
 
 @dataclass
 class Fake:
-    """A source in memory: its items, its images by place, its targets by (place, task)."""
+    """A source in memory: its items, its images by `where`, its targets by (`where`, task).
+
+    Attributes:
+        reads: The `where` of every image that was read, in order.
+    """
 
     tasks: tuple[Task, ...]
     listed: Sequence[Item]
     images: Mapping[str, Raw | Exception] = field(default_factory=dict)
     targets: Mapping[tuple[str, str], Array | Exception] = field(default_factory=dict)
-    reads: list[str] = field(default_factory=list)  # every place that was read, in order
+    reads: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def items(self) -> Iterator[Item]:
@@ -62,16 +66,16 @@ class Fake:
 
     def image(self, where: str) -> Raw:
         self.reads.append(where)
-        found = self.images[where] if where in self.images else picture(int(where))
-        if isinstance(found, Exception):
-            raise found
-        return found
+        image = self.images[where] if where in self.images else picture(int(where))
+        if isinstance(image, Exception):
+            raise image
+        return image
 
     def target(self, where: str, task: str) -> Array | None:
-        found = self.targets.get((where, task))
-        if isinstance(found, Exception):
-            raise found
-        return found
+        target = self.targets.get((where, task))
+        if isinstance(target, Exception):
+            raise target
+        return target
 
 
 CLASSIFY = (Task("classify", "classify"),)
@@ -80,7 +84,7 @@ CLASSIFY = (Task("classify", "classify"),)
 def labelled(
     count: int, classes: Sequence[str] = ("a", "b"), splits: Sequence[str | None] = ("train",)
 ) -> list[Item]:
-    """Items 0 … count-1; class and split go round, so that every split has every class."""
+    """Return items 0 … count-1 with alternating classes and splits; every split has every class."""
     return [
         Item(
             f"{i:04}.png",
@@ -99,24 +103,28 @@ def small(
     splits: Sequence[str | None] = ("train", "train", "val", "test"),
     **more: Any,
 ) -> Fake:
-    """A classification source of 12×12 noise."""
+    """Return a classification source of 12×12 noise."""
     return Fake(CLASSIFY, labelled(count, classes, splits), **more)
 
 
 @dataclass
 class Files:
-    """Every file below a folder is an image, its folder's name its class."""
+    """A source of every file below a folder; the name of its folder is its class.
+
+    Attributes:
+        log: A file that gets a line for every image that is read, in any process.
+    """
 
     root: Path
-    log: Path | None = None  # a line for every image that is read, also by other processes
+    log: Path | None = None
     tasks: tuple[Task, ...] = CLASSIFY
 
     def items(self) -> Iterator[Item]:
         for folder, _, names in sorted(os.walk(self.root)):
             for name in sorted(names):
                 path = Path(folder, name)
-                seen = path.lstat()
-                stamp = f"{seen.st_size}-{seen.st_mtime_ns}"
+                info = path.lstat()
+                stamp = f"{info.st_size}-{info.st_mtime_ns}"
                 key = path.relative_to(self.root).as_posix()
                 yield Item(key, key, stamp, labels={"classify": path.parent.name})
 
@@ -131,7 +139,7 @@ class Files:
 
 
 def dense_source(count: int = 12, height: int = 10, width: int = 14, **more: Any) -> Fake:
-    """Images with class maps, depth and normals that all differ from pixel to pixel."""
+    """Return images with class maps, depth and normals of noise."""
     tasks = (
         Task("segment", "segment", ("wall", "floor", "item")),
         Task("depth", "depth"),
@@ -147,7 +155,7 @@ def dense_source(count: int = 12, height: int = 10, width: int = 14, **more: Any
 
 
 def dense_targets(seed: int, height: int, width: int) -> dict[str, Array]:
-    """A class map, a depth map and a map of normals, all noise."""
+    """Return a class map, a depth map and a map of normals, all noise."""
     rng = np.random.default_rng([seed, 7])
     normals = rng.normal(size=(height, width, 3))
     normals /= np.linalg.norm(normals, axis=-1, keepdims=True)

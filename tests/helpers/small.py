@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from onetrunk.data.domain import Domain
-from onetrunk.data.listing import Item
+from onetrunk.data.sources import Item
 from onetrunk.data.task import Task
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal

@@ -19,7 +19,7 @@ from onetrunk.nn.universal import Universal
 from onetrunk.store import checkpoint
 from onetrunk.store.run_folder import RunFolder
 from onetrunk.testing import scatter
-from onetrunk.train.distill.lwf import Memory
+from onetrunk.train.distill.lwf import OldPredictions
 from onetrunk.train.distill.teachers import Specialist, Teacher
 from onetrunk.train.learner import Learner
 from onetrunk.train.loop import fit
@@ -77,14 +77,14 @@ def learner(
     seed: int = 0,
     teachers: Mapping[str, Sequence[Teacher]] | None = None,
     distill: Mapping[str, Any] | None = None,
-    memory: Memory | None = None,
+    old_predictions: OldPredictions | None = None,
     **given: Any,
 ) -> Learner:
     """A learner in training mode, for `learner.step(next(learner.passes()))`."""
     model = network(domains) if model is None else model
     distillation = Distill.of(distill or {})
     train = settings(**given)
-    made = Learner(model, domains, train, CPU, seed, teachers or {}, distillation, memory)
+    made = Learner(model, domains, train, CPU, seed, teachers or {}, distillation, old_predictions)
     made.model.train()
     return made
 
@@ -149,11 +149,11 @@ def go(
     logger: Recorder | None = None,
     teachers: Mapping[str, Sequence[Teacher]] | None = None,
     distill: Mapping[str, Any] | None = None,
-    memory: Memory | None = None,
+    old_predictions: OldPredictions | None = None,
     **given: Any,
 ) -> Selection:
     """Train into a run's folder, or resume the run there."""
-    options: dict[str, Any] = {"teachers": teachers or {}, "memory": memory}
+    options: dict[str, Any] = {"teachers": teachers or {}, "old_predictions": old_predictions}
     options["distill"] = Distill.of(distill or {})
     recorder = logger or Recorder()
     resume = (folder / "recipe.toml").exists()

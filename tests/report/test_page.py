@@ -11,7 +11,7 @@ import pytest
 from jinja2 import UndefinedError
 
 from onetrunk.data.domain import Domain
-from onetrunk.data.listing import Item
+from onetrunk.data.sources import Item
 from onetrunk.data.task import Task
 from onetrunk.report.findings import Findings
 from onetrunk.report.gather import gather

@@ -24,7 +24,6 @@ from onetrunk.runs import train_domain
 from onetrunk.runs.add import add
 from onetrunk.runs.open import Run
 from onetrunk.runs.unchanged import Fingerprint
-from onetrunk.train.new_domain.scratch import decay_factor
 from tests.helpers.added import FEW, files, more, predictions, predictions_of, same
 from tests.helpers.errors import raises
 from tests.helpers.worlds import network, noise, worlds
@@ -223,24 +222,3 @@ def test_custom_adapters_of_another_trunk_are_refused(run: Path) -> None:
     with raises(BadInput, got="package.module:thing", available=["none"]):
         add(run, more(), adapters="package.module:thing")
     assert not (run / "adding").exists()
-
-
-def test_auto_records_what_it_tried_within_the_budget(run: Path) -> None:
-    result = add(run, more(), adapters="auto", budget=0.06, train=Train(**FEW))
-    tried = result.record["tried"]
-    assert tried[0]["adapters"] == "none"
-    assert {"norm", "parallel"} <= {t["adapters"] for t in tried}
-    assert all(t["share"] <= 0.06 for t in tried)
-    assert "series" not in {t["adapters"] for t in tried}  # over it
-    best = min(tried, key=lambda t: (t["error"], t["bytes"]))
-    assert result.record["added"]["bytes"] == best["bytes"]
-    assert "lowest validation error" in result.record["added"]["chosen"]
-    assert load(run).domains["new"].provenance["adapters"] == best["adapters"]
-
-
-def test_decay_grows_with_adapters_and_shrinks_with_images() -> None:
-    assert decay_factor(645_216, 50_000) == 1.0  # the paper's adapters on CIFAR
-    assert decay_factor(645_216, 1_020) == pytest.approx(6.3256, abs=1e-3)  # on its flowers
-    assert decay_factor(645_216, 100) == 10.0
-    assert decay_factor(60_000, 1_020) == 1.0  # a tenth of the numbers
-    assert decay_factor(0, 1) == 1.0

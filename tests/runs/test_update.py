@@ -12,13 +12,10 @@ from torch import Tensor
 from onetrunk.config import Train
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput
-from onetrunk.nn.card import Card
-from onetrunk.nn.pack import Pack
 from onetrunk.nn.saving import load
 from onetrunk.runs.add import add
 from onetrunk.runs.open import Run
 from onetrunk.runs.update import relabel, undo, update
-from onetrunk.train.new_domain import keep_slots
 from tests.helpers.added import FEW, files, more, predictions, same
 from tests.helpers.errors import raises
 from tests.helpers.worlds import noise
@@ -28,31 +25,6 @@ def head(run: Path, name: str) -> tuple[tuple[str, ...], Tensor]:
     model = load(run)
     module = model.heads_of(name).head("classify")
     return model.domains[name].task("classify").classes, module.get_parameter("weight").detach()
-
-
-def test_classes_that_stay_keep_their_rows_by_name(run: Path) -> None:
-    add(run, more(classes="abc"), train=Train(**FEW))
-    old = Pack.open(run / "model/packs/new.pack")
-    new = Domain("new", noise(60, "cxa", 400), size=8)
-    worker = carried(run, keep_slots.renamed(old, {"b": "x"}), new)
-    got = worker.heads_of("new").head("classify")
-    weight, bias = (old.tensors[f"heads/of.task_classify.{key}"] for key in ("weight", "bias"))
-    assert new.tasks[0].classes == ("a", "c", "x")
-    assert got.get_parameter("weight").equal(weight[[0, 2, 1]])
-    assert got.get_parameter("bias").equal(bias[[0, 2, 1]])
-    slots = {k: v for k, v in worker.own("new").items() if k.startswith("slots/")}
-    assert all(value.equal(old.tensors[key]) for key, value in slots.items())
-    other = carried(run, old, new).heads_of("new").head("classify").get_parameter("weight")
-    assert other[:2].equal(weight[[0, 2]])  # x is a new class
-    assert not other[2].equal(weight[1])
-
-
-def carried(run: Path, pack: Pack, domain: Domain):  # type: ignore[no-untyped-def]
-    from onetrunk.train.new_domain.scratch import make_worker
-
-    worker = make_worker(load(run), Card.of(domain, pack.card.adapters), 0)
-    keep_slots.carry(worker, pack)
-    return worker
 
 
 def test_update_and_undo_to_the_bit(run: Path) -> None:
@@ -160,18 +132,3 @@ def test_a_refused_update_changes_nothing(run: Path, act: Any, fields: dict[str,
         act(run)
     assert "\n" not in str(refused.value)
     assert files(run) == before
-
-
-def test_rows_go_and_change_places_by_name() -> None:
-    from onetrunk.data.task import Task
-    from onetrunk.nn.trunk import Trunk
-    from onetrunk.nn.universal import Universal
-
-    domain = Domain("a", None, [Task("what", "multilabel", ("x", "y", "z"))], size=8)
-    pack = Universal(Trunk("resnet20"), [domain]).pack("a")
-    made = keep_slots.with_classes(pack, [Task("what", "multilabel", ("z", "x"))])
-    for key in ("weight", "bias"):
-        name = f"heads/of.task_what.{key}"
-        assert made.tensors[name].equal(pack.tensors[name][[2, 0]])
-    rest = {k for k in pack.tensors if not k.startswith("heads/")}
-    assert all(torch.equal(made.tensors[key], pack.tensors[key]) for key in rest)

@@ -178,19 +178,19 @@ def test_metrics_are_cut_to_the_byte_where_the_run_resumes(
     metrics = tmp_path / "metrics.jsonl"
     with RunFolder.open(tmp_path, RECIPE) as run:
         run.log({"step": 1, "word": "grün"})
-        whole = metrics.read_bytes()
+        intact = metrics.read_bytes()
         run.save("", 1, TENSORS, {})
         run.log({"step": 2})
     with metrics.open("ab") as file:
         file.write(b'{"step": 3, "lo')
     with RunFolder.open(tmp_path, RECIPE, resume=True) as run:
         run.rewind(run.last())
-        assert metrics.read_bytes() == whole
+        assert metrics.read_bytes() == intact
         run.log({"step": 2})
-        assert metrics.read_bytes() == whole + b'{"step": 2}\n'
-        metrics.write_bytes(whole[:5])  # cut by hand
+        assert metrics.read_bytes() == intact + b'{"step": 2}\n'
+        metrics.write_bytes(intact[:5])  # cut by hand
         run.rewind(run.last())
-        assert metrics.read_bytes() == whole[:5]
+        assert metrics.read_bytes() == intact[:5]
         assert "metrics.jsonl lacks lines from before step 1" in capsys.readouterr().err
         run.rewind(None)
         assert metrics.read_bytes() == b""

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from onetrunk.config import Recipe, Train
 from onetrunk.config.check import check
 from onetrunk.data.domain import Domain
-from onetrunk.data.listing import Item
+from onetrunk.data.sources import Item
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Failed
 from onetrunk.eval import evaluate as evaluate_module

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from onetrunk.data.domain import Domain
-from onetrunk.data.listing import Item
+from onetrunk.data.sources import Item
 from onetrunk.data.task import KINDS, NO_CLASS, NO_LABEL, NO_PIXEL, Task
 from onetrunk.train.losses import Losses, class_weights, make_loss, regress, target_stats
 from tests.helpers.fakes import Fake, dense_source, picture

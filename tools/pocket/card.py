@@ -14,43 +14,43 @@ from sheet import ASSETS, ROOT, SPLITS
 PAGE = ROOT / "docs" / "pocket.md"
 PICTURES = ROOT / "docs" / "pocket"
 ROWS, COLUMNS = 6, 14
-NAMED = 30  # classes that are listed; of the others the number is told
-HEAVY = 60_000  # bytes; a heavier contact sheet is stored with fewer colours
+NAMED = 30  # classes that are listed; the others are counted
+LIMIT = 60_000  # bytes of a contact sheet; a larger one is stored with fewer colours
 INTRODUCTION = """# The embedded domains
 
 `pocket:NAME` is a source that needs no download: small domains that come with onetrunk, for the
-demo, the tests and a first try. Each stands for one of the data sets of *Universal
-representations: The missing link between faces, text, planktons, and cat breeds* (2017), or for a
-kind of task that is not there. They are small on purpose: an error on them says how two methods
-compare, not how good a method is on the large data set.
+demo, the tests and first experiments. Each stands for one of the data sets of Bilen & Vedaldi,
+*Universal representations: The missing link between faces, text, planktons, and cat breeds* (2017),
+or for a kind of task that is missing there. They are small on purpose: their errors compare
+methods, and do not tell how good a method is on the large data set.
 
-The splits are fixed. What one thing gave (a font, a map, an icon and its variants) stays in one
-split; no image is in two splits; but for the few domains that say otherwise, at most one test
-image in a hundred is nearly the same as a training image.
+The splits are fixed. All images of one origin (a font, a map, an icon with its variants) are in
+one split, and no image is in two splits. Except for the few domains whose entry says otherwise, at
+most one test image in a hundred is a near duplicate of a training image.
 
-This page is written by `python tools/pocket/card.py` from `src/onetrunk/data/assets/*.json`;
-each domain is built by the tool of its name in `tools/pocket/`.
+This page is written by `python tools/pocket/card.py` from `src/onetrunk/data/assets/*.json`. Each
+domain is built by the tool of its name in `tools/pocket/`.
 """
 
 
 def cards() -> dict[str, dict[str, Any]]:
-    """All cards by name."""
+    """Return all cards by name."""
     return {p.stem: json.loads(p.read_text("utf-8")) for p in sorted(ASSETS.glob("*.json"))}
 
 
 def bytes_of(name: str) -> int:
-    """What a domain adds to the package: its card and its sheets."""
+    """Return the bytes that a domain adds to the package."""
     return sum(path.stat().st_size for path in ASSETS.glob(f"{name}.*"))
 
 
 def sheet(name: str, card: dict[str, Any]) -> Path:
-    """The training split's picture; of a dense domain the one with the colours."""
+    """Return the path of the training images; of a dense domain, of the colours."""
     plain = ASSETS / f"{name}.train.{card['format']}"
     return plain if plain.exists() else ASSETS / f"{name}.train.rgb.{card['format']}"
 
 
 def tiles(name: str, card: dict[str, Any]) -> list[Image.Image]:
-    """Training images in class order, evenly spread over the classes."""
+    """Return training images in the order of classes, evenly spread over the classes."""
     height, width = card["size"]
     split = card["splits"]["train"]
     labels = np.array(split.get("labels") or np.zeros(split["count"]))
@@ -63,7 +63,7 @@ def tiles(name: str, card: dict[str, Any]) -> list[Image.Image]:
 
 
 def contact_sheet(name: str, card: dict[str, Any]) -> bytes:
-    """The PNG of a domain's tiles, enlarged so that pixels stay pixels."""
+    """Return a PNG of a domain's tiles, enlarged without interpolation."""
     height, width = card["size"]
     scale = 4 if width < 16 else 2 if width < 64 else 1
     step_x, step_y = width * scale + 2, height * scale + 2
@@ -75,15 +75,15 @@ def contact_sheet(name: str, card: dict[str, Any]) -> bytes:
         buffer = io.BytesIO()
         few = page.quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
         few.save(buffer, "PNG", optimize=True)
-        if buffer.tell() <= HEAVY:
+        if buffer.tell() <= LIMIT:
             break
     return buffer.getvalue()
 
 
 def summary(all_cards: dict[str, dict[str, Any]]) -> str:
-    """The table of all domains."""
+    """Return the table of all domains."""
     lines = [
-        "| domain | what | stands for | size | classes | train | val | test | MB |",
+        "| domain | content | stands for | size | classes | train | val | test | MB |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, card in all_cards.items():
@@ -93,23 +93,23 @@ def summary(all_cards: dict[str, dict[str, Any]]) -> str:
             f"{size(card)} | {len(card['classes'])} | {counts} | {bytes_of(name) / 1e6:.2f} |"
         )
     total = sum(bytes_of(name) for name in all_cards)
-    return "\n".join(lines) + f"\n\nAll together {total / 1e6:.1f} MB.\n"
+    return "\n".join(lines) + f"\n\nTotal: {total / 1e6:.1f} MB.\n"
 
 
 def size(card: dict[str, Any]) -> str:
-    """Height × width."""
+    """Return height × width."""
     return f"{card['size'][0]}×{card['size'][1]}"
 
 
 def classes(card: dict[str, Any]) -> str:
-    """The classes' names; of very many only the first."""
+    """Return the names of the classes, of many only the first ones."""
     names = ", ".join(card["classes"][:NAMED])
     rest = len(card["classes"]) - NAMED
     return f"{len(card['classes'])}: {names}" + (f" … and {rest} more" if rest > 0 else "")
 
 
 def section(name: str, card: dict[str, Any]) -> str:
-    """What the page says of one domain."""
+    """Return the section of one domain."""
     counts = ", ".join(f"{split} {card['splits'][split]['count']:,}" for split in SPLITS)
     return f"""## {name}
 

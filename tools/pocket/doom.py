@@ -1,4 +1,4 @@
-"""Freedoom levels, as ViZDoom renders them: what creatures, encounter and rooms share.
+"""Freedoom levels rendered by ViZDoom: functions that creatures, encounter and rooms share.
 
 Images come from the PyPI package `vizdoom` (MIT; the engine within is ZDoom), which bundles the
 free game data Freedoom: `freedoom1.wad` (36 levels) and `freedoom2.wad` (32 levels). Freedoom is
@@ -48,7 +48,7 @@ NOT_THINGS = {"Self", "SFX", "Player", "Internal", "Gibs", "Gore", "Explosive"}
 
 
 def split_of(level: tuple[str, str]) -> str:
-    """Of every ten levels six train, one validates, three test."""
+    """Return the split of a level: of ten levels, six are train, one is val and three are test."""
     return ("train", "test", "train", "val", "train", "test", "train", "train", "test", "train")[
         LEVELS.index(level) % 10
     ]
@@ -60,7 +60,7 @@ def levels(split: str) -> list[tuple[str, str]]:
 
 @dataclass
 class Level:
-    """A level's geometry as the game file has it: lengths in map units, sides -1 where absent."""
+    """The geometry of a level in the game file: lengths in map units, -1 for an absent side."""
 
     vertices_V2: NDArray[np.float64]
     ends_L2: NDArray[np.int64]  # line -> its two vertices
@@ -73,7 +73,7 @@ class Level:
     things_T3: NDArray[np.int64]  # x, y, number of the kind
 
     def sector_at(self, x: float, y: float) -> int:
-        """The sector around a point, -1 in the void: the nearest line of some ray says it."""
+        """Return the sector around a point, by the nearest line on a ray; -1 in the void."""
         dx, dy = np.cos(0.7371), np.sin(0.7371)  # no line of a grid-drawn level has this slope
         a = self.vertices_V2[self.ends_L2[:, 0]]
         e = self.vertices_V2[self.ends_L2[:, 1]] - a
@@ -169,7 +169,7 @@ CAMERA = (
 
 
 class Play:
-    """One game on one level, stepped by hand; nothing but the scene itself is drawn."""
+    """A game on one level, advanced step by step; only the scene is drawn."""
 
     def __init__(
         self,
@@ -241,12 +241,12 @@ class Play:
 
     @property
     def camera(self) -> tuple[float, float, float, float]:
-        """x, y, z in map units and the angle in degrees, anticlockwise from east."""
+        """Return x, y, z in map units and the angle in degrees, anticlockwise from east."""
         x, y, z, angle = (float(self.game.get_game_variable(of)) for of in CAMERA[:4])
         return x, y, z, angle
 
     def go(self, x: float, y: float, angle: float) -> bool:
-        """Put the camera there, looking that way; False where the game did not let us."""
+        """Place and turn the camera; return False if the game did not allow it."""
         if self.game.is_episode_finished() or self.level.sector_at(x, y) < 0:
             return False
         self.game.send_game_command(f"warp {x:.1f} {y:.1f}")
@@ -263,7 +263,7 @@ class Play:
         return abs(float(self.game.get_game_variable(CAMERA[4])) - 41) < 0.5
 
     def wander(self, spread: float = 160.0) -> bool:
-        """Go to a random place near one of the level's things, looking anywhere."""
+        """Go to a random place near one of the level's things, with a random view."""
         anchor = self.anchors[self.rng.integers(len(self.anchors))]
         x, y = anchor + self.rng.normal(0, spread, 2)
         return self.go(float(x), float(y), float(self.rng.uniform(0, 360)))
@@ -284,7 +284,7 @@ def few_colours(splits: dict[str, list[Tile]], count: int) -> None:
 
 
 def part(found: dict[str, list[Tile]], wanted: dict[str, int], seed: int) -> dict[str, list[Tile]]:
-    """What is found, without the near duplicates across splits, and as many as wanted."""
+    """Return the tiles without near duplicates across splits, at most as many as requested."""
     val, test = drop_near(found["train"], found["val"], found["test"])
     splits = {"train": found["train"], "val": val, "test": test}
     for split, tiles in splits.items():
@@ -294,13 +294,13 @@ def part(found: dict[str, list[Tile]], wanted: dict[str, int], seed: int) -> dic
 
 
 def say_near(name: str, splits: dict[str, list[Tile]]) -> None:
-    """Print how many test images are near a training image in what was written."""
+    """Print how many test images of a written domain are near a training image."""
     train, test = (np.stack([thumbnail(t.image) for t in splits[s]]) for s in ("train", "test"))
     near = len(np.unique(near_pairs(test, train)[:, 0]))
     print(f"{name}: {near} of {len(test)} test images near a training image")
 
 
 def quota(total: int, parts: int) -> Iterator[int]:
-    """Share `total` out evenly; the first parts take what is left over."""
+    """Divide `total` evenly; the first parts get the remainder."""
     for i in range(parts):
         yield total // parts + (i < total % parts)

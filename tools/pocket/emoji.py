@@ -33,12 +33,12 @@ CLOCKS = {f"{0x1F550 + i:X}" for i in range(24)}  # one clock, 24 times of day
 
 
 def package() -> Path:
-    """The package's folder; `flags` reads it too."""
+    """Return the folder of the package; `flags` uses it as well."""
     return fetch.npm("emoji-datasource-google", VERSION)
 
 
 def picture(name: str) -> np.ndarray:
-    """A picture of the package over white, halved to (32, 32, 3)."""
+    """Return a picture of the package over white, halved to (32, 32, 3)."""
     with Image.open(package() / "img" / "google" / "64" / name) as file:
         front = file.convert("RGBA")
     back = Image.new("RGBA", front.size, "white")
@@ -47,7 +47,7 @@ def picture(name: str) -> np.ndarray:
 
 
 def base(entry: dict[str, Any]) -> str:
-    """The emoji without gender and direction: what its variants have in common."""
+    """Return the emoji without gender and direction, which its variants share."""
     if entry["subcategory"] == "family":
         return "family"
     codes = [code for code in entry["unified"].split("-") if code not in VARIANTS]

@@ -1,9 +1,9 @@
-"""Build `encounter`: is a creature in view? Small grey frames, and most of them show none.
+"""Build `encounter`: small grey frames with or without a creature; most have none.
 
-Images: PyPI `vizdoom` with its bundled Freedoom (see doom.py). The camera is put in random places
-of every level, looking anywhere; the engine's label buffer says how much of the frame is monster.
-With one hundredth of the frame or more, a creature is in view; with less than that but some, the
-frame is nobody's to evaluate and is left out. Nothing is summoned: these are the levels' own dwellers.
+Images: PyPI `vizdoom` with its bundled Freedoom (see doom.py). The camera is placed at random
+positions of every level with a random view. The engine's label buffer tells how much of the frame
+is monster: with one hundredth or more a creature is in view, and a frame with less, but some, is
+left out. Nothing is summoned: these are the creatures of the levels.
 
     python tools/pocket/encounter.py
 """
@@ -26,7 +26,7 @@ CLOSE = 12  # levels of the engine's depth buffer, 7 map units each: about 3 met
 
 
 def small(frame_HW3: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Grey, 24×32, brightened (the game is dark) and in few greys, which halves the bytes."""
+    """Return a grey 24×32 frame, brightened (the game is dark), in few greys to halve the bytes."""
     picture = Image.fromarray(frame_HW3).convert("L")
     shrunk = picture.resize((WIDTH, HEIGHT), Image.Resampling.BOX)
     bright = 255 * np.sqrt(np.asarray(shrunk) / 255)
@@ -35,7 +35,7 @@ def small(frame_HW3: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def watch(level: tuple[str, str], wanted: list[int], seed: int) -> list[Tile]:
-    """Frames from one level: as many without and with a creature as wanted, if it can give them."""
+    """Return frames from one level, up to the requested numbers without and with a creature."""
     group = "-".join(level)
     tiles: list[Tile] = []
     left = list(wanted)
@@ -62,7 +62,7 @@ def watch(level: tuple[str, str], wanted: list[int], seed: int) -> list[Tile]:
 
 
 def gather(split: str) -> list[Tile]:
-    """The split's frames, evenly over its levels; what a level cannot give, the others do."""
+    """Return the frames of a split, evenly from its levels; other levels fill gaps."""
     total = round(WANTED[split] * SPARE)
     target = [total - total // (ODDS + 1), total // (ODDS + 1)]
     tiles: list[Tile] = []

@@ -20,7 +20,7 @@ POOL = 1.5  # candidates per wanted image, so that near duplicates can be replac
 
 
 def tiles(prefix: str, each: int) -> list[Tile]:
-    """The first `each` images of every class of a file pair."""
+    """Return the first `each` images of every class of a pair of files."""
     folder = fetch.debian("dataset-fashion-mnist", VERSION) / "usr/share/datasets/fashion-mnist"
     raw = gzip.decompress((folder / f"{prefix}-images-idx3-ubyte.gz").read_bytes())
     pixels = np.frombuffer(raw, np.uint8, offset=16).reshape(-1, 28, 28)

@@ -1,4 +1,4 @@
-"""Fetch source packages of pinned versions with their registries' ordinary clients.
+"""Fetch source packages in pinned versions with the ordinary clients of their registries.
 
 Every download is kept under ROOT/.pocket, so that a second run needs no network. Registry addresses
 are the clients' own business: none is written down here.
@@ -15,7 +15,7 @@ from sheet import WORK
 
 
 def npm(name: str, version: str) -> Path:
-    """The unpacked folder of an npm package."""
+    """Return the unpacked folder of an npm package."""
     home = WORK / "npm" / f"{name.strip('@').replace('/', '-')}-{version}"
     if not (home / "package").is_dir():
         home.mkdir(parents=True, exist_ok=True)
@@ -28,7 +28,7 @@ def npm(name: str, version: str) -> Path:
 
 
 def debian(name: str, version: str) -> Path:
-    """The unpacked files of a Debian package, as they would lie under the root folder."""
+    """Return the unpacked files of a Debian package, relative to the root folder."""
     home = WORK / "debian" / f"{name}-{version}"
     if not (home / "usr").is_dir():
         home.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def debian(name: str, version: str) -> Path:
 
 
 def pypi(name: str, version: str) -> Path:
-    """A folder to put on sys.path for a package that only the tools need."""
+    """Return a folder for sys.path with a package that only the tools need."""
     home = WORK / "pypi" / f"{name}-{version}"
     if not home.is_dir():
         command = ["python3", "-m", "uv", "pip", "install", "--quiet", "--no-deps"]

@@ -1,8 +1,8 @@
-"""Build `flags`: country flags as a camera sees them, from emoji-datasource-google's flag pictures.
+"""Build `flags`: country flags in simulated photographs, from emoji-datasource-google.
 
-Every view is made here: a flag picture hung before a random background in a random perspective,
-lit from one side, blurred, noisy, and at the end kept with 24 levels
-a channel, so that the sheet stays small. Views of val and test are drawn with seeds of their own.
+Every view is made here: a flag before a random background in a random perspective, lit from one
+side, blurred, noisy, and stored with 24 levels per channel to keep the sheet small. Views of val
+and test have their own seeds.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LEFT_OUT = set(
 
 
 def flags() -> dict[str, tuple[str, Image.Image]]:
-    """Country and cut-out picture (RGBA), by country code."""
+    """Return country and cut-out picture (RGBA) by country code."""
     entries = json.loads((package() / "emoji.json").read_text("utf-8"))
     result = {}
     for entry in sorted(entries, key=lambda e: e["unified"]):
@@ -52,7 +52,7 @@ def flags() -> dict[str, tuple[str, Image.Image]]:
 
 
 def chosen() -> list[tuple[str, Image.Image]]:
-    """A hundred countries, WELL_KNOWN first, none with a flag too like that of an earlier one."""
+    """Return a hundred countries, WELL_KNOWN first, without flags too similar to earlier ones."""
     pool = flags()
     kept: list[str] = []
     small: list[np.ndarray] = []
@@ -62,12 +62,12 @@ def chosen() -> list[tuple[str, Image.Image]]:
         if len(kept) < COUNTRIES and all(np.abs(colours - s).mean() >= DIFFERENT for s in small):
             kept.append(code)
             small.append(colours)
-    print(f"  {len(kept)} countries; too like another: {sorted(set(WELL_KNOWN) - set(kept))}")
+    print(f"  {len(kept)} countries; too similar to another: {sorted(set(WELL_KNOWN) - set(kept))}")
     return [pool[code] for code in sorted(kept)]
 
 
 def background(random: np.random.Generator) -> np.ndarray:
-    """A blurred scene: a wall or sky with a few soft patches, (BIG, BIG, 3) floats."""
+    """Return a blurred scene of a wall or sky with soft patches, (BIG, BIG, 3) floats."""
     size = int(random.integers(2, 6))
     coarse = random.normal(0, 10, (size, size, 3)) + random.normal(0, 30, (size, size, 1))
     coarse += random.uniform(40, 215) + random.normal(0, 14, 3)
@@ -76,7 +76,7 @@ def background(random: np.random.Generator) -> np.ndarray:
 
 
 def perspective(corners: np.ndarray, width: int, height: int) -> list[float]:
-    """The 8 numbers by which PIL finds, for a point of the view, its place in the flag."""
+    """Return PIL's 8 coefficients from a point of the view to its place in the flag."""
     rows, right = [], []
     places = [(0, 0), (width, 0), (width, height), (0, height)]
     for (x, y), (u, v) in zip(corners, places, strict=True):
@@ -88,7 +88,7 @@ def perspective(corners: np.ndarray, width: int, height: int) -> list[float]:
 
 
 def view(flag: Image.Image, random: np.random.Generator) -> np.ndarray:
-    """One view of a flag, (28, 28, 3)."""
+    """Return a view of a flag, (28, 28, 3)."""
     wide = random.uniform(0.72, 1.0) * BIG
     tall = wide * random.uniform(0.62, 0.82)
     corners = np.array([[-wide, -tall], [wide, -tall], [wide, tall], [-wide, tall]]) / 2

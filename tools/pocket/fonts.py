@@ -1,4 +1,4 @@
-"""The open fonts that the glyphs and words domains are drawn with, and their splits.
+"""The open fonts of the glyphs and words domains, and their splits.
 
 Every font is a Debian 12 package at a pinned version, fetched with `apt-get download` and unpacked
 beside the tools' other intermediate files; nothing is installed. A family belongs to one split for
@@ -398,7 +398,7 @@ FACES = [
 
 
 def folder(package: str) -> Path:
-    """Where a package at its pinned version is unpacked; fetched on first use."""
+    """Return the unpacked folder of a package in its pinned version; fetch it on first use."""
     version = VERSIONS[package]
     target = WORK / "fonts" / f"{package}_{version.replace(':', '-')}"
     if not target.exists():
@@ -416,7 +416,7 @@ def folder(package: str) -> Path:
 
 @cache
 def path(face: Face) -> Path:
-    """The font file of a face."""
+    """Return the font file of a face."""
     package = FAMILIES[face.family].package
     found = sorted(p for p in folder(package).rglob(face.file) if not p.is_symlink())
     if not found:
@@ -426,7 +426,7 @@ def path(face: Face) -> Path:
 
 @cache
 def font(face: Face, size: int) -> ImageFont.FreeTypeFont:
-    """A face at `size` pixels an em; the basic layout is the same with every shaping library."""
+    """Return a face at `size` pixels per em; the basic layout needs no shaping library."""
     return ImageFont.truetype(
         str(path(face)), size, index=face.index, layout_engine=ImageFont.Layout.BASIC
     )
@@ -434,7 +434,7 @@ def font(face: Face, size: int) -> ImageFont.FreeTypeFont:
 
 @cache
 def characters(face: Face) -> frozenset[str]:
-    """The characters that a face maps to a glyph other than .notdef and that have an outline."""
+    """Return the characters for which a face has a glyph (not .notdef) with an outline."""
     # Only this function needs fontTools: `pip install --target .pocket/py fonttools` will do.
     sys.path.insert(0, str(WORK / "py"))
     from fontTools.ttLib import TTFont
@@ -446,12 +446,12 @@ def characters(face: Face) -> frozenset[str]:
 
 
 def group(face: Face) -> str:
-    """A face's family, whichever package it is from: what never straddles splits."""
+    """Return the family of a face, which is in one split, whatever its package."""
     return face.family.split(" (")[0]
 
 
 def ledger(faces: list[Face]) -> list[dict[str, str]]:
-    """What a card says of the fonts used: family, package, version, licence, split."""
+    """Return the fonts for a card: family, package, version, licence, split."""
     used = {face.family for face in faces}
     return [
         {
@@ -467,7 +467,7 @@ def ledger(faces: list[Face]) -> list[dict[str, str]]:
 
 
 def licence(faces: list[Face]) -> str:
-    """One sentence on the licences of the fonts used."""
+    """Return a sentence on the licences of the fonts."""
     names = sorted({entry["licence"] for entry in ledger(faces)})
     return f"Rendered images of open fonts, whose licences (each in fonts) are: {'; '.join(names)}"
 

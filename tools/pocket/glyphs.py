@@ -40,7 +40,7 @@ SCRIPTS = {
 
 
 def draw(face: Face, character: str) -> np.ndarray:
-    """The glyph in white on black, its ink's longer side `INK` pixels, centred."""
+    """Return a centred white glyph on black, whose longer side is `INK` pixels."""
     sheet = Image.new("L", (4 * EM, 4 * EM))
     ImageDraw.Draw(sheet).text((2 * EM, 2 * EM), character, 255, font(face, EM), anchor="mm")
     box = sheet.getbbox()
@@ -59,7 +59,7 @@ def draw(face: Face, character: str) -> np.ndarray:
 
 
 def build() -> tuple[list[str], dict[str, list[Tile]]]:
-    """Classes and tiles: the characters that every face of their script has."""
+    """Return classes and tiles of the characters that every face of their script has."""
     classes: list[str] = []
     splits: dict[str, list[Tile]] = {name: [] for name in SPLITS}
     for script, wanted in SCRIPTS.items():

@@ -37,7 +37,7 @@ VARIANT = set(
 
 
 def base(name: str) -> str:
-    """The icon that `name` is a variant of: bell for bell-off, bell-2 and bell-ringing-2."""
+    """Return the icon that `name` is a variant of: bell for bell-off, bell-2, bell-ringing-2."""
     words = name.split("-")
     for sign in ("letter", "number"):  # circle-letter-a, letter-a-small: one sign in its frames
         if sign in words[:-1]:
@@ -48,7 +48,7 @@ def base(name: str) -> str:
 
 
 def thinned(tiles: list[Tile]) -> list[Tile]:
-    """At most VARIANTS images of a group and class: or a split's devices were all one tablet's."""
+    """Return at most VARIANTS images per group and class, so that no icon dominates its class."""
     seen: Counter[tuple[str, int]] = Counter()
     kept = []
     for tile in sorted(tiles, key=lambda t: t.group):
@@ -59,7 +59,7 @@ def thinned(tiles: list[Tile]) -> list[Tile]:
 
 
 def picture(svg: str) -> np.ndarray:
-    """The drawing white on black, (32, 32)."""
+    """Return the drawing in white on black, (32, 32)."""
     home = str(fetch.pypi("resvg-py", RASTERISER))
     if home not in sys.path:
         sys.path.append(home)

@@ -1,4 +1,4 @@
-"""Cast the rays of a level camera at the level's own walls, floors and ceilings.
+"""Cast the rays of a level camera at the walls, floors and ceilings of a level.
 
 A column of the picture is one vertical plane (the camera never tilts), so its rays cross the same
 lines of the level's plan in the same order. We walk along them: a ray ends at the near sector's
@@ -21,7 +21,7 @@ F64 = NDArray[np.float64]
 
 @dataclass
 class Hits:
-    """What each pixel's ray meets first."""
+    """The surface that the ray of each pixel meets first."""
 
     segment_HW: NDArray[np.uint8]
     depth_HW: F64  # along the optical axis; 0 where segment is NOTHING

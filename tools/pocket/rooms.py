@@ -11,7 +11,7 @@ pixel is seen along one ray. Every pixel of wall, floor or ceiling lies on a pla
 stored: `rooms.SPLIT.surface.webp`, in the same grid as the pictures, says for each pixel which row
 of the frame's table it lies on, and `rooms.safetensors` has the tables
 (`SPLIT.surfaces`, float32: class, nx, ny, nz, d) and where each frame's begins (`SPLIT.start`).
-`onetrunk.data.surfaces.decode` has the formula.
+`onetrunk.data.sources.pocket` has the formula.
 
     python tools/pocket/rooms.py && python tools/pocket/check_rooms.py
 """
@@ -68,7 +68,7 @@ View = tuple[float, float, float, float]  # x, y, z in map units, angle in degre
 
 @dataclass
 class Room:
-    """One frame with all that is known of it."""
+    """A frame with its targets."""
 
     tile: Tile
     surface_HW: NDArray[np.uint8]
@@ -86,7 +86,7 @@ def thin(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def of_actor(label: Any, eye_2: NDArray[np.float64], ahead_2: NDArray[np.float64]) -> Row:
-    """The table's row for a creature or an item: its class and how far ahead it stands."""
+    """Return the row of the table for a creature or an item: its class and its depth."""
     place = np.array([label.object_position_x, label.object_position_y])
     far = float((place - eye_2) @ ahead_2) / METRE
     if label.object_category in NOT_THINGS or far <= 0:
@@ -97,7 +97,7 @@ def of_actor(label: Any, eye_2: NDArray[np.float64], ahead_2: NDArray[np.float64
 def of_plane(
     level: Level, heights_S2: NDArray[np.float64], view: View, kind: int, owner: int
 ) -> Row:
-    """The table's row for a wall, floor or ceiling: its class and plane, in the camera's frame."""
+    """Return the row of the table for a wall, floor or ceiling: class and plane (camera frame)."""
     x, y, z, angle = view
     if kind == FLOOR:
         return (FLOOR, 0, 1, 0, (heights_S2[owner, 0] - z) / METRE)
@@ -115,7 +115,7 @@ def of_plane(
 
 
 def describe(play: Play, group: str) -> Room | None:
-    """The frame in view, or None where it shows too little."""
+    """Return the current frame, or None if it shows too little."""
     state = play.game.get_state()
     image, labels = thin(state.screen_buffer), thin(state.labels_buffer)
     if not 28 <= image.mean() <= 170:  # too dark to see, or a screen effect
@@ -175,7 +175,7 @@ def describe(play: Play, group: str) -> Room | None:
 
 
 def as_drawn(room: Room) -> bool:
-    """Does the engine draw what the geometry says? Level authors trick it with missing textures."""
+    """Return whether the engine draws the geometry, which missing textures can prevent."""
     segment = room.table_K5[room.surface_HW, 0]
     solid = segment <= CEILING
     flat = room.engine_labels_HW[solid] == 1  # the label buffer has 0 for walls, 1 for flats
@@ -183,7 +183,7 @@ def as_drawn(room: Room) -> bool:
 
 
 def visit(level: tuple[str, str], wanted: int, seed: int) -> tuple[list[Room], list[Room]]:
-    """Frames from one level, and those not kept because the engine draws something else."""
+    """Return frames from one level, and the number left out because the drawing differs."""
     group = "-".join(level)
     rooms: list[Room] = []
     odd: list[Room] = []
@@ -212,7 +212,7 @@ def visit(level: tuple[str, str], wanted: int, seed: int) -> tuple[list[Room], l
 
 
 def gather(split: str) -> list[Room]:
-    """The split's frames, spread evenly over its levels; what a level cannot give, others do."""
+    """Return the frames of a split, evenly from its levels; other levels fill gaps."""
     found: list[Room] = []
     odd: list[Room] = []
     total = round(WANTED[split] * SPARE)
@@ -226,13 +226,13 @@ def gather(split: str) -> list[Room]:
         if len(found) >= total:
             break
     share = len(odd) / (len(odd) + len(found))
-    print(f"rooms {split}: {len(found)} frames; {share:.1%} more not kept: drawn otherwise")
+    print(f"rooms {split}: {len(found)} frames; {share:.1%} more left out: the drawing differs")
     keep(split + "-odd", odd)
     return found
 
 
 def keep(name: str, rooms: list[Room]) -> None:
-    """Put by what the checks compare with: never shipped."""
+    """Store what the check compares with; it is not part of the package."""
     sizes = np.cumsum([0] + [len(r.table_K5) for r in rooms])
     np.savez(
         WORK / f"rooms-{name}.npz",
@@ -249,7 +249,7 @@ def keep(name: str, rooms: list[Room]) -> None:
 
 
 def write_surfaces(splits: dict[str, list[Room]]) -> int:
-    """The surface sheets, in the picture sheets' grid, and the tables; returns their bytes."""
+    """Write surface sheets, in the grid of the image sheets, and tables; return their bytes."""
     document = json.loads((ASSETS / "rooms.json").read_text("utf-8"))
     tensors: dict[str, NDArray[np.generic]] = {}
     total = 0

@@ -1,4 +1,4 @@
-"""Write one embedded domain: its picture sheets and its card, in the layout that `pocket:` reads.
+"""Write an embedded domain in the format of `pocket:`: its image sheets and its card.
 
 `assets/NAME.json` is the card; `assets/NAME.SPLIT.webp` a grid of equally large tiles, row by row,
 lossless. A tile's label is its place in the card's `labels` of that split; `groups` names what must
@@ -34,7 +34,7 @@ class Tile:
 
 @dataclass
 class Card:
-    """What a reader must know of a domain; written as assets/NAME.json."""
+    """The card of a domain, written as assets/NAME.json."""
 
     name: str
     title: str
@@ -49,7 +49,7 @@ class Card:
 
 
 def drop_near(train: list[Tile], *others: list[Tile]) -> list[list[Tile]]:
-    """The other splits without the images that are near one of train (or of an earlier split)."""
+    """Return the splits without images that are near one of an earlier split, train first."""
     seen = np.stack([thumbnail(t.image) for t in train])
     kept = []
     for tiles in others:
@@ -61,7 +61,7 @@ def drop_near(train: list[Tile], *others: list[Tile]) -> list[list[Tile]]:
 
 
 def write(card: Card, splits: dict[str, list[Tile]], format: str = "webp") -> int:
-    """Write sheets and card; returns their bytes. The same tiles give the same bytes."""
+    """Write sheets and card; return their size. The same tiles give the same bytes."""
     ASSETS.mkdir(parents=True, exist_ok=True)
     height, width = next(iter(splits.values()))[0].image.shape[:2]
     document: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Fixed splits: groups kept whole, near duplicates kept together, and a check that says so."""
+"""Fixed splits: groups and near duplicates stay in one split, which is checked."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Splits = dict[str, list[Tile]]
 
 
 def thumbnails(tiles: list[Tile]) -> np.ndarray:
-    """The thumbnails of all tiles, (N, 16, 16)."""
+    """Return the thumbnails of all tiles, (N, 16, 16)."""
     return np.stack([thumbnail(t.image) for t in tiles])
 
 
 def join_near(tiles: list[Tile]) -> list[Tile]:
-    """The same tiles, groups that hold a near pair of images made one group.
+    """Return the same tiles, with groups merged that have near duplicates of each other.
 
     A split by the joined groups has no near duplicates across splits, and nothing need be dropped.
     """
@@ -40,7 +40,7 @@ def join_near(tiles: list[Tile]) -> list[Tile]:
 
 
 def share(tiles: list[Tile], wanted: Mapping[str, Mapping[int, int]], seed: int) -> Splits:
-    """Give whole groups to the splits until each has the images of each class that it wants.
+    """Assign groups to the splits until each has the requested images of each class.
 
     Large groups are placed first, so that they end in train; a group goes where it fills most of
     what is missing, among equals where most is missing. Groups that nobody needs are left out.
@@ -67,18 +67,18 @@ def share(tiles: list[Tile], wanted: Mapping[str, Mapping[int, int]], seed: int)
 
 
 def in_order(tiles: list[Tile]) -> list[Tile]:
-    """By class, then by group: similar neighbours compress well."""
+    """Sort by class, then by group: similar neighbours compress well."""
     return sorted(tiles, key=lambda t: (t.label, t.group))
 
 
 def shares(tiles: list[Tile], limit: int, parts: Mapping[str, float]) -> dict[str, dict[int, int]]:
-    """What each split wants of each class: its part of the class, `limit` images at most."""
+    """Return how many images of each class each split gets: its share, at most `limit`."""
     counts = Counter(t.label for t in tiles)
     return {s: {c: round(min(n, limit) * p) for c, n in counts.items()} for s, p in parts.items()}
 
 
 def verify(splits: Splits, classes: int, *, near: bool = True) -> None:
-    """Print what was checked; fail on a class that a split lacks and on images shared by splits."""
+    """Check the splits and print the results; fail on missing classes and shared images."""
     pixels = {s: [t.image.tobytes() for t in tiles] for s, tiles in splits.items()}
     for split, tiles in splits.items():
         lacking = sorted(set(range(classes)) - {t.label for t in tiles})
@@ -93,7 +93,7 @@ def verify(splits: Splits, classes: int, *, near: bool = True) -> None:
     for split in ("val", "test"):
         straddling = {t.group for t in splits[split]} & {t.group for t in splits["train"]}
         if straddling:
-            raise SystemExit(f"{len(straddling)} groups straddle train and {split}")
+            raise SystemExit(f"{len(straddling)} groups are in train and in {split}")
         pairs = near_pairs(thumbnails(splits[split]), thumbnails(splits["train"]))
         part = len(set(pairs[:, 0].tolist())) / len(splits[split])
         print(f"  {split}: {part:.2%} of the images are near one of train, none is equal")

@@ -37,7 +37,7 @@ summer sunset table ticket tiger tower turtle valley violin window winter yellow
 
 
 def strokes(face: Face, text: str, tilt: float, reach: float) -> np.ndarray:
-    """The word's ink, 0 to 1 at HEIGHT×WIDTH, tilted and filling `reach` of the tile."""
+    """Return the ink of a word, 0 to 1 at HEIGHT×WIDTH, tilted, filling `reach` of the tile."""
     drawn = font(face, EM)
     left, top, right, bottom = drawn.getbbox(text)
     ink = Image.new("L", (int(right - left) + 8, int(bottom - top) + 8))
@@ -61,7 +61,7 @@ def strokes(face: Face, text: str, tilt: float, reach: float) -> np.ndarray:
 
 
 def draw(face: Face, word: str, rng: np.random.Generator) -> np.ndarray:
-    """One tile: ink on paper, either of them the brighter, with uneven light and a few specks."""
+    """Return a tile: ink on paper, either one brighter, with uneven light and a few specks."""
     case = rng.choice(3, p=[0.5, 0.3, 0.2])
     text = (word, word.capitalize(), word.upper())[case]
     # A tilted long word would have to shrink to fit: the tilt's rise is at most four pixels.
@@ -86,7 +86,7 @@ def draw(face: Face, word: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def build() -> dict[str, list[Tile]]:
-    """Every word in every split, its faces drawn in turn from the split's shuffled faces."""
+    """Return every word in every split, with faces in turn from the split's shuffled faces."""
     splits: dict[str, list[Tile]] = {}
     for number, name in enumerate(SPLITS):
         faces = [face for face in FACES if face.words and FAMILIES[face.family].split == name]
@@ -106,7 +106,7 @@ def build() -> dict[str, list[Tile]]:
 
 def main() -> None:
     if len(set(WORDS)) != len(WORDS):
-        raise ValueError("a word is named twice")
+        raise ValueError("a word occurs twice")
     splits = build()
     before = {name: len(splits[name]) for name in SPLITS}
     splits["val"], splits["test"] = drop_near(splits["train"], splits["val"], splits["test"])

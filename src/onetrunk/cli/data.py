@@ -16,7 +16,7 @@ from onetrunk.data.contact_sheet import check_path, contact_sheet
 from onetrunk.data.domain import Domain
 from onetrunk.data.inspect import Inspection, inspect
 from onetrunk.data.pixels import FITS, Fit
-from onetrunk.data.pocket import cards
+from onetrunk.data.sources.pocket import cards
 from onetrunk.errors import BadInput, printable, shorten
 
 SHOWN = 8  # files listed on the terminal; --json lists all

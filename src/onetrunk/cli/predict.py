@@ -13,8 +13,8 @@ import typer
 from onetrunk.cli.decathlon_server import write_withheld
 from onetrunk.cli.map_files import Maps
 from onetrunk.cli.prediction_rows import FORMATS, Rows
+from onetrunk.data.files.paths import IMAGE_ENDINGS, regular
 from onetrunk.data.pixels import U8, BadImage, Pixels
-from onetrunk.data.sources.common import IMAGE_ENDINGS, regular
 from onetrunk.errors import BadInput, Failed, printable
 from onetrunk.nn.predict import FEWEST
 from onetrunk.nn.universal import Universal

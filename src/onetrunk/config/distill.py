@@ -8,9 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainValidator, field_validator
 
 from onetrunk.errors import BadInput
+from onetrunk.registry import Registry
 from onetrunk.settings import LIST, Settings
 
-FEATURES = ("l2", "cka", "cosine", "none")
+# the names only: the package is in a higher layer, and is not imported
+FEATURES = (*Registry[object]("onetrunk.train.distill.feature_losses", "feature loss"), "none")
 Named = str | list[str] | dict[str, str | list[str]]  # one teacher, several, or by task
 
 
@@ -76,7 +78,7 @@ class Distill(Settings):
     )
     features: str = Field(
         default="l2",
-        description="Feature loss: l2 | cka | cosine | none | package.module:thing",
+        description=f"Feature loss: {' | '.join(FEATURES)} | package.module:thing",
     )
     feature_layers: Annotated[tuple[str, ...], LIST] = Field(
         default=(),

@@ -1,1 +1,1 @@
-"""Where images come from: domains, their sources, the cache, augmentation and sampling."""
+"""Data: domains, sources, tasks, the pixel pipeline, the cache, augmentation and sampling."""

@@ -1,7 +1,8 @@
-"""Image and targets varied together, a whole batch at a time, each image by its own seeded draw.
+"""Augmentation of images and targets together, in batches, by a seeded draw per image.
 
-Every geometric change is one axis-aligned window of the stored image: where its middle is, how many
-stored pixels one output pixel covers, and whether it is mirrored. Colour is one affine map of RGB.
+All geometric changes are one axis-aligned window of the stored image: the position of its middle,
+how many stored pixels an output pixel covers, and whether it is mirrored. All changes of colour are
+one affine map of RGB.
 """
 
 from __future__ import annotations
@@ -27,19 +28,25 @@ LUMA = np.array([0.299, 0.587, 0.114])  # grey of RGB (ITU-R BT.601)
 
 @dataclass(frozen=True)
 class Views:
-    """What was drawn for each image of a batch; a precomputed feature stores the same."""
+    """The drawn augmentation of each image of a batch.
 
-    y: F64  # the window's middle in the stored image, pixels
+    Attributes:
+        y, x: The middle of the window in the stored image, in pixels.
+        step_y, step_x: How many stored pixels one output pixel covers.
+        colour: (B, 3, 4): RGB' = M·RGB + c, in grey levels; None for unchanged colours.
+    """
+
+    y: F64
     x: F64
-    step_y: F64  # stored pixels that one output pixel covers
+    step_y: F64
     step_x: F64
     mirror: NDArray[np.bool_]
-    colour: NDArray[np.float32] | None  # (B, 3, 4): RGB' = M·RGB + c, in grey levels
+    colour: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True)
 class Augment:
-    """How the training images of a domain are augmented; the default changes nothing."""
+    """The augmentation of a domain's training images; the default changes nothing."""
 
     pad: Annotated[int, Field(description="Pixels that a crop may move over the edge")] = 0
     area: Annotated[
@@ -50,7 +57,8 @@ class Augment:
         tuple[float, float], Field(description="Range of height over width of that crop")
     ] = (1.0, 1.0)
     scale: Annotated[
-        tuple[float, float], Field(description="Range of the zoom; depth is divided by it")
+        tuple[float, float],
+        Field(description="Range of the zoom; depth is divided by it, inverse depth multiplied"),
     ] = (1.0, 1.0)
     flip: Annotated[
         bool, Field(description="Mirror half of the images, and the x of their normals")
@@ -69,18 +77,24 @@ class Augment:
         for name in ("area", "aspect", "scale"):
             low, high = getattr(self, name)
             if not 0 < low <= high or (name == "area" and high > 1):
+                limit = " and at most 1" if name == "area" else ""
                 raise BadInput(
-                    f"augment: {name} is a range above 0, area at most 1", got=(low, high)
+                    f"augment: expected a range above 0{limit} for {name}", got=(low, high)
                 )
         for name in ("brightness", "contrast", "saturation"):
             if not 0 <= getattr(self, name) < 1:
-                raise BadInput(f"augment: {name} is 0 to below 1", got=getattr(self, name))
+                raise BadInput(
+                    f"augment: expected at least 0 and below 1 for {name}", got=getattr(self, name)
+                )
         if self.pad < 0:
-            raise BadInput("augment: pad is a number of pixels", got=self.pad)
+            raise BadInput("augment: expected at least 0 pixels for pad", got=self.pad)
 
     @classmethod
     def usual(cls, pixels: Pixels, flip: bool, given: Mapping[str, Any]) -> Augment:
-        """Pad-and-crop by an eighth of the size (a margin replaces the pad), and what was given."""
+        """Return the default augmentation, changed by `given`.
+
+        The default pads and crops by an eighth of the size; with a margin it only crops.
+        """
         names = [field.name for field in fields(cls)]
         for key in given:
             if key not in names:
@@ -95,12 +109,11 @@ class Augment:
     def draw(
         self, seed: int, images: NDArray[np.int64], views: NDArray[np.int64], pixels: Pixels
     ) -> Views:
-        """The draw of each image's view: image and view are numbers, the seed is the run's."""
-
+        """Draw the augmentation of each image, which depends on (seed, image, view) alone."""
         chance = Chance(seed, images, views)
         (height, width), (rows, columns) = pixels.stored, pixels.size
         if self.moves_by_whole_pixels:
-            # windows lie on the pixels' grid: they are copied, not sampled; every offset as likely
+            # windows on the grid of pixels are copied, not sampled; all offsets are equally likely
             steps_y, steps_x = height - rows + 2 * self.pad + 1, width - columns + 2 * self.pad + 1
             y = np.floor(chance(0) * steps_y) - self.pad + rows / 2
             x = np.floor(chance(1) * steps_x) - self.pad + columns / 2
@@ -109,7 +122,7 @@ class Augment:
             cover = np.sqrt(chance(2, *self.area))
             shape = np.exp(chance(3, *np.log(self.aspect)) / 2)
             zoom = np.exp(chance(4, *np.log(self.scale)))
-            # a resized crop is a share of all that is stored; else the margin is to move in
+            # a resized crop is a share of the stored image; otherwise the margin is room to move
             full_y, full_x = (rows, columns) if self.area == (1.0, 1.0) else (height, width)
             high = np.minimum(full_y * cover * shape, height) / zoom
             wide = np.minimum(full_x * cover / shape, width) / zoom
@@ -122,11 +135,11 @@ class Augment:
 
     @property
     def moves_by_whole_pixels(self) -> bool:
-        """Neither zoom nor resized crop: pixels are copied as they are."""
+        """Whether there is neither zoom nor resized crop, so that pixels are copied."""
         return self.area == self.aspect == self.scale == (1.0, 1.0)
 
     def _colour(self, chance: Chance) -> NDArray[np.float32]:
-        """Brightness, then contrast about middle grey, then saturation about the pixel's grey."""
+        """Draw brightness, contrast about middle grey, and saturation about a pixel's grey."""
         b = chance(6, 1 - self.brightness, 1 + self.brightness)[:, None, None]
         c = chance(7, 1 - self.contrast, 1 + self.contrast)[:, None, None]
         s = chance(8, 1 - self.saturation, 1 + self.saturation)[:, None, None]
@@ -142,26 +155,26 @@ def apply(
     pixels: Pixels,
     tasks: tuple[Task, ...] = (),
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Stored images and targets, seen through their views: (B, 3, H, W) normalized, and tensors."""
+    """Augment stored images and targets; return normalized images (B, 3, H, W) and tensors."""
     if bool((views.step_y == 1).all() and (views.step_x == 1).all()):
-        seen = torch.from_numpy(_window(images_BHWC, views, pixels))
+        images = torch.from_numpy(_window(images_BHWC, views, pixels))
     else:
-        seen = _sample(images_BHWC, views, pixels)
+        images = _sample(images_BHWC, views, pixels)
     if views.colour is not None:
-        flat = seen.reshape(len(seen), -1, 3).float()
+        flat = images.reshape(len(images), -1, 3).float()
         map_B34 = torch.from_numpy(views.colour)
         flat = torch.baddbmm(map_B34[:, None, :, 3], flat, map_B34[:, :, :3].mT)
-        seen = flat.clamp_(0, 255).reshape(seen.shape)
+        images = flat.clamp_(0, 255).reshape(images.shape)
     dense = {task.name: task for task in tasks if task.dense}
     moved = {
         name: _move(target, dense[name], views, pixels) if name in dense else target
         for name, target in targets.items()
     }
-    return pixels.normalize(seen), {name: as_tensor(target) for name, target in moved.items()}
+    return pixels.normalize(images), {name: as_tensor(target) for name, target in moved.items()}
 
 
 def _window(images_BHWC: U8, views: Views, pixels: Pixels) -> U8:
-    """Whole-pixel windows, copied out of the images with `fill` around them, some mirrored."""
+    """Copy windows on the pixel grid out of the images, with `fill` around them, some mirrored."""
     (rows, columns), (count, height, width) = pixels.size, images_BHWC.shape[:3]
     top = np.rint(views.y - rows / 2).astype(np.int64)
     left = np.rint(views.x - columns / 2).astype(np.int64)
@@ -172,20 +185,20 @@ def _window(images_BHWC: U8, views: Views, pixels: Pixels) -> U8:
         padded[:, pad : pad + height, pad : pad + width] = images_BHWC
     else:
         padded = np.ascontiguousarray(images_BHWC)
-    # every window as a view, (B, tops, lefts, rows, columns·3): picking one copies it row by row
+    # all windows as a view, (B, tops, lefts, rows, columns·3): indexing copies them row by row
     s = padded.strides
     shape = (count, padded.shape[1] - rows + 1, padded.shape[2] - columns + 1, rows, columns * 3)
     every = np.lib.stride_tricks.as_strided(padded, shape, (s[0], s[1], s[2], s[1], 1))
     picked = every[np.arange(count), top + pad, left + pad].reshape(count, rows, columns, 3)
     if views.mirror.any():
         # torch mirrors 8-bit channels-last images several times faster than numpy does
-        turned = torch.from_numpy(picked[views.mirror]).permute(0, 3, 1, 2).flip(3)
-        picked[views.mirror] = turned.permute(0, 2, 3, 1).numpy()
+        mirrored = torch.from_numpy(picked[views.mirror]).permute(0, 3, 1, 2).flip(3)
+        picked[views.mirror] = mirrored.permute(0, 2, 3, 1).numpy()
     return picked
 
 
 def _sample(images_BHWC: U8, views: Views, pixels: Pixels) -> torch.Tensor:
-    """Windows of any size by bilinear sampling, in grey levels, (B, H, W, 3)."""
+    """Sample windows of any size bilinearly, in grey levels, (B, H, W, 3)."""
     (rows, columns), (height, width) = pixels.size, images_BHWC.shape[1:3]
     sign = np.where(views.mirror, -1.0, 1.0)
     zero = np.zeros_like(views.y)
@@ -197,19 +210,21 @@ def _sample(images_BHWC: U8, views: Views, pixels: Pixels) -> torch.Tensor:
         theta, [len(zero), 3, rows, columns], align_corners=False
     )
     levels = torch.from_numpy(images_BHWC).permute(0, 3, 1, 2).float()
-    # the edge goes on for half a pixel: a window that ends with the image is not darkened there
-    seen = torch.nn.functional.grid_sample(levels, grid, padding_mode="border", align_corners=False)
-    seen = seen.permute(0, 2, 3, 1).contiguous()
+    # "border": a window that ends at the edge of the image is not darkened there
+    sampled = torch.nn.functional.grid_sample(
+        levels, grid, padding_mode="border", align_corners=False
+    )
+    sampled = sampled.permute(0, 2, 3, 1).contiguous()
     outside = _places(views, pixels.size, (height, width))[2]
     if outside.any():
-        seen[torch.from_numpy(outside)] = pixels.fill
-    return seen
+        sampled[torch.from_numpy(outside)] = pixels.fill
+    return sampled
 
 
 def _places(
     views: Views, size: tuple[int, int], stored: tuple[int, int]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """The stored row (B, H) and column (B, W) that each output pixel lies in; is it outside?"""
+    """Return the stored row (B, H) and column (B, W) of each pixel, and if it is outside."""
     (rows, columns), (height, width) = size, stored
     sign = np.where(views.mirror, -1.0, 1.0)
     y = views.y[:, None] + (np.arange(rows) + 0.5 - rows / 2) * views.step_y[:, None]
@@ -220,7 +235,7 @@ def _places(
 
 
 def _move(target: NDArray[Any], task: Task, views: Views, pixels: Pixels) -> NDArray[Any]:
-    """A dense target through the same windows, by its nearest pixel; outside is not labelled."""
+    """Move a dense target like its image, by nearest pixel; outside is not labelled."""
     height, width = target.shape[1:3]
     row, column, outside = _places(views, pixels.size, (height, width))
     picked: NDArray[Any] = target[
@@ -230,7 +245,7 @@ def _move(target: NDArray[Any], task: Task, views: Views, pixels: Pixels) -> NDA
     ]
     picked[outside] = NO_PIXEL if task.kind == "segment" else 0
     if task.kind == "depth":
-        # a window of fewer pixels brings the scene nearer by as much
+        # a window that covers fewer pixels brings the scene nearer by the same factor
         nearer = np.sqrt(views.step_y * views.step_x)[:, None, None].astype(np.float32)
         picked = picked / nearer if task.inverse else picked * nearer
     elif task.kind == "normals":

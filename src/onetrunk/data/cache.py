@@ -1,10 +1,10 @@
-"""Decode once, then memory-mapped.
+"""The cache of decoded images: images are decoded once, then memory-mapped.
 
-One folder holds what was decoded of one source at one stored size and fit, keyed by the content of
-the source: `scan.bin`, a record an image (readable? how large? digest, thumbnail, channel sums),
-`images.bin`, the pixels, and `target.TASK.bin`, the dense targets. Pixels are written and synced
-before their records are, so a build that is killed goes on where its records end. A lock, freed by
-its process's death, lets one process build; the others wait and then share the pages.
+A folder of the cache holds the images of one source at one stored size and fit, keyed by the
+content of the source: `records.bin`, a record per image (status, size, digest, thumbnail, channel
+statistics), `images.bin`, the pixels, and `target.TASK.bin`, the dense targets. Pixels are written
+and synced before their records, so a build that was killed continues where its records end. A
+lock, released by the death of its process, lets one process build; others wait and share the pages.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import shutil
 import tempfile
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -33,41 +33,51 @@ from PIL import Image
 
 from onetrunk.data.index import Index
 from onetrunk.data.pixels import Pixels
-from onetrunk.data.records import SCAN, Part, gather, read_reasons, read_records
 from onetrunk.data.sources import Source
 from onetrunk.data.stored_images import (
+    RECORD,
     TODO,
     UNREADABLE,
     Frames,
     Layer,
+    Part,
     layers_of,
-    read_one,
+    read_image,
+    read_reasons,
+    read_records,
+    summarize,
 )
 from onetrunk.errors import Failed
 from onetrunk.progress import Track, say
 from onetrunk.store.atomic import write_atomic
 
-FORMAT = 1  # part of the key: a new layout never meets an old folder
+FORMAT = 2  # part of the key, so that a new layout never meets an old folder
 CHUNK_BYTES = 32 * 2**20  # decoded between two syncs; two chunks are in memory at once
-SPARE = 512 * 2**20  # bytes of the disk that the cache never takes
-OURS = re.compile(r"[0-9a-f]{24}-\d+x\d+(-looked)?")  # the names of our folders, and of no others
+SPARE = 512 * 2**20  # bytes of the disk that the cache leaves free
+OTHER = "ONETRUNK_CACHE=/a/folder/of/yours"
+FOLDER = re.compile(r"[0-9a-f]{24}-\d+x\d+(-records)?")  # the names of our folders
 
 
 def cache_home() -> Path:
-    """Where decoded images are kept: $ONETRUNK_CACHE, else the user's cache folder."""
-    named = os.environ.get("ONETRUNK_CACHE")
-    if named:
-        return Path(named)
+    """Return the folder of the cache: $ONETRUNK_CACHE, or one in the user's cache folder."""
+    if chosen := os.environ.get("ONETRUNK_CACHE"):
+        return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "onetrunk"
 
 
 @dataclass
 class Decoded:
-    """A source after it was looked at: what is readable, what was seen, how to get the pixels."""
+    """A decoded source.
+
+    Attributes:
+        records: A RECORD for each image.
+        reasons: Why an image cannot be read, by its row.
+        frames: Reads the pixels.
+    """
 
     folder: Path
-    scan: NDArray[Any]  # SCAN records
-    reasons: dict[int, str]  # row -> why it cannot be read
+    records: NDArray[Any]
+    reasons: dict[int, str]
     frames: Frames
 
 
@@ -80,14 +90,20 @@ def decode_all(
     home: Path | None = None,
     keep: bool = True,
 ) -> Decoded:
-    """All images of a source, from the cache if they are there; `keep=False` stores no pixels."""
+    """Decode all images of a source, or take them from the cache.
+
+    Args:
+        name: The name of the domain, for messages.
+        home: The folder of the cache; None for the usual one.
+        keep: Whether to store the pixels; if not, every read decodes its images again.
+    """
     layers = layers_of(index.tasks)
     key = _key(index, pixels, layers)
     folder = _writable(home or cache_home(), name) / key
     if keep and not _finished(folder):
         keep = _fits(folder, len(index), pixels, layers, name)
     if not keep:
-        folder = folder.with_name(f"{key}-looked")  # records alone
+        folder = folder.with_name(f"{key}-records")  # without pixels
     folder.mkdir(exist_ok=True)
     if not _finished(folder):
         with _locked(folder, name):
@@ -98,15 +114,15 @@ def decode_all(
 
 
 def purge(home: Path | None = None) -> tuple[Path, int]:
-    """Empty the cache; its place and the bytes that were freed.
+    """Empty the cache; return its folder and the bytes that were freed.
 
-    What another process is decoding into stays, and so does whatever is not ours: the user may have
-    named a folder that holds other things.
+    Folders that another process is decoding into are kept, and so is everything that is not the
+    cache's: the user may have chosen a folder that holds other files.
     """
     home = home or cache_home()
     freed = 0
     for folder in sorted(home.iterdir() if home.is_dir() else ()):
-        if not OURS.fullmatch(folder.name.removesuffix(".lock")):
+        if not FOLDER.fullmatch(folder.name.removesuffix(".lock")):
             continue
         lock = FileLock(f"{folder.with_name(folder.name.removesuffix('.lock'))}.lock")
         try:
@@ -118,23 +134,25 @@ def purge(home: Path | None = None) -> tuple[Path, int]:
                     Path(lock.lock_file).unlink(missing_ok=True)
         except Timeout:
             if folder.suffix != ".lock":
-                say(f"{folder} stays: another process decodes into it; try: purge again later")
+                say(f"{folder} is kept: another process decodes into it; try: purge again later")
         except OSError as error:
             raise Failed(
-                f"{folder} cannot be removed ({error.strerror or error}); try: remove it by hand"
+                f"{folder} cannot be removed",
+                got=error.strerror or str(error),
+                try_="remove it by hand",
             ) from None
     return home, freed
 
 
 def bytes_needed(count: int, pixels: Pixels, layers: Sequence[Layer]) -> int:
-    """What the cache of so many images takes on the disk."""
+    """Return the bytes that the cache of `count` images takes on the disk."""
     height, width = pixels.stored
     each = 3 * height * width + sum(layer.bytes(pixels.stored) for layer in layers)
-    return count * (each + SCAN.itemsize)
+    return count * (each + RECORD.itemsize)
 
 
 def _key(index: Index, pixels: Pixels, layers: Sequence[Layer]) -> str:
-    """What decides the stored bytes, and nothing else: neither normalization nor the crop's size."""
+    """Return the name of a folder: of all that decides the stored bytes, and nothing else."""
     document = [FORMAT, index.fingerprint, pixels.stored, pixels.fit, pixels.fill]
     document += [[layer.task.name, layer.task.kind, layer.task.classes] for layer in layers]
     digest = hashlib.sha256(json.dumps(document).encode()).hexdigest()[:24]
@@ -148,31 +166,31 @@ def _writable(home: Path, name: str) -> Path:
             return home
     except OSError:
         pass
-    # one for each user: what others can write to is not ours to trust
+    # one per user, because a folder that others can write to cannot be trusted
     user = os.getuid() if hasattr(os, "getuid") else "own"
     fallback = Path(tempfile.gettempdir()) / f"onetrunk-cache-{user}"
-    say(f"{name}: the cache {home} cannot be written, {fallback} is used; try: ONETRUNK_CACHE=…")
+    say(f"{name}: cannot write to the cache {home}, using {fallback}; try: ONETRUNK_CACHE=…")
     try:
         fallback.mkdir(mode=0o700, exist_ok=True)
         owner = fallback.stat().st_uid
     except OSError as error:
-        raise Failed(f"{name}: no cache: {error}; try: ONETRUNK_CACHE=/a/folder/of/yours") from None
+        raise Failed(f"{name}: no folder for the cache", got=str(error), try_=OTHER) from None
     if user not in ("own", owner):
-        raise Failed(f"{name}: {fallback} is not yours; try: ONETRUNK_CACHE=/a/folder/of/yours")
+        raise Failed(f"{name}: the folder {fallback} belongs to another user", try_=OTHER)
     return fallback
 
 
 def _fits(folder: Path, count: int, pixels: Pixels, layers: Sequence[Layer], name: str) -> bool:
     need = bytes_needed(count, pixels, layers)
-    there = sum(f.stat().st_size for f in folder.glob("*.bin"))
-    free = shutil.disk_usage(folder.parent).free + there - SPARE
+    present = sum(f.stat().st_size for f in folder.glob("*.bin"))
+    free = shutil.disk_usage(folder.parent).free + present - SPARE
     if need <= free:
         if need > 2**30:
             say(f"{name}: the cache takes {need / 1e9:.1f} GB in {folder.parent}")
         return True
     say(
-        f"{name}: the cache would take {need / 1e9:.1f} GB, {max(free, 0) / 1e9:.1f} GB are free "
-        f"in {folder.parent}: images are read from their files, more slowly; "
+        f"{name}: the cache would take {need / 1e9:.1f} GB, and {max(free, 0) / 1e9:.1f} GB are "
+        f"free in {folder.parent}: images are decoded at every read instead, which is slower; "
         "try: ONETRUNK_CACHE=/a/larger/disk"
     )
     return False
@@ -183,7 +201,7 @@ def _finished(folder: Path) -> bool:
 
 
 class _locked:
-    """The one process that may build in a folder; others wait, and say so."""
+    """Locks a folder for the one process that builds in it; others print a line and wait."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.lock = FileLock(f"{folder}.lock")
@@ -202,7 +220,7 @@ class _locked:
 
 @dataclass
 class _Job:
-    """What is decoded, and where to; `keep`: pixels too, not only records."""
+    """A source to decode into a folder, with pixels (`keep`) or records alone."""
 
     folder: Path
     source: Source
@@ -214,7 +232,7 @@ class _Job:
 
 
 def _build(job: _Job) -> None:
-    """Decode what has no record yet, chunk by chunk: pixels, sync, records."""
+    """Decode the images that have no record yet, chunk by chunk: pixels, sync, records."""
     try:
         _decode_into(job)
         if not (read_records(job.folder)["status"] == UNREADABLE).any():
@@ -222,25 +240,26 @@ def _build(job: _Job) -> None:
             write_atomic(job.folder / "done.json", json.dumps(document) + "\n")
     except OSError as error:
         raise Failed(
-            f"{job.name}: the cache {job.folder} cannot be written ({error.strerror or error}); "
-            "what is there is kept; try: free some space or set ONETRUNK_CACHE, then run it again"
+            f"{job.name}: cannot write to the cache {job.folder}; what was written is kept",
+            got=error.strerror or str(error),
+            try_="free some space or set ONETRUNK_CACHE, then run it again",
         ) from None
 
 
 def _decode_into(job: _Job) -> None:
     folder, stored, count = job.folder, job.pixels.stored, len(job.index)
     files: dict[str, IO[bytes]] = {}
-    with ExitStack() as open_files:  # closing writes too: a full disk may show there
-        _allocate(folder / "scan.bin", count * SCAN.itemsize)
+    with ExitStack() as open_files:  # closing writes too, and may find a full disk
+        _allocate(folder / "records.bin", count * RECORD.itemsize)
         if job.keep:
             sizes = {"images": 3 * stored[0] * stored[1]}
             sizes |= {f"target.{x.task.name}": x.bytes(stored) for x in job.layers}
             for file, size in sizes.items():
                 _allocate(folder / f"{file}.bin", count * size)
                 files[file] = open_files.enter_context((folder / f"{file}.bin").open("r+b"))
-        files["scan"] = open_files.enter_context((folder / "scan.bin").open("r+b"))
-        scan, known = read_records(folder), read_reasons(folder)
-        todo = np.flatnonzero((scan["status"] == TODO) | (scan["status"] == UNREADABLE))
+        files["records"] = open_files.enter_context((folder / "records.bin").open("r+b"))
+        records, known = read_records(folder), read_reasons(folder)
+        todo = np.flatnonzero((records["status"] == TODO) | (records["status"] == UNREADABLE))
         with (
             Track(f"{job.name}: decoding", count) as track,
             (folder / "bad.jsonl").open("a") as bad,
@@ -248,43 +267,43 @@ def _decode_into(job: _Job) -> None:
             track(count - len(todo))
             for rows, parts in _decoded(job, todo):
                 for mine, part in zip(np.array_split(rows, len(parts)), parts, strict=True):
-                    for i, why in part.reasons.items():
-                        if why != known.get(int(mine[i])):
-                            bad.write(json.dumps({"row": int(mine[i]), "why": why}) + "\n")
+                    for i, reason in part.reasons.items():
+                        if reason != known.get(int(mine[i])):
+                            bad.write(json.dumps({"row": int(mine[i]), "reason": reason}) + "\n")
                     for name, array in part.arrays.items() if job.keep else ():
                         _write(files[name], mine, array)
                 bad.flush()
-                _sync(f for name, f in files.items() if name != "scan")
-                scan = np.concatenate([part.scan for part in parts])
-                _write(files["scan"], rows, scan)
-                _sync([files["scan"]])
+                _sync(f for name, f in files.items() if name != "records")
+                records = np.concatenate([part.records for part in parts])
+                _write(files["records"], rows, records)
+                _sync([files["records"]])
                 track(len(rows))
 
 
 def _decoded(job: _Job, todo: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], list[Part]]]:
-    """Chunks of decoded images, in order, a few ahead of whoever writes them.
+    """Yield chunks of decoded images in order, decoding ahead of the writer.
 
-    Threads: pillow's decoders and resizing release the interpreter's lock.
+    In threads: pillow's decoders and resizing release the interpreter's lock.
     """
     threads = cpus()
     with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
-        # our own limit refuses what pillow would only warn of; odd metadata changes no pixel
+        # our own limit refuses what pillow only warns about, and odd metadata changes no pixel
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", module=r"PIL\.")
         size = min(max(CHUNK_BYTES // bytes_needed(1, job.pixels, job.layers), 8), 1024)
         chunks = iter([todo[i : i + size] for i in range(0, len(todo), size)])
         waiting: deque[tuple[NDArray[np.int64], list[Future[Part]]]] = deque()
 
-        def look(rows: NDArray[np.int64]) -> Part:
+        def decode(rows: NDArray[np.int64]) -> Part:
             where = (job.index.where[i] for i in rows)
-            return gather([read_one(job.source, w, job.pixels, job.layers) for w in where])
+            return summarize([read_image(job.source, w, job.pixels, job.layers) for w in where])
 
         def submit() -> None:
             rows = next(chunks, None)
             if rows is not None:
-                # a part for each thread: handing over single images costs as much as a decoding
+                # a part per thread: passing single images costs as much as decoding them
                 parts = np.array_split(rows, threads)
-                waiting.append((rows, [pool.submit(look, part) for part in parts]))
+                waiting.append((rows, [pool.submit(decode, part) for part in parts]))
 
         submit()
         while waiting:
@@ -294,14 +313,14 @@ def _decoded(job: _Job, todo: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.in
 
 
 def cpus() -> int:
-    """Processors that this process may use."""
+    """Return the number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _allocate(path: Path, size: int) -> None:
-    """A file of this size; a full disk is found now, not in the middle."""
+    """Give a file its final size, so that a full disk is found before any work."""
     with path.open("ab") as file:
         if file.seek(0, os.SEEK_END) >= size:
             return
@@ -311,25 +330,25 @@ def _allocate(path: Path, size: int) -> None:
                 os.posix_fallocate(file.fileno(), 0, size)
             except OSError as error:
                 if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-                    file.truncate(0)  # else the next run would take the file for allocated
+                    file.truncate(0)  # or the next run would take it for allocated
                     raise
 
 
-def _sync(files: Any) -> None:
+def _sync(files: Iterable[IO[bytes]]) -> None:
     for file in files:
         file.flush()
         os.fsync(file.fileno())
 
 
 def _write(file: IO[bytes], rows: NDArray[np.int64], values: NDArray[Any]) -> None:
-    """Each row's values to its place in the file: rows that follow each other at once."""
+    """Write each row's values to its place in the file, consecutive rows together."""
     for first, last in _runs(rows):
         file.seek(int(rows[first]) * values[0].nbytes)
         file.write(values[first:last].data)
 
 
 def _runs(rows: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Where consecutive rows begin and end: each run is written at once."""
+    """Yield where each run of consecutive rows begins and ends."""
     breaks = np.flatnonzero(np.diff(rows) != 1) + 1
     edges = [0, *breaks.tolist(), len(rows)]
     return itertools.pairwise(edges)

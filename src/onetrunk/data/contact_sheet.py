@@ -1,4 +1,4 @@
-"""A contact sheet: a domain's images by class, or beside their dense targets."""
+"""Contact sheets: a domain's images by class, or beside their dense targets."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from onetrunk.data.task import NO_CLASS, NO_LABEL, NO_PIXEL, Task
 from onetrunk.errors import BadInput, Failed, printable
 from onetrunk.store.atomic import atomic
 
-COLUMNS = 12  # images of a class, side by side
+COLUMNS = 12  # images of a class
 ROWS = 60  # classes shown at most
-TILE = 64  # pixels, a small image is enlarged to about this height
+TILE = 64  # pixels; smaller images are enlarged to about this height
 PAPER, INK, GREY = (250, 250, 248), (20, 20, 20), (120, 120, 120)
 GAP, TEXT, LEFT = 4, 15, 150  # pixels
 
 
 def contact_sheet(domain: Domain, path: Path, split: str = "train") -> None:
-    """Write a PNG of the domain's images: what was read, with what labels."""
+    """Write a PNG of the images of a split with their labels."""
     check_path(path)
     part = domain.splits[split]
     if len(part) == 0:
-        raise BadInput(f"{domain.name}: its {split} split is empty, nothing can be drawn")
+        raise BadInput(f"{domain.name}: the {split} split has no images to draw")
     dense = [task for task in domain.tasks if task.dense]
     rows = _dense_rows(part, dense) if dense else _class_rows(part, domain.tasks)
     picture = _compose(rows, TILE / domain.shape.size[0])
@@ -37,21 +37,21 @@ def contact_sheet(domain: Domain, path: Path, split: str = "train") -> None:
             picture.save(file, "PNG")
     except OSError as error:
         raise Failed(
-            f"{path} cannot be written: {error.strerror or error}; try: choose another place"
+            f"cannot write {path}", got=error.strerror or str(error), try_="another place"
         ) from None
 
 
 def check_path(path: Path) -> None:
-    """Refuse, before any work, a place that no PNG can have."""
+    """Refuse a path that is not one of a PNG file."""
     if path.suffix.lower() != ".png" or path.is_dir():
-        raise BadInput("a contact sheet is a PNG file", got=str(path), try_="--sheet sheet.png")
+        raise BadInput("expected the path of a PNG file", got=str(path), try_="--sheet sheet.png")
 
 
-Row = tuple[str, list[U8]]
+Row = tuple[str, list[U8]]  # a name and its tiles
 
 
 def _class_rows(part: Split, tasks: tuple[Task, ...]) -> list[Row]:
-    """A row a class of the first task that has classes; plain rows where none has."""
+    """Return a row per class of the first task with classes, or plain rows without one."""
     task = next((t for t in tasks if t.classes and not t.dense), None)
     if task is None:
         places = np.linspace(0, len(part) - 1, min(len(part), 10 * COLUMNS)).astype(int)
@@ -60,8 +60,7 @@ def _class_rows(part: Split, tasks: tuple[Task, ...]) -> list[Row]:
     labels = part.label(task.name)
     rows: list[Row] = []
     for i, name in enumerate(task.classes[:ROWS]):
-        here = labels[:, i] == 1 if task.kind == "multilabel" else labels == i
-        places = np.flatnonzero(here)
+        places = np.flatnonzero(labels[:, i] == 1 if task.kind == "multilabel" else labels == i)
         shown = places[np.linspace(0, len(places) - 1, min(len(places), COLUMNS)).astype(int)]
         rows.append((f"{name} ({len(places)})", _images(part, shown)))
     known = (labels != NO_LABEL).all(1) if task.kind == "multilabel" else labels != NO_CLASS
@@ -74,7 +73,7 @@ def _class_rows(part: Split, tasks: tuple[Task, ...]) -> list[Row]:
 
 
 def _dense_rows(part: Split, tasks: list[Task]) -> list[Row]:
-    """Image, class map, depth and normals, side by side, of images all over the split."""
+    """Return rows of image, class map, depth and normals, of images from all over the split."""
     places = np.linspace(0, len(part) - 1, min(len(part), 16)).astype(int)
     images, targets = part.stored(places)
     rows: list[Row] = []
@@ -100,14 +99,14 @@ def _dense_rows(part: Split, tasks: list[Task]) -> list[Row]:
 
 
 def colour_classes(segment_HW: U8) -> U8:
-    """A class map in colours; pixels without a label are black."""
+    """Colour a class map; pixels without a label are black."""
     coloured: U8 = TABLEAU[segment_HW % len(TABLEAU)]
     coloured[segment_HW == NO_PIXEL] = 0
     return coloured
 
 
 def colour_depth(depth_HW: NDArray[np.float32], inverse: bool = False) -> U8:
-    """Near is bright, far is dark, by inverse depth; pixels without depth are black."""
+    """Colour a depth map by inverse depth: near is bright; pixels without depth are black."""
     known = depth_HW > 0
     near = depth_HW if inverse else np.where(known, 1 / np.maximum(depth_HW, 1e-6), 0)
     low, high = (near[known].min(), near[known].max()) if known.any() else (0.0, 1.0)
@@ -118,7 +117,7 @@ def colour_depth(depth_HW: NDArray[np.float32], inverse: bool = False) -> U8:
 
 
 def colour_normals(normals_HW3: NDArray[np.floating]) -> U8:
-    """x, y, z as red, green, blue; pixels without a normal are black."""
+    """Colour normals, x, y, z as red, green, blue; pixels without a normal are black."""
     normals = normals_HW3.astype(np.float32)
     coloured = ((normals + 1) * 127.5).round().astype(np.uint8)
     coloured[(normals == 0).all(-1)] = 0
@@ -130,10 +129,10 @@ def _images(part: Split, places: NDArray[np.int64]) -> list[U8]:
 
 
 def _compose(rows: list[Row], zoom: float) -> Image.Image:
-    """Rows of tiles with their names, on one sheet; small tiles grow by whole pixels."""
+    """Draw rows of tiles with their names; small tiles are enlarged by a whole factor."""
     if zoom >= 1:
         rows = [(name, [_enlarged(t, round(zoom)) for t in tiles]) for name, tiles in rows]
-    elif zoom <= 0.5:  # a sheet of large images would take gigabytes
+    elif zoom <= 0.5:  # or a sheet of large images would take gigabytes
         rows = [(name, [_reduced(t, round(1 / zoom)) for t in tiles]) for name, tiles in rows]
     rows = [(" ".join(printable(name).split()), tiles) for name, tiles in rows]
     font = text_font(11)
@@ -142,7 +141,7 @@ def _compose(rows: list[Row], zoom: float) -> Image.Image:
     sheet = Image.new("RGB", (LEFT + max(wide, 200) + GAP, sum(height) + GAP), PAPER)
     pen = ImageDraw.Draw(sheet)
     y = GAP
-    for (name, tiles), high in zip(rows, height, strict=True):
+    for (name, tiles), row_height in zip(rows, height, strict=True):
         x = LEFT if tiles else GAP
         if tiles:
             while name and pen.textlength(name, font) > LEFT - 2 * GAP:
@@ -151,13 +150,13 @@ def _compose(rows: list[Row], zoom: float) -> Image.Image:
         for tile in tiles:
             sheet.paste(Image.fromarray(np.ascontiguousarray(tile)), (x, y))
             x += tile.shape[1] + GAP
-        y += high
+        y += row_height
     return sheet
 
 
 def _enlarged(tile: U8, times: int) -> U8:
-    grown: U8 = tile.repeat(times, 0).repeat(times, 1)
-    return grown
+    enlarged: U8 = tile.repeat(times, 0).repeat(times, 1)
+    return enlarged
 
 
 def _reduced(tile: U8, times: int) -> U8:

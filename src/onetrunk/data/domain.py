@@ -18,13 +18,13 @@ from onetrunk.data.cache import Decoded, decode_all
 from onetrunk.data.domain_settings import DomainSettings, Stats
 from onetrunk.data.index import Index, check_classes, read_index
 from onetrunk.data.pixels import Fit, Pixels
-from onetrunk.data.renamed import Called
-from onetrunk.data.sources import Asked, Source, open_source
+from onetrunk.data.renamed import RenamedClasses
+from onetrunk.data.sources import Source, SourceOptions, open_source
 from onetrunk.data.split import Split
 from onetrunk.data.splitting import SPLITS
 from onetrunk.data.stored_images import GOOD
 from onetrunk.data.task import Task, TasksLike, check_name
-from onetrunk.errors import BadInput, OnetrunkError, printable
+from onetrunk.errors import BadInput, printable
 
 SIZE = 64  # pixels, if neither the user nor the source gives a size
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -116,9 +116,11 @@ class Domain:
         source = self.source
         if isinstance(source, str):
             given = self.settings
-            asked = Asked(self.base, self._requested, given.image, given.group, given.split)
-            source = open_source(source, asked)
-        return Called(source, self._renamed) if self._renamed else source
+            options = SourceOptions(
+                self.base, self._requested, given.image, given.group, given.split
+            )
+            source = open_source(source, options)
+        return RenamedClasses(source, self._renamed) if self._renamed else source
 
     def renamed(self, names: Mapping[str, str | None], tasks: Sequence[Task]) -> Domain:
         """Return a domain with the same images and with renamed or removed classes.
@@ -226,7 +228,7 @@ class Domain:
     def good(self, split: str) -> NDArray[np.int64]:
         """Return the index rows of a split's readable images."""
         rows = self.index.rows(split)
-        good: NDArray[np.int64] = rows[self.decoded.scan["status"][rows] == GOOD]
+        good: NDArray[np.int64] = rows[self.decoded.records["status"][rows] == GOOD]
         return good
 
     def bad(self, split: str) -> NDArray[np.int64]:
@@ -235,19 +237,19 @@ class Domain:
 
     def stats(self, split: str) -> Stats:
         """Return mean and std by channel of a split's stored images, of values from 0 to 1."""
-        scan = self.decoded.scan[self.good(split)]
-        if len(scan) == 0:
+        records = self.decoded.records[self.good(split)]
+        if len(records) == 0:
             raise BadInput(
                 f"{self.name}: none of the {split} images can be read", try_=self._inspect()
             )
-        mean = scan["mean"].astype(np.float64).mean(0)
-        square = scan["square"].astype(np.float64).mean(0)
+        mean = records["mean"].astype(np.float64).mean(0)
+        square = records["square"].astype(np.float64).mean(0)
         std = np.sqrt(np.maximum(square - mean**2, 1e-4))  # at least 0.01, for a blank domain
         return _triple(mean.round(6)), _triple(std.round(6))
 
     def check(self) -> None:
         """Raise BadInput if too many images cannot be read, or a class has none left to train."""
-        errors: list[OnetrunkError] = []
+        errors: list[BadInput] = []
         for split in SPLITS:
             bad, rows = self.bad(split), self.index.rows(split)
             limit = max(0.01 * len(rows), 3)
@@ -256,8 +258,8 @@ class Domain:
                 errors.append(
                     BadInput(
                         f"{self.name}: {len(bad)} of {len(rows)} {split} images cannot be read, "
-                        f"more than max(1 %, 3); first: {self.index.keys[first]}: "
-                        f"{self.decoded.reasons.get(first, '')}",
+                        "more than max(1 %, 3)",
+                        got=f"{self.index.keys[first]}: {self.decoded.reasons.get(first, '')}",
                         try_=f"{self._inspect()} lists them; repair or remove them, or set "
                         "allow_bad = true",
                     )
@@ -265,12 +267,9 @@ class Domain:
         for task in () if self.unlabelled else self.tasks:
             if task.classes and task.name in self.index.labels:
                 codes = self.index.split.copy()
-                codes[self.decoded.scan["status"] != GOOD] = len(SPLITS)
-                missing: list[str] = []
-                check_classes(task, self.index.labels[task.name], codes, missing, [])
-                errors += [
-                    BadInput(f"{self.name}: of the readable images, {line}") for line in missing
-                ]
+                codes[self.decoded.records["status"] != GOOD] = len(SPLITS)
+                name = f"{self.name}: of the readable images"
+                check_classes(task, self.index.labels[task.name], codes, name, errors, [])
         if errors:
             raise BadInput.several(errors)
 
@@ -306,7 +305,7 @@ def _triple(vector: Sequence[float]) -> tuple[float, float, float]:
 def check_domains(domains: Sequence[Domain]) -> None:
     """Raise one BadInput that lists the problems of all domains, repeated names included."""
     names = [domain.name for domain in domains]
-    errors: list[OnetrunkError] = [
+    errors: list[BadInput] = [
         BadInput(f"two domains have the name {name}", try_="a different name for each")
         for name in sorted({name for name in names if names.count(name) > 1})
     ]

@@ -10,7 +10,7 @@ from pydantic import Field, PlainValidator, field_validator
 
 from onetrunk.data.augment import Augment
 from onetrunk.data.pixels import Fit
-from onetrunk.data.sources import KNOWN
+from onetrunk.data.sources import SOURCES
 from onetrunk.data.task import KINDS, Task, check_name, read_tasks
 from onetrunk.errors import BadInput
 from onetrunk.settings import AUTO, EMPTY, Settings, fields_of, read_dataclass
@@ -70,6 +70,8 @@ def _normalize(value: Any) -> Literal["dataset", "imagenet"] | Stats:
 
 
 def _augment(value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
     if isinstance(value, Augment):
         return asdict(value)
     if not isinstance(value, Mapping):
@@ -140,7 +142,7 @@ class DomainSettings(Settings):
             raise BadInput(
                 "expected a source as PREFIX:REST or package.module:thing",
                 got=source,
-                available=[f"{prefix}:" for prefix in KNOWN],
+                available=[f"{prefix}:" for prefix in SOURCES],
                 try_=f"folder:{source or 'photos'}",
             )
         return source

@@ -1,6 +1,6 @@
-"""A source's items as columns: names, splits, labels as numbers. Nothing is decoded here.
+"""The index of a source: names, splits and labels of its images as columns. Nothing is decoded.
 
-Everything that can be wrong with the list itself is found while it is read, and said at once.
+All problems of the list are found while it is read, and reported together.
 """
 
 from __future__ import annotations
@@ -9,202 +9,257 @@ import hashlib
 import itertools
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onetrunk.data.listing import Item
-from onetrunk.data.sources import Source
-from onetrunk.data.splitting import SPLITS, groups_of, listed, move_nearest, split_codes
-from onetrunk.data.strings import Strings
+from onetrunk.data.sources import Item, Source
+from onetrunk.data.splitting import SPLITS, groups_of, move_nearest, split_codes
 from onetrunk.data.task import NO_CLASS, NO_LABEL, Task
-from onetrunk.errors import BadInput
+from onetrunk.errors import BadInput, shorten
+
+EXAMPLES = 5  # names listed in one message
+
+
+class Strings:
+    """An immutable list of strings in two flat arrays: UTF-8 bytes end to end, and their ends.
+
+    A million names take no million Python objects.
+    """
+
+    def __init__(self, strings: Iterable[str] = ()) -> None:
+        joined = bytearray()
+        ends = [0]
+        for string in strings:
+            joined += string.encode("utf-8", "surrogateescape")
+            ends.append(len(joined))
+        self._bytes = bytes(joined)
+        self._ends: NDArray[np.int64] = np.array(ends, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, i: int | np.integer) -> str:
+        if not -len(self) <= i < len(self):
+            raise IndexError(i)
+        i = int(i) % len(self)
+        raw = self._bytes[self._ends[i] : self._ends[i + 1]]
+        return raw.decode("utf-8", "surrogateescape")
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[i] for i in range(len(self)))
 
 
 @dataclass
 class Index:
-    """The columns of a source's list, in the order of its keys."""
+    """The columns of a source's list, in the order of its keys.
+
+    Attributes:
+        keys: Names for people.
+        where: Names for the source.
+        split: 0 for train, 1 for val, 2 for test.
+        labels: By task; dense targets are read with the image.
+        how: How the splits were made, for people.
+        fingerprint: Of all keys and stamps: it changes when the data does.
+    """
 
     tasks: tuple[Task, ...]
-    keys: Strings  # names for people
-    where: Strings  # names for the source
-    split: NDArray[np.uint8]  # 0 train, 1 val, 2 test
-    labels: dict[str, NDArray[Any]]  # by task; dense targets are read with the image
-    how: str  # how the splits were made, for people
-    fingerprint: str  # of all keys and stamps: changes when the data does
+    keys: Strings
+    where: Strings
+    split: NDArray[np.uint8]
+    labels: dict[str, NDArray[Any]]
+    how: str
+    fingerprint: str
     warnings: list[str]
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def rows(self, split: str) -> NDArray[np.int64]:
-        """The positions of one split's items."""
+        """Return the positions of the items of one split."""
         return np.flatnonzero(self.split == SPLITS.index(split))
 
 
-_MOVED = (
-    "task {}: the hash left these classes no image to learn from, so one of each is moved there"
-)
-
-
 def read_index(
-    source: Source, name: str, asked: Sequence[Task] | None = None, group: str | None = None
+    source: Source, name: str, requested: Sequence[Task] | None = None, group: str | None = None
 ) -> Index:
-    """Read the whole list of a source once; `name` is the domain's, for the messages.
+    """Read the complete list of a source once.
 
-    `asked` are the tasks that the user named: all of them, and no others, must be the source's.
+    Args:
+        name: The name of the domain, for messages.
+        requested: The tasks to use, which the source must have; None for all tasks it has.
+        group: A regular expression that finds the group in an item's key.
     """
     items = sorted(source.items(), key=lambda item: item.key)
     if not items:
         raise BadInput(
             f"{name}: no images in its source", try_="onetrunk data SOURCE shows what is read"
         )
-    problems: list[str] = []
+    errors: list[BadInput] = []
     warnings = list(getattr(source, "notes", ()))
     keys = [item.key for item in items]
-    twice = [a for a, b in itertools.pairwise(keys) if a == b]
-    if twice:
-        problems.append(
-            listed("the source names an image twice", twice) + "; try: name each image once"
+    if twice := [a for a, b in itertools.pairwise(keys) if a == b]:
+        errors.append(
+            BadInput(
+                f"{name}: the source lists an image twice",
+                got=shorten(twice, EXAMPLES),
+                try_="list each image once",
+            )
         )
     groups = groups_of(items, name, group, warnings)
-    codes, hashed, how = split_codes(items, groups, name, problems)
+    codes, hashes, how = split_codes(items, groups, name, errors)
     tasks: list[Task] = []
     labels: dict[str, NDArray[Any]] = {}
-    for task in _chosen(source, name, asked):
+    for task in _tasks(source, name, requested):
         if not task.dense:
-            known = len(problems)
-            task, labels[task.name] = _numbers(task, items, problems)
-            moved = _learn_every(task, labels[task.name], codes, hashed)
-            if moved:
-                warnings.append(listed(_MOVED.format(task.name), moved))
-            if len(problems) == known and not getattr(source, "unlabelled", False):
-                check_classes(task, labels[task.name], codes, problems, warnings)
+            before = len(errors)
+            task, labels[task.name] = _labels(task, items, name, errors)
+            if moved := _fill_train(task, labels[task.name], codes, hashes):
+                warnings.append(
+                    f"task {task.name}: the hash left no training image for some classes, so one "
+                    f"image of each was moved to train: {shorten(moved, EXAMPLES)}"
+                )
+            if len(errors) == before and not getattr(source, "unlabelled", False):
+                check_classes(task, labels[task.name], codes, name, errors, warnings)
         tasks.append(task)
     if not tasks:
-        problems.append("it names no task; try: --task NAME=KIND, or tasks in the recipe")
-    if problems:
-        raise BadInput.several([BadInput(f"{name}: {line}") for line in problems])
-    print_of = hashlib.sha256()
+        errors.append(
+            BadInput(f"{name}: it has no task", try_="--task NAME=KIND, or tasks in the recipe")
+        )
+    if errors:
+        raise BadInput.several(errors)
+    digest = hashlib.sha256()
     for item in items:
-        print_of.update(f"{item.key}\0{item.stamp}\0".encode("utf-8", "surrogateescape"))
+        digest.update(f"{item.key}\0{item.stamp}\0".encode("utf-8", "surrogateescape"))
+    where = Strings(item.where for item in items)
     return Index(
-        tuple(tasks),
-        Strings(keys),
-        Strings(item.where for item in items),
-        codes,
-        labels,
-        how,
-        print_of.hexdigest(),
-        warnings,
+        tuple(tasks), Strings(keys), where, codes, labels, how, digest.hexdigest(), warnings
     )
 
 
-def _chosen(source: Source, name: str, asked: Sequence[Task] | None) -> list[Task]:
-    """The tasks that the user asked for, as the source knows them; all where none were."""
-    if asked is None:
+def _tasks(source: Source, name: str, requested: Sequence[Task] | None) -> list[Task]:
+    """Return the requested tasks with the source's classes; all of its tasks for None."""
+    if requested is None:
         return list(source.tasks)
-    own = {task.name: task for task in source.tasks}
-    chosen = []
-    for task in asked:
-        if task.name not in own or own[task.name].kind != task.kind:
+    available = {task.name: task for task in source.tasks}
+    tasks = []
+    for task in requested:
+        if task.name not in available or available[task.name].kind != task.kind:
             raise BadInput(
                 f"{name}: its source has no such task",
                 got=f"{task.name} ({task.kind})",
                 available=[f"{t.name} ({t.kind})" for t in source.tasks],
             )
-        known = own[task.name].classes
-        if task.dense and task.classes and known and task.classes != known:
+        classes = available[task.name].classes
+        if task.dense and task.classes and classes and task.classes != classes:
             # a map holds numbers: other names, or another order, would rename what it shows
             raise BadInput(
-                f"{name}: task {task.name}: the source's maps have their classes in an order",
+                f"{name}: task {task.name}: the classes of the source's maps are fixed",
                 got=", ".join(task.classes),
-                available=known,
-                try_="leave classes away",
+                available=classes,
+                try_="leave out classes",
             )
-        chosen.append(own[task.name].with_classes(task.classes or known))
-    return chosen
+        tasks.append(available[task.name].with_classes(task.classes or classes))
+    return tasks
 
 
-def _numbers(task: Task, items: list[Item], problems: list[str]) -> tuple[Task, NDArray[Any]]:
-    """Labels as an array, and the task with its classes."""
+def _labels(
+    task: Task, items: list[Item], name: str, errors: list[BadInput]
+) -> tuple[Task, NDArray[Any]]:
+    """Return the task with its classes, and its labels as an array."""
     raw = [item.labels.get(task.name) for item in items]
     if task.kind == "regress":
-        width = max(
-            (len(r) if isinstance(r, tuple) else 1 for r in raw if r is not None), default=1
-        )
-        if task.outputs > 1 and width != task.outputs:
-            problems.append(
-                f"task {task.name}: expected {task.outputs} numbers an image; got: {width}; "
-                f"try: outputs = {width}"
-            )
-        values = np.full((len(items), width), np.nan, np.float32)
-        for i, r in enumerate(raw):
-            if r is not None:
-                with np.errstate(over="ignore"):
-                    row = np.atleast_1d(np.asarray(r, np.float64)).astype(np.float32)
-                if row.shape != (width,) or not np.isfinite(row).all():
-                    problems.append(
-                        f"task {task.name}: {items[i].key}: expected {width} finite "
-                        f"numbers; got: {r}; try: mend it, or leave it empty"
-                    )
-                    break
-                values[i] = row
-        return Task(task.name, "regress", (), width, task.column, task.unit), values
-    met = Counter[str]()
-    for r in raw:
-        if isinstance(r, tuple):
-            met.update(str(c) for c in r)
-        elif r is not None:
-            met[str(r)] += 1
+        return _numbers(task, raw, items, name, errors)
+    counts = Counter[str]()
+    for label in raw:
+        if isinstance(label, tuple):
+            counts.update(str(c) for c in label)
+        elif label is not None:
+            counts[str(label)] += 1
     if not task.classes:
-        task = task.with_classes(sorted(met, key=natural))
+        task = task.with_classes(sorted(counts, key=natural))
     place = {c: i for i, c in enumerate(task.classes)}
-    outside = [c for c in met if c not in place]
-    if outside:
+    if outside := [c for c in counts if c not in place]:
+        wrong = outside[0]
         example = next(
-            i.key
-            for i, r in zip(items, raw, strict=True)
-            if r is not None and (outside[0] in r if isinstance(r, tuple) else str(r) == outside[0])
+            item.key
+            for item, label in zip(items, raw, strict=True)
+            if label is not None
+            and (wrong in label if isinstance(label, tuple) else str(label) == wrong)
         )
-        problems.append(
-            str(
-                BadInput(
-                    f"task {task.name}: {example}: a label outside the classes",
-                    got=outside[0],
-                    available=task.classes,
-                    try_="mend the label, or add it to the classes",
-                )
+        errors.append(
+            BadInput(
+                f"{name}: task {task.name}: {example}: a label outside the classes",
+                got=wrong,
+                available=task.classes,
+                try_="correct the label, or add it to the classes",
             )
         )
         return task, np.full(len(items), NO_CLASS, np.int32)
     if task.kind == "multilabel":
         many = np.full((len(items), len(place)), NO_LABEL, np.uint8)
-        for i, r in enumerate(raw):
-            if r is not None:
+        for i, label in enumerate(raw):
+            if label is not None:
                 many[i] = 0
-                many[i, [place[str(c)] for c in (r if isinstance(r, tuple) else (r,))]] = 1
+                names = label if isinstance(label, tuple) else (label,)
+                many[i, [place[str(c)] for c in names]] = 1
         return task, many
     one = np.full(len(items), NO_CLASS, np.int32)
-    for i, r in enumerate(raw):
-        if isinstance(r, tuple):
-            problems.append(
-                f"task {task.name}: {items[i].key}: expected one class; got: {r}; "
-                'try: kind = "multilabel"'
+    for i, label in enumerate(raw):
+        if isinstance(label, tuple):
+            errors.append(
+                BadInput(
+                    f"{name}: task {task.name}: {items[i].key}: expected one class",
+                    got=", ".join(map(str, label)),
+                    try_='kind = "multilabel"',
+                )
             )
             break
-        if r is not None:
-            one[i] = place[str(r)]
+        if label is not None:
+            one[i] = place[str(label)]
     return task, one
 
 
-def _learn_every(
-    task: Task, values: NDArray[Any], codes: NDArray[np.uint8], hashed: NDArray[np.float64]
+def _numbers(
+    task: Task, raw: list[Any], items: list[Item], name: str, errors: list[BadInput]
+) -> tuple[Task, NDArray[np.float32]]:
+    """Return a regress task with its number of outputs, and its labels (images, outputs)."""
+    widths = (len(r) if isinstance(r, tuple) else 1 for r in raw if r is not None)
+    width = max(widths, default=1)
+    if task.outputs > 1 and width != task.outputs:
+        errors.append(
+            BadInput(
+                f"{name}: task {task.name}: expected {task.outputs} numbers per image",
+                got=width,
+                try_=f"outputs = {width}",
+            )
+        )
+    values = np.full((len(items), width), np.nan, np.float32)
+    for i, label in enumerate(raw):
+        if label is None:
+            continue
+        with np.errstate(over="ignore"):
+            row = np.atleast_1d(np.asarray(label, np.float64)).astype(np.float32)
+        if row.shape != (width,) or not np.isfinite(row).all():
+            errors.append(
+                BadInput(
+                    f"{name}: task {task.name}: {items[i].key}: expected {width} finite numbers",
+                    got=str(label),
+                    try_="correct it, or leave it empty",
+                )
+            )
+            break
+        values[i] = row
+    return Task(task.name, "regress", (), width, task.column, task.unit), values
+
+
+def _fill_train(
+    task: Task, values: NDArray[Any], codes: NDArray[np.uint8], hashes: NDArray[np.float64]
 ) -> list[str]:
-    """Classes of which the hash left none in train; each has one there now."""
+    """Move an image to train for every class that the hash left without one; return them."""
     if not task.classes:
         return []
     empty = np.flatnonzero(_counts(task, values[codes == 0]) == 0)
@@ -212,53 +267,54 @@ def _learn_every(
     return [
         task.classes[place]
         for place in empty
-        if move_nearest(values[:, place] == 1 if many else values == place, codes, hashed)
+        if move_nearest(values[:, place] == 1 if many else values == place, codes, hashes)
     ]
 
 
-def _counts(task: Task, part: NDArray[Any]) -> NDArray[np.int64]:
-    """Images of each class."""
+def _counts(task: Task, labels: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the number of images of each class."""
     if task.kind == "multilabel":
-        return np.asarray((part == 1).sum(0))
-    return np.bincount(part[part != NO_CLASS], minlength=len(task.classes))
+        return np.asarray((labels == 1).sum(0))
+    return np.bincount(labels[labels != NO_CLASS], minlength=len(task.classes))
 
 
 def check_classes(
     task: Task,
     values: NDArray[Any],
     codes: NDArray[np.uint8],
-    problems: list[str],
+    name: str,
+    errors: list[BadInput],
     warnings: list[str],
 ) -> None:
-    """A class missing from train is an error, from val or test a warning."""
+    """Append an error for a class that is missing in train, a warning for one in val or test."""
     for code, split in enumerate(SPLITS):
-        part = values[codes == code]
+        labels = values[codes == code]
         if task.kind == "multilabel":
-            labelled = part[(part != NO_LABEL).all(1)] if task.classes else part[:0]
+            labelled = labels[(labels != NO_LABEL).all(1)] if task.classes else labels[:0]
         elif task.kind == "regress":
-            labelled = part[~np.isnan(part).any(1)]
+            labelled = labels[~np.isnan(labels).any(1)]
         else:
-            labelled = part[part != NO_CLASS]
+            labelled = labels[labels != NO_CLASS]
         if len(labelled) == 0:
-            (problems if split == "train" else warnings).append(
-                f"task {task.name}: {split} has no labelled image"
-                + ("; try: label some, or leave the task out" if split == "train" else "")
+            problem, try_ = f"{split} has no labelled image", "label some, or leave out the task"
+        else:
+            counts: list[int] = _counts(task, labelled).tolist() if task.classes else []
+            missing = [c for c, n in zip(task.classes, counts, strict=True) if n == 0]
+            if not missing:
+                continue
+            problem = (
+                f"{split} lacks {len(missing)} of {len(task.classes)} classes: "
+                f"{shorten(missing, EXAMPLES)}"
             )
-            continue
-        counts: list[int] = _counts(task, labelled).tolist() if task.classes else []
-        empty = [c for c, n in zip(task.classes, counts, strict=True) if n == 0]
-        if empty:
-            (problems if split == "train" else warnings).append(
-                listed(
-                    f"task {task.name}: {split} lacks {len(empty)} of {len(task.classes)} classes",
-                    empty,
-                )
-                + ("; try: add images, or name the split" if split == "train" else "")
-            )
+            try_ = "add images, or assign images to the splits by name"
+        if split == "train":
+            errors.append(BadInput(f"{name}: task {task.name}: {problem}", try_=try_))
+        else:
+            warnings.append(f"task {task.name}: {problem}")
 
 
 def natural(name: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
-    """Sorts "2" before "10", and names as names; "01" and "1" by their spelling."""
+    """Return a key that sorts "2" before "10"; names of equal numbers sort by their spelling."""
     parts = [part for part in re.split(r"([0-9]+)", name) if part]
     numbers = [part.lstrip("0") if part[0] in "0123456789" else None for part in parts]
     return tuple(

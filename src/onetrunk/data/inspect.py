@@ -1,4 +1,4 @@
-"""Everything worth knowing of a source before training on it, as data."""
+"""Inspection of a domain before training: splits, classes, sizes, unreadable files, duplicates."""
 
 from __future__ import annotations
 
@@ -17,28 +17,36 @@ from onetrunk.data.task import NO_CLASS, NO_LABEL, Task
 from onetrunk.errors import BadInput
 
 SUSPICIOUS = {
-    BLANK: "one colour all over",
-    MISNAMED: "its name's ending is of another format",
-    LONG: "over 5 times as long as wide",
+    BLANK: "a single colour",
+    MISNAMED: "the file name has the ending of another format",
+    LONG: "one side over 5 times as long as the other",
     TINY: "a side below 8 pixels",
 }
 
 
 @dataclass
 class Labels:
-    """What one task's labels look like."""
+    """The labels of one task.
+
+    Attributes:
+        counts: Split -> class -> images.
+        unlabelled: Split -> images.
+        missing: Split -> classes without an image.
+        numbers: Of regress: split -> minimum, mean, maximum.
+        unit: Of numbers and depth.
+    """
 
     task: str
     kind: str
     classes: list[str]
-    counts: dict[str, dict[str, int]]  # split -> class -> images
-    unlabelled: dict[str, int]  # split -> images
-    missing: dict[str, list[str]]  # split -> classes without an image
-    numbers: dict[str, list[float]]  # regress: split -> least, mean, greatest
-    unit: str = ""  # of numbers and depth
+    counts: dict[str, dict[str, int]]
+    unlabelled: dict[str, int]
+    missing: dict[str, list[str]]
+    numbers: dict[str, list[float]]
+    unit: str = ""
 
     def extremes(self) -> tuple[tuple[str, int], tuple[str, int]] | None:
-        """The largest and the smallest class of the training images."""
+        """Return the largest and the smallest class of the training images, with their counts."""
         train = self.counts.get("train")
         if not train:
             return None
@@ -47,37 +55,49 @@ class Labels:
 
 @dataclass
 class Inspection:
-    """What `onetrunk data SOURCE` shows; `asdict` of it is its JSON."""
+    """What `onetrunk data SOURCE` shows.
+
+    Attributes:
+        splits: Split -> readable images.
+        how: How the splits were made.
+        sizes: "height" and "width" -> minimum, median, maximum; [] if no image is readable.
+        trained_at: Height and width.
+        unreadable: File -> reason.
+        suspicious: Reason -> files.
+        exact: Pairs of files with the same content in two splits.
+        near: Pairs of files with nearly the same picture in two splits.
+        conflicts: Pairs of files with the same content and different labels.
+        refused: Why training would refuse this source; "" if it would not.
+        cache: The folder of the decoded images, their bytes, and whether it holds pixels.
+    """
 
     source: str
-    splits: dict[str, int]  # readable images
-    how: str  # the splits were made
+    splits: dict[str, int]
+    how: str
     tasks: list[Labels]
-    sizes: dict[
-        str, list[int]
-    ]  # least, median, greatest height and width; [] where none is readable
-    trained_at: list[int]  # height, width
+    sizes: dict[str, list[int]]
+    trained_at: list[int]
     mean: list[float]
     std: list[float]
-    unreadable: dict[str, str]  # file -> why
-    suspicious: dict[str, list[str]]  # what -> files
-    exact: list[list[str]]  # [file, file]: the same content in two splits
-    near: list[list[str]]  # [file, file]: nearly the same picture in two splits
-    conflicts: list[list[str]]  # [file, file]: the same content under two labels
+    unreadable: dict[str, str]
+    suspicious: dict[str, list[str]]
+    exact: list[list[str]]
+    near: list[list[str]]
+    conflicts: list[list[str]]
     warnings: list[str]
-    refused: str  # why training would refuse this source; empty where it would not
-    cache: dict[str, Any] = field(default_factory=dict)  # where the decoded images are, and bytes
+    refused: str
+    cache: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """A plain document."""
+        """Return a plain document."""
         return asdict(self)
 
 
 def inspect(domain: Domain) -> Inspection:
-    """Look at every image of a domain's source once."""
+    """Inspect all images of a domain."""
     index, decoded = domain.index, domain.decoded
-    scan = decoded.scan
-    good = scan["status"] == GOOD
+    records = decoded.records
+    good = records["status"] == GOOD
     try:
         domain.check()
         refused = ""
@@ -86,7 +106,7 @@ def inspect(domain: Domain) -> Inspection:
     sizes: dict[str, list[int]] = {"height": [], "width": []}
     if good.any():
         for side in sizes:
-            v = scan[side][good]
+            v = records[side][good]
             sizes[side] = [int(v.min()), int(np.median(v)), int(v.max())]
     has_train = len(domain.good("train")) > 0
     mean, std = domain.stats("train") if has_train else ((0.0,) * 3, (0.0,) * 3)
@@ -101,11 +121,11 @@ def inspect(domain: Domain) -> Inspection:
         trained_at=list(domain.shape.size),
         mean=list(mean),
         std=list(std),
-        unreadable={index.keys[row]: why for row, why in decoded.reasons.items()},
+        unreadable={index.keys[row]: reason for row, reason in decoded.reasons.items()},
         suspicious={
-            what: [index.keys[i] for i in np.flatnonzero(good & (scan["flags"] & bit > 0))]
-            for bit, what in SUSPICIOUS.items()
-            if (good & (scan["flags"] & bit > 0)).any()
+            reason: [index.keys[i] for i in np.flatnonzero(good & (records["flags"] & bit > 0))]
+            for bit, reason in SUSPICIOUS.items()
+            if (good & (records["flags"] & bit > 0)).any()
         },
         exact=exact,
         near=_near(domain, good, {tuple(pair) for pair in exact}),
@@ -121,10 +141,10 @@ def inspect(domain: Domain) -> Inspection:
 
 
 def _labels(task: Task, domain: Domain, good: NDArray[np.bool_]) -> Labels:
-    found = Labels(task.name, task.kind, list(task.classes), {}, {}, {}, {}, task.unit)
+    labels = Labels(task.name, task.kind, list(task.classes), {}, {}, {}, {}, task.unit)
     column = domain.index.labels.get(task.name)
-    if column is None:  # dense: counted by pixels, not by images
-        return found
+    if column is None:  # dense targets are not counted by images
+        return labels
     for split in SPLITS:
         rows = domain.index.rows(split)
         part = column[rows[good[rows]]]
@@ -132,31 +152,31 @@ def _labels(task: Task, domain: Domain, good: NDArray[np.bool_]) -> Labels:
             known = ~np.isnan(part).any(1)
             if known.any():
                 v = part[known]
-                found.numbers[split] = [float(v.min()), float(v.mean()), float(v.max())]
+                labels.numbers[split] = [float(v.min()), float(v.mean()), float(v.max())]
         elif task.kind == "multilabel":
             known = (part != NO_LABEL).all(1) if len(part) else np.zeros(0, np.bool_)
             counts = (part[known] == 1).sum(0) if len(part) else np.zeros(task.width, int)
         else:
             known = part != NO_CLASS
             counts = np.bincount(part[known], minlength=task.width)
-        found.unlabelled[split] = int((~known).sum())
+        labels.unlabelled[split] = int((~known).sum())
         if task.classes and known.any():
             names = dict(zip(task.classes, counts.tolist(), strict=True))
-            found.counts[split] = names
-            found.missing[split] = [name for name, n in names.items() if n == 0]
-    return found
+            labels.counts[split] = names
+            labels.missing[split] = [name for name, n in names.items() if n == 0]
+    return labels
 
 
 def _same(domain: Domain, good: NDArray[np.bool_]) -> tuple[list[list[str]], list[list[str]]]:
-    """Files of one content: pairs across splits, and pairs under two labels."""
+    """Return pairs of files with the same content: across splits, and with different labels."""
     index = domain.index
     rows = np.flatnonzero(good)
-    digest = np.ascontiguousarray(domain.decoded.scan["digest"][rows])
+    digest = np.ascontiguousarray(domain.decoded.records["digest"][rows])
     order = np.lexsort((rows, digest[:, 1], digest[:, 0]))
     exact: list[list[str]] = []
     conflicts: list[list[str]] = []
-    labelled: dict[str, int] = {}  # the last row of this content that a task has a label for
-    for a, b in itertools.pairwise(order):  # chains: a–b, b–c
+    labelled: dict[str, int] = {}  # by task the last row of this content with a label
+    for a, b in itertools.pairwise(order):  # neighbours in the order of their digests
         if (digest[a] != digest[b]).any():
             labelled = {}
             continue
@@ -178,17 +198,17 @@ def _same(domain: Domain, good: NDArray[np.bool_]) -> tuple[list[list[str]], lis
 
 
 def _near(domain: Domain, good: NDArray[np.bool_], known: set[tuple[str, ...]]) -> list[list[str]]:
-    """Pairs across splits that look nearly alike; the exact ones are listed already."""
-    index, scan = domain.index, domain.decoded.scan
-    blank = scan["flags"] & BLANK > 0  # blank images are all alike, and named as such
+    """Return pairs of near duplicates across splits, without the exact ones."""
+    index, records = domain.index, domain.decoded.records
+    blank = records["flags"] & BLANK > 0  # all blank images are alike, and listed as suspicious
     part = [np.flatnonzero(good & ~blank & (index.split == code)) for code in range(len(SPLITS))]
     exact = {frozenset(pair) for pair in known}
-    found: list[list[str]] = []
+    pairs: list[list[str]] = []
     for a, b in ((1, 0), (2, 0), (2, 1)):
         if len(part[a]) == 0 or len(part[b]) == 0:
             continue
-        for i, j in near_pairs(scan["thumb"][part[a]], scan["thumb"][part[b]], limit=10_000):
+        for i, j in near_pairs(records["thumb"][part[a]], records["thumb"][part[b]], limit=10_000):
             pair = [index.keys[part[a][i]], index.keys[part[b][j]]]
             if frozenset(pair) not in exact:
-                found.append(pair)
-    return found
+                pairs.append(pair)
+    return pairs

@@ -1,4 +1,4 @@
-"""Steps of normalized, augmented batches, made here or by worker processes: the same either way."""
+"""The loader: steps of normalized, augmented batches, made by a thread or by data workers."""
 
 from __future__ import annotations
 
@@ -27,31 +27,35 @@ from onetrunk.errors import BadInput, Failed, OnetrunkError
 
 @dataclass
 class Batch:
-    """Images of one domain with their targets; `places` are theirs in the split."""
+    """Images of one domain with their targets.
+
+    Attributes:
+        images: (B, 3, H, W), normalized, channels last in memory.
+        targets: By task, as in `Split`.
+        places: Positions of the images in the split.
+        views: Which view of each image.
+    """
 
     domain: str
-    images: torch.Tensor  # (B, 3, H, W), normalized, channels last in memory
-    targets: dict[str, torch.Tensor]  # by task, as Split says
+    images: torch.Tensor
+    targets: dict[str, torch.Tensor]
     places: NDArray[np.int64]
     views: NDArray[np.int64]
 
     def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Batch:
-        """The same on a device, its images of this type."""
+        """Return the batch on a device, with images of this dtype."""
         images = self.images.to(device, dtype, non_blocking=True)
         targets = {task: t.to(device, non_blocking=True) for task, t in self.targets.items()}
         return replace(self, images=images, targets=targets)
 
 
-AHEAD = 2  # steps made before they are asked for
-
-Plan = tuple[list[Draw], dict[str, Any]]  # a step's draws, and the sampler's state after it
-
-
-Step = tuple[list[Batch] | OnetrunkError, dict[str, Any]]  # what a worker hands back
+AHEAD = 2  # steps made in advance
+Plan = tuple[list[Draw], dict[str, Any]]  # the draws of a step, and the sampler's state after it
+Step = tuple[list[Batch] | OnetrunkError, dict[str, Any]]  # its batches, and the same state
 
 
 class _Steps(Dataset[Step]):
-    """Turns a plan into batches; what a worker process holds."""
+    """Makes the batches of a plan; each data worker holds a copy."""
 
     def __init__(self, domains: Sequence[Domain]) -> None:
         self.parts: dict[str, tuple[Split, Augment, tuple[Task, ...]]] = {
@@ -62,7 +66,9 @@ class _Steps(Dataset[Step]):
         draws, state = plan
         try:
             return [self._batch(draw) for draw in draws], state
-        except OnetrunkError as error:  # raised in a worker it would come with a page of traces
+        except (
+            OnetrunkError
+        ) as error:  # if raised in a data worker, it would carry a page of traces
             return error, state
 
     def _batch(self, draw: Draw) -> Batch:
@@ -70,21 +76,28 @@ class _Steps(Dataset[Step]):
 
 
 def make_batch(draw: Draw, split: Split, augment: Augment, tasks: tuple[Task, ...]) -> Batch:
-    """The images of a draw, varied and normalized, with their targets."""
-    images, targets = split.stored(draw.places)
-    # an image's own number: the view stays the same if others leave the split
+    """Make the batch of a draw: augmented, normalized images with their targets."""
+    stored, labels = split.stored(draw.places)
+    # drawn by the image's position in the index: the same if other images leave the split
     views = augment.draw(draw.seed, split.rows[draw.places], draw.views, split.pixels)
-    seen, moved = apply(images, targets, views, split.pixels, tasks)
-    return Batch(draw.domain, seen, moved, draw.places, draw.views)
+    images, targets = apply(stored, labels, views, split.pixels, tasks)
+    return Batch(draw.domain, images, targets, draw.places, draw.views)
 
 
 class Loader:
-    """`for batches in Loader(domains, batch=64, seed=0)`: endless steps; take as many as you need.
+    """An endless iterator over steps, each a list of batches.
 
-    `workers`: processes that decode and augment ahead. Cached images need none (a thread makes
-    their batches); images read straight from their files do. `state()` belongs to the last step
-    that was handed out, however far the workers are ahead. `fixed`: of domains of which a few views
-    were drawn beforehand, how many and with which seed.
+        for batches in Loader(domains, batch=64, seed=0):
+            ...
+
+    Args:
+        batch: The batch size of domains that have none of their own.
+        sampling: A built-in sampler, or "package.module:thing".
+        temperature: Of the sampler `temperature`.
+        workers: Processes that decode and augment in advance. Cached images need none: a thread
+            makes their batches. Images that are read from their files do.
+        pin: Whether batches are in pinned memory.
+        fixed: The domains with a limited number of views, drawn beforehand.
     """
 
     def __init__(
@@ -100,11 +113,8 @@ class Loader:
         fixed: Mapping[str, Fixed] = MappingProxyType({}),
     ) -> None:
         if not domains:
-            raise BadInput("a loader needs at least one domain")
+            raise BadInput("expected at least one domain")
         check_domains(domains)
-        if sampling == "joined" and len({domain.pixels.size for domain in domains}) > 1:
-            sizes = ", ".join(f"{d.name} {d.pixels.size}" for d in domains)
-            raise BadInput("joined batches need one size for all domains", got=sizes)
         self.workers = workers
         self.pin = pin
         self.sampler = Sampler(
@@ -115,21 +125,26 @@ class Loader:
             temperature,
             fixed,
         )
+        if self.sampler.joined and len({domain.pixels.size for domain in domains}) > 1:
+            raise BadInput(
+                "joined batches need one image size for all domains",
+                got=", ".join(f"{domain.name} {domain.pixels.size}" for domain in domains),
+            )
         self._steps = _Steps(domains)
         self._state = self.sampler.state()
 
     def __iter__(self) -> Iterator[list[Batch]]:
-        self.sampler.restore(self._state)  # workers of an earlier loop may have drawn ahead
+        self.sampler.restore(self._state)  # workers of an earlier loop may have drawn in advance
         steps = self._ahead() if self.workers == 0 else self._by_workers()
         for batches, state in _alive(steps):
             if isinstance(batches, OnetrunkError):
-                del steps  # the error holds this frame: workers would wait for the next collection
+                del steps  # the error holds this frame, and would keep the workers alive
                 raise batches
             self._state = state
             yield batches
 
     def _by_workers(self) -> Iterator[Step]:
-        """Steps made by worker processes."""
+        """Yield steps made by data workers."""
         loader = DataLoader(
             self._steps,
             batch_size=None,
@@ -137,17 +152,17 @@ class Loader:
             num_workers=self.workers,
             pin_memory=self.pin,
             worker_init_fn=_ignore_ctrl_c,
-            generator=torch.Generator(),  # else each loop draws from the caller's
+            generator=torch.Generator(),  # or each loop would draw from the global one
         )
-        with _deaths_are_asked_for():
+        with _without_child_handler():
             steps = iter(loader)
         yield from steps
 
     def _ahead(self) -> Iterator[Step]:
-        """Steps made by one thread, a little ahead of whoever learns from them.
+        """Yield steps made by one thread in advance.
 
-        It computes on one core: the other cores are the learner's, and torch's own threads, when
-        they wait for a busy core, take many times longer than one that works alone.
+        It computes on one core: the others are left to the training, and torch's threads take many
+        times longer when they wait for a busy core.
         """
         plans = self._plans()
         waiting: deque[Future[Step]] = deque()
@@ -164,11 +179,11 @@ class Loader:
             pool.shutdown(wait=False)
 
     def state(self) -> dict[str, Any]:
-        """A few numbers; `restore` goes on after the step that was handed out last."""
+        """Return the state after the last step that was yielded."""
         return self._state
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a state, in mid-epoch too."""
+        """Continue from a state, at any step of an epoch."""
         self.sampler.restore(state)
         self._state = self.sampler.state()
 
@@ -179,16 +194,16 @@ class Loader:
 
 
 def _ignore_ctrl_c(_: int) -> None:
-    """A terminal sends it to every process; the one that learns decides what becomes of it."""
+    """Ignore the SIGINT that a terminal sends to every process; the main process handles it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager
-def _deaths_are_asked_for() -> Iterator[None]:
-    """Without the handler of ended child processes that torch sets for its first loader.
+def _without_child_handler() -> Iterator[None]:
+    """Keep torch's first loader from leaving its handler of ended child processes.
 
-    It raises a worker's death in the middle of whatever this process does then: half a step of
-    learning, or half a checkpoint. The death is found too, in a moment, by who waits for a step.
+    The handler raises when a worker dies, in the middle of a training step or of writing a
+    checkpoint. The next wait for a step finds the death as well.
     """
     number = getattr(signal, "SIGCHLD", None)  # not on Windows
     if number is None or threading.current_thread() is not threading.main_thread():
@@ -202,22 +217,22 @@ def _deaths_are_asked_for() -> Iterator[None]:
 
 
 def _alive(steps: Iterator[Step]) -> Iterator[Step]:
-    """The steps; a worker process that dies is said in our words."""
+    """Yield the steps; raise `Failed` if a data worker has died."""
     while True:
         try:
             step = next(steps)
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
-            died = str(error).split("\n")[0].rstrip(". ")
-            raise _dead(died) from None
-        except (ConnectionError, EOFError) as error:  # in the middle of handing over a step
+            raise _dead(str(error).split("\n")[0].rstrip(". ")) from None
+        except (ConnectionError, EOFError) as error:  # while a step was being passed
             raise _dead(f"{type(error).__name__} ({error})") from None
         yield step
 
 
-def _dead(how: str) -> Failed:
+def _dead(reason: str) -> Failed:
     return Failed(
-        f"a process that reads images died: {how}; try: go on with fewer workers, or with "
-        "workers = 0 (its memory may have run out)"
+        "a data worker died; it may have run out of memory",
+        got=reason,
+        try_="resume with fewer workers, or with workers = 0",
     )

@@ -1,8 +1,9 @@
-"""The pixels' contract: what a domain does to an image before the trunk sees it.
+"""The pixel pipeline: everything that happens to an image between its file and the trunk.
 
-One object says it all (turn, channels, alpha, bits, fit, size, normalization) and is the same in
-training, evaluation, prediction, folding and export; a pack stores it. An image is first brought to
-the *stored* size, `size` plus a margin for augmentation; without augmentation the middle is taken.
+One object holds all of it (EXIF turn, channels, alpha, bit depth, fit, size, normalization). It is
+stored in the pack and used in training, evaluation, prediction, folding and export alike. An image
+is first brought to the *stored* size, `size` plus a margin for augmentation; without augmentation
+its middle is used.
 """
 
 from __future__ import annotations
@@ -24,18 +25,23 @@ from onetrunk.errors import BadInput
 
 Fit = Literal["squash", "pad", "crop"]
 FITS: tuple[Fit, ...] = get_args(Fit)
-Raw = str | PathLike[str] | bytes | Image.Image | NDArray[Any]  # an image as it comes
+Raw = str | PathLike[str] | bytes | Image.Image | NDArray[Any]  # an image, encoded or decoded
 U8 = NDArray[np.uint8]
 
-METADATA = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # where a turn stands
-MAX_PIXELS = 89_478_485  # of one image file: what pillow, too, takes for a decompression bomb
+METADATA = {
+    "exif",
+    "xmp",
+    "XML:com.adobe.xmp",
+    "Raw profile type exif",
+}  # where an orientation may be stored
+MAX_PIXELS = 89_478_485  # of one image file; pillow warns of a decompression bomb above it
 WHITE = (255, 255, 255, 255)
-# what is decoded, and nothing else that pillow knows: EPS would start ghostscript, and an icon may
-# hold a picture far larger than it says
-USUAL = ("JPEG", "PNG", "GIF", "BMP", "PPM")  # pillow has these at once
+# the formats that are decoded; of the others, EPS would start ghostscript, and an icon may hold a
+# picture far larger than its header says
+USUAL = ("JPEG", "PNG", "GIF", "BMP", "PPM")  # available without loading all of pillow's plugins
 FORMATS = (*USUAL, "MPO", "WEBP", "DIB", "TIFF", "JPEG2000", "AVIF")
 
-TURNS = {  # EXIF's orientation to what turns the picture upright
+TURNS = {  # from EXIF's orientation to the operation that turns the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -47,21 +53,31 @@ TURNS = {  # EXIF's orientation to what turns the picture upright
 
 
 class BadImage(Exception):
-    """This one image cannot be read; the reason in a few words, without its name."""
+    """One image cannot be read. The message is the reason, without the name of the image."""
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the first line of an error's message, at most 120 characters, or its type."""
+    text = getattr(error, "strerror", None) or str(error)
+    return text.split("\n")[0][:120] or type(error).__name__
 
 
 @dataclass(frozen=True)
 class Pixels:
     """How a domain's images become tensors.
 
-    `fit`: "squash" ignores the aspect, "crop" cuts the longer side, "pad" keeps all and fills the
-    rest with `fill`. `mean` and `std` normalize 8-bit values scaled to 0…1, channel by channel.
+    Attributes:
+        size: Height and width of the trunk's input.
+        fit: "squash" changes the aspect ratio, "crop" cuts the longer side, "pad" adds borders.
+        margin: How many pixels the stored image is higher and wider than `size`.
+        fill: The grey level of the borders.
+        mean, std: Normalize 8-bit values scaled to 0…1, channel by channel.
     """
 
-    size: tuple[int, int]  # height, width that the trunk sees
+    size: tuple[int, int]
     fit: Fit = "squash"
-    margin: int = 0  # pixels that the stored image is larger, in height and in width
-    fill: int = 0  # grey level around a padded image
+    margin: int = 0
+    fill: int = 0
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.25, 0.25, 0.25)
 
@@ -69,37 +85,37 @@ class Pixels:
         if self.fit not in FITS:
             raise BadInput("unknown fit", got=self.fit, available=FITS)
         if min(self.size) < 1 or max(self.size) > 16_384:
-            raise BadInput("a size is 1 to 16384 pixels", got=self.size)
+            raise BadInput("expected a size of 1 to 16384 pixels", got=self.size)
         if not 0 <= self.margin <= 4096:
-            raise BadInput("a margin is 0 to 4096 pixels", got=self.margin)
+            raise BadInput("expected a margin of 0 to 4096 pixels", got=self.margin)
         if not 0 <= self.fill <= 255:
-            raise BadInput("fill is a grey level, 0 to 255", got=self.fill)
+            raise BadInput("expected a grey level of 0 to 255 for fill", got=self.fill)
         if min(self.std) <= 0:
-            raise BadInput("normalization divides by std, which is above 0", got=self.std)
+            raise BadInput("expected numbers above 0 for std", got=self.std)
 
     @property
     def stored(self) -> tuple[int, int]:
-        """Height and width of the image that augmentation starts from."""
+        """Height and width of the stored image, which augmentation starts from."""
         return self.size[0] + self.margin, self.size[1] + self.margin
 
     def to_json(self) -> dict[str, Any]:
-        """A plain document; `from_json` reads it back."""
+        """Return a plain document for `from_json`."""
         return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Pixels:
-        """The contract that `to_json` wrote."""
+        """Read the document of `to_json`."""
         given: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in document.items()
         }
         return cls(**given)
 
     def read(self, raw: Raw) -> U8:
-        """One image at the stored size, (H, W, 3) uint8; BadImage where it cannot be read."""
+        """Return one image at the stored size, (H, W, 3); raise BadImage if it cannot be read."""
         return self.place(decode(raw))
 
     def place(self, picture: Image.Image) -> U8:
-        """A decoded picture (mode L or RGB) fitted to the stored size."""
+        """Fit a decoded picture (mode L or RGB) to the stored size."""
         height, width = self.stored
         box, (top, left, h, w) = _geometry((picture.height, picture.width), self.stored, self.fit)
         if (w, h) != picture.size or box != (0, 0, w, h):
@@ -114,7 +130,7 @@ class Pixels:
         return canvas
 
     def place_target(self, target: NDArray[Any], empty: float) -> NDArray[Any]:
-        """A dense target (H, W[, C]) through the very same geometry, by its nearest pixel."""
+        """Fit a dense target (H, W[, C]) exactly as its image, by nearest pixel."""
         height, width = self.stored
         box, (top, left, h, w) = _geometry(target.shape[:2], self.stored, self.fit)
         y = ((np.arange(h) + 0.5) / h * (box[3] - box[1]) + box[1]).astype(int)
@@ -125,7 +141,7 @@ class Pixels:
         return placed
 
     def centre(self, stored_BHWC: U8) -> U8:
-        """The middle `size` of stored images (or of targets): what evaluation looks at."""
+        """Return the middle `size` of stored images or targets, as evaluation uses it."""
         top, left = (
             (stored_BHWC.shape[1] - self.size[0]) // 2,
             (stored_BHWC.shape[2] - self.size[1]) // 2,
@@ -133,27 +149,30 @@ class Pixels:
         return stored_BHWC[:, top : top + self.size[0], left : left + self.size[1]]
 
     def normalize(self, images_BHWC: U8 | torch.Tensor) -> torch.Tensor:
-        """8-bit images to the trunk's input: (B, 3, H, W) float32, channels last in memory."""
+        """Return the trunk's input: (B, 3, H, W) float32, channels last in memory."""
         images = torch.as_tensor(images_BHWC)
         count, height, width = images.shape[:3]
         std = torch.tensor(self.std, dtype=torch.float32, device=images.device)
         mean = torch.tensor(self.mean, dtype=torch.float32, device=images.device)
-        # over whole rows: a product over the three channels alone is not vectorised, and 5x slower
+        # over rows: a product over the three channels alone is not vectorised, and 5x slower
         scale = (1 / (255 * std)).repeat(width)
         shift = (-mean / std).repeat(width)
         rows = images.reshape(count * height, width * 3).float()
-        if rows.data_ptr() == images.data_ptr():  # floats got: what is the caller's stays
+        if rows.data_ptr() == images.data_ptr():  # given floats: the caller's array is not changed
             rows = rows.clone()
         torch.addcmul(shift, rows, scale, out=rows)
         return rows.view(count, height, width, 3).permute(0, 3, 1, 2)
 
     def prepare(self, images: Sequence[Raw]) -> torch.Tensor:
-        """Images of any kind as one normalized batch, exactly as evaluation prepares them."""
+        """Return images of any kind as one normalized batch, as evaluation prepares them."""
         return self.normalize(self.centre(np.stack([self.read(image) for image in images])))
 
 
 def decode(raw: Raw) -> Image.Image:
-    """Any image as an 8-bit picture, L or RGB, upright, over white; BadImage with the reason."""
+    """Decode any image to an upright 8-bit picture, L or RGB, with transparency over white.
+
+    Raises BadImage with the reason.
+    """
     try:
         picture = _open(raw)
         if picture.width * picture.height > MAX_PIXELS:
@@ -162,12 +181,12 @@ def decode(raw: Raw) -> Image.Image:
             )
         if min(picture.size) < 1:
             raise BadImage(f"it has no pixels: {picture.width}×{picture.height}")
-        picture.load()  # before the turn is looked up: pillow turns a TIFF while it loads
+        picture.load()  # before the orientation is read: pillow turns a TIFF while it loads it
         turn = TURNS.get(_orientation(picture))
         if turn is not None:
             picture = picture.transpose(turn)
         return _eight_bit(picture)
-    except (BadImage, MemoryError):  # memory is no fault of the image
+    except (BadImage, MemoryError):  # too little memory is not the image's fault
         raise
     except Image.DecompressionBombError:
         raise BadImage(f"its header claims over {2 * MAX_PIXELS:,} pixels") from None
@@ -176,9 +195,9 @@ def decode(raw: Raw) -> Image.Image:
     except PermissionError:
         raise BadImage("no permission to read it") from None
     except UnidentifiedImageError:
-        raise BadImage("not an image, or of a format that pillow does not read") from None
-    except Exception as error:  # decoders raise whatever a broken file leads them to
-        raise BadImage(str(error).split("\n")[0][:120] or type(error).__name__) from None
+        raise BadImage("not an image, or of a format that is not supported") from None
+    except Exception as error:  # decoders raise anything on a broken file
+        raise BadImage(reason_of(error)) from None
 
 
 def _open(raw: Raw) -> Image.Image:
@@ -196,15 +215,15 @@ def _open(raw: Raw) -> Image.Image:
 
 @cache
 def _formats() -> list[str]:
-    """Those of FORMATS that this pillow was built with; finding out takes a sixth of a second."""
+    """Return those of FORMATS that this pillow was built with, which takes a sixth of a second."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _orientation(picture: Image.Image) -> int:
-    """EXIF's turn, 1 to 8; pixels whose metadata is broken are shown as they are by everyone."""
+    """Return EXIF's orientation, 1 to 8; 1 for broken metadata, as image viewers do."""
     if picture.format in ("JPEG", "PNG") and not METADATA & picture.info.keys():
-        return 1  # asking pillow would cost a tenth of a small image's decoding
+        return 1  # pillow's own check costs a tenth of decoding a small image
     try:
         return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
@@ -212,21 +231,21 @@ def _orientation(picture: Image.Image) -> int:
 
 
 def _from_array(array: NDArray[Any]) -> Image.Image:
-    """(H, W), (H, W, 1), (H, W, 3) or (H, W, 4): 8 or 16 bits, booleans, or floats in 0…1."""
+    """Read (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): 8 or 16 bits, booleans, floats in 0…1."""
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
-        raise BadImage(f"expected an array (H, W), (H, W, 3) or (H, W, 4), came {array.shape}")
+        raise BadImage(f"expected an array (H, W), (H, W, 3) or (H, W, 4), got {array.shape}")
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * 255
     elif array.dtype == np.uint16:
         array = ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
     elif array.dtype.kind == "f":
         if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-            raise BadImage("floating-point pixels are expected in 0…1")
+            raise BadImage("expected floating-point pixels in 0…1")
         array = (array * 255).round().astype(np.uint8)
     elif array.dtype != np.uint8:
-        raise BadImage(f"expected 8- or 16-bit pixels or floats in 0…1, came {array.dtype}")
+        raise BadImage(f"expected 8- or 16-bit pixels or floats in 0…1, got {array.dtype}")
     return Image.fromarray(array)
 
 
@@ -237,10 +256,10 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
     if mode.startswith("I"):
         values = np.asarray(picture)
         if values.min() < 0 or values.max() > 65_535:
-            raise BadImage("whole-number pixels outside 0…65535")
+            raise BadImage("integer pixels outside 0…65535")
         return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
     if mode == "F":
-        raise BadImage("floating-point pixels: their range is not known; save it with 8 or 16 bits")
+        raise BadImage("floating-point pixels of unknown range; save it with 8 or 16 bits")
     if mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", picture.size, WHITE), picture).convert("RGB")
@@ -250,16 +269,13 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
 def _geometry(
     source: Sequence[int], out: tuple[int, int], fit: Fit
 ) -> tuple[tuple[float, float, float, float], tuple[int, int, int, int]]:
-    """Which box (x0, y0, x1, y1) of the source fills which place (top, left, h, w)."""
+    """Return which box (x0, y0, x1, y1) of the source fills which place (top, left, h, w)."""
     height, width = source[0], source[1]
     if fit == "crop":
         scale = max(out[0] / height, out[1] / width)
         x0, y0 = (width - out[1] / scale) / 2, (height - out[0] / scale) / 2
-        return (max(x0, 0.0), max(y0, 0.0), width - max(x0, 0.0), height - max(y0, 0.0)), (
-            0,
-            0,
-            *out,
-        )
+        x0, y0 = max(x0, 0.0), max(y0, 0.0)
+        return (x0, y0, width - x0, height - y0), (0, 0, *out)
     if fit == "pad":
         scale = min(out[0] / height, out[1] / width)
         h, w = max(1, round(height * scale)), max(1, round(width * scale))

@@ -1,8 +1,8 @@
-"""Chance that depends on names alone: the same draw whatever ran before it, and in any order.
+"""Random numbers that depend on names alone, not on what was drawn before.
 
-A draw is the hash of (seed, image, view, lane): no generator's state is carried, so batches are the
-same with any number of workers and after resuming anywhere, and an image's n-th view is the same in
-whichever batch it comes.
+A draw is a hash of (seed, image, view, lane). No generator has a state, so batches are the same
+with any number of workers and after resuming at any step, and the n-th view of an image is the
+same in every batch.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def seed_of(*names: object) -> int:
-    """64 bits from a seed and names, for example (3, "digits", "augment")."""
+    """Return 64 bits from a seed and names, for example (3, "digits", "augment")."""
     text = "\0".join(str(name) for name in names)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def mix(state: U64) -> U64:
-    """The finaliser of splitmix64 (Steele, Lea & Flood 2014): 64 well-stirred bits from 64."""
+    """Mix the bits of 64-bit integers: the finaliser of splitmix64 (Steele, Lea & Flood 2014)."""
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return state ^ (state >> np.uint64(31))
 
 
 class Chance:
-    """Numbers in [0, 1), one for each (image, view); a lane tells the draws of one image apart."""
+    """Uniform numbers, one for each (image, view); lanes number the draws of one image."""
 
     def __init__(self, seed: int, images: ArrayLike, views: ArrayLike) -> None:
         with np.errstate(over="ignore"):
@@ -38,7 +38,7 @@ class Chance:
             self._state = mix(state + np.asarray(views, np.uint64) * GOLDEN + np.uint64(1))
 
     def __call__(self, lane: int, low: float = 0.0, high: float = 1.0) -> NDArray[np.float64]:
-        """Draws between `low` and `high`."""
+        """Draw numbers in [low, high)."""
         if low == high:
             return np.full(self._state.shape, low)
         with np.errstate(over="ignore"):
@@ -47,6 +47,6 @@ class Chance:
 
 
 def permutation(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
-    """An order of n things; Philox counts, so an epoch's order is had without the others."""
+    """Return a random order of n items for an epoch, without drawing those of other epochs."""
     generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
     return generator.permutation(n)

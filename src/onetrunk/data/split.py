@@ -1,4 +1,4 @@
-"""One split of a domain: its readable images with their targets."""
+"""One split of a domain: its readable images and their targets."""
 
 from __future__ import annotations
 
@@ -16,17 +16,28 @@ from onetrunk.data.stored_images import Frames
 class Split:
     """Images by their place in the split, 0 … len-1, in the order of their keys.
 
-    Targets are tensors by task: classify and embed (B,) int64, -1 not labelled; multilabel (B, C)
-    uint8, 255 not labelled; regress (B, N) float32, NaN not labelled; segment (B, H, W) uint8, 255
-    not labelled; depth (B, H, W) float32 metres and normals (B, 3, H, W) float32, 0 not labelled.
+    Targets are tensors by task:
+
+    | kind | shape and type | not labelled |
+    |---|---|---|
+    | classify, embed | (B,) int64 | -1 |
+    | multilabel | (B, C) uint8 | 255 |
+    | regress | (B, N) float32 | NaN |
+    | segment | (B, H, W) uint8 | 255 |
+    | depth | (B, H, W) float32, metres | 0 |
+    | normals | (B, 3, H, W) float32 | 0 |
+
+    Args:
+        rows: Positions of the readable images in the index.
+        pixels: The pixel pipeline with its normalization.
     """
 
     def __init__(
         self, name: str, rows: NDArray[np.int64], index: Index, frames: Frames, pixels: Pixels
     ) -> None:
         self.name = name
-        self.rows = rows  # places in the index; unreadable images are left out
-        self.pixels = pixels  # normalization included
+        self.rows = rows
+        self.pixels = pixels
         self._index = index
         self._frames = frames
 
@@ -34,15 +45,15 @@ class Split:
         return len(self.rows)
 
     def key(self, i: int) -> str:
-        """The image's name, for people."""
+        """Return the name of an image."""
         return self._index.keys[self.rows[i]]
 
     def label(self, task: str) -> NDArray[Any]:
-        """All labels of one task that is not dense."""
+        """Return all labels of a task that is not dense."""
         return self._index.labels[task][self.rows]
 
     def stored(self, places: NDArray[np.int64]) -> tuple[U8, dict[str, NDArray[Any]]]:
-        """Images (B, H, W, 3) at the stored size and all targets: what augmentation starts from."""
+        """Return images (B, H, W, 3) at the stored size, and all targets, before augmentation."""
         rows = self.rows[places]
         images, targets = self._frames.read(rows)
         for name, column in self._index.labels.items():
@@ -50,7 +61,7 @@ class Split:
         return images, targets
 
     def batch(self, places: NDArray[np.int64]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Images as evaluation sees them, normalized (B, 3, H, W), and their targets."""
+        """Return normalized images (B, 3, H, W) and targets, as evaluation uses them."""
         images, targets = self.stored(places)
         dense = {layer.task.name for layer in self._frames.layers}
         cut = {n: self.pixels.centre(t) if n in dense else t for n, t in targets.items()}
@@ -60,7 +71,7 @@ class Split:
 
 
 def as_tensor(target: NDArray[Any]) -> torch.Tensor:
-    """A target as the losses take it; (B, H, W, 3) becomes (B, 3, H, W)."""
+    """Convert a target to the tensor that losses take; (B, H, W, 3) becomes (B, 3, H, W)."""
     if target.dtype == np.int32:
         return torch.from_numpy(target.astype(np.int64))
     if target.dtype == np.float16:

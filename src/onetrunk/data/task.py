@@ -137,8 +137,11 @@ def _read_task(name: str, table: object) -> Task:
         raise BadInput("expected a kind or a table", place=name, got=table, available=KINDS)
     if "kind" not in table:
         raise BadInput("its kind is missing", place=name, available=KINDS)
+    classes = table.get("classes", ())
+    if isinstance(classes, list | tuple):  # numbers are common names of classes
+        classes = [str(value) for value in classes]
     try:
-        return read_dataclass(Task, {**table, "name": name})
+        return read_dataclass(Task, {**table, "name": name, "classes": classes})
     except BadInput as error:
         raise error.within(name) from None
 

@@ -20,11 +20,10 @@ import torch
 from numpy.typing import NDArray
 
 from onetrunk.data.domain import Domain
-from onetrunk.data.sources.common import some
 from onetrunk.data.sources.decathlon import Decathlon
 from onetrunk.data.split import Split
 from onetrunk.data.task import Task
-from onetrunk.errors import BadInput, Failed, printable
+from onetrunk.errors import BadInput, Failed, printable, shorten
 from onetrunk.eval.evaluate import (
     Models,
     each_once,
@@ -148,7 +147,7 @@ def _check_ids(todo: Sequence[tuple[Domain, Decathlon, Universal]]) -> None:
             raise BadInput(
                 f"{domain.name}: {len(lost)} test images cannot be read, and the server wants an "
                 "answer for each",
-                got=some(lost, 3),
+                got=shorten(lost, 3),
                 try_="unpack them again",
             )
         for number in source.test_ids().values():

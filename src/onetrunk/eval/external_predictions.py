@@ -21,13 +21,12 @@ import numpy as np
 import torch
 
 from onetrunk.data.domain import Domain
-from onetrunk.data.sources.common import some
-from onetrunk.data.sources.rows import Row, Rows
-from onetrunk.data.sources.values import empty, label_of
+from onetrunk.data.files.labels import empty, label_of
+from onetrunk.data.files.tables import Row, Rows
 from onetrunk.data.split import Split
 from onetrunk.data.splitting import SPLITS
 from onetrunk.data.task import NO_CLASS, Task
-from onetrunk.errors import BadInput, printable
+from onetrunk.errors import BadInput, printable, shorten
 from onetrunk.eval.evaluate import each_once
 from onetrunk.eval.evaluation import EvaluationResult, TaskResult
 from onetrunk.eval.image_metrics import Classify
@@ -227,20 +226,20 @@ def _refuse(name: str, asked: Mapping[Key, _Asked]) -> None:
         places = np.flatnonzero(_labelled(one))
         missing = [one.split.key(int(i)) for i in places if int(i) not in one.predictions]
         if missing:
-            strange = f"; {len(one.unknown)} rows name no image of it: {some(one.unknown, 3)}"
+            strange = f"; {len(one.unknown)} rows name no image of it: {shorten(one.unknown, 3)}"
             problems.append(
                 f"{where}: {len(missing)} of {len(places)} {one.split.name} images have no "
-                f"prediction: {some(missing, 3)}{strange if one.unknown else ''}"
+                f"prediction: {shorten(missing, 3)}{strange if one.unknown else ''}"
             )
         if one.disputed:
             problems.append(
                 f"{where}: {len(one.disputed)} images have two different predictions: "
-                f"{some(one.disputed, 3)}"
+                f"{shorten(one.disputed, 3)}"
             )
         if one.others and one.others.total() == len(one.predictions) + len(one.doubled):
             problems.append(
                 f"{where}: no label is one of its classes: {_counted(one.others)}; "
-                f"available: {some(one.task.classes, 6)}"
+                f"available: {shorten(one.task.classes, 6)}"
             )
     if problems:
         raise BadInput(
@@ -254,7 +253,7 @@ def _refuse(name: str, asked: Mapping[Key, _Asked]) -> None:
 def _notes(one: _Asked) -> list[str]:
     """What did not match, and did no harm."""
     notes = [
-        f"{len(images)} {what}: {some(images, 5)}"
+        f"{len(images)} {what}: {shorten(images, 5)}"
         for images, what in (
             (one.unknown, "rows name no image of it"),
             (one.elsewhere, f"rows are of no readable {one.split.name} image"),
@@ -271,7 +270,7 @@ def _notes(one: _Asked) -> list[str]:
 
 
 def _counted(names: Counter[str]) -> str:
-    return some([f"{name} ({count})" for name, count in names.most_common()], 5)
+    return shorten([f"{name} ({count})" for name, count in names.most_common()], 5)
 
 
 def _labelled(one: _Asked) -> Any:

@@ -21,10 +21,9 @@ from torch import Tensor, nn
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import Fit, Pixels
-from onetrunk.data.sources.common import some
 from onetrunk.data.split import Split
 from onetrunk.data.task import Task
-from onetrunk.errors import BadInput, Failed, printable
+from onetrunk.errors import BadInput, Failed, printable, shorten
 from onetrunk.eval.evaluate import BATCH, each_once, evaluating, finite, plan, read_ahead
 from onetrunk.eval.evaluation import EvaluationResult, TaskResult
 from onetrunk.eval.external_predictions import Outside, normal
@@ -77,11 +76,11 @@ def evaluate_checkpoint(
                 continue
             matched[domain.name, task.name] = found
             pairs = [f"{name} = {_said(found[name], names)}" for name in found if found[name]]
-            notes.append(f"{where}: {some(pairs, 8)}")
+            notes.append(f"{where}: {shorten(pairs, 8)}")
             if lacking:
                 notes.append(
                     f"{where}: {len(lacking)} of {len(task.classes)} classes are no label, so "
-                    f"never predicted: {some(lacking, 8)}"
+                    f"never predicted: {shorten(lacking, 8)}"
                 )
     notes = [printable(f"{arch}: {note}") for note in notes]
     for note in notes:
@@ -89,7 +88,7 @@ def evaluate_checkpoint(
     if not matched:
         raise BadInput(
             f"{arch}: no label has the name of a class",
-            got=some([c for d in several for t in d.tasks for c in t.classes], 5),
+            got=shorten([c for d in several for t in d.tasks for c in t.classes], 5),
             available=[label[0] for label in names],
             try_="labels=FILE, one name a line, says what its outputs are",
         )

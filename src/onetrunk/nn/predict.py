@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from onetrunk.data.files.paths import IMAGE_ENDINGS
 from onetrunk.data.pixels import BadImage, Raw
-from onetrunk.data.sources.common import IMAGE_ENDINGS
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
 

@@ -30,7 +30,7 @@ from onetrunk.runs.train_domain import is_few, say_notes, train_domain
 from onetrunk.runs.unchanged import Unchanged
 from onetrunk.store.run_folder import SCORES, RunFolder, shell
 from onetrunk.train.device import choose_device
-from onetrunk.train.fewshot import choose as few
+from onetrunk.train.fewshot.choose_method import FEW_BATCH, FEW_STEPS
 
 
 @dataclass(frozen=True)
@@ -161,11 +161,11 @@ def make_recipe(
     if is_few(model, domain, add.get("few", "auto")):
         if not any(key in train for key in LENGTHS):
             merged = {key: value for key, value in merged.items() if key not in LENGTHS}
-            merged["steps"] = few.STEPS
+            merged["steps"] = FEW_STEPS
         steps = merged.get("steps")
         merged |= {"workers": 0} | ({"eval_every": steps} if isinstance(steps, int) else {})
         images = len(domain.train) + len(domain.val)
-        merged["batch"] = max(1, min(merged.get("batch", few.BATCH), few.BATCH, images // 2))
+        merged["batch"] = max(1, min(merged.get("batch", FEW_BATCH), FEW_BATCH, images // 2))
     return AddRecipe.of(
         {
             "seed": seed,

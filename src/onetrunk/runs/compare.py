@@ -42,7 +42,7 @@ from onetrunk.runs.train_domain import check_adapters, say_notes, train_domain
 from onetrunk.store.atomic import write_atomic
 from onetrunk.store.run_folder import SCORES, RunFolder
 from onetrunk.train.device import choose_device
-from onetrunk.train.distill.lwf import Memory
+from onetrunk.train.distill.lwf import OldPredictions
 from onetrunk.train.initialize import start_from
 
 NAME = "compare.json"
@@ -183,7 +183,7 @@ class NewDomains:
                 if not len(domain.val):
                     raise no_validation(domain.name, len(domain.train))
                 if method.distill.get("lwf"):
-                    Memory(load(self.run.folder), [domain], Distill.of(method.distill))
+                    OldPredictions(load(self.run.folder), [domain], Distill.of(method.distill))
                 if (adapters := method.add.get("adapters")) == "norm":
                     check_adapters(self.model, domain, adapters)
         for name, method in methods.items():

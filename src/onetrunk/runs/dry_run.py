@@ -14,7 +14,7 @@ from onetrunk.errors import BadInput
 from onetrunk.eval.budget import budget
 from onetrunk.runs.train import make_teachers
 from onetrunk.train.device import choose_device, deterministic
-from onetrunk.train.distill.lwf import find_memory
+from onetrunk.train.distill.lwf import find_old_predictions
 from onetrunk.train.initialize import start_from
 from onetrunk.train.learner import Learner
 
@@ -43,13 +43,20 @@ def dry_run(recipe: Recipe, device: str | None = None) -> dict[str, Any]:
     models = recipe.make_model(checked.domains)
     if recipe.init_folder is not None:
         start_from(recipe.init_folder, models)
-    memory = find_memory(recipe, checked.domains)
+    old_predictions = find_old_predictions(recipe, checked.domains)
     teachers, _ = make_teachers(models, checked.domains, recipe)
     for part, model in models.items():
         own = [domain for domain in checked.domains if domain.name in model.domains]
         with deterministic(recipe.train.deterministic, place):
             learner = Learner(
-                model, own, recipe.train, place, recipe.seed, teachers, recipe.distill, memory
+                model,
+                own,
+                recipe.train,
+                place,
+                recipe.seed,
+                teachers,
+                recipe.distill,
+                old_predictions,
             )
             model.train()
             passes = learner.passes()

@@ -59,7 +59,7 @@ def _versions() -> dict[str, str]:
 
 def data_fingerprint(domain: Domain) -> str:
     """The SHA-256 of everything a batch depends on: images, splits, labels, pixel pipeline."""
-    index, scan = domain.index, domain.decoded.scan
+    index, scan = domain.index, domain.decoded.records
     digest = hashlib.sha256(index.fingerprint.encode())
     digest.update(index.split.tobytes())
     for name, column in sorted(index.labels.items()):

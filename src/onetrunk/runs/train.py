@@ -28,11 +28,11 @@ from onetrunk.runs.environment import check_data, environment
 from onetrunk.runs.open import OUTCOMES, Models, Run
 from onetrunk.store.run_folder import SCORES, RunFolder
 from onetrunk.train.device import Precision, choose_device, deterministic
-from onetrunk.train.distill.find_teachers import Given, find_teachers
-from onetrunk.train.distill.lwf import find_memory
+from onetrunk.train.distill.find_teachers import TeacherSource, find_teachers
+from onetrunk.train.distill.lwf import find_old_predictions
 from onetrunk.train.distill.plan import Record, plan
 from onetrunk.train.distill.precompute import FOLDER as VIEWS
-from onetrunk.train.distill.precompute import look_once
+from onetrunk.train.distill.precompute import precompute_for_run
 from onetrunk.train.distill.teachers import Teacher
 from onetrunk.train.frozen_heads import fit_heads
 from onetrunk.train.initialize import copy_weights, start_from
@@ -55,7 +55,7 @@ def train(
     out: str | Path,
     train: Train | None = None,
     distill: Distill | None = None,
-    teachers: Given = "",
+    teachers: TeacherSource = "",
     seed: int = 0,
     resume: bool = False,
     device: str | torch.device | None = None,
@@ -110,7 +110,7 @@ def train_models(
     *,
     resume: bool,
     device: str | torch.device | None,
-    teachers: Given = "",
+    teachers: TeacherSource = "",
 ) -> Run:
     """Train the networks one after the other, each on its domains, and evaluate them.
 
@@ -130,10 +130,10 @@ def train_models(
     finished = resume and (folder / SCORES).exists()  # its teachers may be gone by now
     by_domain: dict[str, list[Teacher]] = {}
     taught: Record = {}
-    memory = None
+    old_predictions = None
     if not finished:
         by_domain, taught = make_teachers(models, domains, recipe, teachers)
-        memory = find_memory(recipe, domains)
+        old_predictions = find_old_predictions(recipe, domains)
         check_labels(domains, taught)
     if not train.frozen:
         check_val(models, domains)
@@ -155,13 +155,15 @@ def train_models(
         if recipe.distill.views and by_domain:
             with stoppable() as stop, deterministic(train.deterministic, place):
                 precision = Precision.of(train.precision, place)
-                by_domain = look_once(
+                by_domain = precompute_for_run(
                     models, domains, by_domain, recipe.distill, run, recipe.seed, precision, stop
                 )
         learn = (
             fit_heads
             if train.frozen
-            else partial(fit, teachers=by_domain, distill=recipe.distill, memory=memory)
+            else partial(
+                fit, teachers=by_domain, distill=recipe.distill, old_predictions=old_predictions
+            )
         )
         logger = make_logger(train.loggers, run.path)
         chosen = {}
@@ -238,7 +240,7 @@ def _remove_views(run: RunFolder, recipe: Recipe) -> None:
 
 
 def make_teachers(
-    models: Models, domains: Sequence[Domain], recipe: Recipe, teachers: Given = ""
+    models: Models, domains: Sequence[Domain], recipe: Recipe, teachers: TeacherSource = ""
 ) -> tuple[dict[str, list[Teacher]], Record]:
     """The teachers of each domain, and what each of them teaches.
 

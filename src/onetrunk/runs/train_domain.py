@@ -29,14 +29,21 @@ from onetrunk.runs.open import OUTCOMES
 from onetrunk.runs.train import check_labels, check_tasks, no_validation
 from onetrunk.runs.unchanged import Fingerprint, check_unchanged, fingerprints
 from onetrunk.store.run_folder import RunFolder
-from onetrunk.train.fewshot import choose as few
+from onetrunk.train.fewshot.choose_method import Method, choose_method
+from onetrunk.train.fewshot.folds import has_few_images, make_folds
 from onetrunk.train.interrupt import Stopped
 from onetrunk.train.learner import NotFinite
 from onetrunk.train.loggers import load_logger, make_logger
-from onetrunk.train.new_domain import adapter_search
+from onetrunk.train.new_domain.adapter_search import candidates, search_adapters
 from onetrunk.train.new_domain.initial_slots import check_start
-from onetrunk.train.new_domain.scratch import check_own, make_worker
-from onetrunk.train.new_domain.trial import Ground, Kind, bytes_of, size_of, with_record
+from onetrunk.train.new_domain.scratch_model import check_own_norms, make_scratch_model
+from onetrunk.train.new_domain.trials import (
+    AdapterKind,
+    TrialRunner,
+    pack_bytes,
+    trunk_bytes,
+    with_record,
+)
 
 
 def train_domain(
@@ -81,22 +88,22 @@ def train_domain(
         check_data(run, environment([domain], recipe.seed, device))
         before = fingerprints(model, others, name)
         logger = make_logger(recipe.train.loggers, work)
-        ground = Ground(model, domain, recipe, run, logger, device, old, start)
+        runner = TrialRunner(model, domain, recipe, run, logger, device, old, start)
         try:
-            kind, tried, chosen, val = _choose(ground, few_images)
+            kind, tried, chosen, val = _choose(runner, few_images)
         except Stopped as stop:
             raise Stopped(stop.expected, try_=command) from None
         except NotFinite as error:
             run.write("failed.json", error.record)
             raise
         say(f"{name}: {chosen}")
-        trained = Pack.open(ground.pack_path(kind))
-        record, pack = _evaluate(ground, kind, trained, before, others, val, event, chosen)
+        trained = Pack.open(runner.pack_path(kind))
+        record, pack = _evaluate(runner, kind, trained, before, others, val, event, chosen)
         record |= {"tried": tried, "seconds": round(time.monotonic() - began, 3)}
         with run.writing("the pack"):
             pack.save(work / f"{name}.pack")
         run.finish(record)
-        ground.tidy()
+        runner.clean_up()
     return record, pack
 
 
@@ -126,48 +133,53 @@ def check_adapters(
 ) -> None:
     """Refuse adapters that this trunk cannot have for the domain."""
     card = Card.of(domain, card_adapters(adapters), rank)
-    check_own(make_worker(model, card, seed), domain.name, adapters)
+    check_own_norms(make_scratch_model(model, card, seed), domain.name, adapters)
 
 
 def _choose(
-    ground: Ground, few_images: bool
-) -> tuple[Kind, list[dict[str, Any]], str, tuple[Row, ...] | None]:
+    runner: TrialRunner, few_images: bool
+) -> tuple[AdapterKind, list[dict[str, Any]], str, tuple[Row, ...] | None]:
     """What the domain will own: as given, by the search of adapters, or by folds of few images.
 
     Returns:
         The adapters, everything that was tried, the reason, and validation scores of the folds.
     """
-    settings, trunk = ground.growth.add, bytes_of(ground.model)
+    settings, trunk = runner.recipe.add, trunk_bytes(runner.model)
     auto = settings.adapters == "auto"
-    given = Kind(settings.adapters, settings.rank)
+    given = AdapterKind(settings.adapters, settings.rank)
     if few_images:
-        kinds = adapter_search.rungs(ground) if auto else [given]
-        way, ways, reason = few.choose(ground, kinds)
-        return way.kind, [each.to_json() for each in ways], reason, _fold_rows(ground.domain, way)
+        kinds = candidates(runner) if auto else [given]
+        method, methods, reason = choose_method(runner, kinds)
+        return (
+            method.kind,
+            [each.to_json() for each in methods],
+            reason,
+            _fold_rows(runner.domain, method),
+        )
     if auto:
-        best, trials, reason = adapter_search.climb(ground)
+        best, trials, reason = search_adapters(runner)
     else:
-        best = ground.trial(given)
+        best = runner.trial(given)
         trials, reason = [best], f"{best.kind.label}, as requested"
     return best.kind, [trial.to_json(trunk) for trial in trials], reason, None
 
 
-def _fold_rows(domain: Domain, way: few.Way) -> tuple[Row, ...]:
+def _fold_rows(domain: Domain, method: Method) -> tuple[Row, ...]:
     """The validation scores of few images: of those held out in folds, as all are trained on."""
-    if len(domain.tasks) > 1 or way.error is None:
+    if len(domain.tasks) > 1 or method.error is None:
         return ()
     (task,) = domain.tasks
     metric = headline(task.kind)
-    held_out = sum(len(fold.val) for fold in few.folds(domain, 0))
+    held_out = sum(len(fold.val) for fold in make_folds(domain, 0))
     return (
-        Row(domain.name, task.name, metric.name, way.error, held_out, task.kind, metric.unit,
+        Row(domain.name, task.name, metric.name, method.error, held_out, task.kind, metric.unit,
             metric.better, True),
     )  # fmt: skip
 
 
 def _evaluate(
-    ground: Ground,
-    kind: Kind,
+    runner: TrialRunner,
+    kind: AdapterKind,
     trained: Pack,
     before: Mapping[str, Fingerprint],
     others: Mapping[str, Domain],
@@ -180,8 +192,8 @@ def _evaluate(
     Returns:
         The record, and the pack with its history.
     """
-    model, domain, recipe = ground.model, ground.domain, ground.growth
-    name, old = domain.name, ground.old
+    model, domain, recipe = runner.model, runner.domain, runner.recipe
+    name, old = domain.name, runner.old
     if old is not None:
         model.remove(name)
     try:
@@ -189,7 +201,7 @@ def _evaluate(
         unchanged = check_unchanged(before, fingerprints(model, others, name), name)
         say(f"{name}: {unchanged}")
         evaluated = {
-            split: run_evaluation(model, [domain], split, device=ground.device)
+            split: run_evaluation(model, [domain], split, device=runner.device)
             for split in ("val", "test")
         }
         tables = {split: evaluation.table() for split, evaluation in evaluated.items()}
@@ -201,8 +213,8 @@ def _evaluate(
             model.remove(name)
         if old is not None:
             old.join(model)
-    with ground.run.writing(OUTCOMES):
-        evaluated["test"].outcomes().save(ground.run.path / OUTCOMES)
+    with runner.run.writing(OUTCOMES):
+        evaluated["test"].outcomes().save(runner.run.path / OUTCOMES)
     scores = {
         f"{split}/{row.task}/{row.metric}": row.value
         for split, table in tables.items()
@@ -241,8 +253,8 @@ def _evaluate(
 
 def pack_sizes(model: Universal, pack: Pack) -> dict[str, Any]:
     """The adapters of a pack, its bytes, and these as a share of the trunk's."""
-    size = size_of(pack)
-    return {"adapters": pack.card.adapters, "bytes": size, "share": size / bytes_of(model)}
+    size = pack_bytes(pack)
+    return {"adapters": pack.card.adapters, "bytes": size, "share": size / trunk_bytes(model)}
 
 
 def domain_cost(model: Universal, name: str) -> dict[str, Any]:
@@ -261,4 +273,4 @@ def say_notes(domain: Domain) -> None:
 
 def is_few(model: Universal, domain: Domain, setting: Few) -> bool:
     """Whether few-shot methods are used; not with shared heads, which cannot be class means."""
-    return model.trunk.sharing != "full" and few.is_few(domain, setting)
+    return model.trunk.sharing != "full" and has_few_images(domain, setting)

@@ -34,8 +34,12 @@ from onetrunk.runs.open import Run
 from onetrunk.runs.train_domain import domain_cost, pack_sizes
 from onetrunk.runs.unchanged import check_unchanged, fingerprints
 from onetrunk.store.run_folder import RunFolder, shell
-from onetrunk.train.new_domain.keep_slots import check_same_heads, renamed, with_classes
-from onetrunk.train.new_domain.trial import with_record
+from onetrunk.train.new_domain.previous_pack import (
+    check_unshared_heads,
+    rename_classes,
+    select_classes,
+)
+from onetrunk.train.new_domain.trials import with_record
 
 
 def update(
@@ -87,9 +91,9 @@ def update(
 
     def prepare(run: Run, work: Path) -> Prepared:
         _check_domain(run, name)
-        check_same_heads(run.model, name)
+        check_unshared_heads(run.model, name)
         old = Pack.open(run.pack_path(name))
-        begin = renamed(old, rename or {})
+        begin = rename_classes(old, rename or {})
         say(f"{name}: {_describe_changes(begin.card.tasks, domain.tasks)}")
         owned = {"adapters": _owned(old), "few": False, "rank": old.card.rank}
         owned |= {key: value for key, value in given.items() if value is not None}
@@ -171,9 +175,9 @@ def relabel(
         opened = Run(folder)
         _check_domain(opened, name)
         model, others = opened.model, opened.readable_domains
-        check_same_heads(model, name)
+        check_unshared_heads(model, name)
         old = Pack.open(opened.pack_path(name))
-        new = _without(renamed(old, rename or {}), drop)
+        new = _without(rename_classes(old, rename or {}), drop)
         before = fingerprints(model, others, name)
         model.remove(name)
         event = {
@@ -220,7 +224,7 @@ def _without(pack: Pack, drop: Sequence[str]) -> Pack:
                 got=", ".join(drop),
             )
         tasks.append(replace(task, classes=left))
-    return with_classes(pack, tasks)
+    return select_classes(pack, tasks)
 
 
 def undo(run: str | os.PathLike[str], name: str) -> DomainResult:

@@ -26,7 +26,7 @@ from onetrunk.store.run_folder import Saved
 from onetrunk.train.clock import Clock, Means
 from onetrunk.train.device import Precision
 from onetrunk.train.distill.distiller import Distiller
-from onetrunk.train.distill.lwf import Memory
+from onetrunk.train.distill.lwf import OldPredictions
 from onetrunk.train.distill.stored_teachers import fixed_of
 from onetrunk.train.distill.teachers import Teacher
 from onetrunk.train.ema import Average
@@ -63,7 +63,7 @@ class Learner:
     seed: int
     teachers: Mapping[str, Sequence[Teacher]] = field(default_factory=dict)  # by domain
     distill: Distill = NO_DISTILL
-    memory: Memory | None = None  # learning without forgetting the domains of `init`
+    old_predictions: OldPredictions | None = None  # learning without forgetting
 
     def __post_init__(self) -> None:
         train, domains = self.train, self.domains
@@ -78,8 +78,8 @@ class Learner:
         self.distiller = Distiller(
             self.model, domains, self.teachers, self.distill, train, self.precision, self.seed
         )
-        if self.memory is not None:
-            self.memory.follow(self.model, self.precision, train.channels_last)
+        if self.old_predictions is not None:
+            self.old_predictions.follow(self.model, self.precision, train.channels_last)
         self.average = Average(self.model, train.ema) if train.ema else None
         self.loader = Loader(
             domains,
@@ -183,8 +183,8 @@ class Learner:
             each.distilled = self.distiller.losses(
                 each.batch, x, inside, clock.progress, clock.step
             )
-            if self.memory is not None:
-                old = self.memory.loss(each.batch.domain, x, clock.step)
+            if self.old_predictions is not None:
+                old = self.old_predictions.loss(each.batch.domain, x, clock.step)
                 each.distilled["old predictions"] = old
             group_losses.append(each)
         return group_losses, lambda: [each for each, _, _ in through()]

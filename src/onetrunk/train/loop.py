@@ -18,7 +18,7 @@ from onetrunk.eval.evaluate import evaluate
 from onetrunk.nn.universal import Universal
 from onetrunk.store.run_folder import RunFolder
 from onetrunk.train.device import deterministic, start_generators
-from onetrunk.train.distill.lwf import Memory
+from onetrunk.train.distill.lwf import OldPredictions
 from onetrunk.train.distill.teachers import Teacher
 from onetrunk.train.interrupt import Stop, stoppable, stopped
 from onetrunk.train.learner import NO_DISTILL, Learner
@@ -41,7 +41,7 @@ def fit(
     seed: int = 0,
     teachers: Mapping[str, Sequence[Teacher]] = NO_TEACHERS,
     distill: Distill = NO_DISTILL,
-    memory: Memory | None = None,
+    old_predictions: OldPredictions | None = None,
 ) -> Selection:
     """Train a model in place, from the run's last checkpoint if it has one.
 
@@ -50,7 +50,7 @@ def fit(
     """
     with stoppable() as stop, deterministic(train.deterministic, device):
         start_generators(seed_of(seed, part, "fit"), device)
-        learner = Learner(model, domains, train, device, seed, teachers, distill, memory)
+        learner = Learner(model, domains, train, device, seed, teachers, distill, old_predictions)
         if (saved := run.last(part)) is not None:
             learner.restore(saved)
             # a killed run may have written a checkpoint without removing old ones

@@ -1,4 +1,4 @@
-"""Files of the true formats, written small: one builder a source, and the pictures in them."""
+"""Small files in the real formats: a builder for each source."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onetrunk.data.sources import Asked, Source, open_source
+from onetrunk.data.sources import Source, SourceOptions, open_source
 from onetrunk.data.task import Task, read_tasks
 
 
@@ -24,7 +24,7 @@ def _pixels(seed: int, height: int = 9, width: int = 7) -> np.ndarray[Any, Any]:
 
 @pytest.fixture
 def photo() -> Callable[..., Path]:
-    """Write an image file; its ending says the format."""
+    """Write an image file in the format of its ending."""
 
     def write(path: Path, seed: int = 0, **size: int) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,16 +50,16 @@ def encoded() -> Callable[..., bytes]:
 def opened(tmp_path: Path) -> Callable[..., Source]:
     """Open a source relative to the test's folder."""
 
-    def open_(name: str, tasks: Any = None, **asked: Any) -> Source:
+    def open_(name: str, tasks: Any = None, **options: Any) -> Source:
         given: tuple[Task, ...] | None = None if tasks is None else read_tasks(tasks)
-        return open_source(name, Asked(tmp_path, given, **asked))
+        return open_source(name, SourceOptions(tmp_path, given, **options))
 
     return open_
 
 
 @pytest.fixture
 def built(tmp_path: Path, photo: Any, encoded: Any) -> Callable[[str], str]:
-    """Build a small source of this kind in the test's folder; its name to open it by."""
+    """Build a small source of a kind in the test's folder, and return its name."""
     return lambda kind: BUILD[kind](tmp_path, photo, encoded)
 
 
@@ -246,7 +246,7 @@ def build_nyuv2(
     facing: tuple[int, int, int] = (1, 1, 1),
     size: tuple[int, int] = (72, 96),
 ) -> str:
-    """As the archive, a quarter as large unless said; normals stored with these signs."""
+    """As the archive, a quarter as large by default; normals stored with these signs."""
     for split, count in (("train", 4), ("val", 2)):
         for i in range(count):
             depth, normals = room(*size, 0.2 * (i - 1.5))

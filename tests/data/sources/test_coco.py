@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from onetrunk.data.files.coco_annotations import compact, paint
 from onetrunk.data.pixels import BadImage
-from onetrunk.data.sources.masks import compact, paint
 from onetrunk.errors import BadInput, Missing
 
 pytest.importorskip("pycocotools")
 from pycocotools import mask as tool
+
+from tests.helpers.errors import raises
 
 INDEX = {3: 1, 18: 2}
 
@@ -103,11 +105,13 @@ def test_one_file_and_the_folder_of_its_images(built: Any, opened: Any, tmp_path
     ):
         assert [i.split for i in opened(name).items()] == ["val", "val"]
     (tmp_path / "elsewhere").mkdir()
-    with pytest.raises(BadInput, match="none of its first images"):
+    with raises(BadInput, "instances_val2017.json", "images"):
         list(opened("coco:coco/annotations/instances_val2017.json:elsewhere").items())
 
 
-def test_a_file_without_annotations_labels_nothing(built: Any, opened: Any, tmp_path: Path) -> None:
+def test_images_of_a_file_without_annotations_are_not_labelled(
+    built: Any, opened: Any, tmp_path: Path
+) -> None:
     built("coco")
     path = tmp_path / "coco/annotations/instances_val2017.json"
     document = json.loads(path.read_text())
@@ -120,13 +124,13 @@ def test_a_file_without_annotations_labels_nothing(built: Any, opened: Any, tmp_
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "fact"),
     [
         (lambda d: d["annotations"][0].update(category_id=99), "label outside the classes"),
-        (lambda d: d["annotations"][0].update(image_id=99), "annotation of no image"),
+        (lambda d: d["annotations"][0].update(image_id=99), "unknown image"),
         (lambda d: d["images"][0].update(file_name="../../x.jpg"), "leads out"),
         (lambda d: d["images"][0].pop("id"), "expected id"),
-        (lambda d: d.pop("images"), "expected a document"),
+        (lambda d: d.pop("images"), "expected a table"),
         (lambda d: d["categories"].append({"id": 3, "name": "x"}), "two categories"),
         (
             lambda d: d["categories"].extend({"id": 100 + i, "name": str(i)} for i in range(260)),
@@ -134,8 +138,8 @@ def test_a_file_without_annotations_labels_nothing(built: Any, opened: Any, tmp_
         ),
     ],
 )
-def test_what_is_wrong_is_named(
-    change: Any, said: str, built: Any, opened: Any, tmp_path: Path
+def test_problems_are_named(
+    change: Any, fact: str, built: Any, opened: Any, tmp_path: Path
 ) -> None:
     built("coco")
     path = tmp_path / "coco/annotations/instances_train2017.json"
@@ -144,7 +148,7 @@ def test_what_is_wrong_is_named(
     path.write_text(json.dumps(document))
     with pytest.raises(BadInput) as caught:
         list(opened("coco:coco/annotations/instances_train2017.json").items())
-    assert said in str(caught.value)
+    assert fact in str(caught.value)
 
 
 def test_two_files_of_one_split(built: Any, opened: Any, tmp_path: Path) -> None:
@@ -152,13 +156,13 @@ def test_two_files_of_one_split(built: Any, opened: Any, tmp_path: Path) -> None
     annotations = tmp_path / "coco/annotations"
     text = (annotations / "instances_train2017.json").read_text()
     (annotations / "instances_train2014.json").write_text(text)
-    with pytest.raises(BadInput, match="one file a split"):
+    with raises(BadInput, available=["instances_train2014.json", "instances_train2017.json"]):
         opened("coco:coco")
 
 
 def test_without_the_package(built: Any, opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     name = built("coco")
     monkeypatch.setitem(sys.modules, "pycocotools", None)
-    with pytest.raises(Missing, match=r"onetrunk\[coco\]"):
+    with raises(Missing, try_="onetrunk[coco]"):
         opened(name)
     assert len(list(opened(name, ["multilabel"]).items())) == 5  # needs no masks

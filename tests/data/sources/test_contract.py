@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from onetrunk.data.listing import Item
 from onetrunk.data.pixels import Pixels
-from onetrunk.data.sources import KNOWN, Asked, Source, open_source
+from onetrunk.data.sources import SOURCES, Item, Source, SourceOptions, open_source
 from onetrunk.data.task import Task
 
 KINDS = ["folder", "dense", "table", "hf", "torchvision", "webdataset", "coco", "decathlon"]
@@ -22,7 +21,11 @@ KINDS += ["nyuv2", "cityscapes", "unlabelled"]
 
 
 def check_source(make: Callable[[], Source], absolute: str = "") -> None:
-    """What every source keeps; `absolute` is a path of this machine that no key may hold."""
+    """Check the contract of sources.
+
+    Args:
+        absolute: A path of this machine, which no key may hold.
+    """
     source, again = make(), make()
     assert isinstance(source, Source)
     tasks = {task.name: task for task in source.tasks}
@@ -94,11 +97,11 @@ def check_target(task: Task, target: NDArray[Any]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_source_keeps_the_contract(kind: str, built: Any, tmp_path: Path) -> None:
     name = built(kind)
-    check_source(lambda: open_source(name, Asked(tmp_path)), str(tmp_path))
+    check_source(lambda: open_source(name, SourceOptions(tmp_path)), str(tmp_path))
 
 
 def test_every_known_source_is_in_the_suite() -> None:
-    assert set(KNOWN) - {"pocket"} <= set(KINDS)
+    assert set(SOURCES) - {"pocket"} <= set(KINDS)
 
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k != "torchvision"])
@@ -106,22 +109,22 @@ def test_a_changed_file_changes_a_stamp(kind: str, built: Any, tmp_path: Path) -
     if kind == "hf":
         pytest.skip("its stamp is the library's own fingerprint")
     name = built(kind)
-    before = [item.stamp for item in open_source(name, Asked(tmp_path)).items()]
+    before = [item.stamp for item in open_source(name, SourceOptions(tmp_path)).items()]
     endings = (".png", ".jpg", ".tar", ".npy")
     file = next(p for p in sorted(tmp_path.rglob("*")) if p.suffix in endings and p.is_file())
     import os
 
     os.utime(file, ns=(1, 1))
-    after = [item.stamp for item in open_source(name, Asked(tmp_path)).items()]
+    after = [item.stamp for item in open_source(name, SourceOptions(tmp_path)).items()]
     assert before != after
 
 
 class Own:
     """A user's own source."""
 
-    def __init__(self, rest: str, asked: Asked) -> None:
+    def __init__(self, rest: str, options: SourceOptions) -> None:
         assert rest == ""
-        self.tasks = asked.tasks or (Task("classify", "classify", ("dark", "light")),)
+        self.tasks = options.tasks or (Task("classify", "classify", ("dark", "light")),)
 
     def items(self) -> Iterator[Item]:
         for i in range(4):
@@ -142,4 +145,4 @@ def test_a_users_own_source(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("mypackage.sources")
     module.Own = Own  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "mypackage.sources", module)
-    check_source(lambda: open_source("mypackage.sources:Own", Asked()))
+    check_source(lambda: open_source("mypackage.sources:Own", SourceOptions()))

@@ -7,9 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from onetrunk.errors import BadInput
+from tests.helpers.errors import raises
 
 
 def test_splits_and_classes(built: Any, opened: Any) -> None:
@@ -43,20 +42,20 @@ def test_classes_of_one_name_keep_apart(built: Any, opened: Any, tmp_path: Path)
     assert source.tasks[0].classes == ("banded (200000001)", "banded (200000002)")
 
 
-def test_what_is_wrong_is_named(built: Any, opened: Any, tmp_path: Path) -> None:
+def test_problems_are_named(built: Any, opened: Any, tmp_path: Path) -> None:
     built("decathlon")
-    with pytest.raises(BadInput, match="available: dtd"):
+    with raises(BadInput, got="dtt", available=["dtd"]):
         opened("decathlon:decathlon/dtt")
-    with pytest.raises(BadInput, match="no such file or folder"):
+    with raises(BadInput, "decathlon:nowhere", got="nowhere", available=["decathlon"]):
         opened("decathlon:nowhere/dtd")
     path = tmp_path / "decathlon/annotations/dtd_train.json"
     document = json.loads(path.read_text())
     document["annotations"].append({"id": 99, "image_id": 1, "category_id": 200000002})
     path.write_text(json.dumps(document))
-    with pytest.raises(BadInput, match="expected one class"):
+    with raises(BadInput, "dtd_train.json", "one class"):
         list(opened("decathlon:decathlon/dtd").items())
     path.write_text("{")
-    with pytest.raises(BadInput, match="not JSON"):
+    with raises(BadInput, "dtd_train.json", "JSON"):
         opened("decathlon:decathlon/dtd")
 
 

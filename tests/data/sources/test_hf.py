@@ -1,4 +1,4 @@
-"""Datasets on disk: features as tasks, images undecoded, and what is refused."""
+"""Datasets on disk: features as tasks, encoded images, and what is refused."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from onetrunk.data.pixels import BadImage, Pixels
 from onetrunk.errors import BadInput, Failed, Missing
+from tests.helpers.errors import raises
 
 datasets = pytest.importorskip("datasets")
 
@@ -92,47 +93,47 @@ def test_a_row_without_an_image_is_bad(tmp_path: Path, opened: Any) -> None:
             Pixels((4, 4)).read(source.image(item.where))
 
 
-def test_what_is_wrong_is_named(save: Any, opened: Any, tmp_path: Path) -> None:
+def test_problems_are_named(save: Any, opened: Any, tmp_path: Path) -> None:
     save({"colour": ["a"]}, {"colour": datasets.Value("string")})
-    with pytest.raises(BadInput, match=r"available: photo \(Image\), colour"):
+    with raises(BadInput, "hf:d", available=["photo (Image)", "colour (Value)"]):
         opened("hf:d")
-    with pytest.raises(BadInput, match="no column for task"):
+    with raises(BadInput, "task x", got="color"):
         opened("hf:d", {"x": {"kind": "classify", "column": "color"}})
-    with pytest.raises(BadInput, match="expected one column of images"):
+    with raises(BadInput, got="colour", try_="image ="):
         opened("hf:d", image="colour")
     (tmp_path / "other").mkdir()
-    with pytest.raises(BadInput, match="save_to_disk wrote"):
+    with raises(BadInput, "hf:other", try_="save_to_disk"):
         opened("hf:other")
-    with pytest.raises(BadInput, match="no such folder"):
+    with raises(BadInput, "hf:a/b/c/d/e", try_="hf:OWNER/NAME"):
         opened("hf:a/b/c/d/e")
 
 
-def test_unknown_splits_are_said(save: Any, opened: Any, tmp_path: Path) -> None:
+def test_unknown_splits_are_noted(save: Any, opened: Any, tmp_path: Path) -> None:
     save({"label": ["a"]}, {"label": datasets.Value("string")})
     one = datasets.load_from_disk(str(tmp_path / "d"))
     datasets.DatasetDict({"train": one, "extra": one}).save_to_disk(str(tmp_path / "two"))
     source = opened("hf:two")
     assert source.notes == ["splits not used: extra"]
     datasets.DatasetDict({"more": one, "extra": one}).save_to_disk(str(tmp_path / "none"))
-    with pytest.raises(BadInput, match="more, extra"):
+    with raises(BadInput, got="more, extra"):
         opened("hf:none")
 
 
-def test_the_hub_out_of_reach_is_one_line(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, str | None]] = []
+def test_an_unreachable_hub_is_one_line(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: list[tuple[str, str | None]] = []
 
     def fail(name: str, config: str | None) -> None:
-        asked.append((name, config))
+        requests.append((name, config))
         raise ConnectionError("no\nnetwork")
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
     for name in ("mnist", "owner/name", "owner/name/config"):
-        with pytest.raises(Failed, match="ConnectionError: no network"):
+        with raises(Failed, f"hf:{name}", got="ConnectionError: no network"):
             opened(f"hf:{name}")
-    assert asked == [("mnist", None), ("owner/name", None), ("owner/name", "config")]
+    assert requests == [("mnist", None), ("owner/name", None), ("owner/name", "config")]
 
 
 def test_without_the_package(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(Missing, match=r"onetrunk\[hf\]"):
+    with raises(Missing, try_="onetrunk[hf]"):
         opened("hf:d")

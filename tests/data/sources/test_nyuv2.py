@@ -13,10 +13,10 @@ import pytest
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import BadImage, Pixels
-from onetrunk.data.sources.normal_axes import agreement, surface_normals
-from onetrunk.data.sources.nyuv2 import CLASSES, FACINGS
+from onetrunk.data.sources.nyuv2 import CLASSES, FACINGS, agreement, surface_normals
 from onetrunk.errors import BadInput
 from tests.data.sources.conftest import build_nyuv2, room
+from tests.helpers.errors import raises
 
 
 def test_arrays_of_the_archives_shapes(opened: Any, tmp_path: Path) -> None:
@@ -52,10 +52,12 @@ def test_normals_are_turned_to_our_axes(opened: Any, tmp_path: Path, facing: Any
     words = [a[s < 0] for a, s in zip((("right", "left"), ("up", "down")), facing, strict=False)]
     assert any(f"x {words[0]}, y {words[1]}" in note for note in source.notes)
     opposite = FACINGS[7 - FACINGS.index("-".join([*words, ("viewer", "scene")[facing[2] < 0]]))]
-    said = opened(f"nyuv2:nyuv2?normals={opposite}")  # what is said is believed
-    np.testing.assert_allclose(said.target("train/0", "normals"), -room(72, 96, -0.3)[1], atol=1e-6)
-    assert not any("measured" in note for note in said.notes)
-    one, other = (next(iter(s.items())).stamp for s in (source, said))
+    given = opened(f"nyuv2:nyuv2?normals={opposite}")  # used as it is
+    np.testing.assert_allclose(
+        given.target("train/0", "normals"), -room(72, 96, -0.3)[1], atol=1e-6
+    )
+    assert not any("measured" in note for note in given.notes)
+    one, other = (next(iter(s.items())).stamp for s in (source, given))
     assert one != other  # the cache never takes one for the other
 
 
@@ -80,19 +82,17 @@ def test_normals_that_depth_does_not_explain_are_refused(
         noise = rng.normal(size=(72, 96, 3))
         noise /= np.linalg.norm(noise, axis=2, keepdims=True)
         np.save(tmp_path / f"nyuv2/train/normal/{i}.npy", noise)
-    with pytest.raises(
-        BadInput, match=r"which way its normals point.*available: right-up-viewer, .*normals="
-    ):
+    with raises(BadInput, "normals", available=["right-up-viewer"], try_="?normals="):
         opened(name)
     opened(f"{name}?normals=right-up-viewer")
     shutil.rmtree(tmp_path / "nyuv2/train/depth")
     shutil.rmtree(tmp_path / "nyuv2/val/depth")
-    with pytest.raises(BadInput, match=r"agreement x 0\.00"):
+    with raises(BadInput, "normals", "cosines x 0.00"):
         opened(name)
     assert [t.name for t in opened(name, ["segment"]).tasks] == ["segment"]
 
 
-def test_lengths_are_mended_where_resizing_shortened_them(
+def test_normals_shortened_by_resizing_are_scaled_to_length_one(
     built: Any, opened: Any, tmp_path: Path
 ) -> None:
     path = tmp_path / "nyuv2/val/normal/0.npy"
@@ -111,41 +111,37 @@ def test_lengths_are_mended_where_resizing_shortened_them(
         source.target("val/0", "normals")
 
 
-def test_a_split_of_its_own_for_test_is_taken(built: Any, opened: Any, tmp_path: Path) -> None:
+def test_an_existing_test_split_is_used(built: Any, opened: Any, tmp_path: Path) -> None:
     name = built("nyuv2")
     source = opened(name)
-    assert "its val images are the test split, as it has no other" in source.notes[0]
+    assert "val images are used as the test split" in source.notes[0]
     shutil.copytree(tmp_path / "nyuv2/val", tmp_path / "nyuv2/test")
     source = opened(name)
     assert [i.split for i in source.items()] == ["train"] * 4 + ["val"] * 2 + ["test"] * 2
     assert not any("no other" in note for note in source.notes)
 
 
-def test_a_missing_kind_of_target_is_no_task_unless_it_is_asked_for(
+def test_a_missing_kind_of_target_is_an_error_only_if_requested(
     built: Any, opened: Any, tmp_path: Path
 ) -> None:
     name = built("nyuv2")
     for split in ("train", "val"):
         shutil.rmtree(tmp_path / f"nyuv2/{split}/normal")
     assert [t.name for t in opened(name).tasks] == ["segment", "depth"]
-    with pytest.raises(
-        BadInput, match=r"normals: no such folder.*got: 'normal'; available: depth, label"
-    ):
+    with raises(BadInput, "task normals", got="normal", available=["depth", "label"]):
         opened(name, ["normals"])
-    with pytest.raises(BadInput, match="kind that this source has no labels for"):
+    with raises(BadInput, got="classify", available=["segment", "depth"]):
         opened(name, ["classify"])
     tasks = {"rooms": {"kind": "segment", "column": "depth"}}
     assert opened(name, tasks).tasks[0].column == "depth"
     for split in ("train", "val"):
         for what in ("label", "depth"):
             shutil.rmtree(tmp_path / f"nyuv2/{split}/{what}")
-    with pytest.raises(
-        BadInput, match="no targets beside its images; available: image; try: put label or"
-    ):
+    with raises(BadInput, available=["image"], try_="label or depth"):
         opened(name)
 
 
-def test_missing_numbers_are_said(built: Any, opened: Any, tmp_path: Path) -> None:
+def test_missing_numbers_are_noted(built: Any, opened: Any, tmp_path: Path) -> None:
     name = built("nyuv2")
     (tmp_path / "nyuv2/train/image/1.npy").unlink()
     (tmp_path / "nyuv2/train/label/2.npy").unlink()
@@ -153,10 +149,10 @@ def test_missing_numbers_are_said(built: Any, opened: Any, tmp_path: Path) -> No
     source = opened(name)
     assert [i.key for i in source.items()][:3] == [f"train/image/{i}.npy" for i in (0, 2, 3)]
     assert source.target("train/2", "segment") is None
-    said = "\n".join(source.notes)
-    assert "train: no image 1 of 0…3" in said
-    assert "train: 1 of 3 images have no label, so are not labelled: 2" in said
-    assert "train: depth without image: 1" in said
+    notes = "\n".join(source.notes)
+    assert "train: no image 1 of 0…3" in notes
+    assert "train: 1 of 3 images have no label, so they are not labelled: 2" in notes
+    assert "train: depth without image: 1" in notes
 
 
 class Trap:
@@ -195,14 +191,14 @@ def test_broken_arrays_are_named_and_never_unpickled(
             read()
     if what == "label":
         np.save(path, np.full((72, 96), 0.5))
-        with pytest.raises(BadImage, match="whole numbers"):
+        with pytest.raises(BadImage, match="integers"):
             read()
         np.save(path, np.full((72, 96), 13))
         with pytest.raises(BadImage, match="outside the 13 classes"):
             read()
 
 
-def test_a_map_of_another_size_costs_the_image(built: Any, tmp_path: Path) -> None:
+def test_a_map_of_another_size_makes_its_image_bad(built: Any, tmp_path: Path) -> None:
     name = built("nyuv2")
     np.save(tmp_path / "nyuv2/train/depth/1.npy", np.ones((50, 96, 1)))
     domain = Domain("rooms", name, size=(24, 32), base=tmp_path)
@@ -215,21 +211,21 @@ def test_a_map_of_another_size_costs_the_image(built: Any, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("rest", "said"),
+    ("rest", "fact"),
     [
-        ("nyuv2/train", "expected train/image/N.npy and val/image/N.npy"),
+        ("nyuv2/train", "train/image/N.npy and val/image/N.npy"),
         ("nyuv2/train/image/0.npy", "expected a folder"),
         ("nowhere", "no such file or folder"),
         ("nyuv2?normal=up", "unknown key; got: 'normal'; available: normals"),
-        ("nyuv2?normals=up", "normals is one of; got: 'up'; available: "),
-        ("nyuv2?normals=right-up-scene&normals=right-up-viewer", "said twice"),
+        ("nyuv2?normals=up", "value of normals; got: 'up'; available: "),
+        ("nyuv2?normals=right-up-scene&normals=right-up-viewer", "normals occurs twice"),
         ("", "expected a path"),
     ],
 )
-def test_what_is_refused(built: Any, opened: Any, rest: str, said: str) -> None:
+def test_bad_names_are_refused(built: Any, opened: Any, rest: str, fact: str) -> None:
     built("nyuv2")
     with pytest.raises(BadInput) as caught:
         opened(f"nyuv2:{rest}")
-    assert said in str(caught.value)
-    with pytest.raises(BadInput, match="its classes are those of the archive"):
+    assert fact in str(caught.value)
+    with raises(BadInput, "task segment", got="a", available=["bed"]):
         opened("nyuv2:nyuv2", {"segment": {"kind": "segment", "classes": ["a"]}})

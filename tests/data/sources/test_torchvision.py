@@ -1,4 +1,4 @@
-"""Dataset classes of torchvision on files of their true formats."""
+"""Dataset classes of torchvision, on files in their real formats."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from onetrunk.errors import BadInput, Failed
+from tests.helpers.errors import raises
 
 
 @pytest.fixture(autouse=True)
@@ -99,16 +100,16 @@ def test_classes_without_names(opened: Any, tmp_path: Path) -> None:
     assert [i.split for i in items] == ["train"] * 10 + ["test"] * 10
 
 
-def test_what_is_wrong_is_named(opened: Any, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="available: MNIST"):
+def test_problems_are_named(opened: Any, tmp_path: Path) -> None:
+    with raises(BadInput, got="MNST", available=["MNIST"]):
         opened("torchvision:MNST")
-    with pytest.raises(BadInput, match="pickle"):
+    with raises(BadInput, "torchvision:LSUN", "pickle"):
         opened("torchvision:LSUN")
-    with pytest.raises(Failed, match="not downloaded"):
+    with raises(Failed, "torchvision:MNIST:nowhere", try_="torchvision.datasets.MNIST"):
         opened("torchvision:MNIST:nowhere")
     (tmp_path / "data/eurosat/2750/A").mkdir(parents=True)
     Image.new("RGB", (3, 3)).save(tmp_path / "data/eurosat/2750/A/1.jpg")
-    with pytest.raises(BadInput, match="depth"):
+    with raises(BadInput, got="depth", available=["classify"]):
         opened("torchvision:EuroSAT", ["depth"])
 
 

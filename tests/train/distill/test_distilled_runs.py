@@ -1,4 +1,4 @@
-"""Whole runs with teachers: broken off and gone on with, what they keep, two stages."""
+"""Runs with teachers: interrupted and resumed, what they save, two stages of distillation."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from tests.helpers.worlds import (
 )
 
 SHORT: dict[str, Any] = {"steps": 7, "eval_every": 4, "log_every": 1, "keep_checkpoints": 9}
-WAYS: dict[str, dict[str, Any]] = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "l2": {"distill": {"features": "l2"}},
-    "cosine, hidden, fading": {
+    "cosine, hidden, annealed": {
         "distill": {"features": "cosine", "aligner": "hidden", "annealing": "cosine"}
     },
     "cka, joined": {"distill": {"features": "cka"}, "sampling": "joined", "batch": 8},
@@ -50,12 +50,12 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-class Broken(Exception):
-    """What nobody catches."""
+class Interrupted(Exception):
+    """Raised in the middle of a run."""
 
 
-def breaks() -> None:
-    raise Broken
+def interrupt() -> None:
+    raise Interrupted
 
 
 def several(domains: list[Domain]) -> dict[str, Any]:
@@ -64,28 +64,28 @@ def several(domains: list[Domain]) -> dict[str, Any]:
     return {name: [*one[name], *other[name]] for name in one}
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_going_on_is_not_having_stopped(way: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_resumed_run_equals_an_uninterrupted_one(name: str, tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
-    whole, other = network(domains), network(domains)
-    given = {**SHORT, **WAYS[way], "teachers": several(domains)}
+    expected, other = network(domains), network(domains)
+    given = {**SHORT, **SETTINGS[name], "teachers": several(domains)}
     given["distill"] = {"teachers": "x", **given["distill"]}
-    go(tmp_path / "whole", domains, whole, **given)
-    with pytest.raises(Broken):
-        go(tmp_path / "run", domains, other, at("step", 6, breaks), **given)
+    go(tmp_path / "whole", domains, expected, **given)
+    with pytest.raises(Interrupted):
+        go(tmp_path / "run", domains, other, at("step", 6, interrupt), **given)
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.add_(1.0)
     go(tmp_path / "run", domains, other, **given)
-    assert same(weights(other), weights(whole))
+    assert same(weights(other), weights(expected))
     assert_same_run(tmp_path / "run", tmp_path / "whole")
     _, kept = checkpoints(tmp_path / "run")[7]
     assert any(key.startswith("distill/weights/ants/1/") for key in kept)
     assert any(key.startswith("distill/optim/bees:0/") for key in kept)
 
 
-def test_nothing_of_a_teacher_is_kept() -> None:
-    """In a checkpoint: of the student's own, its optimizers', and the aligners' alone."""
+def test_checkpoints_hold_no_tensor_of_a_teacher() -> None:
+    """Only aligners and their optimizers are added to those of the student."""
     domains = worlds("ants", "bees")
     teachers = specialists(domains)
     plain = learner(domains)
@@ -108,7 +108,7 @@ def test_nothing_of_a_teacher_is_kept() -> None:
     }  # fmt: skip
 
 
-def test_a_restored_distiller_goes_on_to_the_bit() -> None:
+def test_a_restored_distiller_is_identical() -> None:
     domains = worlds("ants")
     given: dict[str, Any] = {"teachers": specialists(domains), "distill": {"teachers": "x"}}
     made = learner(domains, **given)
@@ -163,7 +163,7 @@ def recipe(
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two folders of images, and a run of specialists over them."""
+    """Two folders of images, and a run of specialists on them."""
     found = tmp_path_factory.mktemp("runs")
     folder(found / "ants")
     folder(found / "bees", "abc", 500)
@@ -172,7 +172,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_stages(place: Path) -> None:
-    """Specialists teach a large network, and this one teaches a small one."""
+    """Specialists teach a large network, which then teaches a small one."""
     taught = '[distill]\nteachers = "runs/{}"\nfeatures = "cosine"\n'
     proxy = train_recipe(
         recipe(place, "proxy", "resnet38", more=taught.format("specialists")), device="cpu"
@@ -194,7 +194,7 @@ def test_two_stages(place: Path) -> None:
         assert set(logged[-1]) == {
             f"{d} {w}" for d in ("ants", "bees") for w in ("features", "logits")
         }
-    # what is saved is a plain student: no aligner, no teacher
+    # no aligner and no teacher is saved
     plain = train_recipe(recipe(place, "plain"), device="cpu")
     assert weights(load(student.folder)).keys() == weights(load(plain.folder)).keys()
     for kind in ("model/trunk.safetensors", "model/packs/ants.pack", "model/packs/bees.pack"):
@@ -205,20 +205,20 @@ def test_two_stages(place: Path) -> None:
         assert names[0] == names[1]
 
 
-def test_batches_too_small_for_cka_are_said_and_stand_in_the_record(
+def test_too_small_batches_use_the_fallback_and_are_recorded(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = 'workers = 0\n[distill]\nteachers = "runs/specialists"\nfeatures = "cka"\n'
     small = recipe(place, "small", more=more).with_sets(["domains.bees.batch=4"])
     run = train_recipe(small, device="cpu")
-    said = capsys.readouterr().err
-    assert "cosine stands in for cka in batches of fewer than 8 images: bees 4" in said
+    printed = capsys.readouterr().err
+    assert "too small for cka: bees (batches of 4): cosine" in printed
     taught = json.loads((run.folder / "scores.json").read_text())["taught"]
     assert [taught["ants"][0]["loss"], taught["bees"][0]["loss"]] == ["cka", "cosine"]
-    assert taught["bees"][0]["cosine_for_cka"] == 4 and "cosine_for_cka" not in taught["ants"][0]
+    assert taught["bees"][0]["replaces"] == "cka" and "replaces" not in taught["ants"][0]
 
 
-def test_a_finished_run_needs_no_teacher_any_more(place: Path) -> None:
+def test_a_finished_run_does_not_need_its_teachers(place: Path) -> None:
     more = '[distill]\nteachers = "runs/gone"\n'
     (place / "runs/specialists").rename(place / "runs/gone")
     one = recipe(place, "orphan", more=more)
@@ -228,7 +228,7 @@ def test_a_finished_run_needs_no_teacher_any_more(place: Path) -> None:
     assert same(weights(again.model), weights(run.model))
 
 
-def test_a_dry_run_times_its_teachers_and_baselines_have_none(place: Path) -> None:
+def test_dry_runs_include_teachers_and_baselines_do_not(place: Path) -> None:
     one = recipe(place, "dry", more='[distill]\nteachers = "runs/specialists"\n')
     found = dry_run(one, "cpu")
     plain = dry_run(one.with_sets(["distill.enabled=false"]), "cpu")
@@ -238,7 +238,7 @@ def test_a_dry_run_times_its_teachers_and_baselines_have_none(place: Path) -> No
         assert not variant(one, kind).distill.on
 
 
-def test_models_and_runs_in_memory_teach(place: Path, tmp_path: Path) -> None:
+def test_models_in_memory_teach_as_their_run_does(place: Path, tmp_path: Path) -> None:
     domains = [Domain(n, f"folder:{place}/{n}", size=8) for n in ("ants", "bees")]
     models = models_of(place / "runs/specialists")
     runs = [

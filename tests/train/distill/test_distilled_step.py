@@ -1,4 +1,4 @@
-"""A step with teachers: its gradients by hand in float64, and what it leaves alone."""
+"""One training step with teachers: its gradients against the formula, in float64."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onetrunk.data.domain import Domain
-from onetrunk.train.distill.cka import cka
-from onetrunk.train.distill.cosine import cosine
-from onetrunk.train.distill.distiller import faded
-from onetrunk.train.distill.l2 import l2
+from onetrunk.train.distill.distiller import annealing_factor
+from onetrunk.train.distill.feature_losses.cka import cka
+from onetrunk.train.distill.feature_losses.cosine import cosine
+from onetrunk.train.distill.feature_losses.l2 import l2
 from onetrunk.train.distill.targets import weight_of
-from onetrunk.train.distill.teachers import Specialist, order_of
+from onetrunk.train.distill.teachers import Specialist, class_order
 from onetrunk.train.learner import Learner
 from onetrunk.train.optimizer import SHARED
 from tests.helpers.worlds import learner, network, same, specialists, steps, weights, worlds
@@ -25,7 +25,7 @@ LOSSES = {"l2": l2, "cka": cka, "cosine": cosine}
 
 
 def exact(domains: Sequence[Domain], distill: dict[str, Any], **given: Any) -> Learner:
-    """A student in float64; its teachers stay as they were trained, in float32."""
+    """A student in float64; its teachers stay in float32."""
     return learner(
         domains,
         network(domains).double(),
@@ -36,7 +36,7 @@ def exact(domains: Sequence[Domain], distill: dict[str, Any], **given: Any) -> L
 
 
 def by_hand(made: Learner, batches: list[Any], progress: float) -> dict[str, Tensor]:
-    """The gradient of the whole objective, from its formula; by the names of `named`."""
+    """The gradient of the objective, computed from its formula; keys are those of `named`."""
     s, model, owner = made.distill, made.model, {}
     for name in model.domains:
         owner |= {id(p): name for p in model.parameters_of(name).values()}
@@ -49,11 +49,11 @@ def by_hand(made: Learner, batches: list[Any], progress: float) -> dict[str, Ten
             features, _ = teacher.net.trunk(x.float())
             target = teacher.net(x.float())["classify"].double()
         inside = model.joined([x], [name], {name: ("pooled",)})[0]
-        (lesson,) = made.distiller.lessons[name]
+        (targets,) = made.distiller.targets[name]
         theirs = features.double()
         if s.features == "cosine":
-            theirs = lesson.standard["pooled"](features).double()
-        feature = LOSSES[s.features](lesson.aligners[0](inside.features["pooled"]), theirs)
+            theirs = targets.standardizers["pooled"](features).double()
+        feature = LOSSES[s.features](targets.aligners[0](inside.features["pooled"]), theirs)
         t = s.temperature
         log = F.log_softmax(inside.predictions["classify"] / t, 1)
         predictions = t * t * F.kl_div(log, F.softmax(target / t, 1), reduction="batchmean")
@@ -81,17 +81,17 @@ def named(made: Learner) -> dict[str, Tensor]:
     return found
 
 
-def handed(made: Learner, passes: Any) -> dict[str, Tensor]:
-    """The gradients that the optimizers are handed; nothing is moved."""
+def step_gradients(made: Learner, passes: Any) -> dict[str, Tensor]:
+    """The gradients that the optimizers would receive; no parameter is updated."""
     taken: dict[str, Tensor] = {}
 
-    def look(*_: Any) -> float:
+    def record(*_: Any) -> float:
         for name, parameter in named(made).items():
             if parameter.grad is not None:
                 taken[name] = parameter.grad.clone()
         return 0.0
 
-    made.optimizers.step = look  # type: ignore[method-assign]
+    made.optimizers.step = record  # type: ignore[method-assign]
     made.distiller.step = lambda *_: None  # type: ignore[method-assign]
     made.step(passes)
     return taken
@@ -111,31 +111,31 @@ def handed(made: Learner, passes: Any) -> dict[str, Tensor]:
     ],
     ids=str,
 )
-def test_the_gradient_is_that_of_the_formula(distill: dict[str, Any]) -> None:
+def test_gradients_match_the_formula(distill: dict[str, Any]) -> None:
     domains = worlds("ants", "bees", batch=8)
     domains[1].settings = domains[1].settings.model_copy(update={"weight": 2.0})
     made = exact(domains, distill)
-    made.clock.step = 2  # of 8: a quarter lies behind
+    made.clock.step = 2  # a quarter of 8
     passes = next(made.passes())
     batches = [batch for group in passes for batch in group]
     expected = by_hand(made, batches, 0.25)
     made.model.zero_grad()
-    found = handed(made, passes)
+    found = step_gradients(made, passes)
     assert found.keys() == expected.keys()
     assert any(name.startswith("aligner bees") for name in found)
     for name, grad in found.items():
         torch.testing.assert_close(grad, expected[name], rtol=1e-6, atol=1e-10, msg=name)
 
 
-def test_small_batches_are_compared_by_cosine() -> None:
-    """Standardised as cosine wants it; and what was said is seen in the step's numbers."""
+def test_small_batches_use_cosine_for_cka() -> None:
+    """With the standardization that cosine needs."""
     domains = worlds("ants")
     one = exact(domains, {"features": "cka"}, batch=7)
     other = exact(domains, {"features": "cosine"}, batch=7)
     for made in (one, other):
         made.distiller.restore(one.distiller.state())
     passes = next(one.passes())
-    assert same(handed(one, passes), handed(other, passes))
+    assert same(step_gradients(one, passes), step_gradients(other, passes))
 
 
 def test_weights_by_name() -> None:
@@ -147,23 +147,23 @@ def test_weights_by_name() -> None:
     assert weight_of({"ants": 2.0, "ants/depth": 0.0}, "ants", "depth") == 0.0
 
 
-def test_how_teachers_fade() -> None:
-    assert [faded(p, "none") for p in (0.0, 0.5, 1.0)] == [1, 1, 1]
-    assert [faded(p, "linear") for p in (0.0, 0.25, 1.0)] == [1, 0.75, 0]
-    assert [faded(p, "cosine") for p in (0.0, 0.5, 1.0)] == pytest.approx([1, 0.5, 0])
+def test_annealing() -> None:
+    assert [annealing_factor(p, "none") for p in (0.0, 0.5, 1.0)] == [1, 1, 1]
+    assert [annealing_factor(p, "linear") for p in (0.0, 0.25, 1.0)] == [1, 0.75, 0]
+    assert [annealing_factor(p, "cosine") for p in (0.0, 0.5, 1.0)] == pytest.approx([1, 0.5, 0])
     made = learner(worlds("ants"), teachers=specialists(worlds("ants")),
                    distill={"teachers": "x", "annealing": "linear"})  # fmt: skip
     (batch,) = next(made.passes())[0]
     inside = made.model.joined([batch.images], ["ants"], made.distiller.points)[0]
-    whole, half, none = (
+    start, half, end = (
         made.distiller.losses(batch, batch.images, inside, p, 0) for p in (0.0, 0.5, 1.0)
     )
-    for what, loss in whole.items():
-        assert half[what].item() == pytest.approx(loss.item() / 2)
-        assert none[what].item() == 0
+    for name, loss in start.items():
+        assert half[name].item() == pytest.approx(loss.item() / 2)
+        assert end[name].item() == 0
 
 
-def test_a_teacher_is_untouched_and_never_trains() -> None:
+def test_teachers_stay_frozen_and_in_evaluation_mode() -> None:
     domains = worlds("ants", "bees")
     teachers = specialists(domains)
     nets = [t.net for mine in teachers.values() for t in mine]
@@ -184,7 +184,7 @@ def test_a_teacher_is_untouched_and_never_trains() -> None:
     assert not mine & {id(module) for net in nets for module in net.modules()}
 
 
-def test_a_teacher_with_its_classes_in_another_order_teaches_the_same_to_the_bit() -> None:
+def test_the_order_of_a_teachers_classes_makes_no_difference() -> None:
     domains = worlds("ants", "bees")
     plain = specialists(domains)
     turned: dict[str, Any] = {}
@@ -205,9 +205,9 @@ def test_a_teacher_with_its_classes_in_another_order_teaches_the_same_to_the_bit
         with torch.no_grad():
             for parameter in head.parameters():
                 parameter.copy_(parameter[order].clone())
-        twin.order = {"classify": order_of(task, other.tasks[0], "twin")}
+        twin.order = {"classify": class_order(task, other.tasks[0], "twin")}
         assert twin.order["classify"].tolist() == order
-        twin.eyes = one.eyes
+        twin.converter = one.converter
         turned[domain.name] = [twin]
     found = []
     for teachers in (plain, turned):
@@ -219,21 +219,21 @@ def test_a_teacher_with_its_classes_in_another_order_teaches_the_same_to_the_bit
     assert same(*found)
 
 
-def test_each_batch_meets_its_own_teacher_alone() -> None:
+def test_batches_are_given_to_the_teachers_of_their_domain() -> None:
     domains = worlds("ants", "bees")
     teachers = specialists(domains)
-    met: list[tuple[str, str]] = []
+    calls: list[tuple[str, str]] = []
     for name, (teacher,) in teachers.items():
-        real = teacher.look
+        real = teacher.forward
 
-        def look(
+        def forward(
             images: Tensor, batch: Any, points: Any, name: str = name, real: Any = real
         ) -> Any:
-            met.append((name, batch.domain))
+            calls.append((name, batch.domain))
             return real(images, batch, points)
 
-        teacher.look = look  # type: ignore[method-assign]
+        teacher.forward = forward  # type: ignore[method-assign]
     made = learner(domains, teachers=teachers, distill={"teachers": "x"}, sampling="temperature")
     for passes in steps(made, 5):
         made.step(passes)
-    assert len(met) == 5 and all(teacher == domain for teacher, domain in met)
+    assert len(calls) == 5 and all(teacher == domain for teacher, domain in calls)

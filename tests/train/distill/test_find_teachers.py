@@ -1,4 +1,4 @@
-"""Teachers by name: which are found, and everything that is refused before training."""
+"""Finding teachers, and everything that is refused before training."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from onetrunk.config.check import check
 from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import Pixels
 from onetrunk.data.task import Task
-from onetrunk.errors import BadInput
+from onetrunk.errors import BadInput, OnetrunkError
 from onetrunk.nn.saving import save, save_models
 from onetrunk.runs.train import train
 from onetrunk.train.distill.find_teachers import find_teachers
 from onetrunk.train.distill.foreign import Foreign
 from onetrunk.train.distill.plan import plan
+from tests.helpers.errors import UNSET, raises
 from tests.helpers.fakes import dense_source
 from tests.helpers.worlds import network, noise, settings, worlds
 
@@ -33,7 +34,7 @@ def foreign(look: Any = mean) -> Foreign:
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
-    """`many`: a network for each domain; `one`: a domain alone; `half`: a run that is not over."""
+    """`many`: a network for each domain; `one`: a single domain; `half`: an unfinished run."""
     domains = worlds("ants", "bees")
     save_models({d.name: network([d], sharing="none") for d in domains}, tmp_path / "many")
     save(network(domains[:1]), tmp_path / "one")
@@ -44,42 +45,43 @@ def runs(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def refused(given: Any, domains: list[Domain], root: Path, logits: bool = True) -> list[str]:
+def refused(given: Any, domains: list[Domain], root: Path) -> tuple[OnetrunkError, ...]:
     with pytest.raises(BadInput) as caught:
-        find_teachers(given, domains, root, logits)
-    return str(caught.value).split("\n")
+        find_teachers(given, domains, root)
+    return caught.value.errors
 
 
-def test_a_run_teaches_the_domains_it_knows(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_teaches_the_domains_that_it_has(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     domains = worlds("ants", "bees", "cats")
     found = find_teachers("many", domains, runs)
     assert {n: [t.tasks for t in ts] for n, ts in found.items()} == {
         "ants": [("classify",)], "bees": [("classify",)], "cats": []
     }  # fmt: skip
-    said = capsys.readouterr().err
-    assert "note: no teacher for cats: its labels alone" in said
-    assert "resized" not in said
+    printed = capsys.readouterr().err
+    assert "note: no teacher for cats" in printed
+    assert "converted" not in printed
     small = worlds("ants", size=6)
     find_teachers("many", small, runs)
-    said = capsys.readouterr().err
-    assert "views are resized or normalized anew for the teachers of ants" in said
-    assert "no teacher" not in said
+    printed = capsys.readouterr().err
+    assert "note: the teachers of ants use another image size or normalization" in printed
+    assert "no teacher" not in printed
     both = find_teachers(["many", "one"], domains[:1], runs)
     assert len(both["ants"]) == 2
 
 
-def test_a_run_of_one_domain_named_for_another_teaches_it(runs: Path) -> None:
+def test_a_run_of_one_domain_can_teach_a_domain_of_another_name(runs: Path) -> None:
     (moths,) = worlds("moths")
     (teacher,) = find_teachers({"moths": "one"}, [moths], runs)["moths"]
     assert teacher.tasks == teacher.predictions == ("classify",)
-    assert refused("one", [moths], runs) == [
-        "distill.teachers: none of them teaches a domain here; got: 'moths'; available: ants"
-    ]
+    with raises(BadInput, "distill.teachers", got="moths", available=["ants"]):
+        find_teachers("one", [moths], runs)
 
 
-def test_everything_wrong_is_listed_at_once(runs: Path) -> None:
+def test_all_problems_are_listed_at_once(runs: Path) -> None:
     domains = worlds("ants", "bees", "cats", "dogs", "emus")
-    said = refused(
+    fish, ants, bees, cats, dogs, emus = refused(
         {
             "ants": "others",
             "bees": "half",
@@ -91,19 +93,20 @@ def test_everything_wrong_is_listed_at_once(runs: Path) -> None:
         domains,
         runs,
     )
-    assert len(said) == 6
-    fish, ants, bees, cats, dogs, emus = said
-    assert "no such domain; got: 'fish'" in fish
-    assert "teacher others: ants/classify: its classes are not those of the domain" in ants
-    assert "it lacks a; the domain has no x" in ants
-    assert "this run is not finished; try: onetrunk train" in bees and "--resume" in bees
-    assert "teacher many does not know cats; got: 'cats/classify'; available: ants/classify" in cats
-    assert "no finished run is there" in dogs and "no finished run is there" in emus
-    with pytest.raises(BadInput, match="no such task; got: 'sex'"):
+    assert fish.got == "fish" and set(fish.available) == {domain.name for domain in domains}
+    assert "teacher others: ants/classify" in str(ants)
+    assert ants.got == "missing a; unknown x"
+    assert "half" in str(bees) and bees.try_.startswith("onetrunk train ")
+    assert bees.try_.endswith("--resume")
+    assert "teacher many" in str(cats) and cats.got == "cats/classify"
+    assert cats.available == ("ants/classify", "bees/classify")
+    assert (dogs.got, emus.got) == (str(runs / "nowhere"), str(runs / "empty"))
+    assert dogs.try_ == emus.try_ == "onetrunk train RECIPE"
+    with raises(BadInput, "distill.teachers.ants", got="sex", available=["classify"]):
         find_teachers({"ants": {"sex": "many"}}, domains[:1], runs)
 
 
-def test_other_classes_may_still_teach_features(runs: Path) -> None:
+def test_a_teacher_with_other_classes_can_teach_features(runs: Path) -> None:
     (teacher,) = find_teachers("others", worlds("ants"), runs, logits=False)["ants"]
     assert (teacher.tasks, teacher.predictions) == (("classify",), ())
 
@@ -111,69 +114,64 @@ def test_other_classes_may_still_teach_features(runs: Path) -> None:
 def test_a_run_of_another_kind_of_task_is_refused(runs: Path) -> None:
     source = noise(24)
     source.tasks = (Task("classify", "embed"),)
-    said = refused("many", [Domain("ants", source, size=8)], runs)
-    assert "is a embed task for the student; got: \"a teacher's classify task" in said[0]
+    with raises(BadInput, "ants/classify", "embed", got="classify task classify"):
+        find_teachers("many", [Domain("ants", source, size=8)], runs)
 
 
-def test_what_is_no_teacher(runs: Path) -> None:
+def test_objects_that_are_no_teachers(runs: Path) -> None:
     domains = worlds("ants")
-    assert (
-        "this is no teacher; got: 'Linear'; available: a run's folder, timm/NAME"
-        in (refused({"ants": nn.Linear(2, 2)}, domains, runs)[0])
-    )
-    assert (
-        "a recipe cannot say this teacher; got: 'python:mine'"
-        in (refused("python:mine", domains, runs)[0])
-    )
-    assert "cannot read none.safetensors" in refused("features:none.safetensors", domains, runs)[0]
+    with raises(BadInput, "ants", got="Linear", available=["timm/NAME", "Foreign"]):
+        find_teachers({"ants": nn.Linear(2, 2)}, domains, runs)  # type: ignore[dict-item]
+    with raises(BadInput, "ants", got="python:mine", try_="teachers="):
+        find_teachers("python:mine", domains, runs)
+    with raises(BadInput, "none.safetensors"):
+        find_teachers("features:none.safetensors", domains, runs)
 
 
 def planned(
     domain: Domain, teacher: Any, distill: dict[str, Any], **given: Any
 ) -> dict[str, list[dict[str, Any]]]:
-    said = Distill.of({"teachers": "x", **distill})
-    found = find_teachers({domain.name: teacher}, [domain], Path(), said.logits)
+    config = Distill.of({"teachers": "x", **distill})
+    found = find_teachers({domain.name: teacher}, [domain], Path(), config.logits)
     model = network([domain])
-    return plan({"": model}, [domain], found, said, settings(**given))
+    return plan({"": model}, [domain], found, config, settings(**given))
 
 
-def test_features_that_are_not_there() -> None:
+def test_missing_features_are_refused() -> None:
     (ants,) = worlds("ants")
-    nothing = "it has no features to hold against; got: "
-    cases: list[tuple[Any, dict[str, Any], str]] = [
+    student = ["pooled", "bottleneck"]
+    cases: list[tuple[Any, dict[str, Any], str, str, list[str]]] = [
+        (foreign(), {"feature_layers": ["bottleneck", "stem"]}, "Identity", "stem", ["pooled"]),
+        (foreign(lambda x: {"deep": x}), {}, "Identity", "pooled", ["deep"]),
+        (foreign(), {"feature_layers": ["decoded"]}, "distill.feature_layers", "decoded", student),
         (
             foreign(),
-            {"feature_layers": ["bottleneck", "stem"]},
-            f"{nothing}'stem'; available: pooled",
+            {"features": "none"},
+            "Identity",
+            "features = 'none', predictions of nothing",
+            [],
         ),
-        (foreign(lambda x: {"deep": x}), {}, f"{nothing}'pooled'; available: deep"),
-        (
-            foreign(),
-            {"feature_layers": ["decoded"]},
-            "ants has no features at this point; got: 'decoded'",
-        ),
-        (foreign(), {"features": "none"}, "it teaches nothing"),
-        (foreign(), {"features": "nowhere:thing"}, "cannot import nowhere"),
+        (foreign(), {"features": "nowhere:thing"}, "nowhere:thing", UNSET, ["l2", "cka", "cosine"]),
     ]
-    for teacher, distill, match in cases:
-        with pytest.raises(BadInput, match=match) as caught:
+    for teacher, distill, fact, got, available in cases:
+        with raises(BadInput, fact, got=got, available=available) as caught:
             planned(ants, teacher, distill)
-        assert len(str(caught.value).split("\n")) == 1
+        assert len(caught.value.errors) == 1
 
 
-def test_students_meet_what_a_teacher_has() -> None:
+def test_points_of_student_and_teacher_are_matched() -> None:
     rooms = Domain("rooms", dense_source(8, 16, 16), size=16)
-    line = {"teacher": "Identity", "predictions": [], "loss": "l2"}
+    entry = {"teacher": "Identity", "predictions": [], "loss": "l2"}
     for look, theirs in ((mean, "pooled"), (lambda x: x, "bottleneck")):
         (found,) = planned(rooms, foreign(look), {})["rooms"]
         pairs = [["bottleneck", theirs], ["decoded", theirs]]
-        assert found == {**line, "features": pairs}
+        assert found == {**entry, "features": pairs}
     (ants,) = worlds("ants")
     (found,) = planned(ants, foreign(lambda x: x), {})["ants"]
-    assert found == {**line, "features": [["pooled", "bottleneck"]]}
+    assert found == {**entry, "features": [["pooled", "bottleneck"]]}
 
 
-def test_a_users_own_loss_is_taken(tmp_path: Path) -> None:
+def test_a_users_feature_loss_is_used(tmp_path: Path) -> None:
     (ants,) = worlds("ants")
     run = train(
         network([ants]),
@@ -187,9 +185,9 @@ def test_a_users_own_loss_is_taken(tmp_path: Path) -> None:
     assert run.scores["taught"]["ants"][0]["loss"] == "torch.nn.functional:mse_loss"
 
 
-def test_frozen_heads_have_no_teacher(tmp_path: Path) -> None:
+def test_frozen_training_has_no_teachers(tmp_path: Path) -> None:
     (ants,) = worlds("ants")
-    with pytest.raises(BadInput, match=r"distill\.teachers: train\.frozen"):
+    with raises(BadInput, "distill.teachers", "train.frozen", try_="distill.enabled = false"):
         train(
             network([ants]),
             [ants],
@@ -199,23 +197,23 @@ def test_frozen_heads_have_no_teacher(tmp_path: Path) -> None:
         )
     text = '[[domains]]\nname = "ants"\nsource = "pocket:optdigits"\n[train]\nfrozen = true\n'
     one = Recipe.parse(f'name = "x"\n{text}[distill]\nteachers = "runs/x"\n', tmp_path)
-    with pytest.raises(BadInput, match=r"distill.teachers: train.frozen"):
+    with raises(BadInput, "distill.teachers", "train.frozen"):
         check(one)
     check(one.with_sets(["distill.enabled=false"]))
 
 
 @pytest.mark.parametrize(
-    ("keys", "match"),
+    ("keys", "facts"),
     [
-        ("views = -1", "distill.views"),
-        ("teacher_dropout = 1.0", "distill.teacher_dropout"),
-        ("teachers = 3", "expected a teacher, several in a list, or a table by domain"),
-        ('features = "l3"', "unknown feature loss; got: 'l3'"),
-        ("logit_weight = { ants = -1.0 }", "distill.logit_weight: .*; got: -1.0"),
+        ("views = -1", ["distill.views", "-1"]),
+        ("teacher_dropout = 1.0", ["distill.teacher_dropout", "1.0"]),
+        ("teachers = 3", ["distill.teachers", "3"]),
+        ('features = "l3"', ["distill.features", "l3", "cosine"]),
+        ("logit_weight = { ants = -1.0 }", ["distill.logit_weight"]),
     ],
 )
-def test_keys_that_a_recipe_cannot_have(keys: str, match: str) -> None:
+def test_invalid_values_in_a_recipe(keys: str, facts: list[str]) -> None:
     text = 'name = "x"\n[[domains]]\nname = "ants"\nsource = "pocket:optdigits"\n[distill]\n'
-    with pytest.raises(BadInput, match=match):
+    with raises(BadInput, *facts):
         Recipe.parse(text + keys)
     assert Recipe.parse(text + 'teachers = ["a", "b"]').distill.teachers == ["a", "b"]

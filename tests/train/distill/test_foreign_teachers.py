@@ -55,7 +55,7 @@ def first(domain: Domain, count: int = 4) -> Batch:
 
 def look(teacher: Any, domain: Domain, *points: str) -> Any:
     batch = first(domain)
-    return teacher.look(batch.images, batch, points)
+    return teacher.forward(batch.images, batch, points)
 
 
 def test_it_sees_the_students_view_at_its_own_size_and_normalization() -> None:
@@ -85,7 +85,7 @@ def test_its_classes_are_picked_out_by_name() -> None:
     assert (guest.predictions, guest.widths) == (("classify",), {"bottleneck": 5, "pooled": 5})
     found = look(guest, domain, "pooled")
     with torch.no_grad():
-        plain = net(guest.eyes(first(domain).images))
+        plain = net(guest.converter(first(domain).images))
     assert found.predictions["classify"].equal(plain["classify"][:, [2, 0]])
     assert found.features["pooled"].equal(plain["pooled"])
     assert look(Guest(guest.foreign, domain, ["classify"], logits=False), domain).predictions == {}
@@ -96,7 +96,7 @@ def test_labels_of_one_name_are_added_up() -> None:
     foreign = Foreign(Net(3), pixels=PIXELS, classes={"classify": [("a", "first"), "b", "A "]})
     found = look(Guest(foreign, domain, ["classify"]), domain).predictions["classify"]
     with torch.no_grad():
-        plain = foreign.look(Guest(foreign, domain, ["classify"]).eyes(first(domain).images))
+        plain = foreign.look(Guest(foreign, domain, ["classify"]).converter(first(domain).images))
     said = plain["classify"].softmax(1)
     torch.testing.assert_close(found.softmax(1)[:, 0], said[:, 0] + said[:, 2])
 
@@ -141,7 +141,7 @@ def test_dense_predictions_come_at_the_students_size() -> None:
     }
     torch.testing.assert_close(found.predictions["normals"].norm(dim=1), torch.ones(4, 10, 10))
     with torch.no_grad():
-        plain = say(guest.eyes(first(domain).images))["segment"][:, [1, 2, 0]]
+        plain = say(guest.converter(first(domain).images))["segment"][:, [1, 2, 0]]
     wide = nn.functional.interpolate(plain, (10, 10), mode="bilinear")
     torch.testing.assert_close(found.predictions["segment"], wide)
 
@@ -210,7 +210,7 @@ def test_timm_predictions_by_names_and_shows_its_maps(
     config = net.pretrained_cfg
     assert guest.foreign.pixels.size == (160, 160)  # timm's own, not the student's
     assert (guest.foreign.pixels.mean, guest.foreign.pixels.std) == (config["mean"], config["std"])
-    x = guest.eyes(first(domain).images)
+    x = guest.converter(first(domain).images)
     with torch.no_grad():
         features = net.forward_features(x)
         torch.testing.assert_close(
@@ -275,6 +275,9 @@ def test_a_task_it_does_not_answer_keeps_its_labels() -> None:
         ["classify", "age"],
     )
     made = learner([domain], teachers={"ants": [guest]}, distill={"teachers": "x"})
-    (lesson,) = made.distiller.lessons["ants"]
-    assert (list(lesson.predictions), list(lesson.features)) == (["classify"], ["classify", "age"])
+    (lesson,) = made.distiller.targets["ants"]
+    assert (list(lesson.prediction_losses), list(lesson.feature_weights)) == (
+        ["classify"],
+        ["classify", "age"],
+    )
     assert settings().steps and set(made.step(next(made.passes()))) == {"ants/classify", "ants/age"}

@@ -1,4 +1,4 @@
-"""Old predictions on new images: held by the trunk alone, and nothing of them stays."""
+"""Learning without forgetting: its loss and gradients, and resumed runs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from onetrunk.data.task import Task
 from onetrunk.nn.universal import Universal
 from onetrunk.testing import scatter
 from onetrunk.train.device import Precision
-from onetrunk.train.distill.lwf import Memory
+from onetrunk.train.distill.lwf import OldPredictions
 from onetrunk.train.initialize import copy_weights
 from onetrunk.train.learner import NotFinite
+from tests.helpers.errors import raises
 from tests.helpers.worlds import (
     CPU,
     assert_same_run,
@@ -39,7 +40,7 @@ from tests.helpers.worlds import (
 )
 
 T = 2.0
-ALIKE = ([0.5] * 3, [0.25] * 3)  # one normalization: no view is changed
+EQUAL = ([0.5] * 3, [0.25] * 3)  # one normalization for all: no image is converted
 TRUNKS: dict[str, dict[str, Any]] = {
     "domain": {},
     "shared": {"norm": "shared"},
@@ -57,36 +58,36 @@ TASKS = (
 )
 
 
-def past(domains: Sequence[Domain], **trunk: Any) -> Universal:
-    """A network that has learned, with numbers of each domain's own."""
+def old_network(domains: Sequence[Domain], **trunk: Any) -> Universal:
+    """A network with random weights and statistics for each domain."""
     model = network(domains, 5, **trunk)
     scatter(model, 8, 5)
     return model.eval()
 
 
 def student(domains: Sequence[Domain], before: Universal, **trunk: Any) -> Universal:
-    """A network that starts with the old trunk."""
+    """A network that starts from the old trunk."""
     model = network(domains, 1, **trunk)
     copy_weights(model, before)
     return model
 
 
-def memory(before: Universal, domains: Sequence[Domain], lwf: float = 1.0) -> Memory:
-    """Of every domain that is not learned here."""
-    words = Distill.of({"lwf": lwf, "temperature": T})
-    return Memory(copy.deepcopy(before), domains, words)
+def lwf(before: Universal, domains: Sequence[Domain], weight: float = 1.0) -> OldPredictions:
+    """The loss on every domain that is not trained here."""
+    config = Distill.of({"lwf": weight, "temperature": T})
+    return OldPredictions(copy.deepcopy(before), domains, config)
 
 
-def kl(said: Tensor, then: Tensor) -> Tensor:
-    """T²·KL over classes, mean over everything else, by torch's own."""
+def kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """T²·KL over classes, averaged over everything else, with torch's kl_div."""
     each = F.kl_div(
-        F.log_softmax(said / T, 1), F.softmax(then / T, 1), reduction="none", log_target=False
+        F.log_softmax(student / T, 1), F.softmax(teacher / T, 1), reduction="none", log_target=False
     )
     return T**2 * each.sum(1).mean()
 
 
 def shifted(model: Universal) -> None:
-    """What is shared moves, statistics that are shared too."""
+    """Change everything that is shared, including shared statistics."""
     chance = torch.Generator().manual_seed(3)
     kept = {id(t) for name in model.domains for t in model.own(name).values()}
     alone = model.trunk.sharing == "none"
@@ -99,17 +100,17 @@ def shifted(model: Universal) -> None:
 @pytest.mark.parametrize("alone", [False, True], ids=["joint", "alone"])
 @pytest.mark.parametrize("kind", TRUNKS)
 def test_the_loss_and_its_gradient_by_hand(kind: str, alone: bool) -> None:
-    """RUN's network with the moved trunk copied in, by autograd."""
+    """Against the old network with the changed trunk copied into it."""
     trunk = TRUNKS[kind]
-    ants, bees, cats = worlds("ants", "bees", "cats", normalize=ALIKE)
-    before = past([ants, bees], **trunk)
+    ants, bees, cats = worlds("ants", "bees", "cats", normalize=EQUAL)
+    before = old_network([ants, bees], **trunk)
     theirs = {"norm": trunk.get("norm", "domain"), "sharing": "none"}
     if kind != "own stages":
         model = student([cats], before, **(theirs if alone else trunk))
     else:
         model = student([cats], before, **trunk)
     shifted(model)
-    made = memory(before, [cats], 0.7)
+    made = lwf(before, [cats], 0.7)
     made.follow(model, Precision(CPU), False)
     images = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     for step, name in enumerate(["ants", "bees", "ants"]):
@@ -139,11 +140,11 @@ def test_the_loss_and_its_gradient_by_hand(kind: str, alone: bool) -> None:
     assert same(weights(made.before), weights(before))
 
 
-def test_at_the_start_nothing_is_lost() -> None:
+def test_the_loss_is_zero_at_the_start() -> None:
     ants, cats = worlds("ants", "cats")
-    before = past([ants])
+    before = old_network([ants])
     model = student([cats], before)
-    made = memory(before, [cats])
+    made = lwf(before, [cats])
     made.follow(model, Precision(CPU), False)
     assert made.loss("cats", torch.randn(4, 3, 8, 8), 0).item() == 0
 
@@ -151,10 +152,10 @@ def test_at_the_start_nothing_is_lost() -> None:
 def test_the_old_domain_has_its_own_size_and_normalization() -> None:
     old = Domain("ants", worlds("ants")[0].source, size=12, normalize=([0.2] * 3, [0.5] * 3))
     (cats,) = worlds("cats")
-    before = past([old])
+    before = old_network([old])
     model = student([cats], before)
     shifted(model)
-    made = memory(before, [cats])
+    made = lwf(before, [cats])
     made.follow(model, Precision(CPU), False)
     images = torch.randn(4, 3, 8, 8)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (cats.pixels.mean, cats.pixels.std))
@@ -166,42 +167,42 @@ def test_the_old_domain_has_its_own_size_and_normalization() -> None:
     assert made.loss("cats", images, 0).item() == pytest.approx(expected.item(), rel=1e-4)
 
 
-def test_every_kind_of_answer_counts_once_and_embeddings_do_not() -> None:
-    old = Domain("ants", None, TASKS, size=8, normalize=ALIKE)
-    (cats,) = worlds("cats", normalize=ALIKE)
-    before = past([old])
+def test_all_kinds_of_tasks_but_embeddings_have_equal_weight() -> None:
+    old = Domain("ants", None, TASKS, size=8, normalize=EQUAL)
+    (cats,) = worlds("cats", normalize=EQUAL)
+    before = old_network([old])
     scale = torch.tensor([2.0, 50.0])
     before.heads_of("ants").head("price").std.copy_(scale)
     model = student([cats], before)
     shifted(model)
-    made = memory(before, [cats])
+    made = lwf(before, [cats])
     made.follow(model, Precision(CPU), False)
     images = torch.randn(4, 3, 8, 8)
     hand = copy.deepcopy(before)
     hand.trunk.load_shared(model.trunk.shared())
-    said, then = hand(images, "ants"), before(images, "ants")
-    p, q = torch.sigmoid(then["marks"] / T), torch.sigmoid(said["marks"] / T)
+    now, then = hand(images, "ants"), before(images, "ants")
+    p, q = torch.sigmoid(then["marks"] / T), torch.sigmoid(now["marks"] / T)
     two = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
     each = [
-        kl(said["kind"], then["kind"]),
+        kl(now["kind"], then["kind"]),
         T**2 * two.mean(),
-        (((said["price"] - then["price"]) / scale) ** 2).mean(),
-        kl(said["parts"], then["parts"]),
+        (((now["price"] - then["price"]) / scale) ** 2).mean(),
+        kl(now["parts"], then["parts"]),
     ]
     expected = torch.stack(each).mean().item()
     assert made.loss("cats", images, 0).item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_step_descends_the_labels_and_the_memory() -> None:
-    """One plain step of sgd: the trunk moves by the sum of both gradients, own parts by labels."""
+def test_a_step_descends_both_losses() -> None:
+    """One step of plain SGD: the trunk by the sum of both gradients, own parts by the labels'."""
     ants, cats, dogs = worlds("ants", "cats", "dogs")
-    before = past([ants])
+    before = old_network([ants])
     given: dict[str, Any] = {"momentum": 0.0, "weight_decay": 0.0, "lr": 0.1}
     given["schedule"] = "constant"
     new = [cats, dogs]
-    words = {"label_weight": 0.5}
-    held = memory(before, new, 3.0)
-    made = learner(new, student(new, before), memory=held, distill=words, **given)
+    distill = {"label_weight": 0.5}
+    held = lwf(before, new, 3.0)
+    made = learner(new, student(new, before), old_predictions=held, distill=distill, **given)
     twin = student(new, before).train()
     start = weights(twin)
     (passes,) = steps(made, 1)
@@ -209,7 +210,7 @@ def test_a_step_descends_the_labels_and_the_memory() -> None:
     for group in passes:
         (batch,) = group
         out = twin(batch.images, batch.domain)["classify"]
-        hand = memory(before, new, 3.0)
+        hand = lwf(before, new, 3.0)
         hand.follow(twin, Precision(CPU), False)
         labels = F.cross_entropy(out, batch.targets["classify"])
         loss = loss + (0.5 * labels + hand.loss(batch.domain, batch.images, 0)) / 2
@@ -218,7 +219,7 @@ def test_a_step_descends_the_labels_and_the_memory() -> None:
     now = dict(made.model.named_parameters())
     for name, parameter in twin.named_parameters():
         if parameter.grad is not None:
-            mine = "slots." in name or name.startswith("heads.")  # a mean over its own batches
+            mine = "slots." in name or name.startswith("heads.")  # averaged over its own batches
             expected = start[name] - 0.1 * parameter.grad * (2 if mine else 1)
             torch.testing.assert_close(now[name], expected, rtol=1e-4, atol=1e-6)
     record = made.means.take(made.clock)
@@ -226,64 +227,64 @@ def test_a_step_descends_the_labels_and_the_memory() -> None:
     assert set(record["loss"]) == {"cats/classify", "dogs/classify"}
 
 
-def test_old_predictions_move_less() -> None:
+def test_old_predictions_change_less() -> None:
     ants, bees, cats = worlds("ants", "bees", "cats")
-    before = past([ants, bees])
+    before = old_network([ants, bees])
     images, _ = cats.train.batch(np.arange(16))
     moved = []
-    for lwf in (0.0, 2.0):
-        held = memory(before, [cats], lwf) if lwf else None
+    for weight in (0.0, 2.0):
+        held = lwf(before, [cats], weight) if weight else None
         given: dict[str, Any] = {"steps": 30, "batch": 8, "optimizer": "adamw", "lr": 2e-4}
-        made = learner([cats], student([cats], before), memory=held, clip=1.0, **given)
+        made = learner([cats], student([cats], before), old_predictions=held, clip=1.0, **given)
         for passes in steps(made, 30):
             made.step(passes)
             made.clock.tick()
         after = copy.deepcopy(before)
         after.trunk.load_shared(made.model.trunk.shared())
         with torch.no_grad():
-            gone = [(after(images, n)["classify"] - before(images, n)["classify"]).abs().mean()
+            moves = [(after(images, n)["classify"] - before(images, n)["classify"]).abs().mean()
                     for n in ("ants", "bees")]  # fmt: skip
-        moved.append(float(sum(gone)))
+        moved.append(float(sum(moves)))
     assert moved[1] < 0.85 * moved[0]
 
 
 @pytest.mark.parametrize("weighting", ["famo", "stch", "cagrad"])
-def test_under_every_kind_of_weighting(weighting: str) -> None:
-    """It has a weight of its own, and its gradient reaches the trunk."""
+def test_its_gradient_reaches_the_trunk_under_every_kind_of_weighting(weighting: str) -> None:
     ants, cats, dogs = worlds("ants", "cats", "dogs")
-    before, new = past([ants]), [cats, dogs]
+    before, new = old_network([ants]), [cats, dogs]
     trunks = []
-    for lwf in (0.0, 2.0):
-        held = memory(before, new, lwf) if lwf else None
-        made = learner(new, student(new, before), memory=held, weighting=weighting)
-        for passes in steps(made, 2):  # in the first nothing has moved yet
+    for weight in (0.0, 2.0):
+        held = lwf(before, new, weight) if weight else None
+        made = learner(new, student(new, before), old_predictions=held, weighting=weighting)
+        for passes in steps(made, 2):  # the loss is 0 in the first step
             made.step(passes)
         trunks.append({key: t.clone() for key, t in made.model.trunk.shared().items()})
     assert trunks[0].keys() == trunks[1].keys()
     assert not same(*trunks)
 
 
-def test_a_loss_of_the_memory_that_is_not_finite_is_named() -> None:
+def test_a_loss_that_is_not_finite_is_named() -> None:
     ants, cats = worlds("ants", "cats")
-    before = past([ants])
+    before = old_network([ants])
     with torch.no_grad():
         before.heads_of("ants").head("classify").bias.fill_(math.inf)
-    made = learner([cats], student([cats], before), memory=memory(before, [cats]))
-    with pytest.raises(NotFinite, match=r"the loss of cats/old answers is nan at step 1") as caught:
+    made = learner([cats], student([cats], before), old_predictions=lwf(before, [cats]))
+    with raises(NotFinite, "cats/old predictions", "nan", "step 1") as caught:
         made.step(steps(made, 1)[0])
+    assert isinstance(caught.value, NotFinite)
     assert caught.value.record["task"] == "old predictions"
 
 
-def test_beside_teachers_and_in_a_joined_pass() -> None:
+def test_with_teachers_and_joined_batches() -> None:
     ants, cats, dogs = worlds("ants", "cats", "dogs")
-    before = past([ants])
+    before = old_network([ants])
     new = [cats, dogs]
     made = learner(
         new,
         student(new, before),
         teachers=specialists(new),
         distill={"teachers": "x"},
-        memory=memory(before, new),
+        old_predictions=lwf(before, new),
         sampling="joined",
         batch=8,
         channels_last=True,
@@ -297,18 +298,18 @@ def test_beside_teachers_and_in_a_joined_pass() -> None:
     assert record["taught"]["cats old predictions"] > 0
 
 
-# -- going on
+# -- resumed runs
 
 
-class Broken(Exception):
-    """What nobody catches."""
+class Interrupted(Exception):
+    """Raised in the middle of a run."""
 
 
-def breaks() -> None:
-    raise Broken
+def interrupt() -> None:
+    raise Interrupted
 
 
-WAYS: dict[str, dict[str, Any]] = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
     "shared norm, channels last": {"norm": "shared", "channels_last": True},
     "alone, averaged": {"sharing": "none", "ema": 0.5},
@@ -316,27 +317,27 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_going_on_is_not_having_stopped(way: str, tmp_path: Path) -> None:
-    given = dict(WAYS[way])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_resumed_run_equals_an_uninterrupted_one(name: str, tmp_path: Path) -> None:
+    given = dict(SETTINGS[name])
     trunk = {key: given.pop(key) for key in ("norm", "sharing") if key in given}
     given = {"steps": 7, "eval_every": 4, "log_every": 1, "keep_checkpoints": 9, **given}
     ants, bees, cats = worlds("ants", "bees", "cats")
-    before = past([ants, bees], **{k: v for k, v in trunk.items() if k == "norm"})
-    whole, other = (student([cats], before, **trunk) for _ in range(2))
-    go(tmp_path / "whole", [cats], whole, memory=memory(before, [cats]), **given)
-    held = memory(before, [cats])
-    with pytest.raises(Broken):
-        go(tmp_path / "run", [cats], other, at("step", 6, breaks), memory=held, **given)
+    before = old_network([ants, bees], **{k: v for k, v in trunk.items() if k == "norm"})
+    expected, other = (student([cats], before, **trunk) for _ in range(2))
+    go(tmp_path / "whole", [cats], expected, old_predictions=lwf(before, [cats]), **given)
+    held = lwf(before, [cats])
+    with pytest.raises(Interrupted):
+        go(tmp_path / "run", [cats], other, at("step", 6, interrupt), old_predictions=held, **given)
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.add_(1.0)
-    held = memory(before, [cats])
-    go(tmp_path / "run", [cats], other, memory=held, **given)
-    assert same(weights(other), weights(whole))
+    held = lwf(before, [cats])
+    go(tmp_path / "run", [cats], other, old_predictions=held, **given)
+    assert same(weights(other), weights(expected))
     assert_same_run(tmp_path / "run", tmp_path / "whole")
     assert same(weights(held.before), weights(before))
     plain = learner([cats], student([cats], before, **trunk), **given)
     plain.step(steps(plain, 1)[0])
     _, kept = checkpoints(tmp_path / "run")[7]
-    assert kept.keys() == plain.state()[0].keys()  # nothing of the memory
+    assert kept.keys() == plain.state()[0].keys()  # nothing of the old network

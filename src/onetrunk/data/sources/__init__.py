@@ -1,101 +1,131 @@
-"""Sources: one small file each, and the one place that turns `"folder:photos"` into one.
+"""Sources of images, and the function that opens one by its name: `"folder:photos"`.
 
-A source lists items without decoding anything, and reads one image at a time. It never resizes,
-normalizes, splits or caches: that is the same for all of them and lives with the domain.
+Each public file of this package is one source. It binds its class to `SOURCE`, and its prefix is
+the file's name: `folder.py` reads `folder:…`. A source lists its images without decoding anything
+and reads one image at a time. It never resizes, normalizes, splits or caches: a domain does that,
+in the same way for all sources.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
-from onetrunk.data.listing import Item
 from onetrunk.data.pixels import Raw
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
 from onetrunk.objects import load_object
+from onetrunk.registry import Registry
+
+Label = str | float | tuple[str, ...] | tuple[float, ...] | None
+"""The name of a class (classify, embed), names (multilabel), a number or numbers (regress), or None
+for an image without a label. Dense targets are not labels: a source reads them with the image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image of a source, not yet read.
+
+    Attributes:
+        key: Its name for people, unique in the source and stable: a path relative to the source,
+            with forward slashes. Splits by hash depend on it, or on `group`.
+        where: What the source needs to find the image again; often the key.
+        stamp: Text that changes when the content does: size and time of a file, hash of a row. The
+            cache is keyed by it.
+        split: "train", "val" or "test" if the source has splits.
+        group: Images of one group are never in two splits.
+        labels: By the name of a task.
+    """
+
+    key: str
+    where: str
+    stamp: str
+    split: str | None = None
+    group: str | None = None
+    labels: Mapping[str, Label] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the user said of a source beside its name; every source takes what concerns it."""
+class SourceOptions:
+    """The user's settings of a source, beside its name. A source uses those that concern it.
 
-    base: Path = Path()  # relative paths start here: the recipe's folder, or the current one
-    tasks: tuple[Task, ...] | None = (
-        None  # the tasks that the user named; None: what the source has
-    )
-    image: str | None = None  # the column that holds the path or the image
-    group: str | None = None  # a column, or a regular expression on the path
-    split: str | None = None  # the column that names the split
+    Attributes:
+        base: Where relative paths start: the folder of the recipe, or the current one.
+        tasks: The requested tasks; None for those that the source has.
+        image: The column that holds the path or the image.
+        group: A column, or a regular expression on the path.
+        split: The column that holds the split.
+    """
+
+    base: Path = Path()
+    tasks: tuple[Task, ...] | None = None
+    image: str | None = None
+    group: str | None = None
+    split: str | None = None
 
 
 @runtime_checkable
 class Source(Protocol):
-    """What every source can do; a user's own class does the same.
+    """What every source has, a user's own included.
 
-    A source may also have `notes: list[str]`: what it says of itself to people, a line each (files
-    passed over, splits not used). They are complete once `items()` was read to its end; a problem
-    that a source only finds there is raised there. One with `unlabelled = True` has no labels to
-    expect: its tasks are taught by teachers alone.
+    These attributes are optional:
+
+    - `notes: list[str]`: lines for people, such as files passed over or splits not used. They are
+      complete once `items()` has been read to its end.
+    - `unlabelled = True`: the images have no labels in any split, and are taught by teachers alone.
+    - `size: (height, width)`: the size that the images are made for.
+    - `flip: bool`: whether a mirrored image has the same label.
+
+    `items()` may raise for a problem that is found only while it is read.
     """
 
     tasks: tuple[Task, ...]
-    """What its images are labelled with. Classes may be empty: then they are the names met. Those
-    of a segment task are always known."""
+    """The tasks that its images are labelled for. Their classes may be empty, and are then the
+    names that occur; a segment task always has its classes."""
 
     def items(self) -> Iterator[Item]:
-        """Every image once, in an order that depends on the content alone; nothing is decoded."""
+        """Yield every image once, in an order that depends on the content alone."""
         ...
 
     def image(self, where: str) -> Raw:
-        """One image, encoded (a path, bytes) or decoded (a picture, an array).
+        """Return one image, encoded (a path, bytes) or decoded (a picture, an array).
 
-        `BadImage` where this one cannot be had, `Failed` where none can be (the network is down).
+        Raises `BadImage` if this image cannot be read, `Failed` if none can be (no network).
         """
         ...
 
     def target(self, where: str, task: str) -> NDArray[Any] | None:
-        """A dense target of this image at its own size, None where it is not labelled.
+        """Return a dense target of an image at its own size, or None if it has none.
 
-        segment: (H, W) integers, 255 where a pixel has no label; depth: (H, W) float32 metres
-        (or what the task's unit says), 0 where unknown; normals: (H, W, 3) float32 unit vectors (x
-        right, y up, z to the viewer), 0 where unknown. `BadImage` where this one cannot be read.
+        segment: (H, W) integers, 255 for a pixel without a label. depth: (H, W) float32 in metres
+        or the task's unit, 0 for unknown. normals: (H, W, 3) float32 unit vectors (x right, y up,
+        z to the viewer), 0 for unknown. Raises `BadImage` if this target cannot be read.
         """
         ...
 
 
-KNOWN: Mapping[str, str] = {
-    "folder": "onetrunk.data.sources.folder:Folder",
-    "unlabelled": "onetrunk.data.sources.unlabelled:Unlabelled",
-    "table": "onetrunk.data.sources.table:Table",
-    "hf": "onetrunk.data.sources.hf:HuggingFace",
-    "torchvision": "onetrunk.data.sources.torchvision:TorchVision",
-    "webdataset": "onetrunk.data.sources.webdataset:WebDataset",
-    "coco": "onetrunk.data.sources.coco:Coco",
-    "decathlon": "onetrunk.data.sources.decathlon:Decathlon",
-    "nyuv2": "onetrunk.data.sources.nyuv2:NYUv2",
-    "cityscapes": "onetrunk.data.sources.cityscapes:Cityscapes",
-    "pocket": "onetrunk.data.pocket:Pocket",
-}
+OpenSource = Callable[[str, SourceOptions], Source]  # called with what follows the prefix
+SOURCES = Registry[OpenSource]("onetrunk.data.sources", "source")
 
 
-def open_source(name: str, asked: Asked) -> Source:
-    """The source behind `"prefix:rest"`, or behind the user's own `"package.module:thing"`.
+def open_source(name: str, options: SourceOptions) -> Source:
+    """Open the source of `"prefix:rest"`, or a user's own `"package.module:thing"`.
 
-    A source is a callable of (rest, asked); the user's own gets an empty rest.
+    A source is made by calling its class with (rest, options); for a user's own, rest is "".
     """
     prefix, colon, rest = name.partition(":")
-    if not colon or (prefix not in KNOWN and "." not in prefix):
+    if colon and prefix in SOURCES:
+        return SOURCES.load(prefix)(rest, options)
+    if not colon or "." not in prefix:
         raise BadInput(
             "expected a source as PREFIX:REST, or package.module:thing",
             got=name,
-            available=[f"{known}:" for known in KNOWN],
-            try_=f"folder:{name}" if Path(asked.base, name).is_dir() else None,
+            available=[f"{prefix}:" for prefix in SOURCES],
+            try_=f"folder:{name}" if Path(options.base, name).is_dir() else None,
         )
-    made = load_object(KNOWN.get(prefix, name), "source")
-    source: Source = made(rest if prefix in KNOWN else "", asked)
-    return source
+    make: OpenSource = load_object(name, "source")
+    return make("", options)

@@ -1,20 +1,24 @@
 """`cityscapes:PATH?classes=7&depth=disparity`: street scenes with classes and depth, as NPY arrays.
 
 The preprocessed archives of Liu, Johns & Davison, "End-to-End Multi-Task Learning with Attention",
-CVPR 2019 (128×256 or 256×512; 2975 images to train, 500 to evaluate), of Cordts et al.'s Cityscapes:
-PATH/{train,val}/{image,label_7,label_19,depth}/N.npy, or one folder `label`; -1 is not labelled.
+CVPR 2019, made from Cordts et al.'s Cityscapes (128×256 or 256×512; 2975 training images, 500 for
+evaluation): PATH/{train,val}/{image,label_7,label_19,depth}/N.npy, or one folder `label`; -1 is not
+labelled.
 
-The files do not say which classes `label` holds nor what `depth` counts, so both are said and never
-guessed. `depth=disparity`: what those archives hold, inverse depth; its values are Cityscapes'
-16-bit disparities over 65535, so near is large, 0 is not labelled, and 1.85 over a value is about
-the metres. `depth=metres`: arrays that somebody made metres of. Nothing is converted.
+The files do not tell which classes `label` holds or in which unit `depth` is, so the user has to:
+
+- `depth=disparity` is what these archives hold: Cityscapes' 16-bit disparities divided by 65535.
+  Near is large, 0 is not labelled, and 1.85 divided by a value is about the distance in metres.
+- `depth=metres` is for arrays that have been converted to metres.
+
+Values are used as they are.
 """
 
 from __future__ import annotations
 
-from onetrunk.data.sources import Asked
-from onetrunk.data.sources.nyuv2 import with_classes
-from onetrunk.data.sources.scenes import Scenes, folder_of, options
+from onetrunk.data.files.paths import existing_folder
+from onetrunk.data.sources import SourceOptions
+from onetrunk.data.sources._scenes import Scenes, parse_query, with_classes
 from onetrunk.data.task import Kind, Task
 from onetrunk.errors import BadInput
 
@@ -30,38 +34,39 @@ UNITS = {"disparity": "disparity", "metres": "m"}
 
 
 class Cityscapes(Scenes):
-    """The archive, by what the user says of it."""
+    """The archive with the user's settings."""
 
-    def __init__(self, rest: str, asked: Asked) -> None:
-        path, said = options(rest, {"classes": [*CLASSES], "depth": [*UNITS]}, "cityscapes")
-        folder = folder_of(asked, path, "cityscapes")
-        label = f"label_{said.get('classes')}"
+    def __init__(self, rest: str, options: SourceOptions) -> None:
+        known = {"classes": [*CLASSES], "depth": [*UNITS]}
+        path, given = parse_query(rest, known, "cityscapes")
+        folder = existing_folder(options.base, path, "cityscapes", "unpack it")
+        label = f"label_{given.get('classes')}"
         if not any((folder / split / label).is_dir() for split in ("train", "val")):
             label = "label"
-        if "classes" not in said:  # refused below; until then, whichever is there
-            there = sorted(folder.glob("train/label*"))
-            label = there[0].name if there else label
+        if "classes" not in given:  # refused below, where the error lists what is missing
+            present = sorted(folder.glob("train/label*"))
+            label = present[0].name if present else label
         places: dict[Kind, str] = {"segment": label, "depth": "depth"}
-        super().__init__(f"cityscapes:{rest}", folder, asked, places)
-        lacking = {
+        super().__init__(f"cityscapes:{rest}", folder, options, places)
+        needed = {
             "segment": ("classes", "classes=7 or classes=19"),
-            "depth": (
-                "depth",
-                "depth=disparity (inverse, as the archives have it) or depth=metres",
-            ),
+            "depth": ("depth", "depth=disparity (inverse, as in the archives) or depth=metres"),
         }
         kinds = [k for k in places if any(t.kind == k for t in self.tasks)]
-        if ask := [lacking[kind] for kind in kinds if lacking[kind][0] not in said]:
-            known = {**said, **{key: "…" for key, _ in ask}}
+        if missing := [needed[kind] for kind in kinds if needed[kind][0] not in given]:
+            query = {**given, **{key: "…" for key, _ in missing}}
             raise BadInput(
-                f"{self.name}: its files do not say {' nor '.join(key for key, _ in ask)}",
-                got=f"no {' and no '.join(key for key, _ in ask)} behind the path",
-                available=[words for _, words in ask],
-                try_=f"cityscapes:{path}?{'&'.join(f'{k}={v}' for k, v in sorted(known.items()))}",
+                f"{self.name}: expected {' and '.join(key for key, _ in missing)} after the path, "
+                "as its files do not tell",
+                available=[values for _, values in missing],
+                try_=f"cityscapes:{path}?{'&'.join(f'{k}={v}' for k, v in sorted(query.items()))}",
             )
         self.tasks = tuple(
-            with_classes(self.name, task, CLASSES[said["classes"]])
+            with_classes(self.name, task, CLASSES[given["classes"]])
             if task.kind == "segment"
-            else Task(task.name, task.kind, column=task.column, unit=UNITS[said["depth"]])
+            else Task(task.name, task.kind, column=task.column, unit=UNITS[given["depth"]])
             for task in self.tasks
         )
+
+
+SOURCE = Cityscapes

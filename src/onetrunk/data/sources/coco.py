@@ -1,9 +1,13 @@
 """`coco:FILE.json[:IMAGES]` or `coco:ROOT`: masks and categories of COCO's instance files.
 
-ROOT holds annotations/instances_{train,val,…}*.json and the images in train2017/ and so on.
-segment: class 0 is "background", then the categories in the order of their ids; smaller objects lie
-over larger ones, crowds count as not labelled. multilabel: the categories in an image. An image
-without annotations holds none of them; a file without annotations labels nothing.
+ROOT holds annotations/instances_{train,val,…}*.json, and the images in train2017/ and so on.
+
+- segment: class 0 is "background", then the categories in the order of their ids. Smaller objects
+  are painted over larger ones; crowds are not labelled.
+- multilabel: the categories in an image.
+
+An image without annotations has none of the categories. The images of a file without annotations
+are not labelled.
 """
 
 from __future__ import annotations
@@ -15,27 +19,31 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from onetrunk.data.listing import Item, Label
-from onetrunk.data.sources import Asked
-from onetrunk.data.sources.annotations import Annotations, first_that_holds
-from onetrunk.data.sources.common import Root, distinct, only, outside, place, split_in, stamp
-from onetrunk.data.sources.masks import compact, paint, tool
+from onetrunk.data.files.coco_annotations import (
+    Annotations,
+    compact,
+    first_that_holds,
+    import_mask,
+    paint,
+)
+from onetrunk.data.files.labels import check_kinds, unique_names
+from onetrunk.data.files.paths import Root, existing_path, outside, split_in, stamp
+from onetrunk.data.sources import Item, Label, SourceOptions
 from onetrunk.data.task import NO_PIXEL, Task
 from onetrunk.errors import BadInput
 
 
 class Coco:
-    """One annotation file, or the usual folder of them."""
+    """One annotation file, or a folder of them."""
 
-    def __init__(self, rest: str, asked: Asked) -> None:
+    def __init__(self, rest: str, options: SourceOptions) -> None:
         self.name = f"coco:{rest}"
         self.notes: list[str] = []
         file, images = _parse(rest)
-        path = place(asked.base, file, "coco")
-        found = _annotation_files(path, self.name) if path.is_dir() else [path]
-        self._parts = [
-            _Part(one, self.name, Path(asked.base, images) if images else None) for one in found
-        ]
+        path = existing_path(options.base, file, "coco")
+        files = _annotation_files(path, self.name) if path.is_dir() else [path]
+        folder = Path(options.base, images) if images else None
+        self._parts = [_Part(file, self.name, folder) for file in files]
         by_split: dict[str | None, list[str]] = {}
         for part in self._parts:
             by_split.setdefault(part.split, []).append(part.file.name)
@@ -43,7 +51,7 @@ class Coco:
             twice := [v for s, v in by_split.items() if len(v) > 1 or not s]
         ):
             raise BadInput(
-                f"{self.name}: expected one file a split",
+                f"{self.name}: expected one file per split",
                 available=[name for names in twice for name in names],
                 try_=f"coco:{file}/annotations/{twice[0][0]}",
             )
@@ -55,14 +63,14 @@ class Coco:
                 )
         self._index = {category: index for index, category in enumerate(categories, 1)}
         self._names = list(categories.values())
-        self.tasks = self._read_tasks(asked.tasks)
+        self.tasks = self._read_tasks(options.tasks)
 
     def items(self) -> Iterator[Item]:
-        """Every image of every file, in the order of their names."""
+        """Yield every image of every file, in the order of their names."""
         for at, part in enumerate(self._parts):
             document = part.read()
             root = part.root()
-            known = stamp(part.file)
+            file_stamp = stamp(part.file)
             for image in sorted(document.images, key=lambda image: str(image["file_name"])):
                 path = root.find(str(image["file_name"]))
                 if path is None:
@@ -80,18 +88,18 @@ class Coco:
                 yield Item(
                     f"{root.folder.name}/{name}",
                     f"{at}:{image['id']}:{name}",
-                    f"{stamp(path)}+{known}" if dense else stamp(path),
+                    f"{stamp(path)}+{file_stamp}" if dense else stamp(path),
                     part.split,
                     labels=labels,
                 )
 
     def image(self, where: str) -> Path:
-        """The image's path."""
+        """Return the path of an image."""
         at, _, name = where.split(":", 2)
         return self._parts[int(at)].root().open(name)
 
     def target(self, where: str, task: str) -> NDArray[Any] | None:
-        """The map of classes, painted from polygons and run lengths."""
+        """Return the map of classes, painted from polygons and run lengths."""
         if next(t for t in self.tasks if t.name == task).kind != "segment":
             return None
         at, number, _ = where.split(":", 2)
@@ -101,34 +109,39 @@ class Coco:
         image = document.by_id[int(number)]
         return paint(image, document.of_image.get(int(number), []), self._index)
 
-    def _read_tasks(self, asked: tuple[Task, ...] | None) -> tuple[Task, ...]:
-        asked = (Task("segment", "segment"),) if asked is None else asked
-        only(self.name, asked, ("segment", "multilabel"), "a table: source for other tasks")
+    def _read_tasks(self, requested: tuple[Task, ...] | None) -> tuple[Task, ...]:
+        requested = (Task("segment", "segment"),) if requested is None else requested
+        check_kinds(
+            self.name, requested, ("segment", "multilabel"), "a table: source for other tasks"
+        )
         tasks = []
-        for task in asked:
+        for task in requested:
             names = self._names
             if task.kind == "segment":
-                tool(self.name)
-                names = distinct(["background", *names], range(len(names) + 1))
+                import_mask(self.name)
+                names = unique_names(["background", *names], range(len(names) + 1))
                 if len(names) > NO_PIXEL:
                     raise BadInput(
-                        f"{self.name}: a map has at most 254 categories beside the background",
+                        f"{self.name}: expected at most 254 categories beside the background",
                         got=len(names) - 1,
                         try_='tasks = ["multilabel"], or a file with fewer categories',
                     )
             if task.classes and list(task.classes) != names:
                 raise BadInput(
-                    f"{self.name}: task {task.name}: its classes are those of the file",
+                    f"{self.name}: task {task.name}: its classes are fixed by the file",
                     got=", ".join(task.classes[:8]),
                     available=names,
-                    try_="leave classes out",
+                    try_="leave out classes",
                 )
             tasks.append(task.with_classes(names))
         return tuple(tasks)
 
 
+SOURCE = Coco
+
+
 class _Document(Annotations):
-    """Annotations with their coordinates packed, and images by their id."""
+    """Annotations with compact coordinates, and images by their id."""
 
     def __init__(self, path: Path, name: str) -> None:
         super().__init__(path, name, compact)
@@ -136,7 +149,7 @@ class _Document(Annotations):
 
 
 class _Part:
-    """One annotation file with the folder of its images; read when it is needed, and once."""
+    """One annotation file with the folder of its images, read once when it is needed."""
 
     def __init__(self, file: Path, source: str, images: Path | None) -> None:
         self.file = file
@@ -148,14 +161,14 @@ class _Part:
         self._root: Root | None = None
 
     def read(self) -> _Document:
-        """What the file says."""
+        """Return the annotations."""
         if self._document is None:
             self._document = _Document(self.file, f"{self._source}: {self.file.name}")
             self.labelled = self._document.labelled
         return self._document
 
     def root(self) -> Root:
-        """Where its images lie."""
+        """Return the folder of the images."""
         if self._root is None:
             suffix = self.file.stem.rpartition("_")[2]
             above = self.file.parent.parent
@@ -170,15 +183,15 @@ class _Part:
 
 
 def _parse(rest: str) -> tuple[str, str | None]:
-    found = re.fullmatch(r"(.+?\.json):(.+)", rest)
-    return (found[1], found[2]) if found else (rest, None)
+    match = re.fullmatch(r"(.+?\.json):(.+)", rest)
+    return (match[1], match[2]) if match else (rest, None)
 
 
 def _annotation_files(root: Path, name: str) -> list[Path]:
     files = sorted((root / "annotations").glob("instances_*.json"))
     if not files:
         raise BadInput(
-            f"{name}: expected annotations/instances_*.json in it",
+            f"{name}: expected files annotations/instances_*.json",
             available=sorted(path.name for path in root.glob("*/*.json")),
             try_="coco:FILE.json:IMAGES",
         )

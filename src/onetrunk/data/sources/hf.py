@@ -1,7 +1,8 @@
 """`hf:PATH` or `hf:OWNER/NAME[/CONFIG]`: a dataset of the `datasets` library.
 
-PATH holds what `save_to_disk` wrote. Tasks are its ClassLabel columns (classify), lists of them
-(multilabel), text and numbers; images stay encoded until they are read. No code of a dataset runs.
+PATH is a folder that `save_to_disk` wrote. Tasks are columns of ClassLabel (classify), of lists of
+them (multilabel), of text or of numbers. Images stay encoded until they are read. No code of a
+dataset is run.
 """
 
 from __future__ import annotations
@@ -14,13 +15,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from onetrunk.data.listing import Item, Label
+from onetrunk.data.files.labels import LABEL_COLUMNS, check_kinds, empty, label_of
+from onetrunk.data.files.paths import regular, split_of
 from onetrunk.data.pixels import BadImage
-from onetrunk.data.sources import Asked
-from onetrunk.data.sources.common import LABEL_COLUMNS, only, regular, some, split_of
-from onetrunk.data.sources.values import empty, label_of
+from onetrunk.data.sources import Item, Label, SourceOptions
 from onetrunk.data.task import Kind, Task, check_name
-from onetrunk.errors import BadInput, Failed, Missing
+from onetrunk.errors import BadInput, Failed, Missing, shorten
 
 KINDS: tuple[Kind, ...] = ("classify", "embed", "multilabel", "regress")
 
@@ -28,28 +28,28 @@ KINDS: tuple[Kind, ...] = ("classify", "embed", "multilabel", "regress")
 class HuggingFace:
     """A dataset on disk or on the hub."""
 
-    def __init__(self, rest: str, asked: Asked) -> None:
+    def __init__(self, rest: str, options: SourceOptions) -> None:
         self.name = f"hf:{rest}"
         self.notes: list[str] = []
         try:
             import datasets
         except ImportError:
             raise Missing("datasets", "hf", self.name) from None
-        self._splits = self._sort_out(_load(rest, Path(asked.base), datasets))
+        self._splits = self._usable_splits(_load(rest, Path(options.base), datasets))
         features = next(iter(self._splits.values())).features
         self._features = dict(features)
         for split, part in self._splits.items():
             if part.features != features:
-                raise BadInput(f"{self.name}: the columns of its splits differ", got=split)
-        self._image = self._image_column(asked.image, datasets)
-        self._group = asked.group if asked.group in features else None
+                raise BadInput(f"{self.name}: its splits have different columns", got=split)
+        self._image = self._image_column(options.image, datasets)
+        self._group = options.group if options.group in features else None
         for split, part in self._splits.items():
             self._splits[split] = part.cast_column(self._image, datasets.Image(decode=False))
         self._columns: dict[str, str] = {}
-        self.tasks = self._read_tasks(asked.tasks, datasets)
+        self.tasks = self._read_tasks(options.tasks, datasets)
 
     def items(self) -> Iterator[Item]:
-        """Every row, split by split; images are not touched."""
+        """Yield every row, split by split, without reading images."""
         for name, part in self._splits.items():
             stamp = part._fingerprint  # the library's own hash of what the rows hold
             for index, row in enumerate(self._rows(part)):
@@ -69,7 +69,7 @@ class HuggingFace:
                 )
 
     def _rows(self, part: Any) -> Iterator[dict[str, Any]]:
-        """Rows without their images."""
+        """Yield rows without their images."""
         columns = list(self._columns.values()) + ([self._group] if self._group else [])
         if not columns:
             yield from ({} for _ in range(len(part)))
@@ -79,7 +79,7 @@ class HuggingFace:
                 yield dict(zip(batch, cells, strict=True))
 
     def image(self, where: str) -> bytes | Path:
-        """The encoded image."""
+        """Return an encoded image."""
         name, _, index = where.rpartition("/")
         value = self._splits[name][int(index)][self._image]
         if value is None:
@@ -91,43 +91,43 @@ class HuggingFace:
         return regular(Path(value["path"]))
 
     def target(self, where: str, task: str) -> NDArray[Any] | None:
-        """It has none."""
+        """Return None: there are no dense targets."""
         return None
 
-    def _sort_out(self, loaded: Any) -> dict[str, Any]:
-        """Its splits by their own names; those that are none of ours are left out and said."""
+    def _usable_splits(self, loaded: Any) -> dict[str, Any]:
+        """Return the splits by name; others than train, val and test are left out with a note."""
         if not isinstance(loaded, dict):
             return {str(loaded.split or "all"): loaded}
-        known: dict[str, Any] = {name: part for name, part in loaded.items() if split_of(name)}
-        if not known and len(loaded) == 1:
+        usable: dict[str, Any] = {name: part for name, part in loaded.items() if split_of(name)}
+        if not usable and len(loaded) == 1:
             return dict(loaded)
-        left = [name for name in loaded if name not in known]
-        if not known:
+        left = [name for name in loaded if name not in usable]
+        if not usable:
             raise BadInput(
                 f"{self.name}: expected splits train, val or test",
-                got=some(left),
+                got=shorten(left),
                 try_="save the dataset with such splits",
             )
         if left:
-            self.notes.append(f"splits not used: {some(left)}")
+            self.notes.append(f"splits not used: {shorten(left)}")
         order = ("train", "val", "test")
-        return dict(sorted(known.items(), key=lambda i: (order.index(str(split_of(i[0]))), i[0])))
+        return dict(sorted(usable.items(), key=lambda i: (order.index(str(split_of(i[0]))), i[0])))
 
-    def _image_column(self, asked: str | None, datasets: Any) -> str:
-        found = [n for n, f in self._features.items() if isinstance(f, datasets.Image)]
-        if asked in found:
-            return str(asked)
-        if asked is not None or len(found) != 1:
+    def _image_column(self, requested: str | None, datasets: Any) -> str:
+        columns = [n for n, f in self._features.items() if isinstance(f, datasets.Image)]
+        if requested in columns:
+            return str(requested)
+        if requested is not None or len(columns) != 1:
             raise BadInput(
                 f"{self.name}: expected one column of images",
-                got=asked or (some(found) if found else None),
+                got=requested or (shorten(columns) if columns else None),
                 available=[f"{n} ({type(f).__name__})" for n, f in self._features.items()],
-                try_=f'image = "{found[0] if found else "COLUMN"}"',
+                try_=f'image = "{columns[0] if columns else "COLUMN"}"',
             )
-        return str(found[0])
+        return str(columns[0])
 
     def _named(self, column: str, value: Any) -> Any:
-        """A ClassLabel's number as its name (-1 and None: not labelled); lists likewise."""
+        """Return the name of a ClassLabel's number, or the names of a list; None for no label."""
         feature = self._features[column]
         if hasattr(feature, "int2str"):
             return None if value is None or value == -1 else feature.int2str(value)
@@ -136,31 +136,31 @@ class HuggingFace:
             return [inner.int2str(v) for v in value]
         return value
 
-    def _read_tasks(self, asked: Sequence[Task] | None, datasets: Any) -> tuple[Task, ...]:
+    def _read_tasks(self, requested: Sequence[Task] | None, datasets: Any) -> tuple[Task, ...]:
         label = [n for n, f in self._features.items() if isinstance(f, datasets.ClassLabel)]
         several = [n for n, f in self._features.items() if self._classes(n) and n not in label]
-        if asked is None:
+        if requested is None:
             guesses = label or several
             guesses = guesses or [n for n in LABEL_COLUMNS if n in self._features][:1]
             kind: Kind = "multilabel" if guesses == several and several else "classify"
             if not guesses:
                 raise self._no_column("no column of classes", None)
             names = [kind] if len(guesses) == 1 else [_task_name(name) for name in guesses]
-            asked = [Task(n, kind, column=c) for n, c in zip(names, guesses, strict=True)]
-        only(self.name, asked, KINDS, "folder: or table: for dense targets")
+            requested = [Task(n, kind, column=c) for n, c in zip(names, guesses, strict=True)]
+        check_kinds(self.name, requested, KINDS, "folder: or table: for dense targets")
         tasks = []
-        for task in asked:
+        for task in requested:
             usual = [task.name, *(several if task.kind == "multilabel" else label), *LABEL_COLUMNS]
-            found = [n for n in ([task.column] if task.column else usual) if n in self._features]
-            if not found or found[0] == self._image:
+            columns = [n for n in ([task.column] if task.column else usual) if n in self._features]
+            if not columns or columns[0] == self._image:
                 raise self._no_column(f"no column for task {task.name}", task.column)
-            self._columns[task.name] = found[0]
-            names = self._classes(found[0])
+            self._columns[task.name] = columns[0]
+            names = self._classes(columns[0])
             if task.kind == "regress" and names:
-                raise BadInput(f"{self.name}: column {found[0]} holds classes, not numbers")
+                raise BadInput(f"{self.name}: column {columns[0]} holds classes, not numbers")
             if not task.classes and names:
                 task = task.with_classes(names)
-            tasks.append(replace(task, column=found[0]))
+            tasks.append(replace(task, column=columns[0]))
         return tuple(tasks)
 
     def _classes(self, column: str) -> list[str]:
@@ -177,6 +177,9 @@ class HuggingFace:
             available=[f"{n} ({type(f).__name__})" for n, f in self._features.items()],
             try_='tasks = { NAME = { kind = "classify", column = "COLUMN" } }',
         )
+
+
+SOURCE = HuggingFace
 
 
 def _task_name(column: str) -> str:
@@ -197,16 +200,17 @@ def _load(rest: str, base: Path, datasets: Any) -> Any:
             return datasets.load_from_disk(str(path.resolve()))
         if not re.fullmatch(r"[\w.-]+(/[\w.-]+){0,2}", rest):
             raise BadInput(
-                f"{name}: no such folder, and no name on the hub",
+                f"{name}: expected a folder, or a name on the hub",
                 try_="hf:FOLDER, or hf:OWNER/NAME or hf:OWNER/NAME/CONFIG",
             )
         owner, _, config = rest.rpartition("/") if rest.count("/") == 2 else (rest, "", "")
         return datasets.load_dataset(owner, config or None)
     except BadInput:
         raise
-    except Exception as error:  # whatever the library, the files or the network lead to
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    except Exception as error:  # the library, its files and the network raise anything
         raise Failed(
-            f"{name}: cannot be loaded; got: {reason}; try: check the name and the network, or "
-            "save_to_disk where it loads and use hf:FOLDER"
+            f"{name}: cannot be loaded",
+            got=" ".join(f"{type(error).__name__}: {error}".split())[:200],
+            try_="check the name and the network, or save_to_disk on a machine that loads it, and "
+            "hf:FOLDER here",
         ) from None

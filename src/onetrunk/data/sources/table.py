@@ -1,8 +1,12 @@
-"""`table:FILE`: a CSV, TSV, JSON-lines or Parquet file with a path and label columns.
+"""`table:FILE`: a CSV, TSV, JSON-lines or Parquet file with columns for paths and labels.
 
-Paths are relative to the table's folder (either slash) and stay inside it. A task's `column` names
-its cells: a class (classify, embed), classes as `a|b`, `a;b` or a JSON list (multilabel), a number
-or several columns `x,y` (regress), the path of a target (segment, depth, normals: see `dense`).
+Paths are relative to the table's folder (with either slash) and do not lead out of it. The cells of
+a task's `column` hold
+
+- classify, embed: a class;
+- multilabel: classes as `a|b`, `a;b` or a JSON list;
+- regress: a number, or one number in each of several columns, `x,y`;
+- segment, depth, normals: the path of a target (see `onetrunk.data.files.targets`).
 """
 
 from __future__ import annotations
@@ -15,26 +19,17 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from onetrunk.data.listing import Item, Label
-from onetrunk.data.sources import Asked
-from onetrunk.data.sources.common import (
-    LABEL_COLUMNS,
-    Root,
-    outside,
-    place,
-    some,
-    split_of,
-    stamp,
-)
-from onetrunk.data.sources.dense import read_target
-from onetrunk.data.sources.rows import Row, Rows
-from onetrunk.data.sources.values import empty, label_of
+from onetrunk.data.files.labels import LABEL_COLUMNS, empty, label_of
+from onetrunk.data.files.paths import Root, existing_path, outside, split_of, stamp
+from onetrunk.data.files.tables import Row, Rows
+from onetrunk.data.files.targets import read_target
+from onetrunk.data.sources import Item, Label, SourceOptions
 from onetrunk.data.task import Kind, Task
-from onetrunk.errors import BadInput
+from onetrunk.errors import BadInput, shorten
 
 IMAGE_COLUMNS = ("image", "path", "file", "filename", "filepath")
-MOST_SAID = 20  # bad rows named in one message
-USUAL: dict[Kind, tuple[str, ...]] = {  # of a task that names no column, after its own name
+MAX_BAD = 20  # bad rows in one error
+USUAL: dict[Kind, tuple[str, ...]] = {  # columns of a task without one, tried after its name
     "classify": LABEL_COLUMNS,
     "embed": LABEL_COLUMNS,
     "multilabel": ("labels", "tags", *LABEL_COLUMNS),
@@ -45,78 +40,82 @@ USUAL: dict[Kind, tuple[str, ...]] = {  # of a task that names no column, after 
 class Table:
     """A table of paths and labels."""
 
-    def __init__(self, rest: str, asked: Asked) -> None:
+    def __init__(self, rest: str, options: SourceOptions) -> None:
         self.name = f"table:{rest}"
         self.notes: list[str] = []
-        path = place(asked.base, rest, "table")
+        path = existing_path(options.base, rest, "table")
         self._rows = Rows(path, self.name)
         self._root = Root(path.parent)
-        self._image = self._find("image", asked.image, IMAGE_COLUMNS)
-        self._split = asked.split or ("split" if "split" in self._rows.columns else None)
-        if asked.split:
-            self._find("split", asked.split, ())
-        self._group = asked.group if asked.group in self._rows.columns else None
+        self._image = self._find("image", options.image, IMAGE_COLUMNS)
+        self._split = options.split or ("split" if "split" in self._rows.columns else None)
+        if options.split:
+            self._find("split", options.split, ())
+        self._group = options.group if options.group in self._rows.columns else None
         self._columns: dict[str, list[str]] = {}  # task's name -> its columns
-        self._guessed = asked.tasks is None
-        self.tasks = self._read_tasks(asked.tasks)
+        self._guessed = options.tasks is None
+        self.tasks = self._read_tasks(options.tasks)
         self._dense = [task for task in self.tasks if task.dense]
 
     def items(self) -> Iterator[Item]:
-        """Every row's image; two rows of one image must say the same."""
-        met: dict[str, tuple[str, int]] = {}  # key -> its place, the hash of what it says
+        """Yield the image of every row; rows of the same image must be equal."""
+        first: dict[str, tuple[str, int]] = {}  # key -> its first row, the hash of its content
         missing: list[str] = []
-        bad: list[str] = []  # rows that cannot be used, said at once
+        bad: list[BadInput] = []
         columns = [name for names in self._columns.values() for name in names]
         extra = [name for name in (self._split, self._group) if name]
         for where, row in self._rows.read([self._image, *columns, *extra]):
             try:
-                item = self._item(row, where)
+                item = self._item(row, f"{self.name}: {where}")
             except BadInput as error:
-                bad.append(str(error))
-                if len(bad) == MOST_SAID:
+                bad.append(error)
+                if len(bad) == MAX_BAD:
                     break
                 continue
-            says = hash((item.where, item.split, item.group, tuple(item.labels.items())))
-            before, said = met.setdefault(item.key, (where, says))
-            if said != says:
+            content = hash((item.where, item.split, item.group, tuple(item.labels.items())))
+            before, expected = first.setdefault(item.key, (where, content))
+            if content != expected:
                 bad.append(
-                    f"{before} and {where} say different things of {item.key} (keep one of them; "
-                    'several classes of one image are kind = "multilabel", written a|b)'
+                    BadInput(
+                        f"{self.name}: {before} and {where} differ for {item.key}",
+                        try_="keep one of them; for several classes of an image, "
+                        'kind = "multilabel" and a|b',
+                    )
                 )
             elif before == where:
                 if item.stamp.startswith("missing"):
                     missing.append(item.key)
                 yield item
         if bad:
-            more = [f"and perhaps more: {MOST_SAID} are shown"] if len(bad) >= MOST_SAID else []
-            raise BadInput(f"{self.name}: " + " | ".join(bad + more))
-        if not met:
+            if len(bad) == MAX_BAD:
+                bad.append(BadInput(f"{self.name}: more rows may be bad; {MAX_BAD} are listed"))
+            raise BadInput.several(bad)
+        if not first:
             raise BadInput(f"{self.name}: no rows", try_="write a row for each image")
-        if len(missing) == len(met):
+        if len(missing) == len(first):
             raise BadInput(
-                f"{self.name}: none of its {len(met)} images exists",
-                got=some(missing, 3),
+                f"{self.name}: none of its {len(first)} images exists",
+                got=shorten(missing, 3),
                 try_="paths start at the table's folder",
             )
-        lost = [f"{len(missing)} images do not exist ({some(missing, 5)})"] if missing else []
-        taken = [f"columns taken for tasks: {some(columns)}"] if self._guessed else []
-        self.notes = lost + taken
+        lost = [f"{len(missing)} images do not exist ({shorten(missing, 5)})"] if missing else []
+        used = [f"columns used for tasks: {shorten(columns)}"] if self._guessed else []
+        self.notes = lost + used
 
     def image(self, where: str) -> Path:
-        """The file's path."""
+        """Return the path of an image."""
         return self._root.open(json.loads(where)[0] if self._dense else where)
 
     def target(self, where: str, task: str) -> NDArray[Any] | None:
-        """The dense target whose path stands in the task's column."""
-        for at, asked in enumerate(self._dense, 1):
-            if asked.name == task and (name := json.loads(where)[at]) is not None:
-                return read_target(asked, self._root.open(name))
+        """Return the dense target whose path is in the task's column."""
+        for at, dense in enumerate(self._dense, 1):
+            if dense.name == task and (name := json.loads(where)[at]) is not None:
+                return read_target(dense, self._root.open(name))
         return None
 
     def _item(self, row: Row, where: str) -> Item:
         path = self._path(row.get(self._image), where)
         if path is None:
-            raise BadInput(f"{where}: no path in column {self._image}")
+            raise BadInput(f"{where}: expected a path in column {self._image}")
         labels: dict[str, Label] = {}
         targets: list[str | None] = []
         for task in self.tasks:
@@ -162,7 +161,7 @@ class Table:
 
     @staticmethod
     def _no_fraction(value: Any, task: Task, where: str) -> None:
-        """A column that nobody named a class is not taken for one where it holds measurements."""
+        """Refuse measurements in a column that was only guessed to hold classes."""
         try:
             fraction = isinstance(value, (str, float)) and not float(value).is_integer()
         except (ValueError, OverflowError):
@@ -171,39 +170,42 @@ class Table:
             raise BadInput(
                 f"{where}: column {task.column} holds numbers, not classes",
                 got=value,
-                try_=f'say what it is: tasks = {{ {task.name} = {{ kind = "regress", '
+                try_=f'tasks = {{ {task.name} = {{ kind = "regress", '
                 f'column = "{task.column}" }} }}',
             )
 
-    def _read_tasks(self, asked: Sequence[Task] | None) -> tuple[Task, ...]:
-        if asked is None:
+    def _read_tasks(self, requested: Sequence[Task] | None) -> tuple[Task, ...]:
+        if requested is None:
             known = {name.lower(): name for name in self._rows.columns}
-            found = [known[name] for name in LABEL_COLUMNS if name in known]
-            if not found:
+            columns = [known[name] for name in LABEL_COLUMNS if name in known]
+            if not columns:
                 raise self._no_column("no label column", None, "classify")
-            names = ["classify"] if len(found) == 1 else [name.lower() for name in found]
-            asked = [Task(n, "classify", column=c) for n, c in zip(names, found, strict=True)]
+            names = ["classify"] if len(columns) == 1 else [name.lower() for name in columns]
+            requested = [Task(n, "classify", column=c) for n, c in zip(names, columns, strict=True)]
         tasks = []
-        for task in asked:
+        for task in requested:
             columns = self._columns_of(task)
             self._columns[task.name] = columns
             if task.kind == "regress" and len(columns) > 1:
                 if task.outputs not in (1, len(columns)):
-                    raise BadInput(f"task {task.name}: {task.outputs} outputs", got=some(columns))
+                    raise BadInput(
+                        f"{self.name}: task {task.name}: expected {task.outputs} columns",
+                        got=shorten(columns),
+                    )
                 task = replace(task, outputs=len(columns))
             if task.kind == "segment" and not task.classes:
                 raise BadInput(
-                    f"{self.name}: task {task.name}: a table does not name the classes of a map",
+                    f"{self.name}: task {task.name}: expected classes; a table has none for maps",
                     try_='classes = ["background", …], in the order of their indices',
                 )
             tasks.append(task)
         return tuple(tasks)
 
     def _columns_of(self, task: Task) -> list[str]:
-        there = self._rows.columns
-        if task.column is not None and task.column not in there and task.kind == "regress":
+        available = self._rows.columns
+        if task.column is not None and task.column not in available and task.kind == "regress":
             names = [name.strip() for name in task.column.split(",")]
-            if all(name in there for name in names):
+            if all(name in available for name in names):
                 return names
         return [self._find(task.kind, task.column, (task.name, *USUAL.get(task.kind, ())))]
 
@@ -220,7 +222,10 @@ class Table:
     def _no_column(self, what: str, got: str | None, kind: str) -> BadInput:
         column = "COLUMN"
         if kind in ("image", "split"):
-            next = f'{kind} = "{column}"'
+            try_ = f'{kind} = "{column}"'
         else:
-            next = f'tasks = {{ NAME = {{ kind = "{kind}", column = "{column}" }} }}'
-        return BadInput(f"{self.name}: {what}", got=got, available=self._rows.columns, try_=next)
+            try_ = f'tasks = {{ NAME = {{ kind = "{kind}", column = "{column}" }} }}'
+        return BadInput(f"{self.name}: {what}", got=got, available=self._rows.columns, try_=try_)
+
+
+SOURCE = Table

@@ -1,7 +1,7 @@
 """`torchvision:NAME[:ROOT]`: any classification dataset class of torchvision, by name.
 
-ROOT is `data` where it is not said. What lies there is used; what does not is downloaded where the
-class knows how. Splits are those that the class takes, by `train=` or `split=`.
+ROOT is `data` by default. Files that are there are used; missing ones are downloaded if the class
+is able to. The splits are those of the class, by its argument `train=` or `split=`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from onetrunk.data.listing import Item
-from onetrunk.data.pixels import BadImage
-from onetrunk.data.sources import Asked
-from onetrunk.data.sources.common import distinct, only, regular, some, stamp
+from onetrunk.data.files.labels import check_kinds, unique_names
+from onetrunk.data.files.paths import regular, stamp
+from onetrunk.data.pixels import BadImage, reason_of
+from onetrunk.data.sources import Item, SourceOptions
 from onetrunk.data.task import Task
-from onetrunk.errors import BadInput, Failed
+from onetrunk.errors import BadInput, Failed, shorten
 
 SPLITS = {
     "train": ("train", "trainval"),  # the first that the class accepts
@@ -29,51 +29,53 @@ SPLITS = {
     "test": ("test",),
 }
 REFUSED = {"LSUN": "its cache is a pickle"}
-LABELS = ("targets", "labels", "_labels", "y")  # where the classes keep the labels of all images
-PATHS = ("samples", "_samples", "_image_files", "_images", "imgs")  # and the paths, where they do
+LABELS = ("targets", "labels", "_labels", "y")  # attributes with the labels of all images
+PATHS = ("samples", "_samples", "_image_files", "_images", "imgs")  # and with their paths
 
 
 class TorchVision:
-    """A dataset class of torchvision, all its splits."""
+    """A dataset class of torchvision with all its splits."""
 
-    def __init__(self, rest: str, asked: Asked) -> None:
+    def __init__(self, rest: str, options: SourceOptions) -> None:
         self.name = f"torchvision:{rest}"
         self.notes: list[str] = []
         name, _, root = rest.partition(":")
         self._class = self._find(name)
-        self._root = Path(asked.base, Path(root or "data").expanduser())
-        self._files = ""  # a checksum over what lies under the root
+        self._root = Path(options.base, Path(root or "data").expanduser())
+        self._files = ""  # a checksum over the files under the root
         self._parts = self._open()
         self._labels = {split: _labels(part) for split, part in self._parts.items()}
         self._paths = {split: _paths(part) for split, part in self._parts.items()}
         slow = [str(split) for split, labels in self._labels.items() if labels is None]
         if slow:
-            self.notes.append(f"{some(slow)}: images are decoded to list their labels")
+            self.notes.append(f"{shorten(slow)}: images are decoded to list their labels")
         self._classes = {split: self._names(split) for split in self._parts}
         names = list(dict.fromkeys(name for names in self._classes.values() for name in names))
-        asked_tasks = asked.tasks or (Task("classify", "classify"),)
-        only(self.name, asked_tasks, ("classify", "embed"), "folder: or table: for other tasks")
-        self.tasks = tuple(t if t.classes else t.with_classes(names) for t in asked_tasks)
+        requested = options.tasks or (Task("classify", "classify"),)
+        check_kinds(
+            self.name, requested, ("classify", "embed"), "folder: or table: for other tasks"
+        )
+        self.tasks = tuple(t if t.classes else t.with_classes(names) for t in requested)
 
     def items(self) -> Iterator[Item]:
-        """Every image with its class, split by split."""
+        """Yield every image with its class, split by split."""
         for split, part in self._parts.items():
             names, paths = self._classes[split], self._paths[split]
             listed = []
             for index, label in enumerate(self._all_labels(split)):
                 where = f"{split or 'all'}:{index}"
                 if paths is None:
-                    key, seen = where.replace(":", "/"), self._stamp(part, index)
+                    key, mark = where.replace(":", "/"), self._stamp(part, index)
                 else:
-                    key, seen = f"{split or 'all'}/{self._key(paths[index])}", stamp(paths[index])
+                    key, mark = f"{split or 'all'}/{self._key(paths[index])}", stamp(paths[index])
                 if label >= len(names):
                     raise BadInput(f"{self.name}: {key}: a label outside the classes", got=label)
-                listed.append((key, where, seen, names[label] if label >= 0 else None))
-            for key, where, seen, name in sorted(listed) if paths else listed:
-                yield Item(key, where, seen, split, labels={t.name: name for t in self.tasks})
+                listed.append((key, where, mark, names[label] if label >= 0 else None))
+            for key, where, mark, name in sorted(listed) if paths else listed:
+                yield Item(key, where, mark, split, labels={t.name: name for t in self.tasks})
 
     def image(self, where: str) -> Path | Image.Image | NDArray[Any]:
-        """The file where there is one, else what the class makes of it."""
+        """Return the path of an image, or the class's picture if it has no file."""
         name, _, index = where.partition(":")
         split = None if name == "all" else name
         paths = self._paths[split]
@@ -81,33 +83,33 @@ class TorchVision:
             return regular(paths[int(index)])
         try:
             picture = self._parts[split][int(index)][0]
-        except Exception as error:  # decoders raise whatever a broken file leads them to
-            raise BadImage(str(error).split("\n")[0][:120] or type(error).__name__) from None
+        except Exception as error:  # decoders raise anything on a broken file
+            raise BadImage(reason_of(error)) from None
         if not isinstance(picture, Image.Image):
-            raise BadImage(f"expected a picture, came {type(picture).__name__}")
+            raise BadImage(f"expected a picture, got {type(picture).__name__}")
         return picture
 
     def target(self, where: str, task: str) -> NDArray[Any] | None:
-        """It has none."""
+        """Return None: there are no dense targets."""
         return None
 
     def _find(self, name: str) -> Any:
         from torchvision import datasets
 
         known = {n.lower(): n for n in datasets.__all__ if "root" in _arguments(datasets, n)}
-        found = known.get(name.lower())
-        if found is None:
+        dataset = known.get(name.lower())
+        if dataset is None:
             raise BadInput(
                 f"{self.name}: no such dataset", got=name, available=sorted(known.values())
             )
-        if found in REFUSED:
+        if dataset in REFUSED:
             raise BadInput(
-                f"{self.name}: refused, {REFUSED[found]}", try_="save it as class folders"
+                f"{self.name}: refused, {REFUSED[dataset]}", try_="save it as class folders"
             )
-        return getattr(datasets, found)
+        return getattr(datasets, dataset)
 
     def _open(self) -> dict[str | None, Any]:
-        """One dataset a split; the key is None where the class has no splits."""
+        """Return a dataset per split; the key is None if the class has no splits."""
         arguments = _arguments_of(self._class)
         if "train" in arguments:
             return {"train": self._make(train=True), "test": self._make(train=False)}
@@ -126,7 +128,7 @@ class TorchVision:
         return parts
 
     def _make(self, **split: Any) -> Any:
-        """Local first; then by download where the class can."""
+        """Make a dataset from local files, or else by download if the class is able to."""
         tries: list[dict[str, Any]] = [split]
         if "download" in _arguments_of(self._class):
             tries.append({"download": True, **split})
@@ -135,14 +137,18 @@ class TorchVision:
             try:
                 return self._class(str(self._root), **arguments)
             except TypeError as error:
-                raise BadInput(f"{self.name}: needs arguments of its own", got=str(error)) from None
-            except Exception as error:  # not there, damaged, no network: as the class puts it
+                raise BadInput(
+                    f"{self.name}: the class needs other arguments", got=str(error)
+                ) from None
+            except Exception as error:  # missing, damaged, no network
                 got = " ".join(f"{type(error).__name__}: {error}".split())[:200]
                 if isinstance(error, ValueError) and "argument split" in got:
                     raise _NoSplit from None
         raise Failed(
-            f"{self.name}: not there (or damaged) and not downloaded; got: {got}; try: put its "
-            f"files where torchvision.datasets.{self._class.__name__} looks, or go online"
+            f"{self.name}: its files are missing or damaged, and cannot be downloaded",
+            got=got,
+            try_=f"put its files where torchvision.datasets.{self._class.__name__} expects them, "
+            "or go online",
         )
 
     def _all_labels(self, split: str | None) -> Sequence[int]:
@@ -154,7 +160,7 @@ class TorchVision:
         return labels
 
     def _names(self, split: str | None) -> list[str]:
-        """The classes of a split, at the place of their number."""
+        """Return the classes of a split, in the order of their numbers."""
         part = self._parts[split]
         for attribute in ("classes", "categories", "class_to_idx"):
             names = getattr(part, attribute, None)
@@ -162,7 +168,7 @@ class TorchVision:
                 names = sorted(names, key=names.__getitem__)
             if names is not None and len(names) > 0 and isinstance(names[0], (str, tuple)):
                 plain = [n if isinstance(n, str) else ", ".join(n) for n in names]
-                return distinct(plain, range(len(plain)))
+                return unique_names(plain, range(len(plain)))
         top = max((max(self._all_labels(s), default=-1) for s in self._parts), default=-1)
         return [str(index) for index in range(top + 1)]
 
@@ -172,16 +178,19 @@ class TorchVision:
         return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
     def _stamp(self, part: Any, index: int) -> str:
-        """The pixels' own checksum where the class holds them, else that of all files' stamps."""
+        """Return a checksum of the pixels if the class holds them, else of all files' stamps."""
         data: Any = vars(part).get("data", ())
         if len(data) == len(part):
             pixels = np.ascontiguousarray(np.asarray(data[index]))
             if pixels.dtype.kind in "uif":
                 return f"{pixels.nbytes}-{zlib.crc32(pixels.tobytes()):08x}"
         if not self._files:
-            seen = sorted(f"{path}:{stamp(path)}" for path in self._root.rglob("*"))
-            self._files = f"{zlib.crc32(' '.join(seen).encode('utf-8', 'replace')):08x}"
+            stamps = sorted(f"{path}:{stamp(path)}" for path in self._root.rglob("*"))
+            self._files = f"{zlib.crc32(' '.join(stamps).encode('utf-8', 'replace')):08x}"
         return f"{self._files}-{index}"
+
+
+SOURCE = TorchVision
 
 
 class _NoSplit(Exception):
@@ -189,15 +198,15 @@ class _NoSplit(Exception):
 
 
 def _arguments_of(made: Any) -> set[str]:
-    """Names of the arguments of a class and, where it passes them on, of those above it."""
-    found: set[str] = set()
-    for one in inspect.getmro(made):
-        if "__init__" in vars(one):
-            parameters = inspect.signature(one).parameters.values()
-            found |= {p.name for p in parameters}
+    """Return the names of a class's arguments, including those that it passes on to its bases."""
+    names: set[str] = set()
+    for base in inspect.getmro(made):
+        if "__init__" in vars(base):
+            parameters = inspect.signature(base).parameters.values()
+            names |= {p.name for p in parameters}
             if not any(p.kind is p.VAR_KEYWORD for p in parameters):
                 break
-    return found
+    return names
 
 
 def _arguments(module: Any, name: str) -> set[str]:
@@ -206,7 +215,7 @@ def _arguments(module: Any, name: str) -> set[str]:
 
 
 def _labels(part: Any) -> list[int] | None:
-    """The labels of all images where the class keeps them, found without decoding one."""
+    """Return the labels of all images if the class has them without decoding, else None."""
     for attribute in LABELS:
         values = getattr(part, attribute, None)
         if values is not None and hasattr(values, "__len__") and len(values) == len(part):
@@ -227,7 +236,7 @@ def _one_label(value: Any, name: str) -> int:
         return int(np.asarray(value).item())
     except (TypeError, ValueError):
         raise BadInput(
-            f"torchvision:{name.removeprefix('torchvision:')}: not a dataset of one class an image",
+            f"torchvision:{name.removeprefix('torchvision:')}: expected one class per image",
             got=type(value).__name__,
         ) from None
 

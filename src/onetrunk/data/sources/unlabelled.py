@@ -1,8 +1,8 @@
-"""`unlabelled:ROOT`: every image below a folder, without labels: what teachers alone teach of.
+"""`unlabelled:ROOT`: every image below a folder, without labels, to be taught by teachers alone.
 
-Folders in it mean nothing, but for ROOT/train, ROOT/val, ROOT/test and their like where there are
-no others. Tasks have classes of the user's naming; without any it has an `embed` task, whose images
-only lend their features.
+ROOT/train, ROOT/val and ROOT/test are splits if there are no other folders; otherwise folders have
+no meaning. The user names the classes of the tasks. Without any task there is one `embed` task,
+which only the features of the images are used for.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from onetrunk.data.listing import Item
-from onetrunk.data.sources import Asked
-from onetrunk.data.sources.common import Root, place, split_of, stamp
-from onetrunk.data.sources.image_folders import Walk
+from onetrunk.data.files.paths import Root, existing_folder, split_of, stamp
+from onetrunk.data.files.walk import Walk
+from onetrunk.data.sources import Item, SourceOptions
 from onetrunk.data.task import LABELLED, Task
 from onetrunk.errors import BadInput
 
@@ -21,45 +20,45 @@ from onetrunk.errors import BadInput
 class Unlabelled:
     """A folder of images."""
 
-    unlabelled = True  # no label is expected, in no split
+    unlabelled = True
 
-    def __init__(self, rest: str, asked: Asked) -> None:
+    def __init__(self, rest: str, options: SourceOptions) -> None:
         self.name = f"unlabelled:{rest}"
         self.notes: list[str] = []
-        folder = place(asked.base, rest, "unlabelled")
-        if not folder.is_dir():
-            raise BadInput(f"{self.name}: expected a folder, and this is a file")
-        self._root = Root(folder)
-        self.tasks = asked.tasks or (Task("embed", "embed"),)
+        self._root = Root(existing_folder(options.base, rest, "unlabelled"))
+        self.tasks = options.tasks or (Task("embed", "embed"),)
         for task in self.tasks:
             if task.kind in LABELLED and task.kind != "embed" and not task.classes:
                 raise BadInput(
-                    f"{self.name}: task {task.name} has no labels to take its classes from",
+                    f"{self.name}: expected classes for task {task.name}, as there are no labels",
                     got="no classes",
                     try_=f'tasks = {{ {task.name} = {{ kind = "{task.kind}", classes = [those of '
                     "its teacher] } }",
                 )
 
     def items(self) -> Iterator[Item]:
-        """Every image file, in the order of its path."""
+        """Yield every image file, in the order of their paths."""
         walk = Walk(self._root)
         top = walk.folders("")
         split = bool(top) and all(map(split_of, top)) and not walk.files("")
-        none = {task.name: None for task in self.tasks if not task.dense}
+        labels = {task.name: None for task in self.tasks if not task.dense}
         listed = 0
         for key in walk.images(""):
             listed += 1
             where = split_of(key.partition("/")[0]) if split else None
-            yield Item(key, key, stamp(self._root.folder / key), where, labels=dict(none))
+            yield Item(key, key, stamp(self._root.folder / key), where, labels=dict(labels))
         if not listed:
-            walk.wrong.append("no images")
-        walk.stop_if_wrong(self.name)
+            walk.problems.append("no images")
+        walk.raise_problems(self.name)
         self.notes = walk.notes()
 
     def image(self, where: str) -> Path:
-        """The file's path."""
+        """Return the path of an image."""
         return self._root.open(where)
 
     def target(self, where: str, task: str) -> None:
-        """No image has one."""
+        """Return None: no image has a target."""
         return
+
+
+SOURCE = Unlabelled

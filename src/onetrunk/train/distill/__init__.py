@@ -1,1 +1,1 @@
-"""Distillation: one network from specialists, through small aligners that are thrown away."""
+"""Distillation: one network from frozen teachers, through aligners that are then discarded."""

@@ -1,13 +1,13 @@
-"""Distillation beside the labels: what the frozen teachers of a domain add to its loss.
+"""Distillation: the losses that the frozen teachers of a domain add to the losses of its labels.
 
 For a domain with tasks t, each with its teachers k (Li, Liu & Bilen 2022):
 
-    L = mean over t [ w·ℓ_t + a·mean over k ( λ·Σ_p ℓ_feature(A_kp(f_p), g_kp) + μ·ℓ_logits ) ],
+    L = mean over t [ w·ℓ_t + a·mean over k ( λ·Σ_p ℓ_feature(A_kp(f_p), g_kp) + μ·ℓ_logits ) ]
 
-f_p the student's features at the point p, A_kp an aligner of the domain, g_kp the teacher's
-features, a the annealing; μ is missing where a teacher does not answer, and the means are over
-those that do. A teacher of several tasks says its features once, and they count as often as it has
-tasks. Every batch meets the teachers of its own domain alone, on the same view.
+f_p are the student's features at point p, g_kp the teacher's, A_kp an aligner of the domain, and a
+the annealing factor. Teachers without predictions of a task have no term ℓ_logits, and its mean is
+over the others. The features of a teacher of several tasks are compared once and weighted by the
+number of tasks. Every batch is given to the teachers of its own domain only, in the same view.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from onetrunk.data.seeded import Chance, seed_of
 from onetrunk.nn.feature_points import Inside
 from onetrunk.nn.universal import Universal
 from onetrunk.train.device import Precision
-from onetrunk.train.distill.feature_rows import meet
-from onetrunk.train.distill.targets import Lesson, make_lessons
+from onetrunk.train.distill.matching import to_common_shape
+from onetrunk.train.distill.targets import Targets, make_targets
 from onetrunk.train.distill.teachers import Teacher
 from onetrunk.train.optimizer import load_optimizer_state, optimizer_state
 
 
 class Distiller:
-    """All teachers of one model, with their aligners and what moves these."""
+    """The teachers of one model, with their aligners and the aligners' optimizers."""
 
     def __init__(
         self,
@@ -47,26 +47,26 @@ class Distiller:
         seed: int,
     ) -> None:
         self.distill, self.precision, self.seed = distill, precision, seed
-        self.tasks = {domain.name: [t.name for t in domain.tasks] for domain in domains}
-        self.lessons: dict[str, list[Lesson]] = {}
+        self.task_counts = {domain.name: len(domain.tasks) for domain in domains}
+        self.targets: dict[str, list[Targets]] = {}
         for domain in domains:
             if mine := teachers.get(domain.name, ()):
                 for teacher in mine:
                     teacher.to(precision.device, train.channels_last)
-                self.lessons[domain.name] = make_lessons(
+                self.targets[domain.name] = make_targets(
                     model, domain, mine, distill, domain.batch or train.batch, precision.device
                 )
         self.points = {
-            name: tuple(dict.fromkeys(mine for lesson in lessons for mine, _ in lesson.pairs))
-            for name, lessons in self.lessons.items()
+            name: tuple(dict.fromkeys(point for each in targets for point, _ in each.pairs))
+            for name, targets in self.targets.items()
         }
         self.parameters = {
             name: {
                 f"{i}/{key}": parameter
-                for i, lesson in enumerate(lessons)
-                for key, parameter in lesson.aligners.named_parameters()
+                for i, each in enumerate(targets)
+                for key, parameter in each.aligners.named_parameters()
             }
-            for name, lessons in self.lessons.items()
+            for name, targets in self.targets.items()
         }
         self.optimizers = {
             name: torch.optim.Adam(
@@ -79,62 +79,69 @@ class Distiller:
             if named
         }
 
-    def present(self, domain: str, step: int) -> list[Lesson]:
-        """Of several teachers those that are not left out of this step; one at least."""
-        lessons = self.lessons.get(domain, [])
-        count, drop = len(lessons), self.distill.teacher_dropout
+    def present(self, domain: str, step: int) -> list[Targets]:
+        """Return the targets of a step: `drop` leaves out some of several teachers, never all."""
+        targets = self.targets.get(domain, [])
+        count, drop = len(targets), self.distill.teacher_dropout
         if count < 2 or not drop:
-            return lessons
+            return targets
         seed = seed_of(self.seed, domain, "teachers")
         draws = Chance(seed, np.full(count, step), np.arange(count))(0)
-        stay = [lesson for lesson, draw in zip(lessons, draws, strict=True) if draw >= drop]
-        return stay or [lessons[int(draws.argmax())]]
+        present = [each for each, draw in zip(targets, draws, strict=True) if draw >= drop]
+        return present or [targets[int(draws.argmax())]]
 
     def losses(
-        self, batch: Batch, images: Tensor, inside: Inside, progress: float, step: int
+        self, batch: Batch, images: Tensor, student: Inside, progress: float, step: int
     ) -> dict[str, Tensor]:
-        """Of one batch, weighted and annealed: what its teachers add, by "features" and "logits".
+        """Return the weighted and annealed losses of a batch, by "features" and "logits".
 
-        `images`: as the student saw them; `progress`: the part of the training that is over.
+        Args:
+            images: The images as the student received them.
+            student: The student's predictions and features.
+            progress: The completed share of the training.
         """
-        found: dict[str, list[Tensor]] = {}
-        lessons = self.present(batch.domain, step)
-        fade = faded(progress, self.distill.annealing)
-        alike = Counter(task for lesson in lessons if lesson.pairs for task in lesson.features)
-        asked = Counter(task for lesson in lessons for task in lesson.predictions)
-        for lesson in lessons:
-            points = tuple(dict.fromkeys(theirs for _, theirs in lesson.pairs))
+        losses: dict[str, list[Tensor]] = {}
+        present = self.present(batch.domain, step)
+        factor = annealing_factor(progress, self.distill.annealing)
+        with_features = Counter(task for each in present if each.pairs
+                                for task in each.feature_weights)  # fmt: skip
+        with_predictions = Counter(task for each in present for task in each.prediction_losses)
+        for each in present:
+            points = tuple(dict.fromkeys(point for _, point in each.pairs))
             with self.precision.autocast():
-                seen = lesson.teacher.look(images, batch, points)
-            weight = sum(w / max(alike[task], 1) for task, w in lesson.features.items())
-            for (mine, theirs), aligner in zip(lesson.pairs, lesson.aligners, strict=True):
-                t = full(seen.features[theirs])
-                if theirs in lesson.standard:
-                    t = lesson.standard[theirs](t)
-                a, t = meet(aligner(full(inside.features[mine])), t)
-                if lesson.loss is not None:
-                    loss = lesson.loss(a, t.to(a.dtype))
-                    found.setdefault("features", []).append(weight * loss)
-            for task, predictions in lesson.predictions.items():
-                said = full(inside.predictions[task])
-                loss = predictions(said, full(seen.predictions[task]).to(said.dtype))
-                found.setdefault("logits", []).append(lesson.logits[task] / asked[task] * loss)
-        tasks = len(self.tasks[batch.domain])
-        return {what: fade * torch.stack(values).sum() / tasks for what, values in found.items()}
+                teacher = each.teacher.forward(images, batch, points)
+            weight = sum(
+                w / max(with_features[task], 1) for task, w in each.feature_weights.items()
+            )
+            for (mine, theirs), aligner in zip(each.pairs, each.aligners, strict=True):
+                t = full_precision(teacher.features[theirs])
+                if theirs in each.standardizers:
+                    t = each.standardizers[theirs](t)
+                a, t = to_common_shape(aligner(full_precision(student.features[mine])), t)
+                if each.feature_loss is not None:
+                    loss = each.feature_loss(a, t.to(a.dtype))
+                    losses.setdefault("features", []).append(weight * loss)
+            for task, prediction_loss in each.prediction_losses.items():
+                s = full_precision(student.predictions[task])
+                loss = prediction_loss(s, full_precision(teacher.predictions[task]).to(s.dtype))
+                weight = each.prediction_weights[task] / with_predictions[task]
+                losses.setdefault("logits", []).append(weight * loss)
+        tasks = self.task_counts[batch.domain]
+        return {name: factor * torch.stack(terms).sum() / tasks for name, terms in losses.items()}
 
     def gradients(self, domains: Iterable[str]) -> list[Tensor]:
-        """The gradients of these domains' aligners."""
+        """Return the gradients of these domains' aligners."""
         every = (p.grad for name in domains for p in self.parameters.get(name, {}).values())
         return [grad for grad in every if grad is not None]
 
     def step(
         self, domains: Iterable[str], progress: float, scaler: torch.amp.GradScaler | None = None
     ) -> None:
-        """Move these domains' aligners, forget their gradients."""
+        """Update these domains' aligners and clear their gradients."""
         rate = self.distill.aligner_lr * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
         for name in domains:
             optimizer = self.optimizers.get(name)
-            if optimizer is None or not self.gradients([name]):  # of teachers that were left out
+            if optimizer is None or not self.gradients([name]):  # its teachers were left out
                 continue
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -145,7 +152,7 @@ class Distiller:
             optimizer.zero_grad()
 
     def state(self) -> dict[str, Tensor]:
-        """The aligners and what their optimizers remember; nothing of a teacher."""
+        """Return the aligners and their optimizers' state; teachers are not part of it."""
         weights = {
             f"weights/{name}/{key}": parameter.detach()
             for name, named in self.parameters.items()
@@ -156,7 +163,7 @@ class Distiller:
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from a checkpoint."""
+        """Load what `state` returned."""
         for name, named in self.parameters.items():
             for key, parameter in named.items():
                 parameter.copy_(tensors[f"weights/{name}/{key}"])
@@ -168,8 +175,8 @@ class Distiller:
         load_optimizer_state(self.optimizers, self.parameters, optim)
 
 
-def faded(progress: float, annealing: str) -> float:
-    """What is left of the teachers' weight when this part of the training is over."""
+def annealing_factor(progress: float, annealing: str) -> float:
+    """Return the factor on the teachers' losses after this share of the training."""
     if annealing == "linear":
         return max(0.0, 1 - progress)
     if annealing == "cosine":
@@ -177,6 +184,6 @@ def faded(progress: float, annealing: str) -> float:
     return 1.0
 
 
-def full(tensor: Tensor) -> Tensor:
-    """Never in half precision."""
+def full_precision(tensor: Tensor) -> Tensor:
+    """Return the tensor in float32, or in float64 if it has that type."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()

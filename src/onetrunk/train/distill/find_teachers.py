@@ -1,10 +1,10 @@
-"""Which teachers there are: from what a recipe or a caller says to one list for each domain."""
+"""The teachers of each domain: from a recipe's or a caller's settings to `Teacher` objects."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from onetrunk.config import named_recipes
 from onetrunk.data.domain import Domain
@@ -19,72 +19,81 @@ from onetrunk.train.distill.stored_teachers import PREFIX as STORED
 from onetrunk.train.distill.stored_teachers import Stored
 from onetrunk.train.distill.teachers import Specialist, Teacher
 
-# as [distill] says it, or with what a file cannot say in a text's place
-Given = str | Path | Universal | Foreign | Teacher | Mapping[str, Any] | Sequence[Any]
-MODEL = "model"  # of a run's folder
-PYTHON = "python:"  # what a written recipe says of a teacher that was an object
+OneTeacher = str | Path | Universal | Foreign | Teacher
+Teachers = OneTeacher | Sequence[OneTeacher]
+# for all domains, or by domain, or by domain and task
+TeacherSource = Teachers | Mapping[str, Teachers | Mapping[str, Teachers]]
+
+MODEL = "model"  # the folder of a run that holds its networks
+PYTHON = "python:"  # written into a recipe instead of a teacher that is a Python object
+FORMS = ("a run's folder", "timm/NAME", "features:FILE", "Universal", "Foreign")
 
 
 def find_teachers(
-    given: Given, domains: Sequence[Domain], root: Path, logits: bool = True
+    source: TeacherSource, domains: Sequence[Domain], root: Path, logits: bool = True
 ) -> dict[str, list[Teacher]]:
-    """By domain its teachers; all that is wrong with them is one BadInput, a line each.
+    """Return the teachers of each domain.
 
-    `logits`: whether they are asked for their predictions; a domain that nobody teaches is noted.
+    All problems are raised as one BadInput. Domains without a teacher are printed as a note.
+
+    Args:
+        root: Relative paths start here.
+        logits: Whether the teachers' predictions are used as well as their features.
     """
-    finder = Finder(root, logits)
-    problems: list[str] = []
-    found: dict[str, list[Teacher]] = {}
+    finder = _Finder(root, logits)
+    errors: list[OnetrunkError] = []
+    teachers: dict[str, list[Teacher]] = {}
     names = [domain.name for domain in domains]
-    for name in given if isinstance(given, Mapping) else ():
+    by_domain = source if isinstance(source, Mapping) else dict.fromkeys(names, source)
+    for name in by_domain:
         if name not in names:
-            problems.append(
-                str(BadInput("distill.teachers: no such domain", got=name, available=names))
-            )
+            errors.append(BadInput("distill.teachers: no such domain", got=name, available=names))
     for domain in domains:
-        mine: Any = given.get(domain.name, ()) if isinstance(given, Mapping) else given
+        mine = by_domain.get(domain.name, ())
         try:
-            found[domain.name] = finder.of(domain, mine, alone=not isinstance(given, Mapping))
+            teachers[domain.name] = finder.of(domain, mine, for_all=by_domain is not source)
         except OnetrunkError as error:
-            problems += str(error).split("\n")
-    if not problems and not any(found.values()):
-        said = given if isinstance(given, str | Path) else ", ".join(names)
-        problems.append(
-            str(
-                BadInput(
-                    "distill.teachers: none of them teaches a domain here",
-                    got=", ".join(names),
-                    available=sorted(finder.known) or [str(said)],
-                )
+            errors.append(error)
+    if not errors and not any(teachers.values()):
+        errors.append(
+            BadInput(
+                "distill.teachers: expected a teacher of at least one domain of this run",
+                got=", ".join(names),
+                available=sorted(finder.known) or None,
             )
         )
-    if problems:
-        raise BadInput.several([BadInput(line) for line in problems])
-    for line in [*finder.notes, *untaught(found), *resized(found)]:
+    if errors:  # one run that several domains name is reported once
+        raise BadInput.several(list({str(error): error for error in errors}.values()))
+    for line in [*finder.notes, *_notes(teachers)]:
         say(f"note: {line}")
-    return found
+    return teachers
 
 
-def untaught(found: Mapping[str, Sequence[Teacher]]) -> list[str]:
-    """A line where nobody teaches a domain: it learns from its labels alone."""
-    alone = [name for name, teachers in found.items() if not teachers]
-    return [f"no teacher for {', '.join(alone)}: its labels alone"] if alone else []
-
-
-def resized(found: Mapping[str, Sequence[Teacher]]) -> list[str]:
-    """A line where teachers see the views at another size or with another normalization."""
-    names = [
+def _notes(teachers: Mapping[str, Sequence[Teacher]]) -> list[str]:
+    """Return notes on domains without a teacher, and on teachers whose images are converted."""
+    untaught = [name for name, mine in teachers.items() if not mine]
+    converted = [
         name
-        for name, teachers in found.items()
-        if any(eyes.changes for t in teachers if (eyes := getattr(t, "eyes", None)) is not None)
+        for name, mine in teachers.items()
+        if any(
+            converter.changes_images
+            for teacher in mine
+            if (converter := getattr(teacher, "converter", None)) is not None
+        )
     ]
-    if not names:
-        return []
-    return [f"views are resized or normalized anew for the teachers of {', '.join(names)}"]
+    notes = []
+    if untaught:
+        notes.append(f"no teacher for {', '.join(untaught)}: trained from labels alone")
+    if converted:
+        notes.append(
+            f"the teachers of {', '.join(converted)} use another image size or normalization; "
+            "images are converted for them"
+        )
+    return notes
 
 
-class Finder:
-    """Reads each run and each checkpoint once."""
+class _Finder:
+    """Reads every run and every checkpoint once, however many domains it teaches."""
 
     def __init__(self, root: Path, logits: bool) -> None:
         self.root = root
@@ -94,53 +103,49 @@ class Finder:
         self.known: set[str] = set()  # domains of the runs
         self.notes: list[str] = []
 
-    def of(self, domain: Domain, given: Any, alone: bool) -> list[Teacher]:
-        """The teachers of one domain; `alone`: they were named for all domains together."""
+    def of(
+        self, domain: Domain, source: Teachers | Mapping[str, Teachers], for_all: bool
+    ) -> list[Teacher]:
+        """Return the teachers of a domain; `for_all`: the source was given for all domains."""
         tasks = [task.name for task in domain.tasks]
-        if isinstance(given, Mapping):
-            for task in given:
+        if isinstance(source, Mapping):
+            for task in source:
                 if task not in tasks:
                     raise BadInput(
                         f"distill.teachers.{domain.name}: no such task", got=task, available=tasks
                     )
-            return [t for task, one in given.items() for t in self._each(domain, one, [task])]
-        return self._each(domain, given, tasks, alone)
+            return [t for task, one in source.items() for t in self._each(domain, one, [task])]
+        return self._each(domain, source, tasks, for_all)
 
     def _each(
-        self, domain: Domain, given: Any, tasks: Sequence[str], alone: bool = False
+        self, domain: Domain, source: Teachers, tasks: Sequence[str], for_all: bool = False
     ) -> list[Teacher]:
-        several = given if isinstance(given, list | tuple) else [given]
-        return [teacher for one in several for teacher in self._one(domain, one, tasks, alone)]
+        several = source if isinstance(source, list | tuple) else [cast(OneTeacher, source)]
+        return [teacher for one in several for teacher in self._one(domain, one, tasks, for_all)]
 
     def _one(
-        self, domain: Domain, given: Any, tasks: Sequence[str], alone: bool
+        self, domain: Domain, source: OneTeacher, tasks: Sequence[str], for_all: bool
     ) -> Sequence[Teacher]:
-        if isinstance(given, Foreign):
-            return [Guest(given, domain, tasks, self.logits)]
-        if isinstance(given, Universal):
-            models = dict.fromkeys(given.domains, given)
-            return self._taught(models, domain, "model", tasks, alone)
-        if not isinstance(given, str | Path):
-            if not hasattr(given, "look"):
+        if isinstance(source, Foreign):
+            return [Guest(source, domain, tasks, self.logits)]
+        if isinstance(source, Universal):
+            models = dict.fromkeys(source.domains, source)
+            return self._specialists(models, domain, "model", tasks, for_all)
+        if not isinstance(source, str | Path):
+            if not hasattr(source, "forward") or not hasattr(source, "widths"):
                 raise BadInput(
-                    f"distill.teachers: {domain.name}: this is no teacher",
-                    got=type(given).__name__,
-                    available=(
-                        "a run's folder",
-                        "timm/NAME",
-                        "features:FILE",
-                        "Universal",
-                        "Foreign",
-                    ),
-                    try_="Foreign(module, look, pixels=…)",
+                    f"distill.teachers: {domain.name}: expected a teacher",
+                    got=type(source).__name__,
+                    available=FORMS,
+                    try_="Foreign(module, function, pixels=…)",
                 )
-            return [given]
-        text = str(given)
+            return [source]
+        text = str(source)
         if text.startswith(PYTHON):
             raise BadInput(
-                f"distill.teachers: {domain.name}: a recipe cannot say this teacher",
+                f"distill.teachers: {domain.name}: this teacher was a Python object",
                 got=text,
-                try_="ot.train(…, teachers=…, resume=True) goes on with it",
+                try_="ot.train(…, teachers=…, resume=True)",
             )
         if text.startswith(STORED):
             path = self.root / text.removeprefix(STORED)
@@ -151,41 +156,43 @@ class Finder:
             guest, notes = self.checkpoints[text].of(domain, tasks, self.logits)
             self.notes += notes
             return [guest]
-        folder = self.root / given
+        folder = self.root / source
         if folder not in self.runs:
             self.runs[folder] = _models(folder)
-        return self._taught(self.runs[folder], domain, text, tasks, alone)
+        return self._specialists(self.runs[folder], domain, text, tasks, for_all)
 
-    def _taught(
+    def _specialists(
         self,
         models: Mapping[str, Universal],
         domain: Domain,
         name: str,
         tasks: Sequence[str],
-        alone: bool,
+        for_all: bool,
     ) -> list[Teacher]:
-        """A run teaches a task by its domain of the student's name, or by one called DOMAIN-TASK;
-        where it has one domain alone and was named for this one, by that."""
+        """Return the domains of a run that teach this domain, each with the tasks it teaches.
+
+        A task is taught by the run's domain of the same name, else by one called DOMAIN-TASK. If
+        the run was given for this domain and has only one domain, that one teaches it.
+        """
         self.known.update(models)
-        by: dict[str, list[str]] = {}
+        tasks_of: dict[str, list[str]] = {}
         for task in tasks:
-            tried = [domain.name, f"{domain.name}-{task}"]
-            if len(models) == 1 and not alone:
-                tried += models
-            for known_as in tried:
-                if known_as in models and task in _tasks(models, known_as):
-                    by.setdefault(known_as, []).append(task)
+            candidates = [domain.name, f"{domain.name}-{task}"]
+            if len(models) == 1 and not for_all:
+                candidates += models
+            for candidate in candidates:
+                if candidate in models and task in _tasks(models, candidate):
+                    tasks_of.setdefault(candidate, []).append(task)
                     break
-        if not by and not alone:
-            has = [f"{known}/{task}" for known in models for task in _tasks(models, known)]
+        if not tasks_of and not for_all:
             raise BadInput(
-                f"teacher {name} does not know {domain.name}",
+                f"teacher {name} has no domain and task for {domain.name}",
                 got=", ".join(f"{domain.name}/{task}" for task in tasks),
-                available=has,
+                available=[f"{known}/{task}" for known in models for task in _tasks(models, known)],
             )
         return [
-            Specialist(models[known_as], known_as, domain, mine, name, self.logits)
-            for known_as, mine in by.items()
+            Specialist(models[teacher], teacher, domain, mine, name, self.logits)
+            for teacher, mine in tasks_of.items()
         ]
 
 
@@ -194,7 +201,7 @@ def _tasks(models: Mapping[str, Universal], name: str) -> list[str]:
 
 
 def _models(folder: Path) -> dict[str, Universal]:
-    """The networks of a run's folder, or of a model's; a run that is not finished is said so."""
+    """Return the networks of a finished run, or of a saved model."""
     if (folder / RECIPE).is_file() and not (folder / SCORES).is_file():
         raise BadInput(
             f"teacher {folder}: this run is not finished",
@@ -202,11 +209,14 @@ def _models(folder: Path) -> dict[str, Universal]:
         )
     if not (folder / MODEL).is_dir():
         near = folder if folder.is_dir() else folder.parent
-        known = folder.name in named_recipes()
+        recipe = folder.name if folder.name in named_recipes() else "RECIPE"
         raise BadInput(
-            f"teacher {folder}: no finished run is there",
+            f"teacher {folder}: expected a finished run",
             got=str(folder),
             available=sorted(p.name for p in near.iterdir()) if near.is_dir() else (),
-            try_=f"onetrunk train {folder.name if known else 'RECIPE'} makes one",
+            try_=f"onetrunk train {recipe}",
         )
     return models_of(folder)
+
+
+# -- settings given from Python

@@ -21,7 +21,7 @@ from onetrunk.data.task import LABELLED, Task
 from onetrunk.errors import BadInput
 from onetrunk.eval.timm_checkpoint import Names, chosen, match
 from onetrunk.nn.feature_points import BOTTLENECK, POOLED, Inside
-from onetrunk.train.distill.teachers import Eyes
+from onetrunk.train.distill.teachers import ImageConverter
 
 Look = Callable[[Tensor], Tensor | Mapping[str, Tensor]]
 
@@ -105,20 +105,20 @@ class Guest:
             name: self._places(task, said[name], f"{self.name}: {domain.name}/{name}")
             for name, task in self.kinds.items()
         }
-        self.eyes = Eyes(domain.pixels, foreign.pixels)
+        self.converter = ImageConverter(domain.pixels, foreign.pixels)
 
     def to(self, device: torch.device, channels_last: bool) -> None:
         """Work there from now on."""
         self.foreign.module.to(device)
         if channels_last:
             self.foreign.module.to(memory_format=torch.channels_last)
-        self.eyes.to(device)
+        self.converter.to(device)
         self.places = {t: None if p is None else p.to(device) for t, p in self.places.items()}
 
     @torch.no_grad()
-    def look(self, images: Tensor, batch: Batch, points: Sequence[str]) -> Inside:
+    def forward(self, images: Tensor, batch: Batch, points: Sequence[str]) -> Inside:
         """Its answers and its features at these points."""
-        said = self.foreign.look(self.eyes(images))
+        said = self.foreign.look(self.converter(images))
         size = (images.shape[-2], images.shape[-1])
         predictions = {
             name: self._prediction(task, said[name], size) for name, task in self.kinds.items()

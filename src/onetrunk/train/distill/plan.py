@@ -1,4 +1,4 @@
-"""Who teaches what: everything that does not fit, before training, and a record for the run."""
+"""The plan of a distillation: what every teacher teaches, checked before training."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput, OnetrunkError
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
-from onetrunk.train.distill.cka import FEWEST
-from onetrunk.train.distill.feature_losses import feature_loss, stands_in
-from onetrunk.train.distill.pairs import pairs_of
+from onetrunk.train.distill.feature_losses import name_for_batch
+from onetrunk.train.distill.matching import match_features
 from onetrunk.train.distill.stored_teachers import fixed_of
-from onetrunk.train.distill.teachers import Teacher, widths
+from onetrunk.train.distill.teachers import Teacher, feature_widths
 
-Record = dict[str, list[dict[str, Any]]]  # by domain, of each teacher
+Record = dict[str, list[dict[str, Any]]]  # by domain, one entry for each teacher
 
 
 def plan(
@@ -26,85 +25,77 @@ def plan(
     distill: Distill,
     train: Train,
 ) -> Record:
-    """What every teacher teaches; all that is wrong is one BadInput, a line each.
+    """Return what every teacher teaches, as the run's scores record it.
 
-    A domain whose batches are too small for `cka` is said, and stands in the record with `cosine`.
+    All problems are raised as one BadInput. Domains whose batches are too small for the feature
+    loss are printed as a note, and recorded with its fallback.
     """
-    problems: list[str] = []
+    errors: list[OnetrunkError] = []
     record: Record = {}
-    small: dict[str, int] = {}
-    of = {name: model for model in models.values() for name in model.domains}
+    too_small: dict[str, str] = {}
+    model_of = {name: model for model in models.values() for name in model.domains}
     for domain in domains:
         batch = domain.batch or train.batch
-        lines = record.setdefault(domain.name, [])
-        problems += views_of(domain, teachers.get(domain.name, ()), distill, train)
-        for teacher in teachers.get(domain.name, ()):
+        mine = teachers.get(domain.name, ())
+        entries = record.setdefault(domain.name, [])
+        errors += _view_errors(domain, mine, distill, train)
+        for teacher in mine:
             try:
-                feature_loss(distill.features, batch)  # an own one may not be there
-                pairs = pairs_of(domain, teacher, distill, widths(of[domain.name], domain.name))
+                loss = name_for_batch(distill.features, batch)
+                widths = feature_widths(model_of[domain.name], domain.name)
+                pairs = match_features(domain, teacher, distill, widths)
             except OnetrunkError as error:
-                problems += str(error).split("\n")
+                errors.append(error)
                 continue
             embeds = [task.name for task in domain.tasks if task.kind == "embed"]
             predictions = [t for t in teacher.predictions if distill.logits and t not in embeds]
             if not pairs and not predictions:
-                problems.append(
-                    str(
-                        BadInput(
-                            f"teacher {teacher.name}: {domain.name}: it teaches nothing",
-                            got=f"features = {distill.features!r}, {_said(teacher)}",
-                            try_="logits = true, or features it has",
-                        )
+                names = ", ".join(teacher.predictions) or "nothing"
+                errors.append(
+                    BadInput(
+                        f"teacher {teacher.name}: it has nothing to teach {domain.name}",
+                        got=f"features = {distill.features!r}, predictions of {names}",
+                        try_="logits = true, or features that it has",
                     )
                 )
-            replaced = bool(pairs) and stands_in(distill.features, batch)
-            if replaced:
-                small[domain.name] = batch
-            line: dict[str, Any] = {"teacher": teacher.name, "predictions": predictions}
+            entry: dict[str, Any] = {"teacher": teacher.name, "predictions": predictions}
             if pairs:
-                line["features"] = [list(pair) for pair in pairs]
-                line["loss"] = "cosine" if replaced else distill.features
-            lines.append(line | ({"cosine_for_cka": batch} if replaced else {}))
-    if problems:
-        raise BadInput.several([BadInput(line) for line in problems])
-    if small:
-        said = ", ".join(f"{name} {batch}" for name, batch in small.items())
-        say(f"note: cosine stands in for cka in batches of fewer than {FEWEST} images: {said}")
+                entry |= {"features": [list(pair) for pair in pairs], "loss": loss}
+                if loss != distill.features:
+                    entry["replaces"] = distill.features
+                    too_small[domain.name] = f"{domain.name} (batches of {batch}): {loss}"
+            entries.append(entry)
+    if errors:  # what holds for several teachers is reported once
+        raise BadInput.several(list({str(error): error for error in errors}.values()))
+    if too_small:
+        say(f"note: batches too small for {distill.features}: {'; '.join(too_small.values())}")
     return record
 
 
-def views_of(
+def _view_errors(
     domain: Domain, teachers: Sequence[Teacher], distill: Distill, train: Train
-) -> list[str]:
-    """What does not fit views that were looked at before training."""
+) -> list[OnetrunkError]:
+    """Return what does not fit the precomputed views of a domain."""
     try:
         fixed = fixed_of(teachers)
     except OnetrunkError as error:
-        return [str(error)]
-    problems = []
+        return [error]
+    errors: list[OnetrunkError] = []
     if fixed is not None and distill.views not in (0, fixed.views):
-        problems.append(
-            str(
-                BadInput(
-                    f"distill.views: {domain.name}'s file of features has {fixed.views} views",
-                    got=distill.views,
-                    try_=f"views = {fixed.views}, or another file",
-                )
+        errors.append(
+            BadInput(
+                f"distill.views: the precomputed features of {domain.name} have "
+                f"{fixed.views} views",
+                got=distill.views,
+                try_=f"views = {fixed.views}, or another file",
             )
         )
     if train.mixup and teachers and (fixed is not None or distill.views):
-        problems.append(
-            str(
-                BadInput(
-                    f"train.mixup: {domain.name}'s teachers have looked at images as they are, and "
-                    "mixed ones are others in each step",
-                    got=train.mixup,
-                    try_="mixup = 0, or views = 0 and no file of features",
-                )
+        errors.append(
+            BadInput(
+                f"train.mixup: the features of {domain.name} are precomputed from unmixed images",
+                got=train.mixup,
+                try_="mixup = 0, or views = 0 and no file of features",
             )
         )
-    return problems
-
-
-def _said(teacher: Teacher) -> str:
-    return f"answers to {', '.join(teacher.predictions) or 'nothing'}"
+    return errors

@@ -1,8 +1,8 @@
-"""Precomputed features: a teacher looks once at V seeded views of every training image.
+"""Precomputed features: a teacher's outputs for V seeded views of every training image.
 
-The student then sees these views over and over, view v in its passes v, v + V, …, and what the
-teacher said of them comes from a file: a step costs what it costs without a teacher. The fewer
-views, the less variety.
+They are computed once before training and stored in a file. The student then trains on these views,
+in its passes v, v + V, … on view v, and a step costs as much as one without a teacher. Fewer views
+mean less variety.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from onetrunk.progress import Track, say
 from onetrunk.store.run_folder import RunFolder
 from onetrunk.store.tensors import RowSpec, RowsWriter
 from onetrunk.train.device import Precision, choose_device, deterministic
-from onetrunk.train.distill.find_teachers import Given, find_teachers
-from onetrunk.train.distill.pairs import aim, pairs_of, usual
-from onetrunk.train.distill.stored_teachers import FEATURES, PREDICTIONS, About, Stored, fixed_of
-from onetrunk.train.distill.teachers import Teacher, widths
+from onetrunk.train.distill.find_teachers import Teachers, find_teachers
+from onetrunk.train.distill.matching import default_points, match_features, teacher_point
+from onetrunk.train.distill.stored_teachers import FEATURES, PREDICTIONS, Header, Stored, fixed_of
+from onetrunk.train.distill.teachers import Teacher, feature_widths
 from onetrunk.train.interrupt import Stop, stopped
 
-FOLDER = "teachers"
-BATCH = 64  # images at a look
-EVERY = 10.0  # seconds of work that a kill costs
-SAID = 2**30  # bytes of a file that are worth a line
+FOLDER = "teachers"  # of a run
+BATCH = 64
+SAVE_SECONDS = 10.0  # at most this much work is lost when the process is killed
+LARGE_FILE = 2**30  # bytes; the size of larger files is printed
 
 
 def precompute(
-    teacher: Given,
+    teacher: Teachers | Mapping[str, Teachers],
     domain: Domain,
     file: str | Path,
     *,
@@ -51,23 +51,30 @@ def precompute(
     logits: bool = True,
     device: str | torch.device | None = None,
 ) -> Path:
-    """Write what a teacher says of `views` views of each training image, for `features:FILE`.
+    """Write a teacher's outputs for `views` views of each training image, for `features:FILE`.
 
-    `teacher`: as `ot.train(…, teachers=…)` takes it. `at`: its points, else those that the domain's
-    tasks read. A run takes the file where its images, pixels and augmentation are the same; the
-    views come from the file's own seed. A call that was stopped goes on.
+    A call that was interrupted is continued. A run can use the file if its training images, pixels
+    and augmentation are the same; the seed of the views is in the file.
+
+    Args:
+        teacher: One teacher, as in `ot.train(…, teachers=…)`, or one by task.
+        seed: Of the views' augmentation.
+        at: The teacher's feature points; by default those that the domain's tasks need.
+        logits: Whether predictions are stored as well as features.
     """
     if views < 1:
-        raise BadInput("expected at least one view", got=views)
+        raise BadInput("views: expected at least one", got=views)
     found = find_teachers({domain.name: teacher}, [domain], Path(), logits)[domain.name]
     if len(found) != 1:
-        raise BadInput("a file holds one teacher", got=[one.name for one in found])
+        raise BadInput("expected one teacher for a file", got=", ".join(t.name for t in found))
     (one,) = found
-    aims = [aim(point, one.widths) for point in usual(domain, one)]
-    points = at or tuple(dict.fromkeys(point for point in aims if point is not None))
+    needed = [teacher_point(point, one.widths) for point in default_points(domain, one)]
+    points = at or tuple(dict.fromkeys(point for point in needed if point is not None))
     for point in points:
         if point not in one.widths:
-            raise BadInput(f"teacher {one.name} has no such point", got=point, available=one.widths)
+            raise BadInput(
+                f"teacher {one.name}: no such feature point", got=point, available=one.widths
+            )
     place = choose_device(device)
     one.to(place, True)
     with deterministic(True, place):
@@ -76,7 +83,7 @@ def precompute(
     return Path(file)
 
 
-def look_once(
+def precompute_for_run(
     models: Mapping[str, Universal],
     domains: Sequence[Domain],
     teachers: Mapping[str, Sequence[Teacher]],
@@ -86,23 +93,23 @@ def look_once(
     precision: Precision,
     stop: Stop,
 ) -> dict[str, list[Teacher]]:
-    """Every teacher that is a network looks at its views, into the run's folder, and is stored."""
-    of = {name: model for model in models.values() for name in model.domains}
-    found: dict[str, list[Teacher]] = {}
+    """Write the outputs of all teachers into a run's folder, and return the stored teachers."""
+    model_of = {name: model for model in models.values() for name in model.domains}
+    stored: dict[str, list[Teacher]] = {}
     for domain in domains:
         mine = teachers.get(domain.name, ())
         fixed = fixed_of(mine) or Fixed(distill.views, views_seed(seed, domain.name))
         for number, teacher in enumerate(mine):
             if not isinstance(teacher, Stored):
-                inside = widths(of[domain.name], domain.name)
-                points = [t for _, t in pairs_of(domain, teacher, distill, inside)]
+                widths = feature_widths(model_of[domain.name], domain.name)
+                points = [point for _, point in match_features(domain, teacher, distill, widths)]
                 path = run.path / FOLDER / f"{domain.name}-{number}.safetensors"
                 teacher.to(precision.device, True)
                 with run.writing(f"the features of {domain.name}"):
                     write(path, teacher, domain, fixed, points, precision, (stop, run.path))
                 teacher = Stored(path, domain, teacher.tasks, distill.logits)
-            found.setdefault(domain.name, []).append(teacher)
-    return found
+            stored.setdefault(domain.name, []).append(teacher)
+    return stored
 
 
 def write(
@@ -112,90 +119,84 @@ def write(
     fixed: Fixed,
     points: Sequence[str],
     precision: Precision,
-    asked: tuple[Stop, Path] | None = None,
+    stop: tuple[Stop, Path] | None = None,
 ) -> None:
-    """The file of one teacher's views; one of the same views that is there stays.
+    """Write a teacher's outputs for the views of a domain; an existing file of them is kept.
 
-    `asked`: who may ask to stop, and the run that goes on then.
+    Args:
+        stop: The request to stop, and the run that is then to be resumed.
     """
     count = len(domain.train)
-    about = About.of(domain, teacher.name, teacher.predictions, fixed)
+    header = Header.of(domain, teacher.name, teacher.predictions, fixed)
     if path.exists():
-        _same(path, about, domain, _names(points, teacher.predictions))
+        names = {*(FEATURES + p for p in points), *(PREDICTIONS + t for t in teacher.predictions)}
+        existing = Stored(path, domain, [task.name for task in domain.tasks])
+        if existing.header != header or {*existing.arrays} != names:
+            raise BadInput(
+                f"{path.name} already exists with the outputs of other views or another teacher",
+                try_="remove it, or choose another name",
+            )
         return
     total = fixed.views * count
     rows = np.arange(total)
 
-    def looked(part: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    def outputs_of(part: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         draw = Draw(domain.name, part % count, part // count, fixed.seed)
         batch = make_batch(draw, domain.train, domain.augmentation, domain.tasks)
         with precision.autocast():
-            seen = teacher.look(batch.images.to(precision.device), batch, points)
-        return _arrays(seen, teacher, domain)
+            outputs = teacher.forward(batch.images.to(precision.device), batch, points)
+        return _arrays(outputs, teacher, domain)
 
-    first = looked(rows[: min(2, total)])
+    first = outputs_of(rows[: min(2, total)])
     forms: dict[str, RowSpec] = {
         name: ("F32" if array.dtype == np.float32 else "F16", array.shape[1:])
         for name, array in first.items()
     }
-    file = RowsWriter(path, forms, total, about.text())
-    _room(path, file)
-    what = f"{teacher.name} looks at {domain.name}"
-    with file, Track(what, total) as track:
+    file = RowsWriter(path, forms, total, header.text())
+    _check_disk(path, file)
+    with file, Track(f"features of {domain.name} from {teacher.name}", total) as track:
         track(file.done)
         saved = time.monotonic()
         while file.done < total:
             part = rows[file.done : file.done + BATCH]
-            file.write(looked(part))
+            file.write(outputs_of(part))
             track(len(part))
-            stop = asked is not None and asked[0].requested
-            if stop or time.monotonic() - saved > EVERY:
+            stopping = stop is not None and stop[0].requested
+            if stopping or time.monotonic() - saved > SAVE_SECONDS:
                 file.keep()
                 saved = time.monotonic()
-            if asked is not None and stop:
-                raise stopped(f"at view {file.done:,} of {domain.name}", asked[1])
+            if stop is not None and stopping:
+                raise stopped(f"at view {file.done:,} of {domain.name}", stop[1])
         file.finish()
 
 
-def _arrays(seen: Inside, teacher: Teacher, domain: Domain) -> dict[str, NDArray[Any]]:
-    """In half precision; predicted numbers, whose unit may be anything, in single."""
+def _arrays(outputs: Inside, teacher: Teacher, domain: Domain) -> dict[str, NDArray[Any]]:
+    """Return arrays in half precision; predicted numbers, of any unit, in single precision."""
     kinds = {task.name: task.kind for task in domain.tasks}
-    found: dict[str, NDArray[Any]] = {}
-    for prefix, tensors in ((FEATURES, seen.features), (PREDICTIONS, seen.predictions)):
+    arrays: dict[str, NDArray[Any]] = {}
+    for prefix, tensors in ((FEATURES, outputs.features), (PREDICTIONS, outputs.predictions)):
         for name, tensor in tensors.items():
             single = prefix == PREDICTIONS and kinds[name] == "regress"
             array = tensor.to("cpu", torch.float32 if single else torch.float16).numpy()
             if not np.isfinite(array).all():
                 raise Failed(
                     f"teacher {teacher.name}: {domain.name}: {prefix}{name} is not finite in half "
-                    "precision; try: distill.views = 0"
+                    "precision",
+                    try_="distill.views = 0",
                 )
-            found[prefix + name] = array
-    return found
+            arrays[prefix + name] = array
+    return arrays
 
 
-def _names(points: Sequence[str], predictions: Sequence[str]) -> list[str]:
-    """Of the arrays of a file."""
-    return [*(FEATURES + point for point in points), *(PREDICTIONS + task for task in predictions)]
-
-
-def _same(path: Path, about: About, domain: Domain, names: Sequence[str]) -> None:
-    """This file is of these very views; any other is refused, not overwritten."""
-    there = Stored(path, domain, [task.name for task in domain.tasks])
-    if there.about != about or {*there.arrays} != {*names}:
-        raise BadInput(
-            f"{path.name} is there, and holds other views", try_="remove it, or another name"
-        )
-
-
-def _room(path: Path, file: RowsWriter) -> None:
-    """A disk that is too small is found before the teacher looks."""
-    place = next(folder for folder in path.absolute().parents if folder.is_dir())
-    free = shutil.disk_usage(place).free
+def _check_disk(path: Path, file: RowsWriter) -> None:
+    """Check that a file fits on its disk, before anything is computed."""
+    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+    free = shutil.disk_usage(folder).free
+    size = f"{path.name} takes {file.bytes / 1e9:,.1f} GB"
     if file.bytes > free:
         raise Failed(
-            f"{path.name} takes {file.bytes / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free; "
-            "try: fewer distill.views, other points in distill.feature_layers, or distill.views = 0"
+            f"{size}, and {free / 1e9:,.1f} GB are free",
+            try_="fewer distill.views, other points in distill.feature_layers, or distill.views = 0",
         )
-    if file.bytes > SAID and not file.done:
-        say(f"{path.name} takes {file.bytes / 1e9:,.1f} GB")
+    if file.bytes > LARGE_FILE and not file.done:
+        say(size)

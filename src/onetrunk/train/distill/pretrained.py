@@ -19,8 +19,7 @@ from torch import Tensor
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import Pixels
-from onetrunk.data.sources.common import some
-from onetrunk.errors import BadInput, printable
+from onetrunk.errors import BadInput, printable, shorten
 from onetrunk.eval.timm_checkpoint import Names, create, match, names_of, pixels_of
 from onetrunk.nn.feature_points import BOTTLENECK, POOLED
 from onetrunk.train.distill.foreign import Foreign, Guest
@@ -64,7 +63,7 @@ class Checkpoint:
                     notes.append(
                         f"{domain.name}/{task.name}: {self.name} teaches features alone: "
                         f"{len(lacking)} of {len(task.classes)} classes are no label of it: "
-                        f"{some(lacking, 8)}"
+                        f"{shorten(lacking, 8)}"
                     )
 
         def look(images: Tensor) -> dict[str, Tensor]:

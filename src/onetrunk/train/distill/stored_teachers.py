@@ -1,8 +1,9 @@
-"""Stored teachers: what a teacher said of a few views of each training image, in a file.
+"""Stored teachers: a file of a teacher's outputs for a few views of each training image.
 
-The file names everything that its views depend on: the images (a digest of their content and
-order), the pixels' contract, the augmentation with its seed and how many views. The student's
-loader draws these very views again; a file of anything else is refused, in one line.
+The header of the file describes everything that its views depend on: the images (a digest of their
+content and order), the size and normalization, the augmentation with its seed, and the number of
+views. The student's loader draws the same views again. A file that was made from anything else is
+refused.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import BaseModel, NonNegativeInt, PositiveInt, ValidationError
 from torch import Tensor
 
 from onetrunk.data.domain import Domain
@@ -25,176 +27,163 @@ from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
 from onetrunk.nn.feature_points import Inside
 from onetrunk.store.tensors import read_rows
-from onetrunk.train.distill.teachers import Teacher, order_of
+from onetrunk.train.distill.teachers import Teacher, class_order
 
 PREFIX = "features:"
-FORMAT = 1
-FEATURES, PREDICTIONS = "features/", "predictions/"  # before a point, before a task
+FEATURES, PREDICTIONS = "features/", "predictions/"  # followed by a point, or by a task
 
 
-@dataclass(frozen=True)
-class About:
-    """What a file says of itself; row v·n + i is of view v of the image at place i of n."""
+class Header(BaseModel, frozen=True, strict=True, extra="forbid"):
+    """The header of a file; row v·n + i belongs to view v of the image at place i of n."""
 
+    format: Literal[1] = 1
     teacher: str
     domain: str
-    images: int
+    images: PositiveInt
     digest: str  # of the training images
-    views: int
-    seed: int  # of their augmentation
+    views: PositiveInt
+    seed: NonNegativeInt  # of their augmentation
     pixels: dict[str, Any]
     augment: dict[str, Any]
-    predictions: dict[str, dict[str, Any]]  # by task its kind, classes and number of outputs
+    predictions: dict[str, dict[str, Any]]  # by task: kind, classes and number of outputs
 
     @classmethod
-    def of(cls, domain: Domain, teacher: str, predictions: Sequence[str], fixed: Fixed) -> About:
-        """Of a teacher's views of this domain."""
-        known = {task.name: task for task in domain.tasks}
+    def of(cls, domain: Domain, teacher: str, predictions: Sequence[str], fixed: Fixed) -> Header:
+        """Return the header for a teacher's outputs on views of this domain."""
         return cls(
-            teacher,
-            domain.name,
-            len(domain.train),
-            digest_of(domain),
-            fixed.views,
-            fixed.seed,
-            domain.pixels.to_json(),
-            _plain(asdict(domain.augmentation)),
-            {
-                name: {
-                    "kind": known[name].kind,
-                    "classes": list(known[name].classes),
-                    "outputs": known[name].outputs,
+            teacher=teacher,
+            domain=domain.name,
+            images=len(domain.train),
+            digest=digest_of(domain),
+            views=fixed.views,
+            seed=fixed.seed,
+            pixels=domain.pixels.to_json(),
+            augment=json.loads(json.dumps(asdict(domain.augmentation))),  # as `read` returns it
+            predictions={
+                task.name: {
+                    "kind": task.kind,
+                    "classes": list(task.classes),
+                    "outputs": task.outputs,
                 }
-                for name in predictions
+                for task in domain.tasks
+                if task.name in predictions
             },
         )
 
     def text(self) -> str:
-        """As the file's header holds it."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
+        """Return the header as JSON."""
+        return json.dumps(self.model_dump(), sort_keys=True)
 
     @classmethod
-    def read(cls, text: str, name: str) -> About:
-        """What `text` wrote; whatever else stands there is a BadInput."""
+    def read(cls, text: str, name: str) -> Header:
+        """Parse and check a header; `name` is the file's, for messages."""
         try:
-            found = json.loads(text)
-            if found.pop("format") != FORMAT:
-                raise ValueError("of another format")
-            made = cls(**found)
-            numbers = (made.images, made.views, made.seed)
-            if not all(type(n) is int for n in numbers) or min(numbers[:2]) < 1 or made.seed < 0:
-                raise ValueError("images, views and seed are whole numbers")
-            if not isinstance(made.teacher, str) or not isinstance(made.predictions, dict):
-                raise TypeError("no teacher, or no predictions")
-            return made
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise BadInput(f"{name} holds no features of a teacher", got=str(error)[:100]) from None
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            (first, *_) = error.errors()
+            field = ".".join(map(str, first["loc"]))
+            raise BadInput(
+                f"{name}: expected a file of precomputed features", got=f"{field}: {first['msg']}"
+            ) from None
 
 
 class Stored:
-    """A teacher that has looked already."""
+    """The outputs in a file as a teacher."""
 
-    eyes = None  # it sees what the student sees
+    converter = None  # the file holds outputs for the student's own views
 
     def __init__(
         self, path: Path, domain: Domain, tasks: Sequence[str], logits: bool = True
     ) -> None:
         text, self.arrays = read_rows(path)
-        about = self.about = About.read(text, path.name)
-        self.name, self.tasks = about.teacher, tuple(tasks)
-        check(path.name, about, domain)
-        rows = about.views * about.images
+        header = self.header = Header.read(text, path.name)
+        self.name, self.tasks = header.teacher, tuple(tasks)
+        check_header(path.name, header, domain)
+        rows = header.views * header.images
         for name, array in self.arrays.items():
             if len(array) != rows or array.ndim not in (2, 4):
                 raise BadInput(f"{path.name}: {name}: expected {rows} rows", got=array.shape)
-        known = {task.name: task for task in domain.tasks if task.name in tasks}
-        mine = [name for name in known if name in about.predictions and logits]
-        self.predictions = tuple(mine)
-        self.order = {name: self._order(path.name, domain, known[name]) for name in mine}
+        mine = {task.name: task for task in domain.tasks if task.name in tasks}
+        self.predictions = tuple(name for name in mine if name in header.predictions and logits)
+        self.order = {name: self._order(path.name, domain, mine[name]) for name in self.predictions}
         self.widths: Mapping[str, int] = {
             name.removeprefix(FEATURES): int(array.shape[1])
             for name, array in self.arrays.items()
             if name.startswith(FEATURES)
         }
-        self.fixed = Fixed(about.views, about.seed)
+        self.fixed = Fixed(header.views, header.seed)
 
     def _order(self, file: str, domain: Domain, task: Task) -> Tensor | None:
-        """Where the domain's classes stand among the file's."""
-        said = self.about.predictions[task.name]
+        """Return the index of each of the domain's classes among the file's."""
         try:
-            theirs = replace(task, **said)
+            stored = replace(task, **self.header.predictions[task.name])
         except TypeError as error:
-            raise BadInput(f"{file}: answers to {task.name}", got=str(error)[:100]) from None
-        order = order_of(task, theirs, f"{file}: {domain.name}")
+            raise BadInput(f"{file}: predictions of {task.name}", got=str(error)[:100]) from None
+        order = class_order(task, stored, f"{file}: {domain.name}")
         array = self.arrays.get(PREDICTIONS + task.name)
-        if array is None or array.shape[1] != theirs.width:
+        if array is None or array.shape[1] != stored.width:
             raise BadInput(
-                f"{file}: answers to {task.name}: expected {theirs.width} outputs",
+                f"{file}: predictions of {task.name}: expected {stored.width} outputs",
                 got="none" if array is None else array.shape[1],
             )
         return order
 
     def to(self, device: torch.device, channels_last: bool) -> None:
-        """Work there from now on."""
+        """Move the class orders to a device; the arrays stay in the file."""
         self.order = {t: None if o is None else o.to(device) for t, o in self.order.items()}
 
-    def look(self, images: Tensor, batch: Batch, points: Sequence[str]) -> Inside:
-        """What it said of these views of these images."""
-        rows = batch.views * self.about.images + batch.places
+    def forward(self, images: Tensor, batch: Batch, points: Sequence[str]) -> Inside:
+        """Return the stored outputs for the views of a batch."""
+        rows = batch.views * self.header.images + batch.places
 
-        def take(name: str) -> Tensor:
-            found = torch.from_numpy(np.asarray(self.arrays[name][rows]))
-            return found.to(images.device, non_blocking=True).float()
+        def read(name: str) -> Tensor:
+            tensor = torch.from_numpy(np.asarray(self.arrays[name][rows]))
+            return tensor.to(images.device, non_blocking=True).float()
 
         predictions = {}
         for task, order in self.order.items():
-            said = take(PREDICTIONS + task)
-            predictions[task] = said if order is None else said.index_select(1, order)
-        return Inside(predictions, {point: take(FEATURES + point) for point in points})
+            outputs = read(PREDICTIONS + task)
+            predictions[task] = outputs if order is None else outputs.index_select(1, order)
+        return Inside(predictions, {point: read(FEATURES + point) for point in points})
 
 
 def fixed_of(teachers: Sequence[Teacher]) -> Fixed | None:
-    """The views that stored teachers of one domain have seen; all of them the same."""
-    several = [teacher for teacher in teachers if isinstance(teacher, Stored)]
-    for other in several[1:]:
-        if other.fixed != several[0].fixed:
-            raise BadInput(
-                f"{several[0].about.domain}: its files of features are of other views",
-                got=" and ".join(f"{t.fixed.views} of seed {t.fixed.seed}" for t in several),
-                try_="make them again with one seed and as many views",
-            )
-    return several[0].fixed if several else None
-
-
-def check(file: str, about: About, domain: Domain) -> None:
-    """The very images, pixels and augmentation of this domain, or one line that says what not."""
-    expected = About.of(domain, about.teacher, (), Fixed(about.views, about.seed))
-    if about.digest != expected.digest:
+    """Return the views of the stored teachers of one domain, which must all be the same."""
+    stored = [teacher for teacher in teachers if isinstance(teacher, Stored)]
+    if len({teacher.fixed for teacher in stored}) > 1:
         raise BadInput(
-            f"{file}: its views are of other images than {domain.name}'s training split",
-            got=f"{about.images:,} images of {about.domain}, {expected.images:,} here",
-            try_="make it again from these images",
+            f"{stored[0].header.domain}: expected precomputed features of the same views",
+            got=" and ".join(f"{t.fixed.views} of seed {t.fixed.seed}" for t in stored),
+            try_="precompute all of them with one seed and one number of views",
         )
-    for what in ("pixels", "augment"):
-        theirs, mine = getattr(about, what), getattr(expected, what)
+    return stored[0].fixed if stored else None
+
+
+def check_header(file: str, header: Header, domain: Domain) -> None:
+    """Check that a file was made from this domain's images, pixels and augmentation."""
+    expected = Header.of(domain, header.teacher, (), Fixed(header.views, header.seed))
+    if header.digest != expected.digest:
+        raise BadInput(
+            f"{file}: expected features of the training images of {domain.name}",
+            got=f"{header.images:,} images of {header.domain}, {expected.images:,} here",
+            try_="precompute the features from these images",
+        )
+    for name, theirs, mine in (
+        ("pixels", header.pixels, expected.pixels),
+        ("augment", header.augment, expected.augment),
+    ):
         if theirs != mine:
             keys = [key for key in mine if theirs.get(key) != mine[key]]
             raise BadInput(
-                f"{file}: {domain.name}'s {what} are others than its views were made with",
+                f"{file}: it was made with other {name} settings than those of {domain.name}",
                 got="; ".join(f"{key} {theirs.get(key)}, here {mine[key]}" for key in keys),
-                try_="the same settings, or make it again with these",
+                try_="use the same settings, or precompute the features with these",
             )
 
 
 def digest_of(domain: Domain) -> str:
-    """Of the training images: their content, and their numbers, which decide their views."""
+    """Return a digest of the training images: their contents and rows, which decide their views."""
     rows = domain.train.rows
     digest = hashlib.sha256(np.ascontiguousarray(rows, "<i8").tobytes())
-    digest.update(np.ascontiguousarray(domain.decoded.scan["digest"][rows]).tobytes())
+    digest.update(np.ascontiguousarray(domain.decoded.records["digest"][rows]).tobytes())
     return digest.hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    """As JSON gives it back."""
-    found: Any = json.loads(json.dumps(value))
-    return found

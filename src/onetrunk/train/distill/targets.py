@@ -1,4 +1,4 @@
-"""Lessons: what each teacher of a domain teaches, and what it is compared by."""
+"""What each teacher of a domain teaches: its features, through aligners, and its predictions."""
 
 from __future__ import annotations
 
@@ -7,85 +7,120 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from onetrunk.config.distill import Distill
 from onetrunk.data.domain import Domain
 from onetrunk.nn.universal import Universal
-from onetrunk.train.distill.aligner import Aligner
-from onetrunk.train.distill.cosine import cosine
-from onetrunk.train.distill.feature_losses import FeatureLoss, feature_loss
-from onetrunk.train.distill.logits import Predictions, make_predictions
-from onetrunk.train.distill.pairs import Pairs, pairs_of
-from onetrunk.train.distill.standardize import Standard, standard
-from onetrunk.train.distill.teachers import Teacher, widths
+from onetrunk.train.distill.feature_losses import FeatureLoss, load_feature_loss, name_for_batch
+from onetrunk.train.distill.matching import Pairs, match_features
+from onetrunk.train.distill.prediction_losses import PredictionLoss, make_prediction_loss
+from onetrunk.train.distill.standardize import Standardizer, standardizers
+from onetrunk.train.distill.teachers import Teacher, feature_widths
 
 
-@dataclass
-class Lesson:
+class Aligner(nn.Module):
+    """Maps the student's features to the teacher's width; discarded after training.
+
+    `linear` is A·f, a 1×1 convolution on maps, without bias (Li, Liu & Bilen 2022). `hidden` is
+    A₂·ReLU(A₁·f + b) with as many hidden units as the wider of the two features. The less an
+    aligner can fit, the more the student itself has to learn.
+
+    Args:
+        student: Number of the student's channels.
+        teacher: Number of the teacher's channels.
+        kind: "linear" or "hidden".
+    """
+
+    def __init__(self, student: int, teacher: int, kind: str = "linear") -> None:
+        super().__init__()
+        hidden = max(student, teacher)
+        layers: list[nn.Module] = (
+            [nn.Linear(student, teacher, bias=False)]
+            if kind == "linear"
+            else [nn.Linear(student, hidden), nn.ReLU(), nn.Linear(hidden, teacher, bias=False)]
+        )
+        for layer in layers:
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_normal_(layer.weight)
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map rows (B, C), or every pixel of maps (B, C, h, w)."""
+        if features.ndim == 2:
+            mapped: Tensor = self.layers(features)
+            return mapped
+        mapped = self.layers(features.movedim(1, -1))
+        return mapped.movedim(-1, 1)
+
+
+@dataclass(eq=False)
+class Targets:
     """What one teacher teaches of one domain."""
 
     teacher: Teacher
     pairs: Pairs
-    loss: FeatureLoss | None
+    feature_loss: FeatureLoss | None
     aligners: nn.ModuleList  # one for each pair
-    predictions: Mapping[str, Predictions]  # by task
-    features: Mapping[str, float]  # weight of its features, by task
-    logits: Mapping[str, float]  # weight of its predictions, by task
-    standard: Mapping[str, Standard]  # of its features by point, where they are standardised
+    prediction_losses: Mapping[str, PredictionLoss]  # by task
+    feature_weights: Mapping[str, float]  # by task
+    prediction_weights: Mapping[str, float]  # by task
+    standardizers: Mapping[str, Standardizer]  # by point of the teacher; empty if not needed
 
 
-def make_lessons(
+def make_targets(
     model: Universal,
     domain: Domain,
     teachers: Sequence[Teacher],
     distill: Distill,
     batch: int,
     device: torch.device,
-) -> list[Lesson]:
-    """A lesson for each teacher of a domain; the aligners have the student's type of numbers."""
-    inside = widths(model, domain.name)
+) -> list[Targets]:
+    """Return the targets of each teacher of a domain; aligners have the student's dtype."""
+    widths = feature_widths(model, domain.name)
     like = next(model.parameters())
-    loss = feature_loss(distill.features, batch)
-    several = together(teachers)
-    found = []
+    feature_loss = load_feature_loss(name_for_batch(distill.features, batch))
+    ensemble = share_a_task(teachers)
+    targets = []
     for teacher in teachers:
-        pairs = pairs_of(domain, teacher, distill, inside)
-        points = [theirs for _, theirs in pairs]
-        standards: Mapping[str, Standard] = {}
-        if points and (several or loss is cosine):
-            standards = standard(teacher, domain, points, device, "phi-s" if several else "channel")
-        made = [Aligner(inside[m], teacher.widths[t], distill.aligner) for m, t in pairs]
-        predictions = {
-            task.name: prediction
+        pairs = match_features(domain, teacher, distill, widths)
+        points = [point for _, point in pairs]
+        standardized: Mapping[str, Standardizer] = {}
+        if points and (ensemble or (feature_loss is not None and feature_loss.standardize)):
+            standardized = standardizers(
+                teacher, domain, points, device, "phi-s" if ensemble else "channel"
+            )
+        aligners = [Aligner(widths[s], teacher.widths[t], distill.aligner) for s, t in pairs]
+        prediction_losses = {
+            task.name: loss
             for task in domain.tasks
             if task.name in teacher.predictions
             and distill.logits
-            and (prediction := make_predictions(task, domain, distill.temperature)) is not None
+            and (loss := make_prediction_loss(task, domain, distill.temperature)) is not None
         }
-        found.append(
-            Lesson(
+        targets.append(
+            Targets(
                 teacher,
                 pairs,
-                loss,
-                nn.ModuleList(made).to(device, like.dtype),
-                predictions,
+                feature_loss,
+                nn.ModuleList(aligners).to(device, like.dtype),
+                prediction_losses,
                 {t: weight_of(distill.feature_weight, domain.name, t) for t in teacher.tasks},
                 {t: weight_of(distill.logit_weight, domain.name, t) for t in teacher.tasks},
-                standards,
+                standardized,
             )
         )
-    return found
+    return targets
 
 
-def together(teachers: Sequence[Teacher]) -> bool:
-    """Whether several of them teach one task by their features."""
-    taught = Counter(task for teacher in teachers if teacher.widths for task in teacher.tasks)
-    return any(count > 1 for count in taught.values())
+def share_a_task(teachers: Sequence[Teacher]) -> bool:
+    """Whether two of the teachers teach the same task by their features."""
+    counts = Counter(task for teacher in teachers if teacher.widths for task in teacher.tasks)
+    return any(count > 1 for count in counts.values())
 
 
-def weight_of(given: float | Mapping[str, float], domain: str, task: str) -> float:
-    """A weight of the settings: one for all, or by "domain/task", by domain, else 1."""
-    if isinstance(given, float):
-        return given
-    return given.get(f"{domain}/{task}", given.get(domain, 1.0))
+def weight_of(weights: float | Mapping[str, float], domain: str, task: str) -> float:
+    """Return the weight of a task: one number for all, or by "domain/task" or domain, else 1."""
+    if isinstance(weights, float):
+        return weights
+    return weights.get(f"{domain}/{task}", weights.get(domain, 1.0))

@@ -1,1 +1,1 @@
-"""Few images: class means, and a choice among methods by cross-validation."""
+"""Few-shot methods: class means, and the choice of a method by cross-validation."""

@@ -1,6 +1,5 @@
-"""Growing: a domain joins a finished model as a pack, and nothing else moves.
+"""Training a new domain for a finished model, as a pack; nothing else in the model changes.
 
-The model in use is never touched while its new domain learns: a copy of the trunk with that domain
-alone goes through the ordinary loop (work.py), every other domain's outputs are compared to the
-bit before and after (proof.py), and only then the pack is put beside the others (shelf.py).
+A copy of the trunk with the new domain alone, the scratch model, goes through the ordinary training
+loop, once for every kind of adapters that is tried. The model in use is not touched.
 """

@@ -1,80 +1,75 @@
-"""The ladder: what a domain may own, from nothing to dense adapters, error against bytes.
-
-Everything that the size budget allows is learned, and the lowest validation error is taken, of
-equals the smaller pack.
-"""
+"""Adapter search: the kind of adapters with the lowest validation error within a size budget."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from onetrunk.config.add_recipe import card_adapters
 from onetrunk.errors import BadInput
 from onetrunk.eval.budget import scaled
 from onetrunk.nn.card import Card
 from onetrunk.progress import say
-from onetrunk.train.new_domain.scratch import make_worker, owns
-from onetrunk.train.new_domain.trial import Ground, Kind, Trial, bytes_of, size_of
+from onetrunk.train.new_domain.scratch_model import has_own_slots, make_scratch_model
+from onetrunk.train.new_domain.trials import (
+    HEADS_ONLY,
+    AdapterKind,
+    TrialResult,
+    TrialRunner,
+    pack_bytes,
+    trunk_bytes,
+)
 
-RUNGS = (
-    Kind("none"),
-    Kind("norm"),
-    Kind("lora"),
-    Kind("parallel", 8),
-    Kind("series"),
-    Kind("parallel"),
+KINDS = (
+    HEADS_ONLY,
+    AdapterKind("norm"),
+    AdapterKind("lora"),
+    AdapterKind("parallel", 8),
+    AdapterKind("series"),
+    AdapterKind("parallel"),
 )
 
 
-def rungs(ground: Ground) -> list[Kind]:
-    """What is tried: what this trunk can have and the budget allows; nothing at all always is."""
-    limit = ground.growth.add.budget * bytes_of(ground.model)
-    chosen: list[Kind] = []
+def candidates(runner: TrialRunner) -> list[AdapterKind]:
+    """Return the kinds that this trunk can have within the budget; "none" is always one of them."""
+    settings, trunk = runner.recipe.add, trunk_bytes(runner.model)
+    chosen: list[AdapterKind] = []
     sizes: set[int] = set()
-    rank = ground.growth.add.rank
-    for kind in RUNGS:
-        if kind.rank is not None and rank is not None:
-            kind = Kind(kind.name, rank)
-        size = _size(ground, kind)
+    for kind in KINDS:
+        if kind.rank is not None and settings.rank is not None:
+            kind = AdapterKind(kind.name, settings.rank)
+        size = _initial_bytes(runner, kind)
         if size is None or (size in sizes and kind.rank is not None):
-            continue  # this trunk has no such layers, or the rank makes no difference
-        if size > limit and kind.name != "none":
-            share = size / bytes_of(ground.model)
-            say(f"{kind.label}: {scaled(size, 'B')}, {share:.1%} of the trunk: over the budget")
+            continue  # the trunk has no such layers, or the rank makes no difference
+        if size > settings.budget * trunk and kind != HEADS_ONLY:
+            share = f"{scaled(size, 'B')}, {size / trunk:.1%} of the trunk"
+            say(f"{kind.label}: {share}: above the budget")
             continue
         sizes.add(size)
         chosen.append(kind)
     return chosen
 
 
-def _size(ground: Ground, kind: Kind) -> int | None:
-    """Bytes of its pack, before anything learns."""
-    card = Card.of(ground.domain, card_adapters(kind.name), kind.rank)
+def _initial_bytes(runner: TrialRunner, kind: AdapterKind) -> int | None:
+    """Return the size of an untrained pack; None if the trunk cannot have such adapters."""
+    card = Card.of(runner.domain, card_adapters(kind.name), kind.rank)
     try:
-        worker = make_worker(ground.model, card, ground.growth.seed)
+        model = make_scratch_model(runner.model, card, runner.recipe.seed)
     except BadInput:
-        if kind.name == "none":
+        if kind == HEADS_ONLY:
             raise
         return None
-    if kind.name == "norm" and not owns(worker, card.name):
+    if kind.name == "norm" and not has_own_slots(model, card.name):
         return None
-    return size_of(worker.pack(card.name))
+    return pack_bytes(model.pack(card.name))
 
 
-def climb(ground: Ground) -> tuple[Trial, list[Trial], str]:
-    """The best of all rungs, all of them, and why."""
-    tried = [ground.trial(kind) for kind in rungs(ground)]
-    best = lowest(tried)
-    return (
-        best,
-        tried,
-        (
-            f"{best.kind.label}: the lowest validation error of {len(tried)} within "
-            f"{ground.growth.add.budget:.0%} of the trunk"
-        ),
+def search_adapters(runner: TrialRunner) -> tuple[TrialResult, list[TrialResult], str]:
+    """Train every candidate; return the best result, all results, and the reason for the choice.
+
+    The best has the lowest validation error; among equals, the smallest pack.
+    """
+    results = [runner.trial(kind) for kind in candidates(runner)]
+    best = min(results, key=lambda result: (result.error, result.bytes))
+    reason = (
+        f"{best.kind.label}: the lowest validation error of {len(results)} kinds within "
+        f"{runner.recipe.add.budget:.0%} of the trunk"
     )
-
-
-def lowest(tried: Sequence[Trial]) -> Trial:
-    """The lowest error, of equals the fewest bytes."""
-    return min(tried, key=lambda trial: (trial.error, trial.bytes))
+    return best, results, reason

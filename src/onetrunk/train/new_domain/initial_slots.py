@@ -1,20 +1,22 @@
-"""Where a new domain's slots start: as the trunk's own layers, or as those of a domain that fits.
+"""The initial slots of a new domain: copied from the trunk's own layers, or from another domain.
 
-A trunk that learned from scratch with norms of each domain's own has only theirs: the layers that
-banks replaced never learned. So every domain's slots are tried, and the trunk's own: class means of
-one half of some of the new images name the other half (nearest by cosine, means.py), and the start
-with the fewest errors is taken; then the same with running statistics of the new images (Li et al.
-2016), if that is better still. Without classes: the slots of the first domain with such a task.
+A trunk that was trained from scratch with norms of each domain has trained only those norms, and
+not the layers that its banks replaced. So the slots of every domain and the trunk's own layers are
+compared on some of the new images: class means of one half classify the other half (nearest by
+cosine, see class_means.py), and the source with the fewest errors is taken. It is then compared
+with itself after recomputing running statistics from the new images (Li et al. 2016). Without
+classes the slots are those of the first domain with a task of the same kind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -24,190 +26,205 @@ from onetrunk.data.split import Split
 from onetrunk.data.task import NO_CLASS
 from onetrunk.errors import BadInput
 from onetrunk.eval.evaluate import evaluating
+from onetrunk.nn.modes import eval_mode
 from onetrunk.nn.norm_banks import Stats
 from onetrunk.nn.universal import Universal
-from onetrunk.train.fewshot.class_means import means_error
+from onetrunk.train.fewshot.class_means import class_means_error
 
 TRUNK = "trunk"  # the layers that banks replaced
-PROBED = 256  # images that a start is tried on
-TRIED = 16  # starts at most
-SETTLE, BATCH = 30, 64  # passes that statistics take, and their images
+IMAGES = 256  # that sources are compared on
+MAX_SOURCES = 16
+STATISTICS_BATCHES = 30  # forward passes that recompute running statistics
+BATCH = 64
 
 
 @dataclass(frozen=True)
-class Start:
-    """Whose slots, whether their statistics are of the new images, and what each start's error was."""
+class InitialSlots:
+    """Where the slots of a new domain are copied from.
 
-    of: str
-    settled: bool
+    Args:
+        source: A domain of the model, or "trunk".
+        new_statistics: Whether running statistics are recomputed from the new images.
+        errors: The error of class means in percent, by source; empty if none was compared.
+    """
+
+    source: str
+    new_statistics: bool
     errors: Mapping[str, float]
 
     def to_json(self) -> dict[str, Any]:
-        """As a file keeps it."""
-        return {"of": self.of, "settled": self.settled, "errors": dict(self.errors)}
+        """Return the fields for a file."""
+        return asdict(self)
 
     @property
-    def said(self) -> str:
-        """One line for people."""
-        whose = "the trunk's own layers" if self.of == TRUNK else f"the slots of {self.of}"
-        more = ", with statistics of the new images" if self.settled else ""
-        told = ", ".join(f"{name} {error:.1f} %" for name, error in self.errors.items())
-        return f"starts from {whose}{more}" + (f" (class means: {told})" if told else "")
+    def description(self) -> str:
+        """The choice and its reason, in one line."""
+        source = "trunk's own layers" if self.source == TRUNK else f"slots of {self.source}"
+        line = f"starts from the {source}"
+        if self.new_statistics:
+            line += ", with statistics of the new images"
+        if self.errors:
+            errors = ", ".join(f"{name} {error:.1f} %" for name, error in self.errors.items())
+            line += f" (error of class means: {errors})"
+        return line
+
+    def apply(self, scratch: Universal, model: Universal, domain: Domain, seed: int) -> None:
+        """Set the slots of a new scratch model to this choice."""
+        copy_slots(scratch, domain.name, model, self.source, _copies(scratch, domain.name))
+        if self.new_statistics:
+            recompute_statistics(scratch, domain, seed)
 
 
-def choose_start(
-    worker: Universal, model: Universal, domain: Domain, asked: str, seed: int
-) -> Start:
-    """Find the start, and leave the worker's slots so."""
-    check_start(model, domain.name, asked)
+def choose_initial_slots(
+    scratch: Universal, model: Universal, domain: Domain, start: str, seed: int
+) -> InitialSlots:
+    """Choose the initial slots of a scratch model's domain, and set them.
+
+    Args:
+        start: "auto", "trunk" or a domain of the model.
+    """
+    check_start(model, domain.name, start)
     name, names = domain.name, [other for other in model.domains if other != domain.name]
-    fresh = {key: value.detach().clone() for key, value in slots_of(worker, name).items()}
+    fresh = _copies(scratch, name)
     if not fresh:
-        return Start(TRUNK, False, {})
-    if asked != "auto":
-        put(worker, name, model, asked, fresh)
-        return Start(asked, False, {})
+        return InitialSlots(TRUNK, False, {})
+
+    def copy_from(source: str) -> None:
+        copy_slots(scratch, name, model, source, fresh)
+
+    if start != "auto":
+        copy_from(start)
+        return InitialSlots(start, False, {})
     task = next((task for task in domain.tasks if task.kind in ("classify", "embed")), None)
     if task is None:
         kinds = {task.kind for task in domain.tasks}
         alike = [n for n in names if kinds & {task.kind for task in model.domains[n].tasks}]
-        of = next(iter([*alike, *names]), TRUNK)
-        put(worker, name, model, of, fresh)
-        return Start(of, False, {})
-    images, labels = probe(domain, task.name, seed)
+        source = next(iter([*alike, *names]), TRUNK)
+        copy_from(source)
+        return InitialSlots(source, False, {})
+    images, labels = _labelled_images(domain, task.name, seed)
     half = len(labels) // 2
     if not torch.isin(labels[half:], labels[:half]).any():
-        half = 0  # a class an image: none can name another
+        half = 0  # one image per class: no class is in both halves
 
     def error() -> float:
-        found = features(worker, name, images)
-        known, rest = (found[:half], labels[:half]), (found[half:], labels[half:])
-        return means_error(known, rest, len(task.classes))
+        features = pooled_features(scratch, name, images)
+        fitted, held_out = (features[:half], labels[:half]), (features[half:], labels[half:])
+        return class_means_error(fitted, held_out, len(task.classes))
 
     errors: dict[str, float] = {}
     if half:
-        for each in [TRUNK, *some(names, seed)]:
-            put(worker, name, model, each, fresh)
-            errors[each] = error()
-    # of equals the first domain: its slots have learned something
-    order = [*some(names, seed), TRUNK]
-    best = min(order, key=lambda each: errors.get(each, 0.0))
-    put(worker, name, model, best, fresh)
-    if not half or not settle(worker, domain, seed):
-        return Start(best, False, errors)
-    errors[f"{best}, settled"] = error()
-    settled = errors[f"{best}, settled"] < errors[best]
-    if not settled:
-        put(worker, name, model, best, fresh)
-    return Start(best, settled, errors)
+        for source in [TRUNK, *_drawn(names, seed)]:
+            copy_from(source)
+            errors[source] = error()
+    # among equals the first domain, because its slots are trained
+    best = min([*_drawn(names, seed), TRUNK], key=lambda source: errors.get(source, 0.0))
+    copy_from(best)
+    if not half or not recompute_statistics(scratch, domain, seed):
+        return InitialSlots(best, False, errors)
+    recomputed = f"{best}, new statistics"
+    errors[recomputed] = error()
+    better = errors[recomputed] < errors[best]
+    if not better:
+        copy_from(best)
+    return InitialSlots(best, better, errors)
 
 
-def check_start(model: Universal, name: str, asked: str) -> None:
-    """Only what is there is started from."""
-    known = ["auto", TRUNK, *(other for other in model.domains if other != name)]
-    if asked not in known:
-        raise BadInput("unknown domain", place="add.start", got=asked, available=known)
-
-
-def again(
-    worker: Universal, model: Universal, domain: Domain, start: Mapping[str, Any], seed: int
-) -> None:
-    """Leave another worker's slots as a start that was found has them."""
-    fresh = {key: value.detach().clone() for key, value in slots_of(worker, domain.name).items()}
-    put(worker, domain.name, model, str(start["of"]), fresh)
-    if start["settled"]:
-        settle(worker, domain, seed)
+def check_start(model: Universal, name: str, start: str) -> None:
+    """Check that `start` is "auto", "trunk" or another domain of the model."""
+    available = ["auto", TRUNK, *(other for other in model.domains if other != name)]
+    if start not in available:
+        raise BadInput("unknown domain", place="add.start", got=start, available=available)
 
 
 def slots_of(model: Universal, name: str) -> dict[str, Tensor]:
-    """A domain's tensors without those of its heads."""
+    """Return a domain's tensors without those of its heads."""
     return {key: value for key, value in model.own(name).items() if key.startswith("slots/")}
 
 
+def _copies(model: Universal, name: str) -> dict[str, Tensor]:
+    return {key: value.detach().clone() for key, value in slots_of(model, name).items()}
+
+
 @torch.no_grad()
-def put(
-    worker: Universal, name: str, model: Universal, of: str, fresh: Mapping[str, Tensor]
+def copy_slots(
+    scratch: Universal, name: str, model: Universal, source: str, fresh: Mapping[str, Tensor]
 ) -> None:
-    """The worker's slots as `fresh`, then as those of a domain of the model where they fit."""
-    theirs = {} if of == TRUNK else slots_of(model, of)
-    for key, tensor in slots_of(worker, name).items():
+    """Copy slots of the model's domain `source` where they fit, and `fresh` elsewhere."""
+    theirs = {} if source == TRUNK else slots_of(model, source)
+    for key, tensor in slots_of(scratch, name).items():
         other = theirs.get(key)
         fits = other is not None and other.shape == tensor.shape
         tensor.copy_(other if other is not None and fits else fresh[key])
 
 
-def some(names: list[str], seed: int) -> list[str]:
-    """As many as are tried, drawn where there are more."""
-    if len(names) < TRIED:
+def _drawn(names: list[str], seed: int) -> list[str]:
+    """Return the domains that are compared: all, or a random choice of them."""
+    if len(names) < MAX_SOURCES:
         return names
-    drawn = permutation(seed_of(seed, "start"), 0, len(names))[: TRIED - 1]
+    drawn = permutation(seed_of(seed, "start"), 0, len(names))[: MAX_SOURCES - 1]
     return [names[i] for i in sorted(drawn)]
 
 
-def probe(domain: Domain, task: str, seed: int) -> tuple[list[Tensor], Tensor]:
-    """Labelled images that may be learned from or chosen by, some of them: batches, and labels."""
+def _labelled_images(domain: Domain, task: str, seed: int) -> tuple[list[Tensor], Tensor]:
+    """Return batches of labelled training and validation images in random order, and labels."""
     images: list[Tensor] = []
     labels: list[Tensor] = []
     for split in (domain.train, domain.val):
-        known = np.flatnonzero(split.label(task) != NO_CLASS)
-        order = permutation(seed_of(seed, domain.name, split.name, "probe"), 0, len(known))
-        share = PROBED * len(split) // max(1, len(domain.train) + len(domain.val))
-        for places in np.array_split(known[order[: max(1, share)]], max(1, -(-share // BATCH))):
+        labelled = np.flatnonzero(split.label(task) != NO_CLASS)
+        order = permutation(seed_of(seed, domain.name, split.name, "probe"), 0, len(labelled))
+        share = IMAGES * len(split) // max(1, len(domain.train) + len(domain.val))
+        drawn = labelled[order[: max(1, share)]]
+        for places in np.array_split(drawn, max(1, -(-share // BATCH))):
             if len(places):
                 pixels, targets = split.batch(places)
                 images.append(pixels)
                 labels.append(targets[task])
-    found = torch.cat(labels)
-    mixed = torch.from_numpy(permutation(seed_of(seed, "halves"), 0, len(found)))
-    return list(torch.split(torch.cat(images)[mixed], BATCH)), found[mixed]
+    targets_N = torch.cat(labels)
+    order_N = torch.from_numpy(permutation(seed_of(seed, "halves"), 0, len(targets_N)))
+    return list(torch.split(torch.cat(images)[order_N], BATCH)), targets_N[order_N]
 
 
-def features(model: Universal, name: str, images: list[Tensor]) -> Tensor:
-    """Pooled features of batches, on the CPU."""
+def pooled_features(model: Universal, name: str, images: Sequence[Tensor]) -> Tensor:
+    """Return a domain's pooled features of batches, on the CPU."""
     like = next(model.parameters())
     with evaluating(model), model.trunk.switch.using(name):
-        found = [model.trunk(x.to(device=like.device, dtype=like.dtype))[0] for x in images]
-    return torch.cat([f.float().cpu() for f in found])
+        features = [model.trunk(x.to(device=like.device, dtype=like.dtype))[0] for x in images]
+    return torch.cat([f.float().cpu() for f in features])
 
 
-def settle(worker: Universal, domain: Domain, seed: int) -> bool:
-    """Running statistics of the new training images; False where slots keep none."""
-    moving = [slot for slot in _slots(worker, domain.name) if _moves(slot)]
-    if not moving or len(domain.train) < 2:
+def recompute_statistics(model: Universal, domain: Domain, seed: int) -> bool:
+    """Update a domain's running statistics on its training images; False if it has none."""
+    modules = [module for module in _slot_modules(model, domain.name) if _has_statistics(module)]
+    if not modules or len(domain.train) < 2:
         return False
-    like = next(worker.parameters())
-    before = [(module, module.training) for module in worker.modules()]
-    try:
-        worker.eval()
-        for slot in moving:
-            slot.train()
-        with torch.no_grad(), worker.trunk.switch.using(domain.name):
-            for places in _passes(domain.train, seed):
-                x, _ = domain.train.batch(places)
-                worker.trunk(x.to(device=like.device, dtype=like.dtype))
-    finally:
-        for module, mode in before:
-            module.training = mode
+    like = next(model.parameters())
+    with eval_mode(model), torch.no_grad(), model.trunk.switch.using(domain.name):
+        for module in modules:
+            module.train()
+        for places in _statistics_batches(domain.train, seed):
+            x, _ = domain.train.batch(places)
+            model.trunk(x.to(device=like.device, dtype=like.dtype))
     return True
 
 
-def _slots(worker: Universal, name: str) -> list[nn.Module]:
-    found = [bank.slots.get(name) for bank in worker.trunk.banks().values()]
-    return [module for slot in found if slot is not None for module in slot.modules()]
+def _slot_modules(model: Universal, name: str) -> list[nn.Module]:
+    slots = [bank.slots.get(name) for bank in model.trunk.banks().values()]
+    return [module for slot in slots if slot is not None for module in slot.modules()]
 
 
-def _moves(module: nn.Module) -> bool:
-    stats = isinstance(module, _BatchNorm) and module.running_mean is not None
-    return stats or isinstance(module, Stats)
+def _has_statistics(module: nn.Module) -> bool:
+    norm = isinstance(module, _BatchNorm) and module.running_mean is not None
+    return norm or isinstance(module, Stats)
 
 
-def _passes(split: Split, seed: int) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
-    """The places of each pass, epoch after epoch."""
+def _statistics_batches(split: Split, seed: int) -> list[NDArray[np.int64]]:
+    """Return the images of each forward pass, shuffled in every epoch."""
     size = min(BATCH, len(split))
-    places: list[np.ndarray[Any, np.dtype[np.int64]]] = []
+    batches: list[NDArray[np.int64]] = []
     epoch = 0
-    while len(places) < SETTLE:
+    while len(batches) < STATISTICS_BATCHES:
         order = permutation(seed_of(seed, "settle"), epoch, len(split))
-        places += [order[i : i + size] for i in range(0, len(split) - size + 1, size)]
+        batches += [order[i : i + size] for i in range(0, len(split) - size + 1, size)]
         epoch += 1
-    return places[:SETTLE]
+    return batches[:STATISTICS_BATCHES]

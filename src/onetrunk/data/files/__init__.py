@@ -1,0 +1,1 @@
+"""Formats that several sources read: folders, tables, tars, annotations, targets and labels."""

@@ -1,0 +1,114 @@
+"""Folders of images, listed in the order of names; all problems are reported together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from onetrunk.data.files.paths import IMAGE_ENDINGS, Root
+from onetrunk.data.pixels import reason_of
+from onetrunk.errors import BadInput, shorten
+
+
+class Walk:
+    """One reading of a folder tree.
+
+    Attributes:
+        problems: What makes the tree unusable.
+        remarks: Lines for people.
+    """
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+        self._entries: dict[str, tuple[list[str], list[str]]] = {}
+        self.problems: list[str] = []
+        self.remarks: list[str] = []
+        self._passed_over: list[str] = []
+        self._links: list[str] = []
+
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the folders in a folder, without hidden ones."""
+        return self._listing(folder)[0]
+
+    def files(self, folder: str) -> list[str]:
+        """Return the names of the image files in a folder."""
+        return self._listing(folder)[1]
+
+    def images(self, folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
+        """Yield every image file below a folder, as a path relative to the root."""
+        real = os.path.realpath(self._root.folder / folder)
+        if real in above:  # a link to a folder that contains it
+            self._links.append(folder)
+            return
+        folders, files = self._read(folder)
+        kinds = {**dict.fromkeys(files, False), **dict.fromkeys(folders, True)}
+        for name in sorted(kinds):
+            path = f"{folder}/{name}" if folder else name
+            if kinds[name]:
+                yield from self.images(path, (*above, real))
+            else:
+                yield path
+
+    def notes(self) -> list[str]:
+        """Return what people should know, a line each."""
+        notes = list(self.remarks)
+        if self._passed_over:
+            notes.append(f"passed over, not images by their endings: {counted(self._passed_over)}")
+        if self._links:
+            notes.append(f"passed over, links that lead out or in a circle: {counted(self._links)}")
+        return notes
+
+    def raise_problems(self, name: str) -> None:
+        """Raise one error with all problems; `name` is the source's."""
+        if self.problems:
+            raise BadInput(
+                "; ".join([f"{name}: {self.problems[0]}", *self.problems[1:], *self.notes()]),
+                try_="correct what is named; expected ROOT/CLASS/…, ROOT/SPLIT/CLASS/… or "
+                "ROOT/images/… with targets beside images/",
+            )
+
+    def _listing(self, folder: str) -> tuple[list[str], list[str]]:
+        if folder not in self._entries:
+            self._entries[folder] = self._read(folder)
+        return self._entries[folder]
+
+    def _read(self, folder: str) -> tuple[list[str], list[str]]:
+        folders: list[str] = []
+        files: list[str] = []
+        try:
+            with os.scandir(self._root.folder / folder) as entries:
+                for entry in entries:
+                    if not entry.name.startswith((".", "__MACOSX")):
+                        self._sort(folder, entry, folders, files)
+        except OSError as error:
+            self.problems.append(f"{folder or 'the folder'}: {reason_of(error).lower()}")
+        return sorted(folders), sorted(files)
+
+    def _sort(
+        self, folder: str, entry: os.DirEntry[str], folders: list[str], files: list[str]
+    ) -> None:
+        path = f"{folder}/{entry.name}" if folder else entry.name
+        try:
+            path.encode("utf-8")
+        except UnicodeEncodeError:
+            self.problems.append(f"{path!a}: a name that is not UTF-8")
+            return
+        if "\\" in entry.name:
+            self.problems.append(f"{path}: a name with a backslash")
+            return
+        if entry.is_symlink() and self._root.find(path) is None:
+            self._links.append(path)
+        elif entry.is_dir():
+            folders.append(entry.name)
+        elif os.path.splitext(entry.name)[1].lower() in IMAGE_ENDINGS and (
+            entry.is_file() or entry.is_symlink()  # a broken link is reported when it is decoded
+        ):
+            files.append(entry.name)
+        else:
+            self._passed_over.append(path)
+
+
+def counted(names: list[str]) -> str:
+    """Return how many names there are, and the first of them."""
+    once = sorted(set(names))
+    return f"{len(once)} ({shorten(once, 5)})"
