@@ -213,7 +213,7 @@ def test_all_attempts_are_shown(onetrunk: Onetrunk) -> None:
     )
     assert ran.code == 0, ran.err
     assert "errors on validation" in ran.out
-    assert "parallel: " in ran.err and "over the budget" in ran.err
+    assert "parallel: " in ran.err and "the budget" in ran.err
     assert "chosen: n" in ran.out  # none or norm
 
 
