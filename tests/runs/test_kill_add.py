@@ -26,7 +26,7 @@ pytestmark = [
 TRAIN = ("train", "--domain", "digits=pocket:optdigits", "--set", "trunk.arch=resnet20")
 SETS = ("train.steps=3", "train.batch=8", "domains.digits.size=8", "seed=3")
 ADD = ("add", "run", "flags", "pocket:flags", "--set", "domains.flags.size=8")
-MORE = ("train.steps=40", "train.log=1", "train.evaluate=40", "train.checkpoint=4")
+MORE = ("train.steps=40", "train.log_every=1", "train.eval_every=40", "train.checkpoint_every=4")
 
 
 def set_words(sets: tuple[str, ...]) -> list[str]:
