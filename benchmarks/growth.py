@@ -34,7 +34,7 @@ from panels import Line, Panel, draw
 from table import Figures, median
 
 import onetrunk as ot
-from onetrunk.nn.saving import PACKS, relist
+from onetrunk.nn.model_files import PACKS, relist
 
 SEED, CLASSES, FEW = 0, 10, 8
 KINDS = {"parallel": "parallel", "norm": "none"}  # as a pack's card calls its adapters

@@ -31,7 +31,7 @@ from onetrunk.config import Recipe
 from onetrunk.config.to_toml import inline
 from onetrunk.data.domain import Domain
 from onetrunk.eval.budget import budget
-from onetrunk.eval.evaluate import run_evaluation
+from onetrunk.eval.evaluate import evaluate_split
 from onetrunk.eval.intervals import percentiles, replicates
 from onetrunk.eval.nearest_neighbour import neighbour_error
 from onetrunk.eval.outcomes import Outcomes
@@ -64,7 +64,7 @@ def run(name: str, recipe: Recipe | None, seed: int, out: Path, first: Done | No
             raise ValueError("nothing to merge yet")
         folder = place(out, "pocket-specialists", seed)
         merged = choose_scale(folder, first.domains, recalibrated=name.endswith("recalibrated"))
-        evaluated = run_evaluation(merged.model, first.domains, "test")
+        evaluated = evaluate_split(merged.model, first.domains, "test")
         return Done({"": merged.model}, first.domains, evaluated.table(), evaluated.outcomes())
     folder = place(out, name, seed)
     sets = [f"name={name}", f"seed={seed}", f"out={inline(str(folder))}"]
@@ -73,7 +73,7 @@ def run(name: str, recipe: Recipe | None, seed: int, out: Path, first: Done | No
     domains = chosen.make_domains()
     kept = folder / "outcomes.safetensors"
     if not kept.exists():  # of a run that did not write them yet
-        run_evaluation(models_of(folder), domains, "test").outcomes().save(kept)
+        evaluate_split(models_of(folder), domains, "test").outcomes().save(kept)
     return Done(done.models, domains, done.table, Outcomes.open(kept))
 
 
@@ -134,7 +134,7 @@ def apart(ours: Outcomes, theirs: Outcomes) -> list[float]:
     keys = [key for key in mine if key in base]
     draws = np.mean([mine[key] - base[key] for key in keys], axis=0)
     value = statistics.fmean(
-        ours.parts[key].headline() - theirs.parts[key].headline() for key in keys
+        ours.tasks[key].headline() - theirs.tasks[key].headline() for key in keys
     )
     return [value, *percentiles(draws)]
 

@@ -24,6 +24,7 @@ extensions = [
     "markdown_docstrings",
     "public_api",
     "recipe_keys",
+    "source_tree",
 ]
 exclude_patterns = ["_ext"]
 recipe_keys_required = False  # until `onetrunk recipes keys` exists

@@ -1,4 +1,4 @@
-"""Progress: nothing for what is quick, plain lines elsewhere than on a terminal."""
+"""Progress: nothing for quick work, a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onetrunk.progress import Track, say
 
 
 class Clock:
-    """Seconds that pass when told to."""
+    """A clock that is set by hand."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
@@ -26,12 +26,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def test_a_line_for_people_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_messages_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     say("waiting")
     assert capsys.readouterr() == ("", "waiting\n")
 
 
-def test_quick_work_says_nothing(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quick_work_shows_nothing(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with Track("decoding", 10) as track:
         for _ in range(10):
             clock.now += progress.PATIENCE / 11
@@ -40,7 +40,7 @@ def test_quick_work_says_nothing(clock: Clock, capsys: pytest.CaptureFixture[str
     assert track.done == 10
 
 
-def test_slow_work_says_a_line_every_ten_seconds(
+def test_slow_work_prints_a_line_every_ten_seconds(
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Track("decoding", 2000) as track:
@@ -61,7 +61,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_on_a_terminal_there_is_a_bar_and_it_goes_away(
+def test_a_bar_on_a_terminal_is_removed_at_the_end(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = Terminal()
@@ -76,7 +76,7 @@ def test_on_a_terminal_there_is_a_bar_and_it_goes_away(
     assert "decoding" in terminal.getvalue()
 
 
-def test_under_another_live_display_there_are_lines(
+def test_lines_instead_of_a_bar_under_another_display(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = Terminal()
@@ -90,7 +90,7 @@ def test_under_another_live_display_there_are_lines(
     assert "evaluating: 40 of 100, about 4 s left\n" in terminal.getvalue()
 
 
-def test_an_error_inside_goes_on_outside() -> None:
+def test_errors_are_passed_on() -> None:
     def fail() -> None:
         with Track("decoding", 10):
             raise ValueError("mine")

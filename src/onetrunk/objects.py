@@ -1,4 +1,4 @@
-"""Loading of user-defined objects, which are given as `"package.module:thing"`."""
+"""Objects that users name as `"package.module:thing"`, in place of the name of a method."""
 
 from __future__ import annotations
 

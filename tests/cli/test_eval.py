@@ -18,7 +18,8 @@ from onetrunk.data.files.targets import read_target
 from onetrunk.eval.evaluate import evaluate
 from onetrunk.eval.table import Table
 from onetrunk.nn import networks as nets
-from onetrunk.nn.saving import models_of, save_models
+from onetrunk.nn.model_files import save_models
+from onetrunk.nn.saving import models_of
 from tests.helpers.verbs import Ran, one_line
 
 Onetrunk = Callable[..., Ran]
@@ -130,7 +131,7 @@ def test_eval_for_people(onetrunk: Onetrunk, run: Path) -> None:
     assert "miou" in rooms.out
     assert "confused" not in rooms.out
     views = onetrunk("eval", str(run), "--domain", "rooms", "--scales", "0.75,1", "--mirror")
-    assert "maps averaged over scales 0.75, 1, each mirrored" in " ".join(views.out.split())
+    assert "maps averaged over scales 0.75, 1, each also mirrored" in " ".join(views.out.split())
     assert "maps averaged" not in rooms.out
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from onetrunk.errors import BadInput
-from onetrunk.testing import conform_feature_loss
+from onetrunk.testing import check_feature_loss
 from onetrunk.train.distill.feature_losses import (
     FEATURE_LOSSES,
     FeatureLoss,
@@ -26,7 +26,7 @@ def huber(student: Tensor, teacher: Tensor) -> Tensor:
 def test_feature_losses_conform(name: str) -> None:
     loss = load_feature_loss(name)
     assert loss is not None
-    conform_feature_loss(loss)
+    check_feature_loss(loss)
 
 
 PICKY = FeatureLoss(huber, min_images=4, fallback="cosine")
@@ -51,9 +51,9 @@ BROKEN: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 @pytest.mark.parametrize("match", BROKEN)
 def test_broken_losses_are_refused(match: str) -> None:
     with pytest.raises((AssertionError, RuntimeError), match=match):
-        conform_feature_loss(BROKEN[match])
+        check_feature_loss(BROKEN[match])
     if match == "equal features have":
-        conform_feature_loss(BROKEN[match], least=False)
+        check_feature_loss(BROKEN[match], least=False)
 
 
 def test_losses_by_name() -> None:

@@ -1,13 +1,13 @@
-"""Every weighting, ours and TorchJD's, through the one conformance suite."""
+"""Every weighting, built in or TorchJD's, passes the conformance suite."""
 
 import pytest
 import torch
 
-from onetrunk.testing import conform_weighting
+from onetrunk.testing import check_weighting
 from onetrunk.train.weighting import WEIGHTINGS
 from onetrunk.train.weighting._torchjd import TORCHJD
 
-# What another measure of one unit's loss leaves as it was, as the papers say or imply.
+# What stays the same if one unit's loss is multiplied, according to the papers.
 SCALE = {
     "equal": "weights",
     "fixed": "weights",
@@ -36,41 +36,41 @@ SETTINGS = {"fixed": {"ants": 3.0}}
 def test_every_weighting(name):
     if name in TORCHJD:
         pytest.importorskip("torchjd")
-    conform_weighting(name, SCALE[name], SETTINGS.get(name))
+    check_weighting(name, SCALE[name], SETTINGS.get(name))
 
 
 @pytest.mark.parametrize(("name", "settings"), [("fairgrad", {"alpha": 2.0}), ("cagrad", {"c": 0})])
 def test_other_settings(name, settings):
     pytest.importorskip("torchjd")
-    conform_weighting(name, "none", settings)
+    check_weighting(name, "none", settings)
 
 
-def test_from_outside_the_package(monkeypatch, pytestconfig):
+def test_a_user_weighting(monkeypatch, pytestconfig):
     monkeypatch.syspath_prepend(str(pytestconfig.rootpath))
-    conform_weighting("tests.helpers.outside:Inverse", "direction")
+    check_weighting("tests.helpers.outside:Inverse", "direction")
 
 
 @pytest.mark.parametrize(
     ("thing", "scale", "message"),
     [
-        ("Forgets", "none", "after going on"),
+        ("Forgets", "none", "after resuming"),
         ("ByPlace", "weights", "off"),
         ("Draws", "direction", "generator"),
         ("Heavy", "weights", "off"),
     ],
 )
-def test_the_suite_finds_what_is_wrong(thing, scale, message, monkeypatch, pytestconfig):
+def test_the_suite_finds_errors(thing, scale, message, monkeypatch, pytestconfig):
     monkeypatch.syspath_prepend(str(pytestconfig.rootpath))
     with pytest.raises(AssertionError, match=message):
-        conform_weighting(f"tests.helpers.outside:{thing}", scale)
+        check_weighting(f"tests.helpers.outside:{thing}", scale)
 
 
 def test_the_suite_finds_another_scale():
-    with pytest.raises(AssertionError, match="leaves: weights, not: direction"):
-        conform_weighting("equal", "direction")
+    with pytest.raises(AssertionError, match="expected unchanged: direction; got: weights"):
+        check_weighting("equal", "direction")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
 @pytest.mark.parametrize("name", WEIGHTINGS.names)
 def test_every_weighting_on_a_gpu(name):
-    conform_weighting(name, SCALE[name], SETTINGS.get(name), torch.device("cuda"))
+    check_weighting(name, SCALE[name], SETTINGS.get(name), torch.device("cuda"))

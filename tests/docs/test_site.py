@@ -97,3 +97,18 @@ def test_recipe_keys_are_shown_as_what_they_are(monkeypatch: pytest.MonkeyPatch)
     language_of = extension("recipe_keys", monkeypatch).language_of
     assert language_of("[train]\nsteps = 1  # a word\n") == "toml"
     assert language_of("train.steps   1   a word\n") == "text"
+
+
+def test_the_source_tree_lists_every_file_with_its_summary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = extension("source_tree", monkeypatch)
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "one.py").write_text('"""First line.\n\nMore.\n"""')
+    (tmp_path / "inner/__init__.py").write_text('"""A package."""')
+    assert tree.source_tree(tmp_path) == [("inner/", "A package."), ("one.py", "First line.")]
+
+
+def test_every_source_file_has_a_summary(monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = extension("source_tree", monkeypatch)
+    assert [name for name, text in tree.source_tree(tree.SOURCE) if not text] == []

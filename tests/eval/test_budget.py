@@ -1,4 +1,4 @@
-"""Budgets: counted by hand, by another way, and as a table."""
+"""Budgets: counted by hand, and as a table."""
 
 import json
 
@@ -19,14 +19,14 @@ def domain(name: str, classes: int, size: int = 32) -> Domain:
     return Domain(name, None, [Task("classify", "classify", labels)], size=size)
 
 
-def made(**keys: object) -> Universal:
+def model(**keys: object) -> Universal:
     torch.manual_seed(0)
     domains = [domain("a", 10), domain("b", 3, 24)]
     return Universal(Trunk("resnet20", **keys), domains)  # type: ignore[arg-type]
 
 
 def by_hand(size: int, classes: int) -> int:
-    """Two operations per multiply-add of resnet20's convolutions and its linear head."""
+    """Return two operations per multiply-add of resnet20's convolutions and linear head."""
     total, channels, side = 2 * 9 * 3 * 16 * size**2, 16, size
     for out in (16, 32, 64):
         for unit in range(3):
@@ -46,8 +46,8 @@ NORMS = sum(
 PLAIN = sum(p.numel() for p in build("resnet20").parameters())
 
 
-def test_counted_by_hand() -> None:
-    found = budget(made())
+def test_costs_equal_those_counted_by_hand() -> None:
+    found = budget(model())
     a, b = found.domains
     assert found.shared.parameters == PLAIN - NORMS
     assert a.own.parameters == NORMS + 65 * 10
@@ -62,27 +62,27 @@ def test_counted_by_hand() -> None:
     assert found.universal.parameters == PLAIN - NORMS + a.own.parameters + b.own.parameters
 
 
-def test_adapters_cost_what_they_add_and_nothing_once_folded() -> None:
-    model = made(adapters="parallel")
-    a = budget(model).domains[0]
-    adapters = sum(value.numel() for key, value in model.own("a").items() if "branch" in key)
+def test_the_cost_of_adapters() -> None:
+    adapted = model(adapters="parallel")
+    a = budget(adapted).domains[0]
+    adapters = sum(value.numel() for key, value in adapted.own("a").items() if "branch" in key)
     assert a.own.parameters == NORMS + 650 + adapters
     assert a.alone.flops == by_hand(32, 10) < a.own.flops
 
 
 @pytest.mark.parametrize("sharing", ["full", "none"])
-def test_nothing_is_counted_twice(sharing: str) -> None:
+def test_no_parameter_is_counted_twice(sharing: str) -> None:
     torch.manual_seed(0)
     domains = [domain("a", 4)] if sharing == "none" else [domain("a", 4), domain("b", 4)]
-    model = Universal(Trunk("resnet20", sharing=sharing), domains)
-    found = budget(model)
-    every = {id(p): p.numel() for p in model.parameters()}
-    templates = NORMS  # that a new domain starts from
+    universal = Universal(Trunk("resnet20", sharing=sharing), domains)
+    found = budget(universal)
+    every = {id(p): p.numel() for p in universal.parameters()}
+    templates = NORMS  # from which the slots of a new domain are copied
     assert found.universal.parameters == sum(every.values()) - templates
 
 
-def test_as_data_and_as_a_table() -> None:
-    found = budget(made())
+def test_a_budget_as_data_and_as_a_table() -> None:
+    found = budget(model())
     data = found.to_json()
     assert json.loads(json.dumps(data)) == json.loads(json.dumps(data))
     assert data["bytes_ratio"] == found.universal.bytes / found.separate.bytes < 0.6

@@ -1,6 +1,7 @@
-"""Evaluation: the same numbers as one image after another, and what is refused."""
+"""Evaluation: the same numbers as image by image, and what is refused."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,47 +13,56 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import BadImage, Pixels
 from onetrunk.data.sources import Item
 from onetrunk.data.task import Task
-from onetrunk.errors import BadInput, Failed
+from onetrunk.errors import BadInput, Diverged, Failed
 from onetrunk.eval import evaluate as module
-from onetrunk.eval.evaluate import evaluate, evaluating, plan, run_evaluation, shuffled
+from onetrunk.eval.evaluate import (
+    evaluate,
+    evaluate_split,
+    inference,
+    plan_batches,
+    shuffled_batches,
+)
 from onetrunk.eval.metrics import scores_of
 from onetrunk.nn.card import Card
+from onetrunk.nn.norms import find_norm
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
 from tests.helpers.errors import raises
 from tests.helpers.fakes import Fake, dense_source, small
 
-EVERY = (
-    Task("what", "classify", ("a", "b", "c")),
+TASKS = (
+    Task("letter", "classify", ("a", "b", "c")),
     Task("tags", "multilabel", ("p", "q")),
-    Task("much", "regress"),
-    Task("like", "embed", ("a", "b", "c")),
+    Task("number", "regress"),
+    Task("similar", "embed", ("a", "b", "c")),
 )
 
 
-def many(count: int = 160, splits: tuple[str, ...] = ("train", "val", "test", "test")) -> Fake:
-    """Noise with four tasks that have nothing to do with it; some images have no labels."""
-    chance = np.random.default_rng(0)
+def flat_source(
+    count: int = 160, splits: tuple[str, ...] = ("train", "val", "test", "test")
+) -> Fake:
+    """Return noise with four tasks of random labels; some images have no labels."""
+    rng = np.random.default_rng(0)
     listed = []
     for i in range(count):
-        letter = "abc"[chance.integers(3)]
+        letter = "abc"[rng.integers(3)]
         labels: dict[str, Any] = {
-            "what": letter,
-            "tags": tuple(t for t in "pq" if chance.random() < 0.5),
-            "much": (float(chance.normal()),),
-            "like": letter,
+            "letter": letter,
+            "tags": tuple(t for t in "pq" if rng.random() < 0.5),
+            "number": (float(rng.normal()),),
+            "similar": letter,
         }
         if i % 11 == 10:
-            labels = {"what": letter} if i % 2 else {}
+            labels = {"letter": letter} if i % 2 else {}
         listed.append(Item(f"{i:04}.png", str(i), f"s{i}", split=splits[i % 4], labels=labels))
-    return Fake(EVERY, listed)
+    return Fake(TASKS, listed)
 
 
 @pytest.fixture
 def domains() -> list[Domain]:
     return [
-        Domain("flat", many(), size=16),
-        Domain("deep", dense_source(24), size=(10, 14)),
+        Domain("flat", flat_source(), size=16),
+        Domain("dense", dense_source(24), size=(10, 14)),
         Domain("small", small(40), size=12, normalize="imagenet"),
     ]
 
@@ -63,7 +73,7 @@ def model(domains: list[Domain]) -> Universal:
     return Universal(Trunk("resnet20", norm="domain"), domains)
 
 
-def test_as_one_image_after_another(model: Universal, domains: list[Domain]) -> None:
+def test_scores_equal_those_of_single_images(model: Universal, domains: list[Domain]) -> None:
     table = evaluate(model, domains, batch=7)
     model.eval()
     for domain in domains:
@@ -89,7 +99,7 @@ def test_other_splits_and_one_domain(model: Universal, domains: list[Domain]) ->
     assert evaluate(model, domains[2], "val") == table  # type: ignore[arg-type]
 
 
-def test_modes_and_gradients_stay_as_they_were(model: Universal, domains: list[Domain]) -> None:
+def test_the_model_is_left_unchanged(model: Universal, domains: list[Domain]) -> None:
     model.train()
     model.heads_of("flat").eval()
     before = [m.training for m in model.modules()]
@@ -97,15 +107,15 @@ def test_modes_and_gradients_stay_as_they_were(model: Universal, domains: list[D
     evaluate(model, domains)
     assert [m.training for m in model.modules()] == before
     assert all(torch.equal(state[k], v) for k, v in model.state_dict().items())
-    with evaluating(model):
+    with inference(model):
         assert not model.training and torch.is_inference_mode_enabled()
-    with pytest.raises(ZeroDivisionError), evaluating(model):
+    with pytest.raises(ZeroDivisionError), inference(model):
         print(1 / 0)
     assert [m.training for m in model.modules()] == before
 
 
-def test_threads_stay_as_many(model: Universal, domains: list[Domain]) -> None:
-    """The thread that reads ahead computes on one core; whoever evaluates keeps theirs."""
+def test_the_number_of_threads_is_kept(model: Universal, domains: list[Domain]) -> None:
+    """The thread that reads ahead computes on one core; the calling thread keeps its cores."""
     torch.set_num_threads(2)
     evaluate(model, domains)
     assert torch.get_num_threads() == 2
@@ -118,12 +128,12 @@ def test_one_model_for_each_domain(domains: list[Domain]) -> None:
     for domain in domains:
         alone = evaluate(own[domain.name], [domain])
         assert [row for row in table.rows if row.domain == domain.name] == list(alone.rows)
-    with pytest.raises(BadInput, match="no model for this domain; got: 'small'; available: flat"):
+    with raises(BadInput, got="small", available=["flat"]):
         evaluate({"flat": own["flat"]}, domains[2:])
 
 
-def changed(domain: Domain, **fields: Any) -> Domain:
-    """The same source with its first task another."""
+def with_first_task(domain: Domain, **fields: Any) -> Domain:
+    """Return a domain of the same source with its first task changed."""
     source = domain.opened
     assert isinstance(source, Fake)
     tasks = (replace(source.tasks[0], **fields), *source.tasks[1:])
@@ -135,64 +145,80 @@ def changed(domain: Domain, **fields: Any) -> Domain:
     return Domain(domain.name, Fake(tasks, listed), size=12)
 
 
+SMALL = Task("classify", "classify", ("a", "b"))
+# domains, and the facts and fields of the error
+REFUSED: dict[str, tuple[Callable[[list[Domain]], list[Domain]], tuple[str, ...], dict[str, Any]]]
 REFUSED = {
-    "no such domain": (
+    "an unknown domain": (
         lambda _: [Domain("smal", small(), size=12)],
-        "does not know this domain; got: 'smal'; available: small",
+        (),
+        {"got": "smal", "available": ["flat", "dense", "small"]},
     ),
-    "no domain": (lambda _: [], "at least one domain"),
-    "twice": (lambda d: [d[0], d[0]], "each domain once; got: 'flat'"),
+    "no domain": (lambda _: [], ("at least one",), {"got": "none"}),
+    "a repeated domain": (lambda d: [d[0], d[0]], ("once",), {"got": "flat"}),
     "another task": (
-        lambda d: [changed(d[2], name="species")],
-        "learned a task that the domain lacks; got: 'species'; available: classify",
+        lambda d: [with_first_task(d[2], name="species")],
+        ("small",),
+        {"got": "species", "available": ["classify"]},
     ),
-    "a task more": (
-        lambda _: [Domain("flat", many(), (*EVERY[1:],), size=16)],
-        "learned a task that the domain lacks; got: 'tags, much, like'; available: what",
+    "a missing task": (
+        lambda _: [Domain("flat", flat_source(), TASKS[1:], size=16)],
+        ("flat",),
+        {"got": "tags, number, similar", "available": ["letter"]},
     ),
-    "another kind": (lambda d: [changed(d[2], kind="embed")], "learned to classify; got: 'embed'"),
-    "more classes": (
+    "another kind": (
+        lambda d: [with_first_task(d[2], kind="embed")],
+        ("small/classify", "kind classify"),
+        {"got": "embed"},
+    ),
+    "a new class": (
         lambda _: [Domain("small", small(40, ("a", "b", "cat")), size=12)],
-        r"learned \(2\); got: '3, new: cat'",
+        ("small/classify", "2 classes"),
+        {"got": "3, new: cat", "try_": "onetrunk update"},
     ),
     "other classes": (
         lambda _: [Domain("small", small(40, ("a", "c")), size=12)],
-        "got: '2, new: c; gone: b'",
+        ("small/classify",),
+        {"got": "2, new: c; gone: b"},
     ),
-    "another order": (lambda d: [changed(d[2], classes=("b", "a"))], "in another order"),
-    "no source": (
-        lambda _: [Domain("small", None, [Task("classify", "classify", ("a", "b"))], size=12)],
-        "has no source",
+    "another order": (
+        lambda d: [with_first_task(d[2], classes=("b", "a"))],
+        ("small/classify", "order"),
+        {"got": "b, a", "available": ["a", "b"]},
     ),
+    "no source": (lambda _: [Domain("small", None, [SMALL], size=12)], ("small", "source"), {}),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refused(model: Universal, domains: list[Domain], case: str) -> None:
-    made, says = REFUSED[case]
-    with pytest.raises(BadInput, match=says):
-        evaluate(model, made(domains))
+def test_domains_that_do_not_fit_the_model_are_refused(
+    model: Universal, domains: list[Domain], case: str
+) -> None:
+    given, facts, fields = REFUSED[case]
+    with raises(BadInput, *facts, **fields):
+        evaluate(model, given(domains))
 
 
-def test_an_unknown_split_or_batch(model: Universal, domains: list[Domain]) -> None:
-    with pytest.raises(BadInput, match="unknown split; got: 'tset'; available: test"):
+def test_an_unknown_split_and_an_empty_batch_are_refused(
+    model: Universal, domains: list[Domain]
+) -> None:
+    with raises(BadInput, got="tset", available=["train", "val", "test"]):
         evaluate(model, domains, "tset")
-    with pytest.raises(BadInput, match="at least one image; got: 0"):
+    with raises(BadInput, "batch", got=0):
         evaluate(model, domains, batch=0)
 
 
-def test_a_model_that_learned_a_task_more(model: Universal) -> None:
-    more = (*EVERY, Task("also", "regress"))
-    source = many()
-    listed = [replace(i, labels={**i.labels, "also": (1.0,)}) for i in source.listed]
-    with pytest.raises(BadInput, match="the model has no such task; got: 'also'; available: tags"):
-        evaluate(model, [Domain("flat", Fake(more, listed), size=16)])
+def test_a_task_that_the_model_lacks_is_refused(model: Universal) -> None:
+    tasks = (*TASKS, Task("extra", "regress"))
+    listed = [replace(i, labels={**i.labels, "extra": (1.0,)}) for i in flat_source().listed]
+    with raises(BadInput, "flat", got="extra", available=[task.name for task in TASKS]):
+        evaluate(model, [Domain("flat", Fake(tasks, listed), size=16)])
 
 
-# -- pixels: the card's contract is right
+# -- pixels: those of the card are used
 
 
-def test_another_normalization_is_put_right(model: Universal, domains: list[Domain]) -> None:
+def test_the_normalization_is_that_of_the_card(model: Universal, domains: list[Domain]) -> None:
     expected = evaluate(model, domains[:1])
     other = Domain("flat", domains[0].opened, size=16, normalize=((0.1, 0.2, 0.3), (0.9, 0.9, 0.9)))
     assert evaluate(model, [other]) == expected
@@ -202,7 +228,7 @@ def test_another_normalization_is_put_right(model: Universal, domains: list[Doma
     "keys", [{"size": 24}, {"size": (16, 20)}, {"size": 16, "margin": 8}, {"size": 20, "margin": 4}]
 )
 @pytest.mark.parametrize("cache", [None, False])
-def test_another_size_is_decoded_anew(
+def test_images_of_another_size_are_decoded_as_in_training(
     keys: dict[str, Any],
     cache: Any,
     model: Universal,
@@ -211,44 +237,47 @@ def test_another_size_is_decoded_anew(
 ) -> None:
     expected = evaluate(model, domains[:1])
     assert evaluate(model, [Domain("flat", domains[0].opened, cache=cache, **keys)]) == expected
-    assert "flat: seen as the model learned it, 16×16 (squash" in capsys.readouterr().err
+    assert "flat: images are prepared as in training, 16×16 (squash" in capsys.readouterr().err
 
 
-def test_the_middle_of_equally_stored_images_is_no_other_size() -> None:
-    """Size 16 with margin 4 and size 20 store the same pixels; each model sees its own middle."""
-    sizes = [Domain("flat", many(), size=16, margin=4), Domain("flat", many(), size=20)]
+def test_domains_with_equal_decoded_images_are_cropped_as_in_training() -> None:
+    """Size 16 with margin 4 and size 20 store the same pixels and crop different ones."""
+    sizes = [
+        Domain("flat", flat_source(), size=16, margin=4),
+        Domain("flat", flat_source(), size=20),
+    ]
     for mine, other in (sizes, sizes[::-1]):
         torch.manual_seed(0)
         model = Universal(Trunk("resnet20"), [mine])
         assert evaluate(model, [other]) == evaluate(model, [mine])
 
 
-# -- splits with holes
+# -- empty splits, missing labels, unreadable images
 
 
-def test_an_empty_split_and_unlabelled_tasks_are_left_out_and_said(
+def test_an_empty_split_and_unlabelled_tasks_are_left_out_with_a_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     listed = []
-    for item in many().listed:
-        if "much" in item.labels:
-            labels = item.labels if item.split == "train" else {"what": item.labels["what"]}
+    for item in flat_source().listed:
+        if "number" in item.labels:
+            labels = item.labels if item.split == "train" else {"letter": item.labels["letter"]}
             listed.append(replace(item, labels=labels, split=item.split.replace("test", "val")))
     listed[-1] = replace(listed[-1], split="test")
     torn = {listed[-1].where: BadImage("torn")}
-    flat = Domain("flat", Fake(EVERY, listed, torn), size=16)
+    flat = Domain("flat", Fake(TASKS, listed, torn), size=16)
     every = [flat, Domain("small", small(40), size=12)]
     model = Universal(Trunk("resnet20"), every)
     assert evaluate(model, every).domains == ("small",)
-    assert "flat: its test split has no images: left out" in capsys.readouterr().err
-    assert evaluate(model, every, "val").tasks("flat") == ("what",)
-    said = capsys.readouterr().err
+    assert "flat is left out: its test split has no images" in capsys.readouterr().err
+    assert evaluate(model, every, "val").tasks("flat") == ("letter",)
+    lines = capsys.readouterr().err
     evaluate(model, every, progress=False)
     evaluate(model, every, "val", progress=False)
     assert capsys.readouterr().err == ""
-    assert "flat/tags: val has no image with a label: left out" in said
-    assert "flat/much: val has no labelled images whose numbers differ: left out" in said
-    assert "flat/like: val has no two labelled images of one class: left out" in said
+    assert "flat/tags is left out: val lacks an image with a label" in lines
+    assert "flat/number is left out: val lacks labelled images whose numbers differ" in lines
+    assert "flat/similar is left out: val lacks two labelled images of one class" in lines
 
 
 def test_unreadable_images_are_not_counted() -> None:
@@ -258,20 +287,20 @@ def test_unreadable_images_are_not_counted() -> None:
     assert evaluate(model, [domain]).row("small").count == len(domain.index.rows("test")) - 2
 
 
-def test_outputs_that_are_no_numbers_are_named(model: Universal, domains: list[Domain]) -> None:
+def test_outputs_that_are_not_finite_are_refused(model: Universal, domains: list[Domain]) -> None:
     with torch.no_grad():
         model.parameters_of("small")["heads/of.task_classify.bias"].fill_(torch.nan)
     first = domains[2].test.key(0)
-    with pytest.raises(Failed, match=f"small/classify.*not finite for 10 of 10 test.*{first}"):
+    with raises(Diverged, "small/classify", "10 of 10 test", first, try_="checkpoint"):
         evaluate(model, domains)
 
 
 # -- batches
 
 
-def test_passes_are_small_enough_for_memory() -> None:
+def test_the_batch_size_is_limited_by_memory() -> None:
     def step(size: int, tasks: tuple[Task, ...]) -> int:
-        return len(plan(Card("d", tasks, Pixels((size, size))), 10_000, "test")[0])
+        return len(plan_batches(Card("d", tasks, Pixels((size, size))), 10_000, "test")[0])
 
     one = (Task("t", "classify", ("a", "b")),)
     assert step(32, one) == 256
@@ -282,8 +311,8 @@ def test_passes_are_small_enough_for_memory() -> None:
     assert step(224, (Task("t", "depth"),)) == step(224, one)
 
 
-def test_every_place_once_and_in_order(model: Universal) -> None:
-    places = plan(model.domains["flat"], 1000, "test", batch=33)
+def test_batches_cover_the_split_in_order(model: Universal) -> None:
+    places = plan_batches(model.domains["flat"], 1000, "test", batch=33)
     assert np.concatenate(places).tolist() == list(range(1000))
     assert {len(p) for p in places[:-1]} == {33}
 
@@ -291,62 +320,64 @@ def test_every_place_once_and_in_order(model: Universal) -> None:
 @pytest.mark.parametrize(
     ("count", "sizes"), [(64, [32, 32]), (70, [32, 38]), (72, [32, 32, 8]), (9, [9]), (33, [33])]
 )
-def test_a_batch_norm_without_statistics_keeps_its_batches(count: int, sizes: list[int]) -> None:
+def test_a_norm_without_statistics_has_shuffled_batches_of_training_size(
+    count: int, sizes: list[int]
+) -> None:
     model = Universal(Trunk("resnet20", norm="shared-batch"), [Domain("d", small(), size=12)])
     card = model.domains["d"].with_record({"batch": 32}, {})
-    places = shuffled(card, count, "test")
+    places = shuffled_batches(card, count, "test", 8)
     assert [len(p) for p in places] == sizes
     joined = np.concatenate(places)
     assert sorted(joined.tolist()) == list(range(count)) and joined.tolist() != list(range(count))
-    again = shuffled(card, count, "test")
+    again = shuffled_batches(card, count, "test", 8)
     assert all(np.array_equal(a, b) for a, b in zip(places, again, strict=True))
-    assert not np.array_equal(joined, np.concatenate(shuffled(card, count, "val")))
-    assert [len(p) for p in plan(card, count, "test", by_batch=True, batch=3)] == sizes
+    assert not np.array_equal(joined, np.concatenate(shuffled_batches(card, count, "val", 8)))
+    batches = plan_batches(card, count, "test", find_norm("shared-batch"), batch=3)
+    assert [len(p) for p in batches] == sizes
 
 
-def test_shared_batch_is_evaluated_by_its_own_batches() -> None:
-    domain = Domain("flat", many(), size=16)
+def test_shared_batch_is_evaluated_in_shuffled_batches() -> None:
+    domain = Domain("flat", flat_source(), size=16)
     torch.manual_seed(0)
     model = Universal(Trunk("resnet20", norm="shared-batch"), [domain])
     model.domains["flat"] = model.domains["flat"].with_record({"batch": 20}, {})
     table = evaluate(model, [domain])
     assert evaluate(model, [domain], batch=5) == table
-    scores = scores_of(EVERY[0])
+    scores = scores_of(TASKS[0])
     with torch.no_grad():
-        for places in shuffled(model.domains["flat"], len(domain.test), "test"):
+        for places in shuffled_batches(model.domains["flat"], len(domain.test), "test", 8):
             images, targets = domain.test.batch(places)
-            scores.update(model(images, "flat")["what"], targets["what"])
-    assert scores.compute()["error"] == table.value("flat", "what")
+            scores.update(model(images, "flat")["letter"], targets["letter"])
+    assert scores.compute()["error"] == table.value("flat", "letter")
     few = Domain("few", small(20), size=12)
     alone = Universal(Trunk("resnet20", norm="shared-batch"), [few])
-    with pytest.raises(BadInput, match=r"few: the norm 'shared-batch'.*got: '4 test images'"):
+    with raises(BadInput, "few", "8 images", got="4 test images"):
         evaluate(alone, [few])
 
 
-def test_order_of_arrival_is_known() -> None:
-    domain = Domain("flat", many(), size=16)
+def test_results_have_the_order_of_evaluation() -> None:
+    domain = Domain("flat", flat_source(), size=16)
     model = Universal(Trunk("resnet20", norm="shared-batch"), [domain])
-    for one in run_evaluation(model, [domain]).tasks:
-        if one.task.name == "what":
-            labels = one.scores.held("target")  # as they came
-            assert np.array_equal(labels, domain.test.label("what")[one.order])
-            assert not np.array_equal(one.order, np.arange(len(one.order)))
+    result = evaluate_split(model, [domain]).tasks[0]
+    labels = result.scores.array("target")  # in the order of evaluation
+    assert np.array_equal(labels, domain.test.label("letter")[result.order])
+    assert not np.array_equal(result.order, np.arange(len(result.order)))
 
 
-def test_progress_can_be_silent(
+def test_progress_can_be_turned_off(
     model: Universal, domains: list[Domain], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[int, int]] = []
+    tracks: list[tuple[int, int]] = []
 
     class Spy:
-        def __init__(self, what: str, total: int) -> None:
+        def __init__(self, description: str, total: int) -> None:
             self.total, self.done = total, 0
 
         def __enter__(self) -> "Spy":
             return self
 
         def __exit__(self, *_: object) -> None:
-            seen.append((self.done, self.total))
+            tracks.append((self.done, self.total))
 
         def __call__(self, steps: int) -> None:
             self.done += steps
@@ -355,10 +386,10 @@ def test_progress_can_be_silent(
     evaluate(model, domains)
     evaluate(model, domains, progress=False)
     total = sum(len(domain.test) for domain in domains)
-    assert seen == [(total, total), (0, total)]
+    assert tracks == [(total, total), (0, total)]
 
 
-def test_a_source_that_breaks_while_it_is_read(model: Universal) -> None:
+def test_an_image_that_becomes_unreadable_fails(model: Universal) -> None:
     images: dict[str, Any] = {}
     source = small(40, images=images)
     domain = Domain("small", source, size=12, cache=False)

@@ -1,4 +1,4 @@
-"""Tables of predictions: the same numbers as from our own model, and nothing left out unseen."""
+"""Tables of predictions: the same scores as those of our own model, notes and refusals."""
 
 import csv
 import json
@@ -16,11 +16,12 @@ from onetrunk.data.pixels import BadImage
 from onetrunk.data.sources import Item
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
-from onetrunk.eval.evaluate import evaluate, outcomes
-from onetrunk.eval.external_predictions import evaluate_predictions, find
+from onetrunk.eval.evaluate import evaluate_split
+from onetrunk.eval.external_predictions import evaluate_predictions, find_place
 from onetrunk.eval.intervals import differences
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
+from tests.helpers.errors import UNSET, raises
 from tests.helpers.fakes import Fake, dense_source, labelled, small
 
 CLASSES = ("red fox", "Arctic_Fox")
@@ -32,18 +33,20 @@ def foxes(count: int = 40, **more: Any) -> Domain:
 
 
 def both(count: int = 40) -> Domain:
-    """A domain of two tasks, some images without a label of either."""
-    chance = np.random.default_rng(0)
+    """Return a domain of two tasks; some images lack a label of one of them."""
+    rng = np.random.default_rng(0)
     listed = []
     for item in labelled(count, splits=("train", "train", "val", "test")):
-        number = int(item.where)
-        labels = {"what": item.labels["classify"], "much": (float(chance.normal()), 1.0 * number)}
-        if number % 16 == 14:
-            labels = {"what": labels["what"]}
-        if number % 16 == 15:
-            labels = {"much": labels["much"]}
+        place = int(item.where)
+        labels = {"letter": item.labels["classify"], "number": (float(rng.normal()), 1.0 * place)}
+        if place % 16 == 14:
+            labels = {"letter": labels["letter"]}
+        if place % 16 == 15:
+            labels = {"number": labels["number"]}
         listed.append(replace(item, labels=labels))
-    return Domain("both", Fake((Task("what", "classify"), Task("much", "regress")), listed), size=8)
+    return Domain(
+        "both", Fake((Task("letter", "classify"), Task("number", "regress")), listed), size=8
+    )
 
 
 def written(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
@@ -55,7 +58,7 @@ def written(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
 
 
 def predicted(model: Universal, domain: Domain) -> Rows:
-    """What a model says of every test image, as someone would write it down."""
+    """Return the rows of a table of a model's predictions for every test image."""
     rows: Rows = []
     model.eval()
     images, _ = domain.test.batch(np.arange(len(domain.test)))
@@ -74,27 +77,28 @@ def fox_rows(domain: Domain, label: str = "red fox") -> Rows:
     return [{"domain": "foxes", "image": key, "label": label} for key in keys]
 
 
-def test_the_same_numbers_as_of_the_model_itself(tmp_path: Path) -> None:
+def test_scores_equal_those_of_the_model(tmp_path: Path) -> None:
     torch.manual_seed(0)
     domains = [foxes(), both()]
     model = Universal(Trunk("resnet20"), domains)
     rows = [row for domain in domains for row in predicted(model, domain)]
     np.random.default_rng(0).shuffle(rows)  # type: ignore[arg-type]
     found = evaluate_predictions(written(tmp_path / "theirs.csv", rows), domains)
-    expected = evaluate(model, domains)
+    ours = evaluate_split(model, domains)
+    expected = ours.table()
     table = found.table()
     assert [r.metric for r in table.rows] == [r.metric for r in expected.rows if r.metric != "ece"]
     for row in table.rows:
-        ours = expected.row(row.domain, row.task, row.metric)
-        assert (row.count, row.headline) == (ours.count, ours.headline)
-        assert row.value == pytest.approx(ours.value, rel=1e-5)
-        assert (row.low is None) == (ours.low is None)
+        same = expected.row(row.domain, row.task, row.metric)
+        assert (row.count, row.headline) == (same.count, same.headline)
+        assert row.value == pytest.approx(same.value, rel=1e-5)
+        assert (row.low is None) == (same.low is None)
     assert found.notes == () and found.name == "theirs.csv"
-    for difference in differences(outcomes(model, domains), found.outcomes()):
+    for difference in differences(ours.outcomes(), found.outcomes()):
         assert difference.value == pytest.approx(0, abs=1e-5) and not difference.clear
 
 
-def test_every_kind_of_table_and_short_forms(tmp_path: Path) -> None:
+def test_file_formats_paths_and_spellings(tmp_path: Path) -> None:
     domain = foxes()
     rows = fox_rows(domain)
     value = evaluate_predictions(written(tmp_path / "a.csv", rows), [domain]).table().value("foxes")
@@ -104,10 +108,10 @@ def test_every_kind_of_table_and_short_forms(tmp_path: Path) -> None:
     lines = tmp_path / "c.jsonl"
     lines.write_text("\n".join(json.dumps(row) for row in rows))
     assert evaluate_predictions(lines, [domain]).table().value("foxes") == value
-    assert evaluate_predictions(lines, [domain], "test").evaluation_result.split == "test"
+    assert evaluate_predictions(lines, [domain], "test").result.split == "test"
 
 
-def test_images_by_the_longest_end_of_a_path() -> None:
+def test_images_are_found_by_the_longest_end_of_a_path() -> None:
     places = {"1.png": 0, "a/1.png": -1, "b/c/1.png": 2}
     ends = {
         "1.png": 0,
@@ -123,10 +127,10 @@ def test_images_by_the_longest_end_of_a_path() -> None:
         "": None,
         "1.png/": None,
     }
-    assert {path: find(path, places) for path in ends} == ends
+    assert {path: find_place(path, places) for path in ends} == ends
 
 
-def test_what_does_no_harm_is_counted_and_named(
+def test_rows_that_do_not_match_are_counted_and_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     domain = foxes()
@@ -141,17 +145,18 @@ def test_what_does_no_harm_is_counted_and_named(
     ]
     found = evaluate_predictions(written(tmp_path / "p.csv", rows), [domain, both()])
     assert found.notes == (
-        "p.csv: no such domain here: birds (1)",
+        "p.csv: unknown domains: birds (1)",
         "p.csv: both: no predictions: left out",
-        "p.csv: foxes/classify: 1 rows name no image of it: nowhere\\x1b.png",
-        f"p.csv: foxes/classify: 1 rows are of no readable test image: {train}",
-        f"p.csv: foxes/classify: 1 images twice, with the same prediction: {rows[3]['image']}",
-        "p.csv: foxes/classify: 1 predictions are none of its classes, so wrong: wolf (1)",
+        "p.csv: foxes/classify: 1 rows name unknown images: nowhere\\x1b.png",
+        f"p.csv: foxes/classify: 1 rows are not of readable test images: {train}",
+        "p.csv: foxes/classify: 1 images occur twice, with the same prediction: "
+        + rows[3]["image"],
+        "p.csv: foxes/classify: 1 labels are not classes and count as wrong: wolf (1)",
     )
     assert capsys.readouterr().err.splitlines() == list(found.notes)
     assert found.table().domains == ("foxes",)
     assert found.table().value("foxes") == 60  # half of ten, and the wolf
-    pairs = found.evaluation_result.confusions()["foxes"]["classify"]
+    pairs = found.result.confusions()["foxes"]["classify"]
     assert {pair["predicted"] for pair in pairs} == {"red fox", "(none of the classes)"}
 
 
@@ -160,75 +165,92 @@ def test_unreadable_images_need_no_prediction(tmp_path: Path) -> None:
     rows = [*fox_rows(domain), {"domain": "foxes", "image": "0006.png", "label": "red fox"}]
     found = evaluate_predictions(written(tmp_path / "p.csv", rows), [domain])
     assert found.table().row("foxes").count == 9
-    assert found.notes == ("p.csv: foxes/classify: 1 rows are of no readable test image: 0006.png",)
+    assert found.notes == (
+        "p.csv: foxes/classify: 1 rows are not of readable test images: 0006.png",
+    )
 
 
 def test_images_without_a_label_need_no_prediction(tmp_path: Path) -> None:
     domain = both(64)
-    label = domain.test.label("what")
+    label = domain.test.label("letter")
     rows = [
-        {"image": domain.test.key(i), "task": "what", "label": "a"}
+        {"image": domain.test.key(i), "task": "letter", "label": "a"}
         for i in range(len(label))
         if label[i] >= 0
     ]
     assert len(rows) < len(label)
     found = evaluate_predictions(written(tmp_path / "p.csv", rows), [domain])
-    assert found.table().tasks("both") == ("what",)
+    assert found.table().tasks("both") == ("letter",)
     assert found.table().row("both").count == len(rows)
 
 
-REFUSED: dict[str, tuple[Callable[[Rows], Any], str]] = {
-    "an image less": (
+# a change of the rows, and the facts and fields of the error
+REFUSED: dict[str, tuple[Callable[[Rows], Any], tuple[str, ...], dict[str, Any]]] = {
+    "a missing image": (
         lambda rows: rows.pop(4),
-        "p.csv: foxes/classify: 1 of 10 test images have no prediction: 0022.png; try: mend",
+        ("p.csv: foxes/classify", "1 of 10 test images", "0022.png"),
+        {"try_": "correct the table"},
     ),
-    "an image misspelled": (
+    "a misspelled image": (
         lambda rows: rows[4].update(image="22.png"),
-        "1 of 10 test .*: 0022.png; 1 rows name no image of it: 22.png",
+        ("1 of 10 test images", "0022.png; 1 rows", ": 22.png"),
+        {},
     ),
     "two predictions": (
         lambda rows: rows.append({**rows[2], "label": "Arctic_Fox"}),
-        "1 images have two different predictions: 0014.png",
+        ("foxes/classify", "1 images"),
+        {"got": "0014.png"},
     ),
-    "no answer": (lambda rows: rows[3].update(label=" "), "p.csv: line 5: no label; next"),
-    "other words": (
+    "no prediction": (
+        lambda rows: rows[3].update(label=" "),
+        ("p.csv: line 5", "label"),
+        {"try_": "every image"},
+    ),
+    "other labels": (
         lambda rows: [row.update(label="0") for row in rows],
-        "no label is one of its classes: 0 .10.; available: Arctic_Fox, red fox",
+        ("foxes/classify",),
+        {"got": "0 (10)", "available": CLASSES},
     ),
     "another task": (
         lambda rows: [row.update(task="species") for row in rows],
-        "line 2: foxes has no such task; got: 'species'; available: classify",
+        ("line 2", "foxes"),
+        {"got": "species", "available": ["classify"]},
     ),
     "no domain": (
         lambda rows: rows[1].update(domain=""),
-        "line 3: no domain; available: foxes, both",
+        ("line 3",),
+        {"available": ["foxes", "both"]},
     ),
-    "no domain of ours": (
+    "only unknown domains": (
         lambda rows: [row.update(domain="wolves") for row in rows],
-        "no row of a domain that is asked for; available: foxes, both",
+        ("p.csv",),
+        {"got": "wolves (10)", "available": ["foxes", "both"]},
     ),
     "no image column": (
         lambda rows: [row.update(file=row.pop("image")) for row in rows],
-        "columns domain, image, task, and label or value; got: 'no image'; available: domain",
+        ("p.csv",),
+        {"got": "no image", "available": ["domain", "file", "label"]},
     ),
     "no domain column": (
         lambda rows: [row.pop("domain") for row in rows],
-        "got: 'no domain'; available: image",
+        ("p.csv",),
+        {"got": "no domain", "available": ["image"]},
     ),
     "no label column": (
         lambda rows: [row.update(klass=row.pop("label")) for row in rows],
-        r"got: 'no label \(or value\)'",
+        ("p.csv",),
+        {"got": "no label (or value)"},
     ),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refused(case: str, tmp_path: Path) -> None:
-    change, says = REFUSED[case]
+def test_tables_that_are_refused(case: str, tmp_path: Path) -> None:
+    change, facts, fields = REFUSED[case]
     domain = foxes()
     rows = fox_rows(domain)
     change(rows)
-    with pytest.raises(BadInput, match=says):
+    with raises(BadInput, *facts, **fields):
         evaluate_predictions(written(tmp_path / "p.csv", rows), [domain, both()])
 
 
@@ -237,45 +259,44 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
     rows = [{**row, "task": "", "value": ""} for row in fox_rows(domains[0])][:-2]
     for number in ("[1, 2]", "[3, 4]"):
         key = domains[1].test.key(0)
-        row = {"domain": "both", "image": key, "task": "much", "label": "", "value": number}
+        row = {"domain": "both", "image": key, "task": "number", "label": "", "value": number}
         rows.append(row)
-    with pytest.raises(BadInput) as caught:
+    with raises(BadInput, "p.csv: foxes/classify", "p.csv: both/number") as error:
         evaluate_predictions(written(tmp_path / "p.csv", rows), domains)
-    lines = str(caught.value).split("\n")
-    assert [line.split(":")[1].strip() for line in lines] == ["foxes/classify", *["both/much"] * 2]
+    assert [one.got for one in error.value.errors] == [None, None, key]
 
 
 @pytest.mark.parametrize(
-    ("value", "says"),
+    ("value", "fact", "got"),
     [
-        ("[1]", "has 2 outputs"),
-        ("fast", "has 2 outputs; got: '1 numbers'"),
-        ("[1, NaN]", "finite"),
+        ("[1]", "2 outputs", "1 numbers"),
+        ("fast", "2 outputs", "1 numbers"),
+        ("[1, NaN]", "finite", UNSET),
     ],
 )
-def test_numbers_that_are_none(value: str, says: str, tmp_path: Path) -> None:
+def test_wrong_numbers_are_refused(value: str, fact: str, got: object, tmp_path: Path) -> None:
     domain = both()
-    row = {"image": domain.test.key(0), "task": "much", "value": value}
-    with pytest.raises(BadInput, match=f"line 2, column value.*{says}"):
+    row = {"image": domain.test.key(0), "task": "number", "value": value}
+    with raises(BadInput, "line 2, column value", fact, got=got):
         evaluate_predictions(written(tmp_path / "p.csv", [row]), [domain])
 
 
-def test_kinds_that_a_table_cannot_hold(tmp_path: Path) -> None:
+def test_kinds_splits_and_files_that_cannot_be_evaluated(tmp_path: Path) -> None:
     rooms = Domain("rooms", dense_source(12), size=(10, 14))
     rows = [{"image": rooms.test.key(0), "task": "depth", "value": 1.0}]
-    with pytest.raises(BadInput, match="of kinds; got: 'depth'; available: classify, regress"):
+    with raises(BadInput, "line 2", "rooms/depth", got="depth", available=["classify", "regress"]):
         evaluate_predictions(written(tmp_path / "p.csv", rows), [rooms])
     rows[0].pop("task")
-    with pytest.raises(BadInput, match="several tasks; got: 'no task'; available: normals"):
+    with raises(BadInput, "line 2", "rooms", got="no task", available=["normals"]):
         evaluate_predictions(written(tmp_path / "p.csv", rows), [rooms])
-    with pytest.raises(BadInput, match="unknown split; got: 'tests'; available: test"):
+    with raises(BadInput, got="tests", available=["test"]):
         evaluate_predictions(tmp_path / "p.csv", [rooms], "tests")
-    with pytest.raises(BadInput, match="expected a file"):
+    with raises(BadInput, "q.csv"):
         evaluate_predictions(tmp_path / "q.csv", [rooms])
 
 
-def test_classes_that_differ_in_case_alone(tmp_path: Path) -> None:
-    """An exact name is that class; one that could be two is none."""
+def test_classes_that_differ_only_in_case(tmp_path: Path) -> None:
+    """An exact name is that class; a name that matches two classes is none."""
     listed = [
         Item(f"{i}", str(i), f"s{i}", split=s, labels={"classify": c})
         for i, (s, c) in enumerate(
@@ -288,9 +309,9 @@ def test_classes_that_differ_in_case_alone(tmp_path: Path) -> None:
     assert (
         evaluate_predictions(written(tmp_path / "p.csv", exact), [domain]).table().value("d") == 0
     )
-    vague = [{"image": k, "label": c} for k, c in zip(keys, ("a ", " A", "B"), strict=True)]
+    padded = [{"image": k, "label": c} for k, c in zip(keys, ("a ", " A", "B"), strict=True)]
     assert (
-        evaluate_predictions(written(tmp_path / "p.csv", vague), [domain]).table().value("d") == 0
+        evaluate_predictions(written(tmp_path / "p.csv", padded), [domain]).table().value("d") == 0
     )
     loose = [{"image": k, "label": c} for k, c in zip(keys, ("-a", "A_", "B"), strict=True)]
     found = evaluate_predictions(written(tmp_path / "p.csv", loose), [domain])

@@ -1,4 +1,4 @@
-"""Gradients on what is shared: by hand, and what must hold whatever they are."""
+"""Agreement of gradients: by autograd on each batch, properties, and what is refused."""
 
 from collections.abc import Mapping
 
@@ -11,9 +11,10 @@ from torch import Tensor
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput
 from onetrunk.eval import gradient_agreement as module
-from onetrunk.eval.features import draw
-from onetrunk.eval.gradient_agreement import conflict
+from onetrunk.eval.gradient_agreement import gradient_agreement
+from onetrunk.eval.model_split import sample_places
 from onetrunk.nn.universal import Universal
+from tests.helpers.errors import raises
 from tests.helpers.small import domain, network
 
 
@@ -38,12 +39,12 @@ def cosine(one: Tensor, other: Tensor) -> float:
     return F.cosine_similarity(one.double(), other.double(), dim=0).item()
 
 
-def test_by_hand_with_two_batches_of_each() -> None:
+def test_cosines_of_two_batches_of_each_domain() -> None:
     model, domains = two()
-    found = conflict(model, domains, entropy, batches=2, batch=12)
+    found = gradient_agreement(model, domains, entropy, batches=2, batch=12)
     halves = {}
     for of in domains:
-        places = draw(of.val, of.name, 24, 0)
+        places = sample_places(of.val, of.name, 24, 0)
         places = np.random.default_rng(0).permutation(places)
         halves[of.name] = [flat(model, of, part) for part in np.array_split(places, 2)]
     (a, b), (c, d) = halves["a"], halves["b"]
@@ -54,50 +55,50 @@ def test_by_hand_with_two_batches_of_each() -> None:
     assert found.shared == sum(p.numel() for p in model.shared_parameters().values())
 
 
-def test_it_leaves_the_model_as_it_was() -> None:
+def test_the_model_is_left_unchanged() -> None:
     model, domains = two()
     model.learn_only("a")
     model.train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     wanted = {key: p.requires_grad for key, p in model.named_parameters()}
     modes = [m.training for m in model.modules()]
-    conflict(model, domains, entropy, batches=2, batch=8)
+    gradient_agreement(model, domains, entropy, batches=2, batch=8)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert wanted == {key: p.requires_grad for key, p in model.named_parameters()}
     assert modes == [m.training for m in model.modules()]
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_a_domain_agrees_with_its_twin_and_not_with_its_opposite() -> None:
+def test_equal_domains_agree_and_opposite_ones_conflict() -> None:
     domains = [domain("a"), domain("b"), domain("c")]
     model = network(domains, norm="shared")
     with torch.no_grad():
         for key, value in model.own("a").items():
             model.own("b")[key].copy_(value)
             model.own("c")[key].copy_(-value)
-    found = conflict(model, domains[:2], entropy, batches=1, batch=24)
+    found = gradient_agreement(model, domains[:2], entropy, batches=1, batch=24)
     assert found.cosine[0, 1] == pytest.approx(1, abs=1e-5)
 
-    def towards(_: str, out: Mapping[str, Tensor], __: Mapping[str, Tensor]) -> Tensor:
+    def sum_of_outputs(_: str, out: Mapping[str, Tensor], __: Mapping[str, Tensor]) -> Tensor:
         return out["classify"].sum()
 
-    found = conflict(model, domains, towards, batches=2, batch=12)
+    found = gradient_agreement(model, domains, sum_of_outputs, batches=2, batch=12)
     assert found.cosine[0, 2] == pytest.approx(-1, abs=1e-5)
     assert found.share_in_conflict() == pytest.approx(2 / 3)
 
 
-def test_of_very_many_numbers_some_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cosines_of_very_long_gradients_are_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
     model, domains = two()
-    every = conflict(model, domains, entropy, batches=2, batch=12)
-    monkeypatch.setattr(module, "MOST", 50_000)
-    some = conflict(model, domains, entropy, batches=2, batch=12)
-    assert some.cosine[0, 1] != every.cosine[0, 1]
-    assert some.cosine[0, 1] == pytest.approx(every.cosine[0, 1], abs=0.05)
+    every = gradient_agreement(model, domains, entropy, batches=2, batch=12)
+    monkeypatch.setattr(module, "MAX_ENTRIES", 50_000)
+    estimate = gradient_agreement(model, domains, entropy, batches=2, batch=12)
+    assert estimate.cosine[0, 1] != every.cosine[0, 1]
+    assert estimate.cosine[0, 1] == pytest.approx(every.cosine[0, 1], abs=0.05)
 
 
-def test_what_cannot_be_compared_is_refused() -> None:
+def test_one_domain_and_unshared_networks_are_refused() -> None:
     one = domain("a")
-    with pytest.raises(BadInput, match="at least two"):
-        conflict(network([one]), [one], entropy)
-    with pytest.raises(BadInput, match="share no parameters"):
-        conflict(network([one], sharing="none"), [one, domain("b")], entropy)
+    with raises(BadInput, "two domains", got=1):
+        gradient_agreement(network([one]), [one], entropy)
+    with raises(BadInput, got="sharing 'none'"):
+        gradient_agreement(network([one], sharing="none"), [one, domain("b")], entropy)

@@ -1,18 +1,18 @@
-"""Latency: which ways are timed and that they take turns; never how fast they are."""
+"""Latency: which variants are timed and that they take turns, not how fast they are."""
 
 import pytest
 import torch
 
-from onetrunk.eval.latency import LEAST, latency, medians
+from onetrunk.eval.latency import MIN_ROUNDS, latency, medians
 from tests.helpers.small import domain, network
 
 
-def test_every_way_of_every_row() -> None:
+def test_every_variant_of_every_row() -> None:
     domains = [domain("a"), domain("b", size=24, seed=1)]
     model = network(domains)
     model.train()
-    alone = {d.name: network([d], sharing="none") for d in domains}
-    found = latency(model, alone, batch=10, seconds=0)
+    baseline = {d.name: network([d], sharing="none") for d in domains}
+    found = latency(model, baseline, batch=10, seconds=0)
     assert [(row.domain, row.batch) for row in found.rows] == [
         *(("a", 1), ("a", 10), ("b", 1), ("b", 10)),
         ("", 10),
@@ -25,7 +25,7 @@ def test_every_way_of_every_row() -> None:
     assert model.training and model.trunk.training
 
 
-def test_without_a_baseline_the_plain_networks_stand_for_it() -> None:
+def test_without_a_baseline_the_folded_networks_take_its_place() -> None:
     domains = [domain("a"), domain("b", seed=1)]
     found = latency(network(domains), batch=4, seconds=0)
     assert not found.trained
@@ -33,12 +33,12 @@ def test_without_a_baseline_the_plain_networks_stand_for_it() -> None:
     assert found.rows[-1].separate is not None
 
 
-def test_a_norm_without_statistics_is_asked_no_single_image() -> None:
+def test_a_norm_without_statistics_is_not_timed_on_single_images() -> None:
     found = latency(network([domain("a")], norm="shared-batch"), batch=8, seconds=0)
     assert [(row.domain, row.batch) for row in found.rows] == [("a", 8)]
 
 
-def test_ways_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variants_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     clock = iter(range(10_000))
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
@@ -47,5 +47,5 @@ def test_ways_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
         0,
         torch.device("cpu"),
     )
-    assert "".join(order) == "12" * (LEAST + 1)
+    assert "".join(order) == "12" * (MIN_ROUNDS + 1)
     assert found == {"one": 1000.0, "two": 1000.0}

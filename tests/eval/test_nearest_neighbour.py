@@ -1,4 +1,4 @@
-"""Nearest neighbour on pixels, against a loop."""
+"""The error of nearest neighbours on pixels, against a loop."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ import pytest
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput
 from onetrunk.eval.nearest_neighbour import neighbour_error
+from tests.helpers.errors import raises
 
 
-def test_it_is_what_a_loop_finds() -> None:
+def test_the_error_equals_that_of_a_loop() -> None:
     domain = Domain("optdigits", "pocket:optdigits")
     train, _ = domain.train.batch(np.arange(len(domain.train)))
     test, _ = domain.val.batch(np.arange(len(domain.val)))
-    known, labels = domain.train.label("classify"), domain.val.label("classify")
+    train_labels, labels = domain.train.label("classify"), domain.val.label("classify")
     wrong = 0
     for image, label in zip(test, labels, strict=True):
         nearest = int((train - image).square().sum((1, 2, 3)).argmin())
-        wrong += int(known[nearest]) != int(label)
+        wrong += int(train_labels[nearest]) != int(label)
     assert neighbour_error(domain, "val") == pytest.approx(100 * wrong / len(labels))
 
 
-def test_a_domain_without_classes_is_refused() -> None:
-    with pytest.raises(BadInput, match="expected a classify task"):
+def test_a_task_without_classes_is_refused() -> None:
+    with raises(BadInput, "rooms", got="depth"):
         neighbour_error(Domain("rooms", "pocket:rooms"), task="depth")

@@ -1,4 +1,4 @@
-"""Linear CKA against its definition by centred kernels, its properties, and over domains."""
+"""Linear CKA: its definition by centred kernels, properties, and similarity of domains."""
 
 import math
 
@@ -9,11 +9,12 @@ from torch import Tensor
 
 from onetrunk.errors import BadInput
 from onetrunk.eval.similarity import linear_cka, similarity
+from tests.helpers.errors import raises
 from tests.helpers.small import domain, network
 
 
 def by_definition(x: Tensor, y: Tensor) -> float:
-    """HSIC by the centring matrix, as the paper writes it."""
+    """CKA with the centring matrix, as in the paper."""
     n = len(x)
     h = torch.eye(n, dtype=torch.float64) - 1 / n
     k, m = x.double() @ x.double().T, y.double() @ y.double().T
@@ -25,7 +26,7 @@ def by_definition(x: Tensor, y: Tensor) -> float:
 
 
 def by_sums(x: Tensor, y: Tensor) -> float:
-    """Unbiased HSIC as a mean over all i, j, q, r that differ (Song et al., section 2)."""
+    """CKA with HSIC as a mean over all different i, j, q, r (Song et al., section 2)."""
     n = len(x)
     a, b = (v.double() - v.double().mean(0) for v in (x, y))
     k, m = a @ a.T, b @ b.T
@@ -50,51 +51,51 @@ def by_sums(x: Tensor, y: Tensor) -> float:
     return hsic(k, m) / math.sqrt(hsic(k, k) * hsic(m, m))
 
 
-def drawn(*shape: int, seed: int = 0) -> Tensor:
+def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_both_estimates_are_their_definitions() -> None:
-    x, y = drawn(7, 5), drawn(7, 3, seed=1) + drawn(7, 5)[:, :3]
+def test_both_estimates_equal_their_definitions() -> None:
+    x, y = random(7, 5), random(7, 3, seed=1) + random(7, 5)[:, :3]
     assert linear_cka(x, y) == pytest.approx(by_definition(x, y), rel=1e-10)
     assert linear_cka(x, y, unbiased=True) == pytest.approx(by_sums(x, y), rel=1e-8)
 
 
-def test_pinned() -> None:
+def test_pinned_value() -> None:
     x = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
     y = torch.tensor([[0.0], [1.0], [0.0], [1.0]])
-    assert linear_cka(x, y) == pytest.approx(0.2)  # of single columns: their correlation, squared
+    assert linear_cka(x, y) == pytest.approx(0.2)  # of single columns it is the squared correlation
 
 
 @pytest.mark.parametrize("unbiased", [False, True])
-def test_turning_scaling_and_shifting_change_nothing(unbiased: bool) -> None:
-    x, y = drawn(40, 6), drawn(40, 6) + drawn(40, 6, seed=1)
-    turn = torch.linalg.qr(drawn(6, 6, seed=2)).Q
+def test_rotation_scale_and_shift_change_nothing(unbiased: bool) -> None:
+    x, y = random(40, 6), random(40, 6) + random(40, 6, seed=1)
+    rotation = torch.linalg.qr(random(6, 6, seed=2)).Q
     value = linear_cka(x, y, unbiased)
-    assert linear_cka(1e-20 * x @ turn - 3e-20, 5 * y + 1, unbiased) == pytest.approx(
+    assert linear_cka(1e-20 * x @ rotation - 3e-20, 5 * y + 1, unbiased) == pytest.approx(
         value, rel=1e-4
     )
     assert linear_cka(y, x, unbiased) == pytest.approx(value)
-    assert linear_cka(x, 2 * x @ turn, unbiased) == pytest.approx(1)
+    assert linear_cka(x, 2 * x @ rotation, unbiased) == pytest.approx(1)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(3))
     assert linear_cka(x[order], y[order], unbiased) == pytest.approx(value)
 
 
-def test_unrelated_features_are_unlike_only_without_bias() -> None:
-    x, y = drawn(60, 300), drawn(60, 300, seed=1)
+def test_unrelated_features_have_low_cka_only_without_bias() -> None:
+    x, y = random(60, 300), random(60, 300, seed=1)
     assert linear_cka(x, y) > 0.7
     assert abs(linear_cka(x, y, unbiased=True)) < 0.1
 
 
-def test_features_that_do_not_vary_have_none() -> None:
-    assert math.isnan(linear_cka(torch.full((9, 3), 0.1), drawn(9, 3)))
-    with pytest.raises(BadInput, match="same images"):
-        linear_cka(drawn(4, 2), drawn(5, 2))
-    with pytest.raises(BadInput, match="at least 4"):
-        linear_cka(drawn(3, 2), drawn(3, 2), unbiased=True)
+def test_constant_features_have_no_cka() -> None:
+    assert math.isnan(linear_cka(torch.full((9, 3), 0.1), random(9, 3)))
+    with raises(BadInput, "same images", got=(4, 5)):
+        linear_cka(random(4, 2), random(5, 2))
+    with raises(BadInput, "at least 4", got=3):
+        linear_cka(random(3, 2), random(3, 2), unbiased=True)
 
 
-def test_domains_of_one_network_part_where_their_slots_do() -> None:
+def test_similarity_of_domains_decreases_with_depth() -> None:
     domains = [domain("a"), domain("b", seed=1), domain("c", seed=2)]
     model = network(domains)
     model.train()
@@ -111,17 +112,17 @@ def test_domains_of_one_network_part_where_their_slots_do() -> None:
     np.testing.assert_array_equal(found.cka, again.cka)
 
 
-def test_slots_that_are_equal_give_one() -> None:
+def test_equal_slots_have_similarity_one() -> None:
     domains = [domain("a"), domain("b", seed=1)]
     model = network(domains, norm="shared")
     found = similarity(dict.fromkeys("ab", model), domains, images=32)
     np.testing.assert_allclose(found.cka, 1, atol=1e-6)
 
 
-def test_networks_of_their_own_are_compared_too() -> None:
+def test_separate_networks_are_compared() -> None:
     domains = [domain("a"), domain("b", seed=1)]
     models = {d.name: network([d], seed=i, sharing="none") for i, d in enumerate(domains)}
     found = similarity(models, domains, images=64)
     assert np.isfinite(found.cka).all() and found.mean()[-1] < 0.99
-    with pytest.raises(BadInput, match="at least two"):
+    with raises(BadInput, "two domains", got=1):
         similarity(models, domains[:1])

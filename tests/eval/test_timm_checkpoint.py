@@ -1,4 +1,4 @@
-"""timm checkpoints as they are: labels by name, images by their own contract."""
+"""timm checkpoints: outputs by name, and images prepared by their own settings."""
 
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import Pixels
-from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Failed
-from onetrunk.eval.timm_checkpoint import build, chosen, evaluate_checkpoint, match, pixels_of
+from onetrunk.eval.timm_checkpoint import build, evaluate_checkpoint
+from onetrunk.nn.foreign import class_logits, match_classes, places_table, timm_pixels
+from tests.helpers.errors import raises
 from tests.helpers.fakes import dense_source, small
 
 ARCH = "timm/test_resnet"
@@ -32,11 +33,12 @@ def zoo(count: int = 80) -> Domain:
     return Domain("zoo", small(count, CLASSES, splits=("train", "val", "test", "test")), size=12)
 
 
-def test_names_of_imagenet_and_what_is_none() -> None:
+def test_names_of_imagenet() -> None:
     _, names = build(ARCH, False, None)
     assert len(names) == 1000
-    found = match(Task("t", "classify", CLASSES), names)
-    assert found == {
+    places = match_classes(CLASSES, names)
+    assert places_table(places, 1000).tolist()[3:] == [[134, 517], [1000, 1000]]
+    assert places == {
         "Great_White-Shark": (2,),
         "tench": (0,),
         "n01443537": (1,),
@@ -47,16 +49,14 @@ def test_names_of_imagenet_and_what_is_none() -> None:
 
 def test_logits_of_classes_by_hand() -> None:
     logits = torch.tensor([[1.0, 2.0, 3.0], [0.0, -5.0, 9.0]])
-    places = torch.tensor([[2, 3], [0, 1], [3, 3]])  # 3: no label
-    found = chosen(logits, places)
+    places = torch.tensor([[2, 3], [0, 1], [3, 3]])  # 3: no output
+    found = class_logits(logits, places)
     expected = torch.stack([logits[:, 2], logits[:, :2].logsumexp(1), torch.full((2,), -1e4)], 1)
     assert torch.allclose(found, expected)
-    assert chosen(logits * torch.nan, places).isnan().any()
+    assert class_logits(logits * torch.nan, places).isnan().any()
 
 
-def test_evaluated_as_one_image_after_another(
-    weights: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_evaluation_by_hand(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     domain = zoo()
     found = evaluate_checkpoint(ARCH, [domain], weights=weights)
     net = timm.create_model("test_resnet")
@@ -78,15 +78,15 @@ def test_evaluated_as_one_image_after_another(
     assert row.value == pytest.approx(100 * (1 - np.mean(right)))
     assert row.count == len(right) and row.low is not None
     assert found.table().value("zoo", metric="ece") >= 0
-    assert len(found.outcomes().parts["zoo", "classify"]) == len(right)
-    shown = found.names["zoo", "classify"]
+    assert len(found.outcomes().tasks["zoo", "classify"]) == len(right)
+    shown = found.labels["zoo", "classify"]
     assert shown["tench"] == ("tench, Tinca tinca",) and shown["unicorn"] == ()
-    said = capsys.readouterr().err
-    assert "zoo/classify: 1 of 5 classes are no label, so never predicted: unicorn" in said
-    assert "crane = crane + crane" in said and len(found.notes) == 2
+    printed = capsys.readouterr().err
+    assert "zoo/classify: 1 of 5 classes" in printed and "unicorn" in printed
+    assert "crane = crane + crane" in printed and len(found.notes) == 2
 
 
-def test_a_file_with_labels_of_its_own(tmp_path: Path) -> None:
+def test_a_file_with_its_own_labels(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = timm.create_model("test_resnet", num_classes=3)
     torch.save({"state_dict": net.state_dict()}, tmp_path / "net.pth")
@@ -95,7 +95,7 @@ def test_a_file_with_labels_of_its_own(tmp_path: Path) -> None:
     found = evaluate_checkpoint(
         "test_resnet", [domain], weights=tmp_path / "net.pth", labels=tmp_path / "labels.txt"
     )
-    assert found.names["two", "classify"] == {"a": ("a",), "b": ("B",)}
+    assert found.labels["two", "classify"] == {"a": ("a",), "b": ("B",)}
     again = evaluate_checkpoint(
         "test_resnet", [domain], weights=tmp_path / "net.pth", labels=["b", "x", "a"], batch=3
     )
@@ -109,10 +109,10 @@ def test_other_kinds_and_unknown_classes_are_left_out(
     letters = Domain("letters", small(40), size=12)
     found = evaluate_checkpoint(ARCH, [rooms, letters, zoo()], weights=weights)
     assert found.table().domains == ("zoo",)
-    said = capsys.readouterr().err
-    assert "rooms/depth: to depth is not what it learned: left out" in said
-    assert "letters/classify: none of its classes is a label: left out" in said
-    with pytest.raises(BadInput, match=r"no label has the name of a class.*got: 'a, b'.*try: lab"):
+    printed = capsys.readouterr().err
+    assert "rooms/depth: left out" in printed
+    assert "letters/classify: left out" in printed
+    with raises(BadInput, ARCH, got="a, b", available=["tench, Tinca tinca"], try_="labels=FILE"):
         evaluate_checkpoint(ARCH, [letters], weights=weights)
 
 
@@ -131,38 +131,38 @@ def test_other_kinds_and_unknown_classes_are_left_out(
         ),
     ],
 )
-def test_its_own_contract(config: dict[str, Any], expected: Pixels) -> None:
+def test_pixels(config: dict[str, Any], expected: Pixels) -> None:
     net = timm.create_model("test_resnet")
     net.pretrained_cfg = {**net.pretrained_cfg, **config}
-    assert pixels_of(net) == expected
+    assert timm_pixels(net) == expected
     net.pretrained_cfg["input_size"] = (1, 28, 28)
-    with pytest.raises(BadInput, match="colour images; got: '1 channels'"):
-        pixels_of(net)
+    with raises(BadInput, got="1 channels"):
+        timm_pixels(net)
 
 
-REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "no model": ({"arch": "timm/resnet1"}, "unknown timm model; got: 'resnet1'; available: resnet"),
-    "no file": ({"weights": "gone.safetensors"}, "no such file; got: 'gone.safetensors'"),
-    "no labels file": ({"labels": "gone.txt"}, "labels: cannot read the file"),
-    "other labels": ({"labels": ["a", "b"]}, "does not fit"),
+REFUSED: dict[str, tuple[dict[str, Any], list[str], dict[str, Any]]] = {
+    "no model": ({"arch": "timm/resnet1"}, [], {"got": "resnet1", "available": ["resnet18"]}),
+    "no file": ({"weights": "gone.safetensors"}, [], {"got": "gone.safetensors"}),
+    "no labels file": ({"labels": "gone.txt"}, ["labels"], {}),
+    "other labels": ({"labels": ["a", "b"]}, [ARCH, "fc.weight (1000"], {}),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused(case: str, weights: Path) -> None:
-    keys, says = REFUSED[case]
+    keys, facts, fields = REFUSED[case]
     arch = keys.get("arch", ARCH)
     rest = {"weights": weights} | {k: v for k, v in keys.items() if k != "arch"}
-    with pytest.raises(BadInput, match=says):
+    with raises(BadInput, *facts, **fields):
         evaluate_checkpoint(arch, [zoo(16)], **rest)
 
 
-def test_labels_that_nobody_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     make = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda name, **_: make(name, num_classes=7))
-    with pytest.raises(BadInput, match="its 7 labels have no names here; try: labels=FILE"):
+    with raises(BadInput, "7 outputs", try_="labels=FILE"):
         build(ARCH, False, None)
-    with pytest.raises(BadInput, match="has 7 labels; got: '2 names'"):
+    with raises(BadInput, "7 outputs", got="2 names"):
         build(ARCH, True, ["a", "b"])
 
 
@@ -171,21 +171,19 @@ def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None
         raise OSError("We couldn't connect to the hub\nand a page of advice")
 
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(
-        Failed, match=r"cannot be fetched \(We couldn't connect to the hub\); next:"
-    ):
+    with raises(Failed, "test_resnet", got="We couldn't connect to the hub", try_="download"):
         evaluate_checkpoint(ARCH, [zoo(16)])
 
 
-def test_outputs_that_are_no_numbers(tmp_path: Path) -> None:
+def test_outputs_that_are_not_finite(tmp_path: Path) -> None:
     state = timm.create_model("test_resnet").state_dict()
     state["fc.bias"][0] = torch.nan
     save_file(state, tmp_path / "net.safetensors")
-    with pytest.raises(Failed, match="zoo/classify: the model's outputs are not finite for 6 of 6"):
+    with raises(Failed, "zoo/classify", "6 of 6"):
         evaluate_checkpoint(ARCH, [zoo(16)], weights=tmp_path / "net.safetensors")
 
 
-def test_images_come_straight_from_their_files(weights: Path, cache_home: Path) -> None:
+def test_images_are_read_from_their_files(weights: Path, cache_home: Path) -> None:
     """At 168×168 the cache of a large source would be larger than anything that is trained on."""
     domain = zoo(16)
     evaluate_checkpoint(ARCH, [domain], weights=weights)

@@ -1,4 +1,4 @@
-"""What somebody else might write, in a package of their own: a norm and an adapter."""
+"""Methods as users write them: a norm, an adapter and weightings."""
 
 import torch
 from torch import nn
@@ -8,10 +8,10 @@ from onetrunk.train.weighting import Weighting
 
 
 class Scale(Bank):
-    """The layer for all, and one more scale for each domain."""
+    """The shared layer, and one more scale per domain."""
 
-    def __init__(self, layer, where, switch):
-        super().__init__(where, switch)
+    def __init__(self, layer, path, switch):
+        super().__init__(path, switch)
         self.origin = layer
 
     def make_slot(self):
@@ -36,12 +36,12 @@ class Fixed(nn.Module):
         return self.layer(x) * self.scale.view(1, -1, 1, 1)
 
 
-def norm(layer, where, switch):
-    return Scale(layer, where, switch)
+def norm(layer, path, switch):
+    return Scale(layer, path, switch)
 
 
 class Shift(nn.Module):
-    """y + b, with a number for each channel."""
+    """y + b, with one number per channel."""
 
     def __init__(self, channels):
         super().__init__()

@@ -15,10 +15,10 @@ import pytest
 from onetrunk.data.domain import Domain
 from onetrunk.data.splitting import SPLITS
 from onetrunk.eval.intervals import interval
-from onetrunk.eval.metrics import METRICS, as_error
-from onetrunk.eval.outcomes import Outcomes, Part
+from onetrunk.eval.metrics import SCORES, as_error
+from onetrunk.eval.outcomes import Outcomes, TaskOutcomes
 from onetrunk.eval.table import Row, Table
-from onetrunk.nn.saving import save_models
+from onetrunk.nn.model_files import save_models
 from onetrunk.report import gather
 from onetrunk.runs.open import Run
 from tests.helpers.small import network
@@ -41,7 +41,7 @@ def outcomes(
     domains: Sequence[Domain], errors: Mapping[str, float], seed: int, images: int = 0
 ) -> Outcomes:
     """Return outcomes with these errors in percent; hard images are partly the same in all runs."""
-    parts = {}
+    tasks = {}
     for domain in domains:
         count = images or len(domain.test)
         hard = np.random.default_rng([1, len(domain.name)]).random(count)  # for every network
@@ -55,7 +55,9 @@ def outcomes(
                 labelled = np.full((count, classes), 100)
                 right = (100 * (1 - error) + 20 * (rank[:, None] - 0.5)).clip(0, 100)
                 areas = np.stack([np.repeat(right, classes, 1), labelled, labelled], 1)
-                parts[domain.name, task.name] = Part("segment", {"areas": areas.astype(np.int32)})
+                tasks[domain.name, task.name] = TaskOutcomes(
+                    "segment", {"areas": areas.astype(np.int32)}
+                )
             elif task.kind == "multilabel":
                 continue
             else:
@@ -64,8 +66,8 @@ def outcomes(
                 if task.kind in ("depth", "normals", "regress"):
                     sums = (0.5 + rank) * error * (20 if task.kind == "normals" else 1)
                 arrays = {"sum": sums[:, None] if task.kind == "regress" else sums, "count": ones}
-                parts[domain.name, task.name] = Part(task.kind, arrays)
-    return Outcomes("test", parts, {domain.name: "0" * 64 for domain in domains})
+                tasks[domain.name, task.name] = TaskOutcomes(task.kind, arrays)
+    return Outcomes("test", tasks, {domain.name: "0" * 64 for domain in domains})
 
 
 def table(found: Outcomes, domains: Sequence[Domain], split: str = "test") -> Table:
@@ -73,8 +75,8 @@ def table(found: Outcomes, domains: Sequence[Domain], split: str = "test") -> Ta
     rows = []
     for domain in domains:
         for task in domain.tasks:
-            first, *others = METRICS[task.kind]
-            part = found.parts.get((domain.name, task.name))
+            first, *others = SCORES[task.kind].metrics
+            part = found.tasks.get((domain.name, task.name))
             value = 40.0 if part is None else part.headline()
             low, high = (None, None) if part is None else interval(domain.name, part)
             count = len(domain.test) if part is None else part.images

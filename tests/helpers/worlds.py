@@ -18,7 +18,7 @@ from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
 from onetrunk.store import checkpoint
 from onetrunk.store.run_folder import RunFolder
-from onetrunk.testing import scatter
+from onetrunk.testing.models import perturb
 from onetrunk.train.distill.lwf import OldPredictions
 from onetrunk.train.distill.teachers import Specialist, Teacher
 from onetrunk.train.learner import Learner
@@ -57,7 +57,7 @@ def specialists(domains: Sequence[Domain], seed: int = 7, **trunk: Any) -> dict[
     found: dict[str, list[Teacher]] = {}
     for place, domain in enumerate(domains):
         model = network([domain], seed + place, **trunk)
-        scatter(model, domain.pixels.size, seed + place)
+        perturb(model, domain.pixels.size, seed + place)
         tasks = [task.name for task in domain.tasks]
         found[domain.name] = [Specialist(model.eval(), domain.name, domain, tasks, "specialists")]
     return found

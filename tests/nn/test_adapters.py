@@ -1,4 +1,4 @@
-"""Adapters: the rule for each kind of layer, the formulas by hand, sizes known before training."""
+"""Adapters: the rule for each kind of layer, the formulas by hand, sizes before training."""
 
 import pytest
 import torch
@@ -7,11 +7,14 @@ from timm import layers as tl
 from torch import nn
 
 from onetrunk.errors import BadInput
-from onetrunk.nn.adapters import BATCHED, AdapterBank, Parallel, Series, make_adapter, why_not
+from onetrunk.nn.adapters import ADAPTERS, AdapterBank, find_adapter, make_adapter
+from onetrunk.nn.adapters.parallel import MAX_BATCHED, Parallel
+from onetrunk.nn.adapters.series import Series
 from onetrunk.nn.switch import Mixed, Switch
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
-from onetrunk.testing import build, domain, images
+from onetrunk.testing.models import make_domain, make_images, make_model
+from tests.helpers.errors import raises
 
 RULES = [  # layer, parallel's shapes, lora's shapes
     (nn.Conv2d(32, 64, 3, 2, 1), [(64, 32, 1, 1)], [(4, 32, 3, 3), (64, 4, 1, 1)]),
@@ -34,12 +37,12 @@ def test_one_rule_for_each_kind_of_layer(layer, parallel, lora):
         got = None if made is None else [tuple(p.shape) for p in made.parameters()]
         assert got == shapes, kind
     if parallel is None:
-        assert why_not(layer)
+        assert find_adapter("parallel").why_not(layer)
 
 
 @pytest.mark.parametrize("kind", ["parallel", "series", "lora"])
 @pytest.mark.parametrize("case", [0, 1, 2, 3, 4, 8])
-def test_no_effect_at_first(kind, case):
+def test_a_new_adapter_has_no_effect(kind, case):
     layer = RULES[case][0]
     adapter = make_adapter(kind, layer)
     if adapter is not None:
@@ -63,10 +66,10 @@ def test_formulas_by_hand():
     torch.testing.assert_close(behind(x, z), z + F.conv2d((z - 0.5) / 2, m))
 
 
-@pytest.mark.parametrize("width", [8, BATCHED + 8])
+@pytest.mark.parametrize("width", [8, MAX_BATCHED + 8])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_batched_and_segmented_are_the_same(width, stride, layout):
+def test_batched_and_by_segment_are_equal(width, stride, layout):
     torch.manual_seed(0)
     names = ("a", "b", "plain")
     layer = nn.Conv2d(width, width, 3, stride, 1)
@@ -86,27 +89,27 @@ def test_batched_and_segmented_are_the_same(width, stride, layout):
             torch.testing.assert_close(bank(x), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_domain_without_adapters_passes_untouched():
-    model = build(lambda: Trunk("resnet20"), 32)
-    x = images(2, 32)
+def test_a_domain_without_adapters_does_not_change():
+    model = make_model(lambda: Trunk("resnet20"), 32)
+    x = make_images(2, 32)
     with torch.no_grad():
         before = model(x, "ants")["classify"]
         sha = model.trunk.fingerprint()
-        model.add_domain(domain("dogs", 32), adapters="parallel")
+        model.add_domain(make_domain("dogs", 32), adapters="parallel")
         assert torch.equal(model(x, "ants")["classify"], before)
         assert model.trunk.fingerprint() == sha  # no trace in what is shared
         mixed = model(x, ["dogs", "ants"])
     torch.testing.assert_close(mixed[1]["classify"], before[1], rtol=1e-5, atol=1e-6)
 
 
-def test_kinds_beside_each_other():
-    model = build(lambda: Trunk("resnet20", adapters="parallel"), 32)
-    model.add_domain(domain("dogs", 32), adapters="series")
-    model.add_domain(domain("eels", 32), adapters="none")
+def test_domains_with_different_adapters():
+    model = make_model(lambda: Trunk("resnet20", adapters="parallel"), 32)
+    model.add_domain(make_domain("dogs", 32), adapters="series")
+    model.add_domain(make_domain("eels", 32), adapters="none")
     kinds = {type(bank.slots.get("dogs")) for bank in model.trunk.banks().values()}
     assert Series in kinds
     assert Parallel not in kinds
-    x, order = images(3, 32), ["eels", "dogs", "ants"]
+    x, order = make_images(3, 32), ["eels", "dogs", "ants"]
     with torch.no_grad():
         mixed = model(x, order)
         for i, name in enumerate(order):
@@ -120,38 +123,39 @@ def test_published_size_of_parallel_adapters():
     assert numbers == 645_216 - 32 * 3  # the paper's, less its stem's 3 → 32
 
 
-def test_bytes_are_known_before_and_right_after():
+def test_bytes_per_domain():
     trunk = Trunk("timm/test_efficientnet", adapters="parallel")
     expected = trunk.bytes_per_domain()
-    model = Universal(trunk, [domain("a", 64)])
+    model = Universal(trunk, [make_domain("a", 64)])
     own = model.own("a")
     got = sum(v.numel() * v.element_size() for k, v in own.items() if k.startswith("slots/"))
     assert got == sum(expected.values())
 
 
-def test_a_named_subset():
+def test_adapter_layers():
     trunk = Trunk("resnet20", adapters="parallel", adapter_layers=("stage3.*",))
-    Universal(trunk, [domain("a", 32)])
+    Universal(trunk, [make_domain("a", 32)])
     places = [path for path, bank in trunk.banks().items() if isinstance(bank, AdapterBank)]
     assert len(places) == 6
     assert all(path.startswith("stage3.") for path in places)
-    with pytest.raises(BadInput, match="no layer takes"):
+    with raises(BadInput, "parallel", got="stage9.*"):
         Universal(
-            Trunk("resnet20", adapters="parallel", adapter_layers=("stage9.*",)), [domain("a", 32)]
+            Trunk("resnet20", adapters="parallel", adapter_layers=("stage9.*",)),
+            [make_domain("a", 32)],
         )
 
 
-def test_layers_that_take_none_are_named():
-    model = Universal(Trunk("timm/test_vit", adapters="parallel"), [domain("a", 64)])
+def test_layers_without_adapters_are_listed():
+    model = Universal(Trunk("timm/test_vit", adapters="parallel"), [make_domain("a", 64)])
     assert "even-sized" in model.trunk.skipped["patch_embed.proj"]
 
 
-def test_layers_whose_weights_are_read_elsewhere_are_named():
+def test_layers_whose_weights_are_read_elsewhere_are_listed():
     trunk = Trunk("timm/test_vit", adapters="lora")
     block = trunk.net.blocks[0].attn
     forward = type(block).forward
     block.forward = lambda x, *_, **__: forward(block, x * (block.qkv.weight[0, 0] * 0 + 1))
-    Universal(trunk, [domain("a", 64)])
+    Universal(trunk, [make_domain("a", 64)])
     assert "blocks.0.attn.qkv" in trunk.skipped
     assert "blocks.1.attn.qkv" in trunk.banks()
 
@@ -167,24 +171,24 @@ RANKED = [  # layer, kind, shapes at rank 2 (of the adapter's own norm none)
 
 
 @pytest.mark.parametrize(("layer", "kind", "shapes"), RANKED)
-def test_a_rank_makes_pairs_of_it(layer, kind, shapes):
+def test_a_rank(layer, kind, shapes):
     made = make_adapter(kind, layer, 2)
     assert [tuple(p.shape) for p in made.parameters() if p.ndim > 1] == shapes
-    most = make_adapter(kind, layer, 4096)  # never wider than the layer itself
-    assert all(max(p.shape) <= 256 for p in most.parameters())
+    widest = make_adapter(kind, layer, 4096)  # never wider than the layer itself
+    assert all(max(p.shape) <= 256 for p in widest.parameters())
 
 
 @pytest.mark.parametrize("kind", ["parallel", "series", "lora"])
-def test_ranks_beside_each_other_and_folded(kind):
-    model = build(lambda: Trunk("resnet20"), 32)
+def test_domains_with_different_ranks(kind):
+    model = make_model(lambda: Trunk("resnet20"), 32)
     for name, rank in (("dogs", 2), ("eels", 3), ("flies", None)):
-        model.add_domain(domain(name, 32), adapters=kind, rank=rank)
+        model.add_domain(make_domain(name, 32), adapters=kind, rank=rank)
         with torch.no_grad():
             for parameter in model.parameters_of(name).values():
                 parameter.add_(0.05 * torch.randn_like(parameter))
     sizes = [model.trunk.bytes_per_domain(kind, rank) for rank in (2, 3)]
     assert sum(sizes[0].values()) < sum(sizes[1].values())
-    x, order = images(4, 32), ["eels", "dogs", "flies", "ants"]
+    x, order = make_images(4, 32), ["eels", "dogs", "flies", "ants"]
     model.eval()
     with torch.no_grad():
         mixed = model(x, order)
@@ -196,11 +200,11 @@ def test_ranks_beside_each_other_and_folded(kind):
 
 
 @pytest.mark.parametrize(("kind", "rank"), [("none", 4), ("lora", 0), ("parallel", 5000)])
-def test_a_rank_that_no_adapter_has(kind, rank):
-    with pytest.raises(BadInput, match="rank"):
+def test_refused_ranks(kind, rank):
+    with raises(BadInput, "rank", got=rank):
         make_adapter(kind, nn.Conv2d(8, 8, 3, padding=1), rank)
 
 
 def test_unknown_adapters():
-    with pytest.raises(BadInput, match="available: parallel"):
+    with raises(BadInput, "adapter", got="paralel", available=ADAPTERS):
         Trunk("resnet20", adapters="paralel")

@@ -1,4 +1,4 @@
-"""Tables: rows that are the slots' own storage, whatever happens to them."""
+"""Banks: tables whose rows are the storage of the slots, through every change of a model."""
 
 import copy
 
@@ -7,17 +7,17 @@ import torch
 from safetensors.torch import save as save_tensors
 
 from onetrunk.nn.trunk import Trunk
-from onetrunk.testing import NAMES, build, far, images
+from onetrunk.testing.models import NAMES, difference, make_images, make_model
 
 ORDER = ["cats", "ants", "bees", "ants"]
 
 
-def _agrees(model):
-    x = images(4, 32)
+def _check(model):
+    x = make_images(4, 32)
     with torch.no_grad():
         mixed = model(x, ORDER)
         for i, name in enumerate(ORDER):
-            assert far(mixed[i]["classify"], model(x[i : i + 1], name)["classify"][0]) < 1e-5
+            assert difference(mixed[i]["classify"], model(x[i : i + 1], name)["classify"][0]) < 1e-5
 
 
 def _scale(model):
@@ -26,14 +26,14 @@ def _scale(model):
 
 
 def _step(model):
-    model(images(4, 32), "ants")["classify"].sum().backward()
+    model(make_images(4, 32), "ants")["classify"].sum().backward()
     torch.optim.SGD(model.parameters(), lr=0.1).step()
 
 
 def _stats(model):
     model.train()
     with torch.no_grad():
-        model(images(4, 32), "bees")
+        model(make_images(4, 32), "bees")
     model.eval()
 
 
@@ -50,34 +50,34 @@ CHANGES = {
     "a state dict": lambda m: m.load_state_dict(_more(m)),
     "assigned": lambda m: m.load_state_dict(_more(m), assign=True),
     "to and fro": lambda m: m.double().float(),
-    "a domain less and more": lambda m: (lambda p: (m.remove("ants"), p.join(m)))(m.pack("ants")),
+    "removed and added": lambda m: (lambda p: (m.remove("ants"), m.add_pack(p)))(m.pack("ants")),
     "channels last": lambda m: m.to(memory_format=torch.channels_last),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("adapters", ["none", "parallel"])
-def test_nothing_is_ever_stale(change, adapters):
-    model = build(lambda: Trunk("resnet20", adapters=adapters), 32)
-    _agrees(model)
+def test_tables_follow_every_change(change, adapters):
+    model = make_model(lambda: Trunk("resnet20", adapters=adapters), 32)
+    _check(model)
     CHANGES[change](model)
-    _agrees(model)
-    _agrees(copy.deepcopy(model))
+    _check(model)
+    _check(copy.deepcopy(model))
 
 
-def test_a_table_laid_out_in_inference_mode_still_learns():
-    model = build(lambda: Trunk("resnet20"), 32)
+def test_a_table_built_in_inference_mode_can_be_trained():
+    model = make_model(lambda: Trunk("resnet20"), 32)
     with torch.inference_mode():
-        model(images(4, 32), ORDER)
-    model(images(4, 32), "ants")["classify"].sum().backward()
-    model(images(4, 32), ORDER)[0]["classify"].sum().backward()
+        model(make_images(4, 32), ORDER)
+    model(make_images(4, 32), "ants")["classify"].sum().backward()
+    model(make_images(4, 32), ORDER)[0]["classify"].sum().backward()
     assert all(p.grad is not None for p in model.parameters_of("cats").values())
 
 
-def test_tables_are_saved_like_other_tensors():
-    model = build(lambda: Trunk("resnet20"), 32)
+def test_tables_are_not_saved_beside_the_slots():
+    model = make_model(lambda: Trunk("resnet20"), 32)
     with torch.no_grad():
-        model(images(4, 32), ORDER)
+        model(make_images(4, 32), ORDER)
     data = save_tensors({k: v.clone() for k, v in model.state_dict().items()})
     plain = sum(v.numel() * v.element_size() for v in model.state_dict().values())
     assert len(data) < plain + 200_000
@@ -86,17 +86,17 @@ def test_tables_are_saved_like_other_tensors():
 @pytest.mark.parametrize("count", [1, 2, 10, 100])
 def test_any_number_of_domains(count):
     names = tuple(f"d{i}" for i in range(count))
-    model = build(lambda: Trunk("timm/test_vit"), 32, names)
+    model = make_model(lambda: Trunk("timm/test_vit"), 32, names)
     order = [names[(7 * i) % count] for i in range(12)]
-    x = images(12, 32)
+    x = make_images(12, 32)
     with torch.no_grad():
         mixed = model(x, order)
         for i, name in enumerate(order):
-            assert far(mixed[i]["classify"], model(x[i : i + 1], name)["classify"][0]) < 1e-5
+            assert difference(mixed[i]["classify"], model(x[i : i + 1], name)["classify"][0]) < 1e-5
 
 
-def test_domains_only_cost_their_slots():
-    model = build(lambda: Trunk("resnet20"), 32)
+def test_a_domain_adds_only_its_slots():
+    model = make_model(lambda: Trunk("resnet20"), 32)
     own = sum(p.numel() for p in model.parameters_of("ants").values())
     shared = sum(p.numel() for p in model.shared_parameters().values())
     total = sum(p.numel() for p in model.parameters() if p.requires_grad)

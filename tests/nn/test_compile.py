@@ -1,4 +1,4 @@
-"""Compilers and exporters: one graph for any number of domains, the index never baked in."""
+"""Compiled and exported models: one graph for any number of domains, with the index as input."""
 
 import pytest
 import torch
@@ -6,13 +6,13 @@ from torch import nn
 from torch._dynamo.testing import CompileCounter
 
 from onetrunk.nn.trunk import Trunk
-from onetrunk.testing import build, far, images
+from onetrunk.testing.models import difference, make_images, make_model
 
 MANY = tuple(f"d{i}" for i in range(12))
 
 
 class Indexed(nn.Module):
-    """What gets exported: images and an index."""
+    """The model as a function of images and an index."""
 
     def __init__(self, model):
         super().__init__()
@@ -42,25 +42,25 @@ def _picked(out, names):
     ],
 )
 def test_one_graph_for_twelve_domains(arch, size, keys):
-    model = build(lambda: Trunk(arch, **keys), size, MANY)
+    model = make_model(lambda: Trunk(arch, **keys), size, MANY)
     counter = CompileCounter()
     torch._dynamo.reset()
     compiled = torch.compile(Indexed(model), backend=counter, fullgraph=True)
-    x = images(12, size)
+    x = make_images(12, size)
     for shift in range(3):
         names = [MANY[(i + shift) % 12] for i in range(12)]
         with torch.no_grad():
             got = _picked(compiled(x, model.index(names)), names)
-        assert far(got, _expected(model, x, names)) < 1e-5
+        assert difference(got, _expected(model, x, names)) < 1e-5
     assert counter.frame_count == 1
-    with torch.no_grad():  # nothing is left behind in the switch
+    with torch.no_grad():  # the switch is not left in the traced state
         assert model(x, "d0")["classify"].shape == (12, 3)
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_exported_with_a_domain_input(strict):
-    model = build(lambda: Trunk("resnet20"), 32)
-    x, names = images(4, 32), ["ants", "bees", "cats", "ants"]
+def test_export_with_a_domain_input(strict):
+    model = make_model(lambda: Trunk("resnet20"), 32)
+    x, names = make_images(4, 32), ["ants", "bees", "cats", "ants"]
     index = model.index(names)
     batch = torch.export.Dim("batch", min=2)
     with torch.no_grad():
@@ -70,15 +70,15 @@ def test_exported_with_a_domain_input(strict):
         for given in (names, ["cats", "cats", "ants", "bees"], ["bees", "ants"]):
             n = len(given)
             got = _picked(program(x[:n], model.index(given)), given)
-            assert far(got, _expected(model, x[:n], given)) < 1e-5
+            assert difference(got, _expected(model, x[:n], given)) < 1e-5
     assert model.trunk.switch._traced is None
     with torch.no_grad():
         model(x, "bees")
 
 
-def test_the_compiled_form_learns_through_its_slots():
-    model = build(lambda: Trunk("resnet20"), 32)
-    x, names = images(3, 32), ["ants", "cats", "ants"]
+def test_gradients_of_a_compiled_model_reach_the_slots():
+    model = make_model(lambda: Trunk("resnet20"), 32)
+    x, names = make_images(3, 32), ["ants", "cats", "ants"]
     torch._dynamo.reset()
     compiled = torch.compile(Indexed(model), backend="aot_eager", fullgraph=True)
     _picked(compiled(x, model.index(names)), names).square().sum().backward()
@@ -86,5 +86,5 @@ def test_the_compiled_form_learns_through_its_slots():
     model.zero_grad()
     torch.stack([a["classify"] for a in model(x, names)]).square().sum().backward()
     for key, parameter in model.parameters_of("cats").items():
-        assert far(got[key], parameter.grad) < 1e-3, key
+        assert difference(got[key], parameter.grad) < 1e-3, key
     assert not any(p.grad.any() for p in model.parameters_of("bees").values() if p.grad is not None)

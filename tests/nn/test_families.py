@@ -1,4 +1,4 @@
-"""The smallest member of every timm module: made universal it answers to the bit as before."""
+"""The smallest model of every timm module: with banks it gives the outputs of the plain network."""
 
 import pytest
 import timm
@@ -7,20 +7,21 @@ import torch
 from onetrunk.errors import BadInput
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
-from onetrunk.testing import domain, far, images
+from onetrunk.testing.models import difference, make_domain, make_images
+from tests.helpers.errors import raises
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 LARGEST = 40_000_000  # parameters
-TRIED = 5  # models of a module that are looked at; lists go from small to large, nearly
+TRIED = 5  # models of a module that are compared; lists go roughly from small to large
 HUGE = ("large", "huge", "giant", "xlarge", "gigantic", "so400m", "_7b", "_1b")
 
-# Modules that cannot have banks, and what Trunk or Universal says of them.
-REFUSED = {"nfnet": "no norm layers"}
+# Modules that cannot have banks.
+REFUSED = ("nfnet",)
 
 
 def _smallest(module):
-    """The name with the fewest parameters, counted on the meta device."""
+    """Return the model with the fewest parameters, counted on the meta device."""
     sizes = []
     for name in timm.list_models(module=module):
         if any(word in name for word in HUGE):
@@ -43,13 +44,13 @@ def test_every_module_of_timm(module):
         pytest.skip(f"no member under {LARGEST:,} parameters")
     torch.manual_seed(0)
     if module in REFUSED:
-        with pytest.raises(BadInput, match=REFUSED[module]):
+        with raises(BadInput, name, got="domain", try_="shared"):
             Trunk(f"timm/{name}")
         return
     trunk = Trunk(f"timm/{name}")
     size = tuple(trunk.net.pretrained_cfg.get("input_size", (3, 224, 224))[1:])
-    model = Universal(trunk, [domain("a", size), domain("b", size)]).eval()
-    x = images(2, size)
+    model = Universal(trunk, [make_domain("a", size), make_domain("b", size)]).eval()
+    x = make_images(2, size)
     with torch.no_grad():
         plain = model.for_domain("a", fold=False)
         assert torch.equal(plain(x)["classify"], model(x, "a")["classify"])
@@ -60,4 +61,4 @@ def test_every_module_of_timm(module):
             return
         mixed = model(x, ["b", "a"])
         alone = model(x[:1], "b")["classify"][0]
-        assert far(mixed[0]["classify"], alone) < 1e-3
+        assert difference(mixed[0]["classify"], alone) < 1e-3

@@ -1,4 +1,4 @@
-"""Folded = unfolded: every norm and adapter, what stays and why, on calibrated statistics."""
+"""Folding: equal outputs with every norm and adapter, and the reasons for layers that stay."""
 
 import copy
 
@@ -20,7 +20,7 @@ SIZE = (32, 32)
 
 
 def calibrate(module: nn.Module, size: tuple[int, int] = SIZE) -> nn.Module:
-    """Statistics of real passes, scales and adapters that learned something."""
+    """Set statistics by passes in training, and change scales and adapters."""
     torch.manual_seed(1)
     for name, parameter in module.named_parameters():
         if "adapter" in name or "norm" in name or "bn" in name:
@@ -36,7 +36,7 @@ def calibrate(module: nn.Module, size: tuple[int, int] = SIZE) -> nn.Module:
 
 
 def plain(arch: str, norm: str = "domain", adapters: str = "none", size: int = 32) -> nn.Module:
-    """One domain's trunk, with plain modules where the banks were."""
+    """Return the plain trunk of one domain."""
     torch.manual_seed(0)
     trunk = Trunk(arch, norm=norm, adapters=adapters)
     trunk.attach("a", trunk.make_slots(adapters))
@@ -44,7 +44,9 @@ def plain(arch: str, norm: str = "domain", adapters: str = "none", size: int = 3
     return calibrate(trunk.plain("a"), (size, size))
 
 
-def agree(module: nn.Module, folded: nn.Module, size: tuple[int, int], rtol: float = 1e-4) -> None:
+def check_equal(
+    module: nn.Module, folded: nn.Module, size: tuple[int, int], rtol: float = 1e-4
+) -> None:
     x = torch.randn(3, 3, *size)
     with torch.no_grad():
         pairs = zip(tree_leaves(folded(x)), tree_leaves(module(x)), strict=True)
@@ -57,12 +59,12 @@ def count(module: nn.Module, *kinds: type[nn.Module]) -> int:
 
 
 @pytest.mark.parametrize("adapters", ["none", "parallel", "series", "lora"])
-def test_nothing_but_convolutions_remains(adapters: str) -> None:
+def test_only_convolutions_remain(adapters: str) -> None:
     arch = "resnet20" if adapters in ("none", "series") else "resnet18-84"
     module = plain(arch, adapters=adapters)
     folded, report = fold(module, [SIZE])
-    agree(module, folded, SIZE)
-    agree(module, folded, (41, 29))  # good for any size here
+    check_equal(module, folded, SIZE)
+    check_equal(module, folded, (41, 29))  # correct for any size here
     assert not report.left
     assert count(folded, nn.BatchNorm2d) == 0
     assert (report.adapters > 0) == (adapters != "none")
@@ -82,14 +84,14 @@ def test_nothing_but_convolutions_remains(adapters: str) -> None:
         ("instance-domain", 19),
     ],
 )
-def test_norms_that_fold_and_norms_that_stay_by_name(norm: str, stays: int) -> None:
+def test_norms(norm: str, stays: int) -> None:
     module = plain("resnet20", norm)
     folded, report = fold(module, [SIZE])
-    agree(module, folded, SIZE)
+    check_equal(module, folded, SIZE)
     assert (report.norms, len(report.left)) == (19 - stays, stays)
     for left in report.left:
-        whose = "batch's own" if norm == "shared-batch" else "each image itself"
-        assert whose in left.why
+        source = "batch's own" if norm == "shared-batch" else "each image itself"
+        assert source in left.reason
         assert f"stays: {left.name}" in str(report)
 
 
@@ -107,18 +109,18 @@ def test_timm(arch: str, adapters: str, folds: int, stays: tuple[str, ...]) -> N
     size = 160 if "vit" in arch else 32
     module = plain(arch, adapters=adapters, size=size)
     folded, report = fold(module, [(size, size)])
-    agree(module, folded, (size, size))
+    check_equal(module, folded, (size, size))
     assert report.norms == folds
     assert {left.kind.removesuffix("2d") for left in report.left} == {
         kind.removesuffix("2d") for kind in stays
     }
 
 
-def test_linear_flatten_norm_and_caches_of_another_type() -> None:
-    # levit: BatchNorm1d behind a flattened linear layer; its attention keeps biases of a pass
+def test_linear_flatten_norm_and_cached_tensors() -> None:
+    # levit: BatchNorm1d behind a flattened linear layer; its attention caches biases of a pass
     module = calibrate(timm.create_model("levit_128s", num_classes=0), (224, 224))
     folded, report = fold(module, [(224, 224)])
-    agree(module, folded, (224, 224))
+    check_equal(module, folded, (224, 224))
     assert report.norms == 50
     assert [left.kind for left in report.left] == []
 
@@ -130,7 +132,8 @@ class SameNet(nn.Module):
         super().__init__()
         from timm.layers.conv2d_same import Conv2dSame
 
-        from onetrunk.nn.adapters import Adapted, Parallel
+        from onetrunk.nn.adapters import Adapted
+        from onetrunk.nn.adapters.parallel import Parallel
 
         self.adapted = Adapted(
             Conv2dSame(3, 8, 3, 2, bias=False), Parallel(nn.Conv2d(3, 8, 1, 2, bias=False))
@@ -138,28 +141,28 @@ class SameNet(nn.Module):
         self.norm = nn.BatchNorm2d(8)
 
     def forward(self, x: Tensor) -> Tensor:
-        made: Tensor = self.norm(self.adapted(x))
-        return made
+        y: Tensor = self.norm(self.adapted(x))
+        return y
 
 
-def test_same_padding_at_stride_two_folds_for_one_parity() -> None:
+def test_same_padding_at_stride_two_depends_on_the_parity_of_the_size() -> None:
     torch.manual_seed(0)
     module = calibrate(SameNet())
     for size in ((32, 32), (33, 31), (32, 31)):
         folded, report = fold(module, [size])
         assert (report.adapters, report.norms, report.left) == (1, 1, ())
-        agree(module, folded, size)
+        check_equal(module, folded, size)
     folded, report = fold(module, [(32, 32), (33, 33)])
-    agree(module, folded, (32, 32))
-    agree(module, folded, (33, 33))
-    assert (report.left[0].kind, report.left[0].why) == (
+    check_equal(module, folded, (32, 32))
+    check_equal(module, folded, (33, 33))
+    assert (report.left[0].kind, report.left[0].reason) == (
         "Parallel",
         "which tap reads its pixel depends on the size",
     )
 
 
-class Odd(nn.Module):
-    """Pairs that must not fold: each norm reads what somebody else sees too."""
+class Unfoldable(nn.Module):
+    """Pairs that must not be merged: something else reads the input of each norm."""
 
     def __init__(self, way: str) -> None:
         super().__init__()
@@ -201,15 +204,15 @@ class Odd(nn.Module):
         ("before padding", 1),
     ],
 )
-def test_what_somebody_else_reads_stays(way: str, norms: int) -> None:
-    module = calibrate(Odd(way))
+def test_norms_whose_input_is_read_elsewhere_stay(way: str, norms: int) -> None:
+    module = calibrate(Unfoldable(way))
     folded, report = fold(module, [SIZE])
-    agree(module, folded, SIZE)
+    check_equal(module, folded, SIZE)
     assert report.norms == norms
     assert report.left
 
 
-def test_against_a_slow_reference_by_hand() -> None:
+def test_by_hand() -> None:
     torch.manual_seed(0)
     conv, norm = nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
     module = calibrate(nn.Sequential(conv, nn.Dropout(), norm, nn.ReLU()))
@@ -224,8 +227,8 @@ def test_against_a_slow_reference_by_hand() -> None:
     assert isinstance(report, FoldReport)
 
 
-def test_heads_and_decoder_fold_too_and_count_no_more_than_bare() -> None:
-    class Whole(nn.Module):
+def test_heads_and_decoder() -> None:
+    class Network(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.trunk = nets.build("resnet20")
@@ -234,21 +237,21 @@ def test_heads_and_decoder_fold_too_and_count_no_more_than_bare() -> None:
 
         def forward(self, x: Tensor) -> dict[str, Tensor]:
             maps = self.trunk.forward_pyramid(x)
-            made: dict[str, Tensor] = self.heads(
+            out: dict[str, Tensor] = self.heads(
                 self.trunk.pooled(maps), maps, (x.shape[2], x.shape[3])
             )
-            return made
+            return out
 
     torch.manual_seed(0)
-    module = calibrate(Whole())
+    module = calibrate(Network())
     folded, report = fold(module, [SIZE])
-    agree(module, folded, SIZE)
+    check_equal(module, folded, SIZE)
     assert not report.left
     assert report.norms == 20
     assert report.parameters < sum(p.numel() for p in module.parameters())
 
 
-def test_the_module_itself_is_left_alone_and_types_are_kept() -> None:
+def test_the_module_does_not_change_and_types_are_kept() -> None:
     torch.manual_seed(0)
     module = calibrate(nets.build("resnet20")).double().train()
     before = copy.deepcopy(module.state_dict())
@@ -263,7 +266,7 @@ def test_the_module_itself_is_left_alone_and_types_are_kept() -> None:
     )
 
 
-def test_random_statistics_are_right_in_float64() -> None:
+def test_random_statistics() -> None:
     torch.manual_seed(0)
     net = nets.build("resnet26")
     for part in net.modules():
@@ -273,10 +276,12 @@ def test_random_statistics_are_right_in_float64() -> None:
     _, report = fold(net, [SIZE])
     assert report.error < 1e-10
     assert report.norms == 25
-    assert [left.why for left in report.left] == ["follows add, not a convolution or linear layer"]
+    assert [left.reason for left in report.left] == [
+        "follows add, not a convolution or linear layer"
+    ]
 
 
-def test_identity_norms_change_no_weight() -> None:
+def test_identity_norms_do_not_change_weights() -> None:
     conv = nn.Conv2d(3, 4, 3)
     norm = nn.BatchNorm2d(4, eps=1e-30)
     folded, _ = fold(nn.Sequential(conv, norm), [(8, 8)])
@@ -311,6 +316,6 @@ def test_families(name: str, norms: int, left: int) -> None:
     side = net.default_cfg["input_size"][-1] if net.default_cfg.get("fixed_input_size") else 96
     module = calibrate(net, (side, side))
     folded, report = fold(module, [(side, side)])
-    agree(module, folded, (side, side))
+    check_equal(module, folded, (side, side))
     assert report.error < 1e-10
     assert (report.norms, len(report.left)) == (norms, left)

@@ -1,4 +1,4 @@
-"""A 1×1 that rides in a frozen kernel's centre: the values and gradients of both apart."""
+"""A 1×1 fused into a frozen kernel has the values and gradients of separate layers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import onetrunk as ot
-from onetrunk.nn import adapters
-from onetrunk.nn import fused_adapter as centre
-from onetrunk.nn.adapters import Parallel, make_adapter
-from onetrunk.nn.fused_adapter import ride, rides
+from onetrunk.nn.adapters import _fused, make_adapter
+from onetrunk.nn.adapters._fused import can_fuse, fused
+from onetrunk.nn.adapters.parallel import Parallel
 
 LAYERS: dict[str, Callable[[], nn.Conv2d]] = {
     "3×3": lambda: nn.Conv2d(5, 7, 3, padding=1, bias=False),
@@ -25,7 +24,7 @@ LAYERS: dict[str, Callable[[], nn.Conv2d]] = {
 
 
 def pair(layer: nn.Conv2d) -> tuple[nn.Conv2d, nn.Conv2d]:
-    """The layer, frozen, and its parallel branch, which has learned something; in double."""
+    """Return the layer, frozen, and its parallel branch with random weights, in float64."""
     layer = layer.double().requires_grad_(False)
     adapter = make_adapter("parallel", layer)
     assert isinstance(adapter, Parallel)
@@ -37,14 +36,12 @@ def pair(layer: nn.Conv2d) -> tuple[nn.Conv2d, nn.Conv2d]:
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 7)])
 @pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
-def test_values_and_gradients_are_those_of_both_apart(
-    make: Callable[[], nn.Conv2d], size: tuple[int, int]
-) -> None:
+def test_values_and_gradients(make: Callable[[], nn.Conv2d], size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     layer, branch = pair(make())
     x = torch.randn(3, 5, *size, dtype=torch.float64, requires_grad=True)
-    assert rides(x, layer, branch)
-    expected, got = layer(x) + branch(x), ride(x, layer, branch)
+    assert can_fuse(x, layer, branch)
+    expected, got = layer(x) + branch(x), fused(x, layer, branch)
     torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
     back = torch.randn_like(expected)
     want = torch.autograd.grad(expected, (x, branch.weight), back)
@@ -53,45 +50,45 @@ def test_values_and_gradients_are_those_of_both_apart(
 
 
 CHANGES: dict[str, Callable[[nn.Conv2d, nn.Conv2d], object]] = {
-    "the layer learns": lambda layer, _: layer.requires_grad_(True),
+    "the layer is trained": lambda layer, _: layer.requires_grad_(True),
     "the layer has a hook": lambda layer, _: layer.register_forward_hook(lambda *_: None),
-    "the branch stays": lambda _, branch: branch.requires_grad_(False),
+    "the branch is not trained": lambda _, branch: branch.requires_grad_(False),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_both_run_apart_where_more_than_the_branch_matters(
+def test_not_fused_if_more_than_the_branch_is_trained(
     change: Callable[[nn.Conv2d, nn.Conv2d], object],
 ) -> None:
     layer, branch = pair(LAYERS["3×3"]())
     x = torch.randn(1, 5, 8, 8, dtype=torch.float64)
     change(layer, branch)
-    assert not rides(x, layer, branch)
+    assert not can_fuse(x, layer, branch)
 
 
-def test_both_run_apart_without_gradients_and_in_half_precision() -> None:
+def test_not_fused_without_gradients_or_in_half_precision() -> None:
     layer, branch = pair(LAYERS["3×3"]())
     x = torch.randn(1, 5, 8, 8, dtype=torch.float64)
     with torch.no_grad():
-        assert not rides(x, layer, branch)
+        assert not can_fuse(x, layer, branch)
     with torch.autocast("cpu", torch.bfloat16):
-        assert not rides(x, layer, branch)
-    assert not rides(x.bfloat16(), layer, branch)
-    assert rides(x, layer, branch)
+        assert not can_fuse(x, layer, branch)
+    assert not can_fuse(x.bfloat16(), layer, branch)
+    assert can_fuse(x, layer, branch)
     grouped = nn.Conv2d(4, 4, 3, padding=1, groups=2).double().requires_grad_(False)
     beside = nn.Conv2d(4, 4, 1, groups=2, bias=False).double()
-    assert not rides(x, grouped, beside)
-    assert not rides(x, layer, nn.Sequential(branch))
+    assert not can_fuse(x, grouped, beside)
+    assert not can_fuse(x, layer, nn.Sequential(branch))
 
 
-def test_a_worker_learns_the_same_either_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    rode: list[bool] = []
+def test_training_is_the_same_either_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[bool] = []
 
-    def told(x: Tensor, layer: nn.Module, branch: nn.Module) -> bool:
-        rode.append(centre.rides(x, layer, branch))
-        return rode[-1]
+    def record(x: Tensor, layer: nn.Module, branch: nn.Module) -> bool:
+        calls.append(can_fuse(x, layer, branch))
+        return calls[-1]
 
-    def gradients(way: Callable[[Tensor, nn.Module, nn.Module], bool]) -> dict[str, Tensor]:
+    def gradients(decide: Callable[[Tensor, nn.Module, nn.Module], bool]) -> dict[str, Tensor]:
         torch.manual_seed(0)
         task = ot.Task("classify", "classify", ("stop", "go"))
         domain = ot.Domain("signs", None, [task], size=32)
@@ -100,14 +97,14 @@ def test_a_worker_learns_the_same_either_way(monkeypatch: pytest.MonkeyPatch) ->
             parameter.data.add_(0.1 * torch.randn_like(parameter))
         model.learn_only("signs")
         model.train()
-        monkeypatch.setattr(adapters, "rides", way)
+        monkeypatch.setattr(_fused, "can_fuse", decide)
         x = torch.randn(4, 3, 32, 32, dtype=torch.float64)
         torch.autograd.backward(model(x, "signs")["classify"].square().sum())
-        found = {k: p.grad for k, p in model.parameters_of("signs").items()}
-        return {k: grad for k, grad in found.items() if grad is not None}
+        grads = {k: p.grad for k, p in model.parameters_of("signs").items()}
+        return {k: grad for k, grad in grads.items() if grad is not None}
 
-    together, apart = gradients(told), gradients(lambda *_: False)
-    assert sum(rode) == 19  # every convolution of a resnet20
+    together, apart = gradients(record), gradients(lambda *_: False)
+    assert sum(calls) == 19  # every convolution of a resnet20
     assert together.keys() == apart.keys()
     for key, grad in apart.items():
         torch.testing.assert_close(together[key], grad, rtol=1e-7, atol=1e-9)

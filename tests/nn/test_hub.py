@@ -16,7 +16,7 @@ from huggingface_hub import errors
 
 import onetrunk as ot
 from onetrunk.errors import BadInput, Failed, Missing
-from onetrunk.nn.hub import from_pretrained, model_card, push_to_hub
+from onetrunk.nn.hub import model_card
 from tests.helpers.errors import raises
 
 
@@ -99,9 +99,9 @@ def test_a_model_is_uploaded_and_loaded_again(model: ot.Universal, hub: FakeHub)
 
 def test_a_folder_is_loaded_without_the_hub(model: ot.Universal, tmp_path: Path) -> None:
     ot.save(model, tmp_path / "mine")
-    assert list(from_pretrained(tmp_path / "mine").domains) == ["digits", "signs"]
+    assert list(ot.Universal.from_pretrained(tmp_path / "mine").domains) == ["digits", "signs"]
     with raises(BadInput, "revision", try_="hf-hub:"):
-        from_pretrained(tmp_path / "mine", revision="v1")
+        ot.Universal.from_pretrained(tmp_path / "mine", revision="v1")
 
 
 def test_the_card_has_metadata_scores_with_intervals_and_usage(model: ot.Universal) -> None:
@@ -130,7 +130,7 @@ def test_names_in_the_card_are_escaped(model: ot.Universal) -> None:
 
 def test_a_model_without_domains_is_refused(hub: FakeHub) -> None:
     with raises(BadInput, got="none"):
-        push_to_hub(ot.Universal(ot.Trunk("resnet20")), "me/empty")
+        ot.Universal(ot.Trunk("resnet20")).push_to_hub("me/empty")
     assert hub.calls == []
 
 
@@ -168,9 +168,9 @@ def test_errors_of_the_hub_are_one_line(
     monkeypatch.setattr(hub, "upload_folder", fail)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with raises(kind, "me/shop", try_=hint):
-        push_to_hub(model, "me/shop")
+        model.push_to_hub("me/shop")
     with raises(kind, "me/shop", try_=hint):
-        from_pretrained("hf-hub:me/shop")
+        ot.Universal.from_pretrained("hf-hub:me/shop")
 
 
 def test_without_the_package_the_extra_is_named(
@@ -185,4 +185,4 @@ def test_without_the_package_the_extra_is_named(
 
     monkeypatch.setattr(builtins, "__import__", without)
     with raises(Missing, "huggingface_hub", try_="onetrunk[hf]"):
-        push_to_hub(model, "me/shop")
+        model.push_to_hub("me/shop")

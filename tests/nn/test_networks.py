@@ -9,6 +9,7 @@ from torch import nn
 
 from onetrunk.errors import BadInput
 from onetrunk.nn import networks as nets
+from tests.helpers.errors import raises
 
 
 def convolutions(net: nn.Module) -> int:
@@ -85,13 +86,16 @@ def test_resnet26_is_its_formula_written_out() -> None:
     torch.testing.assert_close(norm(y).relu(), want, rtol=1e-10, atol=1e-10)
 
 
-def test_shortcuts_thin_out_and_append_zeros() -> None:
+def test_shortcuts_subsample_and_pad_with_zeros() -> None:
     x = torch.arange(2 * 9.0).reshape(1, 2, 3, 3)
     sliced = nets.Shortcut(1, 2, "slice")(x)
     assert sliced[0, 0].tolist() == [[0.0, 2.0], [6.0, 8.0]]
     assert sliced[0, 2].tolist() == [[0.0, 0.0], [0.0, 0.0]]
     pooled = nets.Shortcut(1, 2, "pool")(x)
-    assert pooled[0, 0].tolist() == [[2.0, 3.5], [6.5, 8.0]]  # the last of odd: what is there
+    assert pooled[0, 0].tolist() == [
+        [2.0, 3.5],
+        [6.5, 8.0],
+    ]  # at the odd edge the mean of fewer pixels
     assert pooled.shape == (1, 3, 2, 2)
 
 
@@ -111,8 +115,8 @@ def test_seeded_by_torch_and_other_channels() -> None:
     assert nets.build("resnet20", in_chans=1)(torch.randn(2, 1, 8, 8)).shape == (2, 64)
 
 
-def test_unknown_names_say_what_exists() -> None:
-    with pytest.raises(BadInput, match=r"resnet-26.*resnet26.*timm/"):
+def test_bad_input() -> None:
+    with raises(BadInput, got="resnet-26", available=nets.NAMES, try_="timm/"):
         nets.build("resnet-26")
-    with pytest.raises(BadInput, match="at least one channel"):
+    with raises(BadInput, "channel", got=0):
         nets.build("resnet20", in_chans=0)

@@ -1,4 +1,4 @@
-"""The six norms against slow, obvious references; what is refused."""
+"""The norms against slow, obvious references, and what they refuse."""
 
 import pytest
 import timm
@@ -7,11 +7,13 @@ from timm import layers as tl
 from torch import nn
 
 from onetrunk.errors import BadInput
-from onetrunk.nn.norms import check_norm, family, is_norm, make_norm
+from onetrunk.nn.norms import NORMS, check_norm, find_norm, is_norm
+from onetrunk.nn.norms.domain import family_of
 from onetrunk.nn.switch import Mixed, Switch
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
-from onetrunk.testing import domain, images
+from onetrunk.testing.models import make_domain, make_images
+from tests.helpers.errors import raises
 
 LAYERS = {
     "BatchNorm2d": lambda: nn.BatchNorm2d(6),
@@ -35,13 +37,13 @@ LAYERS = {
     "RmsNorm": lambda: tl.RmsNorm(5),
     "SimpleNorm": lambda: tl.SimpleNorm(5),
 }
-NAMES = ("items", "train", "c")  # also methods of torch's own containers
+NAMES = ("items", "train", "c")  # also methods of torch's containers
 
 
 def _bank(make, norm="domain"):
     torch.manual_seed(0)
     switch = Switch(NAMES)
-    bank = make_norm(norm, make(), "here", switch).eval()
+    bank = find_norm(norm).replace(make(), "here", switch).eval()
     for name in NAMES:
         slot = bank.make_slot()
         for key, value in slot.state_dict().items():
@@ -60,7 +62,7 @@ def _mixed(order):
 
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("times", [1, 3])
-def test_mixed_is_each_row_through_its_own_layer(layer, times):
+def test_mixed_batches_run_each_image_through_its_own_layer(layer, times):
     make = LAYERS[layer]
     assert is_norm(make())
     bank = _bank(make)
@@ -77,7 +79,7 @@ def test_mixed_is_each_row_through_its_own_layer(layer, times):
 
 
 @pytest.mark.parametrize("layer", ["BatchNorm2d", "BatchNorm2d, cumulative", "BatchNormAct2d"])
-def test_domain_statistics_are_torchs_own(layer):
+def test_domain_statistics_are_updated_as_by_torch(layer):
     make = LAYERS[layer]
     bank = _bank(make, "domain-stats").train()
     plain = make().train()
@@ -91,7 +93,7 @@ def test_domain_statistics_are_torchs_own(layer):
     assert bank.slots["items"].num_batches_tracked == 0
 
 
-def test_pinned_value_of_a_domain_norm():
+def test_pinned_value_of_domain():
     bank = _bank(lambda: nn.BatchNorm2d(1, eps=0.0))
     slot = bank.slots["c"]
     with torch.no_grad():
@@ -102,8 +104,8 @@ def test_pinned_value_of_a_domain_norm():
             assert bank(torch.full((1, 1, 1, 2), 6.0)).tolist() == [[[[7.0, 7.0]]]]
 
 
-def test_instance_is_each_image_by_itself():
-    norm = make_norm("instance", nn.BatchNorm2d(6), "here", Switch())
+def test_instance_by_hand():
+    norm = find_norm("instance").replace(nn.BatchNorm2d(6), "here", Switch())
     x = torch.randn(3, 6, 4, 4)
     expected = (x - x.mean((2, 3), keepdim=True)) / (
         x.var((2, 3), keepdim=True, unbiased=False) + 1e-5
@@ -112,13 +114,13 @@ def test_instance_is_each_image_by_itself():
 
 
 @pytest.mark.parametrize("norm", ["instance", "instance-domain", "shared-batch"])
-def test_one_pixel_has_no_statistics(norm):
-    with pytest.raises(BadInput, match="larger than 1×1"):
-        Universal(Trunk("timm/resnet18", norm=norm), [domain("a", 32)])
+def test_maps_of_one_pixel_are_refused(norm):
+    with raises(BadInput, "1×1", got="1×1", try_="domain"):
+        Universal(Trunk("timm/resnet18", norm=norm), [make_domain("a", 32)])
 
 
-def test_a_shared_batch_is_cut_by_domain():
-    bank = make_norm("shared-batch", nn.BatchNorm2d(6), "here", Switch(NAMES)).eval()
+def test_shared_batch_normalizes_each_domain_by_itself():
+    bank = find_norm("shared-batch").replace(nn.BatchNorm2d(6), "here", Switch(NAMES)).eval()
     x = torch.randn(6, 6, 3, 3)
     with bank.switch.using(_mixed(["items"] * 2 + ["c"] * 4)):
         got = bank(x)
@@ -127,40 +129,47 @@ def test_a_shared_batch_is_cut_by_domain():
 
 
 @pytest.mark.parametrize("norm", ["shared-batch", "domain-stats", "instance", "instance-domain"])
-def test_what_keeps_no_statistics_refuses_them(norm):
-    with pytest.raises(BadInput, match="keeps no running statistics"):
+def test_norms_that_need_running_statistics(norm):
+    assert NORMS.load(norm).needs_running_statistics
+    with raises(
+        BadInput, "running statistics", "LayerNorm", got=norm, available=["domain", "shared"]
+    ):
         Trunk("timm/test_vit", norm=norm)
 
 
-def test_no_norms_no_banks():
-    with pytest.raises(BadInput, match="no norm layers"):
+def test_a_trunk_without_norms():
+    with raises(BadInput, "timm/test_nfnet", got="domain", try_="shared"):
         Trunk("timm/test_nfnet", norm="domain")
 
 
 @pytest.mark.parametrize(
-    ("norm", "says"),
+    ("norm", "facts"),
     [
-        ("domian", "available: domain"),
-        ("not_there_at_all:thing", "cannot import"),
-        ("math:nothing", "has no 'nothing'"),
+        ("domian", ["domian"]),
+        ("no_such_module:thing", ["no_such_module"]),
+        ("math:no", ["math", "no"]),
     ],
 )
-def test_unknown_norms(norm, says):
-    with pytest.raises(BadInput, match=says):
+def test_unknown_norms(norm, facts):
+    with raises(BadInput, "norm", *facts) as error:
         check_norm(norm, "resnet20", [nn.BatchNorm2d(1)])
+    if ":" not in norm:
+        assert error.value.available == tuple(NORMS)
 
 
-def test_a_bank_has_no_numbers_of_its_own():
+def test_a_bank_shows_only_what_all_slots_have_in_common():
     bank = _bank(lambda: nn.BatchNorm2d(6))
     assert (bank.num_features, bank.eps) == (6, 1e-5)  # the same in every slot
     assert not hasattr(bank, "weight")
     assert not hasattr(bank, "running_mean")
-    with pytest.raises(AttributeError, match=r"here: .*each domain's own"):
+    with pytest.raises(AttributeError, match=r"here: .*'weight'"):
         _ = bank.weight
 
 
-def test_names_are_by_domain():
-    model = Universal(Trunk("timm/test_resnet"), [domain("pop", 64), domain("training", 64)])
+def test_parameter_names_contain_the_domain():
+    model = Universal(
+        Trunk("timm/test_resnet"), [make_domain("pop", 64), make_domain("training", 64)]
+    )
     keys = {key for key, _ in model.named_parameters()}
     assert "trunk.net.bn1.slots.pop.weight" in keys
     assert "trunk.net.bn1.slots.training.weight" in keys
@@ -173,24 +182,24 @@ def test_global_response_norm_stays_shared():
 
 
 def test_known_formulas():
-    assert family(nn.BatchNorm1d(2)) == "batch"
-    assert family(tl.LayerNorm2d(2)) == "channel"
-    assert family(nn.LayerNorm(2)) == "trailing"
-    assert family(tl.EvoNorm2dS0(32)) is None
+    assert family_of(nn.BatchNorm1d(2)) == "batch"
+    assert family_of(tl.LayerNorm2d(2)) == "channel"
+    assert family_of(nn.LayerNorm(2)) == "trailing"
+    assert family_of(tl.EvoNorm2dS0(32)) is None
 
 
-def test_half_precision_keeps_its_type():
+def test_half_precision_is_kept():
     bank = _bank(lambda: nn.BatchNorm2d(6)).to(torch.bfloat16)
     x = torch.randn(2, 6, 3, 3, dtype=torch.bfloat16)
     with torch.no_grad(), bank.switch.using(_mixed(["items", "c"])):
         assert bank(x).dtype == torch.bfloat16
 
 
-def test_training_a_mixed_batch_moves_each_domains_own_statistics():
-    model = Universal(Trunk("resnet20"), [domain(n, 32) for n in ("a", "b", "c")]).train()
-    twin = Universal(Trunk("resnet20"), [domain(n, 32) for n in ("a", "b", "c")]).train()
+def test_a_mixed_training_batch_updates_each_domains_statistics():
+    model = Universal(Trunk("resnet20"), [make_domain(n, 32) for n in ("a", "b", "c")]).train()
+    twin = Universal(Trunk("resnet20"), [make_domain(n, 32) for n in ("a", "b", "c")]).train()
     twin.load_state_dict(model.state_dict())
-    x = images(6, 32)
+    x = make_images(6, 32)
     model(x, ["b", "a", "b", "a", "a", "b"])
     twin(x[[1, 3, 4]], "a")
     twin(x[[0, 2, 5]], "b")

@@ -1,4 +1,4 @@
-"""Predictions from files, pictures and arrays, as the domain's pixels' contract says."""
+"""Predictions from files, pictures and arrays, prepared by the domain's pixels."""
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
+from tests.helpers.errors import raises
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +39,10 @@ def picture():
     return np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
 
 
-def test_one_image_one_answer(model, picture):
+def test_one_image(model, picture):
     model.train()
     prediction = model.predict(picture, "shop")
-    assert model.training  # as it was
+    assert model.training  # the mode is restored
     what = prediction["what"]
     assert what["label"] in ("u", "v", "w")
     assert what["score"] == max(what["scores"].values())
@@ -73,7 +74,7 @@ def test_mixed_domains_and_sizes(model, picture):
         assert prediction["what"]["scores"] == pytest.approx(alone, abs=1e-5)
 
 
-def test_every_kind_has_its_words(model, picture):
+def test_every_kind(model, picture):
     prediction = model.predict(picture, "all")
     assert set(prediction["tags"]) == {"labels", "scores"}
     assert len(prediction["count"]["values"]) == 2
@@ -86,30 +87,30 @@ def test_every_kind_has_its_words(model, picture):
 
 
 @pytest.mark.parametrize(
-    ("images", "domain", "says"),
+    ("images", "domain", "facts", "fields"),
     [
-        ("not-there.png", "shop", "not-there.png cannot be read.*no such file"),
-        (b"junk", "shop", "image 0 cannot be read"),
-        (3, "shop", "expected paths"),
-        ([], "shop", "at least one image"),
-        (np.zeros((4, 4, 7), np.uint8), "shop", "cannot be read"),
-        (np.zeros((4, 4), np.uint8), "shap", "available: shop"),
-        ([np.zeros((4, 4), np.uint8)], ["shop", "all"], "2 for 1 images"),
+        ("not-there.png", "shop", ["not-there.png", "no such file"], {}),
+        (b"junk", "shop", ["image 0"], {}),
+        (3, "shop", [], {"got": "int"}),
+        ([], "shop", [], {"got": "none"}),
+        (np.zeros((4, 4, 7), np.uint8), "shop", ["image 0"], {}),
+        (np.zeros((4, 4), np.uint8), "shap", [], {"got": "shap", "available": ["shop"]}),
+        ([np.zeros((4, 4), np.uint8)], ["shop", "all"], [], {"got": "2 for 1 images"}),
     ],
 )
-def test_bad_input(model, images, domain, says):
-    with pytest.raises(BadInput, match=says):
+def test_bad_input(model, images, domain, facts, fields):
+    with raises(BadInput, *facts, **fields):
         model.predict(images, domain)
 
 
 def test_an_empty_folder(model, tmp_path):
-    with pytest.raises(BadInput, match="holds no image"):
+    with raises(BadInput, "folder", got=str(tmp_path)):
         model.predict(tmp_path, "shop")
 
 
-def test_shared_batches_need_company(picture):
+def test_shared_batch_needs_several_images(picture):
     task = [Task("what", "classify", ("u", "v"))]
     model = Universal(Trunk("resnet20", norm="shared-batch"), [Domain("a", None, task, size=32)])
-    with pytest.raises(BadInput, match="at least 8 images"):
+    with raises(BadInput, "8 images", got="7 of a"):
         model.predict([picture] * 7, "a")
     assert len(model.predict([picture] * 8, "a")) == 8

@@ -9,7 +9,7 @@ from torch import nn
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
 from onetrunk.nn import networks as nets
-from onetrunk.nn.decoder import Taken
+from onetrunk.nn.decoder import LastMap
 from onetrunk.nn.fold import fold
 from onetrunk.nn.heads import Refined
 from onetrunk.nn.segnet import pool, unpool
@@ -51,7 +51,7 @@ def reference(net: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
     return maps
 
 
-def test_it_is_its_papers_network_written_out() -> None:
+def test_by_hand() -> None:
     torch.manual_seed(0)
     net = nets.build("segnet").double().train()
     x = torch.randn(2, 3, 64, 32, dtype=torch.float64)
@@ -67,27 +67,27 @@ def test_it_is_its_papers_network_written_out() -> None:
     torch.testing.assert_close(net(x), expected[4].mean((2, 3)), rtol=1e-9, atol=1e-9)
 
 
-def test_unpooling_puts_each_maximum_back_where_it_stood() -> None:
+def test_unpooling_restores_the_places_of_the_maxima() -> None:
     x = torch.tensor([[[[1.0, 5, 2], [4, 3, 2], [7, 6, 9]]]])
-    most, place = pool(x)
-    assert most[0, 0].tolist() == [[5, 2], [7, 9]]  # odd: the maximum of what is there
+    maxima, place = pool(x)
+    assert maxima[0, 0].tolist() == [[5, 2], [7, 9]]  # at the odd edge the maximum of fewer pixels
     assert place[0, 0].tolist() == [[1, 0], [0, 0]]  # of equals, the first
-    back = unpool(most * 10, place, (3, 3))
+    back = unpool(maxima * 10, place, (3, 3))
     assert back[0, 0].tolist() == [[0, 50, 20], [0, 0, 0], [70, 0, 90]]
     wide = torch.randn(2, 5, 12, 10)
     for layout in (torch.contiguous_format, torch.channels_last):
         given = wide.relu().to(memory_format=layout)  # many equals
-        most, place = pool(given)
+        maxima, place = pool(given)
         expected, index = F.max_pool2d(given, 2, return_indices=True)
-        assert torch.equal(most, expected)
-        assert torch.equal(unpool(most, place, (12, 10)), F.max_unpool2d(expected, index, 2))
+        assert torch.equal(maxima, expected)
+        assert torch.equal(unpool(maxima, place, (12, 10)), F.max_unpool2d(expected, index, 2))
 
 
-def test_dense_heads_read_the_last_map_and_others_the_deepest() -> None:
+def test_dense_heads_read_the_last_map() -> None:
     torch.manual_seed(0)
     model = Universal(Trunk("segnet"), [Domain("rooms", None, TASKS, size=(33, 50))]).eval()
     heads = model.heads_of("rooms")
-    assert isinstance(heads.decoder, Taken)
+    assert isinstance(heads.decoder, LastMap)
     assert heads.decoder.levels == (9,)
     assert all(isinstance(heads.head(t), Refined) for t in ("segment", "depth", "normals"))
     assert heads.head("kind").in_features == 512
@@ -108,7 +108,7 @@ def test_dense_heads_read_the_last_map_and_others_the_deepest() -> None:
     torch.testing.assert_close(out["depth"], written, rtol=1e-5, atol=1e-5)
 
 
-def test_two_domains_with_one_set_of_classes_share_a_head_and_part_again() -> None:
+def test_full_sharing_of_a_dense_head() -> None:
     torch.manual_seed(0)
     domains = [
         Domain("a", None, [Task("segment", "segment", CLASSES)], size=32),
@@ -127,7 +127,7 @@ def test_two_domains_with_one_set_of_classes_share_a_head_and_part_again() -> No
         torch.testing.assert_close(plain(x)["segment"], other, rtol=1e-3, atol=1e-3)
 
 
-def test_all_its_norms_fold() -> None:
+def test_all_norms_fold() -> None:
     torch.manual_seed(0)
     model = Universal(Trunk("segnet"), [Domain("rooms", None, TASKS, size=32)]).train()
     with torch.no_grad():

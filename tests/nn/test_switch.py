@@ -1,4 +1,4 @@
-"""The switch: threads, copies, backward passes that compute forward again."""
+"""The switch: threads, copies, and backward passes with gradient checkpointing."""
 
 import copy
 import threading
@@ -10,15 +10,16 @@ from torch.utils.checkpoint import checkpoint
 from onetrunk.errors import Failed
 from onetrunk.nn.switch import Switch
 from onetrunk.nn.trunk import Trunk
-from onetrunk.testing import NAMES, build, images
+from onetrunk.testing.models import NAMES, make_images, make_model
+from tests.helpers.errors import raises
 
 
-def test_nothing_runs_by_itself():
-    with pytest.raises(Failed, match="no domain is running"):
+def test_without_a_choice():
+    with raises(Failed, try_="domain=NAME"):
         Switch(["a"]).read()
 
 
-def test_the_choice_before_comes_back():
+def test_the_previous_choice_is_restored():
     switch = Switch(["a", "b"])
     with switch.using("a"):
         with pytest.raises(ZeroDivisionError), switch.using("b"):
@@ -26,7 +27,7 @@ def test_the_choice_before_comes_back():
         assert switch.read() == "a"
 
 
-def test_two_switches_do_not_meet():
+def test_two_switches_are_independent():
     one, two = Switch(["a"]), Switch(["b"])
     with one.using("a"), two.using("b"):
         assert (one.read(), two.read()) == ("a", "b")
@@ -34,9 +35,9 @@ def test_two_switches_do_not_meet():
             copy.deepcopy(one).read()
 
 
-def test_threads_never_see_each_others_domain():
-    model = build(lambda: Trunk("resnet20"), 32)
-    x = images(2, 32)
+def test_threads_have_separate_choices():
+    model = make_model(lambda: Trunk("resnet20"), 32)
+    x = make_images(2, 32)
     with torch.no_grad():
         right = {name: model(x, name)["classify"] for name in NAMES}
     wrong = []
@@ -71,7 +72,7 @@ def _gradients(model, names, reentrant=None, together=False):
         model.trunk.net.forward_pyramid = again
         assert plain
     losses = [
-        model(images(3, 32, seed).requires_grad_(), name)["classify"].square().sum()
+        model(make_images(3, 32, seed).requires_grad_(), name)["classify"].square().sum()
         for seed, name in enumerate(names)
     ]
     if together:
@@ -85,8 +86,10 @@ def _gradients(model, names, reentrant=None, together=False):
 
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("together", [False, True])
-def test_checkpointing_computes_again_through_the_same_slots(reentrant, together):
-    model = build(lambda: Trunk("resnet20"), 32)  # evaluation: statistics stand still
+def test_checkpointing_uses_the_same_slots(reentrant, together):
+    model = make_model(
+        lambda: Trunk("resnet20"), 32
+    )  # in evaluation mode, so statistics do not change
     expected = _gradients(model, NAMES[:2], together=together)
     got = _gradients(model, NAMES[:2], reentrant, together)
     assert got.keys() == expected.keys()
@@ -96,9 +99,9 @@ def test_checkpointing_computes_again_through_the_same_slots(reentrant, together
 
 
 def test_checkpointing_in_two_threads():
-    model = build(lambda: Trunk("timm/test_vit"), 64)
+    model = make_model(lambda: Trunk("timm/test_vit"), 64)
     twins = [copy.deepcopy(model) for _ in range(2)]
-    x = images(2, 64)
+    x = make_images(2, 64)
 
     def grads(network, name):
         loss = network(x, name)["classify"].square().sum()
@@ -128,9 +131,9 @@ def test_checkpointing_in_two_threads():
             torch.testing.assert_close(left, right)
 
 
-def test_a_choice_outside_of_backward_is_not_for_it():
-    model = build(lambda: Trunk("timm/test_vit"), 64)
-    x = images(2, 64)
+def test_a_choice_outside_of_the_backward_pass_does_not_affect_it():
+    model = make_model(lambda: Trunk("timm/test_vit"), 64)
+    x = make_images(2, 64)
     loss = model(x, "ants")["classify"].square().sum()
     loss.backward()
     key, right = next((k, p.grad.clone()) for k, p in model.parameters_of("ants").items())

@@ -70,7 +70,9 @@ def test_different_images_are_not_paired(tmp_path: Path) -> None:
     one = make_run(tmp_path / "one", TWO, ERRORS, model=False, images=200)
     alone = make_run(tmp_path / "alone", TWO, ERRORS, model=False, images=200)
     given = outcomes(TWO, ERRORS, 0, 200)
-    replace(given, names={"a": "0" * 64, "b": "f" * 64}).save(alone / "outcomes.safetensors")
+    replace(given, image_digests={"a": "0" * 64, "b": "f" * 64}).save(
+        alone / "outcomes.safetensors"
+    )
     a, b = compare(*read_groups([one, alone]))
     assert (a.paired, b.paired) == (True, False)
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from onetrunk.data.task import Task
-from onetrunk.eval.features import draw
+from onetrunk.eval.model_split import sample_places
 from onetrunk.report.examples import ROW_LENGTH, predict, task_examples
 from onetrunk.report.map_examples import class_colour, colour_depth, colour_maps, map_examples
 from onetrunk.report.thumbnail import Thumbnail
@@ -51,7 +51,7 @@ def test_examples_are_the_model_s_predictions_chosen_as_their_headings_say() -> 
     found = {shown.task: shown for shown in task_examples({"kinds": model}, [world])}
     assert model.training
     assert list(found) == ["tags", "age", "near", "classify"]
-    places = draw(world.test, "kinds", 256, 0)
+    places = sample_places(world.test, "kinds", 256, 0)
     with torch.no_grad():
         out = model.eval()(world.test.batch(places)[0], domain="kinds")
     of_file = {world.test.key(int(p)): i for i, p in enumerate(places)}
@@ -131,7 +131,7 @@ def test_maps_of_the_best_the_median_and_the_worst_image() -> None:
         f"{n}: truth" for n in ("parts", "depth", "up")
     ]
     assert first.predictions[0].caption == "parts: predicted" and len(first.predictions) == 3
-    places = draw(world.test, "rooms", 256, 0)
+    places = sample_places(world.test, "rooms", 256, 0)
     out, targets = predict(model, "rooms", world.test, places)
     error = (out["parts"].argmax(1) != targets["parts"]).float().mean((1, 2))
     files = [world.test.key(int(p)) for p in places]

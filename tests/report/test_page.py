@@ -163,7 +163,7 @@ def test_without_images_no_image_or_file_name_is_on_the_page(
         assert name not in text
     assert "folder:…" in text
     assert 'id="missing"' in text
-    assert found.measured.embedding is not None and found.measured.conflict is not None
+    assert found.measured.feature_map is not None and found.measured.gradient_agreement is not None
 
 
 def test_without_a_baseline(runs: tuple[Path, list[Domain]]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from onetrunk.errors import BadInput
-from onetrunk.eval.outcomes import Outcomes, Part
+from onetrunk.eval.outcomes import Outcomes, TaskOutcomes
 from onetrunk.eval.table import Row, Table
 from onetrunk.report.columns import describe, scores_of
 from onetrunk.report.run_files import (
@@ -119,8 +119,8 @@ def group(*units: tuple[str, str]) -> RunGroup:
         for i, (domain, task) in enumerate(units)
     )
     scores = {split: Table(rows, split).to_json() for split in ("val", "test")}
-    parts = {u: Part("depth", {"sum": np.ones(4), "count": np.ones(4)}) for u in units}
-    given = Outcomes("test", parts, {domain: "same images" for domain, _ in units})
+    tasks = {u: TaskOutcomes("depth", {"sum": np.ones(4), "count": np.ones(4)}) for u in units}
+    given = Outcomes("test", tasks, {domain: "same images" for domain, _ in units})
     return RunGroup("run", (RunFiles(Path("run"), "", {}, scores, {}, (), given),))
 
 
@@ -139,8 +139,8 @@ def test_a_domain_of_a_single_task_is_compared_with_that_task() -> None:
     assert units(found) == [("rooms", "depth", 0), ("rooms", "far", 1), ("shop", "depth", 2)]
     outcomes = found.first.outcomes
     assert outcomes is not None
-    assert list(outcomes.parts) == [("rooms", "depth"), ("rooms", "far"), ("shop", "depth")]
-    assert set(outcomes.names) == {"rooms", "shop"}
+    assert list(outcomes.tasks) == [("rooms", "depth"), ("rooms", "far"), ("shop", "depth")]
+    assert set(outcomes.image_digests) == {"rooms", "shop"}
 
 
 def test_domains_with_other_tasks_or_a_taken_name_are_not_renamed() -> None:

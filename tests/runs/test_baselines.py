@@ -14,7 +14,8 @@ from onetrunk.config import Recipe, Train
 from onetrunk.errors import BadInput
 from onetrunk.eval.evaluate import evaluate
 from onetrunk.eval.table import Table
-from onetrunk.nn.saving import models_of, save_models
+from onetrunk.nn.model_files import save_models
+from onetrunk.nn.saving import models_of
 from onetrunk.runs import experiment
 from onetrunk.runs.baselines import check_start, compare_baselines, mean_error, variant
 from onetrunk.runs.experiment import seconds_of

@@ -14,7 +14,8 @@ from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput
 from onetrunk.eval.evaluate import evaluate
 from onetrunk.nn import networks as nets
-from onetrunk.nn.saving import load, save, save_models
+from onetrunk.nn.model_files import save_models
+from onetrunk.nn.saving import load, save
 from onetrunk.nn.universal import Universal
 from onetrunk.runs.merging import Specialists, choose_scale, common_start, merge
 from onetrunk.train.recalibrate import recalibrate

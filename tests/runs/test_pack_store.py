@@ -15,7 +15,7 @@ from onetrunk.config import Train
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput
 from onetrunk.eval.table import Table
-from onetrunk.nn import saving
+from onetrunk.nn import model_files
 from onetrunk.nn.saving import load, save
 from onetrunk.runs import pack_store
 from onetrunk.runs.add import add, import_pack
@@ -31,7 +31,7 @@ from tests.helpers.worlds import network, noise, worlds
 def outcomes(run: Path) -> set[str]:
     found = Run(run).outcomes
     assert found is not None
-    return set(found.names)
+    return set(found.image_digests)
 
 
 def rows(run: Path) -> dict[str, Any]:
@@ -237,16 +237,16 @@ def test_a_reader_tolerates_a_removal_at_the_same_time(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The domain is removed after the list was read and before its pack is."""
-    listed, first = saving.listed, []
+    listed, first = model_files.listed, []
 
-    def slow(place: Path, at_first: Any = None) -> list[str]:
-        found = listed(place, at_first)
+    def slow(place: Path, default: Any = None) -> list[str]:
+        found = listed(place, default)
         if not first:
             first.append(found)
             pack_store.relist(place, ["two"])
             pack_store.pack_path(run, "one").unlink()
         return found
 
-    monkeypatch.setattr(saving, "listed", slow)
+    monkeypatch.setattr(model_files, "listed", slow)
     assert list(load(run).domains) == ["two"]
     assert torch.is_tensor(predictions(run)["two"]["classify"])

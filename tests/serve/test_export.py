@@ -1,4 +1,4 @@
-"""Exported = PyTorch: one domain, all domains, and the page's reader on awkward images."""
+"""Export: outputs equal to PyTorch's, and the code in docs/onnx.md on unusual images."""
 
 import importlib.util
 import json
@@ -19,6 +19,7 @@ from onetrunk.errors import BadInput, Missing
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
 from onetrunk.serve.export import export
+from tests.helpers.errors import raises
 
 PAGE = Path(__file__).parents[2] / "docs" / "onnx.md"
 CLASSIFY = Task("classify", "classify", ("cat", "dog", "Übel"))
@@ -27,7 +28,7 @@ DEPTH = Task("depth", "depth")
 NEAR = Task("near", "embed", ("u", "v"))
 
 
-def made(domains: list[Domain], adapters: str = "none", arch: str = "resnet20") -> Universal:
+def make_model(domains: list[Domain], adapters: str = "none", arch: str = "resnet20") -> Universal:
     torch.manual_seed(0)
     model = Universal(Trunk(arch, adapters=adapters), domains)
     for name, parameter in model.named_parameters():
@@ -49,9 +50,9 @@ def run(path: Path, **feed: np.ndarray) -> dict[str, np.ndarray]:
     return dict(zip([o.name for o in session.get_outputs()], session.run(None, feed), strict=True))
 
 
-def close(got: np.ndarray, want: torch.Tensor) -> None:
-    assert got.shape == want.shape
-    assert np.abs(got - want.numpy()).max() <= 1e-4 * want.abs().max().item()
+def check_close(got: np.ndarray, expected: torch.Tensor) -> None:
+    assert got.shape == expected.shape
+    assert np.abs(got - expected.numpy()).max() <= 1e-4 * expected.abs().max().item()
 
 
 @pytest.mark.parametrize(
@@ -65,10 +66,10 @@ def test_one_domain_with_any_batch(
     tmp_path: Path, arch: str, adapters: str, size: tuple[int, int]
 ) -> None:
     domain = Domain("shop", None, [CLASSIFY, SEGMENT, DEPTH, NEAR], size=size)
-    model = made([domain, Domain("b", None, [CLASSIFY], size=size)], adapters, arch)
+    model = make_model([domain, Domain("b", None, [CLASSIFY], size=size)], adapters, arch)
     model.double().train()
     path = export(model, tmp_path / "shop.onnx", domain="shop")
-    assert model.training  # as it was
+    assert model.training  # the mode is kept
     assert next(model.parameters()).dtype == torch.float64
     model.float().eval()
     for batch in (1, 2, 5):
@@ -77,13 +78,13 @@ def test_one_domain_with_any_batch(
         assert list(out) == ["shop/classify", "shop/segment", "shop/depth", "shop/near"]
         with torch.no_grad():
             for task, want in model(x, domain="shop").items():
-                close(out[f"shop/{task}"], want)
+                check_close(out[f"shop/{task}"], want)
     assert [file.name for file in tmp_path.iterdir()] == ["shop.onnx"]
 
 
-def test_a_trunk_that_puts_maxima_back(tmp_path: Path) -> None:
-    """Where two neighbours are equal but for rounding, either is the maximum: a few pixels."""
-    model = made([Domain("shop", None, [SEGMENT, DEPTH], size=(24, 33))], arch="segnet")
+def test_segnet(tmp_path: Path) -> None:
+    """At a few pixels rounding decides which of two neighbours is the maximum."""
+    model = make_model([Domain("shop", None, [SEGMENT, DEPTH], size=(24, 33))], arch="segnet")
     path = export(model, tmp_path / "shop.onnx", domain="shop")
     x = torch.randn(2, 3, 24, 33)
     out = run(path, images=x.numpy())
@@ -93,21 +94,21 @@ def test_a_trunk_that_puts_maxima_back(tmp_path: Path) -> None:
             assert off.mean() < 0.05
 
 
-def test_the_file_says_labels_and_pixels(tmp_path: Path) -> None:
+def test_metadata(tmp_path: Path) -> None:
     domain = Domain("shop", None, [CLASSIFY], size=(16, 20), fit="pad")
-    path = export(made([domain]), tmp_path / "shop.onnx", domain="shop")
+    path = export(make_model([domain]), tmp_path / "shop.onnx", domain="shop")
     meta = onnxruntime.InferenceSession(str(path)).get_modelmeta().custom_metadata_map
-    said = json.loads(meta["onetrunk"])
-    assert said["format"] == 1
-    assert said["domains"][0]["tasks"][0]["classes"] == ["cat", "dog", "Übel"]
-    assert Pixels.from_json(said["domains"][0]["pixels"]) == domain.pixels
+    document = json.loads(meta["onetrunk"])
+    assert document["format"] == 1
+    assert document["domains"][0]["tasks"][0]["classes"] == ["cat", "dog", "Übel"]
+    assert Pixels.from_json(document["domains"][0]["pixels"]) == domain.pixels
 
 
 def test_all_domains_in_one_file(tmp_path: Path) -> None:
     names = ["a", "b", "c"]
     tasks = ([CLASSIFY], [CLASSIFY, SEGMENT], [CLASSIFY])
     domains = [Domain(name, None, t, size=16) for name, t in zip(names, tasks, strict=True)]
-    model = made(domains, "parallel")
+    model = make_model(domains, "parallel")
     path = export(model, tmp_path / "all.onnx")
     for order in (["c", "a", "b", "a", "c"], ["b"], ["a", "a"]):
         x = torch.randn(len(order), 3, 16, 16)
@@ -117,11 +118,11 @@ def test_all_domains_in_one_file(tmp_path: Path) -> None:
         with torch.no_grad():
             for i, name in enumerate(order):
                 for task, want in model(x[i : i + 1], domain=name).items():
-                    close(out[f"{name}/{task}"][i : i + 1], want)
+                    check_close(out[f"{name}/{task}"][i : i + 1], want)
 
 
 def pictures(folder: Path) -> list[Path]:
-    """A turned photograph, a grey one, 16 bits, transparency, a palette with it, a 5:1 strip."""
+    """Write rotated, grey, 16-bit, transparent, palette and 5:1 images."""
     chance = np.random.default_rng(0)
 
     def noise(*shape: int) -> np.ndarray:
@@ -142,38 +143,38 @@ def pictures(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def reader() -> str:
+def code_of_page() -> str:
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
     assert len(blocks) == 1
     return str(blocks[0])
 
 
 @pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
-def test_the_pages_reader_prepares_as_training_does(tmp_path: Path, fit: str) -> None:
+def test_the_page_prepares_images_as_training_does(tmp_path: Path, fit: str) -> None:
     files = pictures(tmp_path)
-    lines, namespace = reader().split("session =")[0], {}
+    lines, namespace = code_of_page().split("session =")[0], {}
     exec(lines, namespace)
     prepare = namespace["prepare"]
     for size, margin in (((16, 16), 0), ((20, 33), 5), ((64, 48), 8), ((32, 32), 0)):
-        contract = Pixels(size, fit, margin, 77, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))  # type: ignore[arg-type]
+        settings = Pixels(size, fit, margin, 77, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))  # type: ignore[arg-type]
         for file in files:
-            want = contract.prepare([file])[0].numpy()
-            got = prepare(file, json.loads(json.dumps(contract.to_json())))
+            want = settings.prepare([file])[0].numpy()
+            got = prepare(file, json.loads(json.dumps(settings.to_json())))
             np.testing.assert_allclose(got, want, rtol=0, atol=2e-6, err_msg=file.name)
 
 
-def test_the_pages_reader_gives_the_same_predictions(
+def test_the_page_gives_the_same_predictions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     domain = Domain("shop", None, [CLASSIFY, SEGMENT], size=(24, 32), fit="crop")
-    model = made([domain])
+    model = make_model([domain])
     export(model, tmp_path / "shop.onnx", domain="shop")
     (tmp_path / "pictures").mkdir()
     turned, clear = (
         file for file in pictures(tmp_path / "pictures") if file.stem in ("clear", "turned")
     )
     monkeypatch.chdir(tmp_path)
-    code = reader().replace('["one.jpg", "two.png"]', repr([str(turned), str(clear)]))
+    code = code_of_page().replace('["one.jpg", "two.png"]', repr([str(turned), str(clear)]))
     assert set(re.findall(r"^(?:import|from) (.*?)(?: import.*)?$", code, re.M)) == {
         "json",
         "numpy as np, onnxruntime",
@@ -181,37 +182,39 @@ def test_the_pages_reader_gives_the_same_predictions(
     }
     namespace: dict[str, object] = {}
     exec(code, namespace)
-    wanted = model.predict([turned, clear], domain="shop")
+    predictions = model.predict([turned, clear], domain="shop")
     outputs = namespace["outputs"]
     assert isinstance(outputs, dict)
     with torch.no_grad():
         x = domain.pixels.prepare([turned, clear])
         for task, want in model(x, domain="shop").items():
-            close(outputs[f"shop/{task}"], want)
-    said = capsys.readouterr().out
-    for prediction in wanted:
-        assert prediction["classify"]["label"] in said
+            check_close(outputs[f"shop/{task}"], want)
+    printed = capsys.readouterr().out
+    for prediction in predictions:
+        assert prediction["classify"]["label"] in printed
     maps = outputs["shop/segment"].argmax(1)
     assert (
-        maps == np.stack([prediction["segment"]["map"] for prediction in wanted])
+        maps == np.stack([prediction["segment"]["map"] for prediction in predictions])
     ).mean() > 0.999
 
 
 def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = made([Domain("a", None, [CLASSIFY], size=16), Domain("b", None, [CLASSIFY], size=24)])
-    with pytest.raises(BadInput, match=r"one size; got: 'a 16×16, b 24×24'.*domain=NAME"):
+    model = make_model(
+        [Domain("a", None, [CLASSIFY], size=16), Domain("b", None, [CLASSIFY], size=24)]
+    )
+    with raises(BadInput, "one size", got="a 16×16, b 24×24", try_="domain=NAME"):
         export(model, tmp_path / "all.onnx")
-    with pytest.raises(BadInput, match=r"unknown domain.*'shop'.*available: a, b"):
+    with raises(BadInput, got="shop", available=["a", "b"]):
         export(model, tmp_path / "all.onnx", domain="shop")
-    with pytest.raises(BadInput, match="no such folder"):
+    with raises(BadInput, "folder", got=str(tmp_path / "nowhere")):
         export(model, tmp_path / "nowhere" / "all.onnx", domain="a")
     batch = Universal(Trunk("resnet20", norm="shared-batch"), [Domain("a", None, [CLASSIFY])])
-    with pytest.raises(BadInput, match="shared-batch"):
+    with raises(BadInput, got="norm = 'shared-batch'", try_="norm = 'domain'"):
         export(batch, tmp_path / "a.onnx", domain="a")
-    there = importlib.util.find_spec
+    find_spec = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "onnx" else there(name)
+        importlib.util, "find_spec", lambda name: None if name == "onnx" else find_spec(name)
     )
-    with pytest.raises(Missing, match=r"pip install 'onetrunk\[onnx\]'"):
+    with raises(Missing, "onnx", try_="pip install 'onetrunk[onnx]'"):
         export(model, tmp_path / "a.onnx", domain="a")
     assert not list(tmp_path.iterdir())

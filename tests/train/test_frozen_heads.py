@@ -49,7 +49,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frozen_heads, "GRID", (1.0, 1e-1, 1e-2))
     monkeypatch.setattr(frozen_heads, "CONTRAST_GRID", (10.0, 0.1))
     monkeypatch.setattr(linear, "STEPS", 30)
-    monkeypatch.setattr(evaluate_module, "INPUT", 8 * 8 * 3 * 4 * 10)
+    monkeypatch.setattr(evaluate_module, "BATCH_BYTES", 8 * 8 * 3 * 4 * 10)
 
 
 def frozen(domains: list[Domain], out: Path, resume: bool = False, **trunk: Any) -> Run:

@@ -15,7 +15,8 @@ from onetrunk.config import Recipe
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
-from onetrunk.nn.saving import save, save_models
+from onetrunk.nn.model_files import save_models
+from onetrunk.nn.saving import save
 from onetrunk.nn.universal import Universal
 from onetrunk.runs.train import train_recipe
 from onetrunk.train.initialize import copy_weights, start_from

@@ -115,9 +115,8 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for names the terminal cannot show
     try:
-        code = build()(
-            prog_name="onetrunk", standalone_mode=False
-        )  # a verb's return value, or an exit code
+        # a verb's return value, or an exit code
+        code = build()(prog_name="onetrunk", standalone_mode=False)
         sys.stdout.flush()
         if code == 130:  # typer's code for Ctrl-C
             raise KeyboardInterrupt

@@ -27,9 +27,9 @@ def write_withheld(run: Path, out: Path, domain: str | None, device: str | None)
         )
     results = decathlon_results(opened.networks, domains, choose_device(device))
     results.write(out)
-    if results.lacking:
+    if results.missing:
         say(
-            f"the server expects all ten domains; missing in this run: {', '.join(results.lacking)}"
+            f"the server expects all ten domains; missing in this run: {', '.join(results.missing)}"
         )
     say(
         f"wrote {out}: {len(results):,} images of {', '.join(results.categories)}; try: "

@@ -13,7 +13,7 @@ from rich.table import Table as Grid
 from onetrunk.cli.output import console, print_json, suggest
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput, printable
-from onetrunk.eval.evaluate import run_evaluation
+from onetrunk.eval.evaluate import evaluate_split
 from onetrunk.progress import say
 from onetrunk.runs.open import Run
 from onetrunk.train.device import choose_device
@@ -54,7 +54,7 @@ def command(
     opened = Run(run)
     models = opened.networks
     domains = chosen_domains(opened, domain)
-    found = run_evaluation(
+    found = evaluate_split(
         models, domains, split, device=choose_device(device), scales=factors, mirror=mirror
     )
     table = found.table()

@@ -16,7 +16,6 @@ from onetrunk.cli.prediction_rows import FORMATS, Rows
 from onetrunk.data.files.paths import IMAGE_ENDINGS, regular
 from onetrunk.data.pixels import U8, BadImage, Pixels
 from onetrunk.errors import BadInput, Failed, printable
-from onetrunk.nn.predict import FEWEST
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import Track, say
 from onetrunk.runs.open import Run
@@ -156,12 +155,12 @@ def _files(given: Sequence[Path]) -> Iterator[tuple[Path, PurePosixPath]]:
 
 def _parts(model: Universal, name: str, count: int) -> Iterator[slice]:
     """Yield the slices of files that go through the model as one batch."""
-    step = CHUNK
-    if model.trunk.norm == "shared-batch":  # each image is normalised by those beside it
+    step, norm = CHUNK, model.trunk.norm_method
+    if norm.batch_statistics:  # each image is normalised by those beside it
         known = model.domains[name].provenance.get("batch")
-        step = max(known, FEWEST) if isinstance(known, int) else CHUNK
+        step = max(known, norm.min_images) if isinstance(known, int) else CHUNK
     starts = list(range(0, count, step))
-    if len(starts) > 1 and count - starts[-1] < FEWEST:
+    if len(starts) > 1 and count - starts[-1] < norm.min_images:
         starts.pop()
     for place, start in enumerate(starts):
         yield slice(start, starts[place + 1] if place + 1 < len(starts) else count)

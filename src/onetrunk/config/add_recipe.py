@@ -15,11 +15,11 @@ from onetrunk.config.train import LENGTHS, Train
 from onetrunk.data.domain import Domain
 from onetrunk.data.domain_settings import DomainSettings
 from onetrunk.errors import BadInput
-from onetrunk.nn.adapters import ADAPTERS, check_rank
+from onetrunk.nn.adapters import ADAPTERS, NO_ADAPTERS, check_rank
 from onetrunk.settings import AUTO, LIST, Settings
 
 DEFAULT_ADAPTERS = "parallel"
-KINDS = ("none", "norm", *(name for name in ADAPTERS if name != "none"))  # beside the head
+KINDS = (NO_ADAPTERS, "norm", *ADAPTERS)  # beside the head
 Few = bool | Literal["auto"]
 
 
@@ -81,7 +81,7 @@ class AddSettings(Settings):
 
 def card_adapters(kind: str) -> str:
     """Return the adapters in the card of a domain: one with norms alone has no adapters."""
-    return "none" if kind == "norm" else kind
+    return NO_ADAPTERS if kind == "norm" else kind
 
 
 class AddRecipe(Settings):

@@ -18,8 +18,8 @@ from onetrunk.config.sets import apply_sets
 from onetrunk.data.domain import Domain
 from onetrunk.data.domain_settings import DomainSettings
 from onetrunk.errors import BadInput, Missing, OnetrunkError
-from onetrunk.nn.norm_banks import DomainNorm, DomainStats
-from onetrunk.nn.predict import FEWEST
+from onetrunk.nn.bank import Bank
+from onetrunk.nn.norms import find_norm
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
 from onetrunk.objects import load_object
@@ -146,15 +146,16 @@ def _contradictions(recipe: Recipe, domains: Sequence[Domain]) -> list[OnetrunkE
                 try_="distill.enabled = false",
             )
         )
+    min_images = find_norm(trunk.norm).min_images
     for settings in recipe.domains:
         batch = settings.batch or train.batch
-        if trunk.norm == "shared-batch" and batch < FEWEST:
+        if batch < min_images:
             errors.append(
                 BadInput(
-                    f"the norm 'shared-batch' needs batches of at least {FEWEST} images",
+                    f"the norm {trunk.norm!r} needs batches of at least {min_images} images",
                     place=f"domains.{settings.name}.batch",
                     got=batch,
-                    try_=f"batch = {FEWEST} or more, or another norm",
+                    try_=f"batch = {min_images} or more, or another norm",
                 )
             )
     folder = recipe.init_folder
@@ -265,5 +266,6 @@ def _watch_norms(trunk: Trunk, one_pixel: dict[str, None]) -> list[RemovableHand
     return [
         module.register_forward_pre_hook(hook(name))
         for name, module in trunk.net.named_modules()
-        if isinstance(module, (DomainNorm, DomainStats, _BatchNorm))
+        if isinstance(module, _BatchNorm)
+        or (isinstance(module, Bank) and module.normalizes_batches)
     ]

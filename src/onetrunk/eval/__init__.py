@@ -1,1 +1,1 @@
-"""How a model is evaluated: scores, summaries, evaluation, budgets and reports."""
+"""Evaluation: metrics, tables, intervals, summaries, latency and analyses of a model."""

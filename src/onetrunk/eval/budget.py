@@ -1,9 +1,9 @@
-"""The budget: what one universal network costs beside the separate networks that it replaces.
+"""The budget: the costs of a universal network and of the separate networks that it replaces.
 
-Parameters, bytes of the tensors on disk (the trunk's file once, a pack for each domain) and
-floating-point operations per image, two per multiply-add as torch's own counter counts them. A
-separate network is the bare trunk with that domain's heads. A universal domain's operations are
-those of `model(images, domain=NAME)`; folded, it takes no more than the separate network.
+Costs are parameters, bytes of the tensors on disk (the trunk once, a pack for each domain) and
+floating-point operations per image, two per multiply-add as torch's counter counts them. A separate
+network is the bare trunk with the domain's heads. A domain's operations in the universal network
+are those of `model(images, domain=NAME)`; folded, it needs no more than the separate network.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from onetrunk.eval.table import as_text
 from onetrunk.nn.adapters import Adapted
 from onetrunk.nn.tensor_uses import swap
 from onetrunk.nn.universal import Universal
@@ -25,7 +25,7 @@ from onetrunk.nn.universal import Universal
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters, bytes on disk and, where an image runs through, operations per image."""
+    """Parameters, bytes on disk and, for a complete network, operations per image."""
 
     parameters: int = 0
     bytes: int = 0
@@ -39,7 +39,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class DomainCost:
-    """What one domain adds to the universal network, and what a network for it alone would be."""
+    """The cost of one domain in the universal network, and of a network for it alone."""
 
     name: str
     size: tuple[int, int]
@@ -49,7 +49,7 @@ class DomainCost:
 
 @dataclass(frozen=True)
 class Budget:
-    """The shared part, each domain's, and the same of separate networks."""
+    """The cost of the shared part, and of each domain."""
 
     arch: str
     shared: Cost
@@ -57,16 +57,16 @@ class Budget:
 
     @property
     def universal(self) -> Cost:
-        """All domains in one network (operations: the sum over one image of each)."""
+        """All domains in one network; operations are the sum over one image of each."""
         return sum((domain.own for domain in self.domains), self.shared)
 
     @property
     def separate(self) -> Cost:
-        """As many networks as there are domains."""
+        """One network for each domain."""
         return sum((domain.alone for domain in self.domains), Cost())
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain data, with the ratios universal ÷ separate."""
+        """Return all costs as plain data, with the ratios universal ÷ separate."""
         one, many = self.universal, self.separate
         ratios = {
             f"{key}_ratio": getattr(one, key) / max(getattr(many, key), 1) for key in asdict(one)
@@ -74,21 +74,20 @@ class Budget:
         return {**asdict(self), "universal": asdict(one), "separate": asdict(many), **ratios}
 
     def table(self) -> Table:
-        """For people."""
-        title = (
-            f"{self.arch}: one network of {len(self.domains)} domains, and a network for each alone"
+        """Return the budget as a table for the terminal."""
+        table = Table(
+            title=f"{self.arch}: one network of {len(self.domains)} domains, and one network each"
         )
-        table = Table(title=title)
         table.add_column("", no_wrap=True)
-        for column in ("size", *("parameters", "bytes", "FLOPs"), *("alone:", "bytes", "FLOPs")):
+        for column in ("size", "parameters", "bytes", "FLOPs", "alone:", "bytes", "FLOPs"):
             table.add_column(column, justify="right", no_wrap=True)
-        table.add_row("shared", "", *_words(self.shared, flops=False), "", "", "")
+        table.add_row("shared", "", *_cells(self.shared, flops=False), "", "", "")
         for domain in self.domains:
             size = "×".join(map(str, domain.size))
-            table.add_row(domain.name, size, *_words(domain.own), *_words(domain.alone))
+            table.add_row(domain.name, size, *_cells(domain.own), *_cells(domain.alone))
         table.add_section()
         table.add_row(
-            "all", "", *_words(self.universal, flops=False), *_words(self.separate, flops=False)
+            "all", "", *_cells(self.universal, flops=False), *_cells(self.separate, flops=False)
         )
         return table
 
@@ -96,19 +95,16 @@ class Budget:
         return self.table()
 
     def __str__(self) -> str:
-        console = Console(width=120)
-        with console.capture() as text:
-            console.print(self.table())
-        return text.get()
+        return as_text(self.table())
 
 
 def budget(model: Universal) -> Budget:
-    """What this network costs, as it is now."""
+    """Return the budget of a network."""
     common = {id(tensor) for tensor in model.together.state_dict(keep_vars=True).values()}
     plain = list(model.trunk.shared().values())
     one_network = model.trunk.sharing == "none"
     shared = Cost(
-        _numbers(model.shared_parameters().values()),
+        _parameters(model.shared_parameters().values()),
         0 if one_network else _bytes([*plain, *model.together.state_dict().values()]),
     )
     domains = []
@@ -120,21 +116,21 @@ def budget(model: Universal) -> Budget:
             DomainCost(
                 name,
                 card.pixels.size,
-                Cost(_numbers(own), _bytes(own), with_adapters),
-                Cost(_numbers([*plain, *heads]), _bytes([*plain, *heads]), without),
+                Cost(_parameters(own), _bytes(own), with_adapters),
+                Cost(_parameters([*plain, *heads]), _bytes([*plain, *heads]), without),
             )
         )
     return Budget(model.trunk.arch, shared, tuple(domains))
 
 
-def bare(model: Universal) -> Cost:
-    """One plain trunk, with one set of norms and without heads."""
+def trunk_cost(model: Universal) -> Cost:
+    """Return the cost of a plain trunk, with one set of norms and without heads."""
     tensors = list(model.trunk.shared().values())
-    return Cost(_numbers(tensors), _bytes(tensors))
+    return Cost(_parameters(tensors), _bytes(tensors))
 
 
 def _flops(model: Universal, name: str, size: tuple[int, int]) -> tuple[int, int]:
-    """Operations for one image of this domain: as it is, and without its adapters."""
+    """Return the operations for one image of a domain: with its adapters, and without them."""
     plain: nn.Module = model.for_domain(name, fold=False)
     like = next(plain.parameters())
     image = torch.zeros(1, 3, *size, dtype=like.dtype, device=like.device)
@@ -143,13 +139,13 @@ def _flops(model: Universal, name: str, size: tuple[int, int]) -> tuple[int, int
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             plain(image)
         counts.append(counter.get_total_flops())
-        for part in [part for part in plain.modules() if isinstance(part, Adapted)]:
-            swap(plain, part, part.layer)
+        for adapted in [module for module in plain.modules() if isinstance(module, Adapted)]:
+            swap(plain, adapted, adapted.layer)
     return counts[0], counts[1]
 
 
-def _numbers(tensors: Iterable[Tensor]) -> int:
-    """Parameters among these, each once."""
+def _parameters(tensors: Iterable[Tensor]) -> int:
+    """Return the number of parameters among these tensors, each tensor counted once."""
     return sum({id(t): t.numel() for t in tensors if isinstance(t, nn.Parameter)}.values())
 
 
@@ -157,16 +153,12 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum({id(t): t.numel() * t.element_size() for t in tensors}.values())
 
 
-def _words(cost: Cost, flops: bool = True) -> tuple[str, str, str]:
-    return (
-        scaled(cost.parameters),
-        scaled(cost.bytes, "B"),
-        scaled(cost.flops) if flops else "",
-    )
+def _cells(cost: Cost, flops: bool = True) -> tuple[str, str, str]:
+    return scaled(cost.parameters), scaled(cost.bytes, "B"), scaled(cost.flops) if flops else ""
 
 
 def scaled(number: float, unit: str = "") -> str:
-    """Three digits and a prefix: `5.58 M`, `22.4 MB`."""
+    """Format a number with three digits and a prefix: `5.58 M`, `22.4 MB`."""
     for prefix in ("", "k", "M", "G"):
         if number < 999.5:  # 999.5 rounds to four digits
             return f"{number:.3g} {prefix}{unit}".strip()

@@ -1,18 +1,18 @@
-"""Evaluation: every domain's split through its own part of the model, scores as a table.
+"""Evaluation: every domain's split through the model, with the scores as a table.
 
-Each domain runs in pure batches, in the order of its split, through the pixels' contract that the
-model's card keeps. The norm `shared-batch` keeps no statistics, so there the batch is part of the
-answer: the batch size that the card records and a seeded shuffle, the same in every evaluation.
+Each domain is evaluated in batches of its own, in the order of its split, with the pixel pipeline
+that the model's card stores. A norm that uses the statistics of the batch is evaluated in batches
+as in training: of the batch size that the card records, in a seeded order that is the same in every
+evaluation.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,22 +23,22 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.seeded import permutation, seed_of
 from onetrunk.data.split import Split
 from onetrunk.errors import BadInput, Diverged, printable
-from onetrunk.eval.evaluation import PAIRS, EvaluationResult, TaskResult
 from onetrunk.eval.metrics import scores_of
 from onetrunk.eval.model_split import split_for
-from onetrunk.eval.outcomes import Outcomes
+from onetrunk.eval.result import EvaluationResult, TaskResult
 from onetrunk.eval.table import Table
-from onetrunk.eval.views import Views, prediction
+from onetrunk.eval.views import Views, predict_views
 from onetrunk.nn.card import Card
-from onetrunk.nn.predict import FEWEST
+from onetrunk.nn.modes import eval_mode
+from onetrunk.nn.norms import Norm
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import Track, say
 
 Models = Universal | Mapping[str, Universal]  # one for all domains, or one for each
-BATCH = 256  # images at most in a pass
-INPUT = 64 * 2**20  # bytes of images in a pass; outputs, maps of many classes, may take four times
-TRAINED = 64  # images in a training batch, where a card does not say it
-AHEAD = 2  # batches that are read before they are asked for
+BATCH = 256  # images in a batch, at most
+BATCH_BYTES = 64 * 2**20  # of images; outputs, maps of many classes, may take four times as much
+TRAINING_BATCH = 64  # images in a training batch, where a card does not record it
+READ_AHEAD = 2  # batches
 
 
 def evaluate(
@@ -53,15 +53,19 @@ def evaluate(
     scales: Sequence[float] = (1.0,),
     mirror: bool = False,
 ) -> Table:
-    """The scores of a model (or of one model for each domain) on a split of these domains.
+    """Return the scores of a model, or of one model for each domain, on a split of these domains.
 
-    `batch`: images in a pass, at most; fewer where memory asks for it. `intervals`: 95 % ones of
-    the headlines. A task without any labelled image in the split has no rows, which is said
-    (unless `progress` is off: a training that evaluates often has said it once). `scales` and
-    `mirror`: maps are averaged over resized and mirrored views (see views.py), as the table
-    says.
+    A task without any labelled image in the split has no rows.
+
+    Args:
+        batch: Images in a batch, at most; fewer where memory requires it.
+        device: Where to evaluate; by default where the model is. The model is moved back.
+        intervals: Whether headlines have 95 % intervals.
+        progress: Whether to show progress and to print a line for everything that is left out.
+        scales: Scales of the views that maps are averaged over (see views.py).
+        mirror: Whether each view is also mirrored.
     """
-    evaluated = run_evaluation(
+    result = evaluate_split(
         model,
         domains,
         split,
@@ -71,40 +75,10 @@ def evaluate(
         scales=scales,
         mirror=mirror,
     )
-    return evaluated.table(intervals)
+    return result.table(intervals)
 
 
-def outcomes(
-    model: Models,
-    domains: Sequence[Domain],
-    split: str = "test",
-    *,
-    batch: int = BATCH,
-    device: torch.device | str | None = None,
-    progress: bool = True,
-) -> Outcomes:
-    """What every image of the split adds to the headlines, to save and to compare runs by."""
-    return run_evaluation(
-        model, domains, split, batch=batch, device=device, progress=progress
-    ).outcomes()
-
-
-def confusions(
-    model: Models,
-    domains: Sequence[Domain],
-    split: str = "test",
-    *,
-    most: int = PAIRS,
-    batch: int = BATCH,
-    device: torch.device | str | None = None,
-    progress: bool = True,
-) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """By domain and classify task the most confused pairs: true, predicted, count, share."""
-    evaluated = run_evaluation(model, domains, split, batch=batch, device=device, progress=progress)
-    return evaluated.confusions(most)
-
-
-def run_evaluation(
+def evaluate_split(
     model: Models,
     domains: Sequence[Domain],
     split: str = "test",
@@ -115,143 +89,165 @@ def run_evaluation(
     scales: Sequence[float] = (1.0,),
     mirror: bool = False,
 ) -> EvaluationResult:
-    """The split of every domain through the model, once: table, outcomes and confusions in one.
-
-    `progress`: a bar, and a line for whatever is left out; without it nothing is said.
-    """
+    """Evaluate as `evaluate` does and return the table, the outcomes and the confusions."""
     if batch < 1:
-        raise BadInput("a batch is at least one image", got=batch)
+        raise BadInput("expected a batch of at least one image", got=batch)
     views = Views(tuple(scales), mirror)
-    todo = []
-    for domain in each_once(domains):
-        own = model_of(model, domain.name)
-        views.check(own, domain.name)
-        images = split_for(domain, own.domains[domain.name], split, quiet=not progress)
+    jobs = []
+    for domain in distinct_domains(domains):
+        domain_model = model_for(model, domain.name)
+        views.check(domain_model, domain.name)
+        card = domain_model.domains[domain.name]
+        images = split_for(domain, card, split, quiet=not progress)
         if len(images):
-            todo.append((own, domain.name, images))
+            jobs.append((domain_model, domain.name, images))
         elif progress:
-            say(f"{domain.name}: its {split} split has no images: left out")
-    evaluated: list[TaskResult] = []
-    with Track(f"evaluating {split}", sum(len(images) for _, _, images in todo)) as track:
-        for own, name, images in todo:
-            with evaluating(own, device):
-                evaluated += _one(own, name, images, batch, track if progress else None, views)
-    told = views.described if any(one.task.dense for one in evaluated) else ""
-    return EvaluationResult(split, evaluated, quiet=not progress, views=told)
+            say(f"{domain.name} is left out: its {split} split has no images")
+    results: list[TaskResult] = []
+    with Track(f"evaluating {split}", sum(len(images) for _, _, images in jobs)) as track:
+        for domain_model, name, images in jobs:
+            with inference(domain_model, device):
+                results += _evaluate_domain(
+                    domain_model, name, images, batch, views, track if progress else None
+                )
+    description = views.description if any(result.task.dense for result in results) else ""
+    return EvaluationResult(split, results, quiet=not progress, views=description)
 
 
-def each_once(domains: Sequence[Domain]) -> list[Domain]:
-    """At least one domain, none twice."""
-    several = [domains] if isinstance(domains, Domain) else list(domains)
-    names = [domain.name for domain in several]
+def distinct_domains(domains: Sequence[Domain]) -> list[Domain]:
+    """Return the domains as a list, after checking that there is one and that none is repeated."""
+    listed = [domains] if isinstance(domains, Domain) else list(domains)
+    names = [domain.name for domain in listed]
     for name in names:
         if names.count(name) > 1:
-            raise BadInput("each domain once", got=name)
+            raise BadInput("expected each domain once", got=name)
     if not names:
         raise BadInput("expected at least one domain to evaluate", got="none")
-    return several
+    return listed
 
 
-def model_of(model: Models, name: str) -> Universal:
-    """The model that knows this domain."""
+def model_for(model: Models, domain: str) -> Universal:
+    """Return the model of a domain."""
     if isinstance(model, Mapping):
-        if name not in model:
-            raise BadInput("no model for this domain", got=name, available=model)
-        model = model[name]
-    if name not in model.domains:
-        raise BadInput("the model does not know this domain", got=name, available=model.domains)
+        if domain not in model:
+            raise BadInput("there is no model for this domain", got=domain, available=model)
+        model = model[domain]
+    if domain not in model.domains:
+        raise BadInput("the model has no such domain", got=domain, available=model.domains)
     return model
 
 
 @contextmanager
-def evaluating(model: nn.Module, device: torch.device | str | None = None) -> Iterator[None]:
-    """The model in evaluation mode, on a device; afterwards as it was and where it was."""
-    modes = [(module, module.training) for module in model.modules()]
+def inference(model: nn.Module, device: torch.device | str | None = None) -> Iterator[None]:
+    """Inference and evaluation mode, on a device, while the block runs; then restore all."""
     home = next(model.parameters()).device
-    try:
-        model.eval()
-        if device is not None:
-            model.to(device)
-        with torch.inference_mode():
-            yield
-    finally:
-        if device is not None:
-            model.to(home)
-        for module, mode in modes:
-            module.training = mode
+    with eval_mode(model):
+        try:
+            if device is not None:
+                model.to(device)
+            with torch.inference_mode():
+                yield
+        finally:
+            if device is not None:
+                model.to(home)
 
 
-def _one(
-    model: Universal, name: str, images: Split, batch: int, track: Track | None, views: Views
+def _evaluate_domain(
+    model: Universal, name: str, images: Split, batch: int, views: Views, track: Track | None
 ) -> list[TaskResult]:
-    """One domain's split through the model."""
     card = model.domains[name]
-    scores = {task.name: scores_of(task) for task in card.tasks}
-    by_batch = model.trunk.norm == "shared-batch"
-    batches = plan(card, len(images), images.name, by_batch, batch, views.pixels)
+    norm = model.trunk.norm_method
+    batches = plan_batches(card, len(images), images.name, norm, batch, views.pixels)
     like = next(model.parameters())
-    for pixels, targets in read_ahead(images, batches):
+
+    def predict(pixels: Tensor) -> Mapping[str, Tensor]:
         x = pixels.to(device=like.device, dtype=like.dtype, non_blocking=True)
-        predictions = prediction(model, x, name, card.tasks, views)
+        return predict_views(model, x, name, card.tasks, views)
+
+    return evaluate_batches(card, images, batches, predict, track)
+
+
+def evaluate_batches(
+    card: Card,
+    images: Split,
+    batches: Sequence[NDArray[np.int64]],
+    predict: Callable[[Tensor], Mapping[str, Tensor]],
+    track: Track | None,
+) -> list[TaskResult]:
+    """Evaluate the outputs by task that `predict` returns for the pixels of each batch."""
+    scores = {task.name: scores_of(task) for task in card.tasks}
+    for pixels, targets in read_ahead(images, batches):
+        outputs = predict(pixels)
         for task, score in scores.items():
-            score.update(predictions[task], targets[task])
+            score.update(outputs[task], targets[task])
         if track is not None:
             track(len(pixels))
     order = np.concatenate(batches)
-    evaluated = [
-        TaskResult(name, card.task(task), images, score, order) for task, score in scores.items()
+    results = [
+        TaskResult(card.name, card.task(task), images, score, order)
+        for task, score in scores.items()
     ]
-    for one in evaluated:
-        finite(one)
-    return evaluated
+    for result in results:
+        check_finite(result)
+    return results
 
 
-def finite(evaluated: TaskResult) -> None:
-    """A network that gives no numbers is not evaluated; the first of its images is named."""
-    broken = evaluated.scores.broken()
-    if len(broken):
-        first = evaluated.split.key(int(evaluated.order[broken[0]]))
+def check_finite(result: TaskResult) -> None:
+    """Refuse to evaluate outputs that are NaN or infinite, naming the first image that has any."""
+    images = result.scores.not_finite()
+    if len(images):
+        first = result.split.key(int(result.order[images[0]]))
         raise Diverged(
-            f"{evaluated.domain}/{evaluated.task.name}: the model's outputs are not finite for "
-            f"{len(broken)} of {len(evaluated.split)} {evaluated.split.name} images, {printable(first)} "
-            "among them; try: an earlier checkpoint, or a smaller learning rate"
+            f"{result.domain}/{result.task.name}: the model's outputs are not finite for "
+            f"{len(images)} of {len(result.split)} {result.split.name} images, among them "
+            f"{printable(first)}",
+            try_="an earlier checkpoint, or a smaller learning rate",
         )
 
 
-def plan(
+def plan_batches(
     card: Card,
     count: int,
     split: str,
-    by_batch: bool = False,
+    norm: Norm | None = None,
     batch: int = BATCH,
-    larger: float = 1.0,
+    pixel_ratio: float = 1.0,
 ) -> list[NDArray[np.int64]]:
-    """Which places of a split go together, in which order; `larger`: pixels seen for each."""
-    if by_batch:
-        return shuffled(card, count, split)
+    """Return the batches in which a split's images are evaluated, as places in the split.
+
+    Args:
+        count: Images in the split.
+        norm: The trunk's norm; with batch statistics, batches are those of training.
+        batch: Images in a batch, at most.
+        pixel_ratio: Pixels of the largest view that the model sees, for one of the image.
+    """
+    if norm is not None and norm.batch_statistics:
+        return shuffled_batches(card, count, split, norm.min_images)
     height, width = card.pixels.size
     channels = sum(task.width for task in card.tasks if task.dense)
-    bytes_each = 4 * height * width * larger * max(3, channels / 4)
-    step = max(1, min(batch, int(INPUT // bytes_each)))
+    image_bytes = 4 * height * width * pixel_ratio * max(3, channels / 4)
+    step = max(1, min(batch, int(BATCH_BYTES // image_bytes)))
     return [np.arange(i, min(i + step, count)) for i in range(0, count, step)]
 
 
-def shuffled(card: Card, count: int, split: str) -> list[NDArray[np.int64]]:
-    """Batches as in training, where each image is normalised by those beside it.
+def shuffled_batches(
+    card: Card, count: int, split: str, min_images: int
+) -> list[NDArray[np.int64]]:
+    """Return batches as in training, where each image is normalized with the others.
 
-    A last batch of fewer than 8 images joins the one before.
+    A last batch of fewer than `min_images` images is joined to the one before.
     """
-    if count < FEWEST:
+    if count < min_images:
         raise BadInput(
-            f"{card.name}: the norm 'shared-batch' keeps no statistics: it needs at least {FEWEST} "
-            "images at once",
+            f"{card.name}: the norm keeps no statistics and needs at least {min_images} images at "
+            "once",
             got=f"{count} {split} images",
         )
-    known = card.provenance.get("batch", TRAINED)
-    step = max(known, FEWEST) if isinstance(known, int) else TRAINED
+    recorded = card.provenance.get("batch", TRAINING_BATCH)
+    step = max(recorded, min_images) if isinstance(recorded, int) else TRAINING_BATCH
     order = permutation(seed_of("evaluate", card.name, split), 0, count)
     starts = list(range(0, count, step))
-    if len(starts) > 1 and count - starts[-1] < FEWEST:
+    if len(starts) > 1 and count - starts[-1] < min_images:
         starts.pop()
     return np.split(order, starts[1:])
 
@@ -259,12 +255,12 @@ def shuffled(card: Card, count: int, split: str) -> list[NDArray[np.int64]]:
 def read_ahead(
     images: Split, batches: Sequence[NDArray[np.int64]]
 ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-    """A split's batches, read by one thread a little ahead of whoever evaluates them."""
+    """Iterate over a split's batches, which one thread reads a little ahead."""
     pool = ThreadPoolExecutor(1, "onetrunk-evaluate", torch.set_num_threads, (1,))
     waiting: deque[Future[tuple[Tensor, dict[str, Tensor]]]] = deque()
     rest = iter(batches)
     try:
-        waiting.extend(pool.submit(images.batch, places) for places in islice(rest, AHEAD))
+        waiting.extend(pool.submit(images.batch, places) for places in islice(rest, READ_AHEAD))
         while waiting:
             done = waiting.popleft().result()
             waiting.extend(pool.submit(images.batch, places) for places in islice(rest, 1))

@@ -1,15 +1,14 @@
-"""Someone else's predictions over the same images: a table of them, evaluated as our models are.
+"""Predictions of another model from a table, evaluated as the predictions of our models are.
 
-A row names domain, image and task, and what was predicted: `label` of a classify task, `value` (one
-number, or a JSON list) of a regress task. CSV, TSV, JSON lines or Parquet. `domain` may be missing
-where one domain is evaluated, `task` where a domain has one. An image goes by its name in the split,
-or by a path that ends in it. Whoever leaves out hard images would win: every labelled image of a
-task that has any prediction must have one.
+A row names the domain, the image and the task, and the prediction: `label` for a classify task,
+`value` (a number, or a JSON list) for a regress task. The table is CSV, TSV, JSON lines or Parquet.
+`domain` may be missing if one domain is evaluated, `task` if a domain has one. An image is named by
+its name in the split, or by a path that ends in it. Every labelled image of a task that has any
+prediction must have one: leaving out hard images would lower the error.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.files.labels import empty, label_of
@@ -27,121 +27,135 @@ from onetrunk.data.split import Split
 from onetrunk.data.splitting import SPLITS
 from onetrunk.data.task import NO_CLASS, Task
 from onetrunk.errors import BadInput, printable, shorten
-from onetrunk.eval.evaluate import each_once
-from onetrunk.eval.evaluation import EvaluationResult, TaskResult
-from onetrunk.eval.image_metrics import Classify
+from onetrunk.eval.evaluate import distinct_domains
 from onetrunk.eval.metrics import scores_of
+from onetrunk.eval.metrics.image import Classify
 from onetrunk.eval.outcomes import Key, Outcomes
+from onetrunk.eval.result import EvaluationResult, TaskResult
 from onetrunk.eval.table import Table
+from onetrunk.nn.foreign import plain_name
 from onetrunk.progress import say
 
-COLUMN = {"classify": "label", "regress": "value"}  # where each kind's prediction stands
-OTHER_SPLIT = -1  # the place of an image that is no one of this split's
+COLUMN = {"classify": "label", "regress": "value"}  # with the predictions of each kind
+COLUMNS = ("domain", "image", "task", "label", "value")
+OTHER_SPLIT = -1  # the place of an image that is not in this split
 
 
 @dataclass(frozen=True)
-class Outside:
-    """An existing model over our splits: its scores, and all that did not match, a line each.
+class ExternalResult:
+    """The result of someone else's model on our splits.
 
-    `names`: of a checkpoint, which of its labels stand for each class, by (domain, task).
+    Args:
+        name: The table's file name, or the checkpoint's architecture.
+        result: The scores.
+        notes: What did not match, a line each.
+        labels: Of a checkpoint, which of its labels stand for each class, by (domain, task).
     """
 
     name: str
-    evaluation_result: EvaluationResult
+    result: EvaluationResult
     notes: tuple[str, ...] = ()
-    names: Mapping[Key, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    labels: Mapping[Key, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
     def table(self, intervals: bool = True) -> Table:
-        """As `evaluate` gives it."""
-        return self.evaluation_result.table(intervals)
+        """Return the table of scores."""
+        return self.result.table(intervals)
 
     def outcomes(self) -> Outcomes:
-        """To compare our runs with, image by image."""
-        return self.evaluation_result.outcomes()
+        """Return the outcomes of every image, to compare our runs with."""
+        return self.result.outcomes()
 
 
 @dataclass
-class _Asked:
-    """One task of one domain, and the predictions that came for it."""
+class _TaskPredictions:
+    """The predictions for one task, and the rows that do not match."""
 
     task: Task
     split: Split
-    rows: int = 0
-    predictions: dict[int, Any] = field(default_factory=dict)  # place in the split -> prediction
-    unknown: list[str] = field(default_factory=list)  # images of no split
+    predictions: dict[int, Any] = field(default_factory=dict)  # by place in the split
+    unknown: list[str] = field(default_factory=list)  # names that are not of an image
     elsewhere: list[str] = field(default_factory=list)  # images of another split, or unreadable
-    doubled: list[str] = field(default_factory=list)  # the same answer again
-    disputed: list[str] = field(default_factory=list)  # another answer
-    others: Counter[str] = field(default_factory=Counter)  # labels that are no class
+    repeated: list[str] = field(default_factory=list)  # images with the same prediction again
+    conflicting: list[str] = field(default_factory=list)  # images with another prediction
+    other_labels: Counter[str] = field(default_factory=Counter)  # labels that are not classes
+
+    def labelled(self) -> NDArray[np.bool_]:
+        """Return which images of the split have a label."""
+        labels = self.split.label(self.task.name)
+        regress = self.task.kind == "regress"
+        labelled: NDArray[np.bool_] = ~np.isnan(labels).any(1) if regress else labels != NO_CLASS
+        return labelled
 
 
 def evaluate_predictions(
     path: str | PathLike[str], domains: Sequence[Domain], split: str = "test"
-) -> Outside:
-    """A table of predictions, evaluated over a split of these domains.
+) -> ExternalResult:
+    """Evaluate a table of predictions on a split of these domains.
 
-    A domain without any row is left out. Rows of other images are counted and named; a labelled
-    image without a prediction, or with two different ones, makes the whole table refused.
+    A domain without any row is left out. Rows of other images are counted and named. A table with a
+    labelled image that has no prediction, or two different ones, is refused.
     """
     if split not in SPLITS:
         raise BadInput("unknown split", got=split, available=SPLITS)
     rows = Rows(Path(path), Path(path).name)
-    several = {domain.name: domain for domain in each_once(domains)}
-    columns = _columns(rows, several)
-    places = {name: _places(domain, split) for name, domain in several.items()}
-    asked: dict[Key, _Asked] = {}
-    strange = Counter[str]()  # domains that nobody asked for
-    for where, row in rows.read(columns):
-        name = _cell(row, "domain") or (next(iter(several)) if len(several) == 1 else "")
+    by_name = {domain.name: domain for domain in distinct_domains(domains)}
+    columns = _columns(rows, by_name)
+    places = {name: _places(domain, split) for name, domain in by_name.items()}
+    by_task: dict[Key, _TaskPredictions] = {}
+    other_domains = Counter[str]()
+    for line, row in rows.read(columns):
+        where = f"{rows.name}: {line}"
+        name = _cell(row, "domain") or (next(iter(by_name)) if len(by_name) == 1 else "")
         if not name:
-            raise BadInput(f"{rows.name}: {where}: no domain", available=several)
-        if name not in several:
-            strange[name] += 1
+            raise BadInput(f"{where}: expected a domain", available=by_name)
+        if name not in by_name:
+            other_domains[name] += 1
             continue
-        task = _task(several[name], row, f"{rows.name}: {where}")
-        if (name, task.name) not in asked:
-            asked[name, task.name] = _Asked(task, several[name].splits[split])
-        _take(asked[name, task.name], places[name], row, f"{rows.name}: {where}")
-    _refuse(rows.name, asked)
-    notes = [f"no such domain here: {_counted(strange)}"] if strange else []
-    for domain in several:
-        if domain not in {name for name, _ in asked}:
-            notes.append(f"{domain}: no predictions: left out")
-    for (domain, name), one in asked.items():
-        notes += [f"{domain}/{name}: {note}" for note in _notes(one)]
+        task = _task(by_name[name], row, where)
+        if (name, task.name) not in by_task:
+            by_task[name, task.name] = _TaskPredictions(task, by_name[name].splits[split])
+        _add_row(by_task[name, task.name], places[name], row, where)
+    problems = [error for key, one in by_task.items() for error in _problems(rows.name, key, one)]
+    if problems:
+        raise BadInput.several(problems)
+    notes = [f"unknown domains: {_counts(other_domains)}"] if other_domains else []
+    with_predictions = {name for name, _ in by_task}
+    notes += [
+        f"{name}: no predictions: left out" for name in by_name if name not in with_predictions
+    ]
+    for (name, task_name), one in by_task.items():
+        notes += [f"{name}/{task_name}: {note}" for note in _notes(one)]
     notes = [printable(f"{rows.name}: {note}") for note in notes]
     for note in notes:
         say(note)
-    if not asked:
-        raise BadInput(f"{rows.name}: no row of a domain that is asked for", available=several)
-    evaluated = [_evaluated(domain, one) for (domain, _), one in asked.items()]
-    return Outside(rows.name, EvaluationResult(split, evaluated), tuple(notes))
-
-
-def normal(name: str) -> str:
-    """A class's name without what people write differently: case, blanks, `_` and `-`."""
-    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+    if not by_task:
+        raise BadInput(
+            f"{rows.name}: expected rows of the domains to evaluate",
+            got=_counts(other_domains) or "none",
+            available=by_name,
+        )
+    results = [_evaluate(name, one) for (name, _), one in by_task.items()]
+    return ExternalResult(rows.name, EvaluationResult(split, results), tuple(notes))
 
 
 def _columns(rows: Rows, domains: Mapping[str, Domain]) -> list[str]:
-    """Those that are read; those that are missing are an error."""
-    lacking = [] if "image" in rows.columns else ["image"]
+    """Return the columns to read; missing ones are refused."""
+    missing = [] if "image" in rows.columns else ["image"]
     if "domain" not in rows.columns and len(domains) > 1:
-        lacking.append("domain")
+        missing.append("domain")
     if not {"label", "value"} & set(rows.columns):
-        lacking.append("label (or value)")
-    if lacking:
+        missing.append("label (or value)")
+    if missing:
         raise BadInput(
-            f"{rows.name}: predictions have columns domain, image, task, and label or value",
-            got=f"no {', no '.join(lacking)}",
+            f"{rows.name}: expected the columns domain, image, task, and label or value",
+            got=f"no {', no '.join(missing)}",
             available=rows.columns,
         )
-    known = ("domain", "image", "task", "label", "value")
-    return [column for column in known if column in rows.columns]
+    return [column for column in COLUMNS if column in rows.columns]
 
 
 def _places(domain: Domain, split: str) -> dict[str, int]:
-    """Every image's name to its place in the split."""
+    """Return the place in the split of every image of the domain, by name."""
     places = dict.fromkeys(domain.index.keys, OTHER_SPLIT)
     images = domain.splits[split]
     places.update((images.key(i), i) for i in range(len(images)))
@@ -149,31 +163,35 @@ def _places(domain: Domain, split: str) -> dict[str, int]:
 
 
 def _cell(row: Row, column: str) -> str:
-    """A cell's text; "" where it is empty."""
+    """Return a cell's text; "" if it is empty."""
     value = row.get(column)
     return "" if empty(value) else str(value).strip()
 
 
 def _task(domain: Domain, row: Row, where: str) -> Task:
-    """The task that a row is about."""
+    """Return the task of a row."""
     name = _cell(row, "task")
     names = [task.name for task in domain.tasks]
     if not name and len(names) > 1:
-        raise BadInput(f"{where}: {domain.name} has several tasks", got="no task", available=names)
+        raise BadInput(
+            f"{where}: expected a task, because {domain.name} has several",
+            got="no task",
+            available=names,
+        )
     for task in domain.tasks:
         if task.name == (name or names[0]):
             if task.kind in COLUMN:
                 return task
             raise BadInput(
-                f"{where}: {domain.name}/{task.name}: predictions in a table are of kinds",
+                f"{where}: {domain.name}/{task.name}: a table cannot hold predictions of its kind",
                 got=task.kind,
                 available=COLUMN,
             )
     raise BadInput(f"{where}: {domain.name} has no such task", got=name, available=names)
 
 
-def find(path: str, places: Mapping[str, int]) -> int | None:
-    """The place of the image that a path names: by the longest end of it that is a name."""
+def find_place(path: str, places: Mapping[str, int]) -> int | None:
+    """Return the place of the image whose name is the longest end of a path."""
     end = path.replace("\\", "/") if path not in places else path
     while end not in places:
         _, slash, end = end.partition("/")
@@ -182,109 +200,106 @@ def find(path: str, places: Mapping[str, int]) -> int | None:
     return places[end]
 
 
-def _take(one: _Asked, places: Mapping[str, int], row: Row, where: str) -> None:
-    """Keep what a row says of its image."""
-    one.rows += 1
+def _add_row(one: _TaskPredictions, places: Mapping[str, int], row: Row, where: str) -> None:
     image = _cell(row, "image")
-    place = find(image, places)
+    place = find_place(image, places)
     if place is None or place == OTHER_SPLIT:
         (one.unknown if place is None else one.elsewhere).append(image)
         return
     column = COLUMN[one.task.kind]
     prediction: Any = label_of(one.task, [row.get(column)], f"{where}, column {column}")
     if prediction is None:
-        raise BadInput(f"{where}: no {column}", try_="predict something for every image")
+        raise BadInput(f"{where}: expected a {column}", try_="predict a value for every image")
     if one.task.kind == "classify":
-        text = str(prediction)
-        prediction = _class(one.task, text)
+        label = str(prediction)
+        prediction = _class_index(one.task, label)
         if prediction == len(one.task.classes):
-            one.others[text] += 1
+            one.other_labels[label] += 1
     if place not in one.predictions:
         one.predictions[place] = prediction
     elif one.predictions[place] == prediction:
-        one.doubled.append(image)
+        one.repeated.append(image)
     else:
-        one.disputed.append(image)
+        one.conflicting.append(image)
 
 
-def _class(task: Task, label: str) -> int:
-    """The class of this name, by its spelling or else without case and separators.
+def _class_index(task: Task, label: str) -> int:
+    """Return the index of the class with this name, if need be without case and separators.
 
-    One above the last where there is none, or where two are meant.
+    Return the number of classes where there is none, or where several match.
     """
     if label in task.classes:
         return task.classes.index(label)
-    near = [i for i, name in enumerate(task.classes) if normal(name) == normal(label)]
+    near = [i for i, name in enumerate(task.classes) if plain_name(name) == plain_name(label)]
     return near[0] if len(near) == 1 else len(task.classes)
 
 
-def _refuse(name: str, asked: Mapping[Key, _Asked]) -> None:
-    """All that makes the table no answer, at once."""
+def _problems(file: str, key: Key, one: _TaskPredictions) -> list[BadInput]:
+    """Return all reasons to refuse the predictions for a task."""
+    where = printable(f"{file}: {'/'.join(key)}")
+    try_ = "correct the table, or leave the domain out"
     problems = []
-    for (domain, task), one in asked.items():
-        where = f"{domain}/{task}"
-        places = np.flatnonzero(_labelled(one))
-        missing = [one.split.key(int(i)) for i in places if int(i) not in one.predictions]
-        if missing:
-            strange = f"; {len(one.unknown)} rows name no image of it: {shorten(one.unknown, 3)}"
-            problems.append(
+    places = np.flatnonzero(one.labelled())
+    missing = [one.split.key(int(i)) for i in places if int(i) not in one.predictions]
+    if missing:
+        unknown = f"; {len(one.unknown)} rows name unknown images: {shorten(one.unknown, 3)}"
+        problems.append(
+            BadInput(
                 f"{where}: {len(missing)} of {len(places)} {one.split.name} images have no "
-                f"prediction: {shorten(missing, 3)}{strange if one.unknown else ''}"
-            )
-        if one.disputed:
-            problems.append(
-                f"{where}: {len(one.disputed)} images have two different predictions: "
-                f"{shorten(one.disputed, 3)}"
-            )
-        if one.others and one.others.total() == len(one.predictions) + len(one.doubled):
-            problems.append(
-                f"{where}: no label is one of its classes: {_counted(one.others)}; "
-                f"available: {shorten(one.task.classes, 6)}"
-            )
-    if problems:
-        raise BadInput(
-            "\n".join(
-                printable(f"{name}: {problem}; try: mend the table, or leave the domain out")
-                for problem in problems
+                f"prediction: {shorten(missing, 3)}{unknown if one.unknown else ''}",
+                try_=try_,
             )
         )
+    if one.conflicting:
+        problems.append(
+            BadInput(
+                f"{where}: {len(one.conflicting)} images have two different predictions",
+                got=shorten(one.conflicting, 3),
+                try_=try_,
+            )
+        )
+    if one.other_labels and one.other_labels.total() == len(one.predictions) + len(one.repeated):
+        problems.append(
+            BadInput(
+                f"{where}: none of the labels is a class",
+                got=_counts(one.other_labels),
+                available=one.task.classes,
+                try_=try_,
+            )
+        )
+    return problems
 
 
-def _notes(one: _Asked) -> list[str]:
-    """What did not match, and did no harm."""
+def _notes(one: _TaskPredictions) -> list[str]:
+    """Return what did not match and does not change the scores, or is counted as wrong."""
     notes = [
-        f"{len(images)} {what}: {shorten(images, 5)}"
-        for images, what in (
-            (one.unknown, "rows name no image of it"),
-            (one.elsewhere, f"rows are of no readable {one.split.name} image"),
-            (one.doubled, "images twice, with the same prediction"),
+        f"{len(images)} {description}: {shorten(images, 5)}"
+        for images, description in (
+            (one.unknown, "rows name unknown images"),
+            (one.elsewhere, f"rows are not of readable {one.split.name} images"),
+            (one.repeated, "images occur twice, with the same prediction"),
         )
         if images
     ]
-    if one.others:
-        count = one.others.total()
+    if one.other_labels:
+        count = one.other_labels.total()
         notes.append(
-            f"{count} predictions are none of its classes, so wrong: {_counted(one.others)}"
+            f"{count} labels are not classes and count as wrong: {_counts(one.other_labels)}"
         )
     return notes
 
 
-def _counted(names: Counter[str]) -> str:
+def _counts(names: Counter[str]) -> str:
     return shorten([f"{name} ({count})" for name, count in names.most_common()], 5)
 
 
-def _labelled(one: _Asked) -> Any:
-    labels = one.split.label(one.task.name)
-    return ~np.isnan(labels).any(1) if one.task.kind == "regress" else labels != NO_CLASS
-
-
-def _evaluated(domain: str, one: _Asked) -> TaskResult:
-    """Scores of the predictions; what was said of an image without a label counts nowhere."""
+def _evaluate(domain: str, one: _TaskPredictions) -> TaskResult:
+    """Return the scores of the predictions for labelled images."""
     labels = one.split.label(one.task.name)
     scores = scores_of(one.task)
     if isinstance(scores, Classify):
-        best = [one.predictions.get(i, len(one.task.classes)) for i in range(len(labels))]
-        scores.take(np.array(best), labels)
+        classes = [one.predictions.get(i, len(one.task.classes)) for i in range(len(labels))]
+        scores.add_predicted(np.array(classes), labels)
     else:
         out = np.zeros(labels.shape)
         for i, prediction in one.predictions.items():

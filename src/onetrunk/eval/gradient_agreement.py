@@ -1,12 +1,12 @@
 """Agreement of the domains' gradients on the parameters that they share.
 
-With gᵢ the gradient of domain i's mean loss over a few seeded validation batches, by the shared
-parameters alone: cos(gᵢ, gⱼ) = gᵢ·gⱼ / (‖gᵢ‖‖gⱼ‖). Above 0 a step for the one helps the other,
-below 0 it harms (T. Yu et al., "Gradient surgery for multi-task learning", NeurIPS 2020,
-arXiv:2001.06782, call that a conflict). Batches are noise: the same cosine between the two halves
-of one domain's own batches says how large it can be expected to be at all.
+With gᵢ the gradient of domain i's mean loss over a few seeded validation batches, with respect to
+the shared parameters alone: cos(gᵢ, gⱼ) = gᵢ·gⱼ / (‖gᵢ‖‖gⱼ‖). Above 0 a step for one domain also
+lowers the other's loss; below 0 it raises it, which T. Yu et al. call a conflict ("Gradient surgery
+for multi-task learning", NeurIPS 2020, arXiv:2001.06782). Gradients of batches are noisy: the
+cosine between two halves of one domain's batches shows how large a cosine can be expected to be.
 
-The network stands in evaluation mode, so no running moment moves, and is left as it was.
+The network is in evaluation mode, so running statistics do not change, and it is left as it was.
 """
 
 from __future__ import annotations
@@ -20,34 +20,35 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onetrunk.data.domain import Domain
+from onetrunk.data.split import Split
 from onetrunk.errors import BadInput
-from onetrunk.eval.features import draw, evaluating
-from onetrunk.eval.model_split import split_for
+from onetrunk.eval.model_split import sample_places, split_for
+from onetrunk.nn.modes import eval_mode
 from onetrunk.nn.universal import Universal
 
 Loss = Callable[[str, Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
-# the domain's name, outputs and targets by task: one number
-MOST = 4_000_000  # shared numbers that are looked at; of more, so many are drawn by the seed
+# the domain's name, outputs by task, targets by task: the loss
+MAX_ENTRIES = 4_000_000  # of a gradient that are compared; of a longer one, a random sample
 
 
 @dataclass(frozen=True)
-class Conflict:
-    """Cosines between the domains' gradients on what they share."""
+class GradientAgreement:
+    """Cosines between the domains' gradients on the shared parameters."""
 
     domains: tuple[str, ...]
     cosine: NDArray[np.float64]  # (domains, domains); 1 on the diagonal
-    own: NDArray[np.float64]  # (domains,): one half of a domain's batches against the other
-    length: NDArray[np.float64]  # (domains,): of the gradients
+    own: NDArray[np.float64]  # (domains,): between the two halves of a domain's batches
+    length: NDArray[np.float64]  # (domains,): norms of the gradients
     images: tuple[int, ...]  # by domain
-    shared: int  # numbers that learn and are shared
+    shared: int  # number of shared parameters
 
     def share_in_conflict(self) -> float:
-        """Of the pairs of two domains, how many have a cosine below 0."""
+        """Return the share of pairs of different domains whose cosine is below 0."""
         pairs = np.triu_indices(len(self.domains), 1)
         return float((self.cosine[pairs] < 0).mean())
 
 
-def conflict(
+def gradient_agreement(
     model: Universal,
     domains: Sequence[Domain],
     loss: Loss,
@@ -56,30 +57,37 @@ def conflict(
     batch: int = 32,
     split: str = "val",
     seed: int = 0,
-) -> Conflict:
-    """The domains' gradients on the shared parameters, compared pair by pair."""
+) -> GradientAgreement:
+    """Compare the domains' gradients on the shared parameters pair by pair.
+
+    Args:
+        batches: Batches of each domain, at least 2.
+        batch: Images in a batch.
+    """
     if len(domains) < 2:
-        raise BadInput("gradients agree between at least two domains", got=len(domains))
+        raise BadInput("gradients are compared between at least two domains", got=len(domains))
     shared = list(model.shared_parameters().values())
     if not shared:
         raise BadInput("the domains share no parameters", got=f"sharing {model.trunk.sharing!r}")
-    keep = _chosen(sum(p.numel() for p in shared), seed)
-    wanted = [parameter.requires_grad for parameter in shared]
+    entries = _sample_entries(sum(p.numel() for p in shared), seed)
+    batches = max(2, batches)
+    trainable = [parameter.requires_grad for parameter in shared]
     halves: list[tuple[Tensor, Tensor]] = []
     images = []
     try:
         for parameter in shared:
             parameter.requires_grad_(True)
-        with evaluating(model):
+        with eval_mode(model):
             for domain in domains:
-                one, other, seen = _gradients(
-                    model, domain, loss, shared, keep, batches, batch, split, seed
-                )
-                halves.append((one, other))
-                images.append(seen)
+                part = split_for(domain, model.domains[domain.name], split)
+                places = sample_places(part, domain.name, batches * batch, seed)
+                places = np.random.default_rng(seed).permutation(places)  # mixes the classes
+                pieces = np.array_split(places, batches)
+                halves.append(_gradients(model, domain.name, part, pieces, loss, shared, entries))
+                images.append(len(places))
     finally:
-        for parameter, learns in zip(shared, wanted, strict=True):
-            parameter.requires_grad_(learns)
+        for parameter, before in zip(shared, trainable, strict=True):
+            parameter.requires_grad_(before)
     own = np.array([_cosine(one, other) for one, other in halves])
     means = [(one + other) / 2 for one, other in halves]
     cosine = np.eye(len(domains))
@@ -88,32 +96,27 @@ def conflict(
             cosine[i, j] = cosine[j, i] = _cosine(means[i], means[j])
     length = np.array([float(mean.norm()) for mean in means])
     names = tuple(domain.name for domain in domains)
-    return Conflict(names, cosine, own, length, tuple(images), sum(p.numel() for p in shared))
+    count = sum(p.numel() for p in shared)
+    return GradientAgreement(names, cosine, own, length, tuple(images), count)
 
 
 def _gradients(
     model: Universal,
-    domain: Domain,
+    domain: str,
+    images: Split,
+    batches: Sequence[NDArray[np.int64]],
     loss: Loss,
-    shared: list[torch.nn.Parameter],
-    keep: Tensor | None,
-    batches: int,
-    batch: int,
-    split: str,
-    seed: int,
-) -> tuple[Tensor, Tensor, int]:
-    """The mean gradient over each half of a domain's batches, flat."""
-    part = split_for(domain, model.domains[domain.name], split)
+    shared: Sequence[torch.nn.Parameter],
+    entries: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Return the mean gradient, flat, of a domain's even batches and of its odd ones."""
     like = next(model.parameters())
-    places = draw(part, domain.name, max(2, batches) * batch, seed)
-    places = np.random.default_rng(seed).permutation(places)  # not one class a batch
-    pieces = np.array_split(places, max(2, batches))
     sums: list[Tensor | None] = [None, None]
-    for number, piece in enumerate(pieces):
-        images, targets = part.batch(piece)
-        out = model(images.to(like.device, like.dtype), domain=domain.name)
-        known = {task: target.to(like.device) for task, target in targets.items()}
-        total = loss(domain.name, out, known)
+    for number, places in enumerate(batches):
+        pixels, targets = images.batch(places)
+        out = model(pixels.to(like.device, like.dtype), domain=domain)
+        on_device = {task: target.to(like.device) for task, target in targets.items()}
+        total = loss(domain, out, on_device)
         if not total.requires_grad:
             continue  # a batch without any label
         grads = torch.autograd.grad(total, shared, allow_unused=True)
@@ -123,18 +126,19 @@ def _gradients(
                 for g, p in zip(grads, shared, strict=True)
             ]
         ).cpu()
-        flat = flat if keep is None else flat[keep]
+        flat = flat if entries is None else flat[entries]
         before = sums[number % 2]
         sums[number % 2] = flat if before is None else before + flat
-    one, other = (s if s is not None else torch.zeros(1) for s in sums)
-    return one / ((len(pieces) + 1) // 2), other / max(1, len(pieces) // 2), len(places)
+    even, odd = (s if s is not None else torch.zeros(1) for s in sums)
+    return even / ((len(batches) + 1) // 2), odd / max(1, len(batches) // 2)
 
 
-def _chosen(count: int, seed: int) -> Tensor | None:
-    """Of very many numbers those that are looked at: their cosine estimates that of all."""
-    if count <= MOST:
+def _sample_entries(count: int, seed: int) -> Tensor | None:
+    """Return the entries of a very long gradient from which cosines are estimated."""
+    if count <= MAX_ENTRIES:
         return None
-    return torch.from_numpy(np.sort(np.random.default_rng(seed).choice(count, MOST, False)))
+    entries = np.random.default_rng(seed).choice(count, MAX_ENTRIES, False)
+    return torch.from_numpy(np.sort(entries))
 
 
 def _cosine(one: Tensor, other: Tensor) -> float:

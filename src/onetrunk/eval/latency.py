@@ -1,10 +1,10 @@
-"""Latency, measured here: one universal network beside the separate networks that it replaces.
+"""Latency on this machine: a universal network and the separate networks that it replaces.
 
-For each domain one image and a batch, through the universal network as it is, through the plain
-network that it folds to, and through that domain's separate network (folded too); then one batch
-in which all domains are mixed, in one pass, and the same images through the separate networks one
-after another. All ways of one row take turns, so that whatever else the machine does meets them
-alike; each figure is the median.
+For each domain, one image and a batch pass through the universal network, through the plain network
+that it folds to, and through that domain's separate network (also folded). Then one batch of all
+domains mixed passes through the universal network, and the same images through the separate
+networks one after another. The variants of a row take turns, so that other load on the machine
+affects them alike; each figure is the median.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from onetrunk.eval.features import FEWEST, evaluating
+from onetrunk.nn.modes import eval_mode
 from onetrunk.nn.universal import Universal
 
 BATCH = 64
-LEAST, MOST = 3, 50  # rounds
-IDLE = 0.75  # of the time one core at least is ours, or the machine is busy with something else
+MIN_ROUNDS, MAX_ROUNDS = 3, 50
+MIN_CPU_SHARE = 0.75  # processor time of the time that passed; below, the machine is busy
 
 
 @dataclass(frozen=True)
-class Timed:
-    """Medians in milliseconds of one row; None where a way does not exist."""
+class LatencyRow:
+    """Medians in milliseconds of one row; None where there is no such variant."""
 
     domain: str  # "" for the mixed batch
     batch: int
@@ -38,13 +38,15 @@ class Timed:
 
 @dataclass(frozen=True)
 class Latency:
-    """All rows, and where they were measured."""
+    """All rows, and how they were measured."""
 
-    rows: tuple[Timed, ...]
+    rows: tuple[LatencyRow, ...]
     device: str
     threads: int
-    trained: bool  # whether the separate networks are a baseline's, or the bare trunk made plain
-    busy: bool = False  # whether others had so much of the processor that times are too long
+    trained: bool  # whether the separate networks are those of a baseline, not the folded ones
+    busy: bool = (
+        False  # whether other processes took so much of the processor that times are too long
+    )
 
 
 def latency(
@@ -55,50 +57,56 @@ def latency(
     seconds: float = 30.0,
     seed: int = 0,
 ) -> Latency:
-    """Time the model; `separate`: the networks of a baseline, by domain. About so many seconds."""
+    """Measure the latency of a model.
+
+    Args:
+        separate: The networks of a baseline, by domain.
+        batch: Images in the larger batches.
+        seconds: About how long to measure.
+    """
     names = list(model.domains)
     like = next(model.parameters())
-    chance = torch.Generator().manual_seed(seed)
-    alone = {n: separate[n].for_domain(n) for n in names if separate and n in separate}
+    generator = torch.Generator().manual_seed(seed)
+    baseline = {n: separate[n].for_domain(n) for n in names if separate and n in separate}
     folded = {n: model.for_domain(n) for n in names}
-    each = seconds / (2 * len(names) + 1)
+    row_seconds = seconds / (2 * len(names) + 1)
     rows = []
-    began = time.perf_counter(), time.process_time()
-    with evaluating(model), torch.inference_mode():
+    start = time.perf_counter(), time.process_time()
+    with eval_mode(model), torch.inference_mode():
         for name in names:
             size = model.domains[name].pixels.size
             for count in (1, batch):
-                if model.trunk.norm == "shared-batch" and count < FEWEST:
-                    continue  # it keeps no statistics, and answers no single image
-                x = torch.randn(count, 3, *size, generator=chance).to(like)
-                ways: dict[str, Callable[[], object]] = {
+                if count < model.trunk.norm_method.min_images:
+                    continue
+                x = torch.randn(count, 3, *size, generator=generator).to(like)
+                variants: dict[str, Callable[[], object]] = {
                     "universal": _call(model, x, name),
                     "folded": _call(folded[name], x),
                 }
-                if name in alone:
-                    ways["separate"] = _call(alone[name], x)
-                found = medians(ways, each, like.device)
-                rows.append(_row(name, count, found))
+                if name in baseline:
+                    variants["separate"] = _call(baseline[name], x)
+                rows.append(_row(name, count, medians(variants, row_seconds, like.device)))
         if len(names) > 1:
-            rows.append(_mixed(model, alone or folded, batch, each, chance))
-    took, had = time.perf_counter() - began[0], time.process_time() - began[1]
+            rows.append(_mixed(model, baseline or folded, batch, row_seconds, generator))
+    passed, used = time.perf_counter() - start[0], time.process_time() - start[1]
     threads = torch.get_num_threads()
-    return Latency(tuple(rows), str(like.device), threads, bool(alone), had < IDLE * took)
+    busy = used < MIN_CPU_SHARE * passed
+    return Latency(tuple(rows), str(like.device), threads, bool(baseline), busy)
 
 
 def _mixed(
     model: Universal,
-    alone: Mapping[str, torch.nn.Module],
+    separate: Mapping[str, torch.nn.Module],
     batch: int,
     seconds: float,
-    chance: torch.Generator,
-) -> Timed:
-    """One batch of all domains in turn."""
+    generator: torch.Generator,
+) -> LatencyRow:
+    """Measure a batch whose images are of all domains in turn."""
     like = next(model.parameters())
     names = list(model.domains)
     order = [names[i % len(names)] for i in range(batch)]
     images = [
-        torch.randn(3, *model.domains[n].pixels.size, generator=chance).to(like) for n in order
+        torch.randn(3, *model.domains[n].pixels.size, generator=generator).to(like) for n in order
     ]
     grouped = {
         n: torch.stack([x for x, of in zip(images, order, strict=True) if of == n])
@@ -106,47 +114,49 @@ def _mixed(
         if n in order
     }
     one_size = len({x.shape for x in images}) == 1
-    given: Tensor | list[Tensor] = torch.stack(images) if one_size else images
+    inputs: Tensor | list[Tensor] = torch.stack(images) if one_size else images
 
-    def separately() -> None:
+    def one_after_another() -> None:
         for name, x in grouped.items():
-            alone[name](x)
+            separate[name](x)
 
-    ways: dict[str, Callable[[], object]] = {"universal": _call(model, given, order)}
-    if all(name in alone for name in grouped):
-        ways["separate"] = separately
-    return _row("", batch, medians(ways, seconds, like.device))
+    variants: dict[str, Callable[[], object]] = {"universal": _call(model, inputs, order)}
+    if all(name in separate for name in grouped):
+        variants["separate"] = one_after_another
+    return _row("", batch, medians(variants, seconds, like.device))
 
 
 def _call(module: torch.nn.Module, *inputs: object) -> Callable[[], object]:
     return lambda: module(*inputs)
 
 
-def _row(domain: str, batch: int, found: Mapping[str, float]) -> Timed:
-    return Timed(domain, batch, found.get("universal"), found.get("folded"), found.get("separate"))
+def _row(domain: str, batch: int, times: Mapping[str, float]) -> LatencyRow:
+    return LatencyRow(
+        domain, batch, times.get("universal"), times.get("folded"), times.get("separate")
+    )
 
 
 def medians(
-    ways: Mapping[str, Callable[[], object]], seconds: float, device: torch.device
+    variants: Mapping[str, Callable[[], object]], seconds: float, device: torch.device
 ) -> dict[str, float]:
-    """Milliseconds of each way, in turns, after one run that does not count."""
-    for way in ways.values():
-        way()
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    began = time.perf_counter()
-    for done in range(MOST):
-        if done >= LEAST and time.perf_counter() - began > seconds:
+    """Return the median milliseconds of each variant, run in turns after one untimed run."""
+    for run in variants.values():
+        run()
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    start = time.perf_counter()
+    for number in range(MAX_ROUNDS):
+        if number >= MIN_ROUNDS and time.perf_counter() - start > seconds:
             break
-        for name, way in ways.items():
-            times[name].append(_run(way, device))
-    return {name: 1000 * statistics.median(taken) for name, taken in times.items()}
+        for name, run in variants.items():
+            times[name].append(_time(run, device))
+    return {name: 1000 * statistics.median(each) for name, each in times.items()}
 
 
-def _run(way: Callable[[], object], device: torch.device) -> float:
+def _time(run: Callable[[], object], device: torch.device) -> float:
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
-    began = time.perf_counter()
-    way()
+    start = time.perf_counter()
+    run()
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
-    return time.perf_counter() - began
+    return time.perf_counter() - start

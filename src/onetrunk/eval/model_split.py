@@ -1,6 +1,11 @@
-"""A domain's split as a model sees it: through the pixels' contract that the model's card keeps."""
+"""Splits with the pixel pipeline that a model's card stores, and samples of their images."""
 
 from __future__ import annotations
+
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import Pixels
@@ -8,31 +13,33 @@ from onetrunk.data.split import Split
 from onetrunk.data.splitting import SPLITS
 from onetrunk.data.stored_images import Frames, layers_of
 from onetrunk.data.task import Task
-from onetrunk.errors import BadInput
+from onetrunk.errors import BadInput, shorten
 from onetrunk.nn.card import Card
 from onetrunk.progress import say
 
+BATCH = 64  # images
+
 
 def split_for(domain: Domain, card: Card, name: str, quiet: bool = False) -> Split:
-    """The split `name` of a domain, as the card's pixels show it; other tasks are refused.
+    """Return a domain's split with the pixel pipeline of a card; other tasks are refused.
 
-    Where the domain now says another size, fit or normalization than the model learned with, the card
-    is right, and a line says so where it shows other pixels.
+    Where the domain now has another size, fit or normalization than the model was trained with,
+    those of the card apply. A line says so if the decoded images differ, unless `quiet`.
     """
     check_tasks(domain, card)
     if stored(domain.shape) != stored(card.pixels) and not quiet:
         say(
-            f"{domain.name}: seen as the model learned it, {shown(card.pixels)} "
-            f"and not {shown(domain.shape)}"
+            f"{domain.name}: images are prepared as in training, {shown(card.pixels)}, not "
+            f"{shown(domain.shape)}"
         )
     return split_through(domain, card.pixels, name)
 
 
 def split_through(domain: Domain, pixels: Pixels, name: str) -> Split:
-    """The split's readable images through any contract.
+    """Return the readable images of a split with any pixel pipeline.
 
-    From the domain's cache where the stored bytes are the same; otherwise straight from its files,
-    by a few threads, without a second cache.
+    They come from the domain's cache where the decoded images are the same, otherwise from its
+    files, read by a few threads and not cached.
     """
     if name not in SPLITS:
         raise BadInput("unknown split", got=name, available=SPLITS)
@@ -45,59 +52,73 @@ def split_through(domain: Domain, pixels: Pixels, name: str) -> Split:
 
 
 def stored(pixels: Pixels) -> tuple[object, ...]:
-    """What of a contract decides the stored bytes."""
+    """Return the part of a pixel pipeline that determines the decoded images."""
     return pixels.stored, pixels.fit, pixels.fill
 
 
 def shown(pixels: Pixels) -> str:
-    """`32×32 (squash, stored at 36×36)`"""
-    size, kept = ("×".join(map(str, pair)) for pair in (pixels.size, pixels.stored))
-    return f"{size} ({pixels.fit}, stored at {kept})"
+    """Describe a pixel pipeline as `32×32 (squash, stored at 36×36)`."""
+    size, stored_size = ("×".join(map(str, pair)) for pair in (pixels.size, pixels.stored))
+    return f"{size} ({pixels.fit}, stored at {stored_size})"
+
+
+def sample_places(split: Split, domain: str, count: int, seed: int) -> NDArray[np.int64]:
+    """Return at most `count` random places of a split, in order; they depend on seed and domain."""
+    if len(split) == 0:
+        raise BadInput(f"{domain}: its {split.name} split is empty")
+    rng = np.random.default_rng([seed, zlib.crc32(domain.encode())])
+    places = rng.choice(len(split), min(count, len(split)), replace=False)
+    return np.sort(places).astype(np.int64)
+
+
+def even_batches(places: NDArray[np.int64], batch: int = BATCH) -> list[NDArray[np.int64]]:
+    """Return batches of about equal size, with at most `batch` images each."""
+    return np.array_split(places, max(1, -(-len(places) // batch)))
 
 
 def check_tasks(domain: Domain, card: Card) -> None:
-    """The very tasks that the model learned, with the same classes in the same order."""
-    mine = {task.name: task for task in domain.tasks}
+    """Refuse a domain whose tasks, or their classes and order, are not those of the card."""
+    tasks = {task.name: task for task in domain.tasks}
     for task in card.tasks:
-        if task.name not in mine:
+        if task.name not in tasks:
             raise BadInput(
-                f"{domain.name}: the model learned a task that the domain lacks",
-                got=", ".join(mine),
+                f"{domain.name}: the domain lacks a task of the model",
+                got=", ".join(tasks),
                 available=[task.name],
             )
-        _same(domain.name, task, mine.pop(task.name))
-    if mine:
+        _check_same(domain.name, task, tasks.pop(task.name))
+    if tasks:
         raise BadInput(
             f"{domain.name}: the model has no such task",
-            got=", ".join(mine),
+            got=", ".join(tasks),
             available=[task.name for task in card.tasks],
         )
 
 
-def _same(domain: str, learned: Task, got: Task) -> None:
-    where = f"{domain}/{learned.name}"
-    if learned.kind != got.kind:
-        raise BadInput(f"{where}: the model learned to {learned.kind}", got=got.kind)
-    if learned.outputs != got.outputs:
-        raise BadInput(f"{where}: the model gives {learned.outputs} numbers", got=got.outputs)
-    if learned.classes == got.classes:
+def _check_same(domain: str, trained: Task, given: Task) -> None:
+    where = f"{domain}/{trained.name}"
+    if trained.kind != given.kind:
+        raise BadInput(f"{where}: the model's task is of kind {trained.kind}", got=given.kind)
+    if trained.outputs != given.outputs:
+        raise BadInput(f"{where}: the model has {trained.outputs} outputs", got=given.outputs)
+    if trained.classes == given.classes:
         return
-    new = [c for c in got.classes if c not in learned.classes]
-    lost = [c for c in learned.classes if c not in got.classes]
-    if not new and not lost:
+    new = [c for c in given.classes if c not in trained.classes]
+    gone = [c for c in trained.classes if c not in given.classes]
+    if not new and not gone:
         raise BadInput(
             f"{where}: the model's classes are in another order",
-            got=", ".join(got.classes[:6]),
-            available=learned.classes,
-            try_="name them in this order, or read the same source",
+            got=shorten(given.classes, 6),
+            available=trained.classes,
+            try_="give the classes in this order, or read the same source",
         )
-    parts = [
-        f"{what} {', '.join(c[:6])}" + " …" * (len(c) > 6)
-        for what, c in (("new:", new), ("gone:", lost))
-        if c
+    changes = [
+        f"{description} {shorten(classes, 6)}"
+        for description, classes in (("new:", new), ("gone:", gone))
+        if classes
     ]
     raise BadInput(
-        f"{where}: its classes are not those that the model learned ({len(learned.classes)})",
-        got=f"{len(got.classes)}, {'; '.join(parts)}",
-        try_="read the source that it learned from, or onetrunk update RUN NAME SOURCE",
+        f"{where}: expected the {len(trained.classes)} classes of the model",
+        got=f"{len(given.classes)}, {'; '.join(changes)}",
+        try_="read the source that it was trained on, or onetrunk update RUN NAME SOURCE",
     )

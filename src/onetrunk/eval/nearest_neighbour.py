@@ -1,6 +1,6 @@
-"""Nearest neighbour on pixels: what knowing the training images by heart is worth.
+"""Nearest neighbour on pixels: the error of a method that only memorizes the training images.
 
-The floor under every figure: a network that does not beat it by far has learned little.
+A network that is not much better than this baseline has learned little.
 """
 
 from __future__ import annotations
@@ -14,28 +14,30 @@ from onetrunk.data.split import Split
 from onetrunk.data.task import NO_CLASS
 from onetrunk.errors import BadInput
 
-CHUNK = 512  # images compared at once
+CHUNK = 512  # images that are compared at once
 
 
 @torch.no_grad()
 def neighbour_error(domain: Domain, split: str = "test", task: str | None = None) -> float:
-    """Error in percent where each image takes the class of its nearest training image
-    (Euclidean, normalized pixels)."""
-    named = [t.name for t in domain.tasks if t.kind == "classify"]
-    if not named or (task is not None and task not in named):
-        raise BadInput(f"{domain.name}: expected a classify task", got=task, available=named)
-    task = named[0] if task is None else task
-    known, known_labels = _labelled(domain.train, task)
-    asked, labels = _labelled(domain.splits[split], task)
-    if not len(asked) or not len(known):
-        raise BadInput(f"{domain.name}: no labelled image in {split} or train", got=task)
-    half = known.square().sum(1) / 2  # ‖x − k‖² = ‖x‖² − 2(x·k − ‖k‖²/2)
-    nearest = torch.cat([(part @ known.T - half).argmax(1) for part in torch.split(asked, CHUNK)])
-    return float(100 * np.mean(known_labels[nearest.numpy()] != labels))
+    """Return the error in percent if each image has the class of its nearest training image.
+
+    Distances are Euclidean, between normalized pixels. `task`: by default the first classify task.
+    """
+    tasks = [t.name for t in domain.tasks if t.kind == "classify"]
+    if not tasks or (task is not None and task not in tasks):
+        raise BadInput(f"{domain.name}: expected a classify task", got=task, available=tasks)
+    task = tasks[0] if task is None else task
+    train, train_labels = _labelled(domain.train, task)
+    images, labels = _labelled(domain.splits[split], task)
+    if not len(images) or not len(train):
+        raise BadInput(f"{domain.name}: expected labelled images in {split} and in train", got=task)
+    half = train.square().sum(1) / 2  # ‖x − k‖² = ‖x‖² − 2(x·k − ‖k‖²/2)
+    nearest = torch.cat([(part @ train.T - half).argmax(1) for part in torch.split(images, CHUNK)])
+    return float(100 * np.mean(train_labels[nearest.numpy()] != labels))
 
 
 def _labelled(split: Split, task: str) -> tuple[torch.Tensor, NDArray[np.int64]]:
-    """Pixels (n, 3·H·W) and classes of the images that have one."""
+    """Return pixels (n, 3·H·W) and classes of the labelled images."""
     labels = split.label(task).astype(np.int64)
     places = np.flatnonzero(labels != NO_CLASS)
     if not len(places):

@@ -1,20 +1,22 @@
-"""Outcomes: what each image of a split adds to the headline, kept so that runs can be compared.
+"""Outcomes: what each image of a split contributes to the headlines, stored to compare runs.
 
 A headline is a function of sums over images: error = 100·Σsum/Σcount, nrmse = √(Σsum/Σcount) with
 sums in units of the targets' variance (mean over outputs), mean IoU a function of Σareas. With the
-parts of every image on disk, an interval, or the difference of two runs on the same images, needs
-neither model nor images. A mean average precision is no such function: multilabel tasks have none.
+contribution of every image on disk, an interval, or the difference of two runs on the same images,
+needs neither the models nor the images. Mean average precision is not such a function, so
+multilabel tasks have no outcomes.
 
 The file is a safetensors file: `DOMAIN/TASK/sum` (n) or (n, outputs) and `DOMAIN/TASK/count` (n) in
-float64, of segmentation `DOMAIN/TASK/areas` (n, 3, classes) int32: pixels right, predicted and
-labelled. An image without a label counts 0. The header names kinds, and digests of images' names.
+float64; for segmentation `DOMAIN/TASK/areas` (n, 3, classes) in int32: pixels right, predicted and
+labelled. An image without a label has count 0. The header holds the tasks' kinds, and digests of
+the image names.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -26,21 +28,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from onetrunk.data.split import Split
-from onetrunk.data.task import KINDS, check_name
-from onetrunk.errors import BadInput
-from onetrunk.eval.accumulator import F64
-from onetrunk.eval.pixel_metrics import mean_iou
+from onetrunk.data.task import check_name
+from onetrunk.errors import BadInput, shorten
+from onetrunk.eval.metrics import SCORES
+from onetrunk.eval.metrics.scores import F64
 from onetrunk.store.atomic import write_atomic
 
 FORMAT = 1
-KEY = "onetrunk"  # the header's entry
+HEADER = "onetrunk"  # the key of our document in the file's metadata
+DIMENSIONS = {"count": (1,), "sum": (1, 2), "areas": (3,)}  # of the arrays, by name
 Key = tuple[str, str]  # domain, task
-PERCENT = frozenset({"classify", "embed", "segment"})  # kinds whose headline is a share, in percent
 
 
 @dataclass(frozen=True)
-class Part:
-    """One task's parts, image by image in the order of the split."""
+class TaskOutcomes:
+    """One task's outcomes: arrays with one row per image, in the order of the split."""
 
     kind: str
     arrays: Mapping[str, NDArray[Any]]
@@ -50,93 +52,98 @@ class Part:
 
     @property
     def images(self) -> int:
-        """How many of the images count."""
-        counts = (
-            self.arrays["areas"][:, 2].sum(1) if self.kind == "segment" else self.arrays["count"]
-        )
+        """The number of images that count."""
+        counts = self.arrays["areas"][:, 2].sum(1) if self._has_areas else self.arrays["count"]
         return int((counts > 0).sum())
 
     def columns(self) -> F64:
-        """Every number of each image, (n, numbers): what sums over images are formed of."""
-        if self.kind == "segment":
+        """Return all numbers of each image, (n, numbers), whose sums give the headline."""
+        if self._has_areas:
             return self.arrays["areas"].reshape(len(self), -1).astype(np.float64)
         sums = self.arrays["sum"].reshape(len(self), -1)
         return np.concatenate([sums, self.arrays["count"][:, None]], 1)
 
     def headlines(self, sums_RK: F64) -> F64:
-        """The headline of each row of sums of `columns`; NaN where nothing was counted."""
+        """Return the headline of each row of sums of `columns`; NaN where no image counts."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            if self.kind == "segment":
-                found = mean_iou(sums_RK.reshape(len(sums_RK), 3, -1))
-            else:
-                means = sums_RK[:, :-1] / sums_RK[:, -1:]
-                found = (np.sqrt(means) if self.kind == "regress" else means).mean(1)
-        return 100 * found if self.kind in PERCENT else found
+            return SCORES[self.kind].headlines(sums_RK)
 
     def headline(self) -> float:
-        """The headline over all images."""
+        """Return the headline over all images."""
         return float(self.headlines(self.columns().sum(0)[None])[0])
+
+    @property
+    def _has_areas(self) -> bool:
+        return "areas" in self.arrays
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """The parts of every task of a split; `names`: a digest of each domain's images, in order."""
+    """The outcomes of every task on one split.
+
+    `image_digests`: a digest of the names of each domain's images, in order.
+    """
 
     split: str
-    parts: Mapping[Key, Part]
-    names: Mapping[str, str]
+    tasks: Mapping[Key, TaskOutcomes]
+    image_digests: Mapping[str, str]
 
     @property
     def domains(self) -> tuple[str, ...]:
-        """Names, in order."""
-        return tuple(dict.fromkeys(domain for domain, _ in self.parts))
+        """The domains' names, in order."""
+        return tuple(dict.fromkeys(domain for domain, _ in self.tasks))
 
-    def of(self, domain: str) -> Iterator[tuple[str, Part]]:
-        """The domain's tasks with their parts."""
-        return ((task, part) for (d, task), part in self.parts.items() if d == domain)
+    def of(self, domain: str) -> Iterator[tuple[str, TaskOutcomes]]:
+        """Iterate over a domain's tasks: name and outcomes."""
+        return ((task, one) for (name, task), one in self.tasks.items() if name == domain)
 
     def save(self, path: str | PathLike[str]) -> Path:
-        """Write them into one file."""
+        """Write the outcomes to a file and return its path."""
         arrays = {
             f"{domain}/{task}/{name}": np.ascontiguousarray(array)
-            for (domain, task), part in self.parts.items()
-            for name, array in part.arrays.items()
+            for (domain, task), one in self.tasks.items()
+            for name, array in one.arrays.items()
         }
         document = {
             "format": FORMAT,
             "split": self.split,
-            "kinds": {f"{domain}/{task}": part.kind for (domain, task), part in self.parts.items()},
-            "names": dict(self.names),
+            "kinds": {f"{domain}/{task}": one.kind for (domain, task), one in self.tasks.items()},
+            "names": dict(self.image_digests),
         }
-        write_atomic(Path(path), save(arrays, {KEY: json.dumps(document)}))
+        write_atomic(Path(path), save(arrays, {HEADER: json.dumps(document)}))
         return Path(path)
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> Outcomes:
-        """The outcomes of a file, checked."""
+        """Read and check the outcomes in a file."""
         name = Path(path).name
         if not Path(path).is_file():
-            raise BadInput("no such file of outcomes", got=name)
+            raise BadInput("expected a file of outcomes", got=name)
         try:
             with safe_open(path, "numpy") as file:
-                document = json.loads((file.metadata() or {})[KEY])
+                document = json.loads((file.metadata() or {})[HEADER])
                 arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return _read(document, arrays)
+        except BadInput as error:
+            raise BadInput(
+                f"{name}: {error.expected}",
+                got=error.got,
+                available=error.available,
+                try_=error.try_,
+            ) from None
         except OSError as error:
             raise BadInput(
                 f"cannot read {name}", got=error.strerror or type(error).__name__
             ) from None
-        except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
-            raise BadInput(f"{name} holds no outcomes", got=str(error)[:100]) from None
-        try:
-            return _read(document, arrays)
-        except BadInput as error:
-            raise BadInput(f"{name}: {error}") from None
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise BadInput(f"{name} holds no outcomes", got=f"{error!r}"[:100]) from None
+        except (
+            *(SafetensorError, KeyError, ValueError, TypeError, RecursionError),
+            *(AttributeError, IndexError),
+        ) as error:
+            raise BadInput(f"{name} is not a file of outcomes", got=f"{error!r}"[:100]) from None
 
 
-def digest(split: Split) -> str:
-    """Of the names of a split's images, in order: equal where two runs saw the same."""
+def digest_names(split: Split) -> str:
+    """Return a digest of the names of a split's images, in order."""
     names = hashlib.sha256()
     for i in range(len(split)):
         names.update(split.key(i).encode("utf-8", "surrogateescape") + b"\0")
@@ -144,45 +151,50 @@ def digest(split: Split) -> str:
 
 
 def _read(document: Any, arrays: dict[str, NDArray[Any]]) -> Outcomes:
-    """Kinds, shapes and numbers as `save` wrote them, or a BadInput."""
+    """Return the outcomes that `save` wrote, after checking kinds, shapes and numbers."""
     if document["format"] != FORMAT:
         raise BadInput(
-            f"this version reads outcomes of format {FORMAT}",
+            f"expected outcomes of format {FORMAT}",
             got=document["format"],
             try_="pip install --upgrade onetrunk",
         )
     if not isinstance(document["split"], str):
-        raise TypeError("a split is a name")
-    parts: dict[Key, Part] = {}
+        raise TypeError("split is not a string")
+    with_outcomes = [kind for kind, scores in SCORES.items() if scores.outcome_arrays]
+    tasks: dict[Key, TaskOutcomes] = {}
     sizes: dict[str, int] = {}
-    for place, kind in document["kinds"].items():
-        domain, task = place.split("/")
+    for key, kind in document["kinds"].items():
+        domain, task = key.split("/")
         check_name(domain, "domain")
         check_name(task, "task")
-        if kind not in KINDS or kind == "multilabel":
-            raise BadInput(f"{place}: no kind that has outcomes", got=kind, available=KINDS)
-        wanted = ("areas",) if kind == "segment" else ("sum", "count")
-        part = Part(kind, {name: arrays.pop(f"{place}/{name}") for name in wanted})
-        _check(place, part)
-        if sizes.setdefault(domain, len(part)) != len(part):
-            raise BadInput(f"{place}: as many images as the domain's other tasks", got=len(part))
-        if not isinstance(document["names"][domain], str):
-            raise TypeError("a digest is a text")
-        parts[domain, task] = part
-    if arrays:
-        raise BadInput("arrays of no task", got=", ".join(sorted(arrays)[:4]))
-    return Outcomes(document["split"], parts, document["names"])
-
-
-def _check(place: str, part: Part) -> None:
-    shapes: Mapping[str, Sequence[int]] = {"count": (1,), "sum": (1, 2), "areas": (3,)}
-    for name, array in part.arrays.items():
-        wanted = np.int32 if name == "areas" else np.float64
-        if array.dtype != wanted or array.ndim not in shapes[name] or len(array) != len(part):
+        if kind not in with_outcomes:
             raise BadInput(
-                f"{place}/{name}: another shape or type", got=f"{array.dtype}{array.shape}"
+                f"{key}: expected a kind that has outcomes", got=kind, available=with_outcomes
+            )
+        names = SCORES[kind].outcome_arrays
+        one = TaskOutcomes(kind, {name: arrays.pop(f"{key}/{name}") for name in names})
+        _check_arrays(key, one)
+        if sizes.setdefault(domain, len(one)) != len(one):
+            raise BadInput(
+                f"{key}: expected {sizes[domain]} images, as in the domain's other tasks",
+                got=len(one),
+            )
+        if not isinstance(document["names"][domain], str):
+            raise TypeError("a digest is not a string")
+        tasks[domain, task] = one
+    if arrays:
+        raise BadInput("arrays of unknown tasks", got=shorten(sorted(arrays), 4))
+    return Outcomes(document["split"], tasks, document["names"])
+
+
+def _check_arrays(key: str, one: TaskOutcomes) -> None:
+    for name, array in one.arrays.items():
+        dtype = np.int32 if name == "areas" else np.float64
+        if array.dtype != dtype or array.ndim not in DIMENSIONS[name] or len(array) != len(one):
+            raise BadInput(
+                f"{key}/{name}: expected another shape or type", got=f"{array.dtype}{array.shape}"
             )
         if name == "areas" and array.shape[1] != 3:
-            raise BadInput(f"{place}/{name}: three areas a class", got=array.shape[1])
+            raise BadInput(f"{key}/{name}: expected 3 areas per class", got=array.shape[1])
         if not np.isfinite(array).all() or (array < 0).any():
-            raise BadInput(f"{place}/{name}: finite numbers of at least 0", got="others")
+            raise BadInput(f"{key}/{name}: expected finite numbers of at least 0", got="others")

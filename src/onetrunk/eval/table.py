@@ -253,10 +253,15 @@ class Table:
         return self.table()
 
     def __str__(self) -> str:
-        console = Console(width=120)
-        with console.capture() as text:
-            console.print(self.table())
-        return text.get()
+        return as_text(self.table())
+
+
+def as_text(table: rich.table.Table) -> str:
+    """Return a table as it is printed on a terminal of 120 columns."""
+    console = Console(width=120)
+    with console.capture() as text:
+        console.print(table)
+    return text.get()
 
 
 def number(value: float, unit: str = "") -> str:

@@ -1,9 +1,10 @@
-"""A bank stands where a layer stood: one slot per domain, chosen by the model's switch.
+"""Banks: modules that hold one slot per domain in the place of one layer.
 
-A pure batch calls its domain's slot and nothing else, so that it costs what the layer cost and its
-gradients reach no other slot. A mixed batch, sorted by domain, is cut into segments, each through
-its own slot, and joined; banks that know a cheaper way when nothing is learned (one gather, one
-multiply-add) override `gather`. `Table` holds the slots' numbers for that.
+The model's switch chooses the slot. A batch of one domain runs through that domain's slot alone, so
+it costs what the layer cost, and its gradients reach no other slot. A mixed batch, sorted by
+domain, is cut into segments; each runs through its own slot, and the results are concatenated. A
+bank that has a faster way without gradients (one gather, one multiply-add) overrides `gather`, and
+a `Table` holds the tensors of its slots for that.
 """
 
 from __future__ import annotations
@@ -20,17 +21,21 @@ from torch import Tensor, nn
 from onetrunk.errors import Failed
 from onetrunk.nn.switch import Mixed, Switch
 
-PLAIN = (bool, int, float, str, tuple, type(None))  # what all slots have in common by construction
+# Types of attributes that all slots have in common: a width, an epsilon, a stride.
+PLAIN = (bool, int, float, str, tuple, type(None))
 
 
 class Slots(nn.Module):
-    """Slots by domain. (An nn.ModuleDict refuses names of its own methods: "items", "type", …)"""
+    """The slots of a bank by domain.
+
+    Not an `nn.ModuleDict`, which refuses keys that are names of its methods ("items", "type", …).
+    """
 
     def __setitem__(self, name: str, slot: nn.Module) -> None:
         self._modules[name] = slot
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "training":  # a mode of every module, and the name of some domain
+        if name == "training":  # also a valid name of a domain
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
@@ -54,127 +59,139 @@ class Slots(nn.Module):
         return len(self._modules)
 
     def get(self, name: str) -> nn.Module | None:
-        """The slot, or None."""
+        """Return the slot of this domain, or None."""
         return self._modules.get(name)
 
 
 class Table:
-    """The float tensors of a bank's slots as rows of a matrix that the slots' tensors look into.
+    """The floating-point tensors of a bank's slots as the rows of one matrix.
 
-    The rows *are* the slots' storage, so whatever changes a slot in place changes its row: nothing
-    can be stale. What gives a slot other storage (`.to`, `.data = …`, a copied model) is noticed by
-    its address, and the table is laid out anew.
+    The tensors of the slots are views of the rows, so a change of a slot in place changes its row.
+    An operation that gives a slot new storage (`.to`, `.data = …`, a copy of the model) is detected
+    by the addresses of the tensors, and the bank then builds a new table.
     """
 
     def __init__(self, names: tuple[str, ...], slots: Slots) -> None:
         self.names = names
         self.parts: list[tuple[str, torch.Size]] = []
-        self._places: dict[str, list[tuple[dict[str, Any], str, int]]] = {}
-        self._asked: tuple[str, ...] = ()
-        self._homes: list[dict[str, Any]] = []
+        self._views: dict[str, list[tuple[dict[str, Any], str, int]]] = {}
+        self._checked: tuple[str, ...] = ()
+        self._owners: list[dict[str, Any]] = []
         self._keys: list[str] = []
         self._addresses: list[int] = []
         with torch.inference_mode(False), torch.no_grad():
-            some = next(slots[name] for name in slots)
-            self.parts = [(path, tensor.shape) for path, _, _, tensor in _floats(some)]
+            first = next(slots[name] for name in slots)
+            self.parts = [(path, tensor.shape) for path, _, _, tensor in _float_tensors(first)]
             width = sum(shape.numel() for _, shape in self.parts)
-            like = next(tensor for _, _, _, tensor in _floats(some))
+            like = next(tensor for _, _, _, tensor in _float_tensors(first))
             self.rows = torch.zeros(len(names), width, dtype=like.dtype, device=like.device)
             for row, name in zip(self.rows, names, strict=True):
                 if name not in slots:
                     continue
-                at, places = 0, []
-                for _, home, key, tensor in _floats(slots[name]):
-                    view = row[at : at + tensor.numel()].view(tensor.shape)
+                start, views = 0, []
+                for _, owner, key, tensor in _float_tensors(slots[name]):
+                    view = row[start : start + tensor.numel()].view(tensor.shape)
                     view.copy_(tensor)
                     tensor.data = view
-                    places.append((home, key, view.data_ptr()))
-                    at += tensor.numel()
-                self._places[name] = places
+                    views.append((owner, key, view.data_ptr()))
+                    start += tensor.numel()
+                self._views[name] = views
 
     def holds(self, names: tuple[str, ...]) -> bool:
-        """Whether these slots' tensors still look into their rows.
+        """Return whether the tensors of these slots are still views of their rows.
 
-        Asked once a bank and mixed pass, so it runs over flat lists without a line of Python each.
+        This runs for every bank in every mixed pass, so it maps over flat lists.
         """
-        if names != self._asked:
-            places = [place for name in names for place in self._places.get(name, ())]
-            self._asked = names
-            self._homes = [home for home, _, _ in places]
-            self._keys = [key for _, key, _ in places]
-            self._addresses = [address for _, _, address in places]
-        tensors = map(getitem, self._homes, self._keys)
+        if names != self._checked:
+            views = [view for name in names for view in self._views.get(name, ())]
+            self._checked = names
+            self._owners = [owner for owner, _, _ in views]
+            self._keys = [key for _, key, _ in views]
+            self._addresses = [address for _, _, address in views]
+        tensors = map(getitem, self._owners, self._keys)
         return list(map(Tensor.data_ptr, tensors)) == self._addresses
 
     def take(self, index: Tensor) -> list[Tensor]:
-        """Per image its slot's tensors, each (B, *shape)."""
-        return cut(self.rows.index_select(0, index), self.parts)
+        """Return for each image the tensors of its slot, each (B, *shape)."""
+        rows = self.rows.index_select(0, index)
+        pieces = torch.split(rows, [shape.numel() for _, shape in self.parts], 1)
+        shaped = zip(pieces, self.parts, strict=True)
+        return [piece.reshape(-1, *shape) for piece, (_, shape) in shaped]
 
 
-def cut(rows: Tensor, parts: list[tuple[str, torch.Size]]) -> list[Tensor]:
-    """Rows (B, width) as their parts, each (B, *shape)."""
-    pieces = torch.split(rows, [shape.numel() for _, shape in parts], 1)
-    return [piece.reshape(-1, *shape) for piece, (_, shape) in zip(pieces, parts, strict=True)]
-
-
-def _floats(slot: nn.Module) -> Iterator[tuple[str, dict[str, Any], str, Tensor]]:
+def _float_tensors(slot: nn.Module) -> Iterator[tuple[str, dict[str, Any], str, Tensor]]:
+    """Yield the path, owning dictionary, key and value of each floating-point tensor."""
     for path, module in slot.named_modules():
-        for home in (module._parameters, module._buffers):
-            for key, tensor in home.items():
+        for owner in (module._parameters, module._buffers):
+            for key, tensor in owner.items():
                 if tensor is not None and tensor.is_floating_point():
-                    yield f"{path}.{key}" if path else key, home, key, tensor
+                    yield f"{path}.{key}" if path else key, owner, key, tensor
 
 
-class Bank(nn.Module):
-    """What stands where a layer stood. Subclasses say what a slot is and how it is run."""
+class Replacement(nn.Module):
+    """A module that stands in the place of one of the trunk's layers and holds that layer."""
 
-    inner: ClassVar[str] = "origin"  # the replaced layer's name inside: what is shared of it
+    inner: ClassVar[str] = "origin"  # the attribute that holds the replaced layer
+    why_not_folded: ClassVar[str] = ""  # for modules that stay in a folded network: the reason
 
-    def __init__(self, where: str, switch: Switch) -> None:
+
+class Bank(Replacement):
+    """One slot per domain in the place of one layer.
+
+    Subclasses define what a slot is and how it runs.
+
+    Args:
+        path: The name of the replaced layer in the trunk.
+        switch: The model's switch, which chooses the slot.
+    """
+
+    # Whether the replaced layer is only what new slots are copied from: then it is never trained.
+    is_template: ClassVar[bool] = False
+    # Whether a slot in training normalizes with the statistics of the batch.
+    normalizes_batches: ClassVar[bool] = False
+
+    def __init__(self, path: str, switch: Switch) -> None:
         super().__init__()
-        self.where = where  # the layer's name in the trunk
+        self.path = path
         self.switch = switch
         self.slots = Slots()
         self._table: Table | None = None
 
-    # -- what a kind of bank says
+    # -- what a subclass defines
 
     @abstractmethod
     def make_slot(self) -> nn.Module | None:
-        """A new slot that does what the replaced layer did; None where a domain needs none."""
+        """Return a new slot that computes what the replaced layer did; None if none is needed."""
 
     @abstractmethod
     def run(self, x: Tensor, slot: nn.Module | None) -> Tensor:
-        """A pure batch, or a segment, through one slot."""
+        """Run a batch, or a segment of one, through one slot."""
 
     def gather(self, x: Tensor, index: Tensor) -> Tensor | None:
-        """A mixed batch in one go, each image by `index`; None where this bank cannot."""
+        """Run a mixed batch in one pass, each image by `index`; None where this is not possible."""
         return None
 
     @abstractmethod
     def resolve(self, name: str) -> nn.Module:
-        """A plain module that does what this bank does for one domain; shares nothing with it."""
+        """Return a plain module that computes what this bank does for one domain, as a copy."""
 
-    def slot(self, slot: nn.Module | None) -> Any:
-        """The slot, where a domain must have one."""
+    def required(self, slot: nn.Module | None) -> Any:
+        """Return the slot, or raise where the domain has none."""
         if slot is None:
-            raise Failed(
-                f"{self.where}: the running domain has no slot here; there are: "
-                + ", ".join(self.slots)
-            )
+            raise Failed(f"{self.path}: the current domain has no slot", available=self.slots)
         return slot
 
     # -- running
 
     def forward(self, x: Tensor) -> Tensor:
-        """Through the slot of the running domain, or each image through its own."""
+        """Run a batch of one domain through its slot, or each segment of a mixed one."""
         choice = self.switch.read()
         if isinstance(choice, str):
             return self.run(x, self.slots.get(choice))
         index = choice.index
         if x.shape[0] % index.shape[0]:
-            raise Unfit(self.where, "what comes here is not one or several rows for each image")
-        if x.shape[0] != index.shape[0]:  # k windows or tokens an image, one after another
+            raise Unfit(self.path, "its input does not have the same number of rows for each image")
+        if x.shape[0] != index.shape[0]:  # several windows or tokens of one image, consecutively
             index = index.repeat_interleave(x.shape[0] // index.shape[0])
         if not choice.names or not self.learns():
             y = self.gather(x, index)
@@ -182,28 +199,25 @@ class Bank(nn.Module):
                 return y
         if not choice.names:
             raise Failed(
-                f"{self.where}: this bank runs a mixed batch only by segments, which an index "
-                "does not tell; try: name the domains, one per image, or export one domain"
+                f"{self.path}: this bank runs mixed batches by segments, which an index tensor "
+                "does not give",
+                try_="name the domains, one per image, or export one domain",
             )
         return self.by_segment(x, choice)
 
     def by_segment(self, x: Tensor, choice: Mixed) -> Tensor:
-        """Cut the sorted batch, each segment through its slot, join."""
+        """Run each segment of a sorted batch through its own slot."""
         times = x.shape[0] // sum(choice.sizes)
         pieces = torch.split(x, [size * times for size in choice.sizes])
-        return torch.cat(
-            [
-                self.run(piece, self.slots.get(name))
-                for piece, name in zip(pieces, choice.names, strict=True)
-            ]
-        )
+        segments = zip(pieces, choice.names, strict=True)
+        return torch.cat([self.run(piece, self.slots.get(name)) for piece, name in segments])
 
     def learns(self) -> bool:
-        """Whether a gradient may be asked of a slot, or statistics may move, in this pass."""
+        """Return whether this pass may need gradients of a slot or update its statistics."""
         return self.training or torch.is_grad_enabled()
 
     def take(self, index: Tensor) -> list[Tensor]:
-        """Per image its slot's float tensors, in the order of the slot's own."""
+        """Return for each image the floating-point tensors of its slot, in the slot's order."""
         names, table = self.switch.names, self._table
         if torch.compiler.is_compiling():
             if table is None or torch.is_grad_enabled():
@@ -217,34 +231,36 @@ class Bank(nn.Module):
         return table.take(index)
 
     def lay_out(self) -> None:
-        """Have the table ready, so that a trace finds it."""
+        """Build the table now, so that a trace finds it."""
         if len(self.slots):
             with self.switch.lock:
                 self._table = Table(self.switch.names, self.slots)
 
     def _stacked(self, index: Tensor) -> list[Tensor]:
-        """As `take`, through autograd: gradients reach the slots."""
-        some = [list(_floats(self.slots[name])) for name in self.slots]
-        empty = [torch.zeros_like(tensor) for _, _, _, tensor in some[0]]
-        of = dict(zip(self.slots, ([t for _, _, _, t in row] for row in some), strict=True))
-        rows = [of.get(name, empty) for name in self.switch.names]
+        """Do what `take` does through autograd, so that gradients reach the slots."""
+        tensors = {
+            name: [tensor for _, _, _, tensor in _float_tensors(self.slots[name])]
+            for name in self.slots
+        }
+        empty = [torch.zeros_like(tensor) for tensor in next(iter(tensors.values()))]
+        rows = [tensors.get(name, empty) for name in self.switch.names]
         return [torch.stack(column).index_select(0, index) for column in zip(*rows, strict=True)]
 
-    # -- slots that come and go
+    # -- adding and removing slots
 
     def attach(self, name: str, slot: nn.Module | None) -> None:
-        """This slot for this domain."""
+        """Add the slot of a domain."""
         if slot is not None:
             self.slots[name] = slot
         self._table = None
 
     def detach(self, name: str) -> None:
-        """No slot for this domain any more."""
+        """Remove the slot of a domain, if it has one."""
         if name in self.slots:
             del self.slots[name]
         self._table = None
 
-    # -- what else may happen to a module
+    # -- overridden methods of nn.Module
 
     def _apply(self, fn: Any, recurse: bool = True) -> Bank:
         self._table = None
@@ -252,7 +268,7 @@ class Bank(nn.Module):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_table": None}  # a copy has storage of its own
+        return {**self.__dict__, "_table": None}  # a copy has its own storage
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -261,32 +277,67 @@ class Bank(nn.Module):
             layer = self.__dict__.get("_modules", {}).get(self.inner)
             value = getattr(layer, name, None) if layer is not None else None
             if value is not None and isinstance(value, PLAIN) and not name.startswith("_"):
-                return value  # a width or an epsilon: the same in every slot
+                return value
             raise ReadsLayer(
-                str(self.__dict__.get("where")),
-                f"a bank stands here, and {name!r} is each domain's own; ask one domain's slot",
+                str(self.__dict__.get("path")),
+                f"a bank stands in this place, and {name!r} differs by domain; read it from the "
+                "slot of one domain",
             ) from None
 
 
-class Unfit(Exception):
-    """No bank can stand at `where`, for this reason."""
+class StageBank(Bank):
+    """A stage of the trunk that each domain owns (sharing = "partial"); a slot is a whole stage."""
 
-    def __init__(self, where: str, reason: str) -> None:
-        super().__init__(f"{where}: {reason}")
-        self.where, self.reason = where, reason
+    is_template = True
+
+    def __init__(self, stage: nn.Module, path: str, switch: Switch) -> None:
+        super().__init__(path, switch)
+        self.origin = stage.requires_grad_(False)
+
+    def make_slot(self) -> nn.Module:
+        """Return a copy of the stage."""
+        return copy.deepcopy(self.origin).requires_grad_(True).train(self.training)
+
+    def run(self, x: Tensor, slot: nn.Module | None) -> Tensor:
+        """Run the domain's own stage."""
+        y: Tensor = self.required(slot)(x)
+        return y
+
+    def resolve(self, name: str) -> nn.Module:
+        """Return a copy of the domain's own stage."""
+        return copy.deepcopy(self.slots[name])
+
+
+class Unfit(Exception):
+    """No bank can stand in the place of the layer at `path`."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path, self.reason = path, reason
 
 
 class ReadsLayer(Unfit, AttributeError):
-    """Code outside of a layer's forward reads what a bank has once per domain."""
+    """Code outside of the layer reads an attribute of it that differs by domain."""
 
 
-def strip(layer: nn.Module) -> nn.Module:
-    """A copy of a norm without affine and without what it does afterwards."""
-    bare = copy.deepcopy(layer)
-    for key in ("weight", "bias"):
-        if key in bare._parameters:
-            bare._parameters[key] = None
-    for key in ("drop", "act"):
-        if key in bare._modules:
-            bare._modules[key] = nn.Identity()
-    return bare
+def modules_without_slots(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Yield every module with its path, but not those inside of slots.
+
+    A module that stands in two places is yielded twice. The cost does not grow with the domains.
+    """
+    yield path, module
+    for key, child in module._modules.items():
+        if child is not None and not isinstance(child, Slots):
+            yield from modules_without_slots(child, f"{path}.{key}" if path else key)
+
+
+def shared_tensors(module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
+    """Return the tensors outside of slots by their names in the network without banks."""
+    tensors: dict[str, Tensor] = {}
+    module._save_to_state_dict(tensors, prefix, True)
+    for key, child in module._modules.items():
+        if child is None or isinstance(child, Slots):
+            continue
+        replaced = isinstance(module, Replacement) and key == module.inner
+        tensors |= shared_tensors(child, prefix if replaced else f"{prefix}{key}.")
+    return tensors

@@ -1,4 +1,4 @@
-"""What comes in from outside, checked: batches (and grouped by size), and tensors of files."""
+"""Checks of input from outside: batches of images, and the tensors of files."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from onetrunk.errors import BadInput
+from onetrunk.errors import BadInput, shorten
 
-WHITE = 64.0  # normalized pixels are within a few standard deviations; 8-bit ones are not
+MAX_VALUE = 64.0  # normalized pixels are within a few standard deviations; 8-bit ones are not
 
 
 def check(images: object) -> Tensor:
-    """A batch of normalized images (B, 3, H, W), or why it is none."""
+    """Return a batch of normalized images (B, 3, H, W), or raise what is wrong with it."""
     if not isinstance(images, Tensor):
         raise BadInput(
             "expected one tensor of images (B, 3, H, W)",
             got=type(images).__name__,
-            try_="model.predict takes files, pictures and arrays",
+            try_="model.predict, which takes files, pictures and arrays",
         )
     if images.ndim != 4 or images.shape[1] != 3:
         raise BadInput(
             "expected images (batch, 3, height, width)",
             got="×".join(map(str, images.shape)),
-            try_="images[None] makes one image a batch" if images.ndim == 3 else None,
+            try_="images[None], a batch of one image" if images.ndim == 3 else None,
         )
     if not images.is_floating_point():
         raise BadInput(
@@ -36,9 +36,9 @@ def check(images: object) -> Tensor:
         return images
     if images.shape[0] == 0:
         raise BadInput("expected at least one image", got="an empty batch")
-    if images.device.type == "cpu":  # elsewhere a look at the values would wait for the device
+    if images.device.type == "cpu":  # reading the values would wait for another device
         low, high = torch.aminmax(images.detach())
-        if not (low >= -WHITE and high <= WHITE):
+        if not (low >= -MAX_VALUE and high <= MAX_VALUE):
             raise BadInput(
                 "expected normalized images, a few units around 0",
                 got=f"values from {low.item():.4g} to {high.item():.4g}",
@@ -50,11 +50,11 @@ def check(images: object) -> Tensor:
 def by_size(
     images: Tensor | Sequence[Tensor], names: list[str]
 ) -> Iterator[tuple[Tensor, list[str], list[int]]]:
-    """Batches of one size each, with their domains and their places in what was given."""
+    """Yield batches of images of one size, with their domains and their places in `images`."""
     count = images.shape[0] if isinstance(images, Tensor) else len(images)
     if count != len(names):
         raise BadInput(
-            "a mixed batch names one domain per image",
+            "expected one domain per image of a mixed batch",
             got=f"{len(names)} domains for {count} images",
         )
     if not count:
@@ -75,21 +75,25 @@ def by_size(
 
 
 def check_tensors(expected: Mapping[str, Tensor], got: Mapping[str, Tensor], where: str) -> None:
-    """The very tensors that are expected: names, types, shapes, and finite numbers."""
-    for what, names in (
-        ("it lacks tensors", sorted(expected.keys() - got.keys())),
-        ("it has tensors that nothing here takes", sorted(got.keys() - expected.keys())),
+    """Refuse tensors of other names, types or shapes, or with numbers that are not finite.
+
+    Args:
+        where: What holds the tensors, for messages.
+    """
+    for problem, names in (
+        ("tensors are missing", expected.keys() - got.keys()),
+        ("unexpected tensors", got.keys() - expected.keys()),
     ):
         if names:
-            raise BadInput(f"{where}: {what}", got=", ".join(names[:4]) + (" …" * (len(names) > 4)))
+            raise BadInput(f"{where}: {problem}", got=shorten(sorted(names), 4))
     for name, tensor in got.items():
         like = expected[name]
         if tensor.shape != like.shape or tensor.is_floating_point() != like.is_floating_point():
             raise BadInput(
-                f"{where}: {name} is to be {like.dtype} {tuple(like.shape)}",
+                f"{where}: expected {like.dtype} {tuple(like.shape)} for {name}",
                 got=f"{tensor.dtype} {tuple(tensor.shape)}",
             )
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise BadInput(f"{where}: {name} is to be finite", got="NaN or infinity")
+            raise BadInput(f"{where}: expected finite numbers for {name}", got="NaN or infinity")
         if name.endswith("running_var") and (tensor < 0).any():
-            raise BadInput(f"{where}: {name} is a variance", got="negative numbers")
+            raise BadInput(f"{where}: expected variances for {name}", got="negative numbers")

@@ -70,12 +70,21 @@ class Card:
             document: From `to_json`, or from a file that may have been changed.
         """
         try:
-            for task in document["tasks"]:
-                read_dataclass(Task, task)  # refuses unknown keys, too
-            read_dataclass(Pixels, document["pixels"])
+            name = check_name(document["domain"], "domain")
+            for number, task in enumerate(document["tasks"]):
+                _check(Task, task, f"tasks[{number}]")
+            _check(Pixels, document["pixels"], "pixels")
             known = {key: document[key] for key in fields_of(cls) if key in document}
-            return read_dataclass(cls, {**known, "name": document["domain"]})
+            return read_dataclass(cls, {**known, "name": name})
         except BadInput:
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadInput("this does not describe a domain", got=f"{error}"[:120]) from None
+
+
+def _check(kind: type[Task | Pixels], document: Mapping[str, Any], place: str) -> None:
+    """Raise BadInput if a part of a card is wrong or has unknown keys."""
+    try:
+        read_dataclass(kind, document)
+    except BadInput as error:
+        raise error.within(place) from None

@@ -1,11 +1,11 @@
-"""Points: where in a network features are looked at, by names that hold for every trunk.
+"""Points of a network at which features are read, by names that hold for every trunk.
 
 | point | features |
 |---|---|
-| `pooled` | (B, C): what heads of whole images read |
+| `pooled` | (B, C): what heads of whole-image tasks read |
 | `bottleneck` | (B, C, h, w): the trunk's coarsest map |
-| `decoded` | (B, C, h, w): the domain's decoder's map, which dense heads read |
-| a stage's name | (B, C, h, w): the map that leaves this stage, where the trunk has one for each |
+| `decoded` | (B, C, h, w): the map of the domain's decoder, which dense heads read |
+| a stage's name | (B, C, h, w): the output of this stage, where the trunk has a map for each |
 """
 
 from __future__ import annotations
@@ -13,36 +13,34 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from onetrunk.errors import BadInput
-
-if TYPE_CHECKING:
-    from onetrunk.nn.trunk import Trunk
+from onetrunk.nn.trunk import Trunk
 
 POOLED, BOTTLENECK, DECODED = "pooled", "bottleneck", "decoded"
 Points = Mapping[str, Iterable[str]]  # by domain
-NOWHERE: Points = MappingProxyType({})
+Predictions = dict[str, Tensor]  # by task
+NO_POINTS: Points = MappingProxyType({})
 
 
 @dataclass(frozen=True)
-class Inside:
-    """What a network answers to a batch, by task, and its features, by point."""
+class Outputs:
+    """The outputs of a network for a batch: predictions by task, and features by point."""
 
-    predictions: dict[str, Tensor]
+    predictions: Predictions
     features: dict[str, Tensor]
 
 
 def point_names(trunk: Trunk, dense: bool = True) -> tuple[str, ...]:
-    """All points of a network with this trunk; `dense`: with a decoder on it."""
+    """Return all points of a network with this trunk; `dense`: with a decoder on it."""
     stages = trunk.stages if len(trunk.stages) == len(trunk.reductions) else ()
     return (POOLED, BOTTLENECK, *((DECODED,) if dense else ()), *stages)
 
 
 def level_of(trunk: Trunk, point: str) -> tuple[int, ...]:
-    """The map of the pyramid that lies at this point; none at `pooled` and `decoded`."""
+    """Return the map of the pyramid at this point; none at `pooled` and `decoded`."""
     if point in (POOLED, DECODED):
         return ()
     if point == BOTTLENECK:
@@ -53,23 +51,24 @@ def level_of(trunk: Trunk, point: str) -> tuple[int, ...]:
     return (trunk.stages.index(point),)
 
 
-def at(
+def features_at(
     trunk: Trunk,
     points: Iterable[str],
     pooled_BC: Tensor | None,
     maps: Mapping[int, Tensor],
     decoded_BCHW: Tensor | None,
 ) -> dict[str, Tensor]:
-    """The features at these points, of what a pass computed."""
-    found: dict[str, Tensor] = {}
+    """Return the features at these points from the results of a pass."""
+    features: dict[str, Tensor] = {}
     for point in points:
         (level,) = level_of(trunk, point) or (None,)
-        features = {POOLED: pooled_BC, DECODED: decoded_BCHW}.get(point)
-        features = maps[level] if level is not None else features
-        if features is None:
+        tensor = {POOLED: pooled_BC, DECODED: decoded_BCHW}.get(point)
+        tensor = maps[level] if level is not None else tensor
+        if tensor is None:
             raise BadInput(
-                f"this domain has no features at {point!r}: it has no dense task",
+                "this domain has no dense task, so it has no decoded features",
+                got=point,
                 available=point_names(trunk, dense=False),
             )
-        found[point] = features
-    return found
+        features[point] = tensor
+    return features

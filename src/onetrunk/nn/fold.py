@@ -1,20 +1,20 @@
-"""Folding: a plain module with every adapter and norm that can go into its neighbour gone there.
+"""Folding: a plain network with its adapters and norms merged into their neighbours.
 
-First each adapter is merged into the layer that it bends (fold_adapters.py), then each batch norm
-with running statistics into the convolution or linear layer that it follows directly (fold_norms.py).
-All is computed in float64 (merge.py) and checked there against the module as it was. What cannot
-fold stays a plain layer, and the report names it with the reason: norms that take statistics from the
-image itself (LayerNorm, instance norms), norms that follow something else (pre-activation
-networks), adapters whose tap depends on the size.
+First each adapter is merged into the layer that it adapts, then each batch norm with running
+statistics into the convolution or linear layer directly before it (fold_norms.py). Everything is
+computed in float64 (merge_kernels.py) and compared there with the network as it was. What cannot be
+merged stays a plain layer, and the report names it with the reason: norms that take statistics from
+the image itself (LayerNorm, instance norms), norms behind something else (pre-activation networks),
+adapters whose tap depends on the size.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,31 +22,32 @@ from torch.utils._pytree import tree_leaves
 
 from onetrunk.errors import Failed
 from onetrunk.nn import merge_kernels as merge
-from onetrunk.nn.adapters import Adapted
-from onetrunk.nn.fold_adapters import merged
-from onetrunk.nn.fold_norms import Pairs, remainder, stays
+from onetrunk.nn.adapters import Adapted, Adapter, Weights
+from onetrunk.nn.fold_norms import Pairs, remainder, why_not_folded
 from onetrunk.nn.tensor_uses import swap
 
-# Largest relative difference allowed: in float64 a right fold differs by 1e-12, a wrong by 1e-2.
-ALGEBRA = {torch.float64: 1e-7, torch.float32: 1e-2}
+# The largest relative difference that is allowed. In float64 a right fold differs by 1e-12, a wrong
+# one by 1e-2.
+TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-2}
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
-class Left:
-    """A layer that stayed: its name, its class, and why."""
+class Unfolded:
+    """A layer that stayed: its name, its class, and the reason."""
 
     name: str
     kind: str
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class FoldReport:
-    """What folding did: how many norms and adapters went away, and what stayed."""
+    """What folding did: how many norms and adapters were merged, and which layers stayed."""
 
     norms: int
     adapters: int
-    left: tuple[Left, ...]
+    left: tuple[Unfolded, ...]
     parameters: int
     error: float  # largest relative difference of the outputs, as computed in float64
 
@@ -55,13 +56,13 @@ class FoldReport:
             f"folded {self.norms} norms and {self.adapters} adapters; "
             f"{self.parameters:,} parameters; differs by {self.error:.0e}"
         ]
-        lines += [f"stays: {left.name} ({left.kind}): {left.why}" for left in self.left]
+        lines += [f"stays: {left.name} ({left.kind}): {left.reason}" for left in self.left]
         return "\n".join(lines)
 
 
 @dataclass
 class _Plan:
-    """What to do, by name, so that it can be done to any copy of the module."""
+    """The changes by the names of layers, which can be applied to any copy of the module."""
 
     adapters: list[str] = field(default_factory=list)
     norms: list[str] = field(default_factory=list)
@@ -78,71 +79,81 @@ class _Plan:
             swap(module, norm, remainder(norm) or nn.Identity())
 
 
-def fold(
-    module: nn.Module, sizes: Sequence[tuple[int, int]], channels: int = 3
-) -> tuple[nn.Module, FoldReport]:
-    """A folded copy in eval mode, right for images of these sizes (H, W); the module itself stays.
+def fold(module: M, sizes: Sequence[tuple[int, int]], channels: int = 3) -> tuple[M, FoldReport]:
+    """Return a folded copy in evaluation mode, for images of these sizes (H, W).
 
-    An adapter under SAME padding at stride 2 is merged for one size; all else holds for any.
+    An adapter under SAME padding at stride 2 is merged for one size; everything else holds for any.
     """
     first = next(iter(module.parameters()), torch.zeros(()))
     generator = torch.Generator().manual_seed(0)
     inputs = [torch.randn(2, channels, *s, generator=generator).to(first) for s in sizes]
-    work, inputs, want = _in_float64(copy.deepcopy(module).eval(), inputs)
+    work, inputs, expected = _in_float64(copy.deepcopy(module).eval(), inputs)
     plan = _Plan()
-    why = _merge_adapters(work, inputs, plan)
-    why |= _fold_norms(work, inputs, plan)
+    reasons = _merge_adapters(work, inputs, plan)
+    reasons |= _fold_norms(work, inputs, plan)
 
-    plain = copy.deepcopy(module).eval()  # of its own: a pass may leave things of its type behind
-    plan.apply(plain)
+    folded = copy.deepcopy(module).eval()  # not `work`: it is in float64
+    plan.apply(folded)
     with torch.no_grad():
-        error = max(_difference(work(x), y) for x, y in zip(inputs, want, strict=True))
-    if not error <= ALGEBRA.get(inputs[0].dtype, 1e-1):
+        error = max(_difference(work(x), y) for x, y in zip(inputs, expected, strict=True))
+    if not error <= TOLERANCE.get(inputs[0].dtype, 1e-1):
         raise Failed(
-            f"the folded module answers otherwise, by {error:.1e}; "
-            "try: use the model itself, which needs no folding, and report its trunk"
+            f"the outputs of the folded network differ by {error:.1e}",
+            try_="use the model itself, which needs no folding, and report its trunk",
         )
-    left = tuple(_left(plain, why))
-    parameters = sum(p.numel() for p in plain.parameters())
-    return plain, FoldReport(len(plan.norms), len(plan.adapters), left, parameters, error)
+    left = tuple(_unfolded(folded, reasons))
+    parameters = sum(p.numel() for p in folded.parameters())
+    return folded, FoldReport(len(plan.norms), len(plan.adapters), left, parameters, error)
 
 
-def _left(plain: nn.Module, why: dict[str, str]) -> Iterator[Left]:
-    """The layers that stayed, without what is inside of them."""
-    inside = "."  # of no layer's name
-    for name, part in plain.named_modules():
-        reason = why.get(name) or stays(part)
+def _unfolded(folded: nn.Module, reasons: dict[str, str]) -> Iterator[Unfolded]:
+    """Yield the layers that stayed, but not the layers inside of these."""
+    inside = "."  # the prefix of no name
+    for name, part in folded.named_modules():
+        reason = reasons.get(name) or why_not_folded(part)
         if reason and not name.startswith(inside):
-            kind = part.adapter if isinstance(part, Adapted) else part
-            yield Left(name, type(kind).__name__, reason)
+            layer = part.adapter if isinstance(part, Adapted) else part
+            yield Unfolded(name, type(layer).__name__, reason)
             inside = f"{name}."
 
 
 def _merge_adapters(work: nn.Module, inputs: Sequence[Tensor], plan: _Plan) -> dict[str, str]:
-    """Merge what can be, note it in the plan; why not, by name, for the others."""
-    found = {name: part for name, part in work.named_modules() if isinstance(part, Adapted)}
-    why: dict[str, str] = {}
-    with _input_sizes(found.values()) as seen, torch.no_grad():
-        for x in inputs if found else ():
+    """Merge adapters and add them to the plan; return why the others cannot be, by name."""
+    adapted = {name: part for name, part in work.named_modules() if isinstance(part, Adapted)}
+    reasons: dict[str, str] = {}
+    with _input_sizes(adapted.values()) as sizes, torch.no_grad():
+        for x in inputs if adapted else ():
             work(x)
-    for name, adapted in found.items():
-        new = merged(adapted, seen.get(adapted, ()))
-        if isinstance(new, str):
-            why[name] = new
+    for name, part in adapted.items():
+        weights = _merged(part, sizes.get(part, ()))
+        if isinstance(weights, str):
+            reasons[name] = weights
             continue
-        swap(work, adapted, adapted.layer)
-        _set(adapted.layer, *new)
+        swap(work, part, part.layer)
+        _set(part.layer, *weights)
         plan.adapters.append(name)
-        plan.weights[name] = new
-    return why
+        plan.weights[name] = weights
+    return reasons
+
+
+def _merged(adapted: Adapted, sizes: Iterable[Sequence[int]]) -> Weights | str:
+    """Return the layer's weight and bias with the adapter in them, or why that cannot be."""
+    layer, adapter = adapted.layer, adapted.adapter
+    if not isinstance(layer, nn.Linear | nn.Conv2d):
+        return f"it adapts a {type(layer).__name__}"
+    if "Std" in type(layer).__name__ or hasattr(layer, "parametrizations"):
+        return "it adapts a layer that computes its kernel (standardized weights)"
+    if not isinstance(adapter, Adapter):
+        return "it is an adapter that cannot be merged"
+    return adapter.merged(layer, sizes)
 
 
 def _fold_norms(work: nn.Module, inputs: Sequence[Tensor], plan: _Plan) -> dict[str, str]:
-    """Fold what every pass allows, note it in the plan; why not, by name, for the others."""
+    """Merge norms where every pass allows it; return why the others cannot be, by name."""
     passes = [Pairs(work, x) for x in inputs]
     name_of = {part: name for name, part in work.named_modules()}
     for norm, layer in passes[0].layer.items():
-        if not all(one.layer.get(norm) is layer for one in passes):
+        if not all(each.layer.get(norm) is layer for each in passes):
             continue
         weight, bias = layer.get_parameter("weight"), layer._parameters["bias"]
         new = merge.fold_norm(weight, bias, merge.affine_of_norm(norm))
@@ -152,11 +163,11 @@ def _fold_norms(work: nn.Module, inputs: Sequence[Tensor], plan: _Plan) -> dict[
     for name in plan.norms:
         norm = work.get_submodule(name)
         swap(work, norm, remainder(norm) or nn.Identity())
-    return {name_of[norm]: reason for one in passes for norm, reason in one.why.items()}
+    return {name_of[norm]: reason for each in passes for norm, reason in each.reason.items()}
 
 
 def _in_float64(work: nn.Module, inputs: list[Tensor]) -> tuple[nn.Module, list[Tensor], list[Any]]:
-    """The module, its inputs and its answers in float64; as they are, where a layer refuses it."""
+    """Return the module, its inputs and outputs in float64; in their own type if a layer fails."""
     with torch.no_grad():
         try:
             double = copy.deepcopy(work).double()
@@ -167,23 +178,25 @@ def _in_float64(work: nn.Module, inputs: list[Tensor]) -> tuple[nn.Module, list[
 
 
 @contextmanager
-def _input_sizes(parts: Any) -> Iterator[dict[nn.Module, set[tuple[int, ...]]]]:
-    """The sizes (h, w) of what reaches these modules while inside."""
-    seen: dict[nn.Module, set[tuple[int, ...]]] = {}
+def _input_sizes(
+    parts: Iterable[nn.Module],
+) -> Iterator[dict[nn.Module, set[tuple[int, ...]]]]:
+    """Record the sizes (h, w) of these modules' inputs while the block runs."""
+    sizes: dict[nn.Module, set[tuple[int, ...]]] = {}
 
-    def note(part: nn.Module, given: tuple[Any, ...]) -> None:
-        seen.setdefault(part, set()).add(tuple(given[0].shape[2:]))
+    def record(part: nn.Module, args: tuple[Any, ...]) -> None:
+        sizes.setdefault(part, set()).add(tuple(args[0].shape[2:]))
 
-    handles = [part.register_forward_pre_hook(note) for part in parts]
+    handles = [part.register_forward_pre_hook(record) for part in parts]
     try:
-        yield seen
+        yield sizes
     finally:
         for handle in handles:
             handle.remove()
 
 
 def _set(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> None:
-    """New weights, in the layer's own type and place."""
+    """Replace the weights of a layer, in its type and on its device."""
     for key, new in (("weight", weight), ("bias", bias)):
         if new is not None:
             like = layer.get_parameter("weight")
@@ -191,10 +204,10 @@ def _set(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> None:
             layer.register_parameter(key, parameter)
 
 
-def _difference(got: Any, want: Any) -> float:
-    """The largest difference, in each output's own scale."""
+def _difference(got: Any, expected: Any) -> float:
+    """Return the largest difference, relative to the scale of each output."""
     worst = 0.0
-    for a, b in zip(tree_leaves(got), tree_leaves(want), strict=True):
+    for a, b in zip(tree_leaves(got), tree_leaves(expected), strict=True):
         scale = b.abs().max().clamp_min(torch.finfo(b.dtype).tiny)
         worst = max(worst, ((a - b).abs().max() / scale).item())
     return worst

@@ -1,8 +1,9 @@
-"""Which norm may go into which layer: found in one watched pass.
+"""Which norms can be merged into which layers, from one observed pass.
 
-A batch norm with running statistics goes into a convolution or linear layer if it reads that layer's
-output, nobody else does, each of the two runs once, and both own their weights. A flattening that
-keeps the channels, as between a transformer's linear layer and its BatchNorm1d, may lie between.
+A batch norm with running statistics is merged into a convolution or linear layer if it is the only
+reader of that layer's output, each of the two runs once, and both own their weights. A flattening
+that keeps the channels, as between a transformer's linear layer and its BatchNorm1d, may lie
+between.
 """
 
 from __future__ import annotations
@@ -14,22 +15,22 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from onetrunk.nn.norm_banks import Instance
-from onetrunk.nn.norms import is_norm
-from onetrunk.nn.tensor_uses import Call, Owners, Uses, watch
+from onetrunk.nn.bank import Replacement
+from onetrunk.nn.norms import OWN_STATISTICS, is_norm
+from onetrunk.nn.tensor_uses import Call, Owners, Uses, record_uses
 
-LAYERS = {"linear": 2, "conv1d": 3, "conv2d": 4, "conv3d": 5}  # dimensions of what comes out
+LAYERS = {"linear": 2, "conv1d": 3, "conv2d": 4, "conv3d": 5}  # dimensions of the output
 RESHAPES = frozenset({"flatten", "reshape", "view"})
 
 
 class Pairs:
-    """What one pass of a module allows: `layer` by norm, and `why` not for the others."""
+    """What one pass of a module allows: the `layer` of each norm, and the `reason` where none."""
 
     def __init__(self, module: nn.Module, x: Tensor) -> None:
         owners = Owners(module)
-        uses = watch(module, x)
+        uses = record_uses(module, x)
         self.layer: dict[nn.Module, nn.Module] = {}
-        self.why: dict[nn.Module, str] = {}
+        self.reason: dict[nn.Module, str] = {}
         for call in uses.calls:
             if call.name != "batch_norm":
                 continue
@@ -38,15 +39,15 @@ class Pairs:
                 continue
             layer = _layer_before(uses, owners, call, norm)
             if isinstance(layer, str):
-                self.why[norm] = layer
+                self.reason[norm] = layer
             else:
                 self.layer[norm] = layer
 
 
 def remainder(norm: nn.Module) -> nn.Module | None:
-    """What is left of a norm once its affine map is gone: nothing, or its activation.
+    """Return what is left of a norm without its affine map: an identity, or its activation.
 
-    None where the class is not known to do nothing else.
+    None for a class that may compute something else.
     """
     forward: Callable[..., Any] = type(norm).forward
     if isinstance(norm, BatchNormAct2d) and forward is BatchNormAct2d.forward:
@@ -57,21 +58,21 @@ def remainder(norm: nn.Module) -> nn.Module | None:
     return None
 
 
-def stays(part: nn.Module) -> str:
-    """Why this layer, still there after folding, is one that could not; empty for any other."""
-    if isinstance(part, Instance):
-        return "takes statistics from each image itself"
+def why_not_folded(part: nn.Module) -> str:
+    """Return why this layer of a folded network could not be merged; empty for any other layer."""
+    if isinstance(part, Replacement) and part.why_not_folded:
+        return part.why_not_folded
     if isinstance(part, _BatchNorm):
         return "takes the batch's own statistics" if part.running_mean is None else "did not run"
     if type(part).__name__ == "Affine":
-        return "scales what no convolution has just made"
-    return "takes statistics from each image itself" if is_norm(part) else ""
+        return "does not follow a convolution directly"
+    return OWN_STATISTICS if is_norm(part) else ""
 
 
 def _layer_before(uses: Uses, owners: Owners, call: Call, norm: nn.Module) -> nn.Module | str:
-    """The layer that a norm's call may be folded into, or why there is none."""
+    """Return the layer into which a norm's call can be merged, or why there is none."""
     if remainder(norm) is None:
-        return "a class of its own, which may do more than normalise"
+        return "its class may do more than normalize"
     if _argument(call, 5, "training"):
         return "takes the batch's own statistics"
     if len(uses.readers(call.args[1])) != 1:
@@ -90,7 +91,7 @@ def _layer_before(uses: Uses, owners: Owners, call: Call, norm: nn.Module) -> nn
     if made is None or made.name not in LAYERS:
         return f"follows {made.name if made else 'the input'}, not a convolution or linear layer"
     if not uses.only_reader(x, call):
-        return "something else reads what it normalises"
+        return "something else reads its input"
     weight, bias = _argument(made, 1, "weight"), _argument(made, 2, "bias")
     layer = owners.only(weight, "weight")
     if not isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
@@ -103,5 +104,5 @@ def _layer_before(uses: Uses, owners: Owners, call: Call, norm: nn.Module) -> nn
 
 
 def _argument(call: Call, place: int, name: str) -> Any:
-    """An argument of torch's own function, by place or by name."""
+    """Return an argument of a torch function, by position or by name."""
     return call.args[place] if len(call.args) > place else call.kwargs.get(name)

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Self, cast
 
 from onetrunk.errors import BadInput, Failed, Missing
 from onetrunk.nn.card import Card
-from onetrunk.nn.saving import load, save
-from onetrunk.nn.universal import Universal
+from onetrunk.nn.model_files import Model, load_model, save_models
+from onetrunk.nn.trunk import Trunk
 
 PREFIX = "hf-hub:"
 PIPELINES: Mapping[str, str] = {  # the Hub's name for a model whose tasks are all of one kind
@@ -29,85 +29,93 @@ PIPELINES: Mapping[str, str] = {  # the Hub's name for a model whose tasks are a
 LICENCES = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc0-1.0")
 
 
-def push_to_hub(
-    model: Universal,
-    repo_id: str,
-    *,
-    private: bool | None = None,
-    token: str | None = None,
-    commit_message: str = "Upload a onetrunk model",
-    revision: str | None = None,
-) -> str:
-    """Upload a model with its packs and a model card; return the address of the commit.
+class HubMixin:
+    """The methods of `onetrunk.Universal` that share it on the Hub."""
 
-    Args:
-        repo_id: `owner/name`. The repository is created if it does not exist.
-        private: Whether a new repository is private; by default as the owner's settings say.
-        token: An access token; by default the one that `hf auth login` stored.
-        commit_message: The message of the commit.
-        revision: The branch to commit to; by default the main one.
-    """
-    hub = _hub("push_to_hub")
-    if not model.domains:
-        raise BadInput("expected a model with at least one domain", got="none")
-    with tempfile.TemporaryDirectory() as folder:
-        save(model, folder)
-        Path(folder, "README.md").write_text(model_card(model, repo_id), "utf-8")
-        api = hub.HfApi(token=token)
+    trunk: Trunk
+    domains: dict[str, Card]
+    pair: str
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str = "Upload a onetrunk model",
+        revision: str | None = None,
+    ) -> str:
+        """Upload the model with its packs and a model card; return the address of the commit.
+
+        Args:
+            repo_id: `owner/name`. The repository is created if it does not exist.
+            private: Whether a new repository is private; by default as the owner's settings say.
+            token: An access token; by default the one that `hf auth login` stored.
+            commit_message: The message of the commit.
+            revision: The branch to commit to; by default the main one.
+        """
+        hub = _hub("push_to_hub")
+        if not self.domains:
+            raise BadInput("expected a model with at least one domain", got="none")
+        with tempfile.TemporaryDirectory() as folder:
+            save_models({"": cast("Model", self)}, folder)
+            Path(folder, "README.md").write_text(model_card(self, repo_id), "utf-8")
+            api = hub.HfApi(token=token)
+            try:
+                name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+                commit = api.upload_folder(
+                    repo_id=name,
+                    folder_path=folder,
+                    commit_message=commit_message,
+                    revision=revision,
+                    delete_patterns=["model/packs/*"],  # packs of domains that were removed
+                )
+            except _failures() as error:
+                raise _refused(error, f"cannot upload to {repo_id}") from None
+        return str(commit.commit_url)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | PathLike[str],
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: str | PathLike[str] | None = None,
+        local_files_only: bool = False,
+    ) -> Self:
+        """Load a model from the Hub or from a folder, in evaluation mode.
+
+        Args:
+            source: `"hf-hub:owner/name"`, or a folder that `onetrunk.save` or a run wrote.
+            revision: A branch, tag or commit of the repository.
+            token: An access token; by default the one that `hf auth login` stored.
+            cache_dir: Where downloads are kept; by default the Hub's cache.
+            local_files_only: Use the cache and do not download.
+        """
+        name = str(source)
+        if not name.startswith(PREFIX):
+            if revision is not None:
+                raise BadInput(
+                    "revision is for models on the Hub", got=name, try_=f"{PREFIX}OWNER/NAME"
+                )
+            return cast("Self", load_model(source, None, cast("type[Model]", cls)))
+        hub = _hub("from_pretrained")
         try:
-            name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-            commit = api.upload_folder(
-                repo_id=name,
-                folder_path=folder,
-                commit_message=commit_message,
+            folder = hub.snapshot_download(
+                name.removeprefix(PREFIX),
                 revision=revision,
-                delete_patterns=["model/packs/*"],  # packs of domains that were removed
+                token=token,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+                allow_patterns=["model/**"],
             )
         except _failures() as error:
-            raise _refused(error, f"cannot upload to {repo_id}") from None
-    return str(commit.commit_url)
+            raise _refused(error, f"cannot download {name}") from None
+        return cast("Self", load_model(folder, None, cast("type[Model]", cls)))
 
 
-def from_pretrained(
-    source: str | PathLike[str],
-    *,
-    revision: str | None = None,
-    token: str | None = None,
-    cache_dir: str | PathLike[str] | None = None,
-    local_files_only: bool = False,
-) -> Universal:
-    """Load a model from the Hub or from a folder, in evaluation mode.
-
-    Args:
-        source: `"hf-hub:owner/name"`, or a folder that `onetrunk.save` or a run wrote.
-        revision: A branch, tag or commit of the repository.
-        token: An access token; by default the one that `hf auth login` stored.
-        cache_dir: Where downloads are kept; by default the Hub's cache.
-        local_files_only: Use the cache and do not download.
-    """
-    name = str(source)
-    if not name.startswith(PREFIX):
-        if revision is not None:
-            raise BadInput(
-                "revision is for models on the Hub", got=name, try_=f"{PREFIX}OWNER/NAME"
-            )
-        return load(source)
-    hub = _hub("from_pretrained")
-    try:
-        folder = hub.snapshot_download(
-            name.removeprefix(PREFIX),
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            allow_patterns=["model/**"],
-        )
-    except _failures() as error:
-        raise _refused(error, f"cannot download {name}") from None
-    return load(folder)
-
-
-def model_card(model: Universal, repo_id: str) -> str:
+def model_card(model: HubMixin, repo_id: str) -> str:
     """Return the text of a README.md: metadata, domains, scores, licences and how to use it."""
     hub = _hub("model_card")
     cards = list(model.domains.values())

@@ -1,4 +1,4 @@
-"""Merging: the small linear maps around a convolution written into its kernel, in float64.
+"""Merge the small linear maps around a convolution into its kernel, in float64.
 
 With z = W∗x + b, a norm's frozen statistics s·z + t (s = γ/√(σ²+ε), t = β − s·μ):
 
@@ -7,9 +7,9 @@ With z = W∗x + b, a norm's frozen statistics s·z + t (s = γ/√(σ²+ε), t 
 - series adapter:        z + A∗(s·z + t)            =  M·z + A·t, M = I + A·diag(s)
 - low rank (LoRA):       W·x + α·U·(D·x)            =  (W + α·U·D)·x
 
-Kernels are (out, in/groups, …taps); linear layers' weights have no taps. The tap under a 1×1
-adapter is padding/dilation, where the kernel touches the very pixel that the adapter reads (Rebuffi
-et al. 2018 for the centre of a 3×3 with padding 1).
+Kernels are (out, in/groups, …taps); the weights of linear layers have no taps. A 1×1 adapter is
+added at the tap padding/dilation, which reads the same pixel (Rebuffi et al. 2018 for the center of
+a 3×3 with padding 1).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Affine:
-    """What a norm with frozen statistics does to channel c: scale_c·z + shift_c, in float64."""
+    """A norm with frozen statistics as an affine map of channel c: scale_c·z + shift_c, float64."""
 
     scale_C: Tensor
     shift_C: Tensor
@@ -32,7 +32,7 @@ class Affine:
 def affine_of(
     mean: Tensor, var: Tensor, scale: Tensor | None, bias: Tensor | None, eps: float
 ) -> Affine:
-    """s = γ/√(σ²+ε) and t = β − s·μ."""
+    """Return s = γ/√(σ²+ε) and t = β − s·μ."""
     s = (var.double() + eps).rsqrt()
     if scale is not None:
         s = s * scale.double()
@@ -41,7 +41,7 @@ def affine_of(
 
 
 def affine_of_norm(norm: nn.Module) -> Affine:
-    """The same of a batch norm module that keeps running statistics."""
+    """Return the affine map of a batch norm that keeps running statistics."""
     mean, var, eps = norm.running_mean, norm.running_var, norm.eps
     if not isinstance(mean, Tensor) or not isinstance(var, Tensor) or not isinstance(eps, float):
         raise TypeError(f"{type(norm).__name__} keeps no running statistics")
@@ -60,14 +60,14 @@ def _per_out(vector_O: Tensor, weight: Tensor) -> Tensor:
 
 
 def fold_norm(weight: Tensor, bias: Tensor | None, norm: Affine) -> tuple[Tensor, Tensor]:
-    """A norm right behind a convolution or a linear layer: its new weight and bias, float64."""
+    """Return weight and bias of a layer with the norm behind it merged, float64."""
     new = weight.double() * _per_out(norm.scale_C, weight)
     shift = norm.shift_C
     return new, shift.clone() if bias is None else norm.scale_C * bias.double() + shift
 
 
 def fold_parallel(weight: Tensor, adapter: Tensor, tap: Sequence[int]) -> Tensor:
-    """A 1×1 adapter of the same groups beside a convolution: its new kernel, float64."""
+    """Return the kernel of a convolution with a 1×1 of the same groups beside it, float64."""
     new = weight.double().clone()
     at_tap_OI = new
     for place in reversed(tap):
@@ -79,9 +79,9 @@ def fold_parallel(weight: Tensor, adapter: Tensor, tap: Sequence[int]) -> Tensor
 def fold_series(
     weight: Tensor, bias: Tensor | None, adapter: Tensor, norm: Affine, groups: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """z + A∗norm(z) behind a convolution: its new kernel and bias, float64.
+    """Return the kernel and bias of a convolution with z + A∗norm(z) behind it, float64.
 
-    `adapter` (out, out/groups, 1, 1) mixes the channels of a group of the convolution's output.
+    `adapter` (out, out/groups, 1, 1) mixes the output channels within each group.
     """
     out = weight.shape[0]
     a_GPQ = adapter.double().reshape(groups, out // groups, out // groups)
@@ -97,7 +97,7 @@ def fold_series(
 
 
 def fold_low_rank(weight: Tensor, down: Tensor, up: Tensor, scale: float = 1.0) -> Tensor:
-    """x → α·up·(down·x) beside a pointwise convolution or a linear layer: its weight, float64."""
+    """Return the weight of a pointwise or linear layer with α·up·(down·x) beside it, float64."""
     out, rank = up.shape[0], up.shape[1]
     product = up.double().reshape(out, rank) @ down.double().reshape(rank, -1)
     return weight.double() + scale * product.reshape(weight.shape)
@@ -110,12 +110,15 @@ def taps(
     padding: Sequence[int] | str,
     size: Sequence[int] | None = None,
 ) -> tuple[int, ...] | None:
-    """Which tap reads, for every output pixel o, the input pixel stride·o: where a 1×1 stands.
+    """Return the tap that reads, for every output pixel o, the input pixel stride·o.
 
-    `padding` is what lies before the first pixel of each side, or "same" as torch or timm pad, the
-    latter depending on the input's `size` at strides above 1. None: no tap reads it.
+    That is where a 1×1 beside the kernel is added. None: no tap reads this pixel.
+
+    Args:
+        padding: Pixels before the first pixel of each side, or "same" as torch or timm pad.
+        size: The size of the input, on which timm's "same" depends at strides above 1.
     """
-    found = []
+    places = []
     for side, (k, d) in enumerate(zip(kernel, dilation, strict=True)):
         if not isinstance(padding, str):
             before = padding[side]
@@ -129,11 +132,11 @@ def taps(
             before = same_padding(size[side], k, stride[side], d)[0]
         if before % d or before // d >= k:
             return None
-        found.append(before // d)
-    return tuple(found)
+        places.append(before // d)
+    return tuple(places)
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    """TensorFlow's SAME padding of one side, before and after: output ⌈size/stride⌉."""
+    """Return TensorFlow's SAME padding of one side, before and after: output ⌈size/stride⌉."""
     total = max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
     return total // 2, total - total // 2

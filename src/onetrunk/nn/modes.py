@@ -1,4 +1,4 @@
-"""Evaluation mode for the length of a block."""
+"""Evaluation mode while a block runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Inside, every module is in evaluation mode; afterwards each has its own mode again."""
+    """Set every module to evaluation mode while the block runs, then restore their modes."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

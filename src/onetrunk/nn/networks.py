@@ -1,4 +1,4 @@
-"""The built-in trunks: residual networks of the papers, as plain modules, and SegNet (segnet.py).
+"""The built-in trunks: the papers' residual networks as plain modules, and SegNet (segnet.py).
 
 | name | paper | stem | stages (channels × units) |
 |---|---|---|---|
@@ -23,17 +23,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onetrunk.errors import BadInput
-from onetrunk.nn.segnet import SegNet
-from onetrunk.nn.stages import Stage
+from onetrunk.nn.segnet import SegNet, Stage
 
 ShortcutKind = Literal["slice", "pool", "project"]
 
 
 class Shortcut(nn.Module):
-    """A parameter-free way around a unit that changes the shape: thin out, append zero channels.
+    """The parameter-free shortcut of a unit that changes the shape: subsample, pad with zeros.
 
     `slice` keeps every second pixel (He et al. 2016, option A); `pool` averages 2×2 (Rebuffi et al.
-    2017; an odd last row or column is averaged over what is there).
+    2017; an odd last row or column is averaged over fewer pixels).
     """
 
     def __init__(self, more: int, stride: int, kind: ShortcutKind) -> None:
@@ -41,7 +40,7 @@ class Shortcut(nn.Module):
         self.more, self.stride, self.kind = more, stride, kind
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C + more, ⌈H/stride⌉, ⌈W/stride⌉)."""
+        """Map (B, C, H, W) to (B, C + more, ⌈H/stride⌉, ⌈W/stride⌉)."""
         x = x_BCHW
         if self.stride > 1:
             if self.kind == "pool":
@@ -75,18 +74,17 @@ class Unit(nn.Module):
         self.act2 = nn.ReLU(inplace=True)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """(B, inside, H, W) to (B, out, H', W')."""
+        """Map (B, inside, H, W) to (B, out, H', W')."""
         y = self.norm2(self.conv2(self.act1(self.norm1(self.conv1(x_BCHW)))))
-        made: Tensor = self.act2(y + self.shortcut(x_BCHW))
-        return made
+        return self.act2(y + self.shortcut(x_BCHW))  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
 class _Plan:
     stem: tuple[int, int, int, int]  # channels, kernel, stride, padding
     widths: tuple[int, ...]
-    units: int  # a stage
-    first: int  # stride of the first stage; every later one has stride 2
+    units: int  # per stage
+    first: int  # stride of the first stage; that of later stages is 2
     shortcut: ShortcutKind
     stem_act: bool = True
     last_norm: bool = False
@@ -94,10 +92,10 @@ class _Plan:
 
 _PLANS: dict[str, _Plan] = {
     "resnet20": _Plan((16, 3, 1, 1), (16, 32, 64), 3, 1, "slice"),
-    # No activation behind the stem and a norm behind the last unit, as its authors' code has it.
+    # As in the authors' code: no activation after the stem, and a norm after the last unit.
     "resnet26": _Plan((32, 3, 1, 1), (64, 128, 256), 4, 2, "pool", stem_act=False, last_norm=True),
     "resnet38": _Plan((16, 3, 1, 1), (16, 32, 128, 256), 4, 1, "slice"),
-    # Padding 1 under a 5×5 kernel, so that the published weights answer as published: 84 → 41.
+    # Padding 1 for a 5×5 kernel, as the published weights were trained: 84 → 41.
     "resnet18-84": _Plan((64, 5, 2, 1), (64, 128, 256, 512), 2, 1, "project"),
 }
 
@@ -138,7 +136,7 @@ class ResNet(nn.Module):
         self.apply(_he)
 
     def forward_pyramid(self, x_BCHW: Tensor) -> list[Tensor]:
-        """The maps of all stages, the stem's first."""
+        """Return the maps of all stages, the stem's first."""
         maps = []
         for stage in self.stages:
             x_BCHW = getattr(self, stage.module)(x_BCHW)
@@ -146,20 +144,20 @@ class ResNet(nn.Module):
         return maps
 
     def forward_features(self, x_BCHW: Tensor) -> Tensor:
-        """The last stage's map, (B, num_features, h, w)."""
+        """Return the last stage's map, (B, num_features, h, w)."""
         return self.forward_pyramid(x_BCHW)[-1]
 
     def pooled(self, pyramid: Sequence[Tensor]) -> Tensor:
-        """The mean over the last map's pixels, (B, num_features)."""
+        """Return the mean over the pixels of the last map, (B, num_features)."""
         return pyramid[-1].mean((2, 3))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Pooled features, (B, num_features)."""
+        """Return pooled features, (B, num_features)."""
         return self.pooled(self.forward_pyramid(x_BCHW))
 
 
 def _he(module: nn.Module) -> None:
-    """He et al. 2015: weights of variance 2/(k²·C_out), so that gradients keep their size."""
+    """He et al. 2015: weights of variance 2/(k²·C_out), which keeps the scale of gradients."""
     if isinstance(module, nn.Conv2d):
         n = math.prod(module.kernel_size) * module.out_channels
         with torch.no_grad():
@@ -167,11 +165,11 @@ def _he(module: nn.Module) -> None:
 
 
 def build(name: str, in_chans: int = 3) -> ResNet | SegNet:
-    """The built-in trunk of this name, freshly initialised from torch's generator."""
+    """Return the built-in trunk of this name, initialized from torch's generator."""
     if name not in NAMES:
         raise BadInput(
-            "unknown built-in trunk", got=name, available=NAMES, try_="or timm/NAME for timm's"
+            "unknown built-in trunk", got=name, available=NAMES, try_="timm/NAME for one of timm's"
         )
     if in_chans < 1:
-        raise BadInput("a trunk takes at least one channel", got=in_chans)
+        raise BadInput("expected at least one input channel", got=in_chans)
     return SegNet(in_chans) if name == "segnet" else ResNet(_PLANS[name], in_chans)

@@ -4,10 +4,11 @@ Badrinarayanan, Kendall & Cipolla, "SegNet: A Deep Convolutional Encoder-Decoder
 Image Segmentation", TPAMI 2017, in the widths that the multi-task papers run (Liu, Johns & Davison
 2019; Li, Liu & Bilen 2022): 64-128-256-512-512, Xavier initialisation.
 
-Five stages down, each of two or three (3×3, norm, ReLU) and a 2×2 max-pool that remembers where the
-maxima stood; five stages up, each of which puts its map's pixels back at those places, zeros at the
-others, and convolves. Odd sizes are pooled over what is there. The deepest map (reduction 32) is
-pooled for whole-image tasks; the last one (64 channels, full size) is for dense heads, as it is.
+Five stages down, each of two or three (3×3, norm, ReLU) and a 2×2 max-pool that records the
+positions of the maxima; five stages up, each of which puts the pixels of its map at those
+positions, zeros at the others, and convolves. At odd sizes the last pool is over fewer pixels. The
+deepest map (reduction 32) is pooled for whole-image tasks; the last one (64 channels, full size) is
+what dense heads read.
 """
 
 from __future__ import annotations
@@ -15,21 +16,30 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onetrunk.nn.stages import Stage
-
 WIDTHS = (64, 128, 256, 512, 512)
 DEPTHS = (2, 2, 3, 3, 3)  # convolutions of a stage, down and up
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a built-in trunk: its name, its module, and its map."""
+
+    name: str
+    module: str  # the name of the submodule
+    channels: int
+    reduction: int  # input pixels per pixel of the map, along one side
 
 
 class SegNet(nn.Module):
     """The trunk: `stem`, `down2` to `down5`, then `up5` to `up1`."""
 
-    decoded = True  # its last map is a decoder's
+    decoded = True  # the last map is that of a decoder
 
     def __init__(self, in_chans: int = 3) -> None:
         super().__init__()
@@ -43,7 +53,7 @@ class SegNet(nn.Module):
         for index in reversed(range(len(WIDTHS))):
             out = WIDTHS[max(index - 1, 0)]
             name = f"up{index + 1}"
-            # as the papers' code has it, the widths go down in a stage's first convolution
+            # as in the papers' code, the width decreases in the first convolution of a stage
             self.add_module(name, _block([width] + [out] * DEPTHS[index]))
             stages.append(Stage(name, name, out, 2**index))
             width = out
@@ -55,7 +65,7 @@ class SegNet(nn.Module):
                 nn.init.xavier_normal_(module.weight)
 
     def forward_pyramid(self, x_BCHW: Tensor) -> list[Tensor]:
-        """The maps of all stages: the pooled ones on the way down, then those on the way up."""
+        """Return the maps of all stages: the pooled ones of the encoder, then the decoder's."""
         half = len(self.stages) // 2
         maps: list[Tensor] = []
         places: list[tuple[Tensor, Sequence[int]]] = []
@@ -70,15 +80,15 @@ class SegNet(nn.Module):
         return maps
 
     def forward_features(self, x_BCHW: Tensor) -> Tensor:
-        """The last stage's map, (B, 64, H, W)."""
+        """Return the last stage's map, (B, 64, H, W)."""
         return self.forward_pyramid(x_BCHW)[-1]
 
     def pooled(self, pyramid: Sequence[Tensor]) -> Tensor:
-        """The mean over the deepest map's pixels, (B, num_features)."""
+        """Return the mean over the pixels of the deepest map, (B, num_features)."""
         return pyramid[len(self.stages) // 2 - 1].mean((2, 3))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Pooled features, (B, num_features)."""
+        """Return pooled features, (B, num_features)."""
         return self.pooled(self.forward_pyramid(x_BCHW))
 
 
@@ -92,22 +102,21 @@ def _block(widths: Sequence[int]) -> nn.Sequential:
 
 
 def pool(x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """2×2 maxima, (B, C, ⌈H/2⌉, ⌈W/2⌉), and which of its four pixels each was, 0 to 3."""
-    most, index = F.max_pool2d(x_BCHW, 2, ceil_mode=True, return_indices=True)
+    """Return 2×2 maxima, (B, C, ⌈H/2⌉, ⌈W/2⌉), and which of the four pixels each was, 0 to 3."""
+    maxima, index = F.max_pool2d(x_BCHW, 2, ceil_mode=True, return_indices=True)
     width = x_BCHW.shape[-1]
     place = index // width % 2 * 2 + index % width % 2
-    return most, place.to(torch.uint8)
+    return maxima, place.to(torch.uint8)
 
 
 def unpool(y_BChw: Tensor, place_BChw: Tensor, size: Sequence[int]) -> Tensor:
-    """Each value at its place among four pixels, zeros at the others; (B, C, *size).
+    """Return each value at its place among four pixels, zeros at the others; (B, C, *size).
 
-    Not torch's max_unpool2d, which scatters: by comparing, the same bits come every time, and ONNX
-    knows every step.
+    Unlike torch's max_unpool2d, which scatters, this is deterministic and can be exported to ONNX.
     """
     height, width = size
-    grown = F.interpolate(y_BChw, scale_factor=2.0, mode="nearest")[..., :height, :width]
+    enlarged = F.interpolate(y_BChw, scale_factor=2.0, mode="nearest")[..., :height, :width]
     place = place_BChw.repeat_interleave(2, -2).repeat_interleave(2, -1)[..., :height, :width]
     rows = torch.arange(height, device=place.device) % 2
     columns = torch.arange(width, device=place.device) % 2
-    return grown * (place == rows[:, None] * 2 + columns)
+    return enlarged * (place == rows[:, None] * 2 + columns)

@@ -1,7 +1,8 @@
-"""Full sharing: domains with the same labels share their heads' weights too.
+"""Full sharing: domains with the same labels share the weights of their heads.
 
-Classes pair by name where two domains' label sets are the same, whatever their order; by index only
-when asked (the experiment of Bilen & Vedaldi 2017), where their numbers are the same.
+By default classes are paired by name, where two domains have the same set of labels in any order.
+They are paired by index, where two domains have the same number of classes, only on request (the
+experiment of Bilen & Vedaldi 2017).
 """
 
 from __future__ import annotations
@@ -19,25 +20,25 @@ from onetrunk.nn.card import Card
 from onetrunk.nn.heads import Dense, Embed, Heads, Numbers, Pooled, Refined, key_of
 
 
-class Shared(nn.Module):
-    """A domain's view of a head that it shares: the same outputs in its own classes' order."""
+class SharedHead(nn.Module):
+    """A domain's view of a shared head: its outputs in the order of the domain's classes."""
 
     order: Tensor | None
 
     def __init__(self, head: nn.Module, order: list[int] | None) -> None:
         super().__init__()
-        self.held = (head,)  # not a submodule: it belongs to the model
+        self.held = (head,)  # not a submodule: the model owns it
         places = None if order is None else torch.tensor(order)
         self.register_buffer("order", places, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The shared head's outputs, this domain's classes in this domain's order."""
+        """Return the outputs for this domain's classes, in their order."""
         y: Tensor = self.held[0](x)
         return y if self.order is None else y.index_select(1, self.order)
 
     @torch.no_grad()
     def separate(self) -> nn.Module:
-        """A head of its own that answers the same."""
+        """Return a separate head with the same outputs."""
         head = copy.deepcopy(self.held[0])
         if self.order is not None:
             outermost = head.last if isinstance(head, Refined) else head
@@ -54,26 +55,35 @@ def join(
     new: Heads,
     pair: str,
 ) -> None:
-    """Let a new domain's heads be the model's where another domain has the same labels."""
+    """Replace heads of a new domain by shared ones where another domain has the same labels.
+
+    Args:
+        shared: The model's shared heads; new ones are appended.
+        cards: The model's domains.
+        heads: Their heads.
+        card: The new domain.
+        new: Its heads.
+        pair: "name" or "index".
+    """
     for task in card.tasks:
         key = key_of(task.name)
-        mine = new.of[key]
-        if type(mine) not in (Pooled, Numbers, Dense, Refined, Embed):
+        own = new.of[key]
+        if type(own) not in (Pooled, Numbers, Dense, Refined, Embed):
             continue
         partner = _partner(task, cards, pair)
         if partner is None:
-            shared.append(mine)
-            new.of[key] = Shared(mine, None)
+            shared.append(own)
+            new.of[key] = SharedHead(own, None)
             continue
         name, other = partner
         theirs = heads[name]
         assert isinstance(theirs, Heads)
         head = theirs.of[key_of(other.name)]
-        if not isinstance(head, Shared):
+        if not isinstance(head, SharedHead):
             continue
-        view = Shared(head.held[0], _order(head, task, other, pair))
-        if {p.shape for p in view.separate().parameters()} == {p.shape for p in mine.parameters()}:
-            new.of[key] = view.to(next(mine.parameters()).device)
+        view = SharedHead(head.held[0], _order(head, task, other, pair))
+        if {p.shape for p in view.separate().parameters()} == {p.shape for p in own.parameters()}:
+            new.of[key] = view.to(next(own.parameters()).device)
 
 
 def _partner(task: Task, cards: Mapping[str, Card], pair: str) -> tuple[str, Task] | None:
@@ -92,8 +102,8 @@ def _partner(task: Task, cards: Mapping[str, Card], pair: str) -> tuple[str, Tas
     return None
 
 
-def _order(head: Shared, task: Task, other: Task, pair: str) -> list[int] | None:
-    """Where each of the task's classes stands among the shared head's outputs."""
+def _order(head: SharedHead, task: Task, other: Task, pair: str) -> list[int] | None:
+    """Return the output of the shared head for each class of the task; None if in order."""
     if pair == "index" or task.kind not in LABELLED or task.kind == "embed":
         return None if head.order is None else head.order.tolist()
     at = {name: place for place, name in enumerate(other.classes)}
@@ -104,21 +114,21 @@ def _order(head: Shared, task: Task, other: Task, pair: str) -> list[int] | None
 
 
 def separate(heads: Heads) -> Heads:
-    """A copy of a domain's heads that shares nothing."""
+    """Return a copy of a domain's heads that shares nothing."""
     memo: dict[int, object] = {}
     for head in heads.of.values():
-        if isinstance(head, Shared):
+        if isinstance(head, SharedHead):
             memo[id(head)] = head.separate()
     return copy.deepcopy(heads, memo)
 
 
-def agree(heads: Heads, given: Mapping[str, Tensor], where: str) -> None:
-    """Refuse weights of shared heads that are not the model's."""
+def check_equal(heads: Heads, given: Mapping[str, Tensor], where: str) -> None:
+    """Refuse weights of shared heads that differ from the model's."""
     for key, value in separate(heads).state_dict().items():
         head = heads.of[key.split(".")[1]] if key.startswith("of.") else None
-        if isinstance(head, Shared) and not torch.equal(given[key].to(value), value):
+        if isinstance(head, SharedHead) and not torch.equal(given[key].to(value), value):
             raise BadInput(
-                f"{where}: its head is not the one that this model's domains share",
+                f"{where}: its head differs from the one that this model's domains share",
                 got=key,
                 try_="load it into a copy of the model that it came from",
             )

@@ -1,13 +1,13 @@
-"""The switch: which domain, or which domain per image, a model is running right now.
+"""The switch: the domain, or the domain of each image, that a model is running.
 
-One per model. Banks read it; only the model's own call sets it. The choice lives in a context
-variable, so threads and asyncio tasks never see each other's. Two places have no such context:
+There is one per model. Banks read it; only a call of the model sets it. The choice is kept in a
+context variable, so threads and asyncio tasks do not share it. Two places have no such context:
 
-- the backward pass, which on a GPU runs in autograd's own thread and, under gradient
-  checkpointing, computes forward again: `keep` ties a pass's choice to its features, so that the
-  backward pass that reaches them finds it (by autograd's graph task, which no two of them share);
-- a trace (torch.compile, torch.export), which sees no context variable: there a plain field holds
-  the choice, set and reset inside the trace.
+- the backward pass, which on a GPU runs in a thread of autograd and, under gradient checkpointing,
+  runs the forward pass again: `keep` ties the choice of a pass to its features, so that the
+  backward pass finds it there (by autograd's graph task, which is unique to a backward pass);
+- a trace (torch.compile, torch.export), which cannot read context variables: there an attribute
+  holds the choice, set and reset inside the trace.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from onetrunk.errors import Failed
 class Mixed:
     """A batch of several domains: `index[i]` is the row of image i's domain in `switch.names`.
 
-    The batch is sorted by domain, so that `names` and `sizes` cut it into segments; a trace knows
-    neither, and has only the index.
+    The batch is sorted by domain, and `names` and `sizes` describe its segments; a trace has only
+    the index.
     """
 
     index: Tensor  # (B,) int64
@@ -43,7 +43,7 @@ Choice = str | Mixed
 
 
 class Switch:
-    """Says which domain runs; `names` are all that there are, in the order of their rows."""
+    """The choice of the current domain; `names` are all domains, in the order of their rows."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         self.names: tuple[str, ...] = tuple(names)
@@ -53,29 +53,29 @@ class Switch:
         self._traced: Choice | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"names": self.names}  # a copy of a model runs nothing yet
+        return {"names": self.names}  # a copy of a model is not running
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["names"])  # type: ignore[misc]
 
     def read(self) -> Choice:
-        """The domain that is running."""
+        """Return the current domain, or the domains of a mixed batch."""
         if torch.compiler.is_compiling() and self._traced is not None:
             return self._traced
         now = self._now.get()
         task: int = torch._C._current_graph_task_id()  # -1 outside of a backward pass
-        # A choice made outside of this backward pass is not for what it computes again.
+        # A choice made outside of this backward pass does not hold for layers that it runs again.
         if now is not None and (task == -1 or now[1] == task):
             return now[0]
         if task in self._backward:
             return self._backward[task]
         if now is not None:
             return now[0]
-        raise Failed("no domain is running; try: call the model, as model(images, domain=NAME)")
+        raise Failed("no domain is running", try_="model(images, domain=NAME)")
 
     @contextmanager
     def using(self, choice: Choice) -> Iterator[None]:
-        """Run what is inside with this choice; the one before comes back whatever happens."""
+        """Set the choice while the block runs."""
         if torch.compiler.is_compiling():
             before, self._traced = self._traced, choice
             try:
@@ -90,15 +90,15 @@ class Switch:
             self._now.reset(token)
 
     def keep(self, features: Iterable[Tensor], choice: Choice) -> None:
-        """Tie the choice of a pass to what came out of it, for the backward pass to find.
+        """Tie the choice of a pass to its features, so that the backward pass finds it.
 
-        Autograd visits later passes first and one pass as a whole, so each pass's features announce
-        it before any of its layers is computed again.
+        Autograd visits later passes first and finishes one before the next, so the hooks on a
+        pass's features run before any of its layers is computed again.
         """
         if torch.compiler.is_compiling():
             return
 
-        def announce(_: Tensor) -> None:
+        def restore(_: Tensor) -> None:
             task = torch._C._current_graph_task_id()
             if task not in self._backward:
                 Variable._execution_engine.queue_callback(lambda: self._forget(task))
@@ -106,7 +106,7 @@ class Switch:
 
         for tensor in features:
             if tensor.requires_grad:
-                tensor.register_hook(announce)  # type: ignore[no-untyped-call]
+                tensor.register_hook(restore)  # type: ignore[no-untyped-call]
 
     def _forget(self, task: int) -> None:
         self._backward.pop(task, None)

@@ -1,14 +1,14 @@
-"""Who reads which tensor: one forward pass, watched.
+"""Which calls make and read which tensors in one forward pass.
 
-To merge a norm into the layer before it one must know that nobody else looks between the two. A
-torch-function mode sees every function of the pass with its arguments and result, whatever class
-called it, so this holds for functions written inside a forward as well as for modules.
+A norm can be merged into the layer before it only if nothing else reads the tensor between the two.
+A torch-function mode records every function of the pass with its arguments and result, whether a
+module or the code of a `forward` calls it.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-# These give the very tensor back when they have nothing to do: no reader, where they do.
+# Functions that return their argument when they have nothing to do: then they do not read it.
 SAME = frozenset({"dropout", "dropout1d", "dropout2d", "dropout3d", "contiguous", "to", "float"})
-# Of these only the first tensor's values are read, of the others the shape.
+# Functions that read the values of their first tensor, and only the shape of the others.
 SHAPED = frozenset({"reshape_as", "view_as", "expand_as", "type_as"})
-# These read a tensor's outside only.
+# Functions that read no values.
 OUTSIDE = frozenset(
     {"__get__", "size", "dim", "numel", "stride", "is_contiguous", "is_floating_point", "__len__"}
 )
@@ -29,7 +29,7 @@ OUTSIDE = frozenset(
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One function that ran: its name, what it was given, what it gave."""
+    """A call of a function: its name, arguments and result."""
 
     name: str
     args: tuple[Any, ...]
@@ -39,27 +39,28 @@ class Call:
 
 @dataclass
 class Uses:
-    """All calls of one pass, and for each tensor who made it and who read it."""
+    """All calls of one pass, and for each tensor which of them made it and which read it."""
 
     calls: list[Call] = field(default_factory=list)
     outputs: frozenset[int] = frozenset()
     _made: dict[int, Call] = field(default_factory=dict)
     _read: dict[int, list[Call]] = field(default_factory=lambda: defaultdict(list))
-    _held: list[Any] = field(default_factory=list)  # so that no id is given away twice
+    _held: list[Any] = field(default_factory=list)  # keeps tensors alive, so that ids stay unique
 
     def maker(self, tensor: Tensor) -> Call | None:
-        """The call that gave this tensor."""
+        """Return the call that made this tensor."""
         return self._made.get(id(tensor))
 
     def readers(self, tensor: Tensor) -> list[Call]:
-        """The calls that were given this tensor."""
+        """Return the calls that read this tensor."""
         return self._read.get(id(tensor), [])
 
     def only_reader(self, tensor: Tensor, call: Call) -> bool:
-        """Whether nobody but this call ever sees the tensor, the model's caller included."""
+        """Return whether nothing but this call reads the tensor, and it is no output."""
         return self.readers(tensor) == [call] and id(tensor) not in self.outputs
 
-    def _note(self, call: Call) -> None:
+    def add(self, call: Call) -> None:
+        """Record a call."""
         self._held.append(call)
         given = [leaf for leaf in tree_leaves((call.args, dict(call.kwargs))) if _is(leaf)]
         made = [leaf for leaf in tree_leaves(call.out) if _is(leaf)]
@@ -73,7 +74,7 @@ class Uses:
         for tensor in given:
             self._read[id(tensor)].append(call)
         for tensor in made:
-            if all(tensor is not one for one in given):  # in place: made by whoever made it first
+            if all(tensor is not one for one in given):  # else the call worked in place
                 self._made[id(tensor)] = call
 
 
@@ -81,7 +82,7 @@ def _is(leaf: object) -> bool:
     return isinstance(leaf, Tensor)
 
 
-class _Watch(TorchFunctionMode):
+class _Recorder(TorchFunctionMode):
     def __init__(self, uses: Uses) -> None:
         super().__init__()
         self.uses = uses
@@ -94,14 +95,14 @@ class _Watch(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        self.uses._note(Call(getattr(func, "__name__", str(func)), args, kwargs or {}, out))
+        self.uses.add(Call(getattr(func, "__name__", str(func)), args, kwargs or {}, out))
         return out
 
 
-def watch(module: nn.Module, *inputs: Any) -> Uses:
-    """Run the module once, without gradients, and say who read what."""
+def record_uses(module: nn.Module, *inputs: Any) -> Uses:
+    """Run the module once, without gradients, and return the calls of the pass."""
     uses = Uses()
-    with torch.no_grad(), _Watch(uses):
+    with torch.no_grad(), _Recorder(uses):
         out = module(*inputs)
     leaves = [leaf for leaf in tree_leaves(out) if _is(leaf)]
     uses._held.append(leaves)
@@ -110,7 +111,7 @@ def watch(module: nn.Module, *inputs: Any) -> Uses:
 
 
 class Owners:
-    """Which module holds a parameter or buffer, and under which name."""
+    """The module that owns each parameter and buffer."""
 
     def __init__(self, module: nn.Module) -> None:
         self._of: dict[int, list[tuple[nn.Module, str]]] = defaultdict(list)
@@ -121,20 +122,14 @@ class Owners:
                         self._of[id(tensor)].append((part, key))
 
     def only(self, tensor: object, key: str) -> nn.Module | None:
-        """The one module that holds this tensor under this name; None if shared or computed."""
-        found = self._of.get(id(tensor), [])
-        return found[0][0] if len(found) == 1 and found[0][1] == key else None
-
-
-def places(module: nn.Module, part: nn.Module) -> Iterator[tuple[nn.Module, str]]:
-    """Every (parent, name) under which a part stands in a module."""
-    for parent in module.modules():
-        for name, child in parent._modules.items():
-            if child is part:
-                yield parent, name
+        """Return the only owner of this tensor under this name; None if shared or computed."""
+        owners = self._of.get(id(tensor), [])
+        return owners[0][0] if len(owners) == 1 and owners[0][1] == key else None
 
 
 def swap(module: nn.Module, part: nn.Module, new: nn.Module) -> None:
-    """Put another part wherever this one stands."""
-    for parent, name in list(places(module, part)):
-        parent._modules[name] = new
+    """Replace a submodule in every place where it stands."""
+    for parent in list(module.modules()):
+        for name, child in list(parent._modules.items()):
+            if child is part:
+                parent._modules[name] = new

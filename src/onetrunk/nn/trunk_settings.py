@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, PlainValidator, ValidationInfo, field_validator
 
 from onetrunk.errors import BadInput
-from onetrunk.nn.adapters import ADAPTERS
+from onetrunk.nn.adapters import adapter_names
 from onetrunk.nn.norms import NORMS
 from onetrunk.settings import LIST, Settings
 
@@ -51,7 +51,7 @@ class TrunkSettings(Settings):
     )
     adapters: str = Field(
         default="none",
-        description=f"Adapters of each domain: {' | '.join(dict.fromkeys(('none', *ADAPTERS)))}",
+        description=f"Adapters of each domain: {' | '.join(adapter_names())}",
     )
     adapter_layers: Annotated[tuple[str, ...], LIST] = Field(
         default=(), description="Patterns of the layers with adapters; empty: all that fit"
@@ -63,7 +63,7 @@ class TrunkSettings(Settings):
     @field_validator("norm", "adapters")
     @classmethod
     def _known(cls, name: str, info: ValidationInfo) -> str:
-        names = tuple(NORMS if info.field_name == "norm" else dict.fromkeys(("none", *ADAPTERS)))
+        names = NORMS.names if info.field_name == "norm" else tuple(adapter_names())
         if name not in names and ":" not in name:
             raise BadInput(
                 f"unknown {info.field_name}",

@@ -1,42 +1,60 @@
-"""The universal network: one trunk, and for every domain its bank slots and heads."""
+"""The universal network: one trunk, and the bank slots and heads of every domain."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from onetrunk.data.domain import Domain
+from onetrunk.data.pixels import Raw
 from onetrunk.errors import BadInput
-from onetrunk.nn import batches
-from onetrunk.nn import ownership as owners
-from onetrunk.nn import shared_heads as together
+from onetrunk.nn import batches, shared_heads
 from onetrunk.nn.bank import Slots
 from onetrunk.nn.card import Card
-from onetrunk.nn.feature_points import NOWHERE, POOLED, Inside, Points, at, level_of
+from onetrunk.nn.feature_points import (
+    NO_POINTS,
+    POOLED,
+    Outputs,
+    Points,
+    Predictions,
+    features_at,
+    level_of,
+)
 from onetrunk.nn.heads import Heads, MakeHead
-from onetrunk.nn.plain_network import Plain
+from onetrunk.nn.hub import HubMixin
+from onetrunk.nn.pack import Pack
+from onetrunk.nn.predict import Images, Prediction, predict
 from onetrunk.nn.switch import Choice, Mixed
 from onetrunk.nn.trunk import Trunk
 
 if TYPE_CHECKING:
-    from onetrunk.nn.pack import Pack
-    from onetrunk.nn.predict import Images
+    from onetrunk.nn.fold import FoldReport
 
-FIRST = itemgetter(0)
-Predictions = dict[str, Tensor]
+Names = list[str] | tuple[str, ...]
 OwnHeads = Mapping[str, Mapping[str, "str | MakeHead"]]  # by domain, by task
+_FIRST = itemgetter(0)
 
 
-class Universal(nn.Module):
-    """A trunk made universal over its domains.
+class Universal(HubMixin, nn.Module):
+    """A trunk with several domains.
 
-    `model(images, domain="digits")` runs a pure batch; `domain=[one name per image]` a mixed one in
-    one pass; `domain=index` (a tensor, see `index`) the mixed form for compilers and exporters.
+    `model(images, domain="digits")` runs a batch of one domain, `domain=[one name per image]` a
+    mixed batch in one pass, and `domain=index` (a tensor, see `index`) the mixed batch for
+    compilers and exporters.
+
+    Args:
+        trunk: The shared network; it belongs to this model alone.
+        domains: The domains to add.
+        heads: Users' own heads, by domain and task.
+        pair: How full sharing pairs classes: by "name" or "index".
     """
 
     def __init__(
@@ -46,7 +64,6 @@ class Universal(nn.Module):
         heads: OwnHeads | None = None,
         pair: str = "name",
     ) -> None:
-        """`heads`: the user's own; `pair`: how full sharing pairs classes, by name or index."""
         super().__init__()
         if trunk.switch.names:
             raise BadInput(
@@ -55,87 +72,51 @@ class Universal(nn.Module):
                 try_="copy.deepcopy(trunk), or model.add_domain(domain)",
             )
         if pair not in ("name", "index"):
-            raise BadInput("classes are paired by", got=pair, available=("name", "index"))
+            raise BadInput("unknown pairing of classes", got=pair, available=("name", "index"))
         self.trunk = trunk
         self.heads = Slots()
         self.together = nn.ModuleList()  # with sharing = "full": the heads that domains share
         self.domains: dict[str, Card] = {}
         self.pair = pair
-        self._only: str | None = None  # the one domain that learns, with all else in evaluation
+        self._only: str | None = None  # the one domain that is trained, see `learn_only`
         self._independent: bool | None = None
+        names = [domain.name for domain in domains]
         for name in heads or {}:
-            if name not in [domain.name for domain in domains]:
-                raise BadInput(
-                    "heads for a domain that is not there",
-                    got=name,
-                    available=[domain.name for domain in domains],
-                )
+            if name not in names:
+                raise BadInput("heads for an unknown domain", got=name, available=names)
         for domain in domains:
             self.add_domain(domain, heads=(heads or {}).get(domain.name))
 
-    # -- sharing
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        token: str | None = None,
-        commit_message: str = "Upload a onetrunk model",
-        revision: str | None = None,
-    ) -> str:
-        """Upload the model to the Hugging Face Hub; see `onetrunk.nn.hub.push_to_hub`."""
-        from onetrunk.nn import hub
-
-        return hub.push_to_hub(
-            self,
-            repo_id,
-            private=private,
-            token=token,
-            commit_message=commit_message,
-            revision=revision,
-        )
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        source: str | PathLike[str],
-        *,
-        revision: str | None = None,
-        token: str | None = None,
-        cache_dir: str | PathLike[str] | None = None,
-        local_files_only: bool = False,
-    ) -> Universal:
-        """Load a model from the Hub or a folder; see `onetrunk.nn.hub.from_pretrained`."""
-        from onetrunk.nn import hub
-
-        return hub.from_pretrained(
-            source,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-        )
-
     # -- running
 
+    @overload
+    def forward(self, images: Tensor, domain: str) -> Predictions: ...
+
+    @overload
+    def forward(self, images: Tensor | Sequence[Tensor], domain: Names) -> list[Predictions]: ...
+
+    @overload
+    def forward(self, images: Tensor, domain: Tensor) -> dict[str, Predictions]: ...
+
     def forward(
-        self, images: Tensor | Sequence[Tensor], domain: str | Sequence[str] | Tensor
-    ) -> Any:
-        """Normalized images to predictions by task.
+        self, images: Tensor | Sequence[Tensor], domain: str | Names | Tensor
+    ) -> Predictions | list[Predictions] | dict[str, Predictions]:
+        """Return predictions by task for normalized images.
 
         One domain: {task: (B, …)}. A list of domains, one per image: a list of {task: (…)}, where
         images may be a list of several sizes. An index tensor: {domain: {task: (B, …)}}, every head
-        over all images, of which row i means something for image i's own domain.
+        over all images, of which row i is meaningful for the domain of image i.
         """
         if isinstance(domain, str):
             x = batches.check(images)
             pooled, maps = self._features(x, domain, [domain])
-            return self.heads_of(domain)(pooled, maps, x.shape[-2:])
+            return self.heads_of(domain)(pooled, maps, x.shape[-2:])  # type: ignore[no-any-return]
         if isinstance(domain, Tensor):
             x = batches.check(images)
             if domain.ndim != 1 or domain.shape[0] != x.shape[0]:
-                raise BadInput("the index has one number per image", got=tuple(domain.shape))
+                raise BadInput(
+                    "expected an index with one number per image", got=tuple(domain.shape)
+                )
             pooled, maps = self._features(x, Mixed(domain), list(self.domains))
             size = x.shape[-2:]
             return {name: self.heads_of(name)(pooled, maps, size) for name in self.domains}
@@ -147,24 +128,27 @@ class Universal(nn.Module):
                 predictions[place] = prediction
         return predictions
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
     def _features(
         self, x: Tensor, choice: Choice, names: Sequence[str], points: Iterable[str] = ()
     ) -> tuple[Tensor | None, dict[int, Tensor]]:
-        """Pooled features and the maps that these domains' heads read, through the banks."""
+        """Return pooled features and the maps that these domains' heads and the points need."""
         heads = [self.heads_of(name) for name in names]
         pooled = POOLED in points or any(head.needs_pooled for head in heads)
-        wanted = {level for point in points for level in level_of(self.trunk, point)}
+        levels = {level for point in points for level in level_of(self.trunk, point)}
         for head in heads:
             if head.decoder is not None:
-                wanted.update(head.decoder.levels)
-        maps = sorted(wanted)
+                levels.update(head.decoder.levels)
+        maps = sorted(levels)
         with self.trunk.switch.using(choice):
             features, pyramid = self.trunk(x, pooled or not maps, maps)
         self.trunk.switch.keep([*pyramid, *([] if features is None else [features])], choice)
         return features, dict(zip(maps, pyramid, strict=True))
 
     def _mixed(self, x: Tensor, names: list[str]) -> list[Predictions]:
-        """One pass over images of one size, sorted by domain on the way."""
+        """Run images of one size in one pass, sorted by domain; return each image's predictions."""
         order = self._order(names)
         present = list(dict.fromkeys(names[i] for i in order))
         sizes = [names.count(name) for name in present]
@@ -175,30 +159,35 @@ class Universal(nn.Module):
             for out, size in zip(self._segments(x, present, sizes), sizes, strict=True)
             for row in range(size)
         ]
-        return [
-            prediction for _, prediction in sorted(zip(order, predictions, strict=True), key=FIRST)
-        ]
+        pairs = sorted(zip(order, predictions, strict=True), key=_FIRST)
+        return [prediction for _, prediction in pairs]
 
     def joined(
-        self, images: Sequence[Tensor], names: Sequence[str], points: Points = NOWHERE
-    ) -> list[Inside]:
-        """Batches of a domain each, of one size, in one pass; `points`: whose features are kept."""
+        self, images: Sequence[Tensor], names: Sequence[str], points: Points = NO_POINTS
+    ) -> list[Outputs]:
+        """Run batches of one domain each, all of one size, in one pass.
+
+        Args:
+            images: The batches.
+            names: The domain of each.
+            points: The points, by domain, whose features are returned.
+        """
         order = self._order(names)
         present = [names[i] for i in order]
         sizes = [len(images[i]) for i in order]
         x = batches.check(torch.cat([images[i] for i in order]) if len(order) > 1 else images[0])
-        found = self._segments(x, present, sizes, points)
-        return [prediction for _, prediction in sorted(zip(order, found, strict=True), key=FIRST)]
+        outputs = self._segments(x, present, sizes, points)
+        return [output for _, output in sorted(zip(order, outputs, strict=True), key=_FIRST)]
 
     def _order(self, names: Sequence[str]) -> list[int]:
-        """Places of these names, those of one domain together."""
+        """Return the places of these names, sorted by domain."""
         rows = {name: row for row, name in enumerate(self.trunk.switch.names)}
         return sorted(range(len(names)), key=lambda i: rows[names[i]])
 
     def _segments(
-        self, x: Tensor, present: list[str], sizes: list[int], points: Points = NOWHERE
-    ) -> list[Inside]:
-        """Images sorted by domain through one pass; each domain's predictions and features."""
+        self, x: Tensor, present: list[str], sizes: list[int], points: Points = NO_POINTS
+    ) -> list[Outputs]:
+        """Run images sorted by domain in one pass; return the outputs of each domain."""
         if len(present) == 1:
             choice: Choice = present[0]
         else:
@@ -206,24 +195,24 @@ class Universal(nn.Module):
             rows = {name: row for row, name in enumerate(self.trunk.switch.names)}
             index = [rows[n] for n, size in zip(present, sizes, strict=True) for _ in range(size)]
             choice = Mixed(torch.tensor(index, device=x.device), tuple(present), tuple(sizes))
-        asked = {point: None for name in present for point in points.get(name, ())}
-        pooled, maps = self._features(x, choice, present, asked)
-        predictions = []
+        requested = {point: None for name in present for point in points.get(name, ())}
+        pooled, maps = self._features(x, choice, present, requested)
+        outputs = []
         start = 0
         for name, size in zip(present, sizes, strict=True):
-            rest = slice(start, start + size)
-            mine = {level: m[rest] for level, m in maps.items()}
-            whole = None if pooled is None else pooled[rest]
+            rows_of = slice(start, start + size)
+            own_maps = {level: m[rows_of] for level, m in maps.items()}
+            own_pooled = None if pooled is None else pooled[rows_of]
             heads = self.heads_of(name)
-            decoded = heads.decoded(mine)
-            said = heads.prediction(whole, decoded, (x.shape[-2], x.shape[-1]))
-            inside = at(self.trunk, points.get(name, ()), whole, mine, decoded)
-            predictions.append(Inside(said, inside))
+            decoded = heads.decoded(own_maps)
+            predictions = heads.prediction(own_pooled, decoded, (x.shape[-2], x.shape[-1]))
+            features = features_at(self.trunk, points.get(name, ()), own_pooled, own_maps, decoded)
+            outputs.append(Outputs(predictions, features))
             start += size
-        return predictions
+        return outputs
 
     def index(self, names: Sequence[str], device: torch.device | str | None = None) -> Tensor:
-        """The index tensor of a mixed batch, for `torch.compile` and `torch.export`."""
+        """Return the index tensor of a mixed batch, for `torch.compile` and `torch.export`."""
         for name in names:
             self._known(name)
         if len(self.domains) > 1:
@@ -234,8 +223,8 @@ class Universal(nn.Module):
         return torch.tensor([rows[name] for name in names], device=device)
 
     def _check_independent(self, name: str) -> None:
-        if self.trunk.norm == "shared-batch":
-            return  # each domain's part of a batch is normalised by itself
+        if self.trunk.norm_method.batch_statistics:
+            return  # each domain's part of a batch is normalized by itself
         if self._independent is None:
             size = self.domains[name].pixels.size
             self._independent = self.trunk.independent(name, size)
@@ -252,7 +241,7 @@ class Universal(nn.Module):
             raise BadInput("unknown domain", got=str(name), available=self.domains)
         return card
 
-    # -- domains that come and go
+    # -- adding and removing domains
 
     def add_domain(
         self,
@@ -261,44 +250,51 @@ class Universal(nn.Module):
         heads: Mapping[str, str | MakeHead] | None = None,
         rank: int | None = None,
     ) -> None:
-        """A new domain: slots that do what the trunk's own layers do, and fresh heads."""
-        card = Card.of(domain, self.trunk.adapters if adapters is None else adapters, rank)
-        self.place(card, *self.make(card, heads))
+        """Add a domain, with slots that compute what the trunk's own layers do, and new heads.
 
-    def make(
+        Args:
+            domain: The domain.
+            adapters: Its adapters; by default the trunk's.
+            heads: Users' own heads, by task.
+            rank: The rank of the adapters.
+        """
+        card = Card.of(domain, self.trunk.adapters if adapters is None else adapters, rank)
+        self.attach(card, *self.make_parts(card, heads))
+
+    def make_parts(
         self, card: Card, heads: Mapping[str, str | MakeHead] | None = None
     ) -> tuple[dict[str, nn.Module], Heads]:
-        """Slots and heads for a domain that is not there yet; the model stays as it is."""
+        """Return slots and heads for a new domain; the model does not change."""
         if card.name in self.domains:
             raise BadInput(
-                "a domain of this name is there already",
+                "the model already has a domain of this name",
                 got=card.name,
                 available=self.domains,
                 try_=f"another name, or model.remove({card.name!r})",
             )
         if self.trunk.sharing == "none" and self.domains:
             raise BadInput(
-                "with sharing = 'none' each domain has a network of its own",
+                "with sharing = 'none' each domain has a separate network",
                 got=f"{card.name} beside {next(iter(self.domains))}",
                 try_="one Universal for each domain, or sharing = 'deep'",
             )
         trunk, size = self.trunk, card.pixels.size
-        fresh = trunk.make_slots(card.adapters, card.rank)
-        slots, shape = trunk.try_on(card.name, fresh, size, (card.adapters, card.rank))
-        made = Heads(card.tasks, shape.features, shape.pyramid, heads, shape.decoded)
-        made.to(next(trunk.net.parameters()))
-        return slots, made.train(self.training)
+        slots = trunk.make_slots(card.adapters, card.rank)
+        slots, shape = trunk.try_on(card.name, slots, size, (card.adapters, card.rank))
+        new_heads = Heads(card.tasks, shape.features, shape.pyramid, heads, shape.decoded)
+        new_heads.to(next(trunk.net.parameters()))
+        return slots, new_heads.train(self.training)
 
-    def place(self, card: Card, slots: Mapping[str, nn.Module], heads: Heads) -> None:
-        """The domain is there from now on."""
+    def attach(self, card: Card, slots: Mapping[str, nn.Module], heads: Heads) -> None:
+        """Add a domain with these slots and heads."""
         if self.trunk.sharing == "full":
-            together.join(self.together, self.domains, self.heads, card, heads, self.pair)
+            shared_heads.join(self.together, self.domains, self.heads, card, heads, self.pair)
         self.trunk.attach(card.name, slots)
         self.heads[card.name] = heads
         self.domains[card.name] = card
 
     def remove(self, name: str) -> None:
-        """The domain is gone; every other answers as before, to the bit."""
+        """Remove a domain; the predictions of all others stay the same to the bit."""
         self._known(name)
         self.trunk.detach(name)
         del self.heads[name]
@@ -306,32 +302,112 @@ class Universal(nn.Module):
         if self._only == name:
             self._only = None
 
-    # -- who owns what
+    def pack(self, name: str, sha256: str | None = None) -> Pack:
+        """Return a copy of everything that the domain owns, to save or to send.
+
+        Args:
+            name: The domain.
+            sha256: The trunk's fingerprint, where it is known already.
+        """
+        tensors = {k: v for k, v in self.own(name).items() if not k.startswith("trunk/")}
+        heads = shared_heads.separate(self.heads_of(name))
+        tensors |= {f"heads/{key}": value for key, value in heads.state_dict().items()}
+        kinds = {type(bank).__name__ for bank in self.trunk.banks().values() if name in bank.slots}
+        return Pack(
+            self.domains[name],
+            self.trunk.describe(),
+            sha256 or self.trunk.fingerprint(),
+            self.trunk.licence,
+            {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()},
+            tuple(sorted(kinds)),
+        )
+
+    def add_pack(self, pack: Pack, sha256: str | None = None) -> str:
+        """Add the domain of a pack; if the pack does not fit, the model does not change.
+
+        Args:
+            pack: The pack.
+            sha256: The trunk's fingerprint, where it is known already.
+
+        Returns:
+            The name of the domain.
+        """
+        name = pack.card.name
+        pack.check_trunk(self.trunk, sha256 or self.trunk.fingerprint())
+        slots, heads = self.make_parts(pack.card)
+        pack.load_into(slots, heads)
+        self.attach(pack.card, slots, heads)
+        if self.trunk.sharing == "full":
+            try:
+                shared_heads.check_equal(heads, pack.tensors_under("heads/"), f"pack {name}")
+            except BadInput:
+                self.remove(name)
+                raise
+        return name
+
+    def load_pack(self, path: str | PathLike[str]) -> str:
+        """Add the domain of a pack's file; return its name."""
+        return self.add_pack(Pack.open(path))
+
+    # -- which tensors belong to whom
 
     def own(self, name: str) -> dict[str, Tensor]:
-        """The domain's own tensors: `slots/LAYER/…` and `heads/…`."""
+        """Return the tensors that the domain owns: `slots/LAYER/…` and `heads/…`.
+
+        With sharing = "none" also `trunk/…`.
+        """
         self._known(name)
-        return owners.own(self, name)
+        own: dict[str, Tensor] = {}
+        for path, bank in self.trunk.banks().items():
+            slot = bank.slots.get(name)
+            if slot is not None:
+                for key, value in slot.state_dict(keep_vars=True).items():
+                    own[f"slots/{path}/{key}"] = value
+        for key, value in self.heads[name].state_dict(keep_vars=True).items():
+            own[f"heads/{key}"] = value
+        if self.trunk.sharing == "none":
+            templates = self._templates()
+            for key, value in self.trunk.shared().items():
+                if id(value) not in templates:
+                    own[f"trunk/{key}"] = value
+        return own
 
     def heads_of(self, name: str) -> Heads:
-        """The domain's heads."""
+        """Return the domain's heads."""
         self._known(name)
-        heads: Any = self.heads[name]
-        mine: Heads = heads
-        return mine
+        heads = self.heads[name]
+        assert isinstance(heads, Heads)
+        return heads
 
     def parameters_of(self, name: str) -> dict[str, nn.Parameter]:
-        """The domain's own parameters, by the names of `own`."""
+        """Return the parameters that the domain owns, by the names of `own`."""
         return {k: v for k, v in self.own(name).items() if isinstance(v, nn.Parameter)}
 
     def shared_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters that all domains share and that may learn."""
-        return owners.shared(self)
+        """Return the trainable parameters that all domains share."""
+        shared = {} if self.trunk.sharing == "none" else self.trunk.shared()
+        for key, value in self.together.state_dict(keep_vars=True).items():
+            shared[f"heads/{key}"] = value
+        templates = self._templates()
+        return {
+            key: value
+            for key, value in shared.items()
+            if isinstance(value, nn.Parameter) and id(value) not in templates
+        }
+
+    def _templates(self) -> set[int]:
+        """Return the ids of parameters that only new slots are copied from."""
+        return {
+            id(parameter)
+            for bank in self.trunk.banks().values()
+            if bank.is_template
+            for parameter in bank.get_submodule(bank.inner).parameters()
+        }
 
     def learn_only(self, name: str | None) -> None:
-        """Only this domain's own parameters learn; all that is shared stays in evaluation mode.
+        """Train only this domain's own parameters; what is shared stays in evaluation mode.
 
-        None: everything learns again.
+        None: everything is trained again.
         """
         if name is not None:
             self._known(name)
@@ -344,7 +420,7 @@ class Universal(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Universal:
-        """As of any module; under `learn_only`, of what that domain owns and nothing else."""
+        """Set training mode; under `learn_only` only for what that domain owns."""
         if self._only is None:
             super().train(mode)
             return self
@@ -358,35 +434,68 @@ class Universal(nn.Module):
         self.heads[self._only].train(mode)
         return self
 
-    # -- what one does with it
+    # -- using the model
 
-    def for_domain(self, name: str, fold: bool = True) -> Plain:
-        """A plain module, images to {task: tensor}, that shares nothing with the model."""
+    def for_domain(self, name: str, fold: bool = True) -> DomainNetwork:
+        """Return a plain network for one domain, images to {task: tensor}, as a copy.
+
+        Args:
+            name: The domain.
+            fold: Whether norms and adapters are merged into their neighbours where possible.
+        """
         card = self._known(name)
-        plain = Plain(card, self.trunk.plain(name), together.separate(self.heads_of(name))).eval()
+        heads = shared_heads.separate(self.heads_of(name))
+        network = DomainNetwork(card, self.trunk.plain(name), heads).eval()
         if not fold:
-            return plain
-        from onetrunk.nn.fold import fold as folded
+            return network
+        from onetrunk.nn.fold import fold as fold_network  # timm is slow to import
 
-        made, report = folded(plain, [card.pixels.size])
-        assert isinstance(made, Plain)
-        made.report = report
-        return made
+        folded, report = fold_network(network, [card.pixels.size])
+        folded.report = report
+        return folded
 
-    def predict(self, images: Images, domain: str | Sequence[str]) -> Any:
-        """Labels with scores, numbers or maps for images as they come; see predict.py."""
-        from onetrunk.nn.predict import predict
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # a str is a sequence
+        self, images: str | PathLike[str] | NDArray[np.generic], domain: str | Names
+    ) -> Prediction | list[Prediction]: ...
 
-        return predict(self, images, domain)
+    @overload
+    def predict(self, images: bytes | Image.Image, domain: str | Names) -> Prediction: ...
 
-    def pack(self, name: str) -> Pack:
-        """All that the domain owns, to save or to send."""
-        from onetrunk.nn.pack import Pack
+    @overload
+    def predict(self, images: Sequence[Raw], domain: str | Names) -> list[Prediction]: ...
 
-        return Pack.of(self, name)
+    def predict(self, images: Images, domain: str | Names) -> Prediction | list[Prediction]:
+        """Return labels with scores, numbers or maps for images as they come.
 
-    def load_pack(self, path: str | PathLike[str]) -> str:
-        """The domain that a file holds joins the model; its name."""
-        from onetrunk.nn.pack import Pack
+        One image gives one prediction; a list, a folder or a 4-D array a list of them. A prediction
+        has one entry per task, as `onetrunk.nn.predict.output_of` describes it.
 
-        return Pack.open(path).join(self)
+        Args:
+            images: Files, folders, pictures or arrays.
+            domain: The domain of all images, or one name per image.
+        """
+        return predict(self, self.domains, self.trunk.norm_method, images, domain)
+
+
+class DomainNetwork(nn.Module):
+    """A plain network for one domain: normalized images to {task: tensor}."""
+
+    def __init__(self, card: Card, trunk: Trunk, heads: Heads) -> None:
+        super().__init__()
+        self.card = card
+        self.trunk = trunk
+        self.heads = heads
+        self.report: FoldReport | None = None  # what folding did, where it ran
+
+    def forward(self, images_BCHW: Tensor) -> Predictions:
+        """Return the predictions of this domain by task."""
+        heads = self.heads
+        levels = heads.decoder.levels if heads.decoder is not None else ()
+        pooled, pyramid = self.trunk(images_BCHW, heads.needs_pooled, levels)
+        size = (images_BCHW.shape[-2], images_BCHW.shape[-1])
+        maps = dict(zip(levels, pyramid, strict=True))
+        return heads(pooled, maps, size)  # type: ignore[no-any-return]
+
+    if TYPE_CHECKING:
+        __call__ = forward

@@ -15,6 +15,7 @@ from onetrunk.eval.metrics import as_error
 from onetrunk.eval.outcomes import Key, Outcomes
 from onetrunk.eval.summary import decathlon_score, delta_mtl
 from onetrunk.eval.table import Better, Row, Table
+from onetrunk.nn.adapters import NO_ADAPTERS
 from onetrunk.nn.universal import Universal
 from onetrunk.report.run_files import RunFiles, RunGroup
 from onetrunk.report.verdict import Estimate, TaskComparison, margin_of, result_of
@@ -118,7 +119,7 @@ def describe(run: RunFiles) -> str:
     sharing = str(trunk.get("sharing", "deep"))
     stages = ", ".join(map(str, trunk.get("own_stages") or ()))
     words.append(SHARING.get(sharing, f"own stages {stages}" if sharing == "partial" else ""))
-    if trunk.get("adapters", "none") != "none":
+    if trunk.get("adapters", NO_ADAPTERS) != NO_ADAPTERS:
         words.append(f"{trunk['adapters']} adapters")
     if trunk.get("pretrained"):
         words.append("pretrained")
@@ -211,13 +212,13 @@ def mean_difference(group: RunGroup, baseline: RunGroup) -> Estimate | None:
     sides = _common_outcomes(group, baseline)
     if sides is None:
         return None
-    keys = [key for key, part in sides[0][0].parts.items() if part.kind == "classify"]
+    keys = [key for key, one in sides[0][0].tasks.items() if one.kind == "classify"]
     if len(keys) < 2:
         return None
     ours, theirs = (replicates(side) for side in sides)
     drawn = np.mean([ours[key] - theirs[key] for key in keys], axis=0)
     values = [
-        math.fsum(run.parts[key].headline() for run in side for key in keys) / len(side) / len(keys)
+        math.fsum(run.tasks[key].headline() for run in side for key in keys) / len(side) / len(keys)
         for side in sides
     ]
     return Estimate(values[0] - values[1], *percentiles(drawn))
@@ -247,18 +248,18 @@ def _common_outcomes(
     first = runs[0]
     common = [
         key
-        for key, part in first.parts.items()
+        for key, one in first.tasks.items()
         if all(
-            key in run.parts
-            and run.parts[key].kind == part.kind
-            and run.names[key[0]] == first.names[key[0]]
+            key in run.tasks
+            and run.tasks[key].kind == one.kind
+            and run.image_digests[key[0]] == first.image_digests[key[0]]
             for run in runs
         )
     ]
     if not common:
         return None
     ours, theirs = (
-        [replace(run, parts={key: run.parts[key] for key in common}) for run in side]
+        [replace(run, tasks={key: run.tasks[key] for key in common}) for run in side]
         for side in sides
     )
     return ours, theirs

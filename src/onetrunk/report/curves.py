@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from onetrunk.eval.metrics import METRICS, Metric
+from onetrunk.eval.metrics import SCORES
+from onetrunk.eval.metrics.scores import Metric
 from onetrunk.eval.outcomes import Key
 from onetrunk.report.run_files import RunFiles, RunGroup
 
@@ -68,7 +69,7 @@ def training_curves(groups: Sequence[tuple[int, RunGroup]]) -> tuple[TaskCurves,
 
 def _recorded_tasks(run: RunFiles) -> dict[Key, Metric | None]:
     """Return the tasks in a run's records, with the headline that was validated."""
-    headlines = {metrics[0].name: metrics[0] for metrics in METRICS.values()}
+    headlines = {scores.metrics[0].name: scores.metrics[0] for scores in SCORES.values()}
     tasks: dict[Key, Metric | None] = {}
     for record in run.records:
         for name in _finite(record.get("loss")):

@@ -14,8 +14,8 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import U8
 from onetrunk.data.split import Split
 from onetrunk.data.task import NO_CLASS, NO_LABEL, Task
-from onetrunk.eval.features import draw, evaluating, parts
-from onetrunk.eval.model_split import split_for
+from onetrunk.eval.model_split import even_batches, sample_places, split_for
+from onetrunk.nn.modes import eval_mode
 from onetrunk.nn.universal import Universal
 from onetrunk.report.map_examples import MapExample, map_examples
 from onetrunk.report.thumbnail import Thumbnail
@@ -72,7 +72,7 @@ def task_examples(
         split = split_for(domain, card, "test")
         if not len(split):
             continue
-        indices = draw(split, domain.name, sample, seed)
+        indices = sample_places(split, domain.name, sample, seed)
         outputs, targets = predict(model, domain.name, split, indices)
         for task in card.tasks:
             if not task.dense:
@@ -105,8 +105,8 @@ def predict(
     parameter = next(model.parameters())
     outputs: list[dict[str, Tensor]] = []
     targets: list[dict[str, Tensor]] = []
-    with evaluating(model), torch.inference_mode():
-        for part in parts(indices):
+    with eval_mode(model), torch.inference_mode():
+        for part in even_batches(indices):
             images, target = split.batch(part)
             output = model(images.to(parameter.device, parameter.dtype), domain=name)
             outputs.append({task: value.float().cpu() for task, value in output.items()})

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from onetrunk.eval.feature_map import Embedding
-from onetrunk.eval.gradient_agreement import Conflict
+from onetrunk.eval.feature_map import FeatureMap
+from onetrunk.eval.gradient_agreement import GradientAgreement
 from onetrunk.eval.latency import Latency
 from onetrunk.eval.similarity import Similarity
 from onetrunk.report.columns import Column
@@ -32,8 +32,8 @@ class Measurements:
 
     examples: tuple[TaskExamples, ...] = ()
     similarity: Similarity | None = None
-    embedding: Embedding | None = None
-    conflict: Conflict | None = None
+    feature_map: FeatureMap | None = None
+    gradient_agreement: GradientAgreement | None = None
     latency: Latency | None = None
 
 

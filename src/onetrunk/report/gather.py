@@ -22,8 +22,8 @@ from onetrunk.data.cache import cpus
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput, OnetrunkError
 from onetrunk.eval.external_predictions import evaluate_predictions
-from onetrunk.eval.feature_map import embedding
-from onetrunk.eval.gradient_agreement import Loss, conflict
+from onetrunk.eval.feature_map import feature_map
+from onetrunk.eval.gradient_agreement import Loss, gradient_agreement
 from onetrunk.eval.latency import latency
 from onetrunk.eval.similarity import similarity
 from onetrunk.eval.timm_checkpoint import evaluate_checkpoint
@@ -178,12 +178,14 @@ def _measure(
     if group.separate:
         return found
     if several:
-        points = attempt("embedding", lambda: embedding(model, domains, seed=seed))
-        found = replace(found, embedding=points)
+        points = attempt("feature map", lambda: feature_map(model, domains, seed=seed))
+        found = replace(found, feature_map=points)
     if several and model.shared_parameters():
         loss = loss_of(domains)
-        cosines = attempt("conflict", lambda: conflict(model, domains, loss, seed=seed))
-        found = replace(found, conflict=cosines)
+        cosines = attempt(
+            "gradient agreement", lambda: gradient_agreement(model, domains, loss, seed=seed)
+        )
+        found = replace(found, gradient_agreement=cosines)
     say(f"measuring latency, about {LATENCY_SECONDS:.0f} s")
     times = attempt("latency", lambda: latency(model, separate, seconds=LATENCY_SECONDS, seed=seed))
     return replace(found, latency=times)

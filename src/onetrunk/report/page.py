@@ -59,7 +59,7 @@ def page(findings: Findings) -> str:
         selections=selections(findings),
         scatter=domain_map(findings),
         similarity_maps=similarity_maps(findings),
-        conflict_map=conflict_map(findings),
+        gradient_map=gradient_map(findings),
     )
 
 
@@ -265,7 +265,7 @@ def selections(findings: Findings) -> list[tuple[TaskCurves, RunCurve]]:
 
 def domain_map(findings: Findings) -> tuple[ScatterPlot, list[tuple[Mark, str]]] | None:
     """Draw the map of the domains' features, with its legend."""
-    found = findings.measured.embedding
+    found = findings.measured.feature_map
     if found is None:
         return None
     label = f"{len(found.xy)} images of {len(found.domains)} domains, placed by their features"
@@ -287,9 +287,9 @@ def similarity_maps(findings: Findings) -> list[HeatMap]:
     ]
 
 
-def conflict_map(findings: Findings) -> HeatMap | None:
+def gradient_map(findings: Findings) -> HeatMap | None:
     """Draw the cosines between the domains' gradients."""
-    found = findings.measured.conflict
+    found = findings.measured.gradient_agreement
     if found is None:
         return None
     return heat_map(found.domains, found.cosine, found.own.tolist(), "cosine of gradients")

@@ -217,8 +217,8 @@ def _rename_domains(run: RunFiles, names: Mapping[str, str]) -> RunFiles:
     if outcomes is not None:
         outcomes = Outcomes(
             outcomes.split,
-            {(names.get(d, d), task): part for (d, task), part in outcomes.parts.items()},
-            {names.get(d, d): digest for d, digest in outcomes.names.items()},
+            {(names.get(d, d), task): one for (d, task), one in outcomes.tasks.items()},
+            {names.get(d, d): digest for d, digest in outcomes.image_digests.items()},
         )
     return replace(run, scores=scores, given_outcomes=outcomes)
 

@@ -127,7 +127,7 @@ def _add_to_model(
             model, domain, recipe, Path(folder) / "add", pack_history.ADDED, known, place,
             command="the same call", resume=False,
         )  # fmt: skip
-        pack.join(model)
+        model.add_pack(pack)
     return DomainResult(domain.name, model, record)
 
 
@@ -191,7 +191,7 @@ def import_pack(
             pack, data, home = replace(pack, card=replace(pack.card, name=name)), None, None
         model, others = opened.model, opened.readable_domains
         before = fingerprints(model, others, name)
-        pack.join(model)
+        model.add_pack(pack)
         unchanged = check_unchanged(before, fingerprints(model, others, name), name)
         say(f"{name}: {unchanged}")
         stored = {} if home is None else read_json(home / SCORES)

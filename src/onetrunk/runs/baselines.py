@@ -21,7 +21,9 @@ from typing import Any
 from onetrunk.config import Recipe
 from onetrunk.errors import BadInput
 from onetrunk.eval.table import Row, Table
-from onetrunk.nn.saving import TRUNK, models_of
+from onetrunk.nn.model_files import TRUNK
+from onetrunk.nn.norms import find_norm
+from onetrunk.nn.saving import models_of
 from onetrunk.runs.experiment import domain_errors, seconds_of, train_all
 from onetrunk.runs.open import Run
 from onetrunk.store.atomic import write_atomic
@@ -103,7 +105,7 @@ def check_start(recipe: Recipe, method: str) -> None:
     if recipe.init_folder is None or method == "frozen":
         return
     owned, others, got = "", "", f"norm = {recipe.trunk.norm!r}"
-    if method == "joint" and recipe.trunk.norm != "shared":
+    if method == "joint" and find_norm(recipe.trunk.norm).replaces_layers:
         owned, others = "norms", "frozen,finetune"
     if recipe.trunk.own_stages and any(
         model.trunk.own_stages for model in models_of(recipe.init_folder).values()

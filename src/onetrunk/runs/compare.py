@@ -24,7 +24,7 @@ from onetrunk.config.methods import Method, choose_methods
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Diverged
-from onetrunk.eval.budget import bare, budget
+from onetrunk.eval.budget import budget, trunk_cost
 from onetrunk.eval.summary import decathlon_score
 from onetrunk.eval.table import Table
 from onetrunk.nn.saving import load
@@ -406,7 +406,7 @@ def compare_new_domains(
         "data": {domain.name: data_fingerprint(domain) for domain in domains},
         "images": {domain.name: len(domain.test) for domain in domains},
         "train": comparison.train,
-        "one": bare(model).parameters,
+        "one": trunk_cost(model).parameters,
     }
     document: dict[str, Any] = {}
     for seed in seeds:

@@ -29,9 +29,11 @@ def score_changes(before: Path, after: Path) -> list[Difference]:
     old, new = Run(before).outcomes, Run(after).outcomes
     if old is None or new is None:
         return []
-    both = {name for name in old.names if new.names.get(name) == old.names[name]}
+    both = {
+        name for name, digest in old.image_digests.items() if new.image_digests.get(name) == digest
+    }
     ours, theirs = _only(new, both), _only(old, both)
-    if not ours.parts.keys() & theirs.parts.keys():
+    if not ours.tasks.keys() & theirs.tasks.keys():
         return []
     return differences(ours, theirs)
 
@@ -81,5 +83,5 @@ def describe(change: Difference) -> str:
 
 def _only(outcomes: Outcomes, names: set[str]) -> Outcomes:
     """The outcomes of these domains."""
-    parts = {key: part for key, part in outcomes.parts.items() if key[0] in names}
-    return Outcomes(outcomes.split, parts, {name: outcomes.names[name] for name in names})
+    parts = {key: part for key, part in outcomes.tasks.items() if key[0] in names}
+    return Outcomes(outcomes.split, parts, {name: outcomes.image_digests[name] for name in names})

@@ -26,8 +26,7 @@ from onetrunk.config import Recipe
 from onetrunk.config.recipe import seeded_weights
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput
-from onetrunk.eval.evaluate import each_once, evaluate
-from onetrunk.nn.pack import Pack
+from onetrunk.eval.evaluate import distinct_domains, evaluate
 from onetrunk.nn.saving import models_of
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
@@ -90,8 +89,8 @@ class Specialists:
         trunk.licence = like.licence
         model, sha256 = Universal(trunk), trunk.fingerprint()
         for name, specialist in self.models.items():
-            pack = Pack.of(specialist, name)
-            replace(pack, trunk=trunk.describe(), sha256=sha256).join(model)
+            pack = replace(specialist.pack(name), trunk=trunk.describe(), sha256=sha256)
+            model.add_pack(pack)
         return model.eval()
 
     @torch.no_grad()
@@ -162,7 +161,7 @@ def choose_scale(
         recalibrated: Estimate the statistics of norms anew for every λ.
         device: Where to evaluate; None chooses.
     """
-    specialists = Specialists(folder, [domain.name for domain in each_once(domains)])
+    specialists = Specialists(folder, [domain.name for domain in distinct_domains(domains)])
     candidates: Sequence[float | None] = scales if specialists.start is not None else (None,)
     if not candidates:
         raise BadInput("expected at least one scale", got="none")

@@ -26,8 +26,9 @@ from onetrunk.errors import BadInput, OnetrunkError
 from onetrunk.eval.budget import Budget, Cost, DomainCost
 from onetrunk.eval.outcomes import Outcomes
 from onetrunk.eval.table import Table
+from onetrunk.nn.model_files import PACKS, TRUNK, listed
 from onetrunk.nn.pack import Pack
-from onetrunk.nn.saving import PACKS, TRUNK, listed, load, models_of
+from onetrunk.nn.saving import load, models_of
 from onetrunk.nn.universal import Universal
 from onetrunk.runs.pack_history import RELABELED, current_class
 from onetrunk.store.checkpoint import steps
@@ -291,13 +292,12 @@ def read_outcomes(folder: Path) -> Outcomes | None:
     path = folder / OUTCOMES
     trained = Outcomes.open(path) if path.is_file() else None
     names = shared_model_names(folder)
-    if trained is None or names is None or not _changed(folder, trained.names, names):
+    if trained is None or names is None or not _changed(folder, trained.image_digests, names):
         return trained
-    found = [domain_outcomes(folder, name, trained) for name in names]
-    parts = {key: part for each in found if each is not None for key, part in each.parts.items()}
-    digests = {
-        name: digest for each in found if each is not None for name, digest in each.names.items()
-    }
+    each = [domain_outcomes(folder, name, trained) for name in names]
+    known = [outcomes for outcomes in each if outcomes is not None]
+    parts = {key: part for outcomes in known for key, part in outcomes.tasks.items()}
+    digests = {name: d for outcomes in known for name, d in outcomes.image_digests.items()}
     return Outcomes(trained.split, parts, digests)
 
 
@@ -316,10 +316,10 @@ def domain_outcomes(folder: Path, name: str, trained: Outcomes | None = None) ->
             trained = Outcomes.open(folder / OUTCOMES)
     except OnetrunkError:
         return None
-    if trained is None or name not in trained.names:
+    if trained is None or name not in trained.image_digests:
         return None
-    parts = {key: part for key, part in trained.parts.items() if key[0] == name}
-    return Outcomes(trained.split, parts, {name: trained.names[name]})
+    parts = {key: part for key, part in trained.tasks.items() if key[0] == name}
+    return Outcomes(trained.split, parts, {name: trained.image_digests[name]})
 
 
 def _changed(folder: Path, trained: Iterable[str], names: Sequence[str]) -> bool:

@@ -22,8 +22,8 @@ from typing import Any
 
 from onetrunk.config.add_recipe import read_add_recipe
 from onetrunk.errors import BadInput
+from onetrunk.nn.model_files import PACKS, listed, relist
 from onetrunk.nn.pack import Pack
-from onetrunk.nn.saving import PACKS, listed, relist
 from onetrunk.runs.open import ADDED, HISTORY, MODEL, OUTCOMES, Run, domain_outcomes
 from onetrunk.store.atomic import (
     atomic_folder,

@@ -18,10 +18,11 @@ from onetrunk.data.domain import Domain, check_domains
 from onetrunk.data.splitting import SPLITS
 from onetrunk.errors import BadInput
 from onetrunk.eval.budget import budget
-from onetrunk.eval.evaluate import run_evaluation
+from onetrunk.eval.evaluate import evaluate_split
 from onetrunk.nn.heads import Numbers
-from onetrunk.nn.saving import load, save_models
-from onetrunk.nn.shared_heads import Shared
+from onetrunk.nn.model_files import save_models
+from onetrunk.nn.saving import load
+from onetrunk.nn.shared_heads import SharedHead
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
 from onetrunk.runs.environment import check_data, environment
@@ -195,7 +196,7 @@ def finish(
     """Evaluate and write the model, outcomes and, last, scores.json: the run is finished then."""
     by_domain = {name: model for model in models.values() for name in model.domains}
     evaluated = {
-        split: run_evaluation(by_domain, domains, split, device=device) for split in ("val", "test")
+        split: evaluate_split(by_domain, domains, split, device=device) for split in ("val", "test")
     }
     tables = {split: evaluation.table() for split, evaluation in evaluated.items()}
     for model in models.values():
@@ -346,7 +347,7 @@ def scale_numbers(model: Universal, domains: Sequence[Domain]) -> None:
     for domain in domains:
         for task in domain.tasks if domain.name in model.domains else ():
             head = model.heads_of(domain.name).head(task.name)
-            head = head.held[0] if isinstance(head, Shared) else head
+            head = head.held[0] if isinstance(head, SharedHead) else head
             if isinstance(head, Numbers) and id(head) not in scaled:
                 scaled.add(id(head))  # a shared head has the scale of the first domain
                 mean, std = target_stats(domain, task)

@@ -16,7 +16,7 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.splitting import SPLITS
 from onetrunk.errors import BadInput
 from onetrunk.eval.budget import budget
-from onetrunk.eval.evaluate import run_evaluation
+from onetrunk.eval.evaluate import evaluate_split
 from onetrunk.eval.metrics import headline
 from onetrunk.eval.table import Row, Table
 from onetrunk.nn.card import Card
@@ -197,11 +197,11 @@ def _evaluate(
     if old is not None:
         model.remove(name)
     try:
-        trained.join(model)
+        model.add_pack(trained)
         unchanged = check_unchanged(before, fingerprints(model, others, name), name)
         say(f"{name}: {unchanged}")
         evaluated = {
-            split: run_evaluation(model, [domain], split, device=runner.device)
+            split: evaluate_split(model, [domain], split, device=runner.device)
             for split in ("val", "test")
         }
         tables = {split: evaluation.table() for split, evaluation in evaluated.items()}
@@ -212,7 +212,7 @@ def _evaluate(
         if name in model.domains:
             model.remove(name)
         if old is not None:
-            old.join(model)
+            model.add_pack(old)
     with runner.run.writing(OUTCOMES):
         evaluated["test"].outcomes().save(runner.run.path / OUTCOMES)
     scores = {

@@ -20,7 +20,7 @@ from torch import Tensor
 from onetrunk.data.domain import Domain
 from onetrunk.data.seeded import seed_of
 from onetrunk.errors import Failed, OnetrunkError
-from onetrunk.eval.evaluate import evaluating
+from onetrunk.eval.evaluate import inference
 from onetrunk.eval.model_split import split_for
 from onetrunk.nn.universal import Universal
 
@@ -77,7 +77,7 @@ def fingerprints(
         without: The domain that is added, changed or removed.
     """
     found: dict[str, Fingerprint] = {}
-    with evaluating(model):
+    with inference(model):
         for name in model.domains:
             if name != without:
                 found[name] = _fingerprint(model, name, domains.get(name))

@@ -19,6 +19,7 @@ from onetrunk.config.add_recipe import Few
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, shorten
+from onetrunk.nn.adapters import NO_ADAPTERS
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.saving import load
 from onetrunk.progress import say
@@ -127,9 +128,9 @@ def _check_domain(run: Run, name: str) -> None:
 
 def _owned(pack: Pack) -> str:
     """The adapters of a pack; "norm" for one that was trained with its trunk and owns norms."""
-    if pack.card.adapters != "none":
+    if pack.card.adapters != NO_ADAPTERS:
         return pack.card.adapters
-    if pack.card.provenance.get("adapters") == "none":
+    if pack.card.provenance.get("adapters") == NO_ADAPTERS:
         return "none"
     return "norm" if any(key.startswith("slots/") for key in pack.tensors) else "none"
 
@@ -190,7 +191,7 @@ def relabel(
         history = pack_history.extended(old.card, event)
         provenance = {**new.card.provenance, "version": version, "history": history}
         new = with_record(new, provenance, new.card.scores if not drop else {})
-        new.join(model)
+        model.add_pack(new)
         unchanged = check_unchanged(before, fingerprints(model, others, name), name)
         say(f"{name}: {unchanged}")
         record = opened.record(name)

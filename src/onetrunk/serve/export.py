@@ -1,10 +1,10 @@
 """Export to ONNX: one domain as its folded plain network, or all domains of one size in one file.
 
-One domain: input `images` (batch, 3, H, W); outputs named DOMAIN/TASK. All: a second input `domain`
-(batch,), each image's place in the list of domains in the metadata; every head answers every image,
-and image i's own are those of its domain. The batch is free, the size is the domain's. What a
-reader needs beside the network, the labels and the pixels' contract, is one JSON document in the
-file's metadata under the key `onetrunk`; docs/onnx.md reads it.
+One domain: input `images` (batch, 3, H, W); outputs named DOMAIN/TASK. All domains: a second input
+`domain` (batch,), the place of each image's domain in the list of domains in the metadata; every
+head runs on every image, and the outputs for image i are those of its domain. The batch size is
+free, the image size is that of the domain. The metadata holds under the key `onetrunk` one JSON
+document with what else a reader needs, the labels and the pixels; docs/onnx.md reads it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
-import os
 import warnings
 from os import PathLike
 from pathlib import Path
@@ -24,14 +23,15 @@ from torch import Tensor, nn
 from onetrunk.errors import BadInput, Failed, Missing
 from onetrunk.nn.card import Card
 from onetrunk.nn.universal import Universal
+from onetrunk.store.atomic import atomic_path
 
 FORMAT = 1
 KEY = "onetrunk"
-AGREE = 1e-4  # relative: ONNX Runtime against PyTorch
+TOLERANCE = 1e-4  # relative, ONNX Runtime against PyTorch
 
 
-class _One(nn.Module):
-    """One domain's predictions as a tuple, in the order of its tasks."""
+class _OneDomain(nn.Module):
+    """The predictions of one domain as a tuple, in the order of its tasks."""
 
     def __init__(self, plain: nn.Module, card: Card) -> None:
         super().__init__()
@@ -39,88 +39,94 @@ class _One(nn.Module):
         self.tasks = [task.name for task in card.tasks]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) to one tensor a task."""
+        """Map (B, 3, H, W) to one tensor per task."""
         out: dict[str, Tensor] = self.plain(images)
         return tuple(out[task] for task in self.tasks)
 
 
-class _All(nn.Module):
-    """All domains' predictions as a tuple, domain by domain; `domain` chooses the banks' slots."""
+class _AllDomains(nn.Module):
+    """The predictions of all domains as a tuple; `domain` chooses the slots of the banks."""
 
     def __init__(self, model: Universal) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor, domain: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) and (B,) to one tensor a domain and task."""
-        out: dict[str, dict[str, Tensor]] = self.model(images, domain=domain)
+        """Map (B, 3, H, W) and (B,) to one tensor per domain and task."""
+        out = self.model(images, domain=domain)
         cards = self.model.domains.values()
         return tuple(out[card.name][task.name] for card in cards for task in card.tasks)
 
 
 def export(model: Universal, path: str | PathLike[str], domain: str | None = None) -> Path:
-    """Write an ONNX file of one domain, or of all; checked against PyTorch before it is there."""
+    """Write an ONNX file, after comparing its outputs with those of PyTorch.
+
+    Args:
+        model: The model.
+        path: The file.
+        domain: The domain to export; by default all of them.
+    """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
             raise Missing(package, "onnx", "export to ONNX")
-    to = Path(path)
-    if not to.parent.is_dir():
-        raise BadInput("export: no such folder", got=str(to.parent), try_="make it first")
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise BadInput("export: no such folder", got=str(path.parent), try_="create it first")
     cards = list(model.domains.values())
     if not cards:
         raise BadInput("export: expected a model with domains", got="none")
-    if model.trunk.norm == "shared-batch":
+    if not model.trunk.norm_method.exports:
         raise BadInput(
-            "the norm 'shared-batch' keeps no statistics: an exported network would answer each image "
-            "by its batch",
+            "export: with this norm the prediction for an image depends on its batch",
+            got=f"norm = {model.trunk.norm!r}",
             try_="a trunk with norm = 'domain'",
         )
-    # A copy, in ONNX Runtime's own type and place: the model may go on learning meanwhile.
+    # A copy in float32 on the CPU, for ONNX Runtime; the model may be in training.
     if domain is not None:
         plain = model.for_domain(domain).float().cpu()
         cards = [model.domains[domain]]
         inputs: tuple[Tensor, ...] = (example(cards),)
-        net: nn.Module = _One(plain, cards[0])
+        net: nn.Module = _OneDomain(plain, cards[0])
     else:
         check_one_size(cards)
-        whole = copy.deepcopy(model).eval().float().cpu()
-        inputs = (example(cards), whole.index([cards[i % len(cards)].name for i in range(3)]))
-        net = _All(whole)
-    _write(net.eval(), inputs, cards, model.trunk.licence, to)
-    return to
+        copied = copy.deepcopy(model).eval().float().cpu()
+        inputs = (example(cards), copied.index([cards[i % len(cards)].name for i in range(3)]))
+        net = _AllDomains(copied)
+    _write(net.eval(), inputs, cards, model.trunk.licence, path)
+    return path
 
 
 def check_one_size(cards: list[Card]) -> None:
-    """All domains of one file have one size."""
+    """Refuse domains of different sizes."""
     sizes = {card.name: "×".join(map(str, card.pixels.size)) for card in cards}
     if len(set(sizes.values())) > 1:
         raise BadInput(
-            "one file holds domains of one size",
+            "export: expected domains of one size for one file",
             got=", ".join(f"{name} {size}" for name, size in sizes.items()),
-            try_="export(model, path, domain=NAME), one file for each",
+            try_="export(model, path, domain=NAME), one file per domain",
         )
 
 
 def example(cards: list[Card]) -> Tensor:
-    """Images to trace with: three of them, since an exporter takes one for a size of its own."""
+    """Return images to trace with: three, because exporters specialize on a batch of one."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(3, 3, *cards[0].pixels.size, generator=generator)
 
 
 def document(cards: list[Card], licence: str | None) -> dict[str, Any]:
-    """What a reader needs: labels and the pixels' contract, domain by domain."""
+    """Return the labels and pixels of each domain."""
     keep = ("domain", "tasks", "pixels")
     domains = [{key: card.to_json()[key] for key in keep} for card in cards]
     return {"format": FORMAT, "domains": domains, "licence": licence}
 
 
 def _write(
-    net: nn.Module, inputs: tuple[Tensor, ...], cards: list[Card], licence: str | None, to: Path
+    net: nn.Module, inputs: tuple[Tensor, ...], cards: list[Card], licence: str | None, path: Path
 ) -> None:
     batch = torch.export.Dim("batch", min=1, max=65_536)
     shapes = tuple({0: batch} for _ in inputs)
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter, about itself
+        warnings.simplefilter("ignore")  # the exporter warns about its own code
         program = torch.onnx.export(
             torch.export.export(net, inputs, dynamic_shapes=shapes, strict=False),
             dynamo=True,
@@ -128,38 +134,31 @@ def _write(
             output_names=[f"{card.name}/{task.name}" for card in cards for task in card.tasks],
             verbose=False,
         )
-        want = net(*inputs)
+        expected = net(*inputs)
     if program is None:
-        raise Failed("the exporter made no program; try: report this trunk")
+        raise Failed("torch's exporter returned no program", try_="report this trunk")
     program.model.metadata_props[KEY] = json.dumps(document(cards, licence), ensure_ascii=False)
-    beside = to.with_name(f".{to.name}.{os.getpid()}.part")
-    try:
-        program.save(str(beside))
-        error = max(
-            _difference(got, tensor) for got, tensor in zip(_run(beside, inputs), want, strict=True)
-        )
-        if not error <= AGREE:
+    with atomic_path(path) as part:
+        program.save(str(part))
+        outputs = zip(_run(part, inputs), expected, strict=True)
+        error = max(_difference(got, tensor) for got, tensor in outputs)
+        if not error <= TOLERANCE:
             raise Failed(
-                f"ONNX Runtime answers otherwise than PyTorch, by {error:.1e}; "
-                "try: report this trunk"
+                f"the outputs of ONNX Runtime and PyTorch differ by {error:.1e}",
+                try_="report this trunk",
             )
-        with open(beside, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, to)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _run(path: Path, inputs: tuple[Tensor, ...]) -> list[Any]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    names = [given.name for given in session.get_inputs()]
+    names = [each.name for each in session.get_inputs()]
     feed = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
-    got: list[Any] = session.run(None, feed)
-    return got
+    outputs: list[Any] = session.run(None, feed)
+    return outputs
 
 
-def _difference(got: Any, want: Tensor) -> float:
-    scale = want.abs().max().clamp_min(torch.finfo(want.dtype).tiny)
-    return float((torch.from_numpy(got) - want).abs().max() / scale)
+def _difference(got: Any, expected: Tensor) -> float:
+    scale = expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)
+    return float((torch.from_numpy(got) - expected).abs().max() / scale)

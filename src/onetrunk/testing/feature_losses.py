@@ -1,10 +1,4 @@
-"""What every feature loss has to do, a third party's too.
-
-    from onetrunk.testing import conform_feature_loss
-    conform_feature_loss(thing)  # distill.features = "mypackage.losses:thing"
-
-raises AssertionError with what was wrong.
-"""
+"""Conformance of feature losses of distillation."""
 
 from __future__ import annotations
 
@@ -17,26 +11,30 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 SHAPES = ((16, 5), (8, 3), (2, 5), (1, 4), (8, 5, 3, 4), (1, 4, 2, 2))
 
 
-def conform_feature_loss(loss: Loss, least: bool = True) -> None:
-    """Every check; `least`: it says of itself that equal features have its least value."""
+def check_feature_loss(loss: Loss, least: bool = True) -> None:
+    """Check a feature loss.
+
+    Args:
+        loss: Called as `loss(student, teacher)` with rows (B, C) or maps (B, C, h, w).
+        least: Whether equal features must have the smallest value.
+    """
     for shape in SHAPES:
         for dtype in (torch.float32, torch.float64):
-            is_a_finite_scalar(loss, shape, dtype)
-        leaves_its_inputs(loss, shape)
-        knows_no_order(loss, shape)
+            check_finite(loss, shape, dtype)
+        check_inputs_unchanged(loss, shape)
+        check_order(loss, shape)
         if least:
-            is_least_where_equal(loss, shape)
-    has_a_gradient(loss)
+            check_minimum(loss, shape)
+    check_gradient(loss)
 
 
 def noise(shape: tuple[int, ...], seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Features."""
+    """Return random features."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def is_a_finite_scalar(loss: Loss, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    """Finite value and gradient: of noise, of equal features, of rows that are all one, of zeros,
-    of very small and of large numbers."""
+def check_finite(loss: Loss, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """The value is a finite scalar with a finite gradient, for ordinary and degenerate features."""
     a, t = noise(shape, 0, dtype), noise(shape, 1, dtype)
     cases = {
         "noise": (a, t),
@@ -48,47 +46,50 @@ def is_a_finite_scalar(loss: Loss, shape: tuple[int, ...], dtype: torch.dtype) -
         "tiny": (1e-6 * a, 1e-6 * t),
         "large": (1e4 * a, 1e4 * t),
     }
-    for what, (student, teacher) in cases.items():
+    for case, (student, teacher) in cases.items():
         x = student.clone().requires_grad_(True)
         value = loss(x, teacher.clone())
-        where = f"{what}, {tuple(shape)}, {dtype}"
-        assert value.shape == (), f"expected a scalar, came {tuple(value.shape)} ({where})"
+        where = f"{case}, {tuple(shape)}, {dtype}"
+        assert value.shape == (), f"expected a scalar; got: {tuple(value.shape)} ({where})"
         assert torch.isfinite(value), f"its value is {float(value.detach())} ({where})"
         assert value.requires_grad, f"no gradient reaches the student ({where})"
         (grad,) = torch.autograd.grad(value, x)
         assert torch.isfinite(grad).all(), f"its gradient is not finite ({where})"
 
 
-def leaves_its_inputs(loss: Loss, shape: tuple[int, ...]) -> None:
-    """It changes neither the student's features nor the teacher's."""
+def check_inputs_unchanged(loss: Loss, shape: tuple[int, ...]) -> None:
+    """The loss changes neither the student's features nor the teacher's."""
     a, t = noise(shape, 0), noise(shape, 1)
     loss(a, t)
     assert a.equal(noise(shape, 0)), "it changed the student's features"
     assert t.equal(noise(shape, 1)), "it changed the teacher's features"
 
 
-def knows_no_order(loss: Loss, shape: tuple[int, ...]) -> None:
-    """The images of a batch in another order have the same loss."""
+def check_order(loss: Loss, shape: tuple[int, ...]) -> None:
+    """The order of the images does not matter."""
     a, t = noise(shape, 0), noise(shape, 1)
     order = torch.randperm(shape[0], generator=torch.Generator().manual_seed(2))
     one, other = float(loss(a, t)), float(loss(a[order], t[order]))
     assert abs(one - other) <= 1e-9 * max(1.0, abs(one)), f"{one} becomes {other} in another order"
 
 
-def is_least_where_equal(loss: Loss, shape: tuple[int, ...]) -> None:
-    """No other features are nearer to a teacher's than these themselves."""
+def check_minimum(loss: Loss, shape: tuple[int, ...]) -> None:
+    """Features equal to the teacher's have the smallest loss."""
     t = noise(shape, 1)
     same = float(loss(t, t))
     for seed in range(2, 8):
         for far in (1e-3, 1.0):
             other = float(loss(t + far * noise(shape, seed), t))
-            assert same <= other + 1e-9, f"equal features have {same}, others {other}"
+            assert same <= other + 1e-9, f"equal features have a loss of {same}, others of {other}"
 
 
-def has_a_gradient(loss: Loss) -> None:
-    """Where features differ there is one. (What is detached in a loss, as cka's σ, is no part of
-    it, so differences of values are no reference here.)"""
+def check_gradient(loss: Loss) -> None:
+    """Features that differ have a gradient.
+
+    Its value is not compared with finite differences, because a loss may detach parts, as cka
+    does σ.
+    """
     for shape in ((16, 5), (8, 5, 3, 4)):
         a, t = noise(shape, 0).requires_grad_(True), noise(shape, 1)
         (grad,) = torch.autograd.grad(loss(a, t), a)
-        assert grad.any(), f"its gradient is 0 of noise, {shape}"
+        assert grad.any(), f"its gradient is 0 for noise, {shape}"

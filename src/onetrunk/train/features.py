@@ -22,7 +22,7 @@ from torch import nn
 from onetrunk.data.domain import Domain
 from onetrunk.data.split import Split
 from onetrunk.errors import BadInput, Failed
-from onetrunk.eval.evaluate import evaluating, plan, read_ahead
+from onetrunk.eval.evaluate import inference, plan_batches, read_ahead
 from onetrunk.eval.model_split import split_for
 from onetrunk.nn.heads import Embed
 from onetrunk.nn.universal import Universal
@@ -53,7 +53,7 @@ def compute_features(
     """Return the features of a split, without augmentation, in the batches of an evaluation."""
     card = model.domains[domain.name]
     images = split_for(domain, card, split)
-    parts = plan(card, len(images), split, model.trunk.norm == "shared-batch") if images else []
+    parts = plan_batches(card, len(images), split, model.trunk.norm_method) if images else []
     path = run.path / FOLDER / domain.name / f"{split}.rows"
     digest = digest_of(model, domain.name)
     began = time.monotonic()
@@ -85,7 +85,7 @@ def _compute(
     with (
         run.writing(f"the features of {name}"),
         RowsWriter(path, rows, int(ends[-1]), digest) as file,
-        evaluating(model),
+        inference(model),
         Track(f"features of {name}, {images.name}", file.count) as track,
     ):
         first = int(np.searchsorted(ends, file.done, "right")) - 1  # the batch to continue with

@@ -26,10 +26,10 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.split import as_tensor
 from onetrunk.data.task import NO_CLASS, NO_LABEL, Task
 from onetrunk.errors import BadInput
-from onetrunk.eval.accumulator import Scores
 from onetrunk.eval.evaluate import evaluate
-from onetrunk.eval.evaluation import TaskResult
 from onetrunk.eval.metrics import as_error, headline, scores_of
+from onetrunk.eval.metrics.scores import Scores
+from onetrunk.eval.result import TaskResult
 from onetrunk.eval.table import Row, Table, number, spaced
 from onetrunk.nn.heads import Embed, Numbers, Pooled
 from onetrunk.nn.universal import Universal

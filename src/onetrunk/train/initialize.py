@@ -10,7 +10,7 @@ from torch import nn
 
 from onetrunk.errors import BadInput
 from onetrunk.nn.saving import models_of
-from onetrunk.nn.shared_heads import Shared, separate
+from onetrunk.nn.shared_heads import SharedHead, separate
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
 
@@ -101,7 +101,7 @@ def copy_weights(model: Universal, other: Universal) -> list[str]:
 
 def _copy_head(head: nn.Module, other: nn.Module, copied: set[int]) -> None:
     """Copy a head; a head that domains share takes each row at its place in this domain's order."""
-    if not isinstance(head, Shared):
+    if not isinstance(head, SharedHead):
         head.load_state_dict(other.state_dict())
         return
     held = head.held[0]

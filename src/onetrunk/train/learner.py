@@ -20,7 +20,7 @@ from onetrunk.config import Distill, Train
 from onetrunk.data.domain import Domain
 from onetrunk.data.loader import Batch, Loader
 from onetrunk.errors import Diverged, Failed, shorten
-from onetrunk.nn.feature_points import NOWHERE, Inside, Points
+from onetrunk.nn.feature_points import NO_POINTS, Outputs, Points
 from onetrunk.nn.universal import Universal
 from onetrunk.store.run_folder import Saved
 from onetrunk.train.clock import Clock, Means
@@ -170,7 +170,7 @@ class Learner:
         inputs = [self.mixup(self._moved(batch), self.clock.step) for batch in group]
         names = [batch.domain for batch in group]
 
-        def through(points: Points = NOWHERE) -> Iterator[tuple[BatchLosses, Tensor, Inside]]:
+        def through(points: Points = NO_POINTS) -> Iterator[tuple[BatchLosses, Tensor, Outputs]]:
             with self.precision.autocast():
                 insides = self.forward([x for x, _ in inputs], names, points)
             for batch, inside, (x, shares) in zip(group, insides, inputs, strict=True):
@@ -215,7 +215,7 @@ class Learner:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Inside the block the model has its averaged weights, if they are kept."""
+        """Outputs the block the model has its averaged weights, if they are kept."""
         with self.average.applied() if self.average is not None else nullcontext():
             yield
 

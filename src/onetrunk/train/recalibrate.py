@@ -16,14 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.seeded import permutation, seed_of
 from onetrunk.errors import BadInput
-from onetrunk.eval.evaluate import each_once, evaluating, model_of
+from onetrunk.eval.evaluate import distinct_domains, inference, model_for
 from onetrunk.eval.model_split import split_for
-from onetrunk.nn.norm_banks import DomainStats, Stats
+from onetrunk.nn.norms import NORMS, keeps_statistics
 from onetrunk.nn.universal import Universal
 
 IMAGES = 1024  # training images of a domain, at most
@@ -42,12 +41,12 @@ def recalibrate(
 
     Images are not augmented; they are drawn by the domain's name. Nothing else changes.
     """
-    for domain in each_once(domains):
-        own = model_of(model, domain.name)
+    for domain in distinct_domains(domains):
+        own = model_for(model, domain.name)
         split = split_for(domain, own.domains[domain.name], "train", quiet=True)
         seed = seed_of("recalibrate", domain.name)
         places = permutation(seed, 0, len(split))[:images]
-        with evaluating(own, device), _collecting(own, domain.name):
+        with inference(own, device), _collecting(own, domain.name):
             like = next(own.parameters())
             for part in np.array_split(places, math.ceil(len(places) / batch)):
                 pixels, _ = split.batch(part)
@@ -58,20 +57,19 @@ def recalibrate(
 def _collecting(model: Universal, name: str) -> Iterator[None]:
     """Inside the block this domain's norms collect the plain mean of their batches' statistics."""
     norms: list[Any] = []  # modules with running statistics
-    with_momentum: list[Any] = []  # modules whose `momentum` governs the update
+    layers: list[Any] = []  # replaced layers, whose momentum may govern the update
     for bank in model.trunk.banks().values():
         modules = [] if name not in bank.slots else list(bank.slots[name].modules())
-        norms += [m for m in modules if _has_stats(m)]
-        if isinstance(bank, DomainStats):
-            with_momentum.append(bank.origin)
+        norms += [m for m in modules if keeps_statistics(m)]
+        layers.append(bank.get_submodule(bank.inner))
     if not norms:
         raise BadInput(
             f"{name}: recalibration needs running statistics of this domain",
             got=f"norm = {model.trunk.norm!r}",
-            available=("domain", "domain-stats"),
+            available=[each for each in NORMS if NORMS.load(each).domain_statistics],
         )
-    norms += [m for m in model.heads_of(name).modules() if _has_stats(m)]
-    with_momentum += [norm for norm in norms if not isinstance(norm, Stats)]
+    norms += [m for m in model.heads_of(name).modules() if keeps_statistics(m)]
+    with_momentum = [module for module in (*layers, *norms) if hasattr(module, "momentum")]
     before = [(norm, norm.momentum) for norm in with_momentum]
     try:
         for norm in norms:
@@ -87,7 +85,3 @@ def _collecting(model: Universal, name: str) -> Iterator[None]:
             norm.momentum = momentum
         for norm in norms:
             norm.training = False
-
-
-def _has_stats(module: nn.Module) -> bool:
-    return isinstance(getattr(module, "running_mean", None), Tensor)

@@ -14,7 +14,8 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import Pixels
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, OnetrunkError
-from onetrunk.nn.saving import save, save_models
+from onetrunk.nn.model_files import save_models
+from onetrunk.nn.saving import save
 from onetrunk.runs.train import train
 from onetrunk.train.distill.find_teachers import find_teachers
 from onetrunk.train.distill.foreign import Foreign

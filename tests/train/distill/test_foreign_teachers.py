@@ -1,4 +1,4 @@
-"""Teachers that are no networks of onetrunk's."""
+"""Teachers that are not onetrunk networks: modules of the user's, and timm checkpoints."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from onetrunk.data.pixels import Pixels
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
 from onetrunk.train.distill.find_teachers import find_teachers
-from onetrunk.train.distill.foreign import Foreign, Guest
-from onetrunk.train.distill.pretrained import Checkpoint
+from onetrunk.train.distill.foreign import Foreign, ForeignTeacher, TimmCheckpoint
+from tests.helpers.errors import UNSET, raises
 from tests.helpers.fakes import dense_source
 from tests.helpers.worlds import learner, noise, same, settings, worlds
 
@@ -29,7 +29,7 @@ PIXELS = Pixels((6, 6), mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
 
 
 class Net(nn.Module):
-    """A small network with everything that must not move while it teaches."""
+    """A small network with layers that must not change while it teaches."""
 
     def __init__(self, classes: int = 3) -> None:
         super().__init__()
@@ -53,17 +53,17 @@ def first(domain: Domain, count: int = 4) -> Batch:
     return Batch(domain.name, images, targets, places, np.zeros_like(places))
 
 
-def look(teacher: Any, domain: Domain, *points: str) -> Any:
+def predict(teacher: Any, domain: Domain, *points: str) -> Any:
     batch = first(domain)
     return teacher.forward(batch.images, batch, points)
 
 
-def test_it_sees_the_students_view_at_its_own_size_and_normalization() -> None:
-    domain, seen = ants(), []
-    foreign = Foreign(nn.Flatten(), lambda x: (seen.append(x), x)[1], pixels=PIXELS)
-    guest = Guest(foreign, domain, ["classify"])
-    assert guest.widths == {"bottleneck": 3}
-    look(guest, domain, "bottleneck")
+def test_images_are_converted_to_its_size_and_normalization() -> None:
+    domain, received = ants(), []
+    foreign = Foreign(nn.Flatten(), lambda x: (received.append(x), x)[1], pixels=PIXELS)
+    teacher = ForeignTeacher(foreign, domain, ["classify"])
+    assert teacher.widths == {"bottleneck": 3}
+    predict(teacher, domain, "bottleneck")
     pixels, batch = domain.pixels, first(domain)
     grey = batch.images * torch.tensor(pixels.std).reshape(1, 3, 1, 1)
     grey = grey + torch.tensor(pixels.mean).reshape(1, 3, 1, 1)
@@ -74,39 +74,46 @@ def test_it_sees_the_students_view_at_its_own_size_and_normalization() -> None:
         mode="bilinear",
         antialias=True,
     )
-    torch.testing.assert_close(seen[-1], small, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(received[-1], small, rtol=1e-5, atol=1e-6)
 
 
-def test_its_classes_are_picked_out_by_name() -> None:
+def test_classes_are_found_by_name() -> None:
     domain, net = ants(), Net(3)  # of the classes a and b
-    guest = Guest(
+    teacher = ForeignTeacher(
         Foreign(net, pixels=PIXELS, classes={"classify": "B c A".split()}), domain, ["classify"]
     )
-    assert (guest.predictions, guest.widths) == (("classify",), {"bottleneck": 5, "pooled": 5})
-    found = look(guest, domain, "pooled")
+    assert (teacher.predictions, teacher.widths) == (("classify",), {"bottleneck": 5, "pooled": 5})
+    found = predict(teacher, domain, "pooled")
     with torch.no_grad():
-        plain = net(guest.converter(first(domain).images))
+        plain = net(teacher.converter(first(domain).images))
     assert found.predictions["classify"].equal(plain["classify"][:, [2, 0]])
     assert found.features["pooled"].equal(plain["pooled"])
-    assert look(Guest(guest.foreign, domain, ["classify"], logits=False), domain).predictions == {}
+    assert (
+        predict(
+            ForeignTeacher(teacher.foreign, domain, ["classify"], logits=False), domain
+        ).predictions
+        == {}
+    )
 
 
-def test_labels_of_one_name_are_added_up() -> None:
+def test_probabilities_of_equal_names_are_added() -> None:
     domain = ants()
     foreign = Foreign(Net(3), pixels=PIXELS, classes={"classify": [("a", "first"), "b", "A "]})
-    found = look(Guest(foreign, domain, ["classify"]), domain).predictions["classify"]
+    found = predict(ForeignTeacher(foreign, domain, ["classify"]), domain).predictions["classify"]
     with torch.no_grad():
-        plain = foreign.look(Guest(foreign, domain, ["classify"]).converter(first(domain).images))
-    said = plain["classify"].softmax(1)
-    torch.testing.assert_close(found.softmax(1)[:, 0], said[:, 0] + said[:, 2])
+        plain = foreign.forward(
+            ForeignTeacher(foreign, domain, ["classify"]).converter(first(domain).images)
+        )
+    expected = plain["classify"].softmax(1)
+    torch.testing.assert_close(found.softmax(1)[:, 0], expected[:, 0] + expected[:, 2])
 
 
-def test_it_is_frozen_whoever_says_train() -> None:
+def test_it_stays_frozen() -> None:
     domain, net = ants(), Net(2).train()
     foreign = Foreign(net, pixels=PIXELS, classes={"classify": ["a", "b"]})
-    guest = Guest(foreign, domain, ["classify"])
+    teacher = ForeignTeacher(foreign, domain, ["classify"])
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    made = learner([domain], teachers={"ants": [guest]}, distill={"teachers": "x"})
+    made = learner([domain], teachers={"ants": [teacher]}, distill={"teachers": "x"})
     assert not any(p.requires_grad for p in net.parameters())
     moved = made.distiller.parameters["ants"]
     start = {name: p.detach().clone() for name, p in moved.items()}
@@ -121,19 +128,21 @@ def test_it_is_frozen_whoever_says_train() -> None:
     assert not inside & {id(module) for module in net.modules()}
 
 
-def test_dense_predictions_come_at_the_students_size() -> None:
+def test_dense_predictions_have_the_students_size() -> None:
     source = dense_source(8, 10, 10)
     domain = Domain("rooms", source, size=10)
     net = nn.Conv2d(3, 7, 3, 2, 1)
 
-    def say(x: Tensor) -> Mapping[str, Tensor]:
+    def forward_dense(x: Tensor) -> Mapping[str, Tensor]:
         y = net(x)
         return {"segment": y[:, :3], "depth": y[:, 3:4], "normals": y[:, 4:], "bottleneck": y}
 
     classes = {"segment": ["item", "wall", "floor"]}
     tasks = [task.name for task in domain.tasks]
-    guest = Guest(Foreign(net, say, pixels=Pixels((8, 8)), classes=classes), domain, tasks)
-    found = look(guest, domain, "bottleneck")
+    teacher = ForeignTeacher(
+        Foreign(net, forward_dense, pixels=Pixels((8, 8)), classes=classes), domain, tasks
+    )
+    found = predict(teacher, domain, "bottleneck")
     assert {n: tuple(a.shape) for n, a in found.predictions.items()} == {
         "segment": (4, 3, 10, 10),
         "depth": (4, 1, 10, 10),
@@ -141,30 +150,33 @@ def test_dense_predictions_come_at_the_students_size() -> None:
     }
     torch.testing.assert_close(found.predictions["normals"].norm(dim=1), torch.ones(4, 10, 10))
     with torch.no_grad():
-        plain = say(guest.converter(first(domain).images))["segment"][:, [1, 2, 0]]
+        plain = forward_dense(teacher.converter(first(domain).images))["segment"][:, [1, 2, 0]]
     wide = nn.functional.interpolate(plain, (10, 10), mode="bilinear")
     torch.testing.assert_close(found.predictions["segment"], wide)
 
 
 @pytest.mark.parametrize(
-    ("said", "match"),
+    ("function", "facts", "got"),
     [
-        (lambda x: x.reshape(2, 3, -1), r"expected rows \(B, C\) or maps .* at 'bottleneck'"),
-        (lambda _: {"pooled": "none"}, r"at 'pooled'; got: 'str of 2"),
-        (lambda x: {"classify": x.mean((2, 3))}, "its 3 outputs have no names; got: '0 names'"),
-        (lambda x: {"classify": x}, r"expected rows \(B, C\)"),
-        (lambda x: x @ torch.zeros(99, 1), "cannot look at images of 6×6; got: "),
+        (lambda x: x.reshape(2, 3, -1), ["bottleneck", "(B, C)"], "(2, 3, 36) for 2 images"),
+        (lambda _: {"pooled": "none"}, ["pooled", "(B, C)"], "str for 2 images"),
+        (lambda x: {"classify": x.mean((2, 3))}, ["ants/classify", "3 outputs"], "0 names"),
+        (lambda x: {"classify": x}, ["ants/classify", "(B, C)"], (2, 3, 6, 6)),
+        (lambda x: x @ torch.zeros(99, 1), ["6×6"], UNSET),
     ],
 )
-def test_what_it_cannot_do_is_found_at_once(said: Any, match: str) -> None:
-    with pytest.raises(BadInput, match=match):
-        Guest(Foreign(nn.Identity(), said, pixels=PIXELS), ants(), ["classify"])
+def test_unusable_functions_are_refused_at_once(
+    function: Any, facts: list[str], got: object
+) -> None:
+    foreign = Foreign(nn.Identity(), function, pixels=PIXELS)
+    with raises(BadInput, "teacher Identity", *facts, got=got):
+        ForeignTeacher(foreign, ants(), ["classify"])
 
 
-def test_classes_that_are_not_there_are_named() -> None:
+def test_missing_classes_are_named() -> None:
     foreign = Foreign(Net(2), pixels=PIXELS, classes={"classify": ["a", "x"]})
-    with pytest.raises(BadInput, match="has the name of a class; got: 'b'; available: a, x"):
-        Guest(foreign, ants(), ["classify"])
+    with raises(BadInput, "ants/classify", got="none for b", available=["a", "x"]):
+        ForeignTeacher(foreign, ants(), ["classify"])
 
 
 # -- timm's
@@ -172,7 +184,7 @@ def test_classes_that_are_not_there_are_named() -> None:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights of small networks, as timm's own would lie there."""
+    """Return a folder with weights of small timm networks."""
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
     for arch in ("test_resnet", "test_vit"):
@@ -193,88 +205,88 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pets() -> Domain:
-    """Two of ImageNet's classes, by two of their names."""
+    """Return a domain with two of ImageNet's classes."""
     source = noise(24, ["tabby", "Tench"])
     return Domain("pets", source, size=8)
 
 
 @pytest.mark.parametrize(("arch", "map_size"), [("test_resnet", 5), ("test_vit", 10)])
-def test_timm_predictions_by_names_and_shows_its_maps(
-    arch: str, map_size: int, files: Path
-) -> None:
+def test_timm_predictions_and_features(arch: str, map_size: int, files: Path) -> None:
     domain = pets()
     found = find_teachers(f"timm/{arch}:{arch}.safetensors", [domain], files)
-    (guest,) = found["pets"]
+    (teacher,) = found["pets"]
     net = timm.create_model(arch, checkpoint_path=str(files / f"{arch}.safetensors")).eval()
-    said = look(guest, domain, "pooled", "bottleneck")
+    outputs = predict(teacher, domain, "pooled", "bottleneck")
     config = net.pretrained_cfg
-    assert guest.foreign.pixels.size == (160, 160)  # timm's own, not the student's
-    assert (guest.foreign.pixels.mean, guest.foreign.pixels.std) == (config["mean"], config["std"])
-    x = guest.converter(first(domain).images)
+    assert teacher.foreign.pixels.size == (160, 160)  # timm's own, not the student's
+    assert (teacher.foreign.pixels.mean, teacher.foreign.pixels.std) == (
+        config["mean"],
+        config["std"],
+    )
+    x = teacher.converter(first(domain).images)
     with torch.no_grad():
         features = net.forward_features(x)
         torch.testing.assert_close(
-            said.features["pooled"], net.forward_head(features, pre_logits=True)
+            outputs.features["pooled"], net.forward_head(features, pre_logits=True)
         )
         logits = net(x)
     # ImageNet: tench is 0, tabby 281; the classes of the domain are in natural order
     assert domain.tasks[0].classes == ("Tench", "tabby")
-    torch.testing.assert_close(said.predictions["classify"], logits[:, [0, 281]])
-    assert said.features["bottleneck"].shape[2:] == (map_size, map_size)
-    assert guest.widths == {p: f.shape[1] for p, f in said.features.items()}
+    torch.testing.assert_close(outputs.predictions["classify"], logits[:, [0, 281]])
+    assert outputs.features["bottleneck"].shape[2:] == (map_size, map_size)
+    assert teacher.widths == {p: f.shape[1] for p, f in outputs.features.items()}
 
 
-def test_a_file_brings_its_own_labels_and_pixels(files: Path) -> None:
+def test_labels_and_pixels_of_a_file(files: Path) -> None:
     domain = ants()
-    checkpoint = Checkpoint("timm/test_resnet:own/w.safetensors", files)
-    guest, notes = checkpoint.of(domain, ["classify"], True)
-    assert (guest.predictions, notes, guest.name) == (
+    checkpoint = TimmCheckpoint("timm/test_resnet:own/w.safetensors", files)
+    teacher, notes = checkpoint.of(domain, ["classify"], True)
+    assert (teacher.predictions, notes, teacher.name) == (
         ("classify",),
         [],
         "timm/test_resnet:w.safetensors",
     )
     assert checkpoint.pixels.size == (32, 48) and checkpoint.pixels.std == (0.2, 0.2, 0.2)
-    assert guest.places["classify"].tolist() == [2, 0]
+    assert teacher.places["classify"].tolist() == [2, 0]
 
 
-def test_without_names_it_teaches_features_alone(
+def test_without_matching_names_it_gives_features_alone(
     files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     domain = ants()
     for file in ("test_resnet.safetensors", "seven.safetensors"):
-        (guest,) = find_teachers(f"timm/test_resnet:{file}", [domain], files)["ants"]
-        assert (guest.predictions, guest.widths["pooled"]) == ((), 96)
+        (teacher,) = find_teachers(f"timm/test_resnet:{file}", [domain], files)["ants"]
+        assert (teacher.predictions, teacher.widths["pooled"]) == ((), 96)
     half = Domain("half", noise(24, ["tench", "unheard"]), size=8)
     find_teachers({"half": "timm/test_resnet:test_resnet.safetensors"}, [half], files)
-    said = capsys.readouterr().err
-    assert "half/classify: timm/test_resnet:test_resnet.safetensors teaches features alone" in said
-    assert "unheard" in said
+    printed = capsys.readouterr().err
+    assert "half/classify: timm/test_resnet:test_resnet.safetensors gives features alone" in printed
+    assert "unheard" in printed
 
 
-def test_files_that_fit_nothing_are_named(files: Path) -> None:
-    for text, match in {
-        "timm/test_vit:test_resnet.safetensors": "teacher timm/test_vit: .* does not fit",
-        "timm/test_vit:nothing.safetensors": "no such file; got: 'nothing.safetensors'",
-        "timm/test_vitt:test_vit.safetensors": "unknown timm model; .*available: test_vit",
-    }.items():
-        with pytest.raises(BadInput, match=match):
-            find_teachers(text, [ants()], files)
+def test_unusable_files(files: Path) -> None:
+    with raises(BadInput, "teacher timm/test_vit", "test_resnet.safetensors"):
+        find_teachers("timm/test_vit:test_resnet.safetensors", [ants()], files)
+    with raises(BadInput, "teacher timm/test_vit", got="nothing.safetensors"):
+        find_teachers("timm/test_vit:nothing.safetensors", [ants()], files)
+    with raises(BadInput, got="test_vitt", available=["test_vit"]):
+        find_teachers("timm/test_vitt:test_vit.safetensors", [ants()], files)
 
 
-def test_a_task_it_does_not_answer_keeps_its_labels() -> None:
-    """Features for both tasks, answers for the one that has names."""
+def test_a_task_that_it_does_not_predict() -> None:
+    """It gives features for both tasks, and predictions for the one that has names."""
     tasks = (Task("classify", "classify"), Task("age", "regress"))
     source = noise(24)
     source.tasks = tasks
     for place, item in enumerate(source.listed):
         item.labels["age"] = float(place)
     domain = Domain("ants", source, size=8)
-    guest = Guest(
+    teacher = ForeignTeacher(
         Foreign(Net(2), pixels=PIXELS, classes={"classify": ["a", "b"]}),
         domain,
         ["classify", "age"],
     )
-    made = learner([domain], teachers={"ants": [guest]}, distill={"teachers": "x"})
+    made = learner([domain], teachers={"ants": [teacher]}, distill={"teachers": "x"})
     (lesson,) = made.distiller.targets["ants"]
     assert (list(lesson.prediction_losses), list(lesson.feature_weights)) == (
         ["classify"],

@@ -18,7 +18,7 @@ from onetrunk.config import Distill
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
 from onetrunk.nn.universal import Universal
-from onetrunk.testing import scatter
+from onetrunk.testing.models import perturb
 from onetrunk.train.device import Precision
 from onetrunk.train.distill.lwf import OldPredictions
 from onetrunk.train.initialize import copy_weights
@@ -61,7 +61,7 @@ TASKS = (
 def old_network(domains: Sequence[Domain], **trunk: Any) -> Universal:
     """A network with random weights and statistics for each domain."""
     model = network(domains, 5, **trunk)
-    scatter(model, 8, 5)
+    perturb(model, 8, 5)
     return model.eval()
 
 

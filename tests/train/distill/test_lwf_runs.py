@@ -10,7 +10,7 @@ import pytest
 from safetensors import safe_open
 from torch import Tensor
 
-from onetrunk.config import Recipe, Train
+from onetrunk.config import Distill, Recipe, Train
 from onetrunk.config.check import check
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
@@ -186,8 +186,15 @@ def no_init(place: Path) -> None:
 
 def no_init_from_python(place: Path) -> None:
     (cats,) = worlds("cats")
-    distill = {"lwf": 1.0}
-    train(network([cats]), [cats], out=place / "runs/bad", teachers="a", distill=distill, train=Train(steps=1))
+    distill = Distill(lwf=1.0)
+    train(
+        network([cats]),
+        [cats],
+        out=place / "runs/bad",
+        teachers="a",
+        distill=distill,
+        train=Train(steps=1),
+    )
 
 
 def frozen(place: Path) -> None:

@@ -20,7 +20,7 @@ from onetrunk.data.pixels import Pixels
 from onetrunk.data.sampling import Fixed, Sampler
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Failed
-from onetrunk.nn.feature_points import Inside
+from onetrunk.nn.feature_points import Outputs
 from onetrunk.runs.train import train
 from onetrunk.store.tensors import RowsWriter
 from onetrunk.train.device import Precision
@@ -48,10 +48,10 @@ class PixelTeacher:
     def to(self, device: Any, channels_last: bool) -> None:
         pass
 
-    def forward(self, images: Tensor, batch: Batch, points: Any) -> Inside:
+    def forward(self, images: Tensor, batch: Batch, points: Any) -> Outputs:
         for image, place, view in zip(images, batch.places, batch.views, strict=True):
             self.images[int(place), int(view)] = image.clone()
-        return Inside({}, {"pooled": images.flatten(1)})
+        return Outputs({}, {"pooled": images.flatten(1)})
 
 
 @pytest.mark.parametrize("workers", [0, 1])

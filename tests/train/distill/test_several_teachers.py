@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import Pixels
 from onetrunk.testing.feature_losses import noise
-from onetrunk.train.distill.foreign import Foreign, Guest
+from onetrunk.train.distill.foreign import Foreign, ForeignTeacher
 from onetrunk.train.distill.standardize import (
     Standardizer,
     equalizing_rotation,
@@ -73,7 +73,7 @@ def test_maps_are_standardized_per_pixel() -> None:
         torch.testing.assert_close(one(maps).movedim(1, -1).reshape(-1, 4), one(rows))
 
 
-def guests(domain: Domain, count: int = 2) -> list[Guest]:
+def guests(domain: Domain, count: int = 2) -> list[ForeignTeacher]:
     found = []
     for i in range(count):
         torch.manual_seed(i)
@@ -84,7 +84,7 @@ def guests(domain: Domain, count: int = 2) -> list[Guest]:
             return features
 
         foreign = Foreign(net, look, pixels=Pixels((8, 8)))
-        found.append(Guest(foreign, domain, [task.name for task in domain.tasks]))
+        found.append(ForeignTeacher(foreign, domain, [task.name for task in domain.tasks]))
     return found
 
 
@@ -150,7 +150,9 @@ def test_teachers_without_predictions_do_not_dilute_the_others() -> None:
 def test_drop_leaves_out_some_teachers_but_never_all() -> None:
     domains = worlds("ants", "bees")
     teachers = {"ants": guests(domains[0], 3), "bees": guests(domains[1], 1)}
-    made = learner(domains, teachers=teachers, distill={"teachers": "x", "teacher_dropout": 0.5}, seed=4)
+    made = learner(
+        domains, teachers=teachers, distill={"teachers": "x", "teacher_dropout": 0.5}, seed=4
+    )
     three = made.distiller.targets["ants"]
 
     def present(made: Any, step: int) -> tuple[int, ...]:
@@ -163,7 +165,9 @@ def test_drop_leaves_out_some_teachers_but_never_all() -> None:
         assert share == pytest.approx(0.5 + 0.125 / 3, abs=0.04)
     assert [present(made, step) for step in (7, 3)] == [steps[7], steps[3]]
     assert len(made.distiller.present("bees", 0)) == 1  # the only teacher is never left out
-    other = learner(domains, teachers=teachers, distill={"teachers": "x", "teacher_dropout": 0.5}, seed=5)
+    other = learner(
+        domains, teachers=teachers, distill={"teachers": "x", "teacher_dropout": 0.5}, seed=5
+    )
     three = other.distiller.targets["ants"]
     assert [present(other, step) for step in range(30)] != steps[:30]
     without = learner(domains, teachers=teachers, distill={"teachers": "x"})

@@ -18,7 +18,7 @@ from onetrunk.errors import BadInput
 from onetrunk.eval.evaluate import evaluate
 from onetrunk.nn.saving import load
 from onetrunk.runs.train import train
-from onetrunk.testing import scatter
+from onetrunk.testing.models import perturb
 from onetrunk.train.distill.foreign import Foreign
 from tests.helpers.errors import raises
 from tests.helpers.fakes import encoded, picture
@@ -73,7 +73,7 @@ def test_unusable_sources_are_refused(tmp_path: Path) -> None:
 def a_teacher() -> Any:
     """A network with these classes, for a domain of another name."""
     model = network([Domain("shop", None, CLASSES, size=8)], seed=9)
-    scatter(model, 8, 9)
+    perturb(model, 8, 9)
     return model.eval()
 
 
@@ -176,13 +176,14 @@ def test_gradient_weightings_beside_images_without_labels(tmp_path: Path) -> Non
 def test_without_a_teacher_it_is_refused_before_training(tmp_path: Path) -> None:
     domain = web(tmp_path, CLASSES)
 
-    def refused(task: str, one: Domain = domain, **more: Any) -> None:
+    def refused(task: str, one: Domain = domain, frozen: bool = False, **more: Any) -> None:
         with raises(BadInput, f"web/{task}", "labels", "teachers.web"):
-            train(network([one]), [one], out=tmp_path / "run", device="cpu", train=Train(**SHORT, **more))
+            settings = Train(**SHORT, frozen=frozen)
+            train(network([one]), [one], out=tmp_path / "run", device="cpu", train=settings, **more)
         assert not (tmp_path / "run").exists()
 
     refused("classify")
-    refused("classify", teachers={"web": a_teacher()}, distill=["l2"])
+    refused("classify", teachers={"web": a_teacher()}, distill=Distill(features="l2", logits=False))
     refused("embed", web(tmp_path / "b"))
     refused("classify", frozen=True)
 

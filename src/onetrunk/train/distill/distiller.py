@@ -24,7 +24,7 @@ from onetrunk.config import Distill, Train
 from onetrunk.data.domain import Domain
 from onetrunk.data.loader import Batch
 from onetrunk.data.seeded import Chance, seed_of
-from onetrunk.nn.feature_points import Inside
+from onetrunk.nn.feature_points import Outputs
 from onetrunk.nn.universal import Universal
 from onetrunk.train.device import Precision
 from onetrunk.train.distill.matching import to_common_shape
@@ -91,7 +91,7 @@ class Distiller:
         return present or [targets[int(draws.argmax())]]
 
     def losses(
-        self, batch: Batch, images: Tensor, student: Inside, progress: float, step: int
+        self, batch: Batch, images: Tensor, student: Outputs, progress: float, step: int
     ) -> dict[str, Tensor]:
         """Return the weighted and annealed losses of a batch, by "features" and "logits".
 

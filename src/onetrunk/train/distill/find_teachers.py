@@ -13,8 +13,7 @@ from onetrunk.nn.saving import models_of
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
 from onetrunk.store.run_folder import RECIPE, SCORES
-from onetrunk.train.distill.foreign import Foreign, Guest
-from onetrunk.train.distill.pretrained import PREFIX, Checkpoint
+from onetrunk.train.distill.foreign import PREFIX, Foreign, ForeignTeacher, TimmCheckpoint
 from onetrunk.train.distill.stored_teachers import PREFIX as STORED
 from onetrunk.train.distill.stored_teachers import Stored
 from onetrunk.train.distill.teachers import Specialist, Teacher
@@ -99,7 +98,7 @@ class _Finder:
         self.root = root
         self.logits = logits
         self.runs: dict[Path, dict[str, Universal]] = {}
-        self.checkpoints: dict[str, Checkpoint] = {}
+        self.checkpoints: dict[str, TimmCheckpoint] = {}
         self.known: set[str] = set()  # domains of the runs
         self.notes: list[str] = []
 
@@ -127,7 +126,7 @@ class _Finder:
         self, domain: Domain, source: OneTeacher, tasks: Sequence[str], for_all: bool
     ) -> Sequence[Teacher]:
         if isinstance(source, Foreign):
-            return [Guest(source, domain, tasks, self.logits)]
+            return [ForeignTeacher(source, domain, tasks, self.logits)]
         if isinstance(source, Universal):
             models = dict.fromkeys(source.domains, source)
             return self._specialists(models, domain, "model", tasks, for_all)
@@ -152,10 +151,10 @@ class _Finder:
             return [Stored(path, domain, tasks, self.logits)]
         if text.startswith(PREFIX):
             if text not in self.checkpoints:
-                self.checkpoints[text] = Checkpoint(text, self.root)
-            guest, notes = self.checkpoints[text].of(domain, tasks, self.logits)
+                self.checkpoints[text] = TimmCheckpoint(text, self.root)
+            teacher, notes = self.checkpoints[text].of(domain, tasks, self.logits)
             self.notes += notes
-            return [guest]
+            return [teacher]
         folder = self.root / source
         if folder not in self.runs:
             self.runs[folder] = _models(folder)

@@ -23,7 +23,7 @@ from onetrunk.config import Distill, Recipe
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput
 from onetrunk.nn.heads import Numbers
-from onetrunk.nn.shared_heads import Shared
+from onetrunk.nn.shared_heads import SharedHead
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
 from onetrunk.train.device import Precision
@@ -105,7 +105,7 @@ def _task_losses(model: Universal, name: str, temperature: float) -> Mapping[str
         if loss is None:
             continue
         head = model.heads_of(name).head(task.name)
-        head = head.held[0] if isinstance(head, Shared) else head
+        head = head.held[0] if isinstance(head, SharedHead) else head
         losses[task.name] = _in_stds(loss, head) if isinstance(head, Numbers) else loss
     return losses
 

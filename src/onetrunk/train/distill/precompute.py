@@ -22,7 +22,7 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.loader import make_batch
 from onetrunk.data.sampling import Draw, Fixed, views_seed
 from onetrunk.errors import BadInput, Failed
-from onetrunk.nn.feature_points import Inside
+from onetrunk.nn.feature_points import Outputs
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import Track, say
 from onetrunk.store.run_folder import RunFolder
@@ -170,7 +170,7 @@ def write(
         file.finish()
 
 
-def _arrays(outputs: Inside, teacher: Teacher, domain: Domain) -> dict[str, NDArray[Any]]:
+def _arrays(outputs: Outputs, teacher: Teacher, domain: Domain) -> dict[str, NDArray[Any]]:
     """Return arrays in half precision; predicted numbers, of any unit, in single precision."""
     kinds = {task.name: task.kind for task in domain.tasks}
     arrays: dict[str, NDArray[Any]] = {}

@@ -25,7 +25,7 @@ from onetrunk.data.loader import Batch
 from onetrunk.data.sampling import Fixed
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
-from onetrunk.nn.feature_points import Inside
+from onetrunk.nn.feature_points import Outputs
 from onetrunk.store.tensors import read_rows
 from onetrunk.train.distill.teachers import Teacher, class_order
 
@@ -132,7 +132,7 @@ class Stored:
         """Move the class orders to a device; the arrays stay in the file."""
         self.order = {t: None if o is None else o.to(device) for t, o in self.order.items()}
 
-    def forward(self, images: Tensor, batch: Batch, points: Sequence[str]) -> Inside:
+    def forward(self, images: Tensor, batch: Batch, points: Sequence[str]) -> Outputs:
         """Return the stored outputs for the views of a batch."""
         rows = batch.views * self.header.images + batch.places
 
@@ -144,7 +144,7 @@ class Stored:
         for task, order in self.order.items():
             outputs = read(PREDICTIONS + task)
             predictions[task] = outputs if order is None else outputs.index_select(1, order)
-        return Inside(predictions, {point: read(FEATURES + point) for point in points})
+        return Outputs(predictions, {point: read(FEATURES + point) for point in points})
 
 
 def fixed_of(teachers: Sequence[Teacher]) -> Fixed | None:

@@ -19,7 +19,7 @@ from onetrunk.data.loader import Batch
 from onetrunk.data.pixels import Pixels
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, shorten
-from onetrunk.nn.feature_points import BOTTLENECK, DECODED, POOLED, Inside, at, level_of
+from onetrunk.nn.feature_points import BOTTLENECK, DECODED, POOLED, Outputs, features_at, level_of
 from onetrunk.nn.universal import Universal
 
 
@@ -31,7 +31,7 @@ class Teacher(Protocol):
     predictions: tuple[str, ...]  # those of `tasks` that it has predictions for
     widths: Mapping[str, int]  # number of channels of its features, by point
 
-    def forward(self, images: Tensor, batch: Batch, points: Sequence[str]) -> Inside:
+    def forward(self, images: Tensor, batch: Batch, points: Sequence[str]) -> Outputs:
         """Return the predictions of all its tasks and the features at `points`.
 
         Predictions have the student's task names and order of classes.
@@ -122,7 +122,7 @@ class Specialist:
         self.order = {t: None if o is None else o.to(device) for t, o in self.order.items()}
 
     @torch.no_grad()
-    def forward(self, images: Tensor, batch: Batch, points: Sequence[str]) -> Inside:
+    def forward(self, images: Tensor, batch: Batch, points: Sequence[str]) -> Outputs:
         """Return predictions, and features at `points`."""
         x = self.converter(images).to(self.dtype)
         trunk, heads = self.net.trunk, self.net.heads
@@ -141,7 +141,7 @@ class Specialist:
             task: outputs[task] if order is None else outputs[task].index_select(1, order)
             for task, order in self.order.items()
         }
-        return Inside(predictions, at(trunk, points, pooled, maps, decoded))
+        return Outputs(predictions, features_at(trunk, points, pooled, maps, decoded))
 
 
 def feature_widths(model: Universal, name: str) -> dict[str, int]:

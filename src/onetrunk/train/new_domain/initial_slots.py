@@ -18,16 +18,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.seeded import permutation, seed_of
 from onetrunk.data.split import Split
 from onetrunk.data.task import NO_CLASS
 from onetrunk.errors import BadInput
-from onetrunk.eval.evaluate import evaluating
+from onetrunk.eval.evaluate import inference
 from onetrunk.nn.modes import eval_mode
-from onetrunk.nn.norm_banks import Stats
+from onetrunk.nn.norms import keeps_statistics
 from onetrunk.nn.universal import Universal
 from onetrunk.train.fewshot.class_means import class_means_error
 
@@ -188,14 +187,14 @@ def _labelled_images(domain: Domain, task: str, seed: int) -> tuple[list[Tensor]
 def pooled_features(model: Universal, name: str, images: Sequence[Tensor]) -> Tensor:
     """Return a domain's pooled features of batches, on the CPU."""
     like = next(model.parameters())
-    with evaluating(model), model.trunk.switch.using(name):
+    with inference(model), model.trunk.switch.using(name):
         features = [model.trunk(x.to(device=like.device, dtype=like.dtype))[0] for x in images]
     return torch.cat([f.float().cpu() for f in features])
 
 
 def recompute_statistics(model: Universal, domain: Domain, seed: int) -> bool:
     """Update a domain's running statistics on its training images; False if it has none."""
-    modules = [module for module in _slot_modules(model, domain.name) if _has_statistics(module)]
+    modules = [module for module in _slot_modules(model, domain.name) if keeps_statistics(module)]
     if not modules or len(domain.train) < 2:
         return False
     like = next(model.parameters())
@@ -211,11 +210,6 @@ def recompute_statistics(model: Universal, domain: Domain, seed: int) -> bool:
 def _slot_modules(model: Universal, name: str) -> list[nn.Module]:
     slots = [bank.slots.get(name) for bank in model.trunk.banks().values()]
     return [module for slot in slots if slot is not None for module in slot.modules()]
-
-
-def _has_statistics(module: nn.Module) -> bool:
-    norm = isinstance(module, _BatchNorm) and module.running_mean is not None
-    return norm or isinstance(module, Stats)
 
 
 def _statistics_batches(split: Split, seed: int) -> list[NDArray[np.int64]]:

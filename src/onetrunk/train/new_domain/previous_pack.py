@@ -13,7 +13,7 @@ from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
 from onetrunk.nn.heads import key_of
 from onetrunk.nn.pack import Pack
-from onetrunk.nn.shared_heads import Shared
+from onetrunk.nn.shared_heads import SharedHead
 from onetrunk.nn.universal import Universal
 
 BY_CLASS = ("classify", "multilabel", "segment")  # kinds with one output for each class
@@ -90,7 +90,7 @@ def copy_previous(model: Universal, previous: Pack) -> None:
 
 def check_unshared_heads(model: Universal, name: str) -> None:
     """Check that a domain's heads are its own: classes of shared heads cannot be changed."""
-    if any(isinstance(head, Shared) for head in model.heads_of(name).of.values()):
+    if any(isinstance(head, SharedHead) for head in model.heads_of(name).of.values()):
         raise BadInput(
             f"{name}: expected heads of its own, and they are shared with other domains",
             got="sharing = 'full'",

@@ -13,7 +13,7 @@ from onetrunk.errors import BadInput
 from onetrunk.nn.adapters import AdapterBank
 from onetrunk.nn.card import Card
 from onetrunk.nn.heads import Numbers
-from onetrunk.nn.shared_heads import Shared
+from onetrunk.nn.shared_heads import SharedHead
 from onetrunk.nn.universal import Universal
 from onetrunk.train.losses import target_stats
 
@@ -41,7 +41,7 @@ def make_scratch_model(model: Universal, card: Card, seed: int) -> Universal:
         if name == card.name or not full:
             scratch.remove(name)
     with seeded_weights(seed_of(seed, card.name, "grow")):
-        scratch.place(card, *scratch.make(card))
+        scratch.attach(card, *scratch.make_parts(card))
     return scratch
 
 
@@ -59,8 +59,8 @@ def unfreeze_own(model: Universal, name: str) -> None:
             head.held[0].requires_grad_(True)
 
 
-def _shared_heads(model: Universal, name: str) -> list[Shared]:
-    return [head for head in model.heads_of(name).of.values() if isinstance(head, Shared)]
+def _shared_heads(model: Universal, name: str) -> list[SharedHead]:
+    return [head for head in model.heads_of(name).of.values() if isinstance(head, SharedHead)]
 
 
 def has_own_slots(model: Universal, name: str) -> bool:

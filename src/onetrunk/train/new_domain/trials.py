@@ -19,6 +19,7 @@ import torch
 from onetrunk.config import Train
 from onetrunk.config.add_recipe import AddRecipe, card_adapters
 from onetrunk.data.domain import Domain
+from onetrunk.nn.adapters import NO_ADAPTERS
 from onetrunk.nn.card import Card
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.universal import Universal
@@ -62,7 +63,7 @@ class AdapterKind:
         return name if self.rank is None else f"{name}-{self.rank}"
 
 
-HEADS_ONLY = AdapterKind("none")
+HEADS_ONLY = AdapterKind(NO_ADAPTERS)
 
 
 @dataclass(frozen=True)

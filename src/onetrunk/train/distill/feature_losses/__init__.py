@@ -4,7 +4,7 @@ Every built-in loss is one file of this package, which binds a `FeatureLoss` to 
 
 A user's loss, `"package.module:thing"`, is either a function that is called as
 `thing(student, teacher)` or a `FeatureLoss`. Both features have the same shape, (B, C) or
-(B, C, h, w), and the result is a scalar. `onetrunk.testing.conform_feature_loss` checks it.
+(B, C, h, w), and the result is a scalar. `onetrunk.testing.check_feature_loss` checks it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,203 @@
+"""A model in a folder: `model/trunk.safetensors`, and `model/packs/NAME.pack` for each domain.
+
+Networks of one domain each (sharing = "none") are saved side by side, each under `model/NAME/`.
+
+The header of the trunk's file holds its settings and the order of its domains. If domains are added
+or removed later, `model/domains.json` has their names instead: the trunk's file, which is large and
+often shared, is never written again, and a pack that is not listed is not yet a domain. Nothing
+that is read is trusted: names, shapes and finiteness are checked as those of packs. The folder is
+replaced atomically.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeVar
+
+from onetrunk.data.task import check_name
+from onetrunk.errors import BadInput
+from onetrunk.nn.card import Card
+from onetrunk.nn.pack import Pack
+from onetrunk.nn.trunk import Trunk
+from onetrunk.store.atomic import atomic_folder, write_atomic
+from onetrunk.store.tensors import KEY, read_header, read_tensors, write_tensors
+
+FORMAT = 1
+TRUNK = "trunk.safetensors"
+PACKS = "packs"
+LISTED = "domains.json"
+# The arguments of the trunk, and what else its file must describe.
+ARGUMENTS = ("arch", "norm", "sharing", "own_stages", "adapters", "adapter_layers")
+KEYS = (*ARGUMENTS, "pair", "licence", "sha256", "domains")
+
+
+class Model(Protocol):
+    """What a model needs to be written and read: `onetrunk.Universal`."""
+
+    trunk: Trunk
+    domains: dict[str, Card]
+    pair: str
+
+    def __init__(self, trunk: Trunk, *, pair: str) -> None: ...
+
+    def pack(self, name: str, sha256: str | None = None) -> Pack: ...
+
+    def add_pack(self, pack: Pack, sha256: str | None = None) -> Any: ...
+
+    def eval(self) -> Self: ...
+
+
+M = TypeVar("M", bound=Model)
+
+
+def save_models(models: Mapping[str, Model], folder: str | PathLike[str]) -> Path:
+    """Write one model (named "") into `folder`/model, or several into `folder`/model/NAME."""
+    place = Path(folder) / "model"
+    with atomic_folder(place) as part:
+        for name, model in models.items():
+            _write(model, part / name)
+    return place
+
+
+def _write(model: Model, folder: Path) -> None:
+    """Write the file of the trunk and a pack for each domain."""
+    (folder / PACKS).mkdir(parents=True)
+    trunk, sha256 = model.trunk, model.trunk.fingerprint()
+    document = {
+        "format": FORMAT,
+        **trunk.describe(),
+        "adapters": trunk.adapters,
+        "adapter_layers": list(trunk.adapter_layers),
+        "pair": model.pair,
+        "licence": trunk.licence,
+        "sha256": sha256,
+        "domains": list(model.domains),
+    }
+    with (folder / TRUNK).open("xb") as file:
+        write_tensors(file, trunk.shared(), {KEY: json.dumps(document)})
+    for name in model.domains:
+        model.pack(name, sha256).save(folder / PACKS / f"{name}.pack")
+
+
+def load_model(folder: str | PathLike[str], domain: str | None, kind: type[M]) -> M:
+    """Load the model of a folder, in evaluation mode.
+
+    Args:
+        folder: The folder of a run, or one that `save` wrote.
+        domain: Of a folder with one network per domain: which of them.
+        kind: The class of the model.
+    """
+    place = _model_folder(folder)
+    if (place / TRUNK).is_file():
+        return _read(place, kind)
+    names = _network_names(place)
+    if not names:
+        raise BadInput(
+            f"no trunk in {place}: expected {TRUNK}", available=sorted(os.listdir(place))
+        )
+    if domain not in names:
+        raise BadInput(
+            f"{Path(folder).name} has one network per domain; name one of them",
+            got=domain,
+            available=names,
+            try_=f"onetrunk.load({str(folder)!r}, domain={names[0]!r})",
+        )
+    return _read(place / domain, kind)
+
+
+def load_models(folder: str | PathLike[str], kind: type[M]) -> dict[str, M]:
+    """Load the model of each domain: the same for all of them, or one network each."""
+    place = _model_folder(folder)
+    if (place / TRUNK).is_file():
+        model = _read(place, kind)
+        return dict.fromkeys(model.domains, model)
+    return {name: load_model(folder, name, kind) for name in _network_names(place)}
+
+
+def _model_folder(folder: str | PathLike[str]) -> Path:
+    place = Path(folder) / "model"
+    if not place.is_dir():
+        near = Path(folder) if Path(folder).is_dir() else Path(folder).parent
+        raise BadInput(
+            f"no model in {folder}: expected {Path(folder).name}/model",
+            got=str(folder),
+            available=sorted(p.name for p in near.iterdir()) if near.is_dir() else [],
+            try_="onetrunk train RECIPE, or onetrunk.save(model, folder), writes one",
+        )
+    return place
+
+
+def _network_names(place: Path) -> list[str]:
+    """Return the names of the networks that are saved side by side."""
+    return sorted(path.parent.name for path in place.glob(f"*/{TRUNK}"))
+
+
+def _read(place: Path, kind: type[M]) -> M:
+    """Load one model from the file of its trunk and its packs."""
+    path = place / TRUNK
+    document = _document(path)
+    trunk = Trunk(**{key: document[key] for key in ARGUMENTS})
+    trunk.licence = document["licence"]
+    trunk.load_shared(read_tensors(path))
+    if trunk.fingerprint() != document["sha256"]:
+        raise BadInput(f"{path.name} is damaged: its SHA-256 is not the recorded one")
+    model = kind(trunk, pair=document["pair"])
+    names = listed(place, document["domains"])
+    for name in names:
+        try:
+            model.add_pack(_open_pack(place, name), document["sha256"])
+        except BadInput:
+            if listed(place, document["domains"]) == names:
+                raise
+            return _read(place, kind)  # another process has removed the domain meanwhile
+    return model.eval()
+
+
+def _open_pack(place: Path, name: str) -> Pack:
+    pack = Pack.open(place / PACKS / f"{name}.pack")
+    if pack.card.name != name:
+        raise BadInput(f"{name}.pack holds another domain", got=pack.card.name)
+    return pack
+
+
+def listed(place: Path, default: Sequence[str] | None = None) -> list[str]:
+    """Return the domains of the model in a folder `model`, in order.
+
+    Args:
+        place: The folder.
+        default: The list in the header of the trunk's file, where it is known already.
+    """
+    try:
+        text = (place / LISTED).read_bytes()
+    except FileNotFoundError:
+        return list(_document(place / TRUNK)["domains"] if default is None else default)
+    except OSError as error:
+        raise BadInput(f"cannot read {LISTED}", got=error.strerror) from None
+    try:
+        document = json.loads(text)
+        names = [check_name(name, "domain") for name in document["domains"]]
+        if document["format"] != FORMAT or len(set(names)) < len(names):
+            raise ValueError("another format, or a name twice")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BadInput(f"{LISTED} is not a list of domains", got=str(error)[:100]) from None
+    return names
+
+
+def relist(place: Path, names: Sequence[str]) -> None:
+    """Make these the domains of the model in a folder `model`; their packs are there already."""
+    write_atomic(place / LISTED, json.dumps({"format": FORMAT, "domains": list(names)}) + "\n")
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """Read and check the description in the header of the trunk's file."""
+    try:
+        document = read_header(path).document(path, "trunk", FORMAT)
+    except OSError as error:
+        raise BadInput(f"cannot read {path.name}", got=error.strerror) from None
+    if missing := [key for key in KEYS if key not in document]:
+        raise BadInput(f"{path.name} does not describe its trunk", got=f"no {', '.join(missing)}")
+    return document

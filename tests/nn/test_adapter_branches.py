@@ -1,0 +1,59 @@
+"""A strided 1×1 has the outputs of a plain one, and correct gradients for images."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from onetrunk.nn.adapters import AdapterBank, make_adapter
+from onetrunk.nn.adapters._branches import StridedPointwise, is_pointwise, pointwise
+from onetrunk.nn.switch import Switch
+
+
+@pytest.mark.parametrize(("stride", "groups"), [((2, 2), 1), ((2, 1), 1), ((3, 3), 4)])
+def test_equal_to_a_convolution_with_a_stride(stride: tuple[int, int], groups: int) -> None:
+    made = pointwise(4, 8, stride, groups).double()
+    assert type(made) is StridedPointwise
+    assert is_pointwise(made)
+    x = torch.randn(2, 4, 7, 8, dtype=torch.float64, requires_grad=True)
+    ours = made(x)
+    theirs = F.conv2d(x, made.weight, None, stride, groups=groups)
+    torch.testing.assert_close(ours, theirs)
+    back = torch.randn_like(ours)
+    for mine, other in zip(
+        torch.autograd.grad(ours, (x, made.weight), back),
+        torch.autograd.grad(theirs, (x, made.weight), back),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, other)
+
+
+def test_without_a_stride() -> None:
+    assert type(pointwise(4, 8, (1, 1))) is nn.Conv2d
+    assert not is_pointwise(nn.Conv2d(4, 8, 3))
+    assert not is_pointwise(nn.Linear(4, 8))
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_gradients_beside_a_strided_stem(rank: int | None, frozen: bool) -> None:
+    stem = nn.Conv2d(3, 32, 3, 2, 1, bias=False)
+    stem.weight.requires_grad_(not frozen)
+    adapter = make_adapter("parallel", stem, rank)
+    assert adapter is not None
+    for parameter in adapter.parameters():
+        nn.init.normal_(parameter)
+    bank = AdapterBank(stem, "stem", Switch())
+    last = list(adapter.parameters())[-1]
+    for size in (128, 64):  # above 64 pixels a plain convolution writes past its buffer
+        x = torch.randn(32, 3, size, size).to(memory_format=torch.channels_last)
+        y = bank.run(x, adapter)
+        back = torch.randn_like(y)
+        (ours,) = torch.autograd.grad(y, last, back)
+        kernel = last.detach().double().requires_grad_()
+        read = x.double()[:, :, ::2, ::2]
+        if rank is not None:
+            first = next(adapter.parameters())
+            read = F.conv2d(read, first.detach().double())
+        (wanted,) = torch.autograd.grad(F.conv2d(read, kernel), kernel, back.double())
+        torch.testing.assert_close(ours.double(), wanted, rtol=1e-4, atol=1e-2)
