@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -35,6 +37,18 @@ def finished(folder: Path, **trunk: Any) -> Path:
     domains = worlds("one", "two")
     train(network(domains, **trunk), domains, out=folder, train=Train(**FEW))
     return folder
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, trained once; never changed."""
+    return finished(tmp_path_factory.mktemp("finished") / "run")
+
+
+@pytest.fixture
+def run(template: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run for one test."""
+    return Path(shutil.copytree(template, tmp_path / "run"))
 
 
 def more(name: str = "new", classes: str = "abc", first: int = 9000, count: int = 60) -> Domain:
