@@ -207,7 +207,10 @@ BAD = {
     "nothing": ((), "--domain NAME=SOURCE"),
     "both": (("recipes/shop.toml", "--domain", "a=pocket:digits"), "got: 'both'"),
     "no such recipe": (("pocket-quik",), "available: pocket-quick"),
-    "a set without a value": (("recipes/shop.toml", "--set", "train.lr"), "--set KEY=VALUE; got: 'train.lr'"),
+    "a set without a value": (
+        ("recipes/shop.toml", "--set", "train.lr"),
+        "--set KEY=VALUE; got: 'train.lr'",
+    ),
     "a set of nothing known": (("recipes/shop.toml", "--set", "train.lrr=1"), "available: lr"),
     "a domain without a source": (("--domain", "digits"), "--domain NAME=SOURCE; got: 'digits'"),
     "seeds of letters": (("recipes/shop.toml", "--seeds", "a,b"), "--seeds"),
