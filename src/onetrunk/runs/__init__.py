@@ -1,1 +1,1 @@
-"""Runs: train them, open them, add, update and remove domains, compare methods and settings."""
+"""Train and open runs, change their domains, and compare methods and settings."""

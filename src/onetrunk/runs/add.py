@@ -1,4 +1,4 @@
-"""Add a domain to a model in use: trained from images (`ot.add`), or imported as a pack."""
+"""Add a domain to a model or a run: trained on images (`ot.add`), or imported as a pack."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from onetrunk.store.run_folder import LOCK, RECIPE, SCORES, RunFolder, shell
 from onetrunk.store.strict_json import strict_json
 from onetrunk.train.device import choose_device
 
-PREFIX = "pack:"  # of a source that is a pack
+PREFIX = "pack:"  # of a source that is a pack file
 
 
 def add(
@@ -56,25 +56,25 @@ def add(
     command: str | None = None,
     train: Train | None = None,
 ) -> DomainResult:
-    """Add a domain to a model or a finished run; everything else stays unchanged, to the bit.
+    """Add a domain to a model or a finished run; all other domains stay unchanged, to the bit.
 
     Args:
         model: A network in memory, or the folder of a finished run.
         domain: The new domain.
-        adapters: "parallel", "series", "lora", "norm", "none" (head only), or "auto": the one with
-            the lowest validation error within `budget`.
+        adapters: "parallel", "series", "lora", "norm", "none" (head only), or "auto", which selects
+            those with the lowest validation error within `budget`.
         rank: The rank of low-rank adapters.
         budget: The largest size of a pack for "auto", as a share of the trunk's bytes.
-        start: What the new slots start from: "auto", "trunk", or the name of a domain.
+        start: What the new slots are copied from: "auto", "trunk", or the name of a domain.
         few: Whether to use few-shot methods; "auto" does so below 8 images per class.
-        decay: The factor on the weight decay; None chooses by adapters and images.
-        others: The domains of a network in memory, on whose images it is checked that nothing
-            changes. Of a run they are known.
-        seed: The seed of everything random.
-        resume: Continue an addition to a run that was stopped.
-        device: "cpu", "cuda", "cuda:1", "mps"; None chooses.
-        command: What to type to continue, for messages.
-        train: Settings of the training; those not given are those of the run.
+        decay: The factor on the weight decay; None: by adapters and number of images.
+        others: For a network in memory, its domains, whose outputs are checked on their own images;
+            those of a run are read from its folder.
+        seed: The seed of all random numbers.
+        resume: Continue an interrupted addition to a run.
+        device: "cpu", "cuda", "cuda:1" or "mps"; None: a GPU if there is one.
+        command: The command that continues, for messages.
+        train: Settings of the training; those that are not set are those of the run.
     """
     owned = {
         "adapters": adapters,
@@ -115,7 +115,7 @@ def _add_to_model(
     seed: int,
     device: str | torch.device | None,
 ) -> DomainResult:
-    """Add to a network in memory."""
+    """Add a domain to a network in memory."""
     recipe = make_recipe(model, domain, seed, owned, train)
     place = choose_device(device)
     if domain.name in model.domains:
@@ -132,17 +132,17 @@ def _add_to_model(
 
 
 def _name_taken(where: str, run: str, domain: Domain, model: Universal) -> BadInput:
-    """The error for a name that is in use; `run` as a command names it."""
+    """Return the error for a name that is in use; `run` is the run as typed in a command."""
     tasks = model.domains[domain.name].tasks
     update = f"onetrunk update {run} {domain.name} {source_text(domain)}"
     if _kinds(domain.tasks) == _kinds(tasks) and _classes(domain.tasks) != _classes(tasks):
         return BadInput(
-            f"{where} has a domain {domain.name} already, with other classes",
+            f"{where} already has a domain {domain.name}, with other classes",
             got=f"{len(domain.tasks[0].classes)} classes, it has {len(tasks[0].classes)}",
             try_=update,
         )
     return BadInput(
-        f"{where} has a domain of this name already",
+        f"{where} already has a domain of this name",
         got=domain.name,
         available=model.domains,
         try_=f"another name, or {update}",
@@ -160,15 +160,15 @@ def _classes(tasks: Sequence[Task]) -> list[tuple[str, ...]]:
 def import_pack(
     run: str | os.PathLike[str], name: str, file: str | os.PathLike[str]
 ) -> DomainResult:
-    """Import a pack into a run: one that was copied from another run, or that was removed here.
+    """Import a pack into a run: from another run with the same trunk, or one that was removed here.
 
-    The pack has to fit the run's trunk. The file is copied byte for byte, unless it gets another
-    name. A pack that was removed from this run gets its record and history back.
+    The file is copied byte for byte, unless the domain gets another name. The record and history of
+    a pack that was removed from this run are restored.
 
     Args:
         run: The folder of a finished run.
         name: The domain's name in this run.
-        file: The pack.
+        file: The pack file.
     """
     folder, file = Path(run), Path(file)
     Run(folder).check_shared_trunk()
@@ -178,13 +178,13 @@ def import_pack(
         pack = Pack.open(file)
         if name in opened.names:
             raise BadInput(
-                f"{folder} has a domain of this name already",
+                f"{folder} already has a domain of this name",
                 got=name,
                 available=opened.names,
                 try_=f"another name, or onetrunk remove {shell(folder)} {name}",
             )
         data: bytes | None = file.read_bytes()
-        home: Path | None = file.resolve().parent  # with the record of what was removed here
+        home: Path | None = file.resolve().parent  # holds the record, if the pack was removed here
         if home is not None and home.parent != (folder / pack_store.REMOVED).resolve():
             home = None
         if pack.card.name != name:
@@ -204,7 +204,7 @@ def import_pack(
                 for path in home.iterdir():
                     if path.is_file() and path.suffix != ".pack" and path.name != LOCK:
                         (part / path.name).write_bytes(path.read_bytes())
-            if not trained_here:  # otherwise the scores of the training are its record again
+            if not trained_here:  # otherwise its record is in the scores of the run
                 write_atomic(part / SCORES, strict_json(record, indent=2) + "\n")
             if data is None:
                 pack.save(part / f"{name}.pack")
@@ -226,7 +226,7 @@ def import_pack(
 def _imported_record(
     model: Universal, pack: Pack, stored: Mapping[str, Any], unchanged: Unchanged, file: Path
 ) -> dict[str, Any]:
-    """The record of an imported pack: the stored one, or what is known from the pack itself."""
+    """Return the record of an imported pack: the stored one, or what its header contains."""
     name = pack.card.name
     added = {
         **pack_sizes(model, pack),

@@ -1,12 +1,12 @@
-"""The usual alternatives to a recipe's network, over the same domains.
+"""Baselines of a recipe: the usual alternatives to its network, on the same domains.
 
 | method | what it is | how its recipe differs |
 |---|---|---|
-| frozen | linear heads on the trunk as it starts | `train.frozen = true`, `trunk.norm = "shared"` |
+| frozen | linear heads on the initial trunk | `train.frozen = true`, `trunk.norm = "shared"` |
 | finetune | one full network per domain | `trunk.sharing = "none"` |
-| joint | one network, of which a domain owns its heads only | `trunk.norm = "shared"` |
+| joint | one network in which only the heads belong to a domain | `trunk.norm = "shared"` |
 
-None has adapters. Each is an ordinary run beside that of the recipe: OUT-frozen, OUT-finetune and
+None of them has adapters. Each is an ordinary run beside that of the recipe: OUT-frozen, OUT-finetune and
 OUT-joint. OUT-baselines.json compares their scores and costs.
 """
 
@@ -43,24 +43,26 @@ def compare_baselines(
     resume: bool = False,
     device: str | None = None,
 ) -> dict[str, Any]:
-    """Train baselines of a recipe one after the other; finished ones stay as they are.
+    """Train baselines of a recipe one after the other; finished ones are not trained again.
 
     Args:
-        recipe: The recipe, which is not trained itself.
-        methods: Some of METHODS.
+        recipe: The recipe; its own network is not trained.
+        methods: Names from METHODS.
         resume: Continue unfinished runs.
-        device: Where to train; None chooses.
+        device: Where to train; None: a GPU if there is one.
 
     Returns:
-        What is written as OUT-baselines.json: `rows` with the test scores by domain and task, and
-        `runs` with parameters and seconds, both with a value for each method.
+        The content of OUT-baselines.json: `rows` has the test scores by domain and task, `runs` has
+        parameters and seconds; both have a value for each method.
     """
     for method in methods:
         if method not in METHODS:
-            raise BadInput("no such method", got=method, available=METHODS)
+            raise BadInput("unknown method", got=method, available=METHODS)
     if not methods or len(set(methods)) < len(methods):
         raise BadInput(
-            "expected methods, each once", got=", ".join(methods) or "none", available=METHODS
+            "expected at least one method, and each only once",
+            got=", ".join(methods) or "none",
+            available=METHODS,
         )
     for method in methods:
         check_start(recipe, method)
@@ -79,7 +81,7 @@ def compare_baselines(
 
 
 def variant(recipe: Recipe, method: str) -> Recipe:
-    """The recipe of one baseline."""
+    """Return the recipe of a baseline."""
     sets = [
         f"out={json.dumps(recipe.out.rstrip('/') + '-' + method)}",
         f"name={recipe.name[: 63 - len(method)]}-{method}",
@@ -93,7 +95,7 @@ def variant(recipe: Recipe, method: str) -> Recipe:
         return recipe.with_sets([*sets, *NOTHING_OWNED, *shared])
     if method == "joint":
         return recipe.with_sets([*sets, *NOTHING_OWNED, 'trunk.sharing="deep"'])
-    # frozen as the run left it, with everything that its domains own
+    # frozen, from a run: with all that its domains own
     several = not (recipe.init_folder / "model" / TRUNK).is_file()
     if recipe.trunk.sharing == "full" or (recipe.trunk.sharing == "none" and not several):
         sets.append('trunk.sharing="deep"')
@@ -101,7 +103,7 @@ def variant(recipe: Recipe, method: str) -> Recipe:
 
 
 def check_start(recipe: Recipe, method: str) -> None:
-    """Refuse a baseline that has no place for what the domains of the recipe's `init` own."""
+    """Refuse a baseline that cannot load what the domains of the recipe's `init` own."""
     if recipe.init_folder is None or method == "frozen":
         return
     owned, others, got = "", "", f"norm = {recipe.trunk.norm!r}"
@@ -120,13 +122,13 @@ def check_start(recipe: Recipe, method: str) -> None:
 
 
 def beside(recipe: Recipe, ending: str) -> Path:
-    """The path OUT-ENDING."""
+    """Return the path OUT-ENDING, beside the folder of the recipe's run."""
     out = recipe.out_folder
     return out.with_name(f"{out.name}-{ending}")
 
 
 def _cost(recipe: Recipe, run: Run) -> dict[str, Any]:
-    """Where a run is, and its cost; `networks` are parameters in multiples of one network."""
+    """Return the folder and the cost of a run; `networks` is its size in networks of one domain."""
     scores = run.scores
     parts = scores["budget"].values()
     parameters = sum(part["universal"]["parameters"] for part in parts)
@@ -143,14 +145,14 @@ def _cost(recipe: Recipe, run: Run) -> dict[str, Any]:
 
 
 def mean_error(table: Table) -> float | None:
-    """The mean error over domains; None unless all tasks are of one kind and so of one unit."""
+    """Return the mean error over domains; None if tasks differ in kind and so in unit."""
     if len({row.kind for row in table.headlines()}) != 1:
         return None
     return statistics.fmean(domain_errors(table).values())
 
 
 def _rows(tables: Mapping[str, Table]) -> list[dict[str, Any]]:
-    """One row for each task with a headline, with the values of all methods."""
+    """Return a row for each task that has a headline, with the values of all methods."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for method, table in tables.items():
         for row in table.headlines():
@@ -163,7 +165,7 @@ def _empty(row: Row) -> dict[str, Any]:
 
 
 def _report_command(recipe: Recipe, methods: Sequence[str]) -> str:
-    """The command that compares the recipe's own run with a baseline."""
+    """Return the command that compares the recipe's run with a baseline."""
     baseline = next(method for method in ("finetune", "joint", "frozen") if method in methods)
     run, other = shell(recipe.out_folder), shell(beside(recipe, baseline))
     return f"onetrunk report {run} --baseline {other}"

@@ -1,4 +1,4 @@
-"""What adding and updating a domain of a run share: settings, the locked run, and the result."""
+"""Settings, locking and results that are common to adding and updating a domain of a run."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class DomainResult:
     """A domain that was added, updated or imported.
 
     Attributes:
-        name: Its name.
-        model: The network with it.
-        record: Its scores, what was tried, its size, and the check of the other domains.
+        name: The name of the domain.
+        model: The network with the domain.
+        record: The scores, the attempts, the size, and the check of the other domains.
         folder: The folder of the run; None for a network in memory.
     """
 
@@ -51,23 +51,23 @@ class DomainResult:
 
     @property
     def table(self) -> Table:
-        """Its scores on the test split."""
+        """The scores of the domain on its test split."""
         return Table.from_json(self.record["test"])
 
     @property
     def unchanged(self) -> Unchanged:
-        """The fingerprints of all other domains, equal before and after."""
+        """The fingerprints of all other domains, which are equal before and after."""
         return Unchanged.from_json(self.record["unchanged"])
 
     @property
     def pack(self) -> Pack:
-        """Everything that the domain owns."""
+        """The pack of the domain."""
         return self.model.pack(self.name)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What to train: the network in use and all settings; for an update the packs, too."""
+    """The network in use and all settings of a training; for an update also the packs."""
 
     model: Universal
     recipe: AddRecipe
@@ -85,16 +85,16 @@ def train_into_run(
     resume: bool,
     device: str | torch.device | None,
 ) -> DomainResult:
-    """Train a domain and put it into use in a run, under the run's lock.
+    """Train a domain and publish its pack in a run, under the run's lock.
 
     Args:
         folder: The run.
         domain: The domain that is added or updated.
         event: "added" or "updated".
-        prepare: Called with the locked run and the folder to train in; checks what was requested.
-        command: What the user types to continue after a stop.
-        resume: Continue after a stop.
-        device: Where to train; None chooses.
+        prepare: Called with the locked run and the folder to train in; checks the request.
+        command: The command that continues an interrupted training, for messages.
+        resume: Continue an interrupted training.
+        device: Where to train; None: a GPU if there is one.
     """
     name, place = domain.name, choose_device(device)
     Run(folder).check_shared_trunk()
@@ -113,15 +113,15 @@ def train_into_run(
 
 
 def _is_trained(work: Path, domain: Domain) -> bool:
-    """Whether the domain is trained, and a kill came before it was put into use."""
+    """Return whether the domain is trained but not published, as the process was killed."""
     if not (work / SCORES).exists():
         return False
     available, source = read_add_recipe(work).domain.source, table_of(domain)["source"]
     if available != source:
         raise BadInput(
-            f"{work} holds a finished {domain.name} of {available}, which is not in use yet",
+            f"{work} contains {domain.name}, trained on {available} and not in use yet",
             got=source,
-            try_=f"the same with {shell(available)}, or remove {shell(work)}",
+            try_=f"the same command with {shell(available)}, or remove {shell(work)}",
         )
     return True
 
@@ -138,18 +138,18 @@ def make_recipe(
     version: int = 1,
     default_train: Mapping[str, Any] | None = None,
 ) -> AddRecipe:
-    """All settings of a domain that is added or updated.
+    """Return all settings of a domain that is added or updated.
 
     Args:
         model: The network in use.
         domain: The domain.
-        seed: The seed of everything random.
-        owned: Keys of [add]; None is the default.
+        seed: The seed of all random numbers.
+        owned: Keys of [add]; None: the default.
         train: Keys of [train] that the user set.
         run: The run whose [train] is the default.
-        work: The folder of the recipe, from which relative paths start.
+        work: The folder of the recipe; relative paths start from it.
         version: The version of the pack.
-        default_train: The whole [train] in place of the run's.
+        default_train: The complete [train] table, in place of the run's.
     """
     add = {key: value for key, value in owned.items() if value is not None}
     if default_train is not None:
@@ -180,10 +180,10 @@ def make_recipe(
 
 
 def command_for(verb: str, run: Path, domain: Domain) -> str:
-    """The command that continues."""
+    """Return the command that continues an interrupted addition or update."""
     return f"onetrunk {verb} {shell(run)} {domain.name} {source_text(domain)} --resume"
 
 
 def source_text(domain: Domain) -> str:
-    """The source as a command names it; a Python object is SOURCE."""
+    """Return the source as typed in a command; SOURCE stands for a Python object."""
     return shell(domain.source) if isinstance(domain.source, str) else "SOURCE"

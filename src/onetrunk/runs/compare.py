@@ -1,9 +1,9 @@
-"""Compare methods: of adding new domains to a run, or of training the same domains (`ot.compare`).
+"""Compare methods of adding domains to a run, or baselines of a recipe (`ot.compare`).
 
-With new domains, each method of config/methods.toml is trained on the trunk and schedule of a
-finished run. Its runs lie in `OUT/METHOD/seed-S/NAME`, where a method has a pack or a network per
-domain, or in `OUT/METHOD/seed-S`. Finished runs stay as they are, and unfinished ones continue. All
-choices are made on validation images. Without new domains, see baselines.py.
+With new domains, each method of config/methods.toml is trained with the trunk and schedule of a
+finished run. The runs of a method are in `OUT/METHOD/seed-S/NAME` if it has a pack or a network per
+domain, and otherwise in `OUT/METHOD/seed-S`. Finished runs are not trained again, and unfinished
+ones continue. All choices are made on validation images. Baselines are in baselines.py.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Comparison:
 
     Attributes:
         file: The JSON file that was written.
-        document: What it holds.
+        document: Its content.
     """
 
     file: Path
@@ -75,20 +75,19 @@ def compare(
     """Train several methods and compare their scores and costs.
 
     Args:
-        run: With new domains, the folder of a finished run. Without, a recipe, or its file or
-            folder: its domains are trained by the baselines frozen, finetune and joint.
+        run: With new domains, the folder of a finished run. Without, a recipe, its file, or the
+            folder of its run: the baselines frozen, finetune and joint are trained on its domains.
         domains: New domains, which the run does not have.
-        methods: Names of methods; none stands for all.
-        seeds: The seeds of new domains. The baselines have the seed of the recipe.
-        out: The folder of the runs with new domains; those are continued always. The baselines lie
-            beside the run of the recipe.
-        resume: Continue unfinished baselines.
-        device: "cpu", "cuda", "cuda:1", "mps"; None chooses.
-        train: With new domains, settings of the training; those not given are the run's.
+        methods: Names of methods; empty: all.
+        seeds: The seeds of the runs with new domains; baselines have the seed of the recipe.
+        out: The folder of the runs with new domains; baselines are beside the run of the recipe.
+        resume: Continue unfinished baselines; runs with new domains are always continued.
+        device: "cpu", "cuda", "cuda:1" or "mps"; None: a GPU if there is one.
+        train: With new domains, settings of the training; those that are not set are the run's.
     """
     if domains:
         if isinstance(run, Recipe):
-            raise BadInput("new domains are compared on the folder of a run", got=run.name)
+            raise BadInput("new domains need the folder of a run, not a recipe", got=run.name)
         given = {} if train is None else train.given()
         document = compare_new_domains(
             Path(run), domains, Path(out), given, methods=methods, seeds=seeds, device=device
@@ -104,7 +103,7 @@ def compare(
 
 @dataclass(frozen=True)
 class MethodResult:
-    """What one method came to with one seed."""
+    """The result of one method with one seed."""
 
     errors: Mapping[str, float]  # of the new domains, on test
     old: Mapping[str, float]  # of the run's own domains, where the method predicts them
@@ -115,7 +114,7 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class _Training:
-    """One run of a method: its folder, its recipe as a file there, and how it is trained."""
+    """One run of a method: its folder, the text of its recipe, and the function that trains it."""
 
     folder: Path
     recipe_text: str
@@ -123,7 +122,7 @@ class _Training:
 
 
 class NewDomains:
-    """A finished run, the domains that are new to it, and the folder of the comparison."""
+    """Trains the methods on new domains of a finished run, and reads their results."""
 
     def __init__(
         self,
@@ -145,7 +144,7 @@ class NewDomains:
         for domain in domains:
             if domain.name in self.model.domains:
                 raise BadInput(
-                    f"{run} has a domain of this name already, and new domains are compared",
+                    f"{run} already has a domain of this name",
                     got=domain.name,
                     available=self.model.domains,
                     try_="another name, or another domain",
@@ -154,19 +153,19 @@ class NewDomains:
         self.train = merged_train(train, train_like(run, len(self.model.domains)))
 
     def own(self) -> list[Domain]:
-        """The run's own domains, all with their images."""
+        """Return the run's own domains; the images of all must be known."""
         unknown = [name for name in self.model.domains if name not in self.known]
         if unknown:
             raise BadInput(
-                "one network of all domains needs the images of the run's own, and those of "
+                "one network for all domains needs the images of the run's own domains, and those of "
                 f"{', '.join(unknown)} are not known",
                 available=self.known,
-                try_="--methods without those that train all",
+                try_="--methods without joint and distilled ones",
             )
         return [self.known[name] for name in self.model.domains]
 
     def check(self, methods: Mapping[str, Method], seeds: Sequence[int]) -> None:
-        """Find what a method cannot do, and other runs in its folders, before any training."""
+        """Raise errors of methods, and of other runs in their folders, before any training."""
         for domain in self.new:
             if not len(domain.test):
                 raise BadInput(
@@ -175,7 +174,7 @@ class NewDomains:
                     try_="more images, or a column or folder that names the split test",
                 )
         for method in methods.values():
-            # the run's own domains get teachers, too
+            # the run's own domains have teachers as well
             for domain in [*self.own(), *self.new] if method.teachers else self.new:
                 if not len(domain.val):
                     raise no_validation(domain.name, len(domain.train))
@@ -189,7 +188,7 @@ class NewDomains:
                     is_finished(each.folder, each.recipe_text, resume=True)
 
     def result(self, name: str, method: Method, seed: int) -> MethodResult:
-        """Train what is not finished, and read the results from the folders."""
+        """Train the unfinished runs of a method, and return its result from their folders."""
         for each in self._trainings(name, method, seed):
             if not is_finished(each.folder, each.recipe_text, resume=True):
                 each.train()
@@ -206,7 +205,7 @@ class NewDomains:
         return self.out / name / f"seed-{seed}"
 
     def _trainings(self, name: str, method: Method, seed: int) -> Iterator[_Training]:
-        """The runs of a method, its teachers first."""
+        """Yield the runs of a method, its teachers first."""
         top = self._folder(name, seed)
         if method.kind == "add":
             for domain in self.new:
@@ -228,7 +227,7 @@ class NewDomains:
     # -- one pack per domain
 
     def _add_recipe(self, domain: Domain, method: Method, seed: int, top: Path) -> AddRecipe:
-        # a few images, too, are trained by the method that the row names
+        # without few-shot methods: the row is about the method that it names
         return make_recipe(
             self.model,
             domain,
@@ -263,7 +262,7 @@ class NewDomains:
         )
 
     def _errors_before(self) -> dict[str, float]:
-        """The errors of the run's own domains in the run, which no pack changes."""
+        """Return the errors of the run's own domains, which packs do not change."""
         scores = self.run.scores
         return domain_errors(Table.from_json(scores["test"])) if "test" in scores else {}
 
@@ -308,14 +307,14 @@ class NewDomains:
         return Recipe.of(document)
 
     def _train_settings(self, method: Method, domains: int) -> dict[str, Any]:
-        """[train] for so many domains in one network; hours are for all of them."""
+        """Return [train] for a network of this many domains; `hours` is multiplied by their number."""
         train: dict[str, Any] = self.train | method.train | dict(self.given)
         if train.get("hours") is not None:
             train["hours"] *= domains
         return train
 
     def _sharing(self, method: Method) -> dict[str, Any]:
-        """The keys of [trunk] on sharing; one network of all starts as the run itself started."""
+        """Return the keys of [trunk] on sharing; a joint network has the initial weights of the run."""
         if method.kind == "separate":
             return {"sharing": "none"}
         weights: bool | str = False
@@ -346,7 +345,7 @@ class NewDomains:
         )
 
     def _errors_after(self, folder: Path, name: str) -> dict[str, float]:
-        """The errors of the run's own domains, with their slots and heads, on a new trunk."""
+        """Return the errors of the run's own domains, with their slots and heads, on a new trunk."""
         errors = read_json(folder / "old.json")
         if not errors:
             known = [self.known[name] for name in self.model.domains if name in self.known]
@@ -382,11 +381,11 @@ def compare_new_domains(
 ) -> dict[str, Any]:
     """Train every method with every seed; see `compare`.
 
-    A method that diverges has no row, and is named under `failed`.
+    A method that diverges has no row and is listed under `failed`.
 
     Returns:
-        What is written as compare.json. Rows of the same trunk, images and settings that are there
-        already stay in it.
+        The content of compare.json. Its earlier rows are kept if they have the same trunk, images
+        and settings.
     """
     selected = choose_methods(methods)
     _check_place(out)
@@ -432,22 +431,22 @@ def compare_new_domains(
 
 
 def _check_place(out: Path) -> None:
-    """Refuse a folder that holds something else: images, or a run."""
+    """Refuse a folder with other contents, such as images or a run."""
     names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
     others = [name for name in names if name[0] != "." and name not in (*choose_methods(()), NAME)]
     if (out.exists() and not out.is_dir()) or (others and NAME not in names):
         raise BadInput(
-            f"{out} is not the folder of a comparison, and not empty",
+            f"{out} is neither empty nor the folder of a comparison",
             available=others,
             try_="another --out",
         )
 
 
 def _error(scores: Mapping[str, Any], name: str) -> float:
-    """The mean error of a domain's headlines on test."""
+    """Return the mean error of a domain's headlines on test."""
     return domain_errors(Table.from_json(scores["test"]))[name]
 
 
 def _kinds(tasks: Sequence[Task]) -> list[str]:
-    """The kinds of a domain's tasks."""
+    """Return the kinds of a domain's tasks."""
     return [task.kind for task in tasks]

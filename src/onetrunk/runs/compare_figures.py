@@ -13,11 +13,11 @@ SHARES = {"classify", "multilabel", "segment", "embed"}  # kinds whose error is 
 
 
 def method_scores(document: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
-    """The decathlon score of each method over the new domains, and the method it is relative to.
+    """Return the base method and the decathlon score of each method relative to it.
 
-    The score is the mean over the seeds that a method has in common with the base, the first of
-    SCORE_BASES with rows. There is none without a base, with errors that are not in percent, or
-    where the base has no error in a domain whose errors are not counted in images.
+    The base is the first of SCORE_BASES that has rows. A score is the mean over the seeds that a
+    method and the base have in common. There are no scores without a base, with errors that are not
+    in percent, or if the base has an error of 0 in a domain whose errors do not count images.
     """
     rows = document["rows"]
     # half a wrong image is the smallest error only where an error counts images
@@ -41,12 +41,12 @@ def method_scores(document: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
 
 
 def in_percent(document: Mapping[str, Any]) -> bool:
-    """Whether the errors of all new domains are in percent, so that they have a mean."""
+    """Return whether the errors of all new domains are in percent and can be averaged."""
     return all({*kinds} <= SHARES for kinds in document["domains"].values())
 
 
 def old_mean(document: Mapping[str, Any], method: str) -> float | None:
-    """A method's mean error over seeds and the run's own domains whose errors are in percent."""
+    """Return a method's mean error over seeds and those own domains with errors in percent."""
     own = {name for name, kinds in document["own"].items() if {*kinds} <= SHARES}
     values = [
         [error for domain, error in row["old"].items() if domain in own]

@@ -1,4 +1,4 @@
-"""Measure what a training will cost from a few of its steps, without writing anything."""
+"""Estimate the cost of a training from a few of its steps, without writing anything."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from onetrunk.train.distill.lwf import find_old_predictions
 from onetrunk.train.initialize import start_from
 from onetrunk.train.learner import Learner
 
-STEPS = 3  # timed steps, after one that is not
+STEPS = 3  # timed, after one that is not
 
 
 def dry_run(recipe: Recipe, device: str | None = None) -> dict[str, Any]:
     """Estimate the steps, seconds, memory and bytes of a training.
 
     Args:
-        recipe: What would be trained.
-        device: "cpu", "cuda", "cuda:1", "mps"; None chooses.
+        recipe: The recipe of the training.
+        device: "cpu", "cuda", "cuda:1" or "mps"; None: a GPU if there is one.
 
     Returns:
-        The sums, and under `parts` the same for each network.
+        The totals, and under `parts` the values for each network.
     """
     if recipe.train.frozen:
         raise BadInput(
-            "a dry run times training steps, and frozen heads are solved without any",
+            "a dry run times training steps, and frozen heads are solved without steps",
             got="train.frozen = true",
-            try_="train it: it takes minutes",
+            try_="train without --dry-run: it takes minutes",
         )
     place = choose_device(device)
     checked = check(recipe)
@@ -99,12 +99,12 @@ def dry_run(recipe: Recipe, device: str | None = None) -> dict[str, Any]:
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """The peak memory in bytes, of the GPU or else of this process; None where it is unknown."""
+    """Return the peak memory in bytes of the GPU, or else of this process; None if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":
         return None
     import resource  # not on Windows
 
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes on Linux
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, kilobytes on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

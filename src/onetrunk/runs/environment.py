@@ -20,7 +20,7 @@ PACKAGES = ("onetrunk", "torch", "torchvision", "timm", "numpy", "pillow")
 
 
 def environment(domains: Sequence[Domain], seed: int, device: torch.device) -> dict[str, Any]:
-    """What environment.json holds; no host, user or path is part of it."""
+    """Return the content of environment.json, which has no host, user or path."""
     hardware = {"device": str(device), "machine": platform.machine(), "system": platform.system()}
     if device.type == "cuda":
         hardware["gpu"] = torch.cuda.get_device_name(device)
@@ -33,7 +33,7 @@ def environment(domains: Sequence[Domain], seed: int, device: torch.device) -> d
 
 
 def check_data(run: RunFolder, now: dict[str, Any]) -> None:
-    """Write environment.json; where a run continues, refuse other images than it started with."""
+    """Write environment.json; if the run continues, raise BadInput if its images have changed."""
     path = run.path / NAME
     if not path.exists():
         run.write(NAME, now)
@@ -58,7 +58,7 @@ def _versions() -> dict[str, str]:
 
 
 def data_fingerprint(domain: Domain) -> str:
-    """The SHA-256 of everything a batch depends on: images, splits, labels, pixel pipeline."""
+    """Return the SHA-256 of all that batches depend on: images, splits, labels, preprocessing."""
     index, scan = domain.index, domain.decoded.records
     digest = hashlib.sha256(index.fingerprint.encode())
     digest.update(index.split.tobytes())

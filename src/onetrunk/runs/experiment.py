@@ -1,7 +1,7 @@
 """Several runs of one recipe: train those that are not finished, and compare their scores.
 
-`train_all` trains a list of named recipes. The verbs `compare` and `demo` use it, and `sweep` does
-for seeds and grids of settings.
+`train_all` trains recipes by name; `onetrunk compare`, `onetrunk demo` and `sweep` use it. `sweep`
+trains seeds and grids of settings.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ MAX_KEYS = 6  # differing keys that an error names
 
 
 def is_finished(folder: Path, recipe_text: str, *, resume: bool) -> bool:
-    """Whether a folder holds the finished run of a recipe.
+    """Return whether a folder holds the finished run of a recipe.
 
-    Raises BadInput for the run of another recipe, and for an unfinished one unless `resume`.
+    BadInput is raised for the run of another recipe, and without `resume` for an unfinished run.
 
     Args:
         folder: The folder of the run.
-        recipe_text: The recipe as its file in that folder.
+        recipe_text: The text of the recipe as a file in that folder.
         resume: Whether an unfinished run may be continued.
     """
     path = folder / RECIPE
@@ -57,14 +57,14 @@ def is_finished(folder: Path, recipe_text: str, *, resume: bool) -> bool:
 def train_all(
     recipes: Mapping[str, Recipe], *, resume: bool = False, device: str | None = None
 ) -> dict[str, Run]:
-    """Train one run after the other; finished ones stay as they are.
+    """Train one run after the other; finished ones are not trained again.
 
     All folders are checked before the first run starts.
 
     Args:
-        recipes: By label, for messages, the recipe of each run.
+        recipes: The recipe of each run, by a label for messages.
         resume: Continue unfinished runs.
-        device: Where to train; None chooses.
+        device: Where to train; None: a GPU if there is one.
     """
     finished = {
         label: is_finished(recipe.out_folder, recipe.text_in(recipe.out_folder), resume=resume)
@@ -74,7 +74,7 @@ def train_all(
     for label, recipe in recipes.items():
         folder = recipe.out_folder
         if finished[label]:
-            say(f"{label}: {folder} is finished already")
+            say(f"{label}: {folder} is already finished")
             runs[label] = Run(folder)
         else:
             say(f"{label}: {folder}")
@@ -83,7 +83,7 @@ def train_all(
 
 
 def seconds_of(folder: Path) -> float:
-    """The seconds that training took, by the metrics of a run: of all heads and all networks."""
+    """Return the seconds of training in the metrics of a run, summed over heads and networks."""
     heads = 0.0
     networks: dict[str, float] = {}
     try:
@@ -94,13 +94,13 @@ def seconds_of(folder: Path) -> float:
         record = json.loads(line)
         if "frozen" in record:
             heads += record["seconds"]
-        elif record.get("seconds") is not None:  # counts up, over stops as well
+        elif record.get("seconds") is not None:  # cumulative, also over interruptions
             networks[record.get("part", "")] = record["seconds"]
     return round(heads + sum(networks.values()), 3)
 
 
 def domain_errors(table: Table) -> dict[str, float]:
-    """The mean error of each domain's headlines."""
+    """Return the mean error of the headlines of each domain."""
     errors: dict[str, list[float]] = {}
     for row in table.headlines():
         errors.setdefault(row.domain, []).append(as_error(row.kind, row.value))
@@ -118,21 +118,21 @@ def sweep(
     resume: bool = False,
     device: str | None = None,
 ) -> dict[str, Any]:
-    """Train every variation with every seed, and choose one by its validation scores.
+    """Train every variation with every seed, and choose one by validation scores.
 
     Args:
-        recipe: The recipe; the runs lie in folders below its `out`.
-        variations: Label and changed keys, as `Recipe.grid` makes them; the label "" has no folder.
+        recipe: The recipe; the runs are in folders below its `out`.
+        variations: Labels and changed keys, from `Recipe.grid`; the label "" has no folder.
         seeds: The seeds.
         resume: Continue unfinished runs.
-        device: Where to train; None chooses.
+        device: Where to train; None: a GPU if there is one.
 
     Returns:
-        What is written as sweep.json: for each variation its validation score (mean over seeds),
-        and its test scores with each seed.
+        The content of sweep.json: for each variation its validation score (mean over seeds), and
+        its test scores with each seed.
     """
     if len(set(seeds)) < len(seeds):
-        raise BadInput("each seed once", got=", ".join(map(str, seeds)))
+        raise BadInput("expected each seed only once", got=", ".join(map(str, seeds)))
     top = recipe.out_folder
     recipes = {}
     for label, sets in variations:
@@ -170,15 +170,16 @@ def sweep(
 
 
 def folder_of(label: str, seed: int) -> PurePosixPath:
-    """The folder of a run below the recipe's `out`; a label is one folder, whatever is in it."""
+    """Return the folder of a run below the recipe's `out`; a label is a single folder name."""
     plain = re.sub(r'[/\\:*?"<>|]', "_", label).strip(". ")
     return PurePosixPath(plain[:150]) / f"seed-{seed}"
 
 
 def _comparable_score(tables: Sequence[Table]) -> Callable[[Table], float]:
-    """The mean error over domains; where kinds mix, in multiples of the mean over all runs.
+    """Return a function for the mean error of a table over its domains.
 
-    (The score of a single run is in multiples of its own first evaluation, and not comparable.)
+    If kinds of tasks differ, each error is divided by its mean over all tables. (The score of a
+    single run is relative to its own first evaluation and not comparable between runs.)
     """
     errors: dict[str, list[float]] = {}
     for table in tables:
@@ -189,7 +190,7 @@ def _comparable_score(tables: Sequence[Table]) -> Callable[[Table], float]:
 
 
 def _summary(vals: Sequence[float], scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The validation score, and the mean and spread of each test headline over the seeds."""
+    """Return the validation score, and mean and std of each test headline over the seeds."""
     values: dict[str, list[float]] = {}
     for document in scores:
         for row in Table.from_json(document["test"]).headlines():

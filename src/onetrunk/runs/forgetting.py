@@ -1,4 +1,4 @@
-"""Forgetting: how the scores of old domains change in a run that starts from another.
+"""Changes in the scores of old domains in a run that starts from another (forgetting).
 
 The change is the test headline of the new run (`init = RUN`) minus that of the old one, over the
 same images, with paired bootstrap intervals. Domains whose images differ between the runs are left
@@ -25,7 +25,7 @@ from onetrunk.train.initialize import load_shared
 
 
 def score_changes(before: Path, after: Path) -> list[Difference]:
-    """The changes by task of the domains that both runs have; none where a run has no outcomes."""
+    """Return the change of each task that both runs have; none if a run has no outcomes."""
     old, new = Run(before).outcomes, Run(after).outcomes
     if old is None or new is None:
         return []
@@ -48,13 +48,13 @@ def old_after(
     """Evaluate domains of a run with their slots and heads on a trunk that started from it.
 
     Args:
-        run: The folder of the old run; it stays as it is.
-        trained: The network with the new trunk; shared statistics are part of it.
+        run: The folder of the old run; it is not changed.
+        trained: The network with the new trunk, which includes shared statistics.
         domains: Domains of the old run.
-        device: Where to evaluate; None chooses.
+        device: Where to evaluate; None: a GPU if there is one.
 
     Returns:
-        The scores on test. Those before are the scores of the run.
+        The scores on test with the new trunk; those with the old one are the scores of the run.
     """
     old = load_shared(run)
     for key in ("arch", "norm"):
@@ -63,14 +63,14 @@ def old_after(
             raise BadInput(
                 f"trunk.{key} of {run} is {ours!r}",
                 got=theirs,
-                try_="a network of init = this run",
+                try_="a network that was trained with init = this run",
             )
     old.trunk.load_shared(trained.trunk.shared())
     return evaluate(old, domains, device=device, progress=False)
 
 
 def describe(change: Difference) -> str:
-    """One line on a change, for people."""
+    """Describe a change in one line."""
     sign = "+" if change.value >= 0 else "−"
     size = f"{sign}{number(abs(change.value), change.unit)}"
     word = "better" if change.gain > 0 else "worse" if change.gain < 0 else "the same"
@@ -82,6 +82,6 @@ def describe(change: Difference) -> str:
 
 
 def _only(outcomes: Outcomes, names: set[str]) -> Outcomes:
-    """The outcomes of these domains."""
+    """Return the outcomes of these domains."""
     parts = {key: part for key, part in outcomes.tasks.items() if key[0] in names}
     return Outcomes(outcomes.split, parts, {name: outcomes.image_digests[name] for name in names})

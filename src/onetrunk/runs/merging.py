@@ -1,14 +1,14 @@
-"""Merge specialists: the sum or mean of their weights as one trunk, without training. A baseline.
+"""Merge specialists into one trunk, the sum or mean of their weights: a baseline without training.
 
 Task arithmetic (Ilharco et al. 2023, "Editing models with task arithmetic"):
 θ = θ0 + λ·Σ_d (θ_d − θ0), with θ0 the weights that all specialists started from: those of the run
 in `init`, or pretrained ones. λ = 1/K is the mean θ̄ (Wortsman et al. 2022), whatever θ0 is.
-Specialists that were trained from scratch have no common start, as each draws its own weights. Only
-θ̄ is possible then, of networks whose features are in no common order, and it is expected to fail.
+Specialists that were trained from scratch have no common start, as each has its own random weights.
+Only θ̄ is possible for them, and it is expected to fail, as their features are in different orders.
 
-Every domain keeps its own slots and heads. The statistics in its norms fit the features of the
-specialist and not the merged ones; train/recalibrate.py estimates them anew from training images,
-as is done after averaging (Jordan et al. 2023, "REPAIR: REnormalizing Permuted Activations for
+Every domain keeps its slots and heads. The statistics in its norms fit the features of the
+specialist and not those of the merged trunk; train/recalibrate.py estimates them again from training
+images (Jordan et al. 2023, "REPAIR: REnormalizing Permuted Activations for
 Interpolation Repair").
 """
 
@@ -37,11 +37,11 @@ SCALES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)  # values of λ to
 
 
 class Specialists:
-    """The networks of a run with sharing = "none", and the weights that they started from.
+    """The networks of a run with sharing = "none", and their common initial weights.
 
     Args:
-        folder: The run.
-        domains: Which of its domains; None: all.
+        folder: The folder of the run.
+        domains: The names of the domains to merge; None: all.
     """
 
     def __init__(self, folder: str | Path, domains: Sequence[str] | None = None) -> None:
@@ -50,7 +50,7 @@ class Specialists:
         for model in models.values():
             if model.trunk.sharing != "none":
                 raise BadInput(
-                    f"{folder} holds one network, and specialists are merged",
+                    f"{folder} has one network, and merging needs specialists",
                     got=f"sharing = {model.trunk.sharing!r}",
                     try_="a run with sharing = 'none'",
                 )
@@ -59,7 +59,10 @@ class Specialists:
             if name not in models:
                 raise BadInput("the run has no such specialist", got=name, available=models)
         if not names or len(set(names)) < len(names):
-            raise BadInput("expected specialists, each once", got=", ".join(names) or "none")
+            raise BadInput(
+                "expected at least one specialist, and each only once",
+                got=", ".join(names) or "none",
+            )
         self.models = {name: models[name] for name in names}
         first = self.models[names[0]].trunk
         for name, model in self.models.items():
@@ -72,12 +75,12 @@ class Specialists:
         self.start = common_start(self.folder)
 
     def merge(self, scale: float | None = None) -> Universal:
-        """One network with sharing = "deep"; `scale` is λ, by default 1/K: the mean."""
+        """Return one network with sharing = "deep"; `scale` is λ, and None the mean (λ = 1/K)."""
         if scale is not None and self.start is None:
             raise BadInput(
                 "specialists from scratch have no common start, so no differences to scale",
                 got=f"scale = {scale}",
-                try_="no scale: the mean; or train them with init = RUN",
+                try_="no scale, for the mean; or train the specialists with init = RUN",
             )
         if scale is not None and not math.isfinite(scale):
             raise BadInput("expected a finite scale", got=scale)
@@ -95,7 +98,7 @@ class Specialists:
 
     @torch.no_grad()
     def _sum(self, scale: float | None) -> dict[str, Tensor]:
-        """θ by name, summed in float64; integers (counts of batches) are those of the first."""
+        """Return θ by name, summed in float64; integers (counts of batches) are the first's."""
         trunks = [model.trunk.shared() for model in self.models.values()]
         merged = {}
         for key, tensor in trunks[0].items():
@@ -122,12 +125,12 @@ def merge(
 
 
 def common_start(folder: Path) -> dict[str, Tensor] | None:
-    """The shared weights that all specialists of a run started from; None where these differ."""
+    """Return the initial shared weights of all specialists of a run; None if these differ."""
     recipe = Recipe.read(folder)
     if recipe.init_folder is not None:
         models = models_of(recipe.init_folder)
         if len({id(model) for model in models.values()}) > 1:
-            return None  # each continued from its own
+            return None  # each started from its own network
         return next(iter(models.values())).trunk.shared()
     if recipe.trunk.pretrained is False:
         return None
@@ -137,7 +140,7 @@ def common_start(folder: Path) -> dict[str, Tensor] | None:
 
 @dataclass(frozen=True)
 class Merged:
-    """A merged network, its λ, and the validation errors that λ was chosen by."""
+    """A merged network, its λ, and the validation errors by which λ was chosen."""
 
     model: Universal
     scale: float | None  # None: the mean, without a common start
@@ -157,9 +160,9 @@ def choose_scale(
     Args:
         folder: A run of specialists; without a common start only the mean is evaluated.
         domains: Domains of the run.
-        scales: Values of λ.
-        recalibrated: Estimate the statistics of norms anew for every λ.
-        device: Where to evaluate; None chooses.
+        scales: The values of λ to choose from.
+        recalibrated: Estimate the statistics of norms again for every λ.
+        device: Where to evaluate; None: a GPU if there is one.
     """
     specialists = Specialists(folder, [domain.name for domain in distinct_domains(domains)])
     candidates: Sequence[float | None] = scales if specialists.start is not None else (None,)

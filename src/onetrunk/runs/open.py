@@ -1,4 +1,4 @@
-"""A run's folder, opened: its recipe, model, domains, scores and the versions of its packs.
+"""Read a run's folder: its recipe, model, domains, scores and the versions of its packs.
 
 ```
 RUN/recipe.toml  scores.json  outcomes.safetensors    of the training; never changed once finished
@@ -6,8 +6,8 @@ RUN/model/                   the trunk and the packs in use; domains.json lists 
 RUN/added/NAME/              the record of a domain that was added or changed after the training
 ```
 
-Scores are stored once. `scores.json` of the run has those of the domains that it was trained with,
-`added/NAME/scores.json` those of one that was added or changed since. `Run.scores` merges them.
+Scores are stored once: `scores.json` of the run has those of the domains of its training, and
+`added/NAME/scores.json` those of a domain that was added or changed later. `Run.scores` merges them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from onetrunk.store.run_folder import CHECKPOINTS, RECIPE, SCORES, shell
 
 MODEL, ADDED, HISTORY = "model", "added", "history"
 OUTCOMES = "outcomes.safetensors"
-SPLITS = ("val", "test")  # whose tables scores.json has
+SPLITS = ("val", "test")  # with a table in scores.json
 BY_DOMAIN = ("splits", "bad", "own_best", "added")  # tables of scores.json with a key per domain
 
 Models = Mapping[str, Universal]  # one network under "", or one per domain under its name
@@ -46,12 +46,12 @@ State = Literal["finished", "unfinished", "model"]
 class Run:
     """A run's folder, or a folder of `onetrunk.save`.
 
-    Nothing is read before it is used, and what was read is kept: open the folder again after a
-    domain was added, updated or removed.
+    Each property is read when it is first used, and models and domains are then cached: open the
+    folder again after a domain was added, updated or removed.
 
     Args:
         folder: The folder.
-        models: Its networks, where they are in memory already.
+        models: Its networks, if they are in memory.
     """
 
     def __init__(self, folder: str | os.PathLike[str], models: Models | None = None) -> None:
@@ -66,7 +66,7 @@ class Run:
 
     @property
     def state(self) -> State:
-        """`finished`, `unfinished`, or `model`: a folder of `onetrunk.save`, without a recipe."""
+        """`finished`, `unfinished`, or `model` for a folder of `onetrunk.save` (no recipe)."""
         if not (self.folder / RECIPE).is_file():
             return "model"
         finished = (self.folder / SCORES).is_file() and (self.folder / MODEL).is_dir()
@@ -79,16 +79,16 @@ class Run:
 
     @property
     def last_step(self) -> int:
-        """The step of the newest checkpoint, 0 without one."""
+        """The step of the latest checkpoint; 0 without one."""
         top = self.folder / CHECKPOINTS
         names = [] if self.recipe is None else [part.name for part in self.recipe.domains]
         places = [top, *(top / name for name in names)]
         return max((step for place in places for step in steps(place)), default=0)
 
     def check_shared_trunk(self) -> Path:
-        """The folder of the model, to which domains can be added.
+        """Return the folder of the model, if domains can be added to it.
 
-        The run has to be finished and to have one network, or BadInput is raised.
+        BadInput is raised unless the run is finished and has one network.
         """
         place = self.folder / MODEL
         if self.state == "unfinished":
@@ -101,7 +101,7 @@ class Run:
         if not (place / TRUNK).is_file():
             raise BadInput(
                 f"{self.folder} has one network per domain, and no trunk for a new domain to share",
-                try_="onetrunk train with sharing = 'deep', then add to that run",
+                try_="train a run with sharing = 'deep', and add the domain to that run",
             )
         return place
 
@@ -110,7 +110,7 @@ class Run:
         return BadInput(
             f"no model in {self.folder}",
             available=files,
-            try_="onetrunk train RECIPE, or onetrunk.save(model, folder), writes one",
+            try_="onetrunk train RECIPE or onetrunk.save(model, folder) to write one",
         )
 
     # -- networks
@@ -124,7 +124,7 @@ class Run:
 
     @property
     def model(self) -> Universal:
-        """The network of a run that has one; `models` has those of specialists."""
+        """The network of a run that has only one; `models` has those of specialists."""
         if len(self.models) > 1:
             raise BadInput("this run has one network per domain", available=self.models)
         return next(iter(self.models.values()))
@@ -135,14 +135,14 @@ class Run:
         return {name: model for model in self.models.values() for name in model.domains}
 
     def network(self, name: str) -> Universal:
-        """The network of one domain; those of other specialists are not read."""
+        """Return the network of one domain; the other specialists are not read."""
         if "models" in self.__dict__ or shared_model_names(self.folder) is not None:
             return self.networks[name]
         return load(self.folder, name)
 
     @property
     def names(self) -> list[str]:
-        """The domains of the model, in order; before there is a model, those of the recipe."""
+        """The names of the domains, in order: those of the model, or else of the recipe."""
         shared = shared_model_names(self.folder)
         if shared is not None:
             return shared
@@ -153,16 +153,16 @@ class Run:
         return [part.name for part in self.recipe.domains]
 
     def pack_path(self, name: str) -> Path:
-        """The file of a domain's pack in the model in use."""
+        """Return the file of a domain's pack in the model in use."""
         top = self.folder / MODEL
         shared = top / PACKS / f"{name}.pack"
         return shared if shared.is_file() else top / name / PACKS / f"{name}.pack"
 
     def versions(self, name: str) -> list[int]:
-        """The numbers of the earlier versions of a domain's pack, ascending."""
+        """Return the numbers of the earlier versions of a domain's pack, ascending."""
         top = self.folder / HISTORY / name
-        found = [path.name for path in top.iterdir()] if top.is_dir() else []
-        return sorted(int(each) for each in found if each.isdecimal())
+        names = [path.name for path in top.iterdir()] if top.is_dir() else []
+        return sorted(int(name) for name in names if name.isdecimal())
 
     # -- domains
 
@@ -170,7 +170,7 @@ class Run:
     def domains(self) -> dict[str, Domain]:
         """The domains whose images are known, by name, in the order of the model.
 
-        A pack that was imported has no images here and is left out.
+        Domains that were imported as packs are left out.
         """
         found: dict[str, Domain] = {}
         if self.recipe is not None:
@@ -204,9 +204,9 @@ class Run:
             return found
 
     def _relabeled(self, domain: Domain) -> Domain:
-        """The domain with the classes of its pack, where they were renamed or dropped.
+        """Return the domain with the classes of its pack, if they were renamed or dropped.
 
-        A source whose folders were renamed as well has them already.
+        If the folders of its source were renamed as well, the domain is returned unchanged.
         """
         record = read_json(self.folder / ADDED / domain.name / SCORES)
         if record.get("added", {}).get("event") != RELABELED:
@@ -226,26 +226,26 @@ class Run:
 
     @property
     def scores(self) -> dict[str, Any]:
-        """The scores of all domains of the model, as `scores.json` has those of the training."""
+        """The scores of all domains of the model, in the format of `scores.json`."""
         return read_scores(self.folder)
 
     @property
     def table(self) -> Table:
-        """Scores on the test split."""
+        """The scores on the test split."""
         return Table.from_json(self.scores["test"])
 
     @property
     def outcomes(self) -> Outcomes | None:
-        """What each test image adds to the scores; None where the run has none."""
+        """The outcomes of the test images, from which scores are computed; None without them."""
         return read_outcomes(self.folder)
 
     def record(self, name: str) -> dict[str, Any]:
-        """The record of one domain: its part of the scores, and how it was added."""
+        """Return the record of one domain: its part of the scores, and how it was added."""
         return read_record(self.folder, name)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON document of a run; empty where there is no such file."""
+    """Return a JSON document of a run; it is empty if there is no such file."""
     try:
         document = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -258,14 +258,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def shared_model_names(folder: Path) -> list[str] | None:
-    """The domains of a folder that has one network, in order; None: it has several, or none."""
+    """Return the domains of a folder with one network, in order; None for several or none."""
     return listed(folder / MODEL) if (folder / MODEL / TRUNK).is_file() else None
 
 
 def read_scores(folder: Path) -> dict[str, Any]:
-    """The scores of a run: those of its training, with the domains that its model has now.
+    """Return the scores of a run, with the domains that its model has now.
 
-    Empty for an unfinished run and for a folder of `onetrunk.save`.
+    They are empty for an unfinished run and for a folder of `onetrunk.save`.
     """
     scores = read_json(folder / SCORES)
     names = shared_model_names(folder)
@@ -288,7 +288,7 @@ def read_scores(folder: Path) -> dict[str, Any]:
 
 
 def read_outcomes(folder: Path) -> Outcomes | None:
-    """The outcomes of a run's test images, of the domains that its model has now."""
+    """Return the outcomes of a run's test images, for the domains that its model has now."""
     path = folder / OUTCOMES
     trained = Outcomes.open(path) if path.is_file() else None
     names = shared_model_names(folder)
@@ -302,12 +302,12 @@ def read_outcomes(folder: Path) -> Outcomes | None:
 
 
 def read_record(folder: Path, name: str) -> dict[str, Any]:
-    """The record of one domain; nearly empty where nothing is known of it."""
+    """Return the record of one domain; without scores, it has little more than the name."""
     return _record(folder, name, read_json(folder / SCORES))
 
 
 def domain_outcomes(folder: Path, name: str, trained: Outcomes | None = None) -> Outcomes | None:
-    """The outcomes of one domain; None where there are none, or where the file is damaged."""
+    """Return the outcomes of one domain; None without any, and for a damaged file."""
     place = folder / ADDED / name
     try:
         if place.is_dir():
@@ -323,12 +323,12 @@ def domain_outcomes(folder: Path, name: str, trained: Outcomes | None = None) ->
 
 
 def _changed(folder: Path, trained: Iterable[str], names: Sequence[str]) -> bool:
-    """Whether domains were added, changed or removed since the training."""
+    """Return whether domains were added, changed or removed since the training."""
     return {*trained} != {*names} or any((folder / ADDED / name).is_dir() for name in names)
 
 
 def _record(folder: Path, name: str, scores: Mapping[str, Any]) -> dict[str, Any]:
-    """The record in the domain's own folder, or its part of the scores of the training."""
+    """Return the record in the domain's folder, or its part of the scores of the training."""
     place = folder / ADDED / name
     if place.is_dir():
         return {"format": 1, "domain": name, **read_json(place / SCORES)}
@@ -347,7 +347,7 @@ def _record(folder: Path, name: str, scores: Mapping[str, Any]) -> dict[str, Any
 
 
 def _budget(trained: Mapping[str, Any], costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The budget of the training's trunk with these domains."""
+    """Return the budget of the trunk with these domains."""
     domains = tuple(
         DomainCost(d["name"], tuple(d["size"]), Cost(**d["own"]), Cost(**d["alone"])) for d in costs
     )

@@ -1,6 +1,6 @@
-"""The history in a pack's header: when it was trained, added and updated, how, with which scores.
+"""The history in a pack's header: its trainings and updates, with dates, settings and scores.
 
-Paths, hosts and users are not part of it: a pack may be sent to anybody.
+It has no paths, hosts or users, so that a pack can be published.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ NEUTRAL = {"loggers", "workers", "keep_checkpoints", "log_every", "checkpoint_ev
 def event(
     kind: str, domain: Domain, recipe: AddRecipe, chosen: str, scores: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """One event: a domain was added or updated.
+    """Return the event that a domain was added or updated.
 
     Args:
         kind: ADDED or UPDATED.
         domain: The images that the pack was trained on.
         recipe: All settings.
-        chosen: Why these adapters were chosen.
-        scores: The headline and other scores by `SPLIT/TASK/METRIC`.
+        chosen: The reason for the adapters.
+        scores: The scores by `SPLIT/TASK/METRIC`.
     """
     train = recipe.train.model_dump(exclude=NEUTRAL)
     return {
@@ -48,29 +48,29 @@ def event(
 
 
 def now() -> str:
-    """The date and time in UTC, to the second."""
+    """Return the date and time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def events(card: Card) -> list[dict[str, Any]]:
-    """The history of a card; of one that was trained with its trunk, that training."""
+    """Return the history of a card; without one, the training of its trunk is the only event."""
     history = card.provenance.get("history")
     if isinstance(history, list):
         return history
-    made = {key: value for key, value in card.provenance.items() if key != "history"}
-    if not made and not card.scores:
+    training = {key: value for key, value in card.provenance.items() if key != "history"}
+    if not training and not card.scores:
         return []
-    return [{"event": "trained", **made, "scores": dict(card.scores)}]
+    return [{"event": "trained", **training, "scores": dict(card.scores)}]
 
 
 def extended(card: Card | None, new: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The history of a card with one event more; the first and the latest events are kept."""
+    """Return the history of a card with a new event; the first and the latest events are kept."""
     history = [*([] if card is None else events(card)), dict(new)]
     return history if len(history) <= MAX_EVENTS else [history[0], *history[1 - MAX_EVENTS :]]
 
 
 def current_class(card: Card, name: str) -> str | None:
-    """The present name of a class of the images of the last training; None if it was dropped."""
+    """Return the present name of a class of the last training; None if it was dropped."""
     history = events(card)
     last = max((i for i, e in enumerate(history) if e.get("event") != RELABELED), default=-1)
     now: str | None = name

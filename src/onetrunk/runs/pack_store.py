@@ -1,15 +1,15 @@
-"""The packs of a run's model: publish, replace, restore and remove them, safely against kills.
+"""Publish, replace, restore and remove the packs of a run's model; safe if the process is killed.
 
 ```
-RUN/adding/NAME/       a domain that is being trained; its pack and record once it is finished
-RUN/added/NAME/        its record when it is in use: recipe.toml, metrics.jsonl, scores.json, …
+RUN/adding/NAME/       a domain in training, then its pack and record
+RUN/added/NAME/        the record of a domain in use: recipe.toml, metrics.jsonl, scores.json, …
 RUN/history/NAME/N/    version N of its pack, with its record
 RUN/removed/NAME/      the pack, record and history of a domain that was removed
 ```
 
-Everything is done under the run's lock and in an order that a kill at any instant cannot harm: the
-packs first, and then the list of domains (model/domains.json), by which a model is read. Called
-again, each function completes what was begun.
+Everything is done under the run's lock. Packs are written before the list of domains
+(model/domains.json), by which a model is read, so the model is valid whenever the process is killed.
+If a function is called again after that, it completes its work.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from onetrunk.store.run_folder import LOCK, RECIPE, SCORES, RunFolder, shell
 from onetrunk.store.strict_json import strict_json
 
 ADDING, REMOVED = "adding", "removed"
-RESTORING = "restoring"  # marks a version in the history whose restoring has begun
+RESTORING = "restoring"  # the file that marks a version whose restoration has begun
 
 
 def pack_path(run: Path, name: str) -> Path:
-    """The file of a domain's pack in the model in use."""
+    """Return the file of a domain's pack in the model in use."""
     return run / MODEL / PACKS / f"{name}.pack"
 
 
@@ -71,21 +71,21 @@ def keep_version(held: RunFolder, name: str, number: int) -> None:
 
 
 def version_in_use(run: Path, name: str) -> int:
-    """The version of the pack in use: one more than the latest in the history."""
+    """Return the version of the pack in use: one more than the latest in the history."""
     return 1 + max(Run(run).versions(name), default=0)
 
 
 def replace_pack(
     held: RunFolder, name: str, pack: Pack, record: Mapping[str, Any], keep_outcomes: bool
 ) -> None:
-    """Put another pack and record into use, and keep the one in use as a version.
+    """Put another pack and record into use, and keep the previous ones in the history.
 
     Args:
         held: The locked run.
         name: The domain.
         pack: The new pack.
         record: The new record.
-        keep_outcomes: Whether the outcomes of the pack in use are those of the new one, too.
+        keep_outcomes: Whether the outcomes of the previous pack hold for the new one.
     """
     run, number = held.path, version_in_use(held.path, name)
     work = run / ADDING / f"{name}.next"
@@ -111,7 +111,7 @@ def replace_pack(
 
 
 def restore_version(held: RunFolder, name: str, number: int) -> None:
-    """Put a version of the history back into use; the present one is kept as `undone-…`."""
+    """Put a version of the history back into use; the present one is kept as `undone-N`."""
     top = held.path / HISTORY / name
     undone = top / f"undone-{number + 1}"
     with held.writing(f"the version of {name}"):
@@ -127,8 +127,8 @@ def restore_version(held: RunFolder, name: str, number: int) -> None:
 def restore(held: RunFolder, name: str, folder: Path) -> None:
     """Put the pack in a folder into use, with its record.
 
-    A folder without a record is of a domain that has not changed since the training: the run's own
-    scores are its record.
+    A folder without a record belongs to a domain that has not changed since the training; its record
+    is in the scores of the run.
     """
     run = held.path
     with held.writing(f"the pack of {name}"):
@@ -152,7 +152,7 @@ def remove(run: str | os.PathLike[str], name: str) -> Path:
         name: The domain.
 
     Returns:
-        The file of its pack, below `RUN/removed`. `onetrunk add RUN NAME pack:FILE` restores it.
+        The file of its pack, below `RUN/removed`; `onetrunk add RUN NAME pack:FILE` restores it.
     """
     folder = Path(run)
     Run(folder).check_shared_trunk()
@@ -169,14 +169,16 @@ def remove(run: str | os.PathLike[str], name: str) -> Path:
             if (folder / HISTORY / name).is_dir():
                 os.rename(folder / HISTORY / name, to / HISTORY)
             remove_folder(folder / ADDED / name)
-            pack_path(folder, name).unlink(missing_ok=True)  # last: until then it is unfinished
+            pack_path(folder, name).unlink(
+                missing_ok=True
+            )  # last, as it marks an unfinished removal
     return to / f"{name}.pack"
 
 
 def _removed_folder(run: Path, name: str, begun: bool) -> Path | None:
-    """Where a domain goes that is removed: never in place of another one of its name.
+    """Return the folder for a removed domain; earlier removals of the same name are kept.
 
-    With `begun`, the folder that a killed removal has filled already; None if there is none.
+    With `begun`, return the folder that an interrupted removal has filled, or None.
     """
     in_use = pack_path(run, name)
     pack = in_use.read_bytes() if in_use.is_file() else None
@@ -192,7 +194,7 @@ def _removed_folder(run: Path, name: str, begun: bool) -> Path | None:
 
 
 def _copy_in_use(held: RunFolder, name: str, to: Path) -> None:
-    """Copy the domain's pack in use and its record into a new folder."""
+    """Copy the pack in use and its record to a new folder."""
     run = held.path
 
     def fill(part: Path) -> None:
@@ -206,18 +208,18 @@ def _copy_in_use(held: RunFolder, name: str, to: Path) -> None:
 
 
 def _list(run: Path, name: str) -> None:
-    """Append the domain to the model's list, unless it is there."""
+    """Append the domain to the list of the model, unless it is listed already."""
     names = listed(run / MODEL)
     if name not in names:
         relist(run / MODEL, [*names, name])
 
 
 def make_complete(to: Path, fill: Callable[[Path], Any]) -> None:
-    """Make a folder that is complete or absent; one that exists stays as it is.
+    """Make a folder that is either complete or absent; an existing one is not changed.
 
     Args:
         to: The folder.
-        fill: Called with the new folder while it has another name.
+        fill: Called with the new folder, while it has a temporary name.
     """
     if not to.exists():
         with atomic_folder(to) as part:

@@ -1,4 +1,4 @@
-"""Train a run: from domains and settings to a folder with a model and its scores."""
+"""Train a run: domains and settings in, a folder with a model and its scores out."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def train(
         model: The model.
         domains: The domains of the model.
         out: The folder of the run.
-        train: The settings of the training, `Train(steps=…, lr=…)`; None: the defaults.
-        distill: The settings of distillation, `Distill(features=…)`; needs teachers.
-        teachers: A run of specialists, "timm/NAME", "features:FILE", a model or a Foreign; a list
+        train: The settings of the training, such as `Train(steps=800)`; None: the defaults.
+        distill: The settings of distillation; they need teachers.
+        teachers: A run of specialists, "timm/NAME", "features:FILE", a model or a `Foreign`; a list
             of these; or any of these by domain. They replace `distill.teachers`.
         seed: The seed of all random numbers.
-        resume: Continue a run that was stopped.
-        device: Where to train; None chooses.
+        resume: Continue an interrupted run.
+        device: "cpu", "cuda", "cuda:1" or "mps"; None: a GPU if there is one.
     """
     names = [domain.name for domain in domains]
     if sorted(names) != sorted(model.domains):
@@ -92,8 +92,8 @@ def train_recipe(recipe: Recipe, *, resume: bool = False, device: str | None = N
 
     Args:
         recipe: The recipe; its `out` is the folder of the run.
-        resume: Continue a run that was stopped; a finished one is returned as it is.
-        device: "cpu", "cuda", "cuda:1", "mps"; None chooses.
+        resume: Continue an interrupted run; a finished one is returned without training.
+        device: "cpu", "cuda", "cuda:1" or "mps"; None: a GPU if there is one.
     """
     checked = check(recipe)
     for warning in checked.warnings:
@@ -119,8 +119,8 @@ def train_models(
         models: One network under "", or one per domain under its name; trained in place.
         domains: All domains.
         recipe: The settings, and the folder of the run.
-        resume: Continue a run that was stopped.
-        device: Where to train; None chooses.
+        resume: Continue an interrupted run.
+        device: "cpu", "cuda", "cuda:1" or "mps"; None: a GPU if there is one.
         teachers: Teachers that a recipe cannot name, in place of the recipe's.
     """
     train, place = recipe.train, choose_device(device)
@@ -128,7 +128,7 @@ def train_models(
     for model in models.values():
         check_weighting(model, domains, train)
     folder = recipe.out_folder
-    finished = resume and (folder / SCORES).exists()  # its teachers may be gone by now
+    finished = resume and (folder / SCORES).exists()  # its teachers may have been deleted
     by_domain: dict[str, list[Teacher]] = {}
     taught: Record = {}
     old_predictions = None
@@ -139,13 +139,13 @@ def train_models(
     if not train.frozen:
         check_val(models, domains)
     for name in train.loggers:
-        load_logger(name)  # an unknown logger is found before there is a folder
+        load_logger(name)  # raises before the folder is made
     with RunFolder.open(folder, recipe.text_in(folder), resume=resume) as run:
         for model in models.values():
             record_training(model, recipe)
             scale_numbers(model, domains)
         if run.finished:
-            say(f"{run.path} is finished already")
+            say(f"{run.path} is already finished")
             _remove_views(run, recipe)
             for part, model in models.items():
                 copy_weights(model, load(run.path, part or None))
@@ -193,7 +193,7 @@ def finish(
     device: torch.device,
     taught: Record,
 ) -> None:
-    """Evaluate and write the model, outcomes and, last, scores.json: the run is finished then."""
+    """Evaluate, and write the model, the outcomes and, last, scores.json, which ends the run."""
     by_domain = {name: model for model in models.values() for name in model.domains}
     evaluated = {
         split: evaluate_split(by_domain, domains, split, device=device) for split in ("val", "test")
@@ -243,13 +243,13 @@ def _remove_views(run: RunFolder, recipe: Recipe) -> None:
 def make_teachers(
     models: Models, domains: Sequence[Domain], recipe: Recipe, teachers: TeacherSource = ""
 ) -> tuple[dict[str, list[Teacher]], Record]:
-    """The teachers of each domain, and what each of them teaches.
+    """Return the teachers of each domain, and the losses that use each of them.
 
     Args:
         models: The students.
         domains: All domains.
-        recipe: Its [distill] names the teachers.
-        teachers: Used in place of the recipe's, where given.
+        recipe: The recipe, whose [distill] table names the teachers.
+        teachers: Teachers in place of the recipe's, if any.
     """
     distill = recipe.distill
     if not distill.on:
@@ -324,9 +324,9 @@ def check_val(models: Models, domains: Sequence[Domain]) -> None:
 
 
 def no_validation(name: str, train_images: int) -> BadInput:
-    """The error for a domain without validation images."""
+    """Return the error for a domain without validation images."""
     return BadInput(
-        f"{name}: expected validation images, on which weights are selected",
+        f"{name}: expected validation images, which select the checkpoint",
         got=f"{train_images} for training",
         try_="more images, or a column or folder that names the split val",
     )

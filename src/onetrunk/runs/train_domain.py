@@ -1,4 +1,4 @@
-"""Train one domain for a model in use: into a folder of its own, checked and evaluated there."""
+"""Train the pack of one domain for a model in use, in a separate folder; check and evaluate it."""
 
 from __future__ import annotations
 
@@ -62,17 +62,17 @@ def train_domain(
 ) -> tuple[dict[str, Any], Pack]:
     """Train the domain, check that all others stay unchanged, and evaluate it.
 
-    The model is as it was afterwards.
+    The model itself is not changed.
 
     Args:
         model: The network in use.
-        domain: The images.
+        domain: The domain to train.
         recipe: All settings.
-        work: The folder that metrics, checkpoints, the record and the pack are written to.
+        work: The folder for metrics, checkpoints, the record and the pack.
         event: "added" or "updated", for the history.
         others: The other domains of the model whose images are known.
         device: Where to train.
-        command: What the user types to continue after a stop.
+        command: The command that continues an interrupted training, for messages.
         resume: Continue in `work`.
         old: For an update, the pack in use.
         start: For an update, the pack that training starts from.
@@ -108,7 +108,7 @@ def train_domain(
 
 
 def _check(model: Universal, domain: Domain, recipe: AddRecipe, few_images: bool) -> None:
-    """Refuse what cannot be trained, before there is a folder."""
+    """Raise BadInput for settings that cannot be trained, before the folder is made."""
     check_tasks([domain], recipe.train)
     check_labels([domain], {})
     adapters = recipe.add.adapters
@@ -131,7 +131,7 @@ def _check(model: Universal, domain: Domain, recipe: AddRecipe, few_images: bool
 def check_adapters(
     model: Universal, domain: Domain, adapters: str, rank: int | None = None, seed: int = 0
 ) -> None:
-    """Refuse adapters that this trunk cannot have for the domain."""
+    """Raise BadInput for adapters that the trunk cannot have for this domain."""
     card = Card.of(domain, card_adapters(adapters), rank)
     check_own_norms(make_scratch_model(model, card, seed), domain.name, adapters)
 
@@ -139,10 +139,10 @@ def check_adapters(
 def _choose(
     runner: TrialRunner, few_images: bool
 ) -> tuple[AdapterKind, list[dict[str, Any]], str, tuple[Row, ...] | None]:
-    """What the domain will own: as given, by the search of adapters, or by folds of few images.
+    """Choose what the domain owns: as requested, by a search, or on folds of few images.
 
     Returns:
-        The adapters, everything that was tried, the reason, and validation scores of the folds.
+        The adapters, all attempts, the reason, and the validation scores of the folds.
     """
     settings, trunk = runner.recipe.add, trunk_bytes(runner.model)
     auto = settings.adapters == "auto"
@@ -165,7 +165,7 @@ def _choose(
 
 
 def _fold_rows(domain: Domain, method: Method) -> tuple[Row, ...]:
-    """The validation scores of few images: of those held out in folds, as all are trained on."""
+    """Return the scores on images held out in folds, as few images are all used for training."""
     if len(domain.tasks) > 1 or method.error is None:
         return ()
     (task,) = domain.tasks
@@ -187,7 +187,7 @@ def _evaluate(
     event: str,
     chosen: str,
 ) -> tuple[dict[str, Any], Pack]:
-    """Evaluate the pack in the model, and take it out again.
+    """Evaluate the pack in the model, and remove it again.
 
     Returns:
         The record, and the pack with its history.
@@ -252,13 +252,13 @@ def _evaluate(
 
 
 def pack_sizes(model: Universal, pack: Pack) -> dict[str, Any]:
-    """The adapters of a pack, its bytes, and these as a share of the trunk's."""
+    """Return the adapters of a pack, its bytes, and its size as a share of the trunk's."""
     size = pack_bytes(pack)
     return {"adapters": pack.card.adapters, "bytes": size, "share": size / trunk_bytes(model)}
 
 
 def domain_cost(model: Universal, name: str) -> dict[str, Any]:
-    """One domain's part of the budget of a model."""
+    """Return one domain's part of the budget of a model."""
     view = copy.copy(model)
     view.domains = {name: model.domains[name]}
     (cost,) = budget(view).domains
@@ -272,5 +272,5 @@ def say_notes(domain: Domain) -> None:
 
 
 def is_few(model: Universal, domain: Domain, setting: Few) -> bool:
-    """Whether few-shot methods are used; not with shared heads, which cannot be class means."""
+    """Return whether few-shot methods are used; shared heads cannot be class means."""
     return model.trunk.sharing != "full" and has_few_images(domain, setting)

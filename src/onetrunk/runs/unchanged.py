@@ -1,8 +1,8 @@
-"""Check that all other domains stay unchanged: their outputs, to the bit, before and after.
+"""Check that the outputs of all other domains are equal to the bit before and after a change.
 
-A fingerprint is the SHA-256 of all outputs on a domain's first validation images. Where these
-cannot be read (the pack was imported, the folder is gone), it is of the outputs on seeded noise,
-and the result says so.
+A fingerprint is the SHA-256 of all outputs on a domain's first validation images. If these cannot be
+read, because the pack was imported or the folder is missing, the outputs on seeded noise are used,
+and the result lists the domain.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Inputs = Literal["validation", "random"]
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """The hash of a domain's outputs, and the images that they were computed on."""
+    """The hash of a domain's outputs, and the number and kind of the images."""
 
     sha256: str
     images: int
@@ -39,25 +39,27 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class Unchanged:
-    """The fingerprint of every other domain, equal before and after."""
+    """The fingerprints of all other domains, which are equal before and after."""
 
     fingerprints: Mapping[str, Fingerprint]
 
     def to_json(self) -> dict[str, Any]:
-        """The fingerprints as plain data."""
+        """Return the fingerprints as plain data."""
         return {name: asdict(each) for name, each in self.fingerprints.items()}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Mapping[str, Any]]) -> Unchanged:
-        """The result that `to_json` wrote."""
+        """Return the result in the output of `to_json`."""
         return cls({name: Fingerprint(**each) for name, each in document.items()})
 
     def __str__(self) -> str:
         if not self.fingerprints:
-            return "there is no other domain"
+            return "there are no other domains"
         random = [name for name, each in self.fingerprints.items() if each.inputs == "random"]
         more = (
-            f"; on random images, as theirs cannot be read: {', '.join(random)}" if random else ""
+            f"; on random images, as their own cannot be read: {', '.join(random)}"
+            if random
+            else ""
         )
         images = sum(each.images for each in self.fingerprints.values())
         return (
@@ -69,30 +71,30 @@ class Unchanged:
 def fingerprints(
     model: Universal, domains: Mapping[str, Domain], without: str
 ) -> dict[str, Fingerprint]:
-    """The fingerprint of every domain of the model except `without`.
+    """Return the fingerprint of every domain of the model except `without`.
 
     Args:
         model: The network.
-        domains: Those of its domains whose images are known.
+        domains: The domains whose images are known.
         without: The domain that is added, changed or removed.
     """
-    found: dict[str, Fingerprint] = {}
     with inference(model):
-        for name in model.domains:
-            if name != without:
-                found[name] = _fingerprint(model, name, domains.get(name))
-    return found
+        return {
+            name: _fingerprint(model, name, domains.get(name))
+            for name in model.domains
+            if name != without
+        }
 
 
 def check_unchanged(
     before: Mapping[str, Fingerprint], after: Mapping[str, Fingerprint], name: str
 ) -> Unchanged:
-    """Compare fingerprints; raise Failed if another domain than `name` has changed."""
+    """Compare fingerprints, and raise Failed if a domain other than `name` has changed."""
     changed = [other for other in before if before[other] != after.get(other)]
     if changed or before.keys() != after.keys():
         raise Failed(
-            f"{name} is not put into use, since it would change the outputs of "
-            f"{', '.join(changed) or 'other domains'}; the model is as it was",
+            f"{name} is not put into use, as it would change the outputs of "
+            f"{', '.join(changed) or 'other domains'}; the model is unchanged",
             try_="report this as a bug",
         )
     return Unchanged(dict(after))
@@ -102,7 +104,7 @@ def _fingerprint(model: Universal, name: str, domain: Domain | None) -> Fingerpr
     if domain is not None:
         try:
             return _digest(model, name, _validation(model, name, domain), "validation")
-        except (OnetrunkError, OSError):  # moved, unmounted, or other tasks than the model's
+        except (OnetrunkError, OSError):  # moved, unmounted, or with other tasks than the model
             pass
     return _digest(model, name, _noise(model, name), "random")
 

@@ -1,8 +1,8 @@
 """Update a domain of a run to other classes or images; only its pack changes.
 
-Classes that stay keep their rows of the head, matched by name, and training starts from the pack as
-it was. The version before is kept in the history, and `undo` puts it back into use. `relabel`
-renames and drops classes without training.
+Training starts from the present pack. Classes that remain keep their rows of the head, matched by
+name. The previous version is kept in the history, and `undo` puts it back into use. `relabel` renames
+and drops classes without training.
 """
 
 from __future__ import annotations
@@ -64,20 +64,19 @@ def update(
 
     Args:
         run: The folder of a finished run.
-        domain: The domain with its present classes and images; one of this name is in the run.
-        rename: Classes that have another name now, from old to new.
-        adapters: What the domain owns; None: the same as before. So are the next five settings
-            those of `onetrunk.add`, and by default as they were or chosen.
-        rank: The rank of low-rank adapters.
-        budget: The largest size of a pack for "auto".
-        start: Has no effect on an update, which starts from the pack.
-        few: Whether to use few-shot methods.
-        decay: The factor on the weight decay.
-        seed: The seed of everything random.
-        resume: Continue an update that was stopped.
-        device: "cpu", "cuda", "cuda:1", "mps"; None chooses.
-        command: What to type to continue, for messages.
-        train: Settings of the training; those not given are those of the run.
+        domain: The domain, with its present classes and images; the run has one of this name.
+        rename: Renamed classes, from old to new name.
+        adapters: What the domain owns, as in `onetrunk.add`; None: the same as before.
+        rank: The rank of low-rank adapters; None: the same as before.
+        budget: The largest size of a pack for "auto", as a share of the trunk's bytes.
+        start: Has no effect, as an update starts from the pack.
+        few: Whether to use few-shot methods; None: no.
+        decay: The factor on the weight decay; None: by adapters and number of images.
+        seed: The seed of all random numbers.
+        resume: Continue an interrupted update.
+        device: "cpu", "cuda", "cuda:1" or "mps"; None: a GPU if there is one.
+        command: The command that continues, for messages.
+        train: Settings of the training; those that are not set are those of the run.
     """
     folder, name = Path(run), domain.name
     settings = {} if train is None else train.given()
@@ -116,7 +115,7 @@ def update(
 
 
 def _check_domain(run: Run, name: str) -> None:
-    """Refuse a domain that the run does not have."""
+    """Raise BadInput if the run does not have the domain."""
     if name not in run.names:
         raise BadInput(
             f"{run.folder} has no such domain",
@@ -127,7 +126,7 @@ def _check_domain(run: Run, name: str) -> None:
 
 
 def _owned(pack: Pack) -> str:
-    """The adapters of a pack; "norm" for one that was trained with its trunk and owns norms."""
+    """Return the adapters of a pack: "norm" if it only has norms, "none" without any slots."""
     if pack.card.adapters != NO_ADAPTERS:
         return pack.card.adapters
     if pack.card.provenance.get("adapters") == NO_ADAPTERS:
@@ -136,7 +135,7 @@ def _owned(pack: Pack) -> str:
 
 
 def _describe_changes(before: Sequence[Task], now: Sequence[Task]) -> str:
-    """Which classes stay, are new and are gone, in one line."""
+    """Describe the kept, new and dropped classes in one line."""
     old = {task.name: task for task in before}
     parts = []
     for task in now:
@@ -145,11 +144,11 @@ def _describe_changes(before: Sequence[Task], now: Sequence[Task]) -> str:
             continue
         was = old[task.name]
         new = [c for c in task.classes if c not in was.classes]
-        gone = [c for c in was.classes if c not in task.classes]
+        dropped = [c for c in was.classes if c not in task.classes]
         kept = len(task.classes) - len(new)
         words = [f"{kept} classes keep their rows"] if kept else []
         words += [f"new: {shorten(new, 6)}"] if new else []
-        words += [f"gone: {shorten(gone, 6)}"] if gone else []
+        words += [f"dropped: {shorten(dropped, 6)}"] if dropped else []
         if words:
             parts.append(f"{task.name}: {'; '.join(words)}")
     return "; ".join(parts) or "the same tasks"
@@ -162,12 +161,12 @@ def relabel(
     rename: Mapping[str, str] | None = None,
     drop: Sequence[str] = (),
 ) -> DomainResult:
-    """Rename or drop classes of a domain without training: all other rows stay, to the bit.
+    """Rename or drop classes of a domain without training; all other rows stay equal to the bit.
 
     Args:
         run: The folder of a finished run.
         name: The domain.
-        rename: Classes from old to new name.
+        rename: Renamed classes, from old to new name.
         drop: Classes to drop.
     """
     folder = Path(run)
@@ -211,7 +210,7 @@ def relabel(
 
 
 def _without(pack: Pack, drop: Sequence[str]) -> Pack:
-    """The pack without these classes."""
+    """Return the pack without these classes."""
     known = {c for task in pack.card.tasks for c in task.classes}
     for c in drop:
         if c not in known:
@@ -221,7 +220,7 @@ def _without(pack: Pack, drop: Sequence[str]) -> Pack:
         left = tuple(c for c in task.classes if c not in drop)
         if task.classes and not left:
             raise BadInput(
-                f"{pack.card.name}/{task.name}: expected at least one class to stay",
+                f"{pack.card.name}/{task.name}: expected at least one remaining class",
                 got=", ".join(drop),
             )
         tasks.append(replace(task, classes=left))
@@ -229,7 +228,7 @@ def _without(pack: Pack, drop: Sequence[str]) -> Pack:
 
 
 def undo(run: str | os.PathLike[str], name: str) -> DomainResult:
-    """Put the version before the last update back into use, to the bit.
+    """Put the version before the last update back into use, equal to the bit.
 
     The present version is kept in the history as `undone-N`.
 
