@@ -1,7 +1,7 @@
 """onetrunk: one vision network for all of your image domains and tasks.
 
 The public names are listed in `__init__.pyi`. Each is imported when it is first used, so that
-`import onetrunk` and the help of the command line do not wait for PyTorch.
+`import onetrunk` and the help of the command line do not import PyTorch.
 """
 
 import sys
@@ -13,10 +13,10 @@ __getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
 
 
 class _Package(ModuleType):
-    """Keeps the functions `onetrunk.train` and `onetrunk.report` from being hidden.
+    """A module in which submodules do not hide functions of the same name.
 
-    Python sets a package's attribute to each of its submodules that is imported, and there are
-    submodules of these names.
+    When a submodule such as `onetrunk.train` is imported, Python sets it as an attribute of its
+    package. Here the public functions `onetrunk.train` and `onetrunk.report` keep their names.
     """
 
     def __setattr__(self, name: str, value: object) -> None:

@@ -1,4 +1,4 @@
-"""`python -m onetrunk` is `onetrunk`."""
+"""Run the command line with `python -m onetrunk`."""
 
 from onetrunk.cli import main
 

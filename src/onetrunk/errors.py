@@ -1,16 +1,16 @@
-"""The errors that onetrunk raises, and how they are shown.
+"""The errors that onetrunk raises.
 
-An error carries what it says as fields, so that programs and tests need not read its text:
+An error has its information in fields, so that programs and tests need not parse its text:
 
 | field | meaning |
 |---|---|
 | `place` | the key or the file that the error is about: `train.lr` |
 | `expected` | what was expected, or what is wrong, in one sentence |
-| `got` | what was given instead |
-| `available` | the names that would have been accepted |
+| `got` | the value that was given |
+| `available` | the names that are accepted |
 | `try_` | what to do or to type |
 
-`str(error)` puts them into one line.
+`str(error)` is one line with all of them.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
-MAX_NAMES = 12  # names listed in a message; more are counted
+MAX_NAMES = 12  # names listed in a message; of more, the number is given
 
 
 class OnetrunkError(Exception):
-    """The base of all errors that onetrunk raises; the command line shows it without a traceback.
+    """The base of all errors that onetrunk raises; the command line prints them without traceback.
 
     Args:
         expected: What was expected, or what is wrong.
-        got: What was given instead. A string is quoted.
-        available: Names that would have been accepted; the nearest to `got` are listed first.
+        got: The value that was given. A string is quoted.
+        available: The names that are accepted; those most similar to `got` are listed first.
         try_: What to do or to type.
         place: The key or the file that the error is about, for example `train.lr`.
     """
@@ -52,9 +52,9 @@ class OnetrunkError(Exception):
 
     @classmethod
     def several(cls, errors: Sequence[OnetrunkError]) -> Self:
-        """Return one error that shows several, a line each; `errors` holds them.
+        """Return one error for several, with a line for each; they are in `errors`.
 
-        Errors that read the same are shown once; of a single one, that error is returned.
+        Errors with equal text are listed once. A single error is returned itself.
         """
         inner = {str(one): one for each in errors for one in each.errors}
         first = next(iter(inner.values()), None)
@@ -83,15 +83,15 @@ class OnetrunkError(Exception):
 
 
 class BadInput(OnetrunkError, ValueError):
-    """Something that the user gave cannot be used: exit code 2."""
+    """The input is invalid: exit code 2."""
 
 
 class Failed(OnetrunkError, RuntimeError):
-    """The input was right and the work failed: exit code 1."""
+    """The input is valid, but the work failed: exit code 1."""
 
 
 class Diverged(Failed):
-    """Training produced NaN or infinite values: the settings do not suit the network."""
+    """Training produced NaN or infinite values."""
 
 
 class Missing(OnetrunkError, ImportError):
@@ -104,7 +104,7 @@ class Missing(OnetrunkError, ImportError):
 
 
 def printable(text: str) -> str:
-    """Return the text with control characters escaped, so that a terminal does not execute them."""
+    """Return the text with control characters escaped, for safe output on a terminal."""
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
     )
@@ -117,7 +117,7 @@ def join_places(outer: str, inner: str) -> str:
 
 
 def shorten(names: Iterable[object], limit: int = MAX_NAMES) -> str:
-    """Return names separated by commas; of more than `limit`, the first and their number."""
+    """Return names separated by commas; of more than `limit`, the first ones and the total."""
     listed = [str(name) for name in names]
     more = f", … ({len(listed)} in all)" if len(listed) > limit else ""
     return ", ".join(listed[:limit]) + more
@@ -139,7 +139,7 @@ def _line(error: OnetrunkError) -> str:
 
 
 def _shown(value: object) -> str:
-    """Return a value as a recipe spells it, for messages."""
+    """Format a value for messages, as it is written in a recipe."""
     if isinstance(value, bool):
         return str(value).lower()
     return repr(value) if isinstance(value, str) else str(value)
@@ -150,7 +150,7 @@ def _fields(error: OnetrunkError) -> dict[str, Any]:
 
 
 def _plain(value: object) -> object:
-    """Return a value that can be pickled: the value itself if it is plain, else its text."""
+    """Return the value if it is plain, else its text, so that it can be sent to a process."""
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 

@@ -1,4 +1,4 @@
-"""Objects that users name as `"package.module:thing"`, in place of the name of a method."""
+"""Import objects that users name as `"package.module:thing"`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def load_object(name: str, what: str, available: Iterable[str] = ()) -> Any:
 
     Args:
         name: `"package.module:thing"`; `thing` may contain dots.
-        what: What the object is used as, for messages: "norm", "train.loggers".
-        available: The built-in names that are accepted instead.
+        what: The role of the object, for messages: "norm", "train.loggers".
+        available: The built-in names that are accepted as well.
     """
     built_in = tuple(available)
     module, colon, path = name.partition(":")
@@ -26,7 +26,7 @@ def load_object(name: str, what: str, available: Iterable[str] = ()) -> Any:
             available=built_in or None,
         )
     try:
-        found: Any = importlib.import_module(module)
+        thing: Any = importlib.import_module(module)
     except ImportError as error:
         raise BadInput(
             f"{what} {name}: cannot import {module}", got=str(error), available=built_in or None
@@ -36,8 +36,8 @@ def load_object(name: str, what: str, available: Iterable[str] = ()) -> Any:
             f"{what} {name}: importing {module} failed", got=f"{type(error).__name__}: {error}"
         ) from error
     for part in path.split("."):
-        if not hasattr(found, part):
-            public = [key for key in vars(found) if not key.startswith("_")]
+        if not hasattr(thing, part):
+            public = [key for key in vars(thing) if not key.startswith("_")]
             raise BadInput(f"{what} {name}: {module} has no {path}", got=part, available=public)
-        found = getattr(found, part)
-    return found
+        thing = getattr(thing, part)
+    return thing

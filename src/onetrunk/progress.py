@@ -1,4 +1,4 @@
-"""Progress of work that takes over two seconds: a bar on a terminal, plain lines elsewhere."""
+"""Show the progress of slow work: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EVERY = 10.0  # seconds between plain lines
 
 
 def say(line: str) -> None:
-    """Print a line for people on standard error; standard output is for results alone."""
+    """Print a message on standard error, as standard output is for results."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -33,7 +33,7 @@ class Track:
             track(64)
 
     Args:
-        description: What is done, for people.
+        description: The work, for example "decoding images".
         total: The number of steps.
     """
 

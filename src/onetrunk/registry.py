@@ -1,8 +1,8 @@
 """Built-in methods by name, found by the names of their files.
 
-A registry stands for one package whose public files each define one method. The name of a method
-is the name of its file, with dashes for underscores: `db-mtl` is defined in `db_mtl.py`. The file
-binds the method, a class or a function, to one agreed name:
+A registry lists the methods of one package, in which each public file defines one method. The name
+of a method is the name of its file, with dashes for underscores: `db-mtl` is defined in
+`db_mtl.py`. The file binds the method, a class or a function, to one agreed name:
 
     # onetrunk/train/weighting/db_mtl.py
     class DbMtl:
@@ -16,8 +16,8 @@ binds the method, a class or a function, to one agreed name:
     WEIGHTINGS.load("package.module:thing")  # a method that a user wrote
     list(WEIGHTINGS)                         # all built-in names; imports none of them
 
-Adding a method therefore means adding a file. Files whose names start with an underscore hold what
-several methods share, and are not methods.
+To add a method, add a file. Files whose names start with an underscore contain shared code and are
+not methods.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """The methods of one kind: those of a package, and users' own as `"package.module:thing"`.
+    """The methods of one kind: built-in ones, and users' own as `"package.module:thing"`.
 
     Args:
-        package: The full name of the package that holds one file per method.
-        kind: What a method is, for messages: "weighting", "feature loss".
+        package: The full name of the package that contains one file per method.
+        kind: The kind of the methods, for messages: "weighting", "feature loss".
         attribute: The name that each file binds its method to; by default `kind` in capitals, with
             underscores for spaces: `WEIGHTING`, `FEATURE_LOSS`.
     """

@@ -1,4 +1,4 @@
-"""The base class of all settings, and readable errors for values that do not fit.
+"""The base class of all settings, and readable errors for invalid values.
 
 A concept is declared once: as a `Settings` class or as a dataclass, each field with its type,
 default, bounds and description. The keys of a recipe, the arguments of a constructor, the header of
@@ -62,11 +62,11 @@ class Settings(BaseModel):
 
     @classmethod
     def of(cls, document: Mapping[str, Any], place: str = "") -> Self:
-        """Return the settings in a document, or raise one BadInput with everything that is wrong.
+        """Return the settings in a document, or raise one BadInput that lists all problems.
 
         Args:
             document: Values by key, as a file or a caller gave them.
-            place: What stands before a key in the errors, for example "train".
+            place: The prefix of keys in errors, for example "train".
         """
         try:
             return cls.model_validate(dict(document))
@@ -79,7 +79,7 @@ class Settings(BaseModel):
 
 
 def read_dataclass(kind: type[T], document: Mapping[str, Any]) -> T:
-    """Return the dataclass in a document, its types checked strictly; lists become tuples."""
+    """Return the dataclass in a document, with strict type checks; lists become tuples."""
     fields = fields_of(kind)
     unknown = [
         BadInput("unknown key", place=str(key), got=str(key), available=fields)
@@ -89,7 +89,7 @@ def read_dataclass(kind: type[T], document: Mapping[str, Any]) -> T:
     if unknown:
         raise BadInput.several(unknown)
     try:
-        # JSON has lists and tables where Python has tuples and dataclasses: strict about the rest
+        # in strict mode, only JSON input may have lists for tuples and tables for dataclasses
         text = json.dumps(dict(document), default=str)
         value: T = _adapter(kind).validate_json(text, strict=True)  # type: ignore[arg-type]
         return value
@@ -162,12 +162,12 @@ def comment(field: FieldInfo) -> str:
 
 
 def spelled_none(field: FieldInfo) -> str | None:
-    """Return how a file spells None for this key; None if it leaves the key out."""
+    """Return how a file writes None for this key; None if the key is omitted."""
     return "auto" if AUTO in field.metadata else "" if EMPTY in field.metadata else None
 
 
 def tables_in(field: FieldInfo) -> list[type[BaseModel]]:
-    """Return the settings classes that a field holds, itself or in a list."""
+    """Return the settings classes in the type of a field, or in its lists."""
     types = _members(field.annotation, items=True)
     return [kind for kind in types if isinstance(kind, type) and issubclass(kind, BaseModel)]
 
@@ -183,7 +183,7 @@ def _members(annotation: Any, items: bool = False) -> list[Any]:
 def _translate(
     kind: type[Any], error: ValidationError, document: Mapping[str, Any]
 ) -> OnetrunkError:
-    """Return what pydantic found wrong as one error."""
+    """Convert an error of pydantic to one of onetrunk."""
     found: list[OnetrunkError] = []
     for fault in error.errors(include_url=False):
         place = _place(fault["loc"], document)
@@ -219,7 +219,7 @@ def _fault(
 
 
 def _place(loc: tuple[int | str, ...], document: Any) -> str:
-    """Return a place as a dotted key in which an item of a list goes by its name, if it has one."""
+    """Return a place as a dotted key; an item of a list is given by its name, if it has one."""
     place, value = "", document
     for step in loc:
         try:
@@ -234,7 +234,7 @@ def _place(loc: tuple[int | str, ...], document: Any) -> str:
 
 
 def _field(kind: type[Any], loc: tuple[int | str, ...]) -> tuple[type[Any], FieldInfo | None]:
-    """Return the table that a place lies in, and its field; None if the place is a table."""
+    """Return the table that contains a place, and its field; None if the place is a table."""
     table: type[Any] = kind
     field: FieldInfo | None = None
     for step in loc:

@@ -179,7 +179,7 @@ def test_a_trained_domain_that_is_not_in_use_yet_is_not_replaced(
         assert onetrunk("add", "run", "pets", "folder:pets", *PETS).code == 1
     photos(run.parent / "more", ("cat", "dog", "fish"))
     ran = onetrunk("add", "run", "pets", "folder:more", *PETS)
-    assert "holds a finished pets of folder:pets" in one_line(ran)
+    assert "contains pets, trained on folder:pets" in one_line(ran)
     assert list(load(run).domains) == ["digits"]
     assert onetrunk("add", "run", "pets", "folder:pets", *PETS).code == 0
     assert load(run).domains["pets"].task("classify").classes == ("cat", "dog")

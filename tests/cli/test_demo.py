@@ -44,7 +44,7 @@ def test_it_tells_the_story_and_goes_on_where_it_was(
 
     again = onetrunk("demo")
     assert again.code == 0, again.err
-    assert "is finished already" in again.err
+    assert "is already finished" in again.err
     for name, errors in found["domains"].items():
         assert f"{errors['universal']:.1f}" in again.out, name
     assert "onetrunk predict" in again.out and "report.html" in again.out

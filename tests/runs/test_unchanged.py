@@ -47,5 +47,5 @@ def test_a_domain_that_was_added_or_removed_is_a_change() -> None:
         check_unchanged(found, {}, "new")
     with pytest.raises(Failed):
         check_unchanged({}, found, "new")
-    assert "no other domain" in str(check_unchanged({}, {}, "new"))
+    assert "no other domains" in str(check_unchanged({}, {}, "new"))
     assert Unchanged.from_json(Unchanged(found).to_json()).fingerprints == found

@@ -1,4 +1,4 @@
-"""The verbs of the command line; thin."""
+"""The command line: one module for each command."""
 
 from onetrunk.cli.app import main
 

@@ -1,4 +1,4 @@
-"""`onetrunk add`: a new domain on a finished run's trunk."""
+"""`onetrunk add`: add a domain to a finished run."""
 
 from __future__ import annotations
 
@@ -41,15 +41,17 @@ def command(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     name: Annotated[str, typer.Argument(help="Name of the new domain.")],
     source: Annotated[
-        str, typer.Argument(help="Source of its images, such as folder:PATH, or pack:FILE.")
+        str, typer.Argument(help="Source of its images, such as folder:PATH; or pack:FILE.")
     ],
     adapters: Annotated[
-        str, typer.Option(help="parallel, series, lora, norm, none (head only), or auto (try all).")
+        str, typer.Option(help="parallel, series, lora, norm, none (head only) or auto (try all).")
     ] = DEFAULT_ADAPTERS,
     rank: Annotated[int | None, typer.Option(help="Rank of low-rank adapters.")] = None,
     budget: Annotated[
         str | None,
-        typer.Option(help="With --adapters auto: largest pack, as a share of the trunk: 5%."),
+        typer.Option(
+            help="With --adapters auto: largest pack, as a share of the trunk, such as 5%."
+        ),
     ] = None,
     sets: Annotated[
         list[str] | None,
@@ -59,7 +61,9 @@ def command(
             "repeatable.",
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted one.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue after an interruption.")
+    ] = False,
     device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1 or mps.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -67,7 +71,9 @@ def command(
     check_name(name, "domain")
     if source.startswith(PREFIX):
         if adapters != DEFAULT_ADAPTERS or rank is not None or budget is not None or sets:
-            raise BadInput("a pack is added unchanged and takes no other options", got=source)
+            raise BadInput(
+                "a pack file is imported unchanged and takes no other options", got=source
+            )
         show(import_pack(run, name, Path(source.removeprefix(PREFIX))), as_json)
         return
     given: dict[str, Any] = {"adapters": adapters}
@@ -128,7 +134,7 @@ def share(text: str) -> float:
 
 
 def show(result: DomainResult, as_json: bool) -> None:
-    """Show scores, what was tried, the check of the other domains and the size."""
+    """Show the scores, the attempts, the check of the other domains and the size."""
     record, name = result.record, result.name
     if as_json:
         print_json({"run": str(result.folder), **record})
@@ -148,11 +154,11 @@ def show(result: DomainResult, as_json: bool) -> None:
 
 
 def _attempts(tried: Sequence[Mapping[str, Any]]) -> Grid:
-    """Show the error and size of each attempt; for few images, by method."""
+    """Return a table of the error and size of each attempt; for few images, by method."""
     few = "way" in tried[0]
     where = "held-out folds" if few else "validation"
     grid = Grid(title=f"attempts, errors on {where}", title_justify="left")
-    grid.add_column("domain owns")
+    grid.add_column("adapters or method")
     for column in ("error",) if few else ("pack", "of the trunk", "error"):
         grid.add_column(column, justify="right")
     for each in tried:

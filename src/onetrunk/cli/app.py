@@ -1,4 +1,4 @@
-"""The command line: its verbs, imported only when they are used, and how errors end it."""
+"""The command line: its commands, which are imported when they are used, and its exit codes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ START, TRAIN, DOMAINS, USE = "Start", "Train and compare", "Add and change domai
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb: its name, its group in the help, and what it does in one line.
+    """A command: its name, its group in the help, and a one-line summary.
 
-    Its function is `command` in the module `onetrunk.cli.NAME`. Its help shows the module's
-    `NOTES`, if it has any, and its `EXAMPLES`.
+    Its function is `command` in the module `onetrunk.cli.NAME`. Its help includes the `NOTES` (if
+    any) and `EXAMPLES` of that module.
     """
 
     name: str
@@ -33,8 +33,8 @@ class Verb:
 
 
 VERBS = (
-    Verb("demo", START, "Train four networks, then one in their place, on bundled images."),
-    Verb("data", START, "Look at a source of images: splits, classes, sizes, bad files."),
+    Verb("demo", START, "Train four networks and one that replaces them, on bundled images."),
+    Verb("data", START, "Inspect a source of images: splits, classes, sizes, bad files."),
     Verb("recipes", START, "List the named recipes, or print one to start from."),
     Verb("train", TRAIN, "Train one network for all domains of a recipe."),
     Verb("eval", TRAIN, "Evaluate a run on its test or validation images."),
@@ -50,7 +50,7 @@ VERBS = (
 
 
 class LazyCommand(TyperCommand):
-    """A verb in the help; its module, and with it PyTorch, is imported when the verb is used."""
+    """A command whose module, and with it PyTorch, is imported when the command is used."""
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
@@ -61,7 +61,7 @@ class LazyCommand(TyperCommand):
 
 
 def load(verb: Verb) -> Any:
-    """Import a verb's module and build its command."""
+    """Import the module of a command and build the command."""
     module = importlib.import_module(f"onetrunk.cli.{verb.name}")
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
     notes = [module.NOTES] if hasattr(module, "NOTES") else []
@@ -72,7 +72,7 @@ def load(verb: Verb) -> Any:
 
 
 def build() -> typer.Typer:
-    """Build the command line with all verbs, in groups, without importing any of them."""
+    """Build the command line with all commands, in groups, without importing their modules."""
     app = typer.Typer(
         name="onetrunk",
         no_args_is_help=True,
@@ -103,7 +103,7 @@ def _global_options(
         typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
     ] = False,
 ) -> None:
-    """Options that stand before the verb."""
+    """Options that come before the command."""
 
 
 def main() -> None:
@@ -113,9 +113,9 @@ def main() -> None:
     was interrupted), 2 (bad input).
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # for names the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names that the terminal cannot show
     try:
-        # a verb's return value, or an exit code
+        # the return value of a command, or an exit code
         code = build()(prog_name="onetrunk", standalone_mode=False)
         sys.stdout.flush()
         if code == 130:  # typer's code for Ctrl-C
@@ -135,7 +135,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
     except Exception as error:
-        usage = getattr(error, "format_message", None)  # an error of usage, found by typer
+        usage = getattr(error, "format_message", None)  # a usage error from typer
         if usage is None:
             raise
         context = getattr(error, "ctx", None)

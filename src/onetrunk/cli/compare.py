@@ -1,4 +1,4 @@
-"""`onetrunk compare`: methods in one table, over new domains or over those of a recipe."""
+"""`onetrunk compare`: methods of adding domains, or baselines of a recipe, in one table."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from onetrunk.runs.open import Run
 from onetrunk.store.run_folder import SCORES
 from onetrunk.train.interrupt import Stopped
 
-NOTES = """With --domain, new domains are added to a finished run by each method: packs on its
-trunk (feature-extractor, norm-only, series, parallel, parallel-low-rank, lora), one
-network for each new domain (scratch, fine-tune, lwf), and one network for all
-domains (joint, distilled, distilled-parallel). The run itself is not changed.
+NOTES = """With --domain, each method trains the new domains, given a finished run: as packs on
+its trunk (feature-extractor, norm-only, series, parallel, parallel-low-rank, lora),
+as one network for each new domain (scratch, fine-tune, lwf), or as one network for
+all domains (joint, distilled, distilled-parallel). The run itself is not changed.
 
-Without --domain, the domains of a recipe are trained by the usual alternatives:
-frozen (linear heads on the initial trunk), finetune (a full network for each
-domain) and joint (one network with nothing per domain but heads). Each is a run
-beside the recipe's own: OUT-frozen, OUT-finetune, OUT-joint.
+Without --domain, baselines are trained on the domains of a recipe: frozen (linear
+heads on the initial trunk), finetune (a full network for each domain) and joint
+(one network in which only the heads belong to a domain). Each is a run beside that
+of the recipe: OUT-frozen, OUT-finetune, OUT-joint.
 
-Finished runs are kept: run the same command again to continue."""
+Finished runs are not trained again: repeat the command to continue."""
 EXAMPLES = """onetrunk compare runs/shop --domain digits=pocket:digits \\
     --domain flags=pocket:flags
 # some of the methods only
@@ -48,7 +48,7 @@ onetrunk compare runs/shop --domain flags=pocket:flags \\
 onetrunk compare recipe.toml
 onetrunk compare pocket-quick --methods frozen,joint --set train.steps=200
 """
-TABLES = ("domains", "train")  # that --set may change, with --domain
+TABLES = ("domains", "train")  # which --set may change, with --domain
 ONE_SEED = "0"
 
 
@@ -60,7 +60,7 @@ def command(
         list[str] | None, typer.Option(help="A new domain, NAME=SOURCE; repeatable.")
     ] = None,
     methods: Annotated[
-        str | None, typer.Option(help="Methods with commas between them. Default: all.")
+        str | None, typer.Option(help="Methods, separated by commas. Default: all.")
     ] = None,
     sets: Annotated[
         list[str] | None,
@@ -71,13 +71,13 @@ def command(
         ),
     ] = None,
     seeds: Annotated[
-        str, typer.Option(help="With --domain: seeds with commas between them.")
+        str, typer.Option(help="With --domain: seeds, separated by commas.")
     ] = ONE_SEED,
     out: Annotated[
         Path, typer.Option(help="With --domain: folder for the runs of the methods.")
     ] = DEFAULT_OUT,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue interrupted runs; with --domain always.")
+        bool, typer.Option("--resume", help="Continue interrupted runs; with --domain, always on.")
     ] = False,
     device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1 or mps.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -98,7 +98,7 @@ def command(
         return
     try:
         result = _compare_new(Path(run), domain, names, sets or [], seeds, out, device)
-    except Stopped as stop:  # its command would continue one run only
+    except Stopped as stop:  # its own command would continue only one run
         raise Stopped(stop.expected, try_="run the same command again") from None
     except KeyboardInterrupt:
         raise Failed(
@@ -111,7 +111,7 @@ def command(
         print(f"wrote {result.file}")
     if failed := result.document["failed"]:
         raise Failed(
-            f"diverged, so without a row: {'; '.join(failed)}",
+            f"these runs diverged and have no row: {'; '.join(failed)}",
             try_="--set train.clip=1 or a lower train.lr, and another --out",
         )
 
@@ -125,7 +125,7 @@ def _compare_new(
     out: Path,
     device: str | None,
 ) -> Comparison:
-    """Compare methods over new domains; their images are checked as those of a recipe are."""
+    """Check the new domains as those of a recipe, and compare the methods on them."""
     recipe = Recipe.from_domains(domains, "compare")
     given: Mapping[str, Any] = apply_sets({"train": {}}, sets)
     for key in given:
@@ -153,7 +153,7 @@ def _compare_new(
 
 
 def _show_new(document: Mapping[str, Any]) -> None:
-    """Show the errors, their mean and score, the old domains, sizes and seconds."""
+    """Show the errors, their mean and score, the errors of old domains, sizes and seconds."""
     percent = in_percent(document)
     base, points = method_scores(document)
     domains = list(document["domains"])
@@ -178,17 +178,15 @@ def _show_new(document: Mapping[str, Any]) -> None:
     console().print(grid)
     if points:
         print(f"score: relative to {base}, which has {points[base]:.0f}")
-    print("old domains: mean error in percent of the run's own domains, where the method has them")
-    print(
-        "per domain: the bytes that each new domain adds; for one network of all domains, its pack"
-    )
-    print("seconds: of training, without that of teachers; for one network of all domains, in all")
+    print("old domains: mean error of the run's own domains in percent, if the method has them")
+    print("per domain: bytes added by each new domain; for one network of all domains, its pack")
+    print("seconds: training time per new domain, without teachers; of one network for all: total")
 
 
 def _show_baselines(
     result: Comparison, recipe: Recipe, word: str, sets: Sequence[str] | None, as_json: bool
 ) -> None:
-    """Show a row for each task and a column for each baseline, and what to type next."""
+    """Show a row for each task and a column for each baseline, and suggest the next command."""
     if as_json:
         print_json(result.document)
         return

@@ -1,4 +1,4 @@
-"""`onetrunk data`: look at a source before training on it."""
+"""`onetrunk data`: inspect a source of images before training."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def command(
         str | None, typer.Option(help="Image size for training: 64, or HEIGHTxWIDTH.")
     ] = None,
     fit: Annotated[
-        str, typer.Option(help="How images are brought to the size: squash, pad or crop.")
+        str, typer.Option(help="How images are resized: squash, pad or crop.")
     ] = "squash",
     task: Annotated[
         list[str] | None, typer.Option(help="A task, NAME=KIND or NAME=KIND:COLUMN; repeatable.")
@@ -52,7 +52,7 @@ def command(
     image: Annotated[str | None, typer.Option(help="Column with the image path.")] = None,
     group: Annotated[
         str | None,
-        typer.Option(help="Column, or pattern on the path, of groups to keep in one split."),
+        typer.Option(help="Column, or pattern on the path, of the groups that stay in one split."),
     ] = None,
     split: Annotated[str | None, typer.Option(help="Column with the split.")] = None,
     sheet: Annotated[
@@ -187,8 +187,8 @@ def _show(found: Inspection) -> None:
         row("unreadable", f"{file}: {why}")
     if len(found.unreadable) > SHOWN:
         row("", f"… {len(found.unreadable)} unreadable files in total; --json lists them")
-    for what, files in found.suspicious.items():
-        row("suspicious", f"{len(files):,} {what}: {shorten(files, 4)}")
+    for problem, files in found.suspicious.items():
+        row("suspicious", f"{len(files):,} {problem}: {shorten(files, 4)}")
     for name, pairs in (
         ("same content in two splits", found.exact),
         ("near-duplicates in two splits", found.near),

@@ -1,4 +1,4 @@
-"""`onetrunk predict RUN --decathlon FILE`: a submission to the Visual Decathlon's server."""
+"""`onetrunk predict RUN --decathlon FILE`: a submission for the Visual Decathlon's server."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def write_withheld(run: Path, out: Path, domain: str | None, device: str | None)
     say(
         f"wrote {out}: {len(results):,} images of {', '.join(results.categories)}; try: "
         + (
-            "send it to the evaluation server"
+            "submit it to the evaluation server"
             if out.suffix.lower() == ".zip"
-            else f"--decathlon {out.with_suffix('.zip')} packs it as the server takes it"
+            else f"--decathlon {out.with_suffix('.zip')} to write the archive for the server"
         )
     )

@@ -1,4 +1,4 @@
-"""`onetrunk demo`: specialists and one network on four embedded domains, compared."""
+"""`onetrunk demo`: compare specialists and one network on four embedded domains."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ onetrunk demo
 
 
 def command(
-    out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("runs/demo"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train specialists and one network, and show their errors and the report."""

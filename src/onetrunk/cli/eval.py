@@ -1,4 +1,4 @@
-"""`onetrunk eval`: the scores of a run's model on its domains."""
+"""`onetrunk eval`: evaluate the model of a run on its domains."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ onetrunk eval runs/shop --latex > table.tex
 # average predicted maps over several scales and mirrored images
 onetrunk eval runs/rooms --scales 0.75,1,1.25 --mirror
 """
-WORST = 3  # confusions of a task that people are shown; --json has more
+WORST = 3  # confusions per task in the table; --json has more
 
 
 def command(
@@ -39,7 +39,7 @@ def command(
         typer.Option(help="Average predicted maps over these image scales, such as 0.75,1,1.25."),
     ] = "1",
     mirror: Annotated[
-        bool, typer.Option("--mirror", help="Average predicted maps over mirrored images, too.")
+        bool, typer.Option("--mirror", help="Average predicted maps over mirrored images as well.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV.")] = False,
@@ -81,14 +81,14 @@ def _factors(text: str) -> tuple[float, ...]:
         return tuple(float(word) for word in text.split(","))
     except ValueError:
         raise BadInput(
-            "--scales expects numbers with commas between them",
+            "--scales expects numbers separated by commas",
             got=text,
             try_="--scales 0.75,1,1.25",
         ) from None
 
 
 def chosen_domains(run: Run, requested: list[str] | None) -> list[Domain]:
-    """Return the requested domains with their images, or all whose images are known."""
+    """Return the requested domains, by default all whose images are known."""
     if run.state == "model":
         raise BadInput(
             f"{run.folder} has a model but no recipe.toml, so its data is unknown",

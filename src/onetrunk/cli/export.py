@@ -1,4 +1,4 @@
-"""`onetrunk export`: a model as ONNX."""
+"""`onetrunk export`: export a model to ONNX."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def command(
     domain: Annotated[
         str | None,
         typer.Option(
-            help="Export this domain only; without it all, which must have one image size."
+            help="Export this domain only. Default: all, which must have the same image size."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -37,4 +37,4 @@ def command(
         print_json({"file": str(path), "bytes": path.stat().st_size, "domains": names})
         return
     print(f"wrote {path}: {path.stat().st_size / 1e6:.1f} MB, {', '.join(names)}")
-    print("It runs with onnxruntime, numpy and pillow alone; docs/onnx.md shows how.")
+    print("It needs only onnxruntime, numpy and pillow; docs/onnx.md has a program.")

@@ -1,4 +1,4 @@
-"""`onetrunk info`: what a run holds."""
+"""`onetrunk info`: show the contents of a run."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ def command(
     run: Annotated[Path, typer.Argument(help="Folder of a run, or of onetrunk.save.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Show what a run contains."""
+    """Show the contents of a run."""
     opened = Run(run)
     if opened.state == "unfinished":
         _unfinished(opened, as_json)
         return
-    found = _described(opened)
+    document = _describe(opened)
     if as_json:
-        print_json(found)
+        print_json(document)
         return
-    _show(found)
-    place, name = shlex.quote(str(run)), next(iter(found["domains"]), "")
+    _show(document)
+    place, name = shlex.quote(str(run)), next(iter(document["domains"]), "")
     if not name:
-        print("It has no domains.")
+        print("The model has no domains.")
         suggest(f"onetrunk add {place} NAME SOURCE")
         return
     predict = f"onetrunk predict {place} IMAGE --domain {name}"
     suggest(*([f"onetrunk eval {place}"] if opened.recipe is not None else []), predict)
 
 
-def _described(run: Run) -> dict[str, Any]:
+def _describe(run: Run) -> dict[str, Any]:
     networks, recipe, scores = list(run.models.values()), run.recipe, run.scores
     sources = {} if recipe is None else {part.name: part.source for part in recipe.domains}
     sources |= {
@@ -89,31 +89,36 @@ def _described(run: Run) -> dict[str, Any]:
 
 
 def _parameters(model: Universal) -> int:
-    """Count the parameters that domains share or own, each once."""
-    found = list(model.shared_parameters().values())
+    """Return the number of parameters, shared or of a domain, each counted once."""
+    parameters = list(model.shared_parameters().values())
     for name in model.domains:
-        found += model.parameters_of(name).values()
-    return sum({id(p): p.numel() for p in found}.values())
+        parameters += model.parameters_of(name).values()
+    return sum({id(p): p.numel() for p in parameters}.values())
 
 
 def _headlines(card: Card, scores: Mapping[str, Any]) -> dict[str, str]:
-    """Format the test score of each task; for an imported pack, the score that it records."""
-    found = {}
+    """Format the test score of each task; for an imported pack, the score in its header."""
+    scores_of_pack = {}
     for task in card.tasks:
         metric = headline(task.kind)
         value = card.scores.get(f"test/{task.name}/{metric.name}")
         if isinstance(value, int | float):
-            said = f"{metric.name} {number(value, metric.unit)}{spaced(metric.unit)}"
-            found[task.name] = f"{said}, recorded in its pack"
+            score = f"{metric.name} {number(value, metric.unit)}{spaced(metric.unit)}"
+            scores_of_pack[task.name] = f"{score}, recorded in its pack"
     rows = Table.from_json(scores["test"]).headlines() if "test" in scores else []
-    return found | {
+    return scores_of_pack | {
         row.task: f"{row.metric} {row.shown}" for row in rows if row.domain == card.name
     }
 
 
 def _task(task: Task) -> dict[str, Any]:
-    said = {"name": task.name, "kind": task.kind, "classes": list(task.classes)}
-    return {**said, "outputs": task.outputs, "unit": task.unit}
+    return {
+        "name": task.name,
+        "kind": task.kind,
+        "classes": list(task.classes),
+        "outputs": task.outputs,
+        "unit": task.unit,
+    }
 
 
 def _show(found: Mapping[str, Any]) -> None:
@@ -136,27 +141,27 @@ def _show(found: Mapping[str, Any]) -> None:
         height, width = domain["size"]
         for place, task in enumerate(domain["tasks"]):
             classes = task["classes"]
-            said = (
+            listed = (
                 f"{len(classes):,}: {', '.join(classes[:3])}{', …' * (len(classes) > 3)}"
                 if classes
                 else ""
             )
             score = domain["scores"].get(task["name"], "")
-            what = task["name"]
-            what += "" if task["kind"] == task["name"] else f" ({task['kind']})"
+            label = task["name"]
+            label += "" if task["kind"] == task["name"] else f" ({task['kind']})"
             size, origin = scaled(domain["pack_bytes"], "B"), _origin(domain)
             first = (name, f"{height}×{width}", size, origin) if not place else [""] * 4
-            row = (first[0], what, first[1], said, score, *first[2:])
+            row = (first[0], label, first[1], listed, score, *first[2:])
             grid.add_row(*(escape(printable(str(cell))) for cell in row))
     console().print(grid)
 
 
 def _origin(domain: Mapping[str, Any]) -> str:
-    """Return the source of a domain's images or pack, and its last change."""
+    """Return the source of a domain's images or pack, and the date of its last change."""
     events = domain["provenance"].get("history")
     last = events[-1] if isinstance(events, list) and events else None
     since = ""
-    if isinstance(last, dict):  # packs come from anywhere, so its type is not known
+    if isinstance(last, dict):  # a pack may contain anything here
         since = f"{last.get('event', '')} {str(last.get('date', ''))[:10]}".strip()
     return ", ".join(part for part in (domain["source"] or "", since) if part)
 

@@ -1,4 +1,4 @@
-"""Predicted maps as files: arrays for programs, overlays for people."""
+"""Write predicted maps to files: arrays, and overlays on the images."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from onetrunk.data.task import Task
 from onetrunk.errors import printable
 from onetrunk.store.atomic import write_atomic
 
-GOLDEN = 0.618033988749895  # hues that far apart are never near each other
-SHARE = 0.6  # of the map in an overlay
-ROWS = 32  # classes in a column of a legend
+GOLDEN = 0.618033988749895  # golden ratio: the hues of consecutive classes differ clearly
+SHARE = 0.6  # opacity of the map in an overlay
+ROWS = 32  # classes in a column of the legend
 
 
 class Maps:
     """A folder of maps: IMAGE.TASK.png (class numbers) or .npy, and IMAGE.TASK.overlay.png.
 
-    Depth in metres is there as a 16-bit PNG of millimetres, too, which any viewer opens. What the
-    numbers and colours of classes mean stands in TASK.classes.txt and TASK.legend.png.
+    Depth in metres is also written as a 16-bit PNG in millimetres. TASK.classes.txt and
+    TASK.legend.png list the numbers and colours of the classes.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,7 +40,7 @@ class Maps:
     def write(
         self, name: PurePosixPath, image: U8, tasks: Mapping[Task, NDArray[Any]]
     ) -> dict[str, str]:
-        """The maps of one image; where each was written, by task."""
+        """Write the maps of one image, and return their paths by task."""
         stem = self._stem(name)
         where: dict[str, str] = {}
         for task, values in tasks.items():
@@ -51,20 +51,20 @@ class Maps:
                 _save(path, picture)
                 self._explain(task)
             else:
-                held = io.BytesIO()
-                np.save(held, values.astype(np.float32), allow_pickle=False)
-                write_atomic(path, held.getvalue())
+                buffer = io.BytesIO()
+                np.save(buffer, values.astype(np.float32), allow_pickle=False)
+                write_atomic(path, buffer.getvalue())
             if task.kind == "depth" and not task.inverse:
                 _save(path.with_suffix(".png"), Image.fromarray(millimetres(values)))
-            seen = colours(task, values)
-            mixed = np.rint(SHARE * seen + (1 - SHARE) * image).astype(np.uint8)
+            coloured = colours(task, values)
+            mixed = np.rint(SHARE * coloured + (1 - SHARE) * image).astype(np.uint8)
             _save(self.folder / f"{stem}.{task.name}.overlay.png", Image.fromarray(mixed))
             where[task.name] = str(path)
             self.count += 1
         return where
 
     def _explain(self, task: Task) -> None:
-        """Names and colours of the classes, once."""
+        """Write the names and colours of the classes, once per task."""
         if task.name not in self._explained:
             self._explained.add(task.name)
             names = "".join(f"{name}\n" for name in task.classes)
@@ -72,7 +72,7 @@ class Maps:
             _save(self.folder / f"{task.name}.legend.png", legend(task))
 
     def _stem(self, name: PurePosixPath) -> str:
-        """The image's name without its ending, told apart from others of that name."""
+        """Return a unique name for the files of an image: its own name without the ending."""
         parts = [part for part in name.parts if part not in ("/", "..", ".")]
         plain = PurePosixPath(*parts)
         for stem in (str(plain.with_suffix("")), str(plain)):
@@ -87,7 +87,7 @@ class Maps:
 
 
 def colours(task: Task, values: NDArray[Any]) -> U8:
-    """A map as a picture: a colour a class; near bright, far dark; normals as x, y, z in RGB."""
+    """Return a map as a picture: a colour per class, near bright, or normals x, y, z as RGB."""
     if task.kind == "segment":
         picked: U8 = palette()[values]
         return picked
@@ -101,13 +101,13 @@ def colours(task: Task, values: NDArray[Any]) -> U8:
 
 
 def millimetres(metres: NDArray[Any]) -> NDArray[np.uint16]:
-    """As `folder:` reads depth; under 0 and over 65.535 metres: the end of the range."""
-    whole: NDArray[np.uint16] = np.rint(1000 * metres).clip(0, 65_535).astype(np.uint16)
-    return whole
+    """Return depth in millimetres, as `folder:` reads it, clipped to 0 to 65.535 metres."""
+    rounded: NDArray[np.uint16] = np.rint(1000 * metres).clip(0, 65_535).astype(np.uint16)
+    return rounded
 
 
 def legend(task: Task) -> Image.Image:
-    """The colour, number and name of each class, 32 a column."""
+    """Draw the colour, number and name of each class, 32 in a column."""
     font = text_font(12)
     words = [printable(f"{number}  {name}") for number, name in enumerate(task.classes)]
     wide = 34 + math.ceil(max(font.getlength(word) for word in words))
@@ -122,16 +122,16 @@ def legend(task: Task) -> Image.Image:
 
 
 def palette() -> U8:
-    """256 colours, neighbours far apart; 255, not labelled, is black."""
+    """Return 256 colours, of which consecutive ones differ clearly; 255 (unlabelled) is black."""
     rgb = np.array(
         [colorsys.hsv_to_rgb(i * GOLDEN % 1, 0.75, 0.75 if i % 2 else 0.95) for i in range(256)]
     )
     rgb[255] = 0
-    found: U8 = np.rint(255 * rgb).astype(np.uint8)
-    return found
+    colours: U8 = np.rint(255 * rgb).astype(np.uint8)
+    return colours
 
 
 def _save(path: Path, picture: Image.Image) -> None:
-    held = io.BytesIO()
-    picture.save(held, "PNG")
-    write_atomic(path, held.getvalue())
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    write_atomic(path, buffer.getvalue())

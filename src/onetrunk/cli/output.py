@@ -1,4 +1,4 @@
-"""Printing: JSON for programs, tables and lists for people, and what to type next."""
+"""Print results: JSON, tables, counts, and the next commands to run."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
     print(json.dumps(document, indent=1, allow_nan=False))
 
 
-def counted(found: Mapping[str, int]) -> str:
+def counted(counts: Mapping[str, int]) -> str:
     """Format counts, for example `train 3, test 1`, leaving out zeros."""
-    return ", ".join(f"{split} {n:,}" for split, n in found.items() if n)
+    return ", ".join(f"{split} {n:,}" for split, n in counts.items() if n)
 
 
 def console() -> Console:
@@ -26,7 +26,7 @@ def console() -> Console:
 
 
 def suggest(*commands: str) -> None:
-    """Print what to type next."""
+    """Print the commands to run next."""
     print("Next, run:")
     for command in commands:
         print(f"  {command}")

@@ -1,4 +1,4 @@
-"""`onetrunk predict`: predictions of a run's model for images."""
+"""`onetrunk predict`: predict with the model of a run."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ def command(
     wrote = f"; wrote {maps.count:,} maps into {out}" if maps is not None else ""
     if bad:
         raise Failed(
-            f"{bad:,} of {len(files):,} images could not be read and were skipped; they are listed "
-            f"above; {len(files) - bad:,} have predictions{wrote}",
+            f"{bad:,} of {len(files):,} images could not be read and were skipped (listed above); "
+            f"{len(files) - bad:,} have predictions{wrote}",
             try_="repair or remove these files",
         )
     if maps is not None:
@@ -131,7 +131,7 @@ def _model(run: Run, domain: str | None) -> tuple[Universal, str]:
 
 
 def _files(given: Sequence[Path]) -> Iterator[tuple[Path, PurePosixPath]]:
-    """Yield every image with the name to show: in a folder, the path below it."""
+    """Yield the path of every image and its short name: in a folder, the path below it."""
     for path in given:
         if path.is_dir():
             found = [
@@ -149,16 +149,16 @@ def _files(given: Sequence[Path]) -> Iterator[tuple[Path, PurePosixPath]]:
         elif path.exists():
             yield path, PurePosixPath(path.name)
         else:
-            there = sorted(p.name for p in path.parent.glob("*")) if path.parent.is_dir() else []
-            raise BadInput(f"no such image or folder: {path}", got=path.name, available=there)
+            names = sorted(p.name for p in path.parent.glob("*")) if path.parent.is_dir() else []
+            raise BadInput(f"no such image or folder: {path}", got=path.name, available=names)
 
 
 def _parts(model: Universal, name: str, count: int) -> Iterator[slice]:
-    """Yield the slices of files that go through the model as one batch."""
+    """Yield the slices of files that form one batch."""
     step, norm = CHUNK, model.trunk.norm_method
-    if norm.batch_statistics:  # each image is normalised by those beside it
-        known = model.domains[name].provenance.get("batch")
-        step = max(known, norm.min_images) if isinstance(known, int) else CHUNK
+    if norm.batch_statistics:  # predictions depend on the batch
+        trained = model.domains[name].provenance.get("batch")
+        step = max(trained, norm.min_images) if isinstance(trained, int) else CHUNK
     starts = list(range(0, count, step))
     if len(starts) > 1 and count - starts[-1] < norm.min_images:
         starts.pop()
@@ -167,7 +167,7 @@ def _parts(model: Universal, name: str, count: int) -> Iterator[slice]:
 
 
 def _read(paths: Sequence[Path], pixels: Pixels) -> list[U8 | str]:
-    """Read images at the domain's size; for one that cannot be read, the reason."""
+    """Read images at the size of the domain; an unreadable one gives the reason as text."""
 
     def one(path: Path) -> U8 | str:
         try:

@@ -1,4 +1,4 @@
-"""Predictions as rows of CSV or JSON lines, written one image at a time."""
+"""Write predictions as CSV or JSON lines, one row per image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FORMATS = ("csv", "jsonl")
 
 
 class Rows:
-    """Writes one row per image: its file, its domain and the prediction of each task."""
+    """A writer of one row per image: its file, its domain and the prediction of each task."""
 
     def __init__(self, tasks: Sequence[Task], form: str, to: IO[str] | None = None) -> None:
         self.tasks = tasks
@@ -36,7 +36,7 @@ class Rows:
             values = {task.name: _plain(task, prediction[task.name], maps) for task in self.tasks}
             print(strict_json(nulls({"file": file, "domain": domain, **values})), file=self.to)
             return
-        if self.to.isatty():  # a terminal would obey control characters in a name
+        if self.to.isatty():  # control characters in a name would reach the terminal
             file = printable(file)
         row: dict[str, Any] = {"file": file, "domain": domain}
         for task in self.tasks:
@@ -48,7 +48,7 @@ class Rows:
 
 
 def cells(task: Task, prediction: dict[str, Any], written: str) -> dict[str, Any]:
-    """Return the columns of a task: class and score, labels joined by ;, numbers or a file."""
+    """Return the columns of a task: class and score, labels joined by `;`, numbers or a file."""
     name = task.name
     if task.dense:
         return {name: written}

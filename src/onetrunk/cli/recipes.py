@@ -53,13 +53,13 @@ def command(
 
 
 def show_keys(as_json: bool) -> None:
-    """Print every key of a recipe, by table."""
+    """Print every key of a recipe, grouped by table."""
     keys = recipe_keys()
     if as_json:
         print_json([asdict(key) for key in keys])
         return
     for name, rows in groupby(keys, lambda key: key.table):
-        title = escape(name or "at the top of a recipe")
+        title = escape(name or "top level")
         table = Table(title=title, title_justify="left", box=None)
         table.add_column("key", no_wrap=True)
         for column in ("type", "default", "description"):

@@ -1,4 +1,4 @@
-"""`onetrunk remove`: a domain leaves a run's model; its pack is kept."""
+"""`onetrunk remove`: remove a domain from a run, and keep its pack."""
 
 from __future__ import annotations
 

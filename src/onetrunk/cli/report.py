@@ -1,4 +1,4 @@
-"""`onetrunk report`: one page that answers "one network or N?"."""
+"""`onetrunk report`: write a page that compares runs with a baseline."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import typer
 from onetrunk.cli.output import print_json
 from onetrunk.report.report import report
 
-NOTES = """The page is one file without outside requests: scores with intervals beside
-a baseline, a verdict by fixed rules, size, latency, pictures and curves."""
+NOTES = """The page is a single HTML file that loads nothing from the network. It shows scores
+with intervals beside those of a baseline, a verdict by fixed rules, size, latency,
+pictures and curves."""
 EXAMPLES = """onetrunk report runs/shop --baseline runs/shop-finetune
 # two networks beside separate ones
 onetrunk report runs/deep runs/shared --baseline runs/specialists
@@ -19,7 +20,7 @@ onetrunk report runs/deep runs/shared --baseline runs/specialists
 onetrunk report runs/shop --baseline predictions.csv
 # a timm checkpoint; its labels are matched by name
 onetrunk report runs/pets --baseline timm/resnet50
-# without pictures and file names
+# omit pictures and file names
 onetrunk report runs/x-rays --no-images
 """
 
@@ -33,7 +34,7 @@ def command(
     ],
     baseline: Annotated[
         Path | None,
-        typer.Option(help="What to compare with: a run, a table of predictions, or timm/NAME."),
+        typer.Option(help="Baseline: a run, a table of predictions, or timm/NAME."),
     ] = None,
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
     images: Annotated[
@@ -47,4 +48,4 @@ def command(
         print_json({"file": str(path), "bytes": path.stat().st_size})
         return
     print(f"wrote {path}: {path.stat().st_size / 1e6:.1f} MB")
-    print("Open it in a browser; it needs no other file.")
+    print("Open it in a browser; it is self-contained.")

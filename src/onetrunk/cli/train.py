@@ -1,4 +1,4 @@
-"""`onetrunk train`: from a recipe to a finished run."""
+"""`onetrunk train`: train the networks of a recipe."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from onetrunk.runs.open import Run
 from onetrunk.runs.train import train_recipe
 from onetrunk.store.atomic import write_atomic
 
-NOTES = """With sharing = "none" in the recipe, each domain gets a network of its own."""
+NOTES = """With sharing = "none" in the recipe, a separate network is trained for each domain."""
 EXAMPLES = """# folders of images, without a recipe
 onetrunk train --domain shop=folder:photos/shop \\
     --domain digits=pocket:digits --out runs/mine
@@ -54,7 +54,7 @@ def command(
     domain: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=SOURCE, instead of a recipe; repeatable. Writes the recipe to NAME.toml."
+            help="NAME=SOURCE, instead of a recipe; repeatable. The recipe is written to NAME.toml."
         ),
     ] = None,
     sets: Annotated[
@@ -65,7 +65,7 @@ def command(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     seeds: Annotated[
-        str | None, typer.Option(help="Train with each of these seeds: 0,1,2.")
+        str | None, typer.Option(help="Train with each of these seeds, such as 0,1,2.")
     ] = None,
     dry: Annotated[
         bool,
@@ -77,37 +77,37 @@ def command(
 ) -> None:
     """Train the networks of a recipe."""
     numbers = None if seeds is None else seeds_of(seeds)
-    made, grid = _recipe(recipe, domain or [], sets or [], out)
+    resolved, grid = _recipe(recipe, domain or [], sets or [], out)
     if dry:
         if numbers is not None or len(grid) > 1:
             raise BadInput(
                 "--dry-run takes one run", got="several", try_="leave out --seeds and grids"
             )
-        _show_dry(dry_run(made, device), as_json)
+        _show_dry(dry_run(resolved, device), as_json)
         return
     if domain:
-        made = _written(made)
+        resolved = _write_recipe(resolved)
     try:
         if numbers is None and len(grid) == 1:
-            found = train_recipe(made, resume=resume, device=device)
-            _show_run(found, as_json, made.init_folder)
+            run = train_recipe(resolved, resume=resume, device=device)
+            _show_run(run, as_json, resolved.init_folder)
         else:
-            swept = sweep(made, grid, numbers or [made.seed], resume=resume, device=device)
-            _show_sweep(swept, made, as_json)
+            swept = sweep(resolved, grid, numbers or [resolved.seed], resume=resume, device=device)
+            _show_sweep(swept, resolved, as_json)
     except KeyboardInterrupt:
-        again = made.out_folder / FILE
+        again = resolved.out_folder / FILE
         if numbers is not None or len(grid) > 1 or not again.exists():
             raise
-        go_on = f"onetrunk train {shlex.quote(str(again))} --resume"
-        raise Failed("interrupted; finished work is kept", try_=go_on) from None
+        command = f"onetrunk train {shlex.quote(str(again))} --resume"
+        raise Failed("interrupted; finished work is kept", try_=command) from None
 
 
 def _recipe(
     word: str | None, domains: Sequence[str], sets: Sequence[str], out: Path | None
 ) -> tuple[Recipe, list[tuple[str, list[str]]]]:
-    """Return the recipe with the fixed settings applied, and the grid of the varied ones."""
+    """Return the recipe with the fixed settings applied, and the grid of varied settings."""
     grid = varied(sets)
-    alike = grid[0][1] if len(grid) == 1 else [s for s in sets if len(varied([s])) == 1]
+    fixed = grid[0][1] if len(grid) == 1 else [s for s in sets if len(varied([s])) == 1]
     if (word is None) != bool(domains):
         raise BadInput(
             "expected either a recipe or --domain NAME=SOURCE",
@@ -116,18 +116,18 @@ def _recipe(
             try_="onetrunk train pocket-quick, or onetrunk train --domain shop=folder:photos",
         )
     if word is None:
-        made = Recipe.from_domains(domains).with_sets(alike)
+        chosen = Recipe.from_domains(domains).with_sets(fixed)
     else:
-        made = recipe_of(word, alike)
+        chosen = recipe_of(word, fixed)
     if out is not None:
-        made = made.with_sets([f"out={inline(_from(made.root, out))}"])
+        chosen = chosen.with_sets([f"out={inline(_from(chosen.root, out))}"])
     for _, one in grid:
-        made.with_sets(one)  # all of them are checked before one of them runs
-    return made, grid
+        chosen.with_sets(one)  # check all combinations before the first run
+    return chosen, grid
 
 
 def recipe_of(word: str, sets: Sequence[str]) -> Recipe:
-    """Read a recipe by its name, file or run folder; all of its errors are listed at once."""
+    """Read a recipe by its name, file or run folder; raise one error that lists all problems."""
     if word in named_recipes():
         return parse_and_check(named_recipes()[word], Path(), sets, word)
     text, place = read_text(word)
@@ -135,7 +135,7 @@ def recipe_of(word: str, sets: Sequence[str]) -> Recipe:
 
 
 def _from(root: Path, path: Path) -> str:
-    """Return a path, relative to the working folder, as a path relative to `root`."""
+    """Convert a path relative to the working folder to one relative to `root`."""
     try:
         return os.path.relpath(os.path.realpath(path), os.path.realpath(root)).replace(os.sep, "/")
     except ValueError:  # another drive
@@ -147,7 +147,7 @@ def seeds_of(text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and part.isascii() for part in parts):
         raise BadInput(
-            "--seeds expects whole numbers with commas between them", got=text, try_="--seeds 0,1"
+            "--seeds expects whole numbers separated by commas", got=text, try_="--seeds 0,1"
         )
     numbers = [int(part) for part in parts]
     if len(set(numbers)) < len(numbers):
@@ -157,8 +157,8 @@ def seeds_of(text: str) -> list[int]:
     return numbers
 
 
-def _written(recipe: Recipe) -> Recipe:
-    """Write the recipe of --domain to a file, to be read, changed and used again."""
+def _write_recipe(recipe: Recipe) -> Recipe:
+    """Write the recipe of --domain to NAME.toml, so that it can be edited and reused."""
     path = Path(f"{recipe.name}.toml")
     text = recipe.to_toml()
     if path.exists():
@@ -168,7 +168,7 @@ def _written(recipe: Recipe) -> Recipe:
             f"{path} exists with other content and is not overwritten",
             try_=f"onetrunk train {path}, or choose another name with --set name=NAME",
         )
-    check(recipe)  # do not leave a recipe behind that cannot be trained
+    check(recipe)  # write only recipes that can be trained
     write_atomic(path, text)
     say(f"wrote {path}, the recipe with every setting")
     return recipe
@@ -188,7 +188,7 @@ def _show_run(run: Run, as_json: bool, init: Path | None) -> None:
         how = (
             "chosen on validation"
             if best["score"] is not None
-            else "the last, as there are no labels"
+            else "the last one, as there are no labels"
         )
         print(f"best{of}: step {best['step']}, {how}")
     if moved:

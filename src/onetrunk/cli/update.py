@@ -1,4 +1,4 @@
-"""`onetrunk update`: a domain's classes and images change; only its pack moves."""
+"""`onetrunk update`: update a domain to changed classes and images, or undo that."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from onetrunk.cli.add import requested, show
 from onetrunk.errors import BadInput, Failed
 from onetrunk.runs.update import relabel, undo, update
 
-EXAMPLES = """# train on the classes and images that the folder has now
+EXAMPLES = """# train on the present classes and images of the folder
 onetrunk update runs/shop birds folder:birds
-# the same, where a class was renamed
+# the same, with a renamed class
 onetrunk update runs/shop birds folder:birds --rename tit=titmouse
 # rename and drop classes without training
 onetrunk update runs/shop birds --rename tit=titmouse --drop gull
@@ -29,7 +29,7 @@ def command(
     name: Annotated[str, typer.Argument(help="Name of the domain.")],
     source: Annotated[
         str | None,
-        typer.Argument(help="Source of its images now; without one, nothing is trained."),
+        typer.Argument(help="Source of its present images; without it, nothing is trained."),
     ] = None,
     rename: Annotated[
         list[str] | None,
@@ -47,7 +47,9 @@ def command(
             "repeatable.",
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted one.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue after an interruption.")
+    ] = False,
     device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1 or mps.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -93,12 +95,12 @@ def command(
 
 def _pairs(given: Sequence[str]) -> dict[str, str]:
     """Parse `OLD=NEW` pairs."""
-    found: dict[str, str] = {}
+    pairs: dict[str, str] = {}
     for text in given:
         old, equals, new = text.partition("=")
         if not (old and equals and new):
             raise BadInput("--rename expects OLD=NEW", got=text, try_="--rename tit=titmouse")
-        if old in found or new in found.values():
+        if old in pairs or new in pairs.values():
             raise BadInput("--rename names a class twice", got=text)
-        found[old] = new
-    return found
+        pairs[old] = new
+    return pairs

@@ -1,4 +1,4 @@
-"""Recipes: what a training does, read from TOML and validated before anything starts."""
+"""Recipes: the settings of a training, read from TOML and validated before it starts."""
 
 from onetrunk.config.distill import Distill
 from onetrunk.config.recipe import Recipe, named_recipes

@@ -19,7 +19,7 @@ from onetrunk.nn.adapters import ADAPTERS, NO_ADAPTERS, check_rank
 from onetrunk.settings import AUTO, LIST, Settings
 
 DEFAULT_ADAPTERS = "parallel"
-KINDS = (NO_ADAPTERS, "norm", *ADAPTERS)  # beside the head
+KINDS = (NO_ADAPTERS, "norm", *ADAPTERS)  # what a domain can own beside its heads
 Few = bool | Literal["auto"]
 
 
@@ -32,7 +32,7 @@ def _few(value: Any) -> Few:
 
 
 class AddSettings(Settings):
-    """What a new domain owns, and where its slots start."""
+    """What a new domain owns, and how its pack is trained."""
 
     adapters: str = Field(
         default=DEFAULT_ADAPTERS,
@@ -80,7 +80,7 @@ class AddSettings(Settings):
 
 
 def card_adapters(kind: str) -> str:
-    """Return the adapters in the card of a domain: one with norms alone has no adapters."""
+    """Return the adapters in the card of a domain, which are none for norms alone."""
     return NO_ADAPTERS if kind == "norm" else kind
 
 
@@ -127,7 +127,7 @@ def added_domain(folder: Path) -> Domain:
 
 
 def base_from(base: Path, folder: Path) -> str:
-    """Return the path of `base` as a file in `folder` writes it."""
+    """Return `base` relative to `folder`, or as an absolute path if that is impossible."""
     if base.is_absolute():
         return base.as_posix()
     try:
@@ -139,11 +139,11 @@ def base_from(base: Path, folder: Path) -> str:
 
 
 def train_like(folder: Path, domains: int = 1) -> dict[str, Any]:
-    """Return the [train] settings of a run for one more domain, with as many steps as its own had.
+    """Return the [train] settings of a run for one more domain, with the same number of steps.
 
     Args:
-        folder: The run; one without a recipe gives no settings.
-        domains: The number of its domains. `hours` are divided by it.
+        folder: The folder of the run; without a recipe, the result is empty.
+        domains: The number of its domains; `hours` is divided by it.
     """
     if not (folder / FILE).is_file():
         return {}
@@ -156,11 +156,11 @@ def train_like(folder: Path, domains: int = 1) -> dict[str, Any]:
 
 
 def merged_train(given: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the given [train] settings, completed by those of the run that do not contradict them.
+    """Return the given [train] settings, completed by those of a run that do not contradict them.
 
     Args:
-        given: What the user set.
-        like: From `train_like`.
+        given: The keys that the user set.
+        like: The settings of the run, from `train_like`.
     """
     rest = dict(like)
     if any(name in given for name in LENGTHS):

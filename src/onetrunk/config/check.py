@@ -1,4 +1,4 @@
-"""Check a recipe before training: find everything that is wrong, and list all of it at once."""
+"""Check a recipe before training, and raise one error that lists all problems."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from onetrunk.objects import load_object
 
 @dataclass(frozen=True)
 class Checked:
-    """The domains of a recipe, with their images read, and warnings about them."""
+    """The domains of a recipe, with their images listed, and warnings about them."""
 
     domains: list[Domain]
     warnings: list[str]
@@ -62,9 +62,9 @@ def check(recipe: Recipe) -> Checked:
 def parse_and_check(
     text: str, folder: Path, sets: Sequence[str] = (), what: str = "the recipe"
 ) -> Recipe:
-    """Return `Recipe.parse(…)`; if the text is wrong, list the problems of its domains as well.
+    """Return `Recipe.parse(…)`; if it fails, list the problems of the domains as well.
 
-    No image is decoded for that, so that a typo in a key is reported at once.
+    No image is decoded for this, so that a typo in a key is reported quickly.
     """
     try:
         return Recipe.parse(text, folder, sets, what)
@@ -88,7 +88,7 @@ def parse_and_check(
 
 
 def _open(settings: DomainSettings, root: Path) -> Domain:
-    """Return the domain with its list of images read, but no image decoded."""
+    """Return the domain with its images listed but not decoded."""
     domain = Domain.of(settings, root)
     _ = domain.index, domain.augmentation
     return domain
@@ -104,7 +104,7 @@ def _about(name: str, error: OnetrunkError) -> list[OnetrunkError]:
 
 
 def _without_name(error: OnetrunkError, name: str) -> OnetrunkError:
-    """Return the error without the name of the domain, which its place has already."""
+    """Return the error without the name of the domain, which is part of its place."""
     for prefix in (f"{name}: ", f"domain {name}: "):
         if error.expected.startswith(prefix):
             return BadInput(
@@ -117,14 +117,14 @@ def _without_name(error: OnetrunkError, name: str) -> OnetrunkError:
 
 
 def _contradictions(recipe: Recipe, domains: Sequence[Domain]) -> list[OnetrunkError]:
-    """Return the errors for settings that are right alone and wrong together."""
+    """Return the errors for settings that contradict each other."""
     errors: list[OnetrunkError] = []
     train, trunk = recipe.train, recipe.trunk
     sizes = {domain.name: domain.shape.size for domain in domains}
     if train.sampling == "joined" and len(set(sizes.values())) > 1 and trunk.sharing != "none":
         errors.append(
             BadInput(
-                "joined batches need the same size for all domains",
+                "joined batches need the same image size for all domains",
                 place="train.sampling",
                 got=", ".join(f"{name} {h}×{w}" for name, (h, w) in sizes.items()),
                 try_="the same size for each domain, or sampling = 'round-robin'",
@@ -190,7 +190,7 @@ def _try_trunk(recipe: Recipe, domains: Sequence[Domain]) -> tuple[list[Onetrunk
     settings = recipe.trunk
     try:
         with seeded_weights(recipe.seed):
-            # weights are downloaded when the model is made; a file of weights is tried here
+            # weights are downloaded later, when the model is made; a file of weights is read here
             downloads = settings.pretrained is True
             if downloads:
                 errors += _check_download(settings.arch)

@@ -1,4 +1,4 @@
-"""The settings of distillation: the keys of the [distill] table, and of `ot.Distill`."""
+"""The settings of distillation: the keys of the [distill] table, and `ot.Distill`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from onetrunk.errors import BadInput
 from onetrunk.registry import Registry
 from onetrunk.settings import LIST, Settings
 
-# the names only: the package is in a higher layer, and is not imported
+# only the names: the package is in a higher layer and is not imported
 FEATURES = (*Registry[object]("onetrunk.train.distill.feature_losses", "feature loss"), "none")
 Named = str | list[str] | dict[str, str | list[str]]  # one teacher, several, or by task
 
@@ -21,25 +21,25 @@ def _is_text(value: object) -> bool:
 
 
 def _is_named(value: object) -> bool:
-    """Whether the value is the name of a teacher, or a list of such names."""
+    """Return whether the value is the name of a teacher, or a list of names."""
     return _is_text(value) or (
         isinstance(value, list | tuple) and bool(value) and all(map(_is_text, value))
     )
 
 
 def _teachers(value: Any) -> str | list[str] | dict[str, Named]:
-    """Validate a name, a list of names, or a table by domain of those or of tables by task."""
+    """Validate teachers: a name, a list, or a table by domain of names, lists or tables by task."""
     if isinstance(value, str):
         return value
     if isinstance(value, list | tuple) and all(map(_is_text, value)):
         return list(value)
     if not isinstance(value, Mapping):
-        raise BadInput("expected a teacher, several in a list, or a table by domain", got=value)
+        raise BadInput("expected a teacher, a list of teachers, or a table by domain", got=value)
     for name, named in value.items():
         for one in named.values() if isinstance(named, Mapping) else [named]:
             if not _is_named(one):
                 raise BadInput(
-                    "expected a teacher, several in a list, or a table by task",
+                    "expected a teacher, a list of teachers, or a table by task",
                     place=str(name),
                     got=named,
                     try_='digits = "runs/specialists"',
@@ -69,7 +69,7 @@ Weight = Annotated[float | dict[str, float], PlainValidator(_weight)]
 
 
 class Distill(Settings):
-    """How a network learns from frozen teachers; without teachers, distillation is off."""
+    """The settings of distillation from frozen teachers; without teachers, it is off."""
 
     enabled: bool = Field(default=True, description="false turns distillation off")
     teachers: Annotated[str | list[str] | dict[str, Named], PlainValidator(_teachers)] = Field(
@@ -129,8 +129,8 @@ class Distill(Settings):
         default=0.0,
         ge=0,
         allow_inf_nan=False,
-        description="Learning without forgetting: weight of the predictions that the network in "
-        "init makes on the new images; 0: off",
+        description="Learning without forgetting: weight of the loss on predictions of the network "
+        "in init for the new images; 0: off",
     )
 
     @field_validator("features")

@@ -1,7 +1,7 @@
-"""The recipe of a training that was set up in Python, for the folder of its run.
+"""Make the recipe of a training that was set up in Python, for the folder of its run.
 
-Objects that a file cannot hold, such as a source or a teacher, are given by the names of their
-types: "python:MySource".
+Objects that TOML cannot represent, such as a source or a teacher, are replaced by the names of
+their types: "python:MySource".
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ def recipe_of(
 
 
 def distill_settings(distill: Distill | None, teachers: object) -> Distill | None:
-    """Return the settings of distillation with the given teachers, or with their own if "".
+    """Return the settings of distillation with these teachers; if empty, with `distill.teachers`.
 
     Args:
         distill: The settings; None: the defaults.
-        teachers: What `ot.train` takes: names, objects, and lists and tables of them.
+        teachers: As in `ot.train`: names, objects, and lists and tables of them.
     """
     if teachers:
         given = Distill() if distill is None else distill
@@ -71,15 +71,15 @@ def _teacher_names(teachers: object) -> Any:
 
 
 def table_of(domain: Domain) -> dict[str, Any]:
-    """Return the [[domains]] table of a domain, with its size and tasks as they were found."""
+    """Return the [[domains]] table of a domain, with the size and tasks of its source."""
     table = document_of(settings_of(domain))
     return {key: value for key, value in table.items() if value not in ("auto", "")}
 
 
 def settings_of(domain: Domain) -> DomainSettings:
-    """Return the settings of a domain, with its size and tasks as they were found."""
+    """Return the settings of a domain, with the size and tasks of its source."""
     requested = {task.name: task.classes for task in domain.requested_tasks or ()}
-    tasks = tuple(  # the user's classes may leave some of the source's out, or reorder them
+    tasks = tuple(  # requested classes may be a subset of the source's, or in another order
         task.with_classes(requested.get(task.name, ())) for task in domain.tasks
     )
     return domain.settings.model_copy(update={"size": domain.shape.size, "tasks": tasks})

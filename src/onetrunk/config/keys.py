@@ -1,4 +1,4 @@
-"""The list of all keys of a recipe, from the declarations of the settings."""
+"""List all keys of a recipe, from the declarations of the settings."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from onetrunk.settings import choices, expected, fields_of, spelled_none, tables
 class Key:
     """One key of a recipe."""
 
-    table: str  # "" at the top of the file
+    table: str  # "" for the top level
     key: str
     type: str
-    default: Any  # as a file spells it; None: the key is left out
+    default: Any  # as written in a file; None: the key is omitted
     required: bool
     description: str
 
 
 def recipe_keys() -> list[Key]:
-    """Return all keys by table, in the order in which a recipe is written."""
+    """Return all keys by table, in the order of a written recipe."""
     top, keys = [], []
     for name, field in fields_of(Recipe).items():
         if not (tables := tables_in(field)):

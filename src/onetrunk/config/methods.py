@@ -1,4 +1,4 @@
-"""The methods that `onetrunk compare` compares: methods.toml, read and validated."""
+"""The methods of `onetrunk compare`, read from methods.toml and validated."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Method(Settings):
     """A method to learn new domains, given a finished run with other domains."""
 
     description: str = Field(description="What the method trains")
-    paper: str = Field(default="", description="The paper that it is from")
+    paper: str = Field(default="", description="The paper that proposed it")
     kind: Literal["add", "separate", "joint"] = Field(
         description="add: a pack per new domain; separate: a network per new domain; joint: one "
         "network for the run's domains and the new ones"
@@ -45,7 +45,7 @@ def methods() -> dict[str, Method]:
 
 
 def choose_methods(names: Sequence[str]) -> dict[str, Method]:
-    """Return these methods and those that train their teachers, in order; of no names, all."""
+    """Return these methods and those that train their teachers, in order; without names, all."""
     known = methods()
     for name in names:
         if name not in known:

@@ -1,4 +1,4 @@
-"""Recipe: what a training does, read from TOML; validated, immutable and complete."""
+"""Recipe: the settings of a training, read from TOML; validated, immutable and complete."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MAX_BYTES = 2**20
 
 
 class Recipe(Settings):
-    """What `onetrunk train` does. Two recipes are equal if all of their keys are equal."""
+    """The settings of `onetrunk train`. Recipes are equal if all of their keys are equal."""
 
     name: str = Field(description="Name of the run")
     seed: int = Field(default=0, ge=0, le=2**63 - 1, description="Seed of all random numbers")
@@ -63,7 +63,7 @@ class Recipe(Settings):
 
     @classmethod
     def named(cls, name: str, sets: Sequence[str] = ()) -> Recipe:
-        """Return one of the recipes in the package; relative paths start in the current folder."""
+        """Return a named recipe; relative paths start from the current folder."""
         known = named_recipes()
         if name not in known:
             raise BadInput("unknown recipe", got=name, available=known, try_="onetrunk recipes")
@@ -155,7 +155,7 @@ class Recipe(Settings):
     __hash__ = None  # type: ignore[assignment]
 
     def document(self) -> dict[str, Any]:
-        """Return all keys as a file spells them."""
+        """Return all keys, with values as written in a file."""
         return document_of(self)
 
     def to_toml(self) -> str:
@@ -163,7 +163,7 @@ class Recipe(Settings):
         return settings_to_toml(self)
 
     def text_in(self, folder: str | os.PathLike[str]) -> str:
-        """Return this recipe as a file in `folder`; an equal one that is there stays as it is."""
+        """Return the text of this recipe for `folder`; an equal file in it keeps its text."""
         moved = self.moved_to(folder)
         try:
             text = (Path(folder) / FILE).read_text("utf-8")
@@ -200,14 +200,14 @@ class Recipe(Settings):
         return self._from(apply_sets(document, sets), self._folder)
 
     def grid(self, sets: Sequence[str]) -> list[tuple[str, list[str]]]:
-        """Return the combinations of values that list several as (label, sets), all validated."""
+        """Return the combinations of several values per key as (label, sets), all validated."""
         combinations = grid(sets)
         for _, one in combinations:
             self.with_sets(one)
         return combinations
 
     def moved_to(self, folder: str | os.PathLike[str]) -> Recipe:
-        """Return this recipe for a file in another folder, with the same meaning of its paths."""
+        """Return this recipe for a file in another folder; its paths keep their meaning."""
         target, root = os.path.realpath(folder), os.path.realpath(self.root)
         try:
             base = os.path.relpath(root, target)
@@ -221,17 +221,17 @@ class Recipe(Settings):
     # -- domains and models
 
     def make_domains(self) -> list[Domain]:
-        """Return its domains, without reading anything yet."""
+        """Return the domains; nothing is read yet."""
         return [Domain.of(settings, self.root) for settings in self.domains]
 
     def make_trunk(self) -> Trunk:
-        """Return its trunk without domains."""
+        """Return the trunk, without domains."""
         return Trunk.of(self.trunk, self.root)
 
     def make_model(self, domains: Sequence[Domain]) -> dict[str, Universal]:
-        """Return the seeded model under the key "", or with sharing = "none" one per domain.
+        """Return the seeded model under the key ""; with sharing = "none", one per domain.
 
-        The weights of a specialist depend on the seed and on its name, not on other domains.
+        The initial weights of a specialist depend only on the seed and the name of its domain.
         """
         if self.trunk.sharing != "none":
             with seeded_weights(self.seed):
@@ -245,7 +245,7 @@ class Recipe(Settings):
 
 @contextmanager
 def seeded_weights(seed: int) -> Iterator[None]:
-    """Draw fresh weights from this seed; the state of torch's generators is restored at the end."""
+    """Seed torch's generator for new weights, and restore its state at the end."""
     with torch.random.fork_rng(devices=[]):
         # not torch.manual_seed, which would also seed the generators of every device
         torch.default_generator.manual_seed(seed)
@@ -261,7 +261,7 @@ def parse_toml(text: str, what: str) -> dict[str, Any]:
 
 
 def read_text(path: str | os.PathLike[str]) -> tuple[str, Path]:
-    """Return the text of a recipe's file or of the one in a run's folder, and the file's path."""
+    """Return the text and the path of a recipe, given its file or the folder of a run."""
     file = Path(path)
     file = file / FILE if file.is_dir() else file
     try:
@@ -275,18 +275,18 @@ def read_text(path: str | os.PathLike[str]) -> tuple[str, Path]:
             f"cannot read the recipe {file} ({reason})",
             got=file.name,
             available=[*recipes, *named_recipes()],
-            try_="onetrunk recipes folders > recipe.toml writes one to start from",
+            try_="onetrunk recipes folders > recipe.toml to write one to start from",
         ) from None
     if len(content) > MAX_BYTES:
         raise BadInput(f"{file}: a recipe has at most 1 MB")
     try:
         return content.decode("utf-8"), file
     except UnicodeDecodeError as error:
-        raise BadInput(f"{file} is not a UTF-8 text", got=str(error)[:80]) from None
+        raise BadInput(f"{file} is not UTF-8 text", got=str(error)[:80]) from None
 
 
 def named_recipes() -> dict[str, str]:
-    """Return the texts of the recipes in the package by name."""
+    """Return the texts of the recipes in the package, by name."""
     folder = files("onetrunk") / "config" / "recipes"
     paths = [path for path in folder.iterdir() if path.name.endswith(".toml")]
     return dict(sorted((p.name.removesuffix(".toml"), p.read_text("utf-8")) for p in paths))

@@ -30,10 +30,10 @@ def apply_sets(document: Mapping[str, Any], sets: Sequence[str]) -> dict[str, An
 
 
 def grid(sets: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Return all combinations of the values, if some keys list several separated by commas.
+    """Return all combinations of the values of keys that have several, separated by commas.
 
-    Each combination is (label, sets). The label has the keys that vary and may be the name of a
-    folder: "train.lr=0.1,trunk.norm=shared".
+    Each combination is (label, sets). The label consists of the keys that vary, and can be the name
+    of a folder: "train.lr=0.1,trunk.norm=shared".
     """
     options: list[list[str]] = []
     for text in sets:
@@ -76,7 +76,7 @@ def split_commas(text: str) -> list[str]:
 
 
 def value_of(text: str) -> Any:
-    """Return a TOML value; a bare word is a string."""
+    """Return the TOML value in a text; text that is not TOML is a string."""
     try:
         document = tomllib.loads(f"value = {text}")
     except (tomllib.TOMLDecodeError, RecursionError):

@@ -1,4 +1,4 @@
-"""Settings as TOML: tables in order, one key a line, with its description as a comment."""
+"""Write settings as TOML: one key per line, with its description as a comment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLUMN = 32  # where comments start
 
 
 def document_of(settings: BaseModel) -> dict[str, Any]:
-    """Return the values of settings by key, in order, as a file spells them."""
+    """Return the values of settings by key, in order, as written in a file."""
     document = {
         name: spelled_none(field) if (value := getattr(settings, name)) is None else spelled(value)
         for name, field in fields_of(type(settings)).items()
@@ -25,7 +25,7 @@ def document_of(settings: BaseModel) -> dict[str, Any]:
 
 
 def spelled(value: Any) -> Any:
-    """Return a value as a file spells it."""
+    """Return a value as written in a file."""
     if isinstance(value, BaseModel):
         return document_of(value)
     if isinstance(value, tuple | list):
@@ -38,7 +38,7 @@ def spelled(value: Any) -> Any:
 
 
 def tasks_of(tasks: tuple[Task, ...] | list[Task]) -> list[str] | dict[str, dict[str, Any]]:
-    """Return tasks as a table, or as a list of kinds if the kinds say it all."""
+    """Return tasks as a list of kinds, or as a table if they have other settings."""
     table: dict[str, dict[str, Any]] = {}
     for task in tasks:
         default = Task(task.name, task.kind)
@@ -53,7 +53,7 @@ def tasks_of(tasks: tuple[Task, ...] | list[Task]) -> list[str] | dict[str, dict
 
 
 def settings_to_toml(settings: BaseModel) -> str:
-    """Return settings and their tables as TOML, each key with its description once."""
+    """Return settings and their tables as TOML, with the description of each key once."""
     fields, document = fields_of(type(settings)), document_of(settings)
     root = {key: value for key, value in document.items() if not tables_in(fields[key])}
     sections = [_section("", root, fields)]
@@ -70,7 +70,7 @@ def settings_to_toml(settings: BaseModel) -> str:
 
 
 def _section(head: str, document: Mapping[str, Any], fields: Mapping[str, FieldInfo]) -> list[str]:
-    """Return the lines of one table; a table of tasks gets a section of its own at the end."""
+    """Return the lines of one table; a table of tasks is a separate section at the end."""
     lines = [head] if head else []
     tables = {k: v for k, v in document.items() if k == "tasks" and isinstance(v, Mapping)}
     for key, value in document.items():

@@ -1,4 +1,4 @@
-"""The settings of a training: the keys of the [train] table, and `ot.train(…, train=Train(…))`."""
+"""The settings of a training: the keys of the [train] table, and `ot.Train`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _table(value: object) -> object:
 
 
 class Train(Settings):
-    """How a network is trained."""
+    """The settings of a training."""
 
     steps: int | None = Field(
         default=None,
@@ -77,7 +77,7 @@ class Train(Settings):
     temperature: float = Field(
         default=2.0,
         gt=0,
-        description="Temperature of the sampling; 1: by size, large: all domains alike",
+        description="Temperature of the sampling; 1: by size; large values: all domains equally",
     )
     weighting: str = Field(
         default="equal",

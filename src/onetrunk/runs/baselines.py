@@ -6,8 +6,8 @@
 | finetune | one full network per domain | `trunk.sharing = "none"` |
 | joint | one network in which only the heads belong to a domain | `trunk.norm = "shared"` |
 
-None of them has adapters. Each is an ordinary run beside that of the recipe: OUT-frozen, OUT-finetune and
-OUT-joint. OUT-baselines.json compares their scores and costs.
+None of them has adapters. Each is an ordinary run beside that of the recipe: OUT-frozen,
+OUT-finetune and OUT-joint. OUT-baselines.json compares their scores and costs.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ class NewDomains:
         unknown = [name for name in self.model.domains if name not in self.known]
         if unknown:
             raise BadInput(
-                "one network for all domains needs the images of the run's own domains, and those of "
+                "one network for all domains needs the images of the run's domains, and those of "
                 f"{', '.join(unknown)} are not known",
                 available=self.known,
                 try_="--methods without joint and distilled ones",
@@ -307,14 +307,14 @@ class NewDomains:
         return Recipe.of(document)
 
     def _train_settings(self, method: Method, domains: int) -> dict[str, Any]:
-        """Return [train] for a network of this many domains; `hours` is multiplied by their number."""
+        """Return [train] for a network of `domains` domains; `hours` is multiplied by it."""
         train: dict[str, Any] = self.train | method.train | dict(self.given)
         if train.get("hours") is not None:
             train["hours"] *= domains
         return train
 
     def _sharing(self, method: Method) -> dict[str, Any]:
-        """Return the keys of [trunk] on sharing; a joint network has the initial weights of the run."""
+        """Return the keys of [trunk] on sharing and the initial weights, which are the run's."""
         if method.kind == "separate":
             return {"sharing": "none"}
         weights: bool | str = False
@@ -345,7 +345,7 @@ class NewDomains:
         )
 
     def _errors_after(self, folder: Path, name: str) -> dict[str, float]:
-        """Return the errors of the run's own domains, with their slots and heads, on a new trunk."""
+        """Return the errors of the run's own domains on a new trunk, with their slots and heads."""
         errors = read_json(folder / "old.json")
         if not errors:
             known = [self.known[name] for name in self.model.domains if name in self.known]

@@ -3,12 +3,12 @@
 Task arithmetic (Ilharco et al. 2023, "Editing models with task arithmetic"):
 θ = θ0 + λ·Σ_d (θ_d − θ0), with θ0 the weights that all specialists started from: those of the run
 in `init`, or pretrained ones. λ = 1/K is the mean θ̄ (Wortsman et al. 2022), whatever θ0 is.
-Specialists that were trained from scratch have no common start, as each has its own random weights.
-Only θ̄ is possible for them, and it is expected to fail, as their features are in different orders.
+Specialists that were trained from scratch have no common start: their initial weights are random.
+Only θ̄ is possible for them, and it is expected to fail, as the order of their features differs.
 
 Every domain keeps its slots and heads. The statistics in its norms fit the features of the
-specialist and not those of the merged trunk; train/recalibrate.py estimates them again from training
-images (Jordan et al. 2023, "REPAIR: REnormalizing Permuted Activations for
+specialist and not those of the merged trunk; train/recalibrate.py estimates them again from
+training images (Jordan et al. 2023, "REPAIR: REnormalizing Permuted Activations for
 Interpolation Repair").
 """
 

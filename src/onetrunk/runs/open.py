@@ -6,8 +6,8 @@ RUN/model/                   the trunk and the packs in use; domains.json lists 
 RUN/added/NAME/              the record of a domain that was added or changed after the training
 ```
 
-Scores are stored once: `scores.json` of the run has those of the domains of its training, and
-`added/NAME/scores.json` those of a domain that was added or changed later. `Run.scores` merges them.
+Scores are stored once: those of the training in `scores.json`, and those of a domain that was added
+or changed later in `added/NAME/scores.json`. `Run.scores` merges them.
 """
 
 from __future__ import annotations

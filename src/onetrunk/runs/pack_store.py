@@ -8,8 +8,8 @@ RUN/removed/NAME/      the pack, record and history of a domain that was removed
 ```
 
 Everything is done under the run's lock. Packs are written before the list of domains
-(model/domains.json), by which a model is read, so the model is valid whenever the process is killed.
-If a function is called again after that, it completes its work.
+(model/domains.json), by which a model is read, so that the model is valid if the process is killed.
+A function that is called again after that completes its work.
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ def restore_version(held: RunFolder, name: str, number: int) -> None:
 def restore(held: RunFolder, name: str, folder: Path) -> None:
     """Put the pack in a folder into use, with its record.
 
-    A folder without a record belongs to a domain that has not changed since the training; its record
-    is in the scores of the run.
+    A folder without a record belongs to a domain that has not changed since the training. Its
+    record is in the scores of the run.
     """
     run = held.path
     with held.writing(f"the pack of {name}"):

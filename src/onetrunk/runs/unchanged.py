@@ -1,8 +1,8 @@
 """Check that the outputs of all other domains are equal to the bit before and after a change.
 
-A fingerprint is the SHA-256 of all outputs on a domain's first validation images. If these cannot be
-read, because the pack was imported or the folder is missing, the outputs on seeded noise are used,
-and the result lists the domain.
+A fingerprint is the SHA-256 of all outputs on a domain's first validation images. If these cannot
+be read, because the pack was imported or the folder is missing, the outputs on seeded noise are
+used, and the result lists the domain.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Update a domain of a run to other classes or images; only its pack changes.
 
 Training starts from the present pack. Classes that remain keep their rows of the head, matched by
-name. The previous version is kept in the history, and `undo` puts it back into use. `relabel` renames
-and drops classes without training.
+name. The previous version is kept in the history, and `undo` puts it back into use. `relabel`
+renames and drops classes without training.
 """
 
 from __future__ import annotations
