@@ -1,9 +1,9 @@
-"""Augmented 64-pixel batches: onetrunk's loader beside torchvision's usual way, in one run.
+"""Time the loader of onetrunk and that of torchvision on augmented batches of 64-pixel images.
 
-The usual way is ImageFolder, transforms (resize where needed, pad-and-crop, flip, to tensor,
-normalise) and DataLoader with two worker processes. Both read the same files, written for the
-occasion: photographs' stand-ins with structure at every scale, so that JPEG and PNG decode at a
-realistic cost. Rates are images per second of batches handed out, each with its labels.
+The torchvision loader is ImageFolder, transforms (resize if needed, pad-and-crop, flip, to tensor,
+normalize) and a DataLoader with two worker processes. Both read the same files, which are written
+first: random images with structure at every scale, so that decoding JPEG and PNG has a realistic
+cost. Rates are images per second in batches, with their labels.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SIZE, PAD, BATCH, WORKERS, CLASSES = 64, 8, 64, 2, 10
 
 
 def write_folder(root: Path, count: int, side: int, ending: str) -> None:
-    """Class folders of images: clouds of noise at octaves, a few edges, 3 channels."""
+    """Write class folders of RGB images: noise at several octaves."""
     rng = np.random.default_rng(SEED)
     for i in range(count):
         picture = np.zeros((side, side, 3), np.float32)
@@ -43,7 +43,7 @@ def write_folder(root: Path, count: int, side: int, ending: str) -> None:
 
 
 def usual(root: Path, side: int) -> DataLoader[object]:
-    """torchvision's way, as its tutorials write it."""
+    """Return the loader of torchvision, as in its tutorials."""
     steps = [] if side == SIZE else [transforms.Resize((SIZE, SIZE))]
     steps += [
         transforms.RandomCrop(SIZE, padding=PAD),
@@ -58,7 +58,7 @@ def usual(root: Path, side: int) -> DataLoader[object]:
 
 
 def usual_rate(loader: DataLoader[object]) -> float:
-    """Images per second over one epoch."""
+    """Return the images per second over one epoch."""
     began, count = time.perf_counter(), 0
     for images, _ in loader:
         count += len(images)
@@ -66,7 +66,7 @@ def usual_rate(loader: DataLoader[object]) -> float:
 
 
 def our_rate(steps: object, batches: int) -> float:
-    """Images per second over so many batches."""
+    """Return the images per second over a number of batches."""
     began, count = time.perf_counter(), 0
     for _ in range(batches):
         (batch,) = next(steps)  # type: ignore[call-overload]
@@ -75,26 +75,26 @@ def our_rate(steps: object, batches: int) -> float:
 
 
 def domain_of(root: Path, cache: Path) -> ot.Domain:
-    """The folder as a domain, with the same augmentation."""
+    """Return the folder as a domain with the same augmentation."""
     folder = f"folder:{root}"
     return ot.Domain("bench", folder, size=SIZE, flip=True, augment={"pad": PAD}, cache=cache)
 
 
 def compare(figures: Figures, name: str, side: int, ending: str, count: int, quick: bool) -> None:
-    """One folder, both ways: the first epoch (decoding included), then epochs in pairs."""
+    """Time both loaders on one folder: the first epoch with decoding, then epochs in pairs."""
     with tempfile.TemporaryDirectory() as scratch:
         root, cache = Path(scratch, "images"), Path(scratch, "cache")
         write_folder(root, count, side, ending)
         loader = usual(root, side)
         theirs_first = usual_rate(loader)
         domain = domain_of(root, cache)
-        print(f"  {len(domain.index):,} images listed, as ImageFolder lists them before its epoch")
+        print(f"  {len(domain.index):,} images listed before timing, as ImageFolder does")
         began = time.perf_counter()
         steps = iter(ot.Loader([domain], BATCH, seed=SEED))
         batches = len(domain.train) // BATCH
         for _ in range(batches):
             next(steps)
-        # our first epoch decodes all splits; its images are those of train that were handed out
+        # our first epoch decodes the images of all splits
         decoded = len(domain.train) + len(domain.val) + len(domain.test)
         first = decoded / (time.perf_counter() - began)
         pairs = [
@@ -127,14 +127,14 @@ for line in open("/proc/self/status"):
 
 
 def anonymous_mb(root: Path, cache: Path) -> float:
-    """Anonymous memory, in MB, of a process that opened the domain and made 400 batches."""
+    """Return the anonymous memory, in MB, of a process that has loaded 400 batches."""
     code = MEMORY.format(here=str(Path(__file__).parent), root=str(root), cache=str(cache))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return float(done.stdout.strip().splitlines()[-1])
 
 
 def memory(figures: Figures, quick: bool) -> None:
-    """Anonymous memory with few and with ten times as many images: when decoding, and later."""
+    """Measure anonymous memory with few and with ten times as many images, in two epochs."""
     few, many = (200, 2000) if quick else (2000, 20_000)
     with tempfile.TemporaryDirectory() as scratch:
         built, reopened = [], []
@@ -153,15 +153,15 @@ def memory(figures: Figures, quick: bool) -> None:
 
 
 def main() -> None:
-    """Both folders, then memory."""
-    asked = options(__doc__ or "")
+    """Time both folders, then measure memory."""
+    args = options(__doc__ or "")
     figures = Figures(SEED)
-    count = 640 if asked.quick else 4000
-    compare(figures, "jpeg256", 256, "jpg", count, asked.quick)
-    compare(figures, "png64", 64, "png", count, asked.quick)
+    count = 640 if args.quick else 4000
+    compare(figures, "jpeg256", 256, "jpg", count, args.quick)
+    compare(figures, "png64", 64, "png", count, args.quick)
     if os.path.exists("/proc/self/status"):
-        memory(figures, asked.quick)
-    figures.finish("data: onetrunk beside ImageFolder + DataLoader (2 workers)", asked.json)
+        memory(figures, args.quick)
+    figures.finish("data: onetrunk beside ImageFolder + DataLoader (2 workers)", args.json)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""What teachers and weightings cost: steps of one network with and without them, in turns.
+"""Time the training steps of one network with and without teachers and loss weighting.
 
-- distilled over joint: every batch is looked at by its domain's own frozen specialist of the same
-  trunk (features through an aligner, and predictions), with 2 and with 10 domains; the same with the
-  teachers' views looked at beforehand;
-- balanced over equal: one domain with three dense tasks, whose weighting needs nothing, another
-  forward pass, or the units' gradients.
+- distilled over joint: the frozen specialist of each domain, with the same trunk, is evaluated on
+  every batch (features through an aligner, and predictions), with 2 and with 10 domains; and the
+  same with precomputed views;
+- weightings over equal: one domain with three dense tasks, with weightings that need nothing more,
+  another forward pass, or the gradient of each task.
 
-They take turns, so that whatever else the machine does meets all of them; the first turn does not
-count. Weights are fresh: only time is measured here, and it does not depend on them.
+Steps of all variants alternate, so that other load on the machine affects them equally; the first
+round is not counted. The weights are random, as the time does not depend on them.
 """
 
 from __future__ import annotations
@@ -38,28 +38,28 @@ WEIGHTINGS = ("uncertainty", "famo", "pcgrad")
 
 @dataclass(frozen=True)
 class Setting:
-    """How much to measure."""
+    """The size of the measurement."""
 
     batch: int
-    rounds: int  # that count
-    count: int  # steps of a turn
+    rounds: int  # counted
+    count: int  # steps in a round
     domains: tuple[int, ...]
     dense: int  # images of a dense batch
 
     def train(self, **more: Any) -> Train:
-        """The defaults, but for the optimizer."""
+        """Return the default settings with SGD as the optimizer."""
         given = {"steps": 10_000, "batch": self.batch, "optimizer": "sgd", "lr": RATE, **more}
         return Train.of(given)
 
 
 def specialist(domain: ot.Domain) -> Teacher:
-    """A network of the same trunk for one domain."""
+    """Return a teacher for one domain, with the same trunk."""
     model = ot.Universal(ot.Trunk(ARCH, sharing="none"), [domain]).eval()
     return Specialist(model, domain.name, domain, [task.name for task in domain.tasks], "fresh")
 
 
-class Going:
-    """A learner in the middle of its training."""
+class TimedLearner:
+    """A learner whose steps are timed."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Going:
         self.seconds: list[float] = []
 
     def turn(self, count: int) -> None:
-        """So many steps, timed."""
+        """Time `count` steps."""
         began = time.perf_counter()
         for _ in range(count):
             self.learner.step(next(self.passes))
@@ -88,25 +88,25 @@ class Going:
         self.seconds.append(time.perf_counter() - began)
 
     def close(self) -> None:
-        """No more steps are prepared."""
+        """Stop preparing batches."""
         self.passes.close()
 
 
-def in_turns(goings: Mapping[str, Going], setting: Setting) -> dict[str, list[float]]:
-    """Seconds of each by turn, without the first."""
+def in_turns(learners: Mapping[str, TimedLearner], setting: Setting) -> dict[str, list[float]]:
+    """Return the seconds of each learner in each round, without the first round."""
     with ExitStack() as stack:
-        for going in goings.values():
-            stack.enter_context(closing(going))
+        for timed in learners.values():
+            stack.enter_context(closing(timed))
         for _ in range(setting.rounds + 1):
-            for going in goings.values():
-                going.turn(setting.count)
-    return {name: going.seconds[1:] for name, going in goings.items()}
+            for timed in learners.values():
+                timed.turn(setting.count)
+    return {name: timed.seconds[1:] for name, timed in learners.items()}
 
 
 def over(
     figures: Figures, took: Mapping[str, list[float]], base: str, aims: Mapping[str, str]
 ) -> None:
-    """Each against the base, pair by pair."""
+    """Add the ratio of each variant to the base: the median over rounds."""
     for name, each in took.items():
         if name != base:
             ratio = median([a / b for a, b in zip(each, took[base], strict=True)])
@@ -114,18 +114,20 @@ def over(
 
 
 def distilled(figures: Figures, setting: Setting, device: torch.device, cache: Path) -> None:
-    """With a specialist for each domain, by number of domains and by feature loss."""
+    """Time distillation from specialists, by number of domains and by feature loss."""
     for count in setting.domains:
         domains = [ot.Domain(f"d{i}", "pocket:fashion", size=32, cache=cache) for i in range(count)]
         teachers = {domain.name: [specialist(domain)] for domain in domains}
-        goings = {"joint": Going(domains, setting.train(), device)}
+        learners = {"joint": TimedLearner(domains, setting.train(), device)}
         for loss in ("l2", "cka", "cosine"):
-            said = Distill(teachers="fresh", features=loss)
-            goings[loss] = Going(domains, setting.train(), device, teachers, said)
+            settings = Distill(teachers="fresh", features=loss)
+            learners[loss] = TimedLearner(domains, setting.train(), device, teachers, settings)
         if count == setting.domains[0]:
-            said = Distill(teachers="fresh", features="cka")
-            goings["views"] = Going(domains, setting.train(), device, looked(domains, cache), said)
-        took = in_turns(goings, setting)
+            settings = Distill(teachers="fresh", features="cka")
+            learners["views"] = TimedLearner(
+                domains, setting.train(), device, precomputed(domains, cache), settings
+            )
+        took = in_turns(learners, setting)
         over(
             figures,
             {f"{name}_{count}_domains": each for name, each in took.items()},
@@ -134,8 +136,8 @@ def distilled(figures: Figures, setting: Setting, device: torch.device, cache: P
         )
 
 
-def looked(domains: Sequence[ot.Domain], folder: Path) -> dict[str, list[Teacher]]:
-    """Teachers that have looked at four views of every image beforehand."""
+def precomputed(domains: Sequence[ot.Domain], folder: Path) -> dict[str, list[Teacher]]:
+    """Return teachers with four precomputed views of every image."""
     found: dict[str, list[Teacher]] = {}
     for domain in domains:
         tasks = [task.name for task in domain.tasks]
@@ -146,22 +148,22 @@ def looked(domains: Sequence[ot.Domain], folder: Path) -> dict[str, list[Teacher
 
 
 def weighted(figures: Figures, setting: Setting, device: torch.device, cache: Path) -> None:
-    """Three dense tasks of one domain."""
+    """Time the weightings of three dense tasks of one domain."""
     rooms = [ot.Domain("rooms", "pocket:rooms", list(TASKS), cache=cache)]
     train = {"equal": setting.train(batch=setting.dense)}
     for name in WEIGHTINGS:
         train[name] = setting.train(batch=setting.dense, weighting=name)
-    goings = {name: Going(rooms, each, device) for name, each in train.items()}
-    took = in_turns(goings, replace(setting, count=max(1, setting.count // 4)))
+    learners = {name: TimedLearner(rooms, each, device) for name, each in train.items()}
+    took = in_turns(learners, replace(setting, count=max(1, setting.count // 4)))
     over(figures, took, "equal", {"pcgrad": f"{len(TASKS)} backward passes"})
 
 
 def main() -> None:
-    """Measure, print, keep."""
-    asked = options((__doc__ or "").split("\n")[0])
+    """Measure, print the table, and write the figures."""
+    args = options((__doc__ or "").split("\n")[0])
     torch.manual_seed(SEED)
     setting = Setting(batch=64, rounds=4, count=4, domains=(2, 10), dense=16)
-    if asked.quick:
+    if args.quick:
         setting = Setting(batch=4, rounds=1, count=1, domains=(2, 3), dense=2)
     figures = Figures(SEED)
     device = choose_device()
@@ -171,7 +173,7 @@ def main() -> None:
         weighted(figures, setting, device, cache)
     threads = torch.get_num_threads()
     figures.values |= {"batch": setting.batch, "rounds": setting.rounds, "threads": threads}
-    figures.finish(f"distilling, {ARCH}, {threads} threads, batch {setting.batch}", asked.json)
+    figures.finish(f"distilling, {ARCH}, {threads} threads, batch {setting.batch}", args.json)
 
 
 if __name__ == "__main__":

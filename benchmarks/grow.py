@@ -1,19 +1,19 @@
-"""The price of one more domain: steps of everything that a new domain may own, in turns.
+"""Time the training steps of a new domain, by what the domain owns.
 
     python benchmarks/grow.py [--quick] [--json FILE] [--device cuda] [--dtype bfloat16]
 
-A resnet26 with norms of each domain's own takes on a domain of 64-pixel images:
+A domain of 64-pixel images is added to a resnet26 with norms per domain:
 
-- finetune: a network for it alone starts from the trunk's weights, and all of it learns;
-- parallel, series, lora, norm and low-rank parallel: the worker of `onetrunk add`, in which the
-  domain's slots and head learn.
+- finetune: a separate network is fine-tuned from the weights of the trunk;
+- parallel, series, lora, norm and low-rank parallel: the slots and the head of the domain are
+  trained, as in `onetrunk add`.
 
-All are steps of the real loop (`Learner.step`) on the same batches, which are prepared beforehand:
-the forward pass, the loss, the backward pass, the descent; neither loading nor evaluation. They
-take turns, so that whatever else the machine does meets all of them; the first turns do not count.
+These are steps of the training loop (`Learner.step`) on the same prepared batches: forward pass,
+loss, backward pass and optimizer, without loading and evaluation. Steps of all variants alternate,
+so that other load on the machine affects them equally; the first two rounds are not counted.
 
-- none: the head alone, solved on features that are computed once: seconds for all of it, from the
-  images on, and once more where the features are there already.
+- none: only the head, solved on features that are computed once. The seconds are for all of it,
+  with and without the computation of the features.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from onetrunk.train.new_domain.scratch_model import make_scratch_model, unfreeze
 from onetrunk.train.new_domain.trials import AdapterKind, pack_bytes
 
 ARCH, NEW, WHOLE = "resnet26", "new", "finetune"
-RANK = 8  # of the low-rank form, as the ladder tries it
+RANK = 8  # of low-rank adapters, as in `onetrunk add --adapters auto`
 KINDS = (
     AdapterKind("parallel"),
     AdapterKind("parallel", RANK),
@@ -59,26 +59,26 @@ AIMS = {"parallel": "≤ 0.80", "norm": "≤ 0.65"}
 
 @dataclass(frozen=True)
 class Setting:
-    """How much to measure."""
+    """The size of the measurement."""
 
     batch: int
-    rounds: int  # that count
-    count: int  # steps of a turn
-    size: int  # of the images that learn
-    head_size: int  # of those whose features are kept
+    rounds: int  # counted
+    count: int  # steps in a round
+    size: int  # of the images in training steps
+    head_size: int  # of the images for the head alone
     device: torch.device
     dtype: str
     seed: int
 
     @property
     def train(self) -> Train:
-        """The defaults, in this type."""
+        """The default settings with this precision."""
         given = {"steps": 10_000, "batch": self.batch, "precision": self.dtype}
         return Train.of(given)
 
 
-class Going:
-    """A learner in the middle of its training."""
+class TimedLearner:
+    """A learner whose steps are timed."""
 
     def __init__(self, model: ot.Universal, domain: ot.Domain, setting: Setting) -> None:
         self.setting = setting
@@ -89,7 +89,7 @@ class Going:
         self.seconds: list[float] = []
 
     def turn(self) -> None:
-        """A step on each batch, timed."""
+        """Time a step on each batch."""
         began = time.perf_counter()
         for passes in self.batches:
             self.learner.step(passes)
@@ -99,28 +99,30 @@ class Going:
         self.seconds.append(time.perf_counter() - began)
 
 
-def goings(trunk: ot.Universal, domain: ot.Domain, setting: Setting) -> dict[str, Going]:
-    """The whole network, then the scratch models of every kind."""
+def make_learners(
+    trunk: ot.Universal, domain: ot.Domain, setting: Setting
+) -> dict[str, TimedLearner]:
+    """Return learners of the full network and of each kind of adapters."""
     whole = ot.Universal(ot.Trunk(ARCH, sharing="none"), [domain])
     copy_weights(whole, trunk)
-    found = {WHOLE: Going(whole, domain, setting)}
+    learners = {WHOLE: TimedLearner(whole, domain, setting)}
     for kind in KINDS:
-        worker = make_scratch_model(
+        model = make_scratch_model(
             trunk, Card.of(domain, card_adapters(kind.name), kind.rank), setting.seed
         )
-        unfreeze_own(worker, domain.name)
-        found[kind.label.replace("-", "_")] = Going(worker, domain, setting)
-    return found
+        unfreeze_own(model, domain.name)
+        learners[kind.label.replace("-", "_")] = TimedLearner(model, domain, setting)
+    return learners
 
 
 def learned(figures: Figures, trunk: ot.Universal, domain: ot.Domain, setting: Setting) -> None:
-    """Milliseconds an image of every kind, and the share of the whole network's."""
-    every = goings(trunk, domain, setting)
+    """Add milliseconds per image of every kind, and the ratio to fine-tuning."""
+    every = make_learners(trunk, domain, setting)
     with deterministic(True, setting.device):
         for _ in range(setting.rounds + 2):
-            for going in every.values():
-                going.turn()
-    took = {name: going.seconds[2:] for name, going in every.items()}
+            for timed in every.values():
+                timed.turn()
+    took = {name: timed.seconds[2:] for name, timed in every.items()}
     images = setting.batch * setting.count
     for name, each in took.items():
         cost = 1e3 * median(each) / images
@@ -135,17 +137,17 @@ def learned(figures: Figures, trunk: ot.Universal, domain: ot.Domain, setting: S
 
 
 def head(figures: Figures, trunk: ot.Universal, setting: Setting, scratch: Path) -> None:
-    """The head alone, from the images on and from features that are there."""
+    """Time the head alone, with and without the computation of features."""
     domain = domain_of(setting.head_size, scratch)
     images = len(domain.train) + len(domain.val)
-    domain.train.batch(np.arange(1))  # its images are prepared, as they were for the steps
+    domain.train.batch(np.arange(1))  # decode the images before timing
     took: list[float] = []
     with RunFolder.open(scratch / "run", 'name = "bench"\n') as run:
         for _ in range(2):
-            worker = make_scratch_model(trunk, Card.of(domain, "none"), setting.seed)
+            model = make_scratch_model(trunk, Card.of(domain, "none"), setting.seed)
             began = time.perf_counter()
             fit_heads(
-                worker,
+                model,
                 [domain],
                 setting.train,
                 run,
@@ -155,34 +157,34 @@ def head(figures: Figures, trunk: ot.Universal, setting: Setting, scratch: Path)
             )
             took.append(time.perf_counter() - began)
             for solved in (run.path / FOLDER / NEW).glob("*.safetensors"):
-                solved.unlink()  # the head is solved again, on features that stay
+                solved.unlink()  # solve the head again on the stored features
     figures.values["head_images"] = images
-    said = f"{images:,} images of {setting.head_size}²"
-    figures.add("none_seconds", took[0], f"{took[0]:.1f} s", said)
+    note = f"{images:,} images of {setting.head_size}²"
+    figures.add("none_seconds", took[0], f"{took[0]:.1f} s", note)
     figures.add("none_features_there_seconds", took[1], f"{took[1]:.2f} s", "seconds")
 
 
 def domain_of(size: int, scratch: Path) -> ot.Domain:
-    """The domain that comes."""
+    """Return the new domain."""
     return ot.Domain(NEW, "pocket:fashion", size=size, cache=scratch / "cache")
 
 
 def trunk_of(setting: Setting, scratch: Path) -> ot.Universal:
-    """A model in use, with fresh weights: only time is measured here."""
+    """Return a model with one domain and random weights, on which the time does not depend."""
     first = ot.Domain("first", "pocket:digits", size=setting.size, cache=scratch / "cache")
     return ot.Universal(ot.Trunk(ARCH), [first]).eval()
 
 
 def machine(device: torch.device) -> Mapping[str, float]:
-    """What a figure depends on beside the library."""
+    """Return the number of threads and whether a GPU is used."""
     return {"threads": torch.get_num_threads(), "cuda": int(device.type == "cuda")}
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure, print the table, and write the figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="small and fast: does it run at all?")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the figures here")
+    parser.add_argument("--quick", action="store_true", help="small and fast, to test the program")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="float32")
     parser.add_argument("--seed", type=int, default=0)

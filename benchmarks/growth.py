@@ -1,19 +1,18 @@
-"""What 1, 10, 50 and 100 added domains cost one trunk: bytes, loading, memory, latency.
+"""Measure bytes, loading time, memory and latency of a trunk with 1, 10, 50 and 100 packs.
 
     python benchmarks/growth.py [--quick] [--json FILE] [--picture docs/pictures/growth.svg]
 
-Packs of parallel adapters and packs of norms alone, beside the domain that the trunk was made with.
-Nothing is trained: bytes, time and memory do not depend on what slots have learned.
+The packs have parallel adapters, or only norms, and the trunk has one domain before them. Nothing
+is trained, as bytes, time and memory do not depend on the weights.
 
 - bytes: all files of the folder `model`;
-- load: `onetrunk.load` in a process that has just started;
-- memory: how much more of it is resident then than with no pack, files that are mapped aside;
-- latency of 32 images in one pass: pure, mixed from all domains, and mixed from 8 of them however
-  many there are.
+- load: `onetrunk.load` in a new process;
+- memory: the additional resident memory compared with no pack, without mapped files;
+- latency of 32 images in one pass: of one domain, of all domains, and of 8 domains.
 
-Numbers of packs take turns, so that whatever else the machine does meets all of them. A line is
-fitted to each figure by least squares: its slope is what one more pack costs, and the largest
-distance from it says how straight it is.
+Measurements with different numbers of packs alternate, so that other load on the machine affects
+them equally. A line is fitted to each figure by least squares: the slope is the cost of one more
+pack, and the largest deviation shows whether the cost is linear.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ import onetrunk as ot
 from onetrunk.nn.model_files import PACKS, relist
 
 SEED, CLASSES, FEW = 0, 10, 8
-KINDS = {"parallel": "parallel", "norm": "none"}  # as a pack's card calls its adapters
+KINDS = {"parallel": "parallel", "norm": "none"}  # the adapters in the card of a pack
 COLD = """
 import ctypes, gc, sys, time
 from pathlib import Path
@@ -46,7 +45,7 @@ import onetrunk as ot
 def resident():
     gc.collect()
     if hasattr(trim := ctypes.CDLL(None), "malloc_trim"):
-        trim.malloc_trim(0)  # what is free goes back: what is left is in use
+        trim.malloc_trim(0)  # return unused memory to the system
     line = next(x for x in Path("/proc/self/status").open() if x.startswith("RssAnon"))
     return int(line.split()[1]) * 1024
 
@@ -59,24 +58,24 @@ print(took, resident() - before)
 
 @dataclass(frozen=True)
 class Setting:
-    """How much to measure."""
+    """The size of the measurement."""
 
     archs: tuple[str, ...]
-    counts: tuple[int, ...]  # packs, none first
+    counts: tuple[int, ...]  # of packs, ascending from 0
     size: int
     batch: int
-    rounds: int  # of latency
+    rounds: int  # for latency
     loads: int
 
 
 def domain_of(name: str, size: int) -> ot.Domain:
-    """One without images."""
+    """Return a domain without images."""
     task = ot.Task("classify", "classify", tuple(f"c{i}" for i in range(CLASSES)))
     return ot.Domain(name, None, [task], size=size)
 
 
 def grown(arch: str, kind: str, setting: Setting, top: Path) -> dict[int, Path]:
-    """By number of packs, a run's folder with such a model: the trunk as it was, packs beside."""
+    """Write a model folder for each number of packs on one trunk; return them by number."""
     model = ot.Universal(ot.Trunk(arch), [domain_of("first", setting.size)])
     none = ot.save(model, top / f"{arch}-{kind}-0")
     folders, packs = {0: none.parent}, top / f"{arch}-{kind}-packs"
@@ -95,29 +94,29 @@ def grown(arch: str, kind: str, setting: Setting, top: Path) -> dict[int, Path]:
 
 
 def bytes_of(folder: Path) -> int:
-    """Of all files in it."""
+    """Return the size of all files in a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def loads(folders: Mapping[int, Path], rounds: int) -> dict[int, tuple[float, float]]:
-    """Seconds, and bytes of memory, that loading takes in a fresh process."""
-    found: dict[int, list[tuple[float, float]]] = {count: [] for count in folders}
+    """Return the seconds and the bytes of memory for loading in a new process."""
+    measured: dict[int, list[tuple[float, float]]] = {count: [] for count in folders}
     for _ in range(rounds):
         for count, folder in folders.items():
             command = [sys.executable, "-c", COLD, str(folder)]
-            said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            took, resident = map(float, said.split())
-            found[count].append((took, resident))
+            output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            took, resident = map(float, output.split())
+            measured[count].append((took, resident))
     return {
         count: (median([s for s, _ in each]), median([m for _, m in each]))
-        for count, each in found.items()
+        for count, each in measured.items()
     }
 
 
 def latencies(
     folders: Mapping[int, Path], setting: Setting
 ) -> dict[str, dict[int, tuple[int, float]]]:
-    """By kind of batch and number of packs: the domains that it touches, and its seconds."""
+    """Return the number of domains and the seconds, by kind of batch and number of packs."""
     chance = np.random.default_rng(SEED)
     x = torch.randn(setting.batch, 3, setting.size, setting.size)
     calls: list[tuple[str, int, ot.Universal, str | list[str]]] = []
@@ -146,7 +145,7 @@ def latencies(
 
 
 def dealt(names: Sequence[str], images: int) -> list[str]:
-    """A name for each image, all of them alike often."""
+    """Return a name for each image; all names occur equally often."""
     return [names[i % len(names)] for i in range(images)]
 
 
@@ -158,21 +157,21 @@ def fitted(
     unit: str,
     aim: str = "",
 ) -> float:
-    """The line through these points: slope and largest standard deviation, kept and shown; the slope."""
+    """Fit a line through points, add its slope and the largest deviation, and return the slope."""
     xs, ys = np.array(points, float).T
     slope, at_none = np.polyfit(xs, ys, 1)
     off = float(np.abs(ys - (slope * xs + at_none)).max())
     share = off / max(float(np.ptp(ys)), 1e-12)
     figures.add(f"{name}_slope", slope * scale, f"{slope * scale:.4g} {unit}", aim)
-    said = f"{off * scale:.3g} {unit.split()[0]}, {share:.1%} of the range"
-    figures.add(f"{name}_standard deviation", off * scale, said)
+    shown = f"{off * scale:.3g} {unit.split()[0]}, {share:.1%} of the range"
+    figures.add(f"{name}_deviation", off * scale, shown)
     return float(slope)
 
 
 def measure(
     arch: str, kind: str, setting: Setting, figures: Figures, top: Path
 ) -> dict[str, list[tuple[float, float]]]:
-    """One trunk with packs of one kind: its points, for the picture."""
+    """Measure one trunk with packs of one kind; return the points for the chart."""
     folders, of = grown(arch, kind, setting, top), f"{arch}_{kind}"
     one = (folders[setting.counts[-1]] / "model" / "packs" / "d1.pack").stat().st_size
     figures.add(f"{of}_pack_bytes", one, f"{one:,} B")
@@ -207,12 +206,12 @@ def measure(
 
 
 def picture(every: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], file: Path) -> None:
-    """Four panels over the number of packs, a line for each trunk and kind."""
+    """Draw four panels over the number of packs, with a line for each trunk and kind."""
     panels = []
     for what, title, scale in (
         ("bytes", "folder, MB", 1e-6),
         ("load", "loading, s", 1.0),
-        ("memory", "memory beside no pack, MB", 1e-6),
+        ("memory", "memory above that of no pack, MB", 1e-6),
         ("mixed_few", f"32 images of {FEW} domains, ms", 1e3),
     ):
         lines = [
@@ -221,18 +220,20 @@ def picture(every: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], fi
         ]
         panels.append(Panel(title, lines))
     file.parent.mkdir(parents=True, exist_ok=True)
-    said = "One trunk with 0 to 100 packs: bytes, loading, memory and latency"
-    file.write_text(draw(panels, "packs", said), encoding="utf-8")
+    label = "One trunk with 0 to 100 packs: bytes, loading, memory and latency"
+    file.write_text(draw(panels, "packs", label), encoding="utf-8")
     print(f"wrote {file}")
 
 
 def main() -> None:
-    """Measure, print, keep, draw."""
+    """Measure, print the table, write the figures and draw the chart."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="small and fast: does it run at all?")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the figures here")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the lines here (SVG)")
-    asked = parser.parse_args()
+    parser.add_argument("--quick", action="store_true", help="small and fast, to test the program")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="draw the chart to this SVG file"
+    )
+    args = parser.parse_args()
     torch.manual_seed(SEED)
     setting = Setting(
         archs=("resnet26", "resnet20"),
@@ -242,7 +243,7 @@ def main() -> None:
         rounds=7,
         loads=3,
     )
-    if asked.quick:
+    if args.quick:
         setting = replace(
             setting, archs=("resnet20",), counts=(0, 8), size=16, batch=16, rounds=1, loads=1
         )
@@ -254,9 +255,9 @@ def main() -> None:
     threads = torch.get_num_threads()
     figures.values |= {"batch": setting.batch, "rounds": setting.rounds, "threads": threads}
     title = f"packs on one trunk, {setting.size}², batch {setting.batch}, {threads} threads"
-    figures.finish(title, asked.json)
-    if asked.picture is not None:
-        picture(every, asked.picture)
+    figures.finish(title, args.json)
+    if args.picture is not None:
+        picture(every, args.picture)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""The tables of methods: new domains on one trunk, by packs, by networks, by one network of all.
+"""Compare methods of adding domains to a trunk: packs, separate networks, one network for all.
 
     python benchmarks/methods.py half lite [--seeds 0,1] [--methods parallel,series]
                                  [--out runs/evidence] [--show]
 
-- half: a resnet20 learns five domains of the pocket decathlon; the other five are new to it.
-- lite: timm's EfficientNet-lite0 with ImageNet's weights; two domains are new to it at 128 pixels.
+- half: a resnet20 is trained on five of the ten embedded domains, and the other five are added.
+- lite: timm's EfficientNet-lite0 with ImageNet weights, to which two domains are added at 128
+  pixels.
 
-Rows are those of `onetrunk compare`: they go on where they were stopped, a finished one is not
-learned again. Figures land in benchmarks/results/methods.json, pictures in docs/pictures, and the
-table is printed as a page has it. `--show` learns nothing. Seconds are of a machine that may have
-done other work, too: nothing is concluded from them here (grow.py times a step).
+Rows are those of `onetrunk compare`: interrupted ones continue, and finished ones are not trained
+again. The figures are written to benchmarks/results/methods.json and the charts to docs/pictures;
+the table is printed as Markdown. `--show` trains nothing. Seconds may include other load on the
+machine and are not interpreted (grow.py times training steps).
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Experiment:
-    """A trunk, the domains that are added to it, and their training."""
+    """A trunk, the domains that are added to it, and the settings of their training."""
 
     trunk: Callable[[], Recipe]
     new: Sequence[Domain]
@@ -72,7 +73,7 @@ class Experiment:
 
 
 def half() -> Experiment:
-    """Five domains of the recipe `pocket`, and the other five, trained in the same way."""
+    """Return five domains of the recipe `pocket` on a trunk of the other five."""
     sets = ("train.steps=2000", "train.weight_decay=5e-4", "train.schedule=cosine",
             "train.label_smoothing=0.0")  # fmt: skip
     return Experiment(
@@ -90,23 +91,26 @@ def half() -> Experiment:
 
 
 def lite() -> Experiment:
-    """ImageNet's weights, made a run by a head that is solved on their features of one domain."""
+    """Return two domains on a trunk with ImageNet weights and a head for one other domain."""
     return Experiment(
         lite_trunk,
         [Domain(name, f"pocket:{name}", size=128, normalize=GREY) for name in LITE],
         {"steps": 400, "batch": 32, "optimizer": "adamw", "lr": 1e-3, "head_lr_factor": 10.0},
-        (*(name for name in PACKS if name != "parallel-low-rank"), "fine-tune"),  # low as it is
+        (
+            *(name for name in PACKS if name != "parallel-low-rank"),
+            "fine-tune",
+        ),  # its layers are pointwise
         "Two domains on ImageNet's trunk",
         {},
     )
 
 
 def lite_trunk() -> Recipe:
-    """Its weights are those of a package that the tests need."""
-    found = importlib.util.find_spec(WEIGHTS)
-    if found is None or not found.submodule_search_locations:
+    """Return the recipe of the trunk, whose weights are in a package of the test dependencies."""
+    spec = importlib.util.find_spec(WEIGHTS)
+    if spec is None or not spec.submodule_search_locations:
         raise SystemExit(f"expected: the package {WEIGHTS.replace('_', '-')}; try: make setup")
-    file = next(Path(found.submodule_search_locations[0]).glob("models/efficientnet-lite0-*.pth"))
+    file = next(Path(spec.submodule_search_locations[0]).glob("models/efficientnet-lite0-*.pth"))
     return Recipe.from_domains(["fashion=pocket:fashion"], "lite").with_sets(
         [
             "trunk.arch=timm/tf_efficientnet_lite0",
@@ -122,11 +126,11 @@ EXPERIMENTS = {"half": half, "lite": lite}
 
 
 def main() -> None:
-    """Train the methods; keep, draw and print the tables."""
+    """Train the methods; write the figures, draw the charts and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tables", nargs="+", choices=EXPERIMENTS)
     parser.add_argument("--seeds", default="0")
-    parser.add_argument("--methods", default="", help="some of them, by commas")
+    parser.add_argument("--methods", default="", help="methods, separated by commas")
     parser.add_argument("--out", type=Path, default=Path("runs/evidence"))
     parser.add_argument("--show", action="store_true", help="train nothing")
     arguments = parser.parse_args()
@@ -144,16 +148,16 @@ def main() -> None:
         document = json.loads(FILE.read_text())[name]
         lines = rows(experiment, document)
         print(markdown([domain.name for domain in experiment.new], lines))
-        said = f"{experiment.title}: mean test error against bytes for each new domain, by method"
+        label = f"{experiment.title}: mean test error against bytes for each new domain, by method"
         spots = [Spot(line.name, line.bytes, line.mean) for line in lines if line.bytes]
-        drawn = draw(experiment.title, spots, said)
+        drawn = draw(experiment.title, spots, label)
         (PICTURES / f"methods-{name}.svg").write_text(drawn + "\n")
 
 
 def train(
     name: str, experiment: Experiment, out: Path, methods: Sequence[str], seeds: Sequence[int]
 ) -> None:
-    """The trunk, the rows, and what they came to into the kept figures."""
+    """Train the trunk and the methods, and write their figures."""
     run = place(out, f"{name}-trunk", 0)
     sets = [f"name={name}-trunk", f"out={inline(str(run))}"]
     train_recipe(experiment.trunk().with_sets(sets), resume=True)
@@ -178,14 +182,14 @@ def train(
 
 @dataclass(frozen=True)
 class Line:
-    """One method's row, means over its seeds."""
+    """The row of one method, with means over its seeds."""
 
     name: str
     errors: Mapping[str, float]
     old: float | None
     score: float | None
     networks: float  # parameters of all, in multiples of one network
-    bytes: float  # mean over the new domains; 0: the trunk moved for them
+    bytes: float  # mean over the new domains; 0: separate networks
     seeds: int
 
     @property
@@ -194,7 +198,7 @@ class Line:
 
 
 def rows(experiment: Experiment, document: Mapping[str, Any]) -> list[Line]:
-    """Those of compare, then those over all domains that tables.json has."""
+    """Return the rows of the comparison, then those of tables.json over all domains."""
     new = [domain.name for domain in experiment.new]
     scores = method_scores(document)[1] if "scratch" in document["rows"] else {}
     lines = []
@@ -237,12 +241,12 @@ def rows(experiment: Experiment, document: Mapping[str, Any]) -> list[Line]:
 
 
 def markdown(new: Sequence[str], lines: Sequence[Line]) -> str:
-    """The table of a page."""
+    """Return the table in Markdown."""
     scored = ["score"] if any(line.score is not None for line in lines) else []
     last = ["mean", *scored, "old domains", "× one network", "bytes a domain", "seeds"]
-    said = [["", *new, *last], ["---"] * (1 + len(new) + len(last))]
+    table = [["", *new, *last], ["---"] * (1 + len(new) + len(last))]
     for line in lines:
-        said.append(
+        table.append(
             [
                 WORDS.get(line.name, f"`{line.name}`"),
                 *(f"{line.errors[each]:.1f}" for each in new),
@@ -254,7 +258,7 @@ def markdown(new: Sequence[str], lines: Sequence[Line]) -> str:
                 str(line.seeds),
             ]
         )
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in said)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in table)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""What universality costs in time and bytes, each figure beside the plain network's, in one run.
+"""Compare time and bytes of a network with domains with those of the plain network.
 
     python benchmarks/model.py [--quick] [--json FILE] [--device cuda] [--dtype bfloat16]
 
-The plain network has the same weights. Every ratio is the median over interleaved pairs, one run
-of the one, one of the other, so that whatever else the machine does meets both. A training step is
-forward, loss, backward and SGD with momentum over all parameters; inference is without gradients,
-in eval mode. Both are whole calls of a model, heads included.
+The plain network has the same weights. Every ratio is the median over pairs of alternating
+measurements, so that other load on the machine affects both equally. A training step is the forward
+pass, the loss, the backward pass and SGD with momentum over all parameters; inference is without
+gradients, in evaluation mode. Both include the heads.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Run = Callable[[], object]
 
 @dataclass(frozen=True)
 class Setting:
-    """How to measure."""
+    """The settings of the measurement."""
 
     batch: int
     rounds: int
@@ -42,7 +42,7 @@ class Setting:
     mixed: int  # domains of the largest mixed batch
 
     def images(self, size: int) -> Tensor:
-        """A batch, channels last on a GPU, where that is the faster layout."""
+        """A batch of images, in channels_last layout on a GPU."""
         x = torch.randn(self.batch, 3, size, size, device=self.device)
         if self.device.type == "cuda":
             x = x.to(memory_format=torch.channels_last)
@@ -50,7 +50,7 @@ class Setting:
 
 
 class Plain(nn.Module):
-    """The network without banks."""
+    """The plain network, without banks."""
 
     def __init__(self, arch: str) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Plain(nn.Module):
         self.head = nn.Linear(self.trunk.num_features, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits."""
+        """Return the logits."""
         logits: Tensor = self.head(self.trunk(x))
         return logits
 
@@ -66,7 +66,7 @@ class Plain(nn.Module):
 def universal(
     arch: str, plain: Plain, count: int, size: int, adapters: str, to: Setting
 ) -> ot.Universal:
-    """The same weights under this many domains."""
+    """Return a network with the same weights and this many domains."""
     task = ot.Task("classify", "classify", tuple(f"c{i}" for i in range(CLASSES)))
     trunk = ot.Trunk(arch, adapters=adapters)
     names = trunk.shared()
@@ -84,7 +84,7 @@ def universal(
 
 
 def seconds(run: Run, device: torch.device) -> float:
-    """How long it takes, the device's work included."""
+    """Return the seconds of a call, including the work of the device."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -95,13 +95,13 @@ def seconds(run: Run, device: torch.device) -> float:
 
 
 class Ratios:
-    """The table's lines: median time of one thing over another's."""
+    """The rows of the table: ratios of median times."""
 
     def __init__(self, figures: Figures, setting: Setting) -> None:
         self.figures, self.setting = figures, setting
 
     def add(self, name: str, one: Run, other: Run, aim: str = "") -> None:
-        """Time both, in pairs, after two rounds that do not count."""
+        """Time both in pairs, after two rounds that are not counted."""
         device, base = self.setting.device, []
 
         def plain() -> float:
@@ -116,7 +116,7 @@ class Ratios:
 
 
 def infer(module: nn.Module, call: Callable[[], object], setting: Setting) -> Run:
-    """Inference."""
+    """Return a function that runs inference."""
 
     module.eval()
 
@@ -128,7 +128,7 @@ def infer(module: nn.Module, call: Callable[[], object], setting: Setting) -> Ru
 
 
 def train(module: nn.Module, call: Callable[[], Tensor], setting: Setting) -> Run:
-    """A training step towards classes drawn once."""
+    """Return a function that runs a training step with fixed random classes."""
     target = torch.randint(0, CLASSES, (setting.batch,), device=setting.device)
     optimizer = torch.optim.SGD(module.parameters(), lr=1e-4, momentum=0.9)
     module.train()
@@ -144,19 +144,19 @@ def train(module: nn.Module, call: Callable[[], Tensor], setting: Setting) -> Ru
 
 
 def cast(setting: Setting) -> torch.autocast | nullcontext[None]:
-    """Autocast, where a smaller type is asked for."""
+    """Return autocast for a type smaller than float32."""
     if setting.dtype == torch.float32:
         return nullcontext()
     return torch.autocast(setting.device.type, setting.dtype)
 
 
 def mixed_call(model: ot.Universal, x: Tensor, names: list[str]) -> Callable[[], Tensor]:
-    """One pass over a mixed batch, its answers stacked."""
+    """Return a function that predicts a mixed batch in one pass and stacks the outputs."""
     return lambda: torch.stack([out["classify"] for out in model(x, domain=names)])
 
 
 def measure(arch: str, size: int, setting: Setting, figures: Figures) -> None:
-    """All lines of one trunk."""
+    """Add all figures of one trunk."""
     ratios = Ratios(figures, setting)
     plain = Plain(arch).to(setting.device)
     if setting.device.type == "cuda":
@@ -166,7 +166,7 @@ def measure(arch: str, size: int, setting: Setting, figures: Figures) -> None:
         model = universal(arch, plain, count, size, "none", setting)
         among = list(model.domains)[: setting.mixed]
         pure = pure_call(model, x, among[0])
-        with torch.no_grad():  # the very same network, before anything is compared
+        with torch.no_grad():  # check that the outputs are equal before timing
             torch.testing.assert_close(
                 model.eval()(x, domain=among[0])["classify"], plain.eval()(x)
             )
@@ -193,12 +193,12 @@ def measure(arch: str, size: int, setting: Setting, figures: Figures) -> None:
 
 
 def pure_call(model: ot.Universal, x: Tensor, name: str) -> Callable[[], Tensor]:
-    """A batch of one domain."""
+    """Return a function that predicts a batch of one domain."""
     return lambda: model(x, domain=name)["classify"]
 
 
 def add_bytes(arch: str, plain: Plain, model: ot.Universal, figures: Figures) -> None:
-    """Bytes of tensors, heads aside: all domains in one network over one network."""
+    """Add the ratio of bytes without heads: all domains in one network to one plain network."""
     heads = [t for n in model.domains for t in model.heads_of(n).state_dict().values()]
     one = sum(t.numel() * t.element_size() for t in plain.trunk.state_dict().values())
     every = ot.budget(model).universal.bytes - sum(t.numel() * t.element_size() for t in heads)
@@ -208,7 +208,7 @@ def add_bytes(arch: str, plain: Plain, model: ot.Universal, figures: Figures) ->
 
 
 def add_loop(arch: str, model: ot.Universal, among: list[str], x: Tensor, ratios: Ratios) -> None:
-    """A batch of as many domains as images: a pass for each image over one pass for all."""
+    """Add the ratio of one pass per image to one pass, for a batch with a domain per image."""
 
     def each() -> None:
         for i, name in enumerate(among):
@@ -225,10 +225,10 @@ def add_loop(arch: str, model: ot.Universal, among: list[str], x: Tensor, ratios
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure, print the table, and write the figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="small and fast: does it run at all?")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the figures here")
+    parser.add_argument("--quick", action="store_true", help="small and fast, to test the program")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--seed", type=int, default=0)

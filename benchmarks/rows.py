@@ -1,4 +1,4 @@
-"""The rows of the tables of evidence: each a recipe, the first one what others are held to."""
+"""The rows of the tables in tables.py: one recipe per row, of which the first is the baseline."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ LOSSES = ("l2", "cka", "cosine")
 VIEWS = 4
 WEIGHTINGS = ("uncertainty", "dwa", "famo", "db-mtl", "pcgrad", "cagrad")
 TABLES = ("one-or-many", "norms", "sharing", "distill", "losses", "rooms")
-MERGED = ("merged", "merged-recalibrated")  # of the specialists: nothing is trained
-Row = tuple[str, Recipe | None]  # None: made of the first row's networks
+MERGED = ("merged", "merged-recalibrated")  # merged specialists, without training
+Row = tuple[str, Recipe | None]  # None: merged from the networks of the first row
 
 
 def few(names: Iterable[str], *sets: str) -> Recipe:
-    """`pocket` over some of its domains, for a quarter of its steps."""
+    """Return the recipe `pocket` with some of its domains and a quarter of its steps."""
     recipe = Recipe.from_domains([f"{name}=pocket:{name}" for name in names], "few")
     train = ("train.optimizer=sgd", "train.lr=0.05", "train.batch=32", "train.steps=500")
     return recipe.with_sets(["trunk.arch=resnet20", *train, *sets])
 
 
 def rows(table: str, out: Path, seed: int) -> list[Row]:
-    """The rows of a table, by name; teachers are the first row's run of the same seed."""
+    """Return the rows of a table; teachers are the run of the first row with the same seed."""
 
     def taught_by(run: str) -> str:
         return f"distill.teachers={inline(str(place(out, run, seed)))}"
@@ -106,5 +106,5 @@ def rows(table: str, out: Path, seed: int) -> list[Row]:
 
 
 def place(out: Path, name: str, seed: int) -> Path:
-    """The folder of a row's run."""
+    """Return the folder of the run of a row."""
     return out / name / f"seed-{seed}"

@@ -1,4 +1,4 @@
-"""What every benchmark shares: its options, its table, and the file that keeps its figures."""
+"""Options, table and result file that all benchmarks share."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from rich.table import Table
 
 
 def options(about: str) -> argparse.Namespace:
-    """`--quick`, `--json FILE`."""
+    """Parse the options `--quick` and `--json FILE`."""
     parser = argparse.ArgumentParser(description=about)
-    parser.add_argument("--quick", action="store_true", help="small and fast: does it run at all?")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the figures here")
+    parser.add_argument("--quick", action="store_true", help="small and fast, to test the program")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
     return parser.parse_args()
 
 
 @dataclass
 class Figures:
-    """Names to numbers, flat; a ratio's name ends in `_ratio`."""
+    """Numbers by name, and the rows of the table. Names of ratios end in `_ratio`."""
 
     seed: int
     values: dict[str, float] = field(default_factory=dict)
     rows: list[tuple[str, str, str]] = field(default_factory=list)
 
     def add(self, name: str, value: float, shown: str, aim: str = "") -> None:
-        """One figure, how it is shown, and what it is held against."""
+        """Add a figure, with its text and its target for the table."""
         self.values[name] = round(value, 4)
         self.rows.append((name, shown, aim))
         print(f"  {name}: {shown}", flush=True)
 
     def finish(self, title: str, file: Path | None) -> None:
-        """Print the table, and keep the figures with date, machine, versions and seed."""
+        """Print the table, and write the figures with date, machine, versions and seed."""
         table = Table(title=title, title_justify="left")
         table.add_column("figure")
         table.add_column("measured", justify="right")
-        table.add_column("aim", justify="right")
+        table.add_column("target", justify="right")
         for row in self.rows:
             table.add_row(*row)
         Console().print(table)
@@ -61,14 +61,14 @@ class Figures:
 
 
 def median(values: list[float]) -> float:
-    """The middle one, or the mean of the two middle ones."""
+    """Return the median."""
     ordered = sorted(values)
     half = len(ordered) // 2
     return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
 def paired(ours: Callable[[], float], theirs: Callable[[], float], pairs: int) -> list[float]:
-    """theirs, ours, theirs, ours, …: a ratio a pair, so that the machine's drift cancels."""
+    """Return ratios of alternating measurements, so that drifts of the machine cancel out."""
     ratios = []
     for _ in range(pairs):
         slow = theirs()

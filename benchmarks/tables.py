@@ -1,11 +1,11 @@
-"""The tables of evidence: one network against many, norms, sharing, distillation, weightings.
+"""Train and compare rows of recipes: one network or many, norms, sharing, distillation, weighting.
 
     python benchmarks/tables.py one-or-many norms … [--seeds 0,1,2] [--out runs/evidence] [--show]
 
-Every row is a run that goes on where it was stopped; a finished one is not run again. The figures
-land in benchmarks/results/tables.json: test scores by domain (or task) and seed, of weights chosen
-on validation, and differences of the mean over domains with paired intervals. Nothing is timed, so
-rows may run beside other work. `--show` prints what is kept and runs nothing.
+Every row is a run: an interrupted one continues, and a finished one is not run again. The figures
+are written to benchmarks/results/tables.json: test scores by domain (or task) and seed, of weights
+selected on validation, and differences of the mean over domains with paired intervals. Nothing is
+timed. `--show` prints the stored figures without running anything.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from onetrunk.runs.merging import choose_scale
 from onetrunk.runs.train import train_recipe
 
 RESULTS = Path(__file__).parent / "results" / "tables.json"
-DENSE = "rooms"  # its rows are by task, and their summary is Δ
+DENSE = "rooms"  # a table by task, with Δ as its summary
 BETTER: Mapping[str, Better] = {"segment": "higher", "depth": "lower", "normals": "lower"}
 
 
 @dataclass(frozen=True)
 class Done:
-    """A row's result with one seed."""
+    """The result of a row with one seed."""
 
     models: Mapping[str, Universal]
     domains: list[Domain]
@@ -58,7 +58,7 @@ class Done:
 
 
 def run(name: str, recipe: Recipe | None, seed: int, out: Path, first: Done | None) -> Done:
-    """One row with one seed; one without a recipe is merged from the first row's specialists."""
+    """Run a row with one seed; without a recipe, merge the specialists of the first row."""
     if recipe is None:
         if first is None:
             raise ValueError("nothing to merge yet")
@@ -72,35 +72,35 @@ def run(name: str, recipe: Recipe | None, seed: int, out: Path, first: Done | No
     done = train_recipe(chosen, resume=True)
     domains = chosen.make_domains()
     kept = folder / "outcomes.safetensors"
-    if not kept.exists():  # of a run that did not write them yet
+    if not kept.exists():  # of an older run
         evaluate_split(models_of(folder), domains, "test").outcomes().save(kept)
     return Done(done.models, domains, done.table, Outcomes.open(kept))
 
 
 def main() -> None:
-    """Run what is asked for, one row after the other; print and keep the tables."""
+    """Run the requested rows one after the other; print the tables and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tables", nargs="+", choices=TABLES)
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--out", type=Path, default=Path("runs/evidence"))
     parser.add_argument("--show", action="store_true", help="run nothing")
-    parser.add_argument("--only", default="", help="rows, by commas")
-    asked = parser.parse_args()
-    only = [name for name in asked.only.split(",") if name]
-    for table in asked.tables:
-        for seed in [] if asked.show else [int(seed) for seed in asked.seeds.split(",")]:
+    parser.add_argument("--only", default="", help="rows, separated by commas")
+    args = parser.parse_args()
+    only = [name for name in args.only.split(",") if name]
+    for table in args.tables:
+        for seed in [] if args.show else [int(seed) for seed in args.seeds.split(",")]:
             done: dict[str, Done] = {}
-            for name, recipe in rows(table, asked.out, seed):
+            for name, recipe in rows(table, args.out, seed):
                 if only and name not in only:
                     continue
                 first = next(iter(done.values()), None)
-                done[name] = run(name, recipe, seed, asked.out, first)
+                done[name] = run(name, recipe, seed, args.out, first)
                 keep(table, name, recipe, seed, done)
-        show(table, rows(table, asked.out, 0))
+        show(table, rows(table, args.out, 0))
 
 
 def keep(table: str, name: str, recipe: Recipe | None, seed: int, done: Mapping[str, Done]) -> None:
-    """Add a row's scores to the kept figures, and how it differs from the rows before it."""
+    """Add the scores of a row to the file, and its differences from the rows before it."""
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     here = kept.setdefault(table, {})
     here["about"] = {
@@ -129,7 +129,7 @@ def keep(table: str, name: str, recipe: Recipe | None, seed: int, done: Mapping[
 
 
 def apart(ours: Outcomes, theirs: Outcomes) -> list[float]:
-    """The mean headline over domains, ours minus theirs: value, and its paired 95 % interval."""
+    """Return the difference of the mean headline over domains, and its paired 95 % interval."""
     mine, base = replicates(ours), replicates(theirs)
     keys = [key for key in mine if key in base]
     draws = np.mean([mine[key] - base[key] for key in keys], axis=0)
@@ -140,7 +140,7 @@ def apart(ours: Outcomes, theirs: Outcomes) -> list[float]:
 
 
 def show(name: str, order: list[Row]) -> None:
-    """One table on the screen."""
+    """Print a table."""
     kept = json.loads(RESULTS.read_text())[name]
     names = [row for row, _ in order if row in kept["rows"]]
     columns = sorted({d for row in names for seed in by_seed(kept, row).values() for d in seed})
@@ -167,7 +167,7 @@ def show(name: str, order: list[Row]) -> None:
 
 
 def against(kept: dict[str, Any], base: str, row: str) -> str:
-    """The decathlon score against the first row, mean over the seeds that both have."""
+    """Return the decathlon score relative to the first row, the mean over common seeds."""
     mine, theirs = by_seed(kept, row), by_seed(kept, base)
     scores = []
     for seed in mine.keys() & theirs.keys():
@@ -177,7 +177,7 @@ def against(kept: dict[str, Any], base: str, row: str) -> str:
 
 
 def gain(kept: dict[str, Any], base: str, row: str) -> str:
-    """Δ against the first row, mean over the seeds that both have."""
+    """Return Δ relative to the first row, the mean over common seeds."""
     mine, theirs = by_seed(kept, row), by_seed(kept, base)
     found = [
         delta_mtl(
@@ -190,7 +190,7 @@ def gain(kept: dict[str, Any], base: str, row: str) -> str:
 
 
 def interval(kept: dict[str, Any], base: str, row: str) -> str:
-    """The mean minus another row's, with its interval, of the first seed."""
+    """Return the difference from the mean of another row, with its interval, for the first seed."""
     found = kept["rows"][row].get("mean_minus", {}).get(base, {})
     if not found:
         return ""
@@ -199,7 +199,7 @@ def interval(kept: dict[str, Any], base: str, row: str) -> str:
 
 
 def by_seed(kept: dict[str, Any], row: str) -> dict[str, dict[str, float]]:
-    """A row's scores by seed and domain or task."""
+    """Return the scores of a row by seed and by domain or task."""
     found: dict[str, dict[str, float]] = kept["rows"][row]["seeds"]
     return found
 

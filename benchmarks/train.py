@@ -1,20 +1,20 @@
-"""One loop for many domains, beside the loop that one writes by hand and the usual way, in one run.
+"""Time the training loop of onetrunk, a hand-written loop, and one with torchvision loaders.
 
 Five embedded domains, resnet20 at 32×32, a batch of 64 from each in a step, the same optimizer:
 
-- joint: `learn.fit`, the real loop: a trunk with banks, cached images that are augmented, a run
-  folder with a line a step, checkpoints at the default interval, every check;
-- plain: a hand-written loop over the bare trunk with a head for each domain, on normalized tensors
-  that lie in memory, the same images in the same batches, neither augmented nor checked;
-- usual: that loop on ImageFolder and a DataLoader with two workers for each domain, which read the
-  same images from PNG files through torchvision's transforms (crop, flip, normalise).
+- joint: `fit` in train/loop.py: a trunk with banks, cached and augmented images, a run folder with
+  a log line per step, checkpoints at the default interval, and all checks;
+- plain: a hand-written loop with the plain trunk and a head for each domain, on normalized tensors
+  in memory: the same images in the same batches, without augmentation and checks;
+- usual: that loop with ImageFolder and a DataLoader with two workers for each domain, which read
+  the same images from PNG files through torchvision's transforms (crop, flip, normalize).
 
-They take turns, A B C A B C …, in one process: a logger of the run lets the others go while the run
-stands still, so that whatever else the machine does meets all three. The first turn, the first
-steps of every turn and all validation do not count; the joint loop's share of checkpoints does.
+The loops alternate in one process, so that other load on the machine affects them equally: a logger
+of the joint run runs the others between its steps. The first round, the first steps of every round
+and all validation are not counted; the joint loop includes its share of checkpoints.
 
-Then what an image costs with 2, 10 and 50 domains (the same images under other names), and what a
-checkpoint costs.
+Then the cost of an image with 2, 10 and 50 domains (the same images under other names) and of a
+checkpoint is measured.
 """
 
 from __future__ import annotations
@@ -57,17 +57,17 @@ Step = Callable[[], object]
 
 @dataclass(frozen=True)
 class Setting:
-    """How much to measure."""
+    """The size of the measurement."""
 
     batch: int
-    rounds: int  # that count
-    warm: int  # steps of a turn that do not count
-    count: int  # steps of a turn that do
-    domains: tuple[int, ...]  # how many, the fewest first
+    rounds: int  # counted
+    warm: int  # steps in a round that are not counted
+    count: int  # steps in a round that are counted
+    domains: tuple[int, ...]  # numbers of domains, ascending
     saves: int
 
     def train(self, steps: int, **more: Any) -> Train:
-        """The joint loop's settings: the defaults, but for the optimizer that all share."""
+        """Return the default settings with SGD, the optimizer of all three loops."""
         given = {"steps": steps, "batch": self.batch, "optimizer": "sgd", "lr": RATE, **more}
         return Train.of(given)
 
@@ -76,20 +76,20 @@ class Setting:
 
 
 class Plain:
-    """What one writes by hand: the bare trunk, a head for each domain, one optimizer."""
+    """A hand-written training loop: the plain trunk, a head per domain, one optimizer."""
 
     def __init__(self, domains: Sequence[ot.Domain]) -> None:
         trunk = nets.build(ARCH)
         of = {d.name: nn.Linear(trunk.num_features, len(d.tasks[0].classes)) for d in domains}
-        # channels last is the faster layout for it, too
+        # the faster layout, as in the joint loop
         self.trunk, self.heads = trunk.to(memory_format=torch.channels_last), nn.ModuleDict(of)
-        learned = [*self.trunk.parameters(), *self.heads.parameters()]
+        parameters = [*self.trunk.parameters(), *self.heads.parameters()]
         self.optimizer = torch.optim.SGD(
-            learned, lr=RATE, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True
+            parameters, lr=RATE, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True
         )
 
     def step(self, batches: Iterable[Ready]) -> None:
-        """A batch of every domain, then one step of descent."""
+        """Compute gradients of a batch of every domain, then do one optimizer step."""
         for name, images, target in batches:
             loss = F.cross_entropy(self.heads[name](self.trunk(images)), target)
             torch.autograd.backward(loss / len(self.heads))
@@ -98,17 +98,17 @@ class Plain:
 
 
 def in_memory(domains: Sequence[ot.Domain], batch: int, steps: int) -> list[list[Ready]]:
-    """The batches of the first steps, as tensors."""
+    """Return the batches of the first steps as tensors."""
     sampler, of = ot.Loader(domains, batch, seed=SEED).sampler, {d.name: d for d in domains}
-    made: list[list[Ready]] = []
+    batches: list[list[Ready]] = []
     for _ in range(steps):
         drawn = [(draw.domain, of[draw.domain].train.batch(draw.places)) for draw in sampler.next()]
-        made.append([(name, images, t["classify"]) for name, (images, t) in drawn])
-    return made
+        batches.append([(name, images, t["classify"]) for name, (images, t) in drawn])
+    return batches
 
 
 def write_folder(domain: ot.Domain, root: Path) -> Path:
-    """A domain's training images as PNG files in a folder for each class."""
+    """Write the training images of a domain as PNG files, in a folder for each class."""
     images, targets = domain.train.stored(np.arange(len(domain.train)))
     for i, (pixels, label) in enumerate(zip(images, targets["classify"], strict=True)):
         folder = root / f"class{label:04}"
@@ -118,7 +118,7 @@ def write_folder(domain: ot.Domain, root: Path) -> Path:
 
 
 def loader_of(domain: ot.Domain, root: Path, batch: int) -> Generator[Any]:
-    """torchvision's way, as its tutorials write it; endless."""
+    """Yield batches of torchvision's loader, as in its tutorials, without end."""
     steps: list[Any] = [transforms.RandomCrop(SIZE, padding=PAD)]
     steps += [transforms.RandomHorizontalFlip()] if domain.augmentation.flip else []
     steps += [transforms.ToTensor(), transforms.Normalize(domain.pixels.mean, domain.pixels.std)]
@@ -131,20 +131,20 @@ def loader_of(domain: ot.Domain, root: Path, batch: int) -> Generator[Any]:
 
 
 class Turns:
-    """A logger that times its run from inside, and others while the run stands still."""
+    """A logger that times its run, and runs and times the other loops between its steps."""
 
     def __init__(self, screen: Logger, others: Mapping[str, Step], setting: Setting) -> None:
         self.screen, self.others, self.setting = screen, others, setting
         self.seconds: dict[str, list[float]] = {name: [] for name in ("joint", *others)}
-        self.at = 0  # steps of this turn
+        self.at = 0  # steps in this round
         self.began = 0.0
 
     def begin(self, plan: Mapping[str, Any]) -> None:
-        """Nothing is timed yet."""
+        """Forward the start of the run to the screen logger."""
         self.screen.begin(plan)
 
     def log_step(self, record: Mapping[str, Any]) -> None:
-        """A step is done, its line is written."""
+        """Count a step; after the last one of a round, time the other loops."""
         self.screen.log_step(record)
         self.at += 1
         if self.at == self.setting.warm:
@@ -152,7 +152,7 @@ class Turns:
         if self.at < self.setting.warm + self.setting.count:
             return
         self.seconds["joint"].append(time.perf_counter() - self.began)
-        torch.use_deterministic_algorithms(False)  # the others promise nothing
+        torch.use_deterministic_algorithms(False)  # the other loops are not deterministic
         for name, step in self.others.items():
             for _ in range(self.setting.warm):
                 step()
@@ -161,16 +161,16 @@ class Turns:
         self.at = 0
 
     def log_evaluation(self, record: Mapping[str, Any]) -> None:
-        """After the last turn."""
+        """Forward an evaluation to the screen logger."""
         self.screen.log_evaluation(record)
 
     def end(self) -> None:
-        """It is over."""
+        """Forward the end of the run to the screen logger."""
         self.screen.end()
 
 
 def seconds(step: Step, count: int) -> float:
-    """Of so many steps."""
+    """Return the seconds of `count` steps."""
     began = time.perf_counter()
     for _ in range(count):
         step()
@@ -178,7 +178,7 @@ def seconds(step: Step, count: int) -> float:
 
 
 def joint(figures: Figures, setting: Setting, scratch: Path) -> None:
-    """The three loops in turns, and the joint one's checkpoints."""
+    """Time the three loops, and the checkpoints of the joint one."""
     cache = scratch / "cache"
     domains = [ot.Domain(name, f"pocket:{name}", size=SIZE, cache=cache) for name in NAMES]
     ready = itertools.cycle(in_memory(domains, setting.batch, 16))
@@ -194,17 +194,17 @@ def joint(figures: Figures, setting: Setting, scratch: Path) -> None:
     train = setting.train(steps, log_every=1, eval_every=steps)
     with (
         RunFolder.open(scratch / "run", 'name = "bench"\n') as run,
-        redirect_stderr(io.StringIO()),  # the screen writes, and nobody need read it
+        redirect_stderr(io.StringIO()),  # discard the output of the screen logger
     ):
         turns = Turns(make_logger((), run.path), others, setting)
         fit(model, domains, train, run, turns, device=CPU, seed=SEED)
     for loader in loaders.values():
-        loader.close()  # and its workers end
+        loader.close()  # ends its worker processes
     took = {name: each[1:] for name, each in turns.seconds.items()}
-    with closing(Going(domains, "round-robin", setting)) as going:
-        going.step()
+    with closing(TimedLearner(domains, "round-robin", setting)) as timed:
+        timed.step()
         per_step = median(took["joint"]) / setting.count
-        spent = checkpoint(figures, going.learner, per_step, setting, scratch / "saved-5")
+        spent = checkpoint(figures, timed.learner, per_step, setting, scratch / "saved-5")
     images = len(domains) * setting.batch * setting.count
     took["joint"] = [s + spent * setting.count / train.checkpoint_every for s in took["joint"]]
     for name, each in took.items():
@@ -216,42 +216,42 @@ def joint(figures: Figures, setting: Setting, scratch: Path) -> None:
         figures.add(f"joint_over_{name}_ratio", ratio, f"{ratio:.3f}×", aim)
 
 
-# -- what more domains cost
+# -- the cost of more domains
 
 
-class Going:
-    """A learner in the middle of its training."""
+class TimedLearner:
+    """A learner whose steps are timed."""
 
     def __init__(self, domains: Sequence[ot.Domain], sampling: str, setting: Setting) -> None:
         model = ot.Universal(ot.Trunk(ARCH), domains)
         self.learner = Learner(model, domains, setting.train(10_000, sampling=sampling), CPU, SEED)
         self.learner.model.train()
         self.passes = self.learner.passes()
-        self.batches = len(domains) if sampling == "round-robin" else 1  # in a step
+        self.batches = len(domains) if sampling == "round-robin" else 1  # per step
 
     def step(self) -> None:
-        """One step, as in `learn.fit`."""
+        """Do one step, as in `fit`."""
         self.learner.step(next(self.passes))
         self.learner.clock.tick()
 
     def close(self) -> None:
-        """No more steps are prepared."""
+        """Stop preparing batches."""
         self.passes.close()
 
 
 def many(figures: Figures, setting: Setting, scratch: Path) -> None:
-    """As many images with few domains as with many, in turns; then the most costly checkpoint."""
+    """Time the same number of images with few and many domains, and the largest checkpoint."""
     fewest, most = setting.domains[0], setting.domains[-1]
     domains = [
         ot.Domain(f"d{i}", "pocket:fashion", size=SIZE, cache=scratch / "cache")
         for i in range(most)
     ]
     for sampling in ("round-robin", "temperature"):
-        goings = {n: Going(domains[:n], sampling, setting) for n in setting.domains}
-        took: dict[int, list[float]] = {n: [] for n in goings}
+        learners = {n: TimedLearner(domains[:n], sampling, setting) for n in setting.domains}
+        took: dict[int, list[float]] = {n: [] for n in learners}
         for _ in range(setting.rounds + 1):
-            for n, going in goings.items():
-                took[n].append(seconds(going.step, most // going.batches))
+            for n, timed in learners.items():
+                took[n].append(seconds(timed.step, most // timed.batches))
         took = {n: each[1:] for n, each in took.items()}
         kind = sampling.replace("-", "_")
         cost = median(took[fewest]) / (most * setting.batch)
@@ -259,21 +259,21 @@ def many(figures: Figures, setting: Setting, scratch: Path) -> None:
         for n in setting.domains[1:]:
             ratio = median([a / b for a, b in zip(took[n], took[fewest], strict=True)])
             figures.add(f"{kind}_{n}_over_{fewest}_domains_ratio", ratio, f"{ratio:.3f}×", "≤ 1.10")
-        if sampling == "temperature":  # all domains to write, and the shortest steps between
+        if sampling == "temperature":  # all domains are saved, and steps are shortest
             per_step = median(took[most]) / most
             place = scratch / f"saved-{most}"
-            checkpoint(figures, goings[most].learner, per_step, setting, place)
-        for going in goings.values():
-            going.close()
+            checkpoint(figures, learners[most].learner, per_step, setting, place)
+        for timed in learners.values():
+            timed.close()
 
 
 def checkpoint(
     figures: Figures, learner: Learner, per_step: float, setting: Setting, folder: Path
 ) -> float:
-    """Seconds of one: everything collected, written, synced, an old one removed."""
+    """Return the seconds of a checkpoint: collect, write and sync it, and remove an old one."""
     took = []
     with RunFolder.open(folder, 'name = "bench"\n') as run:
-        for _ in range(3 + setting.saves):  # the first find no old one to remove
+        for _ in range(3 + setting.saves):  # the first ones have no old one to remove
             learner.clock.tick()
             took.append(seconds(lambda: save(learner, run, ""), 1))
     one = median(took[3:])
@@ -285,11 +285,11 @@ def checkpoint(
 
 
 def main() -> None:
-    """Measure, print, keep."""
-    asked = options((__doc__ or "").split("\n")[0])
+    """Measure, print the table, and write the figures."""
+    args = options((__doc__ or "").split("\n")[0])
     torch.manual_seed(SEED)
     setting = Setting(batch=64, rounds=5, warm=3, count=12, domains=(2, 10, 50), saves=9)
-    if asked.quick:
+    if args.quick:
         setting = replace(setting, batch=2, rounds=1, warm=1, count=2, domains=(2, 4), saves=2)
     figures = Figures(SEED)
     with tempfile.TemporaryDirectory() as scratch:
@@ -299,7 +299,7 @@ def main() -> None:
     threads = torch.get_num_threads()
     figures.values |= {"batch": setting.batch, "rounds": setting.rounds, "threads": threads}
     title = f"training {len(NAMES)} domains, {ARCH} at {SIZE}×{SIZE}, {threads} threads"
-    figures.finish(f"{title}, batch {setting.batch}", asked.json)
+    figures.finish(f"{title}, batch {setting.batch}", args.json)
 
 
 if __name__ == "__main__":
