@@ -157,6 +157,17 @@ class Table:
             for domain, rows in self._classify().items()
         }
 
+    def scores_of(self, domain: str) -> dict[str, float]:
+        """Return a domain's scores by "split/task/metric"; ".../low" and ".../high" of intervals."""
+        scores = {}
+        for row in self.rows:
+            if row.domain == domain:
+                key = f"{self.split}/{row.task}/{row.metric}"
+                scores[key] = row.value
+                if row.low is not None and row.high is not None:
+                    scores |= {f"{key}/low": row.low, f"{key}/high": row.high}
+        return scores
+
     def counts(self) -> dict[str, int]:
         """Return the number of images behind each error (the smallest over a domain's tasks)."""
         return {d: min(row.count for row in rows) for d, rows in self._classify().items()}

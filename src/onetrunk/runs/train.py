@@ -201,12 +201,7 @@ def finish(
     tables = {split: evaluation.table() for split, evaluation in evaluated.items()}
     for model in models.values():
         for name, card in model.domains.items():
-            scores = {
-                f"{split}/{row.task}/{row.metric}": row.value
-                for split, table in tables.items()
-                for row in table.rows
-                if row.domain == name
-            }
+            scores = {**tables["val"].scores_of(name), **tables["test"].scores_of(name)}
             model.domains[name] = card.with_record(card.provenance, scores)
     with run.writing("the model"):
         save_models(models, run.path)
