@@ -1,6 +1,6 @@
 """The index of a source: names, splits and labels of its images as columns. Nothing is decoded.
 
-All problems of the list are found while it is read, and reported together.
+All problems are collected while the list is read, and reported together.
 """
 
 from __future__ import annotations
@@ -17,17 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onetrunk.data.sources import Item, Source
-from onetrunk.data.splitting import SPLITS, groups_of, move_nearest, split_codes
+from onetrunk.data.splitting import EXAMPLES, SPLITS, groups_of, move_nearest, split_codes
 from onetrunk.data.task import NO_CLASS, NO_LABEL, Task
 from onetrunk.errors import BadInput, shorten
-
-EXAMPLES = 5  # names listed in one message
 
 
 class Strings:
     """An immutable list of strings in two flat arrays: UTF-8 bytes end to end, and their ends.
 
-    A million names take no million Python objects.
+    It needs much less memory than a list of Python strings.
     """
 
     def __init__(self, strings: Iterable[str] = ()) -> None:
@@ -58,12 +56,12 @@ class Index:
     """The columns of a source's list, in the order of its keys.
 
     Attributes:
-        keys: Names for people.
-        where: Names for the source.
+        keys: Names of the images, for messages.
+        where: Where the source finds each image.
         split: 0 for train, 1 for val, 2 for test.
-        labels: By task; dense targets are read with the image.
-        how: How the splits were made, for people.
-        fingerprint: Of all keys and stamps: it changes when the data does.
+        labels: By task, without dense targets, which are read with the images.
+        how: How the splits were made, for messages.
+        fingerprint: A hash of all keys and stamps, which changes with the data.
     """
 
     tasks: tuple[Task, ...]
@@ -127,7 +125,10 @@ def read_index(
         tasks.append(task)
     if not tasks:
         errors.append(
-            BadInput(f"{name}: it has no task", try_="--task NAME=KIND, or tasks in the recipe")
+            BadInput(
+                f"{name}: expected at least one task",
+                try_="--task NAME=KIND, or tasks in the recipe",
+            )
         )
     if errors:
         raise BadInput.several(errors)
@@ -155,7 +156,7 @@ def _tasks(source: Source, name: str, requested: Sequence[Task] | None) -> list[
             )
         classes = available[task.name].classes
         if task.dense and task.classes and classes and task.classes != classes:
-            # a map holds numbers: other names, or another order, would rename what it shows
+            # a map holds indices, so other names or another order would change its meaning
             raise BadInput(
                 f"{name}: task {task.name}: the classes of the source's maps are fixed",
                 got=", ".join(task.classes),

@@ -32,8 +32,8 @@ class Labels:
         counts: Split -> class -> images.
         unlabelled: Split -> images.
         missing: Split -> classes without an image.
-        numbers: Of regress: split -> minimum, mean, maximum.
-        unit: Of numbers and depth.
+        numbers: For a regress task: split -> minimum, mean, maximum.
+        unit: The unit of numbers or depth.
     """
 
     task: str
@@ -67,8 +67,8 @@ class Inspection:
         exact: Pairs of files with the same content in two splits.
         near: Pairs of files with nearly the same picture in two splits.
         conflicts: Pairs of files with the same content and different labels.
-        refused: Why training would refuse this source; "" if it would not.
-        cache: The folder of the decoded images, their bytes, and whether it holds pixels.
+        refused: The error that training would raise for this source; "" for none.
+        cache: The folder of the decoded images, its bytes, and whether it contains pixels.
     """
 
     source: str
@@ -128,7 +128,7 @@ def inspect(domain: Domain) -> Inspection:
             if (good & (records["flags"] & bit > 0)).any()
         },
         exact=exact,
-        near=_near(domain, good, {tuple(pair) for pair in exact}),
+        near=_near(domain, good, {frozenset(pair) for pair in exact}),
         conflicts=conflicts,
         warnings=index.warnings,
         refused=refused,
@@ -175,7 +175,7 @@ def _same(domain: Domain, good: NDArray[np.bool_]) -> tuple[list[list[str]], lis
     order = np.lexsort((rows, digest[:, 1], digest[:, 0]))
     exact: list[list[str]] = []
     conflicts: list[list[str]] = []
-    labelled: dict[str, int] = {}  # by task the last row of this content with a label
+    labelled: dict[str, int] = {}  # by task: the last row with this content and a label
     for a, b in itertools.pairwise(order):  # neighbours in the order of their digests
         if (digest[a] != digest[b]).any():
             labelled = {}
@@ -197,12 +197,11 @@ def _same(domain: Domain, good: NDArray[np.bool_]) -> tuple[list[list[str]], lis
     return exact, conflicts
 
 
-def _near(domain: Domain, good: NDArray[np.bool_], known: set[tuple[str, ...]]) -> list[list[str]]:
+def _near(domain: Domain, good: NDArray[np.bool_], exact: set[frozenset[str]]) -> list[list[str]]:
     """Return pairs of near duplicates across splits, without the exact ones."""
     index, records = domain.index, domain.decoded.records
     blank = records["flags"] & BLANK > 0  # all blank images are alike, and listed as suspicious
     part = [np.flatnonzero(good & ~blank & (index.split == code)) for code in range(len(SPLITS))]
-    exact = {frozenset(pair) for pair in known}
     pairs: list[list[str]] = []
     for a, b in ((1, 0), (2, 0), (2, 1)):
         if len(part[a]) == 0 or len(part[b]) == 0:

@@ -49,9 +49,8 @@ class HubMixin:
 
         Args:
             repo_id: `owner/name`. The repository is created if it does not exist.
-            private: Whether a new repository is private; by default as the owner's settings say.
+            private: Whether a new repository is private; by default the owner's setting.
             token: An access token; by default the one that `hf auth login` stored.
-            commit_message: The message of the commit.
             revision: The branch to commit to; by default the main one.
         """
         hub = _hub("push_to_hub")
@@ -165,7 +164,7 @@ def model_card(model: HubMixin, repo_id: str) -> str:
             if licence
             else "The licence of the trunk's initial weights is not recorded. "
         )
-        + "The images that the domains were trained on may have licences of their own.",
+        + "The images that the domains were trained on may have other licences.",
     ]
     text = "\n\n".join(section for section in sections if section)
     return f"---\n{data.to_yaml()}\n---\n\n{text}\n"
@@ -189,14 +188,14 @@ def _scores(cards: list[Card]) -> str:
 
 
 def _number(card: Card, key: str) -> str:
-    """A score with its interval, if the pack has one."""
+    """Return a score with its interval, if the pack has one."""
     low, high = (card.scores.get(f"{key}/{end}") for end in ("low", "high"))
     text = f"{card.scores[key]:.4g}"
     return text if low is None or high is None else f"{text} ({low:.4g} to {high:.4g})"
 
 
 def _headlines(card: Card) -> list[str]:
-    """The key of the first test score of each task, which is its headline."""
+    """Return the key of the first test score of each task, its headline."""
     first: dict[str, str] = {}
     for key in card.scores:
         split, _, rest = key.partition("/")
@@ -224,7 +223,7 @@ def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def _plain(text: object) -> str:
-    """Text that Markdown shows as it is: names come from anywhere."""
+    """Escape a text for Markdown: names may have any characters."""
     return "".join(f"\\{c}" if c in "\\`*_[]<>|~" else c for c in str(text) if c.isprintable())
 
 
@@ -241,7 +240,7 @@ def _hub(need: str) -> ModuleType:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What the Hub's client raises for names, access, the network and the disk."""
+    """Return the errors that the Hub's client raises for names, access, network and disk."""
     from huggingface_hub import errors
 
     # its bases are OSError and the error of the HTTP library, which differs between versions
@@ -249,7 +248,7 @@ def _failures() -> tuple[type[Exception], ...]:
 
 
 def _refused(error: Exception, what: str) -> BadInput | Failed:
-    """The Hub's error in one line: bad input, if the repository's name or access is at fault."""
+    """Return the Hub's error in one line, as BadInput if the name or the access is wrong."""
     from huggingface_hub import errors
 
     line = str(error).strip().split("\n")[0][:200] or type(error).__name__

@@ -1,4 +1,4 @@
-"""The built-in trunks: the papers' residual networks as plain modules, and SegNet (segnet.py).
+"""The built-in trunks: residual networks of the papers as plain modules, and SegNet (segnet.py).
 
 | name | paper | stem | stages (channels × units) |
 |---|---|---|---|

@@ -16,7 +16,7 @@ ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq")
 
 
 class Rows:
-    """A table: its columns, and its rows as often as they are read."""
+    """A table file: its columns, and an iterator over its rows."""
 
     def __init__(self, path: Path, name: str) -> None:
         self._path = path
@@ -78,7 +78,7 @@ class Rows:
                 file.seek(0)
                 delimiter = "\t" if self._kind == ".tsv" else ","
                 if self._kind == ".csv" and "," not in first and ";" in first:
-                    delimiter = ";"  # of spreadsheets in countries with a decimal comma
+                    delimiter = ";"  # from spreadsheets with a decimal comma
                 reader = csv.reader(file, delimiter=delimiter, strict=True)
                 header = True
                 for cells in reader:
@@ -86,9 +86,8 @@ class Rows:
                         yield reader.line_num, [c.strip() for c in cells] if header else cells
                     header = False
         except csv.Error as error:
-            raise BadInput(
-                f"{self.name}: line {reader.line_num}: not CSV", got=str(error)
-            ) from None
+            where = f"{self.name}: line {reader.line_num}"
+            raise BadInput(f"{where}: not CSV", got=str(error)) from None
         except UnicodeDecodeError:
             raise BadInput(f"{self.name}: not UTF-8", try_="save the table as UTF-8") from None
 
@@ -99,7 +98,7 @@ class Rows:
             if len(cells) != len(columns):
                 raise BadInput(
                     f"{self.name}: line {number}: expected {len(columns)} cells",
-                    got=f"{len(cells)}",
+                    got=len(cells),
                     try_="put cells that contain the separator in quotes",
                 )
             yield f"line {number}", dict(zip(columns, cells, strict=True))

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from onetrunk.data.files.coco_annotations import (
     Annotations,
     compact,
-    first_that_holds,
+    find_image_folder,
     import_mask,
     paint,
 )
@@ -140,14 +140,6 @@ class Coco:
 SOURCE = Coco
 
 
-class _Document(Annotations):
-    """Annotations with compact coordinates, and images by their id."""
-
-    def __init__(self, path: Path, name: str) -> None:
-        super().__init__(path, name, compact)
-        self.by_id = {image["id"]: image for image in self.images}
-
-
 class _Part:
     """One annotation file with the folder of its images, read once when it is needed."""
 
@@ -157,13 +149,14 @@ class _Part:
         self.labelled = True
         self._source = source
         self._images = images
-        self._document: _Document | None = None
+        self._document: Annotations | None = None
         self._root: Root | None = None
 
-    def read(self) -> _Document:
+    def read(self) -> Annotations:
         """Return the annotations."""
         if self._document is None:
-            self._document = _Document(self.file, f"{self._source}: {self.file.name}")
+            name = f"{self._source}: {self.file.name}"
+            self._document = Annotations(self.file, name, compact)
             self.labelled = self._document.labelled
         return self._document
 
@@ -178,7 +171,9 @@ class _Part:
             if not names:
                 raise BadInput(f"{self._source}: {self.file.name}: no images")
             folders = likely if self._images is None else [self._images]
-            self._root = Root(first_that_holds(folders, names, f"{self._source}: {self.file.name}"))
+            self._root = Root(
+                find_image_folder(folders, names, f"{self._source}: {self.file.name}")
+            )
         return self._root
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from onetrunk.data.files.coco_annotations import Annotations, first_that_holds
+from onetrunk.data.files.coco_annotations import Annotations, find_image_folder
 from onetrunk.data.files.labels import check_kinds
 from onetrunk.data.files.paths import Root, existing_path, outside, stamp
 from onetrunk.data.sources import Item, SourceOptions
@@ -135,11 +135,11 @@ class Decathlon:
         """Return the folder where the names of images start; `data/` may be missing in it."""
         likely = [folder / inner for inner in FOLDERS]
         try:
-            return first_that_holds(likely, names, self.name)
+            return find_image_folder(likely, names, self.name)
         except BadInput:
             self._strip = "data/"
             short = [name.removeprefix(self._strip) for name in names]
-            return first_that_holds(likely, short, self.name)
+            return find_image_folder(likely, short, self.name)
 
 
 SOURCE = Decathlon

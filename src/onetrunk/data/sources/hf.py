@@ -51,7 +51,7 @@ class HuggingFace:
     def items(self) -> Iterator[Item]:
         """Yield every row, split by split, without reading images."""
         for name, part in self._splits.items():
-            stamp = part._fingerprint  # the library's own hash of what the rows hold
+            stamp = part._fingerprint  # the library's hash of the content of the rows
             for index, row in enumerate(self._rows(part)):
                 labels: dict[str, Label] = {}
                 for task in self.tasks:
@@ -95,21 +95,21 @@ class HuggingFace:
         return None
 
     def _usable_splits(self, loaded: Any) -> dict[str, Any]:
-        """Return the splits by name; others than train, val and test are left out with a note."""
+        """Return train, val and test by name; other splits are ignored with a note."""
         if not isinstance(loaded, dict):
             return {str(loaded.split or "all"): loaded}
         usable: dict[str, Any] = {name: part for name, part in loaded.items() if split_of(name)}
         if not usable and len(loaded) == 1:
             return dict(loaded)
-        left = [name for name in loaded if name not in usable]
+        ignored = [name for name in loaded if name not in usable]
         if not usable:
             raise BadInput(
                 f"{self.name}: expected splits train, val or test",
-                got=shorten(left),
+                got=shorten(ignored),
                 try_="save the dataset with such splits",
             )
-        if left:
-            self.notes.append(f"splits not used: {shorten(left)}")
+        if ignored:
+            self.notes.append(f"splits not used: {shorten(ignored)}")
         order = ("train", "val", "test")
         return dict(sorted(usable.items(), key=lambda i: (order.index(str(split_of(i[0]))), i[0])))
 
@@ -211,6 +211,5 @@ def _load(rest: str, base: Path, datasets: Any) -> Any:
         raise Failed(
             f"{name}: cannot be loaded",
             got=" ".join(f"{type(error).__name__}: {error}".split())[:200],
-            try_="check the name and the network, or save_to_disk on a machine that loads it, and "
-            "hf:FOLDER here",
+            try_="check the name and the network, or save_to_disk elsewhere and hf:FOLDER here",
         ) from None

@@ -1,7 +1,7 @@
 """`torchvision:NAME[:ROOT]`: any classification dataset class of torchvision, by name.
 
-ROOT is `data` by default. Files that are there are used; missing ones are downloaded if the class
-is able to. The splits are those of the class, by its argument `train=` or `split=`.
+ROOT is `data` by default. Existing files are used; missing ones are downloaded if the class can do
+this. The splits are those of the class, by its argument `train=` or `split=`.
 """
 
 from __future__ import annotations
@@ -96,7 +96,9 @@ class TorchVision:
     def _find(self, name: str) -> Any:
         from torchvision import datasets
 
-        known = {n.lower(): n for n in datasets.__all__ if "root" in _arguments(datasets, n)}
+        known = {
+            n.lower(): n for n in datasets.__all__ if "root" in _arguments_of(getattr(datasets, n))
+        }
         dataset = known.get(name.lower())
         if dataset is None:
             raise BadInput(
@@ -104,7 +106,8 @@ class TorchVision:
             )
         if dataset in REFUSED:
             raise BadInput(
-                f"{self.name}: refused, {REFUSED[dataset]}", try_="save it as class folders"
+                f"{self.name}: not supported, as {REFUSED[dataset]}",
+                try_="save it as class folders",
             )
         return getattr(datasets, dataset)
 
@@ -128,7 +131,7 @@ class TorchVision:
         return parts
 
     def _make(self, **split: Any) -> Any:
-        """Make a dataset from local files, or else by download if the class is able to."""
+        """Make a dataset from local files, or else by download if the class supports it."""
         tries: list[dict[str, Any]] = [split]
         if "download" in _arguments_of(self._class):
             tries.append({"download": True, **split})
@@ -197,21 +200,16 @@ class _NoSplit(Exception):
     """The class has no split of this name."""
 
 
-def _arguments_of(made: Any) -> set[str]:
+def _arguments_of(dataset: Any) -> set[str]:
     """Return the names of a class's arguments, including those that it passes on to its bases."""
     names: set[str] = set()
-    for base in inspect.getmro(made):
+    for base in inspect.getmro(dataset) if inspect.isclass(dataset) else ():
         if "__init__" in vars(base):
             parameters = inspect.signature(base).parameters.values()
             names |= {p.name for p in parameters}
             if not any(p.kind is p.VAR_KEYWORD for p in parameters):
                 break
     return names
-
-
-def _arguments(module: Any, name: str) -> set[str]:
-    made = getattr(module, name)
-    return _arguments_of(made) if inspect.isclass(made) else set()
 
 
 def _labels(part: Any) -> list[int] | None:
@@ -222,11 +220,8 @@ def _labels(part: Any) -> list[int] | None:
             return [_one_label(value, type(part).__name__) for value in values]
     for attribute in PATHS:
         pairs = getattr(part, attribute, None)
-        if (
-            pairs is not None
-            and len(pairs) == len(part) > 0
-            and isinstance(pairs[0], (tuple, list))
-        ):
+        matches = pairs is not None and len(pairs) == len(part) > 0
+        if matches and isinstance(pairs[0], (tuple, list)):
             return [_one_label(pair[1], type(part).__name__) for pair in pairs]
     return None
 

@@ -25,7 +25,7 @@ class AdapterBank(Bank):
         self._batchable: tuple[tuple[str, ...], bool] | None = None  # with these domains
 
     def make_slot(self) -> None:
-        """Return None: a domain names its adapters, and `make_adapter` makes them."""
+        """Return None: each domain has adapters of its choice, which `make_adapter` makes."""
 
     def run(self, x: Tensor, slot: nn.Module | None) -> Tensor:
         """Run the layer, then the adapter, if there is one."""
@@ -35,7 +35,7 @@ class AdapterBank(Bank):
         return y if slot is None else slot(x, y)
 
     def gather(self, x: Tensor, index: Tensor) -> Tensor | None:
-        """Run the layer over the whole batch, then the adapters batched or by segment."""
+        """Run the layer over the batch, then the adapters batched or by segment."""
         choice = self.switch.read()
         segments = choice if isinstance(choice, Mixed) and choice.names else None
         first: Any = next((self.slots[name] for name in self.slots), None)
@@ -67,7 +67,7 @@ class AdapterBank(Bank):
         self._batchable = None
 
     def by_segment(self, x: Tensor, choice: Mixed) -> Tensor:
-        """Run the layer over the whole batch, and only the adapters by segment."""
+        """Run the layer over the batch, and only the adapters by segment."""
         return self._segments(x, self.layer(x), choice)
 
     def _segments(self, x: Tensor, y: Tensor, choice: Mixed) -> Tensor:
