@@ -10,9 +10,10 @@ from PIL import Image, ImageDraw
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.drawing import MAGMA, TABLEAU, colour_scale, text_font
+from onetrunk.data.index import is_labelled
 from onetrunk.data.pixels import U8
 from onetrunk.data.split import Split
-from onetrunk.data.task import NO_CLASS, NO_LABEL, NO_PIXEL, Task
+from onetrunk.data.task import NO_PIXEL, Task
 from onetrunk.errors import BadInput, Failed, printable
 from onetrunk.store.atomic import atomic
 
@@ -63,7 +64,7 @@ def _class_rows(part: Split, tasks: tuple[Task, ...]) -> list[Row]:
         places = np.flatnonzero(labels[:, i] == 1 if task.kind == "multilabel" else labels == i)
         shown = places[np.linspace(0, len(places) - 1, min(len(places), COLUMNS)).astype(int)]
         rows.append((f"{name} ({len(places)})", _images(part, shown)))
-    known = (labels != NO_LABEL).all(1) if task.kind == "multilabel" else labels != NO_CLASS
+    known = is_labelled(task, labels)
     if not known.all():
         places = np.flatnonzero(~known)
         rows.append((f"not labelled ({len(places)})", _images(part, places[:COLUMNS])))

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onetrunk.data.files.labels import fixed_classes
 from onetrunk.data.sources import Item, Source
 from onetrunk.data.splitting import EXAMPLES, SPLITS, groups_of, move_nearest, split_codes
 from onetrunk.data.task import NO_CLASS, NO_LABEL, Task
@@ -155,14 +156,8 @@ def _tasks(source: Source, name: str, requested: Sequence[Task] | None) -> list[
                 available=[f"{t.name} ({t.kind})" for t in source.tasks],
             )
         classes = available[task.name].classes
-        if task.dense and task.classes and classes and task.classes != classes:
-            # a map holds indices, so other names or another order would change its meaning
-            raise BadInput(
-                f"{name}: task {task.name}: the classes of the source's maps are fixed",
-                got=", ".join(task.classes),
-                available=classes,
-                try_="leave out classes",
-            )
+        if task.dense and classes:
+            fixed_classes(name, task, classes)
         tasks.append(available[task.name].with_classes(task.classes or classes))
     return tasks
 
@@ -263,7 +258,7 @@ def _fill_train(
     """Move an image to train for every class that the hash left without one; return them."""
     if not task.classes:
         return []
-    empty = np.flatnonzero(_counts(task, values[codes == 0]) == 0)
+    empty = np.flatnonzero(class_counts(task, values[codes == 0]) == 0)
     many = task.kind == "multilabel"
     return [
         task.classes[place]
@@ -272,7 +267,18 @@ def _fill_train(
     ]
 
 
-def _counts(task: Task, labels: NDArray[Any]) -> NDArray[np.int64]:
+def is_labelled(task: Task, labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which images have a label of a task that is not dense."""
+    if task.kind == "regress":
+        known: NDArray[np.bool_] = ~np.isnan(labels).any(1)
+    elif task.kind == "multilabel":
+        known = (labels != NO_LABEL).any(1)
+    else:
+        known = labels != NO_CLASS
+    return known
+
+
+def class_counts(task: Task, labels: NDArray[Any]) -> NDArray[np.int64]:
     """Return the number of images of each class."""
     if task.kind == "multilabel":
         return np.asarray((labels == 1).sum(0))
@@ -290,16 +296,10 @@ def check_classes(
     """Append an error for a class that is missing in train, a warning for one in val or test."""
     for code, split in enumerate(SPLITS):
         labels = values[codes == code]
-        if task.kind == "multilabel":
-            labelled = labels[(labels != NO_LABEL).all(1)] if task.classes else labels[:0]
-        elif task.kind == "regress":
-            labelled = labels[~np.isnan(labels).any(1)]
-        else:
-            labelled = labels[labels != NO_CLASS]
-        if len(labelled) == 0:
+        if not is_labelled(task, labels).any():
             problem, try_ = f"{split} has no labelled image", "label some, or leave out the task"
         else:
-            counts: list[int] = _counts(task, labelled).tolist() if task.classes else []
+            counts: list[int] = class_counts(task, labels).tolist() if task.classes else []
             missing = [c for c, n in zip(task.classes, counts, strict=True) if n == 0]
             if not missing:
                 continue

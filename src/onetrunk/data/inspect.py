@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.duplicates import near_pairs
+from onetrunk.data.index import class_counts, is_labelled
 from onetrunk.data.splitting import SPLITS
 from onetrunk.data.stored_images import BLANK, GOOD, LONG, MISNAMED, TINY
-from onetrunk.data.task import NO_CLASS, NO_LABEL, Task
+from onetrunk.data.task import NO_CLASS, Task
 from onetrunk.errors import BadInput
 
 SUSPICIOUS = {
@@ -148,20 +149,13 @@ def _labels(task: Task, domain: Domain, good: NDArray[np.bool_]) -> Labels:
     for split in SPLITS:
         rows = domain.index.rows(split)
         part = column[rows[good[rows]]]
-        if task.kind == "regress":
-            known = ~np.isnan(part).any(1)
-            if known.any():
-                v = part[known]
-                labels.numbers[split] = [float(v.min()), float(v.mean()), float(v.max())]
-        elif task.kind == "multilabel":
-            known = (part != NO_LABEL).all(1) if len(part) else np.zeros(0, np.bool_)
-            counts = (part[known] == 1).sum(0) if len(part) else np.zeros(task.width, int)
-        else:
-            known = part != NO_CLASS
-            counts = np.bincount(part[known], minlength=task.width)
+        known = is_labelled(task, part)
         labels.unlabelled[split] = int((~known).sum())
-        if task.classes and known.any():
-            names = dict(zip(task.classes, counts.tolist(), strict=True))
+        if task.kind == "regress" and known.any():
+            v = part[known]
+            labels.numbers[split] = [float(v.min()), float(v.mean()), float(v.max())]
+        elif task.classes and known.any():
+            names = dict(zip(task.classes, class_counts(task, part).tolist(), strict=True))
             labels.counts[split] = names
             labels.missing[split] = [name for name, n in names.items() if n == 0]
     return labels

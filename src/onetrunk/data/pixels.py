@@ -95,16 +95,8 @@ class Pixels:
         return self.size[0] + self.margin, self.size[1] + self.margin
 
     def to_json(self) -> dict[str, Any]:
-        """Return a plain document for `from_json`."""
+        """Return a plain document, which `read_dataclass` reads."""
         return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
-
-    @classmethod
-    def from_json(cls, document: dict[str, Any]) -> Pixels:
-        """Read the document of `to_json`."""
-        given: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in document.items()
-        }
-        return cls(**given)
 
     def read(self, raw: Raw) -> U8:
         """Return one image at the stored size, (H, W, 3); raise BadImage if it cannot be read."""

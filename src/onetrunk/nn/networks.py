@@ -143,10 +143,6 @@ class ResNet(nn.Module):
             maps.append(x_BCHW)
         return maps
 
-    def forward_features(self, x_BCHW: Tensor) -> Tensor:
-        """Return the last stage's map, (B, num_features, h, w)."""
-        return self.forward_pyramid(x_BCHW)[-1]
-
     def pooled(self, pyramid: Sequence[Tensor]) -> Tensor:
         """Return the mean over the pixels of the last map, (B, num_features)."""
         return pyramid[-1].mean((2, 3))

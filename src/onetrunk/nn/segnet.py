@@ -79,10 +79,6 @@ class SegNet(nn.Module):
             maps.append(x_BCHW)
         return maps
 
-    def forward_features(self, x_BCHW: Tensor) -> Tensor:
-        """Return the last stage's map, (B, 64, H, W)."""
-        return self.forward_pyramid(x_BCHW)[-1]
-
     def pooled(self, pyramid: Sequence[Tensor]) -> Tensor:
         """Return the mean over the pixels of the deepest map, (B, num_features)."""
         return pyramid[len(self.stages) // 2 - 1].mean((2, 3))

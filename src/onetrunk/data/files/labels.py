@@ -136,6 +136,18 @@ def unique_names(names: Sequence[str], ids: Sequence[object]) -> list[str]:
     return marked if len(set(marked)) == len(marked) else [str(i) for i in ids]
 
 
+def fixed_classes(source: str, task: Task, classes: Sequence[str]) -> Task:
+    """Return the task with the source's classes; raise BadInput if the user gave other ones."""
+    if task.classes and task.classes != tuple(classes):  # masks hold indices of classes
+        raise BadInput(
+            f"{source}: task {task.name}: its classes are fixed by the source",
+            got=", ".join(task.classes[:8]),
+            available=classes,
+            try_="leave out classes",
+        )
+    return task.with_classes(classes)
+
+
 def check_kinds(source: str, tasks: Iterable[Task], kinds: Collection[Kind], try_: str) -> None:
     """Raise BadInput for tasks of a kind that a source has no labels for."""
     for task in tasks:

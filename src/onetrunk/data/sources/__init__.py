@@ -108,6 +108,14 @@ class Source(Protocol):
         ...
 
 
+class NoTargets:
+    """A base of sources without dense targets."""
+
+    def target(self, where: str, task: str) -> NDArray[Any] | None:
+        """Return None: no image has a target."""
+        return None
+
+
 OpenSource = Callable[[str, SourceOptions], Source]  # called with what follows the prefix
 SOURCES = Registry[OpenSource]("onetrunk.data.sources", "source")
 

@@ -199,15 +199,3 @@ def _numbers(folder: Path) -> list[int]:
         return []
     matches = (NUMBERED.fullmatch(path.name) for path in folder.iterdir())
     return sorted(int(match[1]) for match in matches if match)
-
-
-def with_classes(name: str, task: Task, classes: tuple[str, ...]) -> Task:
-    """Return the task with the archive's classes; raise BadInput if the user gave other names."""
-    if task.classes and task.classes != classes:
-        raise BadInput(
-            f"{name}: task {task.name}: its classes are fixed by the archive",
-            got=", ".join(task.classes[:8]),
-            available=classes,
-            try_="leave out classes",
-        )
-    return task.with_classes(classes)

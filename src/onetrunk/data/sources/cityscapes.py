@@ -17,9 +17,10 @@ Values are used unchanged.
 
 from __future__ import annotations
 
+from onetrunk.data.files.labels import fixed_classes
 from onetrunk.data.files.paths import existing_folder
 from onetrunk.data.sources import SourceOptions
-from onetrunk.data.sources._scenes import Scenes, parse_query, with_classes
+from onetrunk.data.sources._scenes import Scenes, parse_query
 from onetrunk.data.task import Kind, Task
 from onetrunk.errors import BadInput
 
@@ -63,7 +64,7 @@ class Cityscapes(Scenes):
                 try_=f"cityscapes:{path}?{'&'.join(f'{k}={v}' for k, v in sorted(query.items()))}",
             )
         self.tasks = tuple(
-            with_classes(self.name, task, CLASSES[given["classes"]])
+            fixed_classes(self.name, task, CLASSES[given["classes"]])
             if task.kind == "segment"
             else Task(task.name, task.kind, column=task.column, unit=UNITS[given["depth"]])
             for task in self.tasks

@@ -26,7 +26,7 @@ from onetrunk.data.files.coco_annotations import (
     import_mask,
     paint,
 )
-from onetrunk.data.files.labels import check_kinds, unique_names
+from onetrunk.data.files.labels import check_kinds, fixed_classes, unique_names
 from onetrunk.data.files.paths import Root, existing_path, outside, split_in, stamp
 from onetrunk.data.sources import Item, Label, SourceOptions
 from onetrunk.data.task import NO_PIXEL, Task
@@ -126,14 +126,7 @@ class Coco:
                         got=len(names) - 1,
                         try_='tasks = ["multilabel"], or a file with fewer categories',
                     )
-            if task.classes and list(task.classes) != names:
-                raise BadInput(
-                    f"{self.name}: task {task.name}: its classes are fixed by the file",
-                    got=", ".join(task.classes[:8]),
-                    available=names,
-                    try_="leave out classes",
-                )
-            tasks.append(task.with_classes(names))
+            tasks.append(fixed_classes(self.name, task, names))
         return tuple(tasks)
 
 

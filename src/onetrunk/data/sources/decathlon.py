@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
 
 from onetrunk.data.files.coco_annotations import Annotations, find_image_folder
 from onetrunk.data.files.labels import check_kinds
 from onetrunk.data.files.paths import Root, existing_path, outside, stamp
-from onetrunk.data.sources import Item, SourceOptions
+from onetrunk.data.sources import Item, NoTargets, SourceOptions
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, shorten
 
@@ -28,7 +25,7 @@ FILES = {
 FOLDERS = ("", "decathlon-1.0", "decathlon-1.0-data")  # of the two unpacked archives
 
 
-class Decathlon:
+class Decathlon(NoTargets):
     """One domain of the challenge, with its splits."""
 
     def __init__(self, rest: str, options: SourceOptions) -> None:
@@ -81,10 +78,6 @@ class Decathlon:
     def image(self, where: str) -> Path:
         """Return the path of an image."""
         return self._root.open(where)
-
-    def target(self, where: str, task: str) -> NDArray[Any] | None:
-        """Return None: there are no dense targets."""
-        return None
 
     def test_ids(self) -> dict[str, int]:
         """Return the ids of all test images for the evaluation server, by their keys."""

@@ -13,19 +13,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from onetrunk.data.files.labels import LABEL_COLUMNS, check_kinds, empty, label_of
 from onetrunk.data.files.paths import regular, split_of
 from onetrunk.data.pixels import BadImage
-from onetrunk.data.sources import Item, Label, SourceOptions
+from onetrunk.data.sources import Item, Label, NoTargets, SourceOptions
 from onetrunk.data.task import Kind, Task, check_name
 from onetrunk.errors import BadInput, Failed, Missing, shorten
 
 KINDS: tuple[Kind, ...] = ("classify", "embed", "multilabel", "regress")
 
 
-class HuggingFace:
+class HuggingFace(NoTargets):
     """A dataset on disk or on the hub."""
 
     def __init__(self, rest: str, options: SourceOptions) -> None:
@@ -89,10 +87,6 @@ class HuggingFace:
         if not value.get("path"):
             raise BadImage("neither bytes nor a path in this row")
         return regular(Path(value["path"]))
-
-    def target(self, where: str, task: str) -> NDArray[Any] | None:
-        """Return None: there are no dense targets."""
-        return None
 
     def _usable_splits(self, loaded: Any) -> dict[str, Any]:
         """Return train, val and test by name; other splits are ignored with a note."""

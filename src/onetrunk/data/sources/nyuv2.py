@@ -23,11 +23,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onetrunk.data.files.labels import fixed_classes
 from onetrunk.data.files.paths import existing_folder
 from onetrunk.data.files.targets import as_bad_image, read_npy, read_target
 from onetrunk.data.pixels import BadImage
 from onetrunk.data.sources import SourceOptions
-from onetrunk.data.sources._scenes import Scenes, parse_query, with_classes
+from onetrunk.data.sources._scenes import Scenes, parse_query
 from onetrunk.data.task import Kind, Task
 from onetrunk.errors import BadInput
 
@@ -125,7 +126,7 @@ SOURCE = NYUv2
 def _described(name: str, task: Task) -> Task:
     """Return the task with its classes or its unit."""
     if task.kind == "segment":
-        return with_classes(name, task, CLASSES)
+        return fixed_classes(name, task, CLASSES)
     return Task(task.name, task.kind, column=task.column, unit="m" if task.kind == "depth" else "")
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from onetrunk.data.files.labels import check_kinds, unique_names
 from onetrunk.data.files.paths import regular, stamp
 from onetrunk.data.pixels import BadImage, reason_of
-from onetrunk.data.sources import Item, SourceOptions
+from onetrunk.data.sources import Item, NoTargets, SourceOptions
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Failed, shorten
 
@@ -33,7 +33,7 @@ LABELS = ("targets", "labels", "_labels", "y")  # attributes with the labels of 
 PATHS = ("samples", "_samples", "_image_files", "_images", "imgs")  # and with their paths
 
 
-class TorchVision:
+class TorchVision(NoTargets):
     """A dataset class of torchvision with all its splits."""
 
     def __init__(self, rest: str, options: SourceOptions) -> None:
@@ -88,10 +88,6 @@ class TorchVision:
         if not isinstance(picture, Image.Image):
             raise BadImage(f"expected a picture, got {type(picture).__name__}")
         return picture
-
-    def target(self, where: str, task: str) -> NDArray[Any] | None:
-        """Return None: there are no dense targets."""
-        return None
 
     def _find(self, name: str) -> Any:
         from torchvision import datasets

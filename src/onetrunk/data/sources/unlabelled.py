@@ -12,12 +12,12 @@ from pathlib import Path
 
 from onetrunk.data.files.paths import Root, existing_folder, split_of, stamp
 from onetrunk.data.files.walk import Walk
-from onetrunk.data.sources import Item, SourceOptions
+from onetrunk.data.sources import Item, NoTargets, SourceOptions
 from onetrunk.data.task import LABELLED, Task
 from onetrunk.errors import BadInput
 
 
-class Unlabelled:
+class Unlabelled(NoTargets):
     """A folder of images."""
 
     unlabelled = True
@@ -55,10 +55,6 @@ class Unlabelled:
     def image(self, where: str) -> Path:
         """Return the path of an image."""
         return self._root.open(where)
-
-    def target(self, where: str, task: str) -> None:
-        """Return None: no image has a target."""
-        return
 
 
 SOURCE = Unlabelled

@@ -23,13 +23,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from onetrunk.data.files.labels import LABEL_COLUMNS, check_kinds, empty, label_of, read_json
 from onetrunk.data.files.paths import IMAGE_ENDINGS, split_in, split_of, stamp
 from onetrunk.data.files.tar import Forward, Member, members
 from onetrunk.data.pixels import BadImage, reason_of
-from onetrunk.data.sources import Item, Label, SourceOptions
+from onetrunk.data.sources import Item, Label, NoTargets, SourceOptions
 from onetrunk.data.task import Kind, Task
 from onetrunk.errors import BadInput, Failed, Missing, shorten
 
@@ -41,7 +39,7 @@ TEMPORARY = (408, 425, 429, 500, 502, 503, 504)  # status codes after which a re
 Sample = dict[str, Member]  # ending -> member
 
 
-class WebDataset:
+class WebDataset(NoTargets):
     """Shards in the format of the webdataset package."""
 
     def __init__(self, rest: str, options: SourceOptions) -> None:
@@ -106,10 +104,6 @@ class WebDataset:
                 return file.read(int(size))
         except OSError as error:
             raise BadImage(reason_of(error)) from None
-
-    def target(self, where: str, task: str) -> NDArray[Any] | None:
-        """Return None: there are no dense targets."""
-        return None
 
     def _samples(self, at: int) -> Iterator[tuple[str, Sample]]:
         """Yield the neighbouring members of each sample; raise BadInput for a repeated key."""
