@@ -3,8 +3,8 @@
 A folder of the cache holds the images of one source at one stored size and fit, keyed by the
 content of the source: `records.bin`, a record per image (status, size, digest, thumbnail, channel
 statistics), `images.bin`, the pixels, and `target.TASK.bin`, the dense targets. Pixels are written
-and synced before their records, so a build that was killed continues where its records end. A
-lock, released by the death of its process, lets one process build; others wait and share the pages.
+and synced before their records, so a build that was killed continues where its records end. A file
+lock, which is released when its process ends, lets one process build while others wait.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def decode_all(
 
     Args:
         name: The name of the domain, for messages.
-        home: The folder of the cache; None for the usual one.
+        home: The folder of the cache; None for the default one.
         keep: Whether to store the pixels; if not, every read decodes its images again.
     """
     layers = layers_of(index.tasks)
@@ -239,7 +239,7 @@ def _build(job: _Job) -> None:
             write_atomic(job.folder / "done.json", json.dumps(document) + "\n")
     except OSError as error:
         raise Failed(
-            f"{job.name}: cannot write to the cache {job.folder}; what was written is kept",
+            f"{job.name}: cannot write to the cache {job.folder}; finished files are kept",
             got=error.strerror or str(error),
             try_="free some space or set ONETRUNK_CACHE, then run it again",
         ) from None

@@ -81,7 +81,7 @@ def _augment(value: Any) -> dict[str, Any]:
 
 
 class DomainSettings(Settings):
-    """Where the images of a domain come from, and what is done to them."""
+    """The source of a domain's images, and how they are processed."""
 
     name: str = Field(description="Name of the domain")
     source: str = Field(

@@ -24,7 +24,7 @@ from onetrunk.errors import BadInput, shorten
 
 
 class Strings:
-    """An immutable list of strings in two flat arrays: UTF-8 bytes end to end, and their ends.
+    """An immutable list of strings in two flat arrays: concatenated UTF-8 bytes, and their ends.
 
     It needs much less memory than a list of Python strings.
     """
@@ -255,7 +255,7 @@ def _numbers(
 def _fill_train(
     task: Task, values: NDArray[Any], codes: NDArray[np.uint8], hashes: NDArray[np.float64]
 ) -> list[str]:
-    """Move an image to train for every class that the hash left without one; return them."""
+    """Move an image to train for each class without one there; return these classes."""
     if not task.classes:
         return []
     empty = np.flatnonzero(class_counts(task, values[codes == 0]) == 0)

@@ -56,7 +56,7 @@ class Labels:
 
 @dataclass
 class Inspection:
-    """What `onetrunk data SOURCE` shows.
+    """The output of `onetrunk data SOURCE`.
 
     Attributes:
         splits: Split -> readable images.

@@ -184,7 +184,7 @@ def decode(raw: Raw) -> Image.Image:
         raise BadImage("no permission to read it") from None
     except UnidentifiedImageError:
         raise BadImage("not an image, or of a format that is not supported") from None
-    except Exception as error:  # decoders raise anything on a broken file
+    except Exception as error:  # decoders may raise any exception
         raise BadImage(reason_of(error)) from None
 
 

@@ -30,7 +30,7 @@ def share(name: str) -> float:
 def groups_of(
     items: list[Item], name: str, pattern: str | None, warnings: list[str]
 ) -> list[str | None]:
-    """Return each item's group: the source's, or what the pattern finds in its key."""
+    """Return each item's group: the source's, or the match of the pattern in its key."""
     if pattern is None or any(item.group is not None for item in items):
         return [item.group for item in items]
     try:
@@ -85,7 +85,7 @@ def split_codes(
         if item.split is None:
             codes[i] = 0 if u < SHARES[0] else 1 if u < SHARES[0] + SHARES[1] else 2
         elif item.split == "train" and missing:
-            # the splits that the source lacks are cut from the top of its training images
+            # missing splits get the training images with the largest hashes
             bottom = 1.0
             for s in missing:
                 bottom -= cut[s]

@@ -181,7 +181,7 @@ def _digest(raw: bytes | Image.Image | NDArray[Any]) -> tuple[int, int]:
         content = f"{raw.dtype} {raw.shape}".encode() + np.ascontiguousarray(raw).tobytes()
     else:
         content = raw
-    digest = hashlib.sha256(content).digest()[:16]  # SHA-256 is fast: processors have instructions
+    digest = hashlib.sha256(content).digest()[:16]  # processors have instructions for SHA-256
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
 
 

@@ -136,7 +136,7 @@ class Replacement(nn.Module):
 
 
 class Bank(Replacement):
-    """One slot per domain in the place of one layer.
+    """One slot per domain in place of one layer.
 
     Subclasses define what a slot is and how it runs.
 

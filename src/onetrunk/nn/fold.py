@@ -167,7 +167,7 @@ def _fold_norms(work: nn.Module, inputs: Sequence[Tensor], plan: _Plan) -> dict[
 
 
 def _in_float64(work: nn.Module, inputs: list[Tensor]) -> tuple[nn.Module, list[Tensor], list[Any]]:
-    """Return the module, its inputs and outputs in float64; unchanged if a layer does not run."""
+    """Return the module, its inputs and outputs in float64; in their own type if a layer fails."""
     with torch.no_grad():
         try:
             double = copy.deepcopy(work).double()

@@ -114,7 +114,7 @@ def _order(head: SharedHead, task: Task, other: Task, pair: str) -> list[int] | 
 
 
 def separate(heads: Heads) -> Heads:
-    """Return a copy of a domain's heads that shares nothing."""
+    """Return a copy of a domain's heads, none of which is shared."""
     memo: dict[int, object] = {}
     for head in heads.of.values():
         if isinstance(head, SharedHead):

@@ -64,7 +64,7 @@ class Switch:
             return self._traced
         now = self._now.get()
         task: int = torch._C._current_graph_task_id()  # -1 outside of a backward pass
-        # A choice from outside of this backward pass is not that of the layers that it runs again.
+        # A choice set outside of this backward pass does not apply to layers that it runs again.
         if now is not None and (task == -1 or now[1] == task):
             return now[0]
         if task in self._backward:

@@ -179,7 +179,7 @@ class Universal(HubMixin, nn.Module):
         return [output for _, output in sorted(zip(order, outputs, strict=True), key=_FIRST)]
 
     def _order(self, names: Sequence[str]) -> list[int]:
-        """Return the places of these names, sorted by domain."""
+        """Return the positions of these names, sorted by domain."""
         rows = self.trunk.switch.rows
         return sorted(range(len(names)), key=lambda i: rows[names[i]])
 

@@ -1,7 +1,7 @@
 """Atomic files and folders: written under a temporary name, synced to disk, and renamed.
 
 A file or folder is never incomplete under its final name. A killed writer may leave one of these in
-the same folder, which `clear_leftovers` removes:
+the same folder, which `clear_leftovers` removes or renames back:
 
 - `.NAME.XXXXXXXX.part`: a file or folder that was being written or removed;
 - `.NAME.old`: a folder that was being replaced. A folder with files cannot be renamed over, so the
@@ -100,7 +100,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def clear_leftovers(folder: Path, names: re.Pattern[str]) -> None:
-    """Clear up after killed writers of the files and folders whose names match `names`."""
+    """Remove or rename back what killed writers of files and folders named `names` left."""
     for path in list(folder.iterdir()) if folder.is_dir() else []:
         match = LEFTOVER.fullmatch(path.name)
         if match is None or not names.fullmatch(match["name"]):

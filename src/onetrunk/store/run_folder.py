@@ -107,7 +107,7 @@ class RunFolder:
         with self.writing("the run's folder"):
             self._clear_leftovers()
         if not path.exists():
-            _refuse_foreign(self.path)  # again, now that nobody else writes here
+            _refuse_foreign(self.path)  # again, now that the folder is locked
             self.write(RECIPE, recipe)
             return
         try:
@@ -189,7 +189,7 @@ class RunFolder:
         return checkpoint.steps(self._place(part))
 
     def rewind(self, saved: Saved | None) -> None:
-        """Cut the lines of metrics.jsonl that follow a checkpoint; all lines for None."""
+        """Remove the lines of metrics.jsonl after a checkpoint; all lines for None."""
         step, size = (saved.step, saved.state["metrics_bytes"]) if saved else (0, 0)
         with self.writing(METRICS):
             file = self._open_metrics()

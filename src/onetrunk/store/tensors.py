@@ -268,7 +268,7 @@ def _make_header(
     """Return the bytes before the tensors, where each starts (in order), and where the last ends.
 
     Args:
-        tensors: By name the code of the dtype, the shape, and the bytes of one element.
+        tensors: For each name the code of the dtype, the shape, and the bytes of one element.
     """
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     starts: dict[str, int] = {}
@@ -283,7 +283,7 @@ def _make_header(
     text += b" " * (-len(text) % 8)
     if metadata and len(text) > MAX_HEADER:
         raise BadInput(
-            f"the header of a file that describes itself has at most {MAX_HEADER:,} bytes",
+            f"expected a header of at most {MAX_HEADER:,} bytes for a file with metadata",
             got=f"{len(text):,}",
         )
     return struct.pack("<Q", len(text)) + text, starts, end

@@ -151,7 +151,7 @@ def _runs_of(segmentation: Any, height: int, width: int) -> list[int]:
 
 
 def _unpack(text: str) -> list[int] | None:
-    """Decode COCO's run lengths: 5 bits per letter, each minus the length two before it."""
+    """Decode COCO's run lengths: 5 bits per letter, stored as differences to two before."""
     runs: list[int] = []
     value = shift = 0
     for letter in text:

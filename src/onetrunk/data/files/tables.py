@@ -1,4 +1,4 @@
-"""Rows of CSV, TSV, JSON-lines and Parquet files, streamed, each with its place for messages."""
+"""Rows of CSV, TSV, JSON-lines and Parquet files, streamed, each with its line number."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class Rows:
     def _next(self, batches: Iterator[Any]) -> Any:
         try:
             return next(batches, None)
-        except Exception as error:  # pyarrow raises anything on a broken file
+        except Exception as error:  # pyarrow may raise any exception
             raise BadInput(f"{self.name}: a damaged Parquet file", got=reason_of(error)) from None
 
     def _parquet_file(self) -> Any:

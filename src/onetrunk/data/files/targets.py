@@ -44,7 +44,7 @@ def as_bad_image(name: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise BadImage(f"{name}: no such file") from None
-    except Exception as error:  # decoders raise anything on a broken file
+    except Exception as error:  # decoders may raise any exception
         raise BadImage(f"{name}: {reason_of(error)}") from None
 
 

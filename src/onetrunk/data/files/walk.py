@@ -63,7 +63,7 @@ class Walk:
         if self.problems:
             raise BadInput(
                 "; ".join([f"{name}: {self.problems[0]}", *self.problems[1:], *self.notes()]),
-                try_="correct what is named; expected ROOT/CLASS/…, ROOT/SPLIT/CLASS/… or "
+                try_="correct these files; expected ROOT/CLASS/…, ROOT/SPLIT/CLASS/… or "
                 "ROOT/images/… with targets beside images/",
             )
 

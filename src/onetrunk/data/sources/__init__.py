@@ -88,7 +88,7 @@ class Source(Protocol):
     the labels; a segment task always has classes."""
 
     def items(self) -> Iterator[Item]:
-        """Yield every image once, in an order that depends on the content alone."""
+        """Yield every image once, in an order that depends only on the content."""
         ...
 
     def image(self, where: str) -> Raw:

@@ -1,7 +1,7 @@
 """`decathlon:ROOT/NAME` (or `decathlon:ROOT:NAME`): one domain of the Visual Decathlon.
 
 ROOT holds annotations/NAME_train.json, NAME_val.json and NAME_test_stripped.json, and the images
-that they name: data/NAME/train/…. Test images have no labels. Rebuffi, Bilen & Vedaldi, "Learning
+that they list: data/NAME/train/…. Test images have no labels. Rebuffi, Bilen & Vedaldi, "Learning
 multiple visual domains with residual adapters", NeurIPS 2017.
 """
 

@@ -201,7 +201,7 @@ def _load(rest: str, base: Path, datasets: Any) -> Any:
         return datasets.load_dataset(owner, config or None)
     except BadInput:
         raise
-    except Exception as error:  # the library, its files and the network raise anything
+    except Exception as error:  # the library may raise any exception
         raise Failed(
             f"{name}: cannot be loaded",
             got=" ".join(f"{type(error).__name__}: {error}".split())[:200],

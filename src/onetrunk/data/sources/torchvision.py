@@ -83,7 +83,7 @@ class TorchVision(NoTargets):
             return regular(paths[int(index)])
         try:
             picture = self._parts[split][int(index)][0]
-        except Exception as error:  # decoders raise anything on a broken file
+        except Exception as error:  # decoders may raise any exception
             raise BadImage(reason_of(error)) from None
         if not isinstance(picture, Image.Image):
             raise BadImage(f"expected a picture, got {type(picture).__name__}")

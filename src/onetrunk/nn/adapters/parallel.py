@@ -36,7 +36,7 @@ class Parallel(Adapter):
         return y + self.branch(x)  # type: ignore[no-any-return]
 
     def run(self, layer: nn.Module, x: Tensor) -> Tensor:
-        """Run the layer and the branch, as one convolution where that is possible."""
+        """Run the layer and the branch, as one convolution if possible."""
         if _fused.can_fuse(x, layer, self.branch):
             return _fused.fused(x, layer, self.branch)  # type: ignore[arg-type]
         return super().run(layer, x)

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from onetrunk.errors import BadInput
 from onetrunk.nn.switch import Switch
 
-# Modules that are named like norms and are not.
+# Named like norms, but part of the computation of a block.
 _NOT_NORMS = ("GlobalResponseNorm", "L2Norm", "WeightNorm", "SpectralNorm")
 OWN_STATISTICS = "takes statistics from each image itself"
 
