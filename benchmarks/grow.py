@@ -100,7 +100,7 @@ class Going:
 
 
 def goings(trunk: ot.Universal, domain: ot.Domain, setting: Setting) -> dict[str, Going]:
-    """The whole network, then the workers of every kind."""
+    """The whole network, then the scratch models of every kind."""
     whole = ot.Universal(ot.Trunk(ARCH, sharing="none"), [domain])
     copy_weights(whole, trunk)
     found = {WHOLE: Going(whole, domain, setting)}

@@ -18,8 +18,13 @@ from .nn.saving import load, save
 from .nn.trunk import Trunk
 from .nn.universal import Universal
 from .report.report import report
-from .runs.add import add
-from .runs.train import Run, train
+from .runs.add import add, import_pack
+from .runs.change_domain import DomainResult
+from .runs.compare import Comparison, compare
+from .runs.open import Run
+from .runs.pack_store import remove
+from .runs.train import train
+from .runs.update import relabel, undo, update
 from .serve.export import export
 from .train.distill.foreign import Foreign
 from .train.distill.precompute import precompute
@@ -29,8 +34,10 @@ __all__ = [
     "BadInput",
     "Batch",
     "Budget",
+    "Comparison",
     "Distill",
     "Domain",
+    "DomainResult",
     "Failed",
     "Foreign",
     "Loader",
@@ -48,14 +55,20 @@ __all__ = [
     "Universal",
     "add",
     "budget",
+    "compare",
     "decathlon_score",
     "delta_mtl",
     "evaluate",
     "export",
+    "import_pack",
     "inspect",
     "load",
     "precompute",
+    "relabel",
+    "remove",
     "report",
     "save",
     "train",
+    "undo",
+    "update",
 ]

@@ -9,7 +9,7 @@ from onetrunk.config.add_recipe import AddSettings
 from onetrunk.config.methods import Method, choose_methods, methods
 from onetrunk.errors import BadInput
 from onetrunk.nn.trunk_settings import TrunkSettings
-from onetrunk.runs.compare_table import in_percent, scores
+from onetrunk.runs.compare import in_percent, method_scores
 from tests.helpers.errors import raises
 
 
@@ -43,12 +43,12 @@ def rows(**errors: float) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
 def test_scores_are_counted_from_the_first_baseline_that_is_there() -> None:
     found = rows(scratch=20.0, parallel=10.0)
     document = {"domains": {"d": ["classify"]}, "images": {"d": 100}, "rows": found}
-    base, found = scores(document)
+    base, found = method_scores(document)
     assert base == "scratch"
     # (1 − 20/40)² and (1 − 10/40)² of 1000
     assert found == pytest.approx({"scratch": 250.0, "parallel": 562.5})
-    assert scores({**document, "rows": rows(parallel=10.0)}) == ("", {})
-    assert scores({**document, "domains": {"d": ["depth"]}})[1] == {}
+    assert method_scores({**document, "rows": rows(parallel=10.0)}) == ("", {})
+    assert method_scores({**document, "domains": {"d": ["depth"]}})[1] == {}
 
 
 def test_metres_have_no_mean_with_shares() -> None:

@@ -26,7 +26,8 @@ from onetrunk.eval.evaluate import evaluate
 from onetrunk.eval.metrics import scores_of
 from onetrunk.nn.saving import models_of
 from onetrunk.runs.dry_run import dry_run
-from onetrunk.runs.train import Run, train
+from onetrunk.runs.open import Run
+from onetrunk.runs.train import train
 from onetrunk.store.run_folder import RunFolder
 from onetrunk.store.tensors import read_rows
 from onetrunk.train import features, frozen_heads

@@ -164,7 +164,13 @@ def test_nothing_is_written_after_a_loss_that_is_not_finite(tmp_path: Path) -> N
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
     model = network(domains)
-    given = {"steps": 9, "eval_every": 6, "checkpoint_every": 2, "log_every": 1, "keep_checkpoints": 9}
+    given = {
+        "steps": 9,
+        "eval_every": 6,
+        "checkpoint_every": 2,
+        "log_every": 1,
+        "keep_checkpoints": 9,
+    }
     with raises(Diverged, "heads.bees.", "step 4", try_="train.lr"):
         go(tmp_path / "run", domains, model, at("step", 4, lambda: poison(model)), **given)
     assert list(checkpoints(tmp_path / "run")) == [2]

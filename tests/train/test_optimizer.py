@@ -71,7 +71,9 @@ def test_frozen_parameters_have_no_optimizer() -> None:
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_vectors_do_not_decay_and_heads_have_their_own_rate(optimizer: str) -> None:
     model = network(worlds("ants"), adapters="parallel")
-    given = settings(optimizer=optimizer, lr=0.02, weight_decay=0.3, head_lr_factor=10.0, momentum=0.0)
+    given = settings(
+        optimizer=optimizer, lr=0.02, weight_decay=0.3, head_lr_factor=10.0, momentum=0.0
+    )
     optimizers = Optimizers(model, given)
     seen: dict[int, dict[str, Any]] = {
         id(p): group

@@ -24,9 +24,10 @@ from onetrunk.eval.budget import scaled
 from onetrunk.eval.table import Table, number
 from onetrunk.progress import say
 from onetrunk.runs.dry_run import dry_run
-from onetrunk.runs.forgetting import forgotten, told
-from onetrunk.runs.sweep import sweep
-from onetrunk.runs.train import Run, train_recipe
+from onetrunk.runs.experiment import sweep
+from onetrunk.runs.forgetting import describe, score_changes
+from onetrunk.runs.open import Run
+from onetrunk.runs.train import train_recipe
 from onetrunk.store.atomic import write_atomic
 
 NOTES = """With sharing = "none" in the recipe, each domain gets a network of its own."""
@@ -175,9 +176,9 @@ def _written(recipe: Recipe) -> Recipe:
 
 def _show_run(run: Run, as_json: bool, init: Path | None) -> None:
     folder = shlex.quote(str(run.folder))
-    moved = [] if init is None else forgotten(init, run.folder)
+    moved = [] if init is None else score_changes(init, run.folder)
     if as_json:
-        document = {"run": str(run.folder), "scores": dict(run.scores)}
+        document = {"run": str(run.folder), "scores": run.scores}
         print_json(document | ({"forgetting": [asdict(each) for each in moved]} if moved else {}))
         return
     table = Table.from_json(run.scores["test"])
@@ -193,7 +194,7 @@ def _show_run(run: Run, as_json: bool, init: Path | None) -> None:
     if moved:
         print(f"compared with {init}, on the same test images:")
     for each in moved:
-        print(f"  {told(each)}")
+        print(f"  {describe(each)}")
     print(f"wrote {run.folder}: model/, scores.json, metrics.jsonl, recipe.toml")
     first = table.domains[0] if table.domains else "NAME"
     suggest(f"onetrunk eval {folder}", f"onetrunk predict {folder} IMAGE --domain {first}")

@@ -12,7 +12,7 @@ from onetrunk.data.domain import Domain
 from onetrunk.nn.saving import load
 from onetrunk.runs.add import add
 from onetrunk.train.fewshot import choose_method, folds
-from tests.helpers.growing import FEW, coloured, more
+from tests.helpers.added import FEW, coloured, more
 from tests.helpers.worlds import network, worlds
 
 
@@ -62,15 +62,15 @@ def test_the_only_image_of_a_class_is_always_trained_on() -> None:
 
 def test_class_means_are_chosen_for_classes_of_one_colour(run: Path) -> None:
     added = add(run, few_images(), adapters="parallel", train=Train(steps=2))
-    about = added.scores["grown"]
+    about = added.record["added"]
     assert about["chosen"].startswith("class means: ")
     assert "held out in" in about["chosen"]
-    ways = {each["way"]: each["error"] for each in added.scores["tried"]}
+    ways = {each["way"]: each["error"] for each in added.record["tried"]}
     assert "parallel" in ways
     assert ways["class means"] == min(ways.values())
-    assert load(run).domains["few"].provenance["grown"] == "none"
-    assert added.scores["val"]["rows"][0]["value"] == ways["class means"]
-    assert added.scores["val"]["rows"][0]["count"] == 12  # not those of test
+    assert load(run).domains["few"].provenance["adapters"] == "none"
+    assert added.record["val"]["rows"][0]["value"] == ways["class means"]
+    assert added.record["val"]["rows"][0]["count"] == 12  # not those of test
     assert added.table.value("few") <= 100
 
 
@@ -80,7 +80,7 @@ def test_the_method_with_the_fewest_errors_is_taken(
     monkeypatch.setattr(choose_method, "_heads_error", lambda *_: 50.0)
     monkeypatch.setattr(choose_method, "_adapters_error", lambda *_: 25.0)
     added = add(run, few_images(), adapters="lora", train=Train(steps=2))
-    assert added.scores["grown"]["chosen"].startswith("lora: 25.0 % error")
+    assert added.record["added"]["chosen"].startswith("lora: 25.0 % error")
     assert added.model.domains["few"].adapters == "lora"
     assert any("/branch." in key for key in added.pack.tensors)
 
@@ -92,7 +92,7 @@ def test_a_chosen_linear_head_is_solved_for_all_images(
         choose_method, "_heads_error", lambda *given: 10.0 if given[-1] == 0.1 else 50.0
     )
     added = add(run, few_images(), adapters="none")
-    assert added.scores["grown"]["chosen"].startswith("linear head, L2 0.1: 10.0 %")
+    assert added.record["added"]["chosen"].startswith("linear head, L2 0.1: 10.0 %")
 
 
 def test_one_image_per_class_is_enough() -> None:
@@ -103,6 +103,6 @@ def test_one_image_per_class_is_enough() -> None:
     domain = Domain("few", source, size=8)
     assert [len(domain.splits[s]) for s in ("train", "val", "test")] == [3, 0, 3]
     added = add(model, domain, adapters="parallel", train=Train(**FEW))
-    assert "can be held out" in added.scores["grown"]["chosen"]
-    assert added.scores["tried"][0]["error"] is None
-    assert added.scores["val"]["rows"] == []
+    assert "can be held out" in added.record["added"]["chosen"]
+    assert added.record["tried"][0]["error"] is None
+    assert added.record["val"]["rows"] == []

@@ -17,7 +17,7 @@ from onetrunk.nn.universal import Universal
 from onetrunk.runs.add import add
 from onetrunk.train.new_domain.previous_pack import copy_previous, rename_classes, select_classes
 from onetrunk.train.new_domain.scratch_model import make_scratch_model
-from tests.helpers.growing import FEW, more
+from tests.helpers.added import FEW, more
 from tests.helpers.worlds import noise
 
 
