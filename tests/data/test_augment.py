@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from onetrunk.data.augment import LUMA, Augment, Views, apply
+from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import Pixels
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
