@@ -57,8 +57,7 @@ class Task:
         None
     )
     unit: Annotated[
-        str,
-        Field(description="Unit of the values, for people; depth: metres, disparity or 1/m"),
+        str, Field(description="Unit of the values, for people; depth: metres, disparity or 1/m")
     ] = ""
 
     def __post_init__(self) -> None:

@@ -15,11 +15,7 @@ from onetrunk.nn.networks import build as build_network
 from onetrunk.nn.weights import load_weights
 
 # Most transformers are built for one size; timm's options for other sizes, tried in order.
-_ANY_SIZE: tuple[dict[str, Any], ...] = (
-    {"dynamic_img_size": True},
-    {"strict_img_size": False},
-    {},
-)
+_ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 
 
 @dataclass
@@ -50,7 +46,6 @@ def build(arch: str, pretrained: bool | str | Path) -> tuple[nn.Module, Backbone
     """Return the backbone `timm/NAME`, or a built-in one, and its description.
 
     Args:
-        arch: The name of the backbone.
         pretrained: True for timm's weights, or the path of a file.
     """
     if arch.startswith("timm/"):

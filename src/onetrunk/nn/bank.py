@@ -252,12 +252,16 @@ class Bank(Replacement):
         """Add the slot of a domain."""
         if slot is not None:
             self.slots[name] = slot
-        self._table = None
+        self.forget()
 
     def detach(self, name: str) -> None:
         """Remove the slot of a domain, if it has one."""
         if name in self.slots:
             del self.slots[name]
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what was derived from the slots."""
         self._table = None
 
     # -- overridden methods of nn.Module
@@ -284,27 +288,33 @@ class Bank(Replacement):
             ) from None
 
 
-class StageBank(Bank):
-    """A stage of the trunk that each domain owns (sharing = "partial"); slots are copies of it."""
+class CopyBank(Bank):
+    """A bank whose slots are copies of the replaced layer."""
 
     is_template = True
+    origin: Any
 
-    def __init__(self, stage: nn.Module, path: str, switch: Switch) -> None:
+    def __init__(self, layer: nn.Module, path: str, switch: Switch) -> None:
         super().__init__(path, switch)
-        self.origin = stage.requires_grad_(False)
+        self.origin = layer.requires_grad_(False)
 
     def make_slot(self) -> nn.Module:
-        """Return a copy of the stage."""
-        return copy.deepcopy(self.origin).requires_grad_(True).train(self.training)
+        """Return a copy of the replaced layer."""
+        slot: nn.Module = copy.deepcopy(self.origin)
+        return slot.requires_grad_(True).train(self.training)
 
     def run(self, x: Tensor, slot: nn.Module | None) -> Tensor:
-        """Run the domain's stage."""
+        """Run the domain's layer."""
         y: Tensor = self.required(slot)(x)
         return y
 
     def resolve(self, name: str) -> nn.Module:
-        """Return a copy of the domain's stage."""
+        """Return a copy of the domain's layer."""
         return copy.deepcopy(self.slots[name])
+
+
+class StageBank(CopyBank):
+    """A stage of the trunk that each domain owns (sharing = "partial")."""
 
 
 class Unfit(Exception):

@@ -26,7 +26,6 @@ class Decoder(nn.Module):
 
     Args:
         pyramid: The channels and reduction of each map, finest first.
-        width: The channels of the decoded map.
     """
 
     def __init__(self, pyramid: Sequence[tuple[int, int]], width: int = WIDTH) -> None:

@@ -178,9 +178,7 @@ def _in_float64(work: nn.Module, inputs: list[Tensor]) -> tuple[nn.Module, list[
 
 
 @contextmanager
-def _input_sizes(
-    parts: Iterable[nn.Module],
-) -> Iterator[dict[nn.Module, set[tuple[int, ...]]]]:
+def _input_sizes(parts: Iterable[nn.Module]) -> Iterator[dict[nn.Module, set[tuple[int, ...]]]]:
     """Record the sizes (h, w) of these modules' inputs while the block runs."""
     sizes: dict[nn.Module, set[tuple[int, ...]]] = {}
 

@@ -128,8 +128,7 @@ def model_card(model: HubMixin, repo_id: str) -> str:
         tags=["onetrunk", "pytorch", "multi-domain-learning", *sorted(kinds)],
         license=licence if licence in LICENCES else None,
         model_name=repo_id,
-        eval_results=[_result(hub, card, key) for card in cards for key in _headlines(card)]
-        or None,
+        eval_results=[result for card in cards for result in _headlines(hub, card)] or None,
     )
     one = cards[0].name
     sections = [
@@ -170,13 +169,17 @@ def model_card(model: HubMixin, repo_id: str) -> str:
     return f"---\n{data.to_yaml()}\n---\n\n{text}\n"
 
 
+def _test_scores(card: Card) -> list[tuple[str, str, str]]:
+    """Return the task, the metric and the key of each test score; a task's headline is first."""
+    keys = [(*key.split("/"), key) for key in card.scores if key.count("/") == 2]
+    return [(task, metric, key) for split, task, metric, key in keys if split == "test"]
+
+
 def _scores(cards: list[Card]) -> str:
     rows = [
         (card.name, task, metric, _number(card, key))
         for card in cards
-        for key in card.scores
-        if (parts := key.split("/"))[0] == "test" and len(parts) == 3
-        for task, metric in [(parts[1], parts[2])]
+        for task, metric, key in _test_scores(card)
     ]
     if not rows:
         return ""
@@ -194,27 +197,21 @@ def _number(card: Card, key: str) -> str:
     return text if low is None or high is None else f"{text} ({low:.4g} to {high:.4g})"
 
 
-def _headlines(card: Card) -> list[str]:
-    """Return the key of the first test score of each task, its headline."""
-    first: dict[str, str] = {}
-    for key in card.scores:
-        split, _, rest = key.partition("/")
-        if split == "test" and rest.count("/") == 1:
-            first.setdefault(rest.split("/")[0], key)
-    return list(first.values())
-
-
-def _result(hub: ModuleType, card: Card, key: str) -> Any:
-    _, task, metric = key.split("/")
-    kind = card.task(task).kind
-    return hub.EvalResult(
-        task_type=PIPELINES.get(kind, kind),
-        dataset_type=card.name,
-        dataset_name=card.name,
-        dataset_split="test",
-        metric_type=metric,
-        metric_value=card.scores[key],
-    )
+def _headlines(hub: ModuleType, card: Card) -> list[Any]:
+    """Return the first test score of each task as the Hub's EvalResult."""
+    results = {}
+    for task, metric, key in _test_scores(card):
+        kind = card.task(task).kind
+        if task not in results:
+            results[task] = hub.EvalResult(
+                task_type=PIPELINES.get(kind, kind),
+                dataset_type=card.name,
+                dataset_name=card.name,
+                dataset_split="test",
+                metric_type=metric,
+                metric_value=card.scores[key],
+            )
+    return list(results.values())
 
 
 def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

@@ -89,7 +89,6 @@ def load_model(folder: str | PathLike[str], domain: str | None, kind: type[M]) -
     Args:
         folder: The folder of a run, or one that `save` wrote.
         domain: The domain, if the folder has one network per domain.
-        kind: The class of the model.
     """
     place = _model_folder(folder)
     if (place / TRUNK).is_file():
@@ -168,7 +167,6 @@ def listed(place: Path, default: Sequence[str] | None = None) -> list[str]:
     """Return the domains of the model in a folder `model`, in order.
 
     Args:
-        place: The folder.
         default: The list in the header of the trunk's file, if it is known.
     """
     try:

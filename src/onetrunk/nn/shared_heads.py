@@ -59,10 +59,8 @@ def join(
 
     Args:
         shared: The model's shared heads; new ones are appended.
-        cards: The model's domains.
-        heads: Their heads.
-        card: The new domain.
-        new: Its heads.
+        cards, heads: Those of the model's domains.
+        card, new: The card and the heads of the new domain.
         pair: "name" or "index".
     """
     for task in card.tasks:

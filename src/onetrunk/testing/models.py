@@ -42,7 +42,6 @@ def check_trunk(make: MakeTrunk, size: Size = 64, fold: bool = True) -> None:
 
     Args:
         make: Returns a new trunk.
-        size: The size of the images.
         fold: Whether to check that folded networks predict the same.
     """
     check_start(make, size)

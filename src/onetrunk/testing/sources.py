@@ -21,7 +21,6 @@ def check_source(make: Callable[[], Source], absolute: str = "") -> None:
     """Check a source.
 
     Args:
-        make: Opens the source.
         absolute: A path of this machine that no key may contain.
     """
     source, again = make(), make()

@@ -106,8 +106,6 @@ def check_weighting(
     Args:
         name: Its name, or "package.module:thing".
         scale: What stays the same if the loss of one unit is multiplied.
-        settings: Its settings.
-        device: Where to run.
     """
     problem = Problem(name, settings or {}, device)
     before = torch.get_rng_state()

@@ -34,8 +34,7 @@ class Rows:
         self.columns = self._columns()
         if len(set(self.columns)) < len(self.columns) or not all(self.columns):
             raise BadInput(
-                f"{name}: expected a different name for every column",
-                got=shorten(self.columns, 20),
+                f"{name}: expected a different name for every column", got=shorten(self.columns, 20)
             )
 
     def read(self, columns: Sequence[str]) -> Iterator[tuple[str, Row]]:

@@ -22,7 +22,7 @@ class AdapterBank(Bank):
     def __init__(self, layer: nn.Module, path: str, switch: Switch) -> None:
         super().__init__(path, switch)
         self.layer = layer
-        self._batchable: tuple[tuple[str, ...], bool] | None = None  # with these domains
+        self._batchable: bool | None = None  # None: not known
 
     def make_slot(self) -> None:
         """Return None: each domain has adapters of its choice, which `make_adapter` makes."""
@@ -48,22 +48,16 @@ class AdapterBank(Bank):
         return None if segments is None else self._segments(x, self.layer(x), segments)
 
     def _can_batch(self, kind: type[Adapter]) -> bool:
-        """Return whether all adapters can be batched; the result is kept until domains change."""
+        """Return whether all adapters can be batched; the result is kept until slots change."""
         if torch.compiler.is_compiling():  # a stored result would compile the graph again
             return kind.can_batch([self.slots[name] for name in self.slots])
-        names = self.switch.names
-        if self._batchable is None or self._batchable[0] != names:
-            self._batchable = names, kind.can_batch([self.slots[name] for name in self.slots])
-        return self._batchable[1]
+        if self._batchable is None:
+            self._batchable = kind.can_batch([self.slots[name] for name in self.slots])
+        return self._batchable
 
-    def attach(self, name: str, slot: nn.Module | None) -> None:
-        """Add the adapter of a domain."""
-        super().attach(name, slot)
-        self._batchable = None
-
-    def detach(self, name: str) -> None:
-        """Remove the adapter of a domain."""
-        super().detach(name)
+    def forget(self) -> None:
+        """Drop what was derived from the slots."""
+        super().forget()
         self._batchable = None
 
     def by_segment(self, x: Tensor, choice: Mixed) -> Tensor:

@@ -25,7 +25,6 @@ class Adapter(nn.Module):
         """Return the layer's weight and bias with this adapter merged, or why it cannot be merged.
 
         Args:
-            layer: The adapted layer.
             sizes: The sizes (h, w) of the images or maps that reach it.
         """
         return "this kind of adapter cannot be merged"

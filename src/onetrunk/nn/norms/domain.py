@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from onetrunk.nn.bank import Bank
+from onetrunk.nn.bank import CopyBank
 from onetrunk.nn.norms._base import Norm, affine, finish
 from onetrunk.nn.switch import Switch
 
@@ -17,7 +17,7 @@ Family = Literal["batch", "channel", "trailing"]  # what it normalizes over, and
 _STATE = {"weight", "bias", "running_mean", "running_var"}
 
 
-class DomainNorm(Bank):
+class DomainNorm(CopyBank):
     """Norm layers by domain, each a copy of the replaced one.
 
     This works for any norm, including an activation that some contain. If the formula is known
@@ -26,26 +26,13 @@ class DomainNorm(Bank):
     runs first.
     """
 
-    is_template = True
     normalizes_batches = True
-    origin: Any
 
     def __init__(self, layer: nn.Module, path: str, switch: Switch) -> None:
-        super().__init__(path, switch)
-        self.origin = layer.requires_grad_(False)
+        super().__init__(layer, path, switch)
         self.keys = [key for key, t in layer.state_dict().items() if t.is_floating_point()]
         self.family = family_of(layer) if set(self.keys) <= _STATE else None
         self.bare = _strip(layer) if self.family in ("channel", "trailing") else None
-
-    def make_slot(self) -> nn.Module:
-        """Return a copy of the replaced layer."""
-        slot: nn.Module = copy.deepcopy(self.origin)
-        return slot.requires_grad_(True).train(self.training)
-
-    def run(self, x: Tensor, slot: nn.Module | None) -> Tensor:
-        """Run the domain's layer."""
-        y: Tensor = self.required(slot)(x)
-        return y
 
     def gather(self, x: Tensor, index: Tensor) -> Tensor | None:
         """Compute one multiply-add with the scale and shift of each image."""
@@ -63,10 +50,6 @@ class DomainNorm(Bank):
         elif self.bare is not None:
             x = self.bare(x)
         return finish(self.origin, affine(x, scale, shift, trailing=self.family == "trailing"))
-
-    def resolve(self, name: str) -> nn.Module:
-        """Return a copy of the domain's layer."""
-        return copy.deepcopy(self.slots[name])
 
 
 def family_of(layer: nn.Module) -> Family | None:
