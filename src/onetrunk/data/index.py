@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onetrunk.data.files.labels import fixed_classes
-from onetrunk.data.sources import Item, Source
+from onetrunk.data.sources import Item, Label, Source
 from onetrunk.data.splitting import EXAMPLES, SPLITS, groups_of, move_nearest, split_codes
 from onetrunk.data.task import NO_CLASS, NO_LABEL, Task
 from onetrunk.errors import BadInput, shorten
@@ -169,27 +168,16 @@ def _labels(
     raw = [item.labels.get(task.name) for item in items]
     if task.kind == "regress":
         return _numbers(task, raw, items, name, errors)
-    counts = Counter[str]()
-    for label in raw:
-        if isinstance(label, tuple):
-            counts.update(str(c) for c in label)
-        elif label is not None:
-            counts[str(label)] += 1
+    known = dict.fromkeys(c for label in raw for c in _class_names(label))
     if not task.classes:
-        task = task.with_classes(sorted(counts, key=natural))
+        task = task.with_classes(sorted(known, key=natural))
     place = {c: i for i, c in enumerate(task.classes)}
-    if outside := [c for c in counts if c not in place]:
-        wrong = outside[0]
-        example = next(
-            item.key
-            for item, label in zip(items, raw, strict=True)
-            if label is not None
-            and (wrong in label if isinstance(label, tuple) else str(label) == wrong)
-        )
+    if outside := [c for c in known if c not in place]:
+        example = next(i for i, label in enumerate(raw) if outside[0] in _class_names(label))
         errors.append(
             BadInput(
-                f"{name}: task {task.name}: {example}: a label outside the classes",
-                got=wrong,
+                f"{name}: task {task.name}: {items[example].key}: a label outside the classes",
+                got=outside[0],
                 available=task.classes,
                 try_="correct the label, or add it to the classes",
             )
@@ -200,8 +188,7 @@ def _labels(
         for i, label in enumerate(raw):
             if label is not None:
                 many[i] = 0
-                names = label if isinstance(label, tuple) else (label,)
-                many[i, [place[str(c)] for c in names]] = 1
+                many[i, [place[c] for c in _class_names(label)]] = 1
         return task, many
     one = np.full(len(items), NO_CLASS, np.int32)
     for i, label in enumerate(raw):
@@ -209,7 +196,7 @@ def _labels(
             errors.append(
                 BadInput(
                     f"{name}: task {task.name}: {items[i].key}: expected one class",
-                    got=", ".join(map(str, label)),
+                    got=", ".join(_class_names(label)),
                     try_='kind = "multilabel"',
                 )
             )
@@ -217,6 +204,13 @@ def _labels(
         if label is not None:
             one[i] = place[str(label)]
     return task, one
+
+
+def _class_names(label: Label) -> tuple[str, ...]:
+    """Return the classes in a label; none if there is no label."""
+    if label is None:
+        return ()
+    return tuple(map(str, label)) if isinstance(label, tuple) else (str(label),)
 
 
 def _numbers(
