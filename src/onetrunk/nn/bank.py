@@ -252,16 +252,16 @@ class Bank(Replacement):
         """Add the slot of a domain."""
         if slot is not None:
             self.slots[name] = slot
-        self.forget()
+        self.clear_cache()
 
     def detach(self, name: str) -> None:
         """Remove the slot of a domain, if it has one."""
         if name in self.slots:
             del self.slots[name]
-        self.forget()
+        self.clear_cache()
 
-    def forget(self) -> None:
-        """Drop what was derived from the slots."""
+    def clear_cache(self) -> None:
+        """Drop cached values that depend on the slots."""
         self._table = None
 
     # -- overridden methods of nn.Module

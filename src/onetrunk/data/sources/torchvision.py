@@ -216,8 +216,9 @@ def _labels(part: Any) -> list[int] | None:
             return [_one_label(value, type(part).__name__) for value in values]
     for attribute in PATHS:
         pairs = getattr(part, attribute, None)
-        matches = pairs is not None and len(pairs) == len(part) > 0
-        if matches and isinstance(pairs[0], (tuple, list)):
+        if pairs is None or len(pairs) != len(part) or len(part) == 0:
+            continue
+        if isinstance(pairs[0], (tuple, list)):
             return [_one_label(pair[1], type(part).__name__) for pair in pairs]
     return None
 

@@ -55,9 +55,9 @@ class AdapterBank(Bank):
             self._batchable = kind.can_batch([self.slots[name] for name in self.slots])
         return self._batchable
 
-    def forget(self) -> None:
-        """Drop what was derived from the slots."""
-        super().forget()
+    def clear_cache(self) -> None:
+        """Drop cached values that depend on the slots."""
+        super().clear_cache()
         self._batchable = None
 
     def by_segment(self, x: Tensor, choice: Mixed) -> Tensor:
