@@ -71,7 +71,7 @@ class Results:
         ]
 
     def write(self, path: Path) -> None:
-        """Write the JSON file or, by the path's ending, the ZIP that the server takes."""
+        """Write the results as JSON, or as the ZIP that the server accepts if the path ends in .zip."""
         check_ending(path)
         content = json.dumps(self.to_json()).encode()
         if path.suffix.lower() == ".zip":

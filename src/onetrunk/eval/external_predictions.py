@@ -1,4 +1,4 @@
-"""Predictions of another model from a table, evaluated as the predictions of our models are.
+"""Predictions of an external model in a table, evaluated like those of a onetrunk network.
 
 A row names the domain, the image and the task, and the prediction: `label` for a classify task,
 `value` (a number, or a JSON list) for a regress task. The table is CSV, TSV, JSON lines or Parquet.
@@ -43,13 +43,13 @@ OTHER_SPLIT = -1  # the place of an image that is not in this split
 
 @dataclass(frozen=True)
 class ExternalResult:
-    """The result of someone else's model on our splits.
+    """The result of an external model on our splits.
 
     Args:
         name: The table's file name, or the checkpoint's architecture.
         result: The scores.
         notes: What did not match, a line each.
-        labels: Of a checkpoint, which of its labels stand for each class, by (domain, task).
+        labels: The labels of a checkpoint that are used for each class, by (domain, task).
     """
 
     name: str
@@ -271,7 +271,7 @@ def _problems(file: str, key: Key, one: _TaskPredictions) -> list[BadInput]:
 
 
 def _notes(one: _TaskPredictions) -> list[str]:
-    """Return what did not match and does not change the scores, or is counted as wrong."""
+    """Return notes on rows that do not match: they are ignored, or count as wrong."""
     notes = [
         f"{len(images)} {description}: {shorten(images, 5)}"
         for images, description in (

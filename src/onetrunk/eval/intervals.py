@@ -1,7 +1,7 @@
 """Bootstrap intervals (Efron 1979), and differences of runs on the same images.
 
 A replicate draws as many images of a domain as there are, with replacement. Draws depend on (seed,
-domain, number of images) alone, so two runs over the same images have the same draws: differences
+domain, number of images) only, so two runs over the same images have the same draws: differences
 of their replicates are the paired bootstrap, in which images that are hard for both cancel. The
 seeds of a run are drawn too, as many as there are; sides with the same number of seeds have the
 same draws.
@@ -25,8 +25,8 @@ from onetrunk.eval.outcomes import Key, Outcomes, TaskOutcomes
 from onetrunk.eval.table import Better
 
 DRAWS = 1000
-MAX_UNITS = 10_000  # that are drawn; if there are more images, random groups of them are drawn
-CELLS = 2**22  # weights that are in memory at once
+MAX_UNITS = 10_000  # of more images, random groups are drawn
+CELLS = 2**22  # weights in memory at a time
 Z = 1.959963984540054  # of 95 %
 Runs = Outcomes | Sequence[Outcomes]
 

@@ -57,7 +57,7 @@ class TaskOutcomes:
         return int((counts > 0).sum())
 
     def columns(self) -> F64:
-        """Return all numbers of each image, (n, numbers), whose sums give the headline."""
+        """Return the numbers of each image, (n, numbers), whose sums determine the headline."""
         if self._has_areas:
             return self.arrays["areas"].reshape(len(self), -1).astype(np.float64)
         sums = self.arrays["sum"].reshape(len(self), -1)
@@ -125,12 +125,8 @@ class Outcomes:
                 arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             return _read(document, arrays)
         except BadInput as error:
-            raise BadInput(
-                f"{name}: {error.expected}",
-                got=error.got,
-                available=error.available,
-                try_=error.try_,
-            ) from None
+            error.expected = f"{name}: {error.expected}"
+            raise
         except OSError as error:
             raise BadInput(
                 f"cannot read {name}", got=error.strerror or type(error).__name__

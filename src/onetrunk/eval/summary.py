@@ -127,7 +127,7 @@ def _scores(given: Scores, argument: str) -> dict[str, tuple[float, Better]]:
 
 
 def _check_same(ours: Collection[str], base: Collection[str], things: str) -> None:
-    """Refuse sums over different sets, which would compare nothing."""
+    """Refuse sums over different sets, which cannot be compared."""
     for names, others, where in ((ours, base, "the baseline"), (base, ours, "ours")):
         missing = [name for name in names if name not in others]
         if missing:

@@ -74,7 +74,7 @@ class Column:
         return _total(budget.separate for budget in self.budgets.values())
 
     def task_label(self, key: Key) -> str:
-        """Return the task, or nothing if it is the domain's only one and named as its kind."""
+        """Return the task's name; "" if it is the domain's only task and named like its kind."""
         several = sum(domain == key[0] for domain, _ in self.scores) > 1
         return key[1] if several or key[1] != self.scores[key].row.kind else ""
 
@@ -155,7 +155,7 @@ def over_seeds(rows: Sequence[Row]) -> Estimate:
 
 
 def _interval(row: Row) -> tuple[float, float] | None:
-    """Return the interval in the table; that of a share of images follows from their number."""
+    """Return the interval in the table; for a share of images it follows from their number."""
     if row.low is not None and row.high is not None:
         return row.low, row.high
     if row.kind in ("classify", "embed") and row.count:

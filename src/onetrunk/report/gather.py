@@ -1,7 +1,7 @@
 """Gathering what the report shows: read run folders, measure their networks, decide.
 
-What cannot be measured (a source that is gone, a run that is not finished) is left out with its
-reason; the rest is reported.
+What cannot be measured (because a source is missing, or a run not finished) is left out, and the
+reason is reported.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def gather(
 
 
 class Attempt:
-    """Call functions that may fail, and keep the reasons of those that did.
+    """Calls functions that may fail, and stores the reasons of failures.
 
     Args:
         files: Whether a reason may name files.
@@ -173,8 +173,8 @@ def _measure(
         examples = attempt("examples", lambda: task_examples(networks, domains, seed=seed))
         found = replace(found, examples=examples or ())
     if several:
-        alike = attempt("similarity", lambda: similarity(networks, domains, seed=seed))
-        found = replace(found, similarity=alike)
+        cka = attempt("similarity", lambda: similarity(networks, domains, seed=seed))
+        found = replace(found, similarity=cka)
     if group.separate:
         return found
     if several:
@@ -286,7 +286,7 @@ def _splits(group: RunGroup) -> tuple[DomainSplits, ...]:
 
 
 def without_paths(recipe: str) -> str:
-    """Return a recipe's text without paths; a source keeps its kind."""
+    """Return a recipe's text without paths; of a source, only its kind is shown."""
 
     def hide(line: re.Match[str]) -> str:
         value = line["value"]

@@ -107,7 +107,7 @@ class ScoreRow:
     """One task in the table of scores."""
 
     key: Key
-    task: str  # shown below the domain; "" where it says nothing more
+    task: str  # shown below the domain; "" for a domain's only task
     score: Score
     comparison: TaskComparison | None
     strip: Strip | None

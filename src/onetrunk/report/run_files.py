@@ -79,12 +79,12 @@ class RunFiles:
         try:
             return Table.from_json(document)
         except BadInput as error:
-            where = f"cannot read {self.path.name}/{SCORES}: {error.expected}"
-            raise BadInput(where, got=error.got, available=error.available) from None
+            error.expected = f"cannot read {self.path.name}/{SCORES}: {error.expected}"
+            raise
 
     @cached_property
     def outcomes(self) -> Outcomes | None:
-        """What each test image adds to the scores, where the run kept it."""
+        """What each test image contributes to the scores, if the run stored it."""
         if self.given_outcomes is not None:
             return self.given_outcomes
         path = self.path / OUTCOMES
@@ -153,7 +153,7 @@ def read_groups(paths: Sequence[PathOrName]) -> list[RunGroup]:
 
 
 def setting_folders(path: Path) -> list[Path]:
-    """Return the folder itself, or the folders of the settings if it is that of a sweep."""
+    """Return the folder itself, or for a sweep the folders of its settings."""
     if (path / SWEEP).is_file() and not any(path.glob(f"{SEED}*")):
         settings = {recipe.parent.parent for recipe in path.glob(f"*/{SEED}*/{RECIPE}")}
         return sorted(settings) or [path]
@@ -182,7 +182,7 @@ def run_folders(path: Path) -> list[Path]:
 
 
 def match_single_task_domains(baseline: RunGroup, groups: Iterable[RunGroup]) -> RunGroup:
-    """Rename the baseline's single-task domains to the domains that they stand for.
+    """Rename the baseline's single-task domains to the domains that they are part of.
 
     A network with several tasks of `rooms` is compared with the networks `rooms-depth`,
     `rooms-normals`, …, because the domains of one recipe need distinct names. A domain

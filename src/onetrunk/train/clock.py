@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from onetrunk.config import Train
@@ -97,8 +98,8 @@ class Means:
     """Running means since the last log line; saved, so that a resumed run logs the same lines."""
 
     losses: dict[str, float] = field(default_factory=dict)  # sums, by "domain/task"
-    taught: dict[str, float] = field(default_factory=dict)  # sums, by "domain features" and so on
-    counts: Counter[str] = field(default_factory=Counter)  # of both
+    distilled: dict[str, float] = field(default_factory=dict)  # sums, by "domain features" etc.
+    counts: Counter[str] = field(default_factory=Counter)  # of the values in both sums
     images: Counter[str] = field(default_factory=Counter)  # by domain
     rate: float = 0.0  # the trunk's learning rate in the last step
     since: float = 0.0  # the clock's seconds at the last line
@@ -108,10 +109,10 @@ class Means:
         losses: Mapping[str, float],
         images: Mapping[str, int],
         rate: float,
-        taught: Mapping[str, float] | None = None,
+        distilled: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         """Add the values of one step."""
-        for sums, values in ((self.losses, losses), (self.taught, taught or {})):
+        for sums, values in ((self.losses, losses), (self.distilled, distilled)):
             for key, loss in values.items():
                 sums[key] = sums.get(key, 0.0) + loss
             self.counts.update(values.keys())
@@ -119,31 +120,30 @@ class Means:
         self.rate = rate
 
     def take(self, clock: Clock) -> dict[str, Any]:
-        """Return the fields of a log line, and start again from zero."""
-        taught = {key: total / self.counts[key] for key, total in self.taught.items()}
-        took = max(clock.seconds - self.since, 1e-9)
+        """Return the fields of a log line, and reset the means."""
+        distilled = {key: total / self.counts[key] for key, total in self.distilled.items()}
+        seconds = max(clock.seconds - self.since, 1e-9)
         record = {
             "lr": self.rate,
             "loss": {unit: total / self.counts[unit] for unit, total in self.losses.items()},
-            **({"taught": taught} if taught else {}),
-            "images_per_s": {name: round(n / took, 1) for name, n in self.images.items()},
+            **({"distilled": distilled} if distilled else {}),
+            "images_per_s": {name: round(n / seconds, 1) for name, n in self.images.items()},
             "seconds": round(clock.seconds, 3),
             "left_s": round(clock.left, 1),
         }
-        self.losses, self.taught, self.counts, self.images = {}, {}, Counter(), Counter()
+        self.losses, self.distilled, self.counts, self.images = {}, {}, Counter(), Counter()
         self.since = clock.seconds
         return record
 
     def state(self) -> dict[str, Any]:
         """The state for a checkpoint, as JSON."""
-        # copies: the sums change while a state is held
-        sums = {"losses": {**self.losses}, "counts": {**self.counts}, "images": {**self.images}}
-        sums |= {"taught": {**self.taught}} if self.taught else {}
-        return {**sums, "rate": self.rate, "since": self.since}
+        # copied, because the sums may change before the state is written
+        sums = {"losses": {**self.losses}, "distilled": {**self.distilled}}
+        counts = {"counts": {**self.counts}, "images": {**self.images}}
+        return {**sums, **counts, "rate": self.rate, "since": self.since}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Load the state from a checkpoint."""
-        self.losses, self.rate = dict(state["losses"]), state["rate"]
-        self.taught = dict(state.get("taught", {}))
+        self.losses, self.distilled = dict(state["losses"]), dict(state["distilled"])
         self.counts, self.images = Counter(state["counts"]), Counter(state["images"])
-        self.since = state["since"]
+        self.rate, self.since = state["rate"], state["since"]

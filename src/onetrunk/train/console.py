@@ -92,7 +92,7 @@ class ConsoleLogger:
             )
 
     def end(self) -> None:
-        """Leave the last table, or print a last line."""
+        """Leave the last table on the terminal, or print a last line."""
         if self._live is not None:
             self._live.update(self._table(self._live.console))
             self._live.stop()
@@ -174,19 +174,19 @@ def duration(seconds: float) -> str:
 
 
 def _joined(values: Mapping[str, float]) -> str:
-    """The number of one task; of several, each with its name."""
+    """Format the number of one task; of several tasks, each with its name."""
     if len(values) == 1:
         return number(next(iter(values.values())))
     return " ".join(f"{task} {number(value)}" for task, value in values.items())
 
 
 def _bare(values: Mapping[str, float]) -> str:
-    """Numbers without names."""
+    """Format numbers without names."""
     return " ".join(map(number, values.values()))
 
 
 def _val(values: Mapping[str, float]) -> str:
-    """`error 12.30`; of several tasks `category 12.30 price 0.410`."""
+    """Format metrics: `error 12.30`; of several tasks `category 12.30 price 0.410`."""
     if len(values) == 1:
         ((unit, value),) = values.items()
         return f"{unit.rpartition('/')[2]} {number(value)}"

@@ -26,7 +26,7 @@ def start_from(folder: Path, models: Mapping[str, Universal]) -> None:
         raise BadInput(f"init: the model in {folder} has no domains", try_="train it first")
     several = len({id(other) for other in available.values()}) > 1
     for part, model in models.items():
-        if several and part not in available:  # no rule says whose trunk it should take
+        if several and part not in available:  # it is not defined whose trunk to use
             raise BadInput(
                 f"init: {folder} holds a network for each domain, "
                 + (f"but none for {part}" if part else "so there is no single one to start from"),
@@ -71,7 +71,7 @@ def load_shared(folder: Path, setting: str = "") -> Universal:
 
 @torch.no_grad()
 def copy_weights(model: Universal, other: Universal) -> list[str]:
-    """Copy the shared weights of another model, and those of the domains that both have.
+    """Copy the shared weights of another model, and the weights of domains that both have.
 
     A domain is copied if its tasks and adapters are the same in both; any other starts as a new
     domain does. Returns the names of the copied domains.
@@ -100,7 +100,7 @@ def copy_weights(model: Universal, other: Universal) -> list[str]:
 
 
 def _copy_head(head: nn.Module, other: nn.Module, copied: set[int]) -> None:
-    """Copy a head; a head that domains share takes each row at its place in this domain's order."""
+    """Copy a head; the rows of a shared head are in the order of its own classes."""
     if not isinstance(head, SharedHead):
         head.load_state_dict(other.state_dict())
         return

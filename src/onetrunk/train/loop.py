@@ -26,7 +26,7 @@ from onetrunk.train.loggers import Logger
 from onetrunk.train.selection import Selection
 
 NO_TEACHERS: Mapping[str, Sequence[Teacher]] = MappingProxyType({})
-CHECKPOINT = 300.0  # seconds between checkpoints, at most, whatever `train.checkpoint`
+CHECKPOINT = 300.0  # the longest time between checkpoints, in seconds
 
 
 def fit(
@@ -85,7 +85,7 @@ def train_loop(learner: Learner, run: RunFolder, logger: Logger, part: str, stop
             # step
             try:
                 passes = next(steps)
-            except Failed:  # images cannot be read: a data worker died, or a disk is gone
+            except Failed:  # images cannot be read: a data worker died, or a disk is missing
                 if stop.requested:  # because the workers got the signal, too
                     continue
                 save(learner, run, part)

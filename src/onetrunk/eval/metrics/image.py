@@ -14,7 +14,7 @@ from onetrunk.data.task import NO_CLASS, NO_LABEL, Task
 from onetrunk.eval.metrics.scores import F64, Metric, Scores, exact_sum, to_double
 
 BINS = 15  # of the calibration error
-CHUNK = 2**24  # inner products that are in memory at once
+CHUNK = 2**24  # inner products in memory at a time
 
 
 class Classify(Scores):
@@ -26,7 +26,7 @@ class Classify(Scores):
 
     Calibration error: Σ_b n_b/n · |accuracy_b − confidence_b| over 15 equal bins of the confidence
     of the predicted class (Guo et al. 2017). torchmetrics puts a confidence of exactly 1, which
-    confident networks reach in single precision, into a bin of its own: 7.5 instead of 2.5 % on 50
+    confident networks reach in single precision, into a separate bin: 7.5 instead of 2.5 % on 50
     images of confidence 1 with 45 right and 50 of 0.95, all right.
     """
 

@@ -57,7 +57,7 @@ class Scores(ABC):
         self._batches: dict[str, list[Tensor]] = {}
 
     def update(self, out: Tensor, target: Tensor) -> None:
-        """Add a batch: outputs as the head gives them, targets as the split gives them."""
+        """Add a batch: the head's outputs and the split's targets."""
         target = target.to(out.device, non_blocking=True)
         out = out.detach()
         self._check_shape(out, target)
@@ -133,7 +133,7 @@ class Scores(ABC):
         return array
 
     def _check_shape(self, out: Tensor, target: Tensor) -> None:
-        """Refuse outputs of another shape, which a user's own head may return."""
+        """Refuse outputs of another shape, which a user-defined head may return."""
         map_size = target.shape[-2:] if self.task.dense else ()
         width = self.task.width or (out.shape[1] if out.ndim == 2 else 0)
         expected = (target.shape[0], width, *map_size)

@@ -7,7 +7,7 @@ For a domain with tasks t, each with its teachers k (Li, Liu & Bilen 2022):
 f_p are the student's features at point p, g_kp the teacher's, A_kp an aligner of the domain, and a
 the annealing factor. Teachers without predictions of a task have no term ℓ_logits, and its mean is
 over the others. The features of a teacher of several tasks are compared once and weighted by the
-number of tasks. Every batch is given to the teachers of its own domain only, in the same view.
+number of tasks. A batch is only passed to the teachers of its domain, as the same views.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from onetrunk.train.device import Precision
 from onetrunk.train.distill.matching import to_common_shape
 from onetrunk.train.distill.targets import Targets, make_targets
 from onetrunk.train.distill.teachers import Teacher
-from onetrunk.train.optimizer import load_optimizer_state, optimizer_state
+from onetrunk.train.optimizer import load_optimizer_state, optimizer_state, tensors_under
 
 
 class Distiller:
@@ -100,8 +100,9 @@ class Distiller:
         losses: dict[str, list[Tensor]] = {}
         present = self.present(batch.domain, step)
         factor = annealing_factor(progress, self.distill.annealing)
-        with_features = Counter(task for each in present if each.pairs
-                                for task in each.feature_weights)  # fmt: skip
+        with_features = Counter(
+            task for each in present if each.pairs for task in each.feature_weights
+        )
         with_predictions = Counter(task for each in present for task in each.prediction_losses)
         for each in present:
             points = tuple(dict.fromkeys(point for _, point in each.pairs))
@@ -164,11 +165,7 @@ class Distiller:
         for name, named in self.parameters.items():
             for key, parameter in named.items():
                 parameter.copy_(tensors[f"weights/{name}/{key}"])
-        optim = {
-            place.removeprefix("optim/"): tensor
-            for place, tensor in tensors.items()
-            if place.startswith("optim/")
-        }
+        optim = tensors_under("optim", tensors)
         load_optimizer_state(self.optimizers, self.parameters, optim)
 
 

@@ -16,7 +16,7 @@ from onetrunk.progress import say
 from onetrunk.store.run_folder import RECIPE, SCORES
 from onetrunk.train.distill.foreign import PREFIX, Foreign, ForeignTeacher, TimmCheckpoint
 from onetrunk.train.distill.stored_teachers import PREFIX as STORED
-from onetrunk.train.distill.stored_teachers import Stored
+from onetrunk.train.distill.stored_teachers import StoredTeacher
 from onetrunk.train.distill.teachers import Specialist, Teacher
 
 OneTeacher = str | Path | Universal | Foreign | Teacher
@@ -71,7 +71,7 @@ def find_teachers(
 
 def _notes(teachers: Mapping[str, Sequence[Teacher]]) -> list[str]:
     """Return notes on domains without a teacher, and on teachers whose images are converted."""
-    untaught = [name for name, mine in teachers.items() if not mine]
+    without = [name for name, mine in teachers.items() if not mine]
     converted = [
         name
         for name, mine in teachers.items()
@@ -82,8 +82,8 @@ def _notes(teachers: Mapping[str, Sequence[Teacher]]) -> list[str]:
         )
     ]
     notes = []
-    if untaught:
-        notes.append(f"no teacher for {', '.join(untaught)}: trained from labels alone")
+    if without:
+        notes.append(f"no teacher for {', '.join(without)}: trained from labels alone")
     if converted:
         notes.append(
             f"the teachers of {', '.join(converted)} use another image size or normalization; "
@@ -93,7 +93,7 @@ def _notes(teachers: Mapping[str, Sequence[Teacher]]) -> list[str]:
 
 
 class _Finder:
-    """Reads every run and every checkpoint once, however many domains it teaches."""
+    """Finds teachers; every run and every checkpoint is read once for all domains."""
 
     def __init__(self, root: Path, logits: bool) -> None:
         self.root = root
@@ -149,7 +149,7 @@ class _Finder:
             )
         if text.startswith(STORED):
             path = self.root / text.removeprefix(STORED)
-            return [Stored(path, domain, tasks, self.logits)]
+            return [StoredTeacher(path, domain, tasks, self.logits)]
         if text.startswith(PREFIX):
             if text not in self.checkpoints:
                 self.checkpoints[text] = TimmCheckpoint(text, self.root)
@@ -229,7 +229,7 @@ def distill_settings(
 
     Args:
         teachers: A teacher that is a Python object is written by the name of its class.
-        distill: The keys of [distill], or names of what is taught, such as ["cka", "logits"].
+        distill: The keys of [distill], or names of targets, such as ["cka", "logits"].
     """
     settings = dict(distill) if isinstance(distill, Mapping) else _from_names(distill)
     if not teachers:

@@ -1,6 +1,6 @@
 """Learning without forgetting: predictions of old domains on new images (Li & Hoiem 2016).
 
-A run that starts from another one (`init = RUN`) moves its trunk from θ₀ to θ. The domains of RUN
+A run that starts from another one (`init = RUN`) trains its trunk from θ₀ to θ. The domains of RUN
 that are not trained here are old. Each step takes one of them, o, in turn, and adds to the loss of
 a batch x
 
@@ -68,7 +68,7 @@ class OldPredictions:
         self.trunk: dict[str, Tensor] = {}  # of the trained model, by the old network's names
 
     def follow(self, model: Universal, precision: Precision, channels_last: bool) -> None:
-        """Use the trunk of this model, which is trained, and move to its device."""
+        """Use the trunk of the model in training, and move to its device."""
         like = next(model.parameters())
         self.before.to(like.device, like.dtype)
         if channels_last:

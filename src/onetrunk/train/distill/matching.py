@@ -1,4 +1,4 @@
-"""Which of a student's features is compared with which of a teacher's."""
+"""Matching of the student's feature points with the teacher's."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def match_features(
     matches = {point: teacher_point(point, teacher.widths) for point in points}
     if missing := [point for point, match in matches.items() if match is None]:
         raise BadInput(
-            f"teacher {teacher.name}: it has no features to compare those of {domain.name} with",
+            f"teacher {teacher.name}: it has no features that match these points of {domain.name}",
             got=shorten(missing),
             available=teacher.widths,
             try_='distill.at = [a point that both have], or features = "none"',
@@ -65,7 +65,7 @@ def default_points(domain: Domain, teacher: Teacher) -> tuple[str, ...]:
 
 
 def teacher_point(point: str, teacher_widths: Mapping[str, int]) -> str | None:
-    """Return the teacher's point that a student's point is compared with, if there is one."""
+    """Return the teacher's point that is compared with a student's point, if there is one."""
     candidates = CANDIDATES.get(point, (point,))
     return next((name for name in candidates if name in teacher_widths), None)
 

@@ -87,8 +87,8 @@ class Header(BaseModel, frozen=True, strict=True, extra="forbid"):
             ) from None
 
 
-class Stored:
-    """The outputs in a file as a teacher."""
+class StoredTeacher:
+    """A file of precomputed outputs, used as a teacher."""
 
     converter = None  # the file holds outputs for the student's own views
 
@@ -149,7 +149,7 @@ class Stored:
 
 def fixed_of(teachers: Sequence[Teacher]) -> Fixed | None:
     """Return the views of the stored teachers of one domain, which must all be the same."""
-    stored = [teacher for teacher in teachers if isinstance(teacher, Stored)]
+    stored = [teacher for teacher in teachers if isinstance(teacher, StoredTeacher)]
     if len({teacher.fixed for teacher in stored}) > 1:
         raise BadInput(
             f"{stored[0].header.domain}: expected precomputed features of the same views",

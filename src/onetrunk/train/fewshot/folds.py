@@ -18,7 +18,7 @@ Rows = NDArray[np.int64]  # places in the index of a domain
 
 
 class Subset(Domain):
-    """A domain with other images in its splits; everything else is that of the domain."""
+    """A domain with other splits; everything else is taken from the original domain."""
 
     def __init__(self, domain: Domain, rows: dict[str, Rows]) -> None:
         domain.check()
@@ -32,11 +32,11 @@ class Subset(Domain):
         }
 
     def good(self, split: str) -> Rows:
-        """Return the images of a split; the domain has checked that they can be read."""
+        """Return the images of a split; the original domain has checked that they are readable."""
         return self._rows[split]
 
     def check(self) -> None:
-        """Do nothing: the domain is checked."""
+        """Do nothing: the original domain has been checked."""
 
 
 def has_few_images(domain: Domain, setting: str) -> bool:

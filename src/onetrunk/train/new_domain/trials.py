@@ -10,7 +10,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +46,10 @@ TRIALS = "trials"
 
 @dataclass(frozen=True)
 class AdapterKind:
-    """What a new domain owns beside its heads: adapters, "norm", or "none".
-
-    Args:
-        name: The adapters' name, "norm" or "none".
-        rank: The rank of low-rank adapters.
-    """
+    """The adapters of a new domain, or "norm" or "none" in their place."""
 
     name: str
-    rank: int | None = None
+    rank: int | None = None  # of low-rank adapters
 
     @property
     def label(self) -> str:
@@ -107,7 +102,7 @@ class TrialRunner:
         self.done: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
 
     def record(self, key: str, value: Mapping[str, Any]) -> None:
-        """Record something as done, durably."""
+        """Write a finished step to the run's folder."""
         self.done[key] = dict(value)
         self.run.write(f"{TRIALS}.json", self.done)
 
@@ -136,7 +131,7 @@ class TrialRunner:
         initial = choose_initial_slots(model, self.model, self.domain, self.recipe.grow.start, seed)
         if initial.errors:
             say(f"{self.domain.name} {initial.description}")
-        self.record(key, initial.to_json())
+        self.record(key, asdict(initial))
 
     def train(self, model: Universal, kind: AdapterKind, part: str, domain: Domain) -> Selection:
         """Train a scratch model in a part of the run; continue where an interrupted one ended."""

@@ -1,4 +1,4 @@
-"""TorchJD's weightings (Quinton & Rey 2024, arXiv:2406.16232; torchjd.org), by our names.
+"""TorchJD's weightings (Quinton & Rey 2024, arXiv:2406.16232; torchjd.org), under onetrunk's names.
 
 Methods that need only G = J·Jᵀ return weights; methods that need J itself return the gradient.
 Solvers run on the CPU in float64, on G scaled to a mean squared length of 1: no result depends on
@@ -31,10 +31,10 @@ REGULARIZATION = 1e-4  # of the gradients' total squared length, so that G has a
 class TorchJD(Weighting):
     """A method of `torchjd.aggregation`."""
 
-    name: ClassVar[str]  # our name; random draws depend on it
+    name: ClassVar[str]  # onetrunk's name; random draws depend on it
     class_name: ClassVar[str]  # in torchjd.aggregation
     requires: ClassVar[str] = ""  # a package that it needs besides TorchJD
-    sums: ClassVar[bool] = False  # the method adds up the units; others average them
+    sums: ClassVar[bool] = False  # whether the method adds the units; others average them
 
     def __init__(self, setup: Setup, settings: Mapping[str, object]) -> None:
         super().__init__(setup, settings)
@@ -195,7 +195,7 @@ class MGDASettings(Part):
     """Settings of mgda."""
 
     epsilon: float = Field(default=1e-3, gt=0, description="stop where a step is shorter")
-    max_iters: int = Field(default=100, ge=1, description="most iterations")
+    max_iters: int = Field(default=100, ge=1, description="maximum number of iterations")
 
 
 class MGDA(FromGram):
@@ -227,18 +227,18 @@ GRAM = (AlignedMTL, CAGrad, DualProj, FairGrad, IMTLG, MGDA, PCGrad, UPGrad)
 JACOBIAN = (ConFIG, GradDrop)
 TORCHJD: Mapping[str, type[TorchJD]] = {method.name: method for method in (*GRAM, *JACOBIAN)}
 NOT_OFFERED = {  # further methods of TorchJD, and why they are missing
-    "constant": "it is our 'fixed'",
+    "constant": "it is the same as 'fixed'",
     "cr-mogm": "it smooths another method's weights",
     "excess-mtl": "its state cannot be saved and restored from outside",
     "gradvac": "its state cannot be saved and restored from outside",
     "krum": "it defends against forged gradients by dropping units",
-    "mean": "it is our 'equal'",
+    "mean": "it is the same as 'equal'",
     "modo": "it needs two independent batches of each unit in a step",
     "nash-mtl": "its solver ecos is under the GPL; fairgrad with alpha = 1 has the same solution",
     "pcd": "it needs one primary unit that the others serve",
-    "random": "it is our 'rlw'",
+    "random": "it is the same as 'rlw'",
     "sdmgrad": "it needs two independent batches of each unit in a step",
-    "sum": "it is our 'equal'",
+    "sum": "it is the same as 'equal'",
     "trimmed-mean": "it defends against forged gradients by dropping the largest entries",
 }
 
