@@ -1,4 +1,4 @@
-"""Evaluation: every domain's split through the model, with the scores as a table.
+"""Evaluation of a model on a split of every domain, with the scores as a table.
 
 Each domain is evaluated in separate batches, in the order of its split, with the pixel pipeline
 that the model's card stores. A norm that uses the statistics of the batch is evaluated in batches
@@ -36,8 +36,8 @@ from onetrunk.progress import Track, say
 
 Models = Universal | Mapping[str, Universal]  # one for all domains, or one for each
 BATCH = 256  # images in a batch, at most
-BATCH_BYTES = 64 * 2**20  # of images; outputs, maps of many classes, may take four times as much
-TRAINING_BATCH = 64  # images in a training batch, where a card does not record it
+BATCH_BYTES = 64 * 2**20  # of images; outputs (maps of many classes) may need four times as much
+TRAINING_BATCH = 64  # images in a training batch, if a card does not record it
 READ_AHEAD = 2  # batches
 
 
@@ -213,7 +213,7 @@ def plan_batches(
     batch: int = BATCH,
     pixel_ratio: float = 1.0,
 ) -> list[NDArray[np.int64]]:
-    """Return the batches in which a split's images are evaluated, as places in the split.
+    """Return the batches in which a split is evaluated, as places of images.
 
     Args:
         count: Images in the split.

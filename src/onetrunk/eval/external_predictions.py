@@ -36,7 +36,7 @@ from onetrunk.eval.table import Table
 from onetrunk.nn.foreign import plain_name
 from onetrunk.progress import say
 
-COLUMN = {"classify": "label", "regress": "value"}  # with the predictions of each kind
+COLUMN = {"classify": "label", "regress": "value"}  # of the predictions, by kind of task
 COLUMNS = ("domain", "image", "task", "label", "value")
 OTHER_SPLIT = -1  # the place of an image that is not in this split
 
@@ -62,7 +62,7 @@ class ExternalResult:
         return self.result.table(intervals)
 
     def outcomes(self) -> Outcomes:
-        """Return the outcomes of every image, to compare our runs with."""
+        """Return the outcomes of every image, for comparisons with runs."""
         return self.result.outcomes()
 
 
@@ -224,7 +224,7 @@ def _add_row(one: _TaskPredictions, places: Mapping[str, int], row: Row, where: 
 
 
 def _class_index(task: Task, label: str) -> int:
-    """Return the index of the class with this name, if need be without case and separators.
+    """Return the index of the class with this name, if necessary without case and separators.
 
     Return the number of classes where there is none, or where several match.
     """

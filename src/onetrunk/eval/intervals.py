@@ -1,6 +1,6 @@
 """Bootstrap intervals (Efron 1979), and differences of runs on the same images.
 
-A replicate draws as many images of a domain as there are, with replacement. Draws depend on (seed,
+A replicate draws with replacement as many images of a domain as it has. Draws depend on (seed,
 domain, number of images) only, so two runs over the same images have the same draws: differences
 of their replicates are the paired bootstrap, in which images that are hard for both cancel. The
 seeds of a run are drawn too, as many as there are; sides with the same number of seeds have the
@@ -68,8 +68,8 @@ def interval(
 ) -> tuple[float, float]:
     """Return the 95 % interval of one task's headline in one run.
 
-    For a share of images (error, recall) it is Wilson's (1927), which is valid for few images and
-    for no wrong one, where the bootstrap gives 0 to 0. For the others it is from the 2.5th to the
+    For a share of images (error, recall) it is Wilson's (1927), which is also valid for few images
+    and without errors, where the bootstrap gives 0 to 0. For the others it is from the 2.5th to the
     97.5th percentile of the bootstrap, in which the unit of an nrmse, the standard deviation of all
     targets, is kept.
     """

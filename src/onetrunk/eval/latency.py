@@ -3,8 +3,8 @@
 For each domain, one image and a batch pass through the universal network, through the plain network
 that it folds to, and through that domain's separate network (also folded). Then one batch of all
 domains mixed passes through the universal network, and the same images through the separate
-networks one after another. The variants of a row take turns, so that other load on the machine
-affects them alike; each figure is the median.
+networks one after another. The variants of a row are run in turns, so that other load on the
+machine affects all of them; each figure is the median.
 """
 
 from __future__ import annotations

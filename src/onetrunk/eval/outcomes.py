@@ -35,9 +35,11 @@ from onetrunk.eval.metrics.scores import F64
 from onetrunk.store.atomic import write_atomic
 
 FORMAT = 1
-HEADER = "onetrunk"  # the key of our document in the file's metadata
+HEADER = "onetrunk"  # the key of the JSON document in the file's metadata
 DIMENSIONS = {"count": (1,), "sum": (1, 2), "areas": (3,)}  # of the arrays, by name
 Key = tuple[str, str]  # domain, task
+# raised by the readers of a damaged file
+INVALID = (SafetensorError, LookupError, ValueError, TypeError, RecursionError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -131,10 +133,7 @@ class Outcomes:
             raise BadInput(
                 f"cannot read {name}", got=error.strerror or type(error).__name__
             ) from None
-        except (
-            *(SafetensorError, KeyError, ValueError, TypeError, RecursionError),
-            *(AttributeError, IndexError),
-        ) as error:
+        except INVALID as error:
             raise BadInput(f"{name} is not a file of outcomes", got=f"{error!r}"[:100]) from None
 
 

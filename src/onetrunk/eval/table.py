@@ -71,7 +71,7 @@ class Row:
             raise BadInput(f"expected a number of images as the count of {name}", got=self.count)
 
     @property
-    def shown(self) -> str:
+    def text(self) -> str:
         """The value with its unit and interval: `4.21 % (3.50–4.92)`."""
         return f"{number(self.value, self.unit)}{spaced(self.unit)}{self.interval}"
 
@@ -175,7 +175,7 @@ class Table:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Table:
-        """Return the table that `to_json` wrote; anything wrong with it is a BadInput."""
+        """Return the table that `to_json` wrote; an invalid document raises BadInput."""
         try:
             split, rows, views = document["split"], document["rows"], document.get("views", "")
             if not all(isinstance(text, str) for text in (split, views)):
@@ -194,7 +194,7 @@ class Table:
             raise BadInput("expected a table of scores", got=f"{error!r}"[:120]) from None
 
     def to_csv(self) -> str:
-        """Return every row with every field, and numbers that are not rounded."""
+        """Return all fields of all rows as CSV, without rounding."""
         text = io.StringIO()
         views = {"views": self.views} if self.views else {}
         writer = csv.DictWriter(text, [*FIELDS, *views], lineterminator="\n")
@@ -239,8 +239,8 @@ class Table:
             for task in self.tasks(domain):
                 mine = [row for row in self.rows if (row.domain, row.task) == (domain, task)]
                 first = next((row for row in mine if row.headline), mine[0])
-                also = ", ".join(f"{row.metric} {row.shown}" for row in mine if row is not first)
-                cells = (domain, task, f"{first.count:,}", f"{first.metric} {first.shown}", also)
+                also = ", ".join(f"{row.metric} {row.text}" for row in mine if row is not first)
+                cells = (domain, task, f"{first.count:,}", f"{first.metric} {first.text}", also)
                 table.add_row(*(escape(printable(cell)) for cell in cells))
         errors = self.errors()
         if len(errors) > 1:

@@ -161,5 +161,5 @@ def _read(labels: Labels) -> list[str]:
 
 
 def _shown(places: Sequence[int], names: Sequence[Label]) -> str:
-    """Return one name of each output: of ImageNet's the first synonym."""
+    """Return one name of each output; for ImageNet, the first synonym."""
     return " + ".join(names[i][min(1, len(names[i]) - 1)] for i in places)

@@ -77,7 +77,7 @@ class Strip:
     Args:
         result: The class that colours it.
         ends: The ends of the interval that are within the scale.
-        band: From where to where the shaded margin goes.
+        band: The ends of the shaded margin.
     """
 
     label: str

@@ -11,7 +11,7 @@ import numpy as np
 from onetrunk.errors import BadInput
 from onetrunk.eval.budget import Budget, Cost, budget
 from onetrunk.eval.intervals import differences, percentiles, replicates, wilson
-from onetrunk.eval.metrics import as_error
+from onetrunk.eval.metrics import SCORES, as_error
 from onetrunk.eval.outcomes import Key, Outcomes
 from onetrunk.eval.summary import decathlon_score, delta_mtl
 from onetrunk.eval.table import Better, Row, Table
@@ -158,7 +158,7 @@ def _interval(row: Row) -> tuple[float, float] | None:
     """Return the interval in the table; for a share of images it follows from their number."""
     if row.low is not None and row.high is not None:
         return row.low, row.high
-    if row.kind in ("classify", "embed") and row.count:
+    if SCORES[row.kind].share_of_images and row.count:
         return wilson(row.value / 100, row.count)
     return None
 
@@ -171,7 +171,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def compare(group: RunGroup, baseline: RunGroup) -> tuple[TaskComparison, ...]:
-    """Compare every task that both have a score of."""
+    """Compare every task that has a score on both sides."""
     ours, theirs = scores_of(group), scores_of(baseline)
     paired = _paired_differences(group, baseline)
     comparisons = []
@@ -269,7 +269,7 @@ def _common_outcomes(
 
 
 def common_classify_keys(columns: Sequence[Column]) -> list[Key]:
-    """Return the classification tasks that every column has a score of."""
+    """Return the classification tasks that have a score in every column."""
     return [
         key
         for key, score in columns[0].scores.items()

@@ -1,4 +1,4 @@
-"""Gathering what the report shows: read run folders, measure their networks, decide.
+"""Collects the content of the report: reads run folders, measures networks, makes the verdict.
 
 What cannot be measured (because a source is missing, or a run not finished) is left out, and the
 reason is reported.
@@ -65,7 +65,7 @@ def gather(
     images: bool = True,
     seed: int = 0,
 ) -> Findings:
-    """Read the runs, measure what their networks allow, and decide.
+    """Read the runs, measure their networks, and make the verdict.
 
     Args:
         runs: Folders of runs, one column each.

@@ -1,4 +1,4 @@
-"""Run folders as the report reads them: their files only, whatever state the run is in."""
+"""The files of run folders, as the report reads them; runs need not be finished."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from onetrunk.store.run_folder import METRICS, RECIPE, SCORES
 
 ENVIRONMENT, OUTCOMES = "environment.json", "outcomes.safetensors"
 SWEEP = "sweep.json"  # in a folder that holds the runs of several settings
-SEED = "seed-"  # prefix of the folders that `--seeds` makes, one per seed
+SEED = "seed-"  # prefix of the folders of single seeds, which `--seeds` creates
 
 PathOrName = str | PathLike[str]
 

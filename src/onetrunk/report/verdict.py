@@ -1,4 +1,4 @@
-"""The verdict on "one network or N?", decided from the scores by fixed rules.
+"""The verdict on whether one network is enough, made from the scores by fixed rules.
 
 Each task of each domain has a difference d = error of the one network − error of the separate
 network, both as numbers where lower is better, with a 95 % interval, and a margin m that the one

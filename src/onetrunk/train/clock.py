@@ -1,4 +1,4 @@
-"""The clock of a run: how far it is, what is due, and the running means since the last log line."""
+"""The clock of a run (progress, and what is due), and running means since the last log line."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 from onetrunk.config import Train
 
-EVALUATIONS = 10  # in a run, where the recipe sets no interval
-LINES = 100  # log lines in a run, where the recipe sets no interval
+EVALUATIONS = 10  # in a run, if the recipe sets no interval
+LINES = 100  # log lines in a run, if the recipe sets no interval
 MAX_LOG_INTERVAL = 50  # steps
 
 
@@ -25,7 +25,7 @@ class Clock:
     evaluate: int  # steps between evaluations; 0: EVALUATIONS of them, by progress
     log: int  # steps between log lines
     step: int = 0
-    seconds: float = 0.0  # of training, those before a restart included
+    seconds: float = 0.0  # of training, including those before a restart
     tenth: int = 0  # evaluations that became due by progress
     began: float = 0.0
 
@@ -41,7 +41,7 @@ class Clock:
         return cls(steps, train.hours or 0.0, train.evaluate or interval, train.log or lines)
 
     def start(self) -> None:
-        """Start, or continue, to count seconds."""
+        """Start or continue counting seconds."""
         self.began = time.monotonic() - self.seconds
 
     def tick(self) -> None:

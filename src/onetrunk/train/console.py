@@ -83,7 +83,7 @@ class ConsoleLogger:
         now = time.monotonic()
         if self._live is not None:
             self._draw(now)
-        elif record["val"]:  # nothing, where no domain has labels
+        elif record["val"]:  # no line if no domain has labels
             self._printed = now
             best = ", the best so far" if record["best"] else ""
             self._say(

@@ -33,7 +33,7 @@ def choose_device(requested: str | torch.device | None = None) -> torch.device:
 
 @dataclass
 class Precision:
-    """Autocast where the device gains from it, and a scaler where float16 needs one."""
+    """Autocast if the device gains from it, and a gradient scaler for float16."""
 
     device: torch.device
     dtype: torch.dtype = torch.float32

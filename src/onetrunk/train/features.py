@@ -1,7 +1,7 @@
 """The pooled features of a split, computed once and kept in a memory-mapped file of the run.
 
 The file `features/DOMAIN/SPLIT.rows` holds one row per image. A killed run continues after the rows
-that are safe on disk. A finished run does not need the files.
+that were saved. A finished run does not need the files.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Features:
     places: NDArray[np.int64]
     batches: tuple[slice, ...]  # the rows of each forward pass
     seconds: float  # of computation since the run was last started
-    digest: str  # of what they depend on
+    digest: str  # of everything that they depend on, except images
 
 
 def compute_features(

@@ -69,7 +69,7 @@ def fit_heads(
     device: torch.device,
     seed: int = 0,
 ) -> Selection:
-    """Train only heads and decoders; arguments as of `fit`."""
+    """Train only heads and decoders; the arguments are those of `fit`."""
     check_heads(model)
     model.to(device)
     logged = _logged_units(run)
@@ -105,7 +105,7 @@ def check_heads(model: Universal) -> None:
 
 @contextmanager
 def only_decoders_trainable(model: Universal, domains: Sequence[Domain]) -> Iterator[None]:
-    """Inside the block only the decoders and dense heads of these domains require gradients."""
+    """Let only the decoders and dense heads of these domains require gradients in the block."""
     before = [(p, p.requires_grad) for p in model.parameters()]
     for parameter, _ in before:
         parameter.requires_grad_(False)

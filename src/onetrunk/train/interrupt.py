@@ -20,12 +20,7 @@ class Stopped(Failed):
 
 
 def stopped(where: str, run: Path) -> Stopped:
-    """Return the error to raise.
-
-    Args:
-        where: Where it stopped, for example "at step 3 of 40".
-        run: The folder of the run.
-    """
+    """Return the error to raise; `where` is for example "at step 3 of 40"."""
     resume = f"onetrunk train {shlex.quote(str(run / 'recipe.toml'))} --resume"
     return Stopped(f"stopped {where}; the progress is saved in {run}", try_=resume)
 

@@ -25,7 +25,6 @@ class Jacobian:
     Args:
         shared: The parameters that several units share; P numbers in all.
         units: The names of the run's units.
-        scaler: The scaler of float16 training.
     """
 
     def __init__(
@@ -85,7 +84,7 @@ class Jacobian:
         for i, (piece, parameter) in enumerate(zip(pieces, self.shared, strict=True)):
             gradient = gradients[i]
             if gradient is not None:
-                piece.view(parameter.shape).add_(gradient)  # by index, whatever the layout
+                piece.view(parameter.shape).add_(gradient)  # by index: memory layouts may differ
                 self.reached[i] = True
         for parameter, gradient in zip(own, gradients[len(self.shared) :], strict=True):
             if gradient is None:
@@ -156,7 +155,7 @@ def shared_gradient(
 
 
 def gram(jacobian_KP: Tensor) -> Tensor:
-    """Return J·Jᵀ, summed in float64 where the device has it: its small eigenvalues matter."""
+    """Return J·Jᵀ, in float64 if the device has it, because its small eigenvalues matter."""
     dtype = torch.float32 if jacobian_KP.device.type == "mps" else torch.float64
     parts = (part.to(dtype) for part in torch.split(jacobian_KP, COLUMNS, dim=1))
     total = jacobian_KP.new_zeros((len(jacobian_KP),) * 2, dtype=dtype)

@@ -1,4 +1,4 @@
-"""The learner: a model with everything that changes while it is trained, and one step of training.
+"""The learner: a model with all state that changes in training, and one step of training.
 
 A step is a list of pure batches. L = mean over the step's batches of w·ℓ, so every domain counts
 equally whatever its size (Bilen & Vedaldi 2017). Shared parameters take ∇L; a domain's own
@@ -200,7 +200,7 @@ class Learner:
     ) -> dict[tuple[str, str], float]:
         """Return the mean losses as numbers; raise NotFinite before any parameter has changed."""
         flat = torch.stack([loss for values in losses.values() for loss in values])
-        numbers = iter(flat.tolist())  # the only wait for the device in a step
+        numbers = iter(flat.tolist())  # the only synchronization with the device in a step
         means: dict[tuple[str, str], float] = {}
         for (domain, key), tensors in losses.items():
             values = [next(numbers) for _ in tensors]
@@ -223,7 +223,7 @@ class Learner:
         """Return everything that the next step depends on: tensors, and other values as JSON."""
         weights = self.model.state_dict()
         floats = [name for name, tensor in weights.items() if tensor.is_floating_point()]
-        # one check for all: a check of each tensor would wait for the device each time
+        # one check for all tensors, because each check synchronizes with the device
         finite = torch.stack([torch.isfinite(weights[name]).all() for name in floats])
         if not bool(finite.all()):
             name = next(n for n, fine in zip(floats, finite.tolist(), strict=True) if not fine)

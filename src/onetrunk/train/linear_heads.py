@@ -1,13 +1,13 @@
 """Linear heads on fixed features, each solved to its optimum in double precision.
 
-| kind | minimised over W, b, with x the standardised features | by |
+| kind | minimized over W, b, with x the standardized features | by |
 |---|---|---|
 | classify | mean cross-entropy (with class weights, if set) + λ/2·‖W‖² | L-BFGS |
 | multilabel | mean over images of Σ_c binary cross-entropy + λ/2·‖W‖² | L-BFGS |
-| regress | mean of ½(y − Wx − b)², y standardised, + λ/2·‖W‖² | closed form |
+| regress | mean of ½(y − Wx − b)², y standardized, + λ/2·‖W‖² | closed form |
 | embed | supervised contrast of Wz/‖Wz‖ + λ/2·‖W − W₀‖², see `contrast` | Adam, large batches |
 
-The bias is not regularised. With standardised features one λ has about the same effect for every
+The bias is not regularized. With standardized features one λ has about the same effect for every
 trunk; solutions are converted back to the raw features.
 """
 
@@ -35,13 +35,17 @@ CHUNK = 2**22  # numbers that are converted to double precision at a time
 KEEP = 2**26  # numbers kept in double precision (512 MB); more are converted in every pass
 FLAT = 1e-5  # a feature whose std is a smaller share of its RMS than this counts as constant
 # of the supervised contrast
-STEPS, ROWS, PER_CLASS = 150, 512, 8  # steps; images in one; images of a class in one, at most
+STEPS, ROWS, PER_CLASS = (
+    150,
+    512,
+    8,
+)  # steps; images in a batch; images of a class in a batch, at most
 RATE = 0.02  # learning rate, in units of the entries of W₀
 DIRECTIONS = 512  # principal directions, at most
 SMALL = 1e-4  # directions with a smaller variance, relative to the first, are dropped
 
 F32 = NDArray[np.float32]
-Loss = Callable[[Tensor, slice], Tensor]  # (outputs of some rows, which rows) to their loss
+Loss = Callable[[Tensor, slice], Tensor]  # (outputs of rows, the slice of these rows) to their loss
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Solution:
 
 
 class Design:
-    """The design matrix of a solver: standardised rows (f − μ)/σ of features (n, C), by chunks.
+    """The design matrix of a solver: standardized rows (f − μ)/σ of features (n, C), in chunks.
 
     A feature that is constant over these rows is 0 here, so its weight stays 0.
 
@@ -89,11 +93,11 @@ class Design:
         return len(self.rows)
 
     def chunks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Yield slices of the rows, and their standardised features."""
+        """Yield slices of the rows, and their standardized features."""
         yield from self._standardized() if self._kept is None else self._kept
 
     def take(self, places: NDArray[np.int64]) -> Tensor:
-        """Return the standardised features of these rows."""
+        """Return the standardized features of these rows."""
         return (self._double(places) - self.mean) * self.scale
 
     def gram(self) -> Tensor:
@@ -104,7 +108,7 @@ class Design:
         return gram
 
     def unscaled(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Convert a linear map of standardised features into one of raw features."""
+        """Convert a linear map of standardized features into one of raw features."""
         plain = weight * self.scale
         return plain, bias - plain @ self.mean
 
@@ -149,11 +153,11 @@ def multilabel(x: Design, target_nC: Tensor, grid: Sequence[float]) -> Iterator[
 
 
 def logistic(x: Design, loss: Loss, outputs: int, grid: Sequence[float]) -> Iterator[Solution]:
-    """Minimise the rows' losses + λ/2·‖W‖² over W and b: smooth and convex, so by L-BFGS.
+    """Minimize the rows' losses + λ/2·‖W‖² over W and b: smooth and convex, so by L-BFGS.
 
-    (Liu & Nocedal 1989, torch's, with strong Wolfe conditions.) The Hessian is at most about
-    XᵀX/4n + λ, which serves as preconditioner: variables are coordinates along its eigenvectors,
-    scaled by the inverse roots of its eigenvalues. Without it, the correlated features of a trunk
+    (Liu & Nocedal 1989; torch's implementation, with strong Wolfe conditions.) The Hessian is at
+    most about XᵀX/4n + λ, which serves as preconditioner: variables are coordinates along its
+    eigenvectors, scaled by the inverse roots of its eigenvalues. Without it, the correlated features of a trunk
     would cost hundreds of steps.
     """
     values, vectors = torch.linalg.eigh(x.gram())
@@ -228,8 +232,8 @@ def contrast(
     z are the images' coordinates along the mean's direction and the principal directions orthogonal
     to it, each divided by its root mean square. W₀ drops the mean and restores the scale of the
     leading others: the map to principal components. The length of an embedding has no meaning, so λ
-    does not pull W to 0 but to W₀. Batches hold all images where these are few, else classes drawn
-    by the seed, each with several images, so that every image has another of its class.
+    does not pull W to 0 but to W₀. Batches contain all images if these are few, else random
+    classes with several images each, so that every image has another one of its class.
 
     `x` must not be centred.
     """

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from types import MappingProxyType
 from typing import Any
 
@@ -76,7 +76,10 @@ def train_loop(learner: Learner, run: RunFolder, logger: Logger, part: str, stop
 
     clock.start()
     written = time.monotonic()  # of the last checkpoint
-    with logging(logger, plan), closing(learner.passes()) as steps:
+    logger.begin(plan)
+    with ExitStack() as stack:
+        stack.callback(logger.end)
+        steps = stack.enter_context(closing(learner.passes()))
         while stop.requested or not (clock.over or selection.out_of_patience):
             if stop.requested:
                 save(learner, run, part)
@@ -110,16 +113,6 @@ def train_loop(learner: Learner, run: RunFolder, logger: Logger, part: str, stop
             if evaluated or late or clock.step % learner.train.checkpoint == 0:
                 save(learner, run, part)
                 written = time.monotonic()
-
-
-@contextmanager
-def logging(logger: Logger, plan: Mapping[str, Any]) -> Iterator[None]:
-    """Begin the logger's part, and end it however the block ends."""
-    logger.begin(plan)
-    try:
-        yield
-    finally:
-        logger.end()
 
 
 def validate(learner: Learner) -> dict[str, Any]:

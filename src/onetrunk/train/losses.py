@@ -87,7 +87,7 @@ def embed(out_BC: Tensor, target_B: Tensor) -> Tensor:
     itself = torch.eye(len(out_BC), dtype=torch.bool, device=out_BC.device)
     known = target_B != NO_CLASS
     similarity = out_BC @ out_BC.T / TEMPERATURE
-    # the lowest number, not −∞: the softmax of an image without any other must be finite
+    # the lowest number, not −∞: the softmax of a row without other images must be finite
     lowest = torch.finfo(similarity.dtype).min
     similarity = similarity.masked_fill(itself | ~known, lowest)
     positives = (target_B[:, None] == target_B) & ~itself & known

@@ -3,8 +3,8 @@
 L = mean over the step's batches of w_domain · [ w_label · mean over its tasks of λ·ℓ + distilled ],
 
 where λ is the weight of the unit (domain, task) in the loss weighting: 1 for `equal`. A weighting
-that works on gradients replaces this sum on the parameters that several units share: the trunk, and
-of a domain with several tasks its slots and its decoder; heads are always trained on their own
+that works on gradients replaces this sum on the parameters that several units share: the trunk,
+and the slots and the decoder of a domain with several tasks; heads are always trained on their own
 losses. A domain without labels has no units; only teachers contribute to its loss.
 """
 

@@ -43,7 +43,7 @@ class Optimizers:
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in named.items():
             rate = train.lr * (train.head_lr if name.startswith("heads/") else 1.0)
-            # norm scales and biases are vectors; decaying them to zero does not regularise
+            # norm scales and biases are vectors; decaying them to zero does not regularize
             groups.setdefault((rate, decay if parameter.ndim > 1 else 0.0), []).append(parameter)
         param_groups = [
             {"params": parameters, "lr": rate, "weight_decay": decay, "peak": rate}
@@ -60,7 +60,7 @@ class Optimizers:
         )
         for parameter in named.values() if train.momentum else ():
             # torch creates the buffer at a parameter's first gradient: its fused kernel fails where
-            # only some of a group have one, and keeps garbage where float16 overflowed
+            # only some of a group have one, and leaves invalid values where float16 overflowed
             sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return sgd
 

@@ -3,7 +3,7 @@
 For networks whose features have changed since the statistics were collected: merged networks, and
 domains added to a trunk without training (Li et al. 2017, "Revisiting batch normalization for
 practical domain adaptation"). Statistics are means over batches, not decaying averages (Wu &
-Johnson 2021, "Rethinking 'Batch' in BatchNorm"): all norms in one pass, each normalising by the
+Johnson 2021, "Rethinking 'Batch' in BatchNorm"): all norms in one pass, each normalizing by the
 batch.
 """
 

@@ -85,7 +85,7 @@ class Multilabel(Scores):
     Average precision is the area under the step curve of precision over recall, with ties taken
     together: AP = Σ_k (R_k − R_{k−1})·P_k over distinct scores, highest first. torchmetrics takes
     the sigmoid of logits, which in single precision is 1 from 17 on and loses their order, gives a
-    class without any image 0 and averages that, and takes nine times as long (50,000 images, 80
+    class without any image 0 and averages that, and is nine times slower (50,000 images, 80
     labels).
     """
 

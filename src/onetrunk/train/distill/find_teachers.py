@@ -171,8 +171,8 @@ class _Finder:
     ) -> list[Teacher]:
         """Return the domains of a run that teach this domain, each with the tasks it teaches.
 
-        A task is taught by the run's domain of the same name, else by one called DOMAIN-TASK. If
-        the run was given for this domain and has only one domain, that one teaches it.
+        The teacher of a task is the run's domain of the same name, else one called DOMAIN-TASK. If
+        the run was given for this domain and has only one domain, that one is the teacher.
         """
         self.known.update(models)
         tasks_of: dict[str, list[str]] = {}

@@ -16,7 +16,7 @@ from onetrunk.train.distill.teachers import Teacher
 
 Pairs = tuple[tuple[str, str], ...]  # (student's point, teacher's point)
 
-# By point of the student the teacher's points that it can be compared with, best first. Both dense
+# By point of the student: the teacher's points that it can be compared with, best first. Both dense
 # points are compared with the decoded map (Li et al.). Any other point is compared with the
 # teacher's point of the same name.
 CANDIDATES: Mapping[str, tuple[str, ...]] = {
@@ -58,7 +58,7 @@ def match_features(
 
 
 def default_points(domain: Domain, teacher: Teacher) -> tuple[str, ...]:
-    """Return the points that the heads of the taught tasks read (Li, Liu & Bilen 2022)."""
+    """Return the points that the heads of the teacher's tasks read (Li, Liu & Bilen 2022)."""
     dense = [task.dense for task in domain.tasks if task.name in teacher.tasks]
     pooled = () if all(dense) else (POOLED,)
     return (*pooled, *((BOTTLENECK, DECODED) if any(dense) else ()))

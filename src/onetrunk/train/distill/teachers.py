@@ -84,8 +84,8 @@ class Specialist:
 
     Args:
         teacher_domain: The domain's name in the teacher.
-        domain: The student's domain that is taught.
-        tasks: The student's tasks that are taught.
+        domain: The student's domain.
+        tasks: The student's tasks that it teaches.
         name: Shown in messages and records.
         logits: Whether its predictions are used as well as its features.
     """

@@ -1,6 +1,6 @@
 """The choice of a method for a domain with few images, by cross-validation (Stone 1974).
 
-Below 8 images per class there are too few to hold out a validation split. So validation images are
+With fewer than 8 images per class, a validation split would be too small. So validation images are
 trained on as well, and every method is evaluated on folds, in which each image is held out once.
 The methods, simplest first, are class means (class_means.py), a linear head, and adapters that
 start from the class means of their fold. The method with the fewest errors (the simplest in a tie)
@@ -61,7 +61,7 @@ def choose_method(
     """Train the method with the lowest error on held-out images, and keep its pack.
 
     Args:
-        kinds: The adapters that are candidates beside class means and linear heads.
+        kinds: The adapters that are candidates besides class means and linear heads.
 
     Returns:
         The method, all methods, and the reason for the choice.
@@ -81,7 +81,7 @@ def choose_method(
     for kind in kinds:
         if kind != HEADS_ONLY:
             methods.append(Method(kind.label, kind, None, _adapters_error(runner, kind, folds)))
-    best = min(methods, key=lambda method: method.error or 0.0)  # among equals the simplest
+    best = min(methods, key=lambda method: method.error or 0.0)  # the simplest in a tie
     held_out = sum(len(fold.val) for fold in folds)
     reason = (
         f"{best.name}: {best.error:.1f} % error on {held_out} images held out in {len(folds)} "

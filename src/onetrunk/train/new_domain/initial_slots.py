@@ -111,7 +111,7 @@ def choose_initial_slots(
         for source in [TRUNK, *_drawn(names, seed)]:
             copy_from(source)
             errors[source] = error()
-    # among equals the first domain, because its slots are trained
+    # in a tie the first domain, because its slots are trained
     best = min([*_drawn(names, seed), TRUNK], key=lambda source: errors.get(source, 0.0))
     copy_from(best)
     if not half or not recompute_statistics(scratch, domain, seed):

@@ -69,7 +69,7 @@ def has_own_slots(model: Universal, name: str) -> bool:
 
 
 def check_own_norms(model: Universal, name: str, kind: str) -> None:
-    """Check that a domain with adapters = "norm" has norms of its own in this trunk."""
+    """Check that a domain with adapters = "norm" has its own norms in this trunk."""
     if kind == "norm" and not has_own_slots(model, name):
         raise BadInput(
             f"adapters = 'norm': expected a trunk with norms of each domain ({model.trunk.arch})",

@@ -88,7 +88,7 @@ class TrialResult:
 class TrialRunner:
     """Trains and records the trials of one new or updated domain."""
 
-    model: Universal  # in use; never changed here
+    model: Universal  # in use; it is not changed
     domain: Domain
     recipe: Growth
     run: RunFolder
@@ -152,7 +152,7 @@ class TrialRunner:
         )
 
     def _with_decay(self, model: Universal, domain: Domain) -> Train:
-        """Return the training settings with a weight decay that suits the size of the adapters."""
+        """Return the training settings with a weight decay for the size of the adapters."""
         factor, train = self.recipe.grow.decay, self.recipe.train
         if factor is None:
             adapters = count_adapter_parameters(model, domain.name)

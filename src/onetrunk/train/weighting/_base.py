@@ -1,4 +1,4 @@
-"""The base class of loss weightings, and what several of them share.
+"""The base class of loss weightings, and helpers of several of them.
 
 A unit is a (domain, task) pair, written "domain/task". A step holds K of the run's N units; methods
 get the values of these K, and `present`, the indices of these units in the run's list.
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from onetrunk.config.part import Part
 
-MIN_LOSS = 1e-8  # smaller losses count as this: they are divided by, and their logarithm is taken
+MIN_LOSS = 1e-8  # lower limit of losses, before a division or a logarithm
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # of Adam
 
 
@@ -41,9 +41,9 @@ class Weighting:
     """A loss weighting, created as `thing(setup, settings)`.
 
     A step calls one of `weights`, `weights_from_gram` and `combine`, then `update`, then (with
-    `needs_losses_after`) `update_after`. The flags say what a method needs, and a run pays only for
-    that. Without any flag, the weights are known before the losses, and each batch's graph is freed
-    immediately.
+    `needs_losses_after`) `update_after`. The flags declare what a method needs, and a run only pays
+    for that. Without any flag, the weights are known before the losses, and each batch's graph is
+    freed immediately.
     """
 
     needs_losses: ClassVar[bool] = False
@@ -77,7 +77,7 @@ class Weighting:
         return int(self.saved["step"])
 
     def weights(self, losses_K: Tensor | None, present: Sequence[int]) -> Tensor:
-        """Return one weight for each unit of the step, all 1 where all units are alike.
+        """Return one weight for each unit of the step, all 1 if the units do not differ.
 
         The shared gradient is Σ_k w_k·g_k / K. `losses_K` is None without `needs_losses`.
         """

@@ -2,7 +2,7 @@
 
 Methods that need only G = J·Jᵀ return weights; methods that need J itself return the gradient.
 Solvers run on the CPU in float64, on G scaled to a mean squared length of 1: no result depends on
-that scale, and their small constants then do not mistake short gradients for zero.
+that scale, and without it their small constants would treat short gradients as zero.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class TorchJD(Weighting):
             raise Missing(package, "torchjd", f"the weighting {self.name}") from None
 
     def arguments(self) -> dict[str, object]:
-        """Arguments of the method beside the settings."""
+        """Return the arguments of the method besides the settings."""
         return {}
 
     @contextmanager
     def seeded(self, device: torch.device) -> Iterator[None]:
-        """Torch's generators, seeded by seed, name and step; restored after the block."""
+        """Seed torch's generators by seed, name and step; restore them after the block."""
         devices = [device.index or 0] if device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             start_generators(seed_of(self.setup.seed, self.name, self.step), device)
@@ -149,7 +149,7 @@ class Projecting(FromGram):
         linalg = self.load("torchjd.linalg")
 
         class Projector(linalg.DualConeProjector):  # type: ignore[misc, name-defined]
-            """`project`, in the form that TorchJD calls."""
+            """`project` as a projector of TorchJD."""
 
             def __call__(self, U: Tensor, G: Tensor) -> Tensor:
                 return torch.from_numpy(project(U.double().numpy(), G.double().numpy())).to(U)
@@ -194,7 +194,7 @@ class IMTLG(FromGram):
 class MGDASettings(Part):
     """Settings of mgda."""
 
-    epsilon: float = Field(default=1e-3, gt=0, description="stop where a step is shorter")
+    epsilon: float = Field(default=1e-3, gt=0, description="stop when a step is shorter")
     max_iters: int = Field(default=100, ge=1, description="maximum number of iterations")
 
 
@@ -212,13 +212,13 @@ class PCGrad(FromGram):
 
 
 class ConFIG(FromJacobian):
-    """The same cosine with all gradients (Liu et al. 2024)."""
+    """The direction with the same cosine to all gradients (Liu et al. 2024)."""
 
     name, class_name = "config", "ConFIG"
 
 
 class GradDrop(FromJacobian):
-    """Keep gradients of one sign in each number, drawn by their share (Chen et al. 2020)."""
+    """For each parameter keep the gradients of one sign, drawn by share (Chen et al. 2020)."""
 
     name, class_name = "graddrop", "GradDrop"
 
@@ -246,7 +246,7 @@ NOT_OFFERED = {  # further methods of TorchJD, and why they are missing
 def project(lower: NDArray[np.float64], gram: NDArray[np.float64]) -> NDArray[np.float64]:
     """Project Jᵀu, for each row u of `lower`, onto the cone of gradients without conflicts.
 
-    The projection is Jᵀv, v the minimiser of vᵀGv over v ≥ u (Quinton & Rey 2024, proposition 1).
+    The projection is Jᵀv, v the minimizer of vᵀGv over v ≥ u (Quinton & Rey 2024, proposition 1).
     With G = L·Lᵀ and v = u + z that is the non-negative least squares problem min ‖Lᵀz + Lᵀu‖ over
     z ≥ 0, which the method of Lawson & Hanson (1974) solves exactly. TorchJD itself uses quadprog,
     which is under the GPL.
