@@ -33,7 +33,7 @@ from table import Figures, median
 
 import onetrunk as ot
 from onetrunk.config import Train
-from onetrunk.config.growth import kept
+from onetrunk.config.add_recipe import card_adapters
 from onetrunk.nn.card import Card
 from onetrunk.store.run_folder import RunFolder
 from onetrunk.train.device import DTYPES, deterministic
@@ -100,13 +100,13 @@ class Going:
 
 
 def goings(trunk: ot.Universal, domain: ot.Domain, setting: Setting) -> dict[str, Going]:
-    """The whole network, then the workers of every kind."""
+    """The whole network, then the scratch models of every kind."""
     whole = ot.Universal(ot.Trunk(ARCH, sharing="none"), [domain])
     copy_weights(whole, trunk)
     found = {WHOLE: Going(whole, domain, setting)}
     for kind in KINDS:
         worker = make_scratch_model(
-            trunk, Card.of(domain, kept(kind.name), kind.rank), setting.seed
+            trunk, Card.of(domain, card_adapters(kind.name), kind.rank), setting.seed
         )
         unfreeze_own(worker, domain.name)
         found[kind.label.replace("-", "_")] = Going(worker, domain, setting)

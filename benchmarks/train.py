@@ -191,7 +191,7 @@ def joint(figures: Figures, setting: Setting, scratch: Path) -> None:
     others = {"plain": lambda: plain.step(next(ready)), "usual": usual_step}
     steps = (setting.rounds + 1) * (setting.warm + setting.count)
     model = ot.Universal(ot.Trunk(ARCH), domains)
-    train = setting.train(steps, log=1, evaluate=steps)
+    train = setting.train(steps, log_every=1, eval_every=steps)
     with (
         RunFolder.open(scratch / "run", 'name = "bench"\n') as run,
         redirect_stderr(io.StringIO()),  # the screen writes, and nobody need read it
@@ -206,7 +206,7 @@ def joint(figures: Figures, setting: Setting, scratch: Path) -> None:
         per_step = median(took["joint"]) / setting.count
         spent = checkpoint(figures, going.learner, per_step, setting, scratch / "saved-5")
     images = len(domains) * setting.batch * setting.count
-    took["joint"] = [s + spent * setting.count / train.checkpoint for s in took["joint"]]
+    took["joint"] = [s + spent * setting.count / train.checkpoint_every for s in took["joint"]]
     for name, each in took.items():
         rate = images / median(each)
         figures.add(f"{name}_images_per_s", rate, f"{rate:,.0f}")
@@ -277,7 +277,7 @@ def checkpoint(
             learner.clock.tick()
             took.append(seconds(lambda: save(learner, run, ""), 1))
     one = median(took[3:])
-    apart = min(learner.train.checkpoint * per_step, CHECKPOINT)
+    apart = min(learner.train.checkpoint_every * per_step, CHECKPOINT)
     name, share = f"checkpoint_{len(learner.domains)}_domains", one / apart
     figures.add(f"{name}_ms", one * 1e3, f"{one * 1e3:.0f} ms")
     figures.add(f"{name}_ratio", share, f"{100 * share:.2f} % of {apart:.0f} s", "< 1 %")

@@ -1,29 +1,35 @@
-"""Errors: one line that says what was expected, what came, what exists, and what is next."""
+"""Errors: their fields, and the line that shows them."""
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
-from onetrunk.errors import BadInput, Failed, Missing, OnetrunkError, printable
+from onetrunk.errors import BadInput, Failed, Missing, OnetrunkError, join_places, printable
 
 
-def test_a_message_has_its_four_parts_in_order() -> None:
+def test_a_message_has_its_parts_in_order() -> None:
     error = BadInput(
-        "unknown fit", got="padd", available=("squash", "pad", "crop"), try_="fit = 'pad'"
+        "unknown fit",
+        place="domains.a.fit",
+        got="padd",
+        available=("squash", "pad", "crop"),
+        try_="fit = 'pad'",
     )
-    assert str(error) == (
-        "unknown fit; got: 'padd'; available: pad, squash, crop; try: fit = 'pad'"  # nearest first
+    assert str(error) == (  # the nearest name first
+        "domains.a.fit: unknown fit; got: 'padd'; available: pad, squash, crop; try: fit = 'pad'"
     )
 
 
-def test_parts_that_are_not_known_are_left_out() -> None:
+def test_parts_that_are_not_given_are_left_out() -> None:
     assert str(BadInput("no images")) == "no images"
     assert str(BadInput("too small", got=0)) == "too small; got: 0"
     assert str(BadInput("no such thing", available=())) == "no such thing; available: nothing"
     assert str(BadInput("empty", got="")) == "empty; got: ''"
 
 
-def test_a_long_list_is_cut_and_counted_and_the_nearest_stay() -> None:
+def test_a_long_list_is_shortened_after_the_nearest_names() -> None:
     names = [f"class-{i}" for i in range(100)] + ["zebra"]
     line = str(BadInput("unknown class", got="zebr", available=names))
     assert "available: zebra, class-0" in line
@@ -32,7 +38,7 @@ def test_a_long_list_is_cut_and_counted_and_the_nearest_stay() -> None:
 
 
 @pytest.mark.parametrize("hostile", ["a\nb", "\x1b[31mred", "a\rb", "\udcff", "tab\t", "\x00"])
-def test_a_hostile_name_stays_one_harmless_line(hostile: str) -> None:
+def test_control_characters_are_escaped(hostile: str) -> None:
     for error in (
         BadInput(hostile),
         BadInput("x", got=hostile),
@@ -44,15 +50,44 @@ def test_a_hostile_name_stays_one_harmless_line(hostile: str) -> None:
         str(error).encode()
 
 
-def test_printable_leaves_what_can_be_shown() -> None:
+def test_printable_text_is_not_changed() -> None:
     assert printable("photos/ø 日本 🙂.jpg") == "photos/ø 日本 🙂.jpg"
     assert printable("a\nb\x1b\udcff") == r"a\nb\x1b\udcff"
 
 
-def test_kinds_of_errors_are_pythons_own_kinds_too() -> None:
+def test_errors_are_also_of_the_builtin_classes() -> None:
     assert issubclass(BadInput, ValueError)
     assert issubclass(Failed, RuntimeError)
     assert issubclass(Missing, ImportError)
     assert all(issubclass(kind, OnetrunkError) for kind in (BadInput, Failed, Missing))
     line = str(Missing("datasets", "hf", "source hf:mnist"))
     assert line == "source hf:mnist needs the package datasets; try: pip install 'onetrunk[hf]'"
+
+
+def test_several_errors_are_a_line_each_and_listed_once() -> None:
+    one, two = BadInput("first", got=1), Failed("second", place="here")
+    error = BadInput.several([BadInput.several([one, two]), one])
+    assert str(error) == "first; got: 1\nhere: second"
+    assert error.errors == (one, two)
+
+
+def test_a_place_is_put_in_front_of_the_place_of_each_error() -> None:
+    error = BadInput.several([BadInput("a", place="lr", got=[1]), Missing("b", "c", "d")])
+    inner = error.within("train")
+    assert isinstance(inner, BadInput)
+    assert [(each.place, type(each)) for each in inner.errors] == [
+        ("train.lr", BadInput),
+        ("train", Missing),
+    ]
+    assert inner.errors[0].got == [1]
+    assert [each.place for each in error.errors] == ["lr", ""]
+    assert join_places("domains", "[2].size") == "domains[2].size"
+    assert join_places("recipe.toml: ", "train.lr") == "recipe.toml: train.lr"
+
+
+def test_errors_can_be_pickled() -> None:
+    error = BadInput.several([BadInput("a", place="lr", got=[1]), Missing("b", "c", "d")])
+    again = pickle.loads(pickle.dumps(error))
+    assert [(type(each), each.place, each.try_) for each in again.errors] == [
+        (type(each), each.place, each.try_) for each in error.errors
+    ]

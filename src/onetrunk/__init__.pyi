@@ -1,6 +1,6 @@
 """The public names; `__init__.py` imports each when it is first used."""
 
-from .config import Recipe
+from .config import Distill, Recipe, Train
 from .data.augment import Augment
 from .data.domain import Domain
 from .data.inspect import inspect
@@ -18,8 +18,13 @@ from .nn.saving import load, save
 from .nn.trunk import Trunk
 from .nn.universal import Universal
 from .report.report import report
-from .runs.add import add
-from .runs.train import Run, train
+from .runs.add import add, import_pack
+from .runs.change_domain import DomainResult
+from .runs.compare import Comparison, compare
+from .runs.open import Run
+from .runs.pack_store import remove
+from .runs.train import train
+from .runs.update import relabel, undo, update
 from .serve.export import export
 from .train.distill.foreign import Foreign
 from .train.distill.precompute import precompute
@@ -29,7 +34,10 @@ __all__ = [
     "BadInput",
     "Batch",
     "Budget",
+    "Comparison",
+    "Distill",
     "Domain",
+    "DomainResult",
     "Failed",
     "Foreign",
     "Loader",
@@ -42,18 +50,25 @@ __all__ = [
     "Split",
     "Table",
     "Task",
+    "Train",
     "Trunk",
     "Universal",
     "add",
     "budget",
+    "compare",
     "decathlon_score",
     "delta_mtl",
     "evaluate",
     "export",
+    "import_pack",
     "inspect",
     "load",
     "precompute",
+    "relabel",
+    "remove",
     "report",
     "save",
     "train",
+    "undo",
+    "update",
 ]

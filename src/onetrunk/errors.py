@@ -4,6 +4,7 @@ An error carries what it says as fields, so that programs and tests need not rea
 
 | field | meaning |
 |---|---|
+| `place` | the key or the file that the error is about: `train.lr` |
 | `expected` | what was expected, or what is wrong, in one sentence |
 | `got` | what was given instead |
 | `available` | the names that would have been accepted |
@@ -29,6 +30,7 @@ class OnetrunkError(Exception):
         got: What was given instead. A string is quoted.
         available: Names that would have been accepted; the nearest to `got` are listed first.
         try_: What to do or to type.
+        place: The key or the file that the error is about, for example `train.lr`.
     """
 
     def __init__(
@@ -38,8 +40,10 @@ class OnetrunkError(Exception):
         got: object = None,
         available: Iterable[object] | None = None,
         try_: str | None = None,
+        place: str = "",
     ) -> None:
         super().__init__(expected)
+        self.place = place
         self.expected = expected
         self.got = got
         self.available = None if available is None else tuple(str(name) for name in available)
@@ -48,18 +52,32 @@ class OnetrunkError(Exception):
 
     @classmethod
     def several(cls, errors: Sequence[OnetrunkError]) -> Self:
-        """One error that shows several, a line each; `errors` holds them."""
-        error = cls("\n".join(each.expected for each in errors))
-        error.errors = tuple(inner for each in errors for inner in each.errors)
+        """Return one error that shows several, a line each; `errors` holds them.
+
+        Errors that read the same are shown once; of a single one, that error is returned.
+        """
+        inner = {str(one): one for each in errors for one in each.errors}
+        first = next(iter(inner.values()), None)
+        if len(inner) == 1 and isinstance(first, cls):
+            return first
+        error = cls("\n".join(one.expected for one in inner.values()))
+        error.errors = tuple(inner.values())
         return error
+
+    def within(self, place: str) -> OnetrunkError:
+        """Return this error with `place` in front of the place of each of its errors."""
+        errors = [
+            _restore(type(each), {**_fields(each), "place": join_places(place, each.place)}, ())
+            for each in self.errors
+        ]
+        return errors[0] if len(errors) == 1 else type(self).several(errors)
 
     def __str__(self) -> str:
         return "\n".join(_line(error) for error in self.errors)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # errors cross process borders, and subclasses may have other arguments
-        fields = {name: value for name, value in self.__dict__.items() if name != "errors"}
-        fields["got"] = _plain(self.got)
+        # errors are sent between processes, and subclasses may have other arguments
+        fields = _fields(self) | {"got": _plain(self.got)}
         inner = self.errors if self.errors != (self,) else ()
         return _restore, (type(self), fields, inner)
 
@@ -86,14 +104,20 @@ class Missing(OnetrunkError, ImportError):
 
 
 def printable(text: str) -> str:
-    """One line in which control characters are escaped, so that a terminal does not obey them."""
+    """Return the text with control characters escaped, so that a terminal does not execute them."""
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
     )
 
 
+def join_places(outer: str, inner: str) -> str:
+    """Join two parts of a place, such as `train` and `lr`, or `domains` and `[2].size`."""
+    dot = "." if outer and inner and not inner.startswith("[") and not outer.endswith(" ") else ""
+    return f"{outer}{dot}{inner}"
+
+
 def shorten(names: Iterable[object], limit: int = MAX_NAMES) -> str:
-    """Names separated by commas; after `limit` of them, how many there are."""
+    """Return names separated by commas; of more than `limit`, the first and their number."""
     listed = [str(name) for name in names]
     more = f", … ({len(listed)} in all)" if len(listed) > limit else ""
     return ", ".join(listed[:limit]) + more
@@ -101,19 +125,32 @@ def shorten(names: Iterable[object], limit: int = MAX_NAMES) -> str:
 
 def _line(error: OnetrunkError) -> str:
     line, got = error.expected, error.got
+    if error.place:
+        line = f"{error.place}: {line}"
     if got is not None:
-        line += f"; got: {got!r}" if isinstance(got, str) else f"; got: {got}"
+        line += f"; got: {_shown(got)}"
     if error.available is not None:
         near = difflib.get_close_matches(str(got), error.available, n=3, cutoff=0.5) if got else []
         names = near + [name for name in error.available if name not in near]
         line += f"; available: {shorten(names) or 'nothing'}"
     if error.try_ is not None:
         line += f"; try: {error.try_}"
-    return "\n".join(printable(part) for part in line.split("\n"))
+    return printable(line)
+
+
+def _shown(value: object) -> str:
+    """Return a value as a recipe spells it, for messages."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value) if isinstance(value, str) else str(value)
+
+
+def _fields(error: OnetrunkError) -> dict[str, Any]:
+    return {name: value for name, value in vars(error).items() if name != "errors"}
 
 
 def _plain(value: object) -> object:
-    """A value that pickles: itself if it is plain, else its text."""
+    """Return a value that can be pickled: the value itself if it is plain, else its text."""
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 

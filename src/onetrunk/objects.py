@@ -10,12 +10,12 @@ from onetrunk.errors import BadInput
 
 
 def load_object(name: str, what: str, available: Iterable[str] = ()) -> Any:
-    """Import the thing that `name` names.
+    """Import and return the object at `name`.
 
     Args:
-        name: `"package.module:thing"`; `thing` may have dots.
-        what: What the thing is to be, for messages: "norm", "train.loggers".
-        available: The built-in names that would have been accepted instead.
+        name: `"package.module:thing"`; `thing` may contain dots.
+        what: What the object is used as, for messages: "norm", "train.loggers".
+        available: The built-in names that are accepted instead.
     """
     built_in = tuple(available)
     module, colon, path = name.partition(":")
@@ -31,7 +31,7 @@ def load_object(name: str, what: str, available: Iterable[str] = ()) -> Any:
         raise BadInput(
             f"{what} {name}: cannot import {module}", got=str(error), available=built_in or None
         ) from None
-    except Exception as error:  # the module's own code, whatever it does
+    except Exception as error:  # the module's code may raise anything
         raise BadInput(
             f"{what} {name}: importing {module} failed", got=f"{type(error).__name__}: {error}"
         ) from error

@@ -1,4 +1,4 @@
-"""`onetrunk compare`: every row is what the ordinary verbs would have made, and the run stays."""
+"""`onetrunk compare`: rows are what the other verbs would make, and the run stays unchanged."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from onetrunk.config import Recipe
+from onetrunk.cli.compare import baselines_table
+from onetrunk.config import Recipe, Train
 from onetrunk.data.domain import Domain
 from onetrunk.eval.evaluate import evaluate
 from onetrunk.nn.backbone import build
 from onetrunk.nn.saving import load
 from onetrunk.runs.add import add
-from onetrunk.runs.compare_table import error_of, old_mean, scores
+from onetrunk.runs.compare import method_scores, old_mean
+from onetrunk.runs.experiment import domain_errors
 from onetrunk.runs.train import train_recipe
 from onetrunk.train.interrupt import Stopped
 from tests.helpers.verbs import Ran, one_line, photos
@@ -66,11 +68,11 @@ def test_rows_are_what_the_other_verbs_make(onetrunk: Onetrunk, at: Path) -> Non
     run, pets = load(at / "run"), Domain("pets", "folder:pets", size=8, base=at)
     digits = Domain("digits", "pocket:optdigits", size=8)
 
-    grown = add(run, pets, adapters="parallel", rank=8, steps=2, batch=4)
+    result = add(run, pets, adapters="parallel", rank=8, train=Train(steps=2, batch=4))
     low = rows["parallel-low-rank"]
-    assert low["errors"] == {"pets": grown.table.errors()["pets"]}
+    assert low["errors"] == {"pets": result.table.errors()["pets"]}
     assert low["old"] == pytest.approx(evaluate(load(at / "run"), [digits], "test").errors())
-    own = sum(p.numel() for p in grown.model.parameters_of("pets").values())
+    own = sum(p.numel() for p in result.model.parameters_of("pets").values())
     alone = sum(p.numel() for p in load(at / "run").shared_parameters().values())
     first = sum(p.numel() for p in load(at / "run").parameters_of("digits").values())
     assert low["parameters"] == alone + first + own
@@ -79,7 +81,7 @@ def test_rows_are_what_the_other_verbs_make(onetrunk: Onetrunk, at: Path) -> Non
     tuned = load(at / "rows/fine-tune/seed-0/pets", "pets")
     moved = load(at / "run")
     moved.trunk.load_shared(tuned.trunk.shared())
-    assert rows["fine-tune"]["old"] == error_of(evaluate(moved, [digits], "test"))
+    assert rows["fine-tune"]["old"] == domain_errors(evaluate(moved, [digits], "test"))
     assert not all(
         tensor.equal(tuned.trunk.shared()[key])
         for key, tensor in load(at / "run").trunk.shared().items()
@@ -93,31 +95,29 @@ def test_rows_are_what_the_other_verbs_make(onetrunk: Onetrunk, at: Path) -> Non
     assert rows["joint"]["bytes"].keys() == {"pets"}
 
 
-def test_what_is_finished_is_not_learned_again(onetrunk: Onetrunk, at: Path) -> None:
+def test_finished_runs_are_not_trained_again(onetrunk: Onetrunk, at: Path) -> None:
     few = ("compare", "run", *PETS, "--out", "rows", "--methods")
     assert onetrunk(*few, "norm-only,scratch").code == 0
     before = stamps(at / "rows")
     again = onetrunk(*few, "norm-only,scratch")
     assert again.code == 0, again.err
     after = stamps(at / "rows")
-    learned = [name for name in before if name != "compare.json"]
-    assert [name for name in learned if before[name] != after[name]] == []
+    files = [name for name in before if name != "compare.json"]
+    assert [name for name in files if before[name] != after[name]] == []
     assert before["compare.json"][1] == after["compare.json"][1]
-    assert "norm-only" in again.out and "score: scratch has 250" in again.out
+    assert "norm-only" in again.out and "scratch, which has 250" in again.out
     more = onetrunk(*few, "feature-extractor", "--json")
     assert list(json.loads(more.out)["rows"]) == ["scratch", "feature-extractor", "norm-only"]
     other = onetrunk(*few, "lora,norm-only", "--set", "train.steps=3")
-    assert "rows/norm-only/seed-0/pets holds another row" in one_line(other)
+    assert "rows/norm-only/seed-0/pets" in one_line(other)
     assert "train.steps" in other.err
-    assert not (at / "rows/lora").exists()  # found before any learns
+    assert not (at / "rows/lora").exists()  # found before any training
     (at / "pets/dog/000.png").write_bytes((at / "pets/cat/000.png").read_bytes())
     changed = onetrunk(*few, "norm-only")
-    assert changed.code == 2 and "the images of pets are not those" in changed.err
+    assert changed.code == 2 and "images of pets" in changed.err
 
 
-def test_a_handful_is_learned_by_the_method_that_the_row_names(
-    onetrunk: Onetrunk, at: Path
-) -> None:
+def test_few_images_are_trained_by_the_method_of_the_row(onetrunk: Onetrunk, at: Path) -> None:
     for split, each in (("train", 3), ("val", 2), ("test", 2)):
         photos(at / "few" / split, each=each)
     few = ("--domain", "few=folder:few", "--set", "domains.few.size=8")
@@ -127,7 +127,7 @@ def test_a_handful_is_learned_by_the_method_that_the_row_names(
     assert {json.loads(line)["part"] for line in lines} == {"norm"}  # no folds, no class means
 
 
-def test_one_network_of_all_begins_with_the_weights_that_the_run_began_with(
+def test_joint_starts_from_the_initial_weights_of_the_run(
     onetrunk: Onetrunk, tmp_path: Path
 ) -> None:
     torch.save(build("resnet20", False)[0].state_dict(), tmp_path / "w.pt")
@@ -149,7 +149,7 @@ def test_hours_are_for_each_domain_of_one_network(onetrunk: Onetrunk, at: Path) 
     assert Recipe.read(at / "rows/scratch/seed-0/pets/recipe.toml").train.hours == 0.0001
 
 
-def test_rows_of_other_images_or_of_a_run_that_grew_are_not_in_the_table(
+def test_rows_of_other_images_or_another_model_are_not_in_the_table(
     onetrunk: Onetrunk, at: Path
 ) -> None:
     pets = ("compare", "run", *PETS, "--out", "rows", "--json", "--methods")
@@ -166,16 +166,16 @@ def test_rows_of_other_images_or_of_a_run_that_grew_are_not_in_the_table(
 def test_a_score_where_the_baseline_has_no_error() -> None:
     row = {"0": {"errors": {"pets": 0.0}}}
     document = {"domains": {"pets": ["classify"]}, "images": {"pets": 50}}
-    base, points = scores({**document, "rows": {"scratch": row, "lora": row}})
+    base, points = method_scores({**document, "rows": {"scratch": row, "lora": row}})
     assert (base, points) == ("scratch", {"scratch": 1000.0, "lora": 1000.0})
 
 
-def test_half_a_wrong_image_is_of_domains_that_are_counted_in_images() -> None:
+def test_half_a_wrong_image_is_the_smallest_error_where_images_are_counted() -> None:
     row = {"0": {"errors": {"tags": 0.5}}}
     document = {"domains": {"tags": ["multilabel"]}, "images": {"tags": 50}}
-    assert scores({**document, "rows": {"scratch": row}}) == ("scratch", {"scratch": 250.0})
-    row["0"]["errors"]["tags"] = 0.0  # nothing to count a score from
-    assert scores({**document, "rows": {"scratch": row}}) == ("scratch", {})
+    assert method_scores({**document, "rows": {"scratch": row}}) == ("scratch", {"scratch": 250.0})
+    row["0"]["errors"]["tags"] = 0.0  # no score is possible
+    assert method_scores({**document, "rows": {"scratch": row}}) == ("scratch", {})
 
 
 def test_metres_and_percent_of_old_domains_have_no_mean() -> None:
@@ -186,7 +186,7 @@ def test_metres_and_percent_of_old_domains_have_no_mean() -> None:
     assert old_mean({"own": own, "rows": rows}, "lora") is None
 
 
-def test_networks_of_scratch_teach_the_one_of_all(onetrunk: Onetrunk, at: Path) -> None:
+def test_networks_of_scratch_are_the_teachers(onetrunk: Onetrunk, at: Path) -> None:
     ran = onetrunk("compare", "run", *PETS, "--methods", "distilled-parallel", "--out", "rows")
     assert ran.code == 0, ran.err
     assert load(at / "rows/distilled-parallel/seed-0").trunk.adapters == "parallel"
@@ -196,40 +196,41 @@ def test_networks_of_scratch_teach_the_one_of_all(onetrunk: Onetrunk, at: Path) 
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "facts"),
     [
-        (("--domain", "digits=folder:pets"), "has a domain of this name already"),
-        ((*PETS, "--methods", "paralel"), "no such method; got: 'paralel'; available: parallel, "),
-        ((*PETS, "--set", "trunk.norm=shared"), "--set: unknown key; got: 'trunk'"),
+        (("--domain", "digits=folder:pets"), "got: 'digits'; available: digits"),
+        ((*PETS, "--methods", "paralel"), "got: 'paralel'; available: parallel, "),
+        ((*PETS, "--set", "trunk.norm=shared"), "got: 'trunk'"),
         (("--domain", "pets=folder:nowhere"), "nowhere"),
-        ((*PETS, "--seeds", "0,0"), "each seed once"),
+        ((*PETS, "--seeds", "0,0"), "got: '0,0'"),
+        (("--methods", "joint"), "--out"),
     ],
 )
-def test_what_is_wrong_is_one_line(
-    onetrunk: Onetrunk, at: Path, words: tuple[str, ...], said: str
+def test_errors_are_one_line(
+    onetrunk: Onetrunk, at: Path, words: tuple[str, ...], facts: str
 ) -> None:
     ran = onetrunk("compare", "run", *words, "--out", "rows")
     assert ran.code == 2
-    assert said in one_line(ran)
+    assert facts in one_line(ran)
     assert not (at / "rows").exists()
 
 
-def test_what_a_method_cannot_do_is_found_before_another_learns(
+def test_what_a_method_cannot_do_is_found_before_any_training(
     onetrunk: Onetrunk, tmp_path: Path
 ) -> None:
     shared = TEXT.replace('"resnet20"', '"resnet20", norm = "shared"')
     train_recipe(Recipe.parse(shared, tmp_path))
     photos(tmp_path / "pets")
     ran = onetrunk("compare", "run", *PETS, "--out", "rows")
-    assert "resnet20 shares its norms" in one_line(ran)
+    assert "norm = 'shared'" in one_line(ran)
     photos(tmp_path / "few", each=1)
     few = ("--domain", "few=folder:few", "--set", "domains.few.size=8")
     ran = onetrunk("compare", "run", *few, "--out", "rows", "--methods", "scratch")
-    assert "few has no test image" in one_line(ran)
+    assert "few: " in one_line(ran) and "split test" in ran.err
     assert not (tmp_path / "rows").exists()
 
 
-def test_teachers_of_the_runs_own_are_looked_at_before_any_learns(
+def test_domains_that_need_teachers_are_checked_before_any_training(
     onetrunk: Onetrunk, at: Path
 ) -> None:
     photos(at / "one/train", ("cat",), each=3)
@@ -237,11 +238,13 @@ def test_teachers_of_the_runs_own_are_looked_at_before_any_learns(
     words = ("--set", "domains.one.size=8", "--adapters", "none")
     assert onetrunk("add", "run", "one", "folder:one", *words).code == 0
     ran = onetrunk("compare", "run", *PETS, "--out", "rows")
-    assert "distilled: one has no validation image" in one_line(ran)
+    assert "one: " in one_line(ran) and "split val" in ran.err
     assert not (at / "rows").exists()
 
 
-def test_what_cannot_be_lwfed_is_found_before_any_learns(onetrunk: Onetrunk, at: Path) -> None:
+def test_domains_that_lwf_cannot_train_are_found_before_any_training(
+    onetrunk: Onetrunk, at: Path
+) -> None:
     sets = ("--set", "domains.one.size=8", "--set", 'domains.one.tasks=["embed"]')
     assert onetrunk("add", "run", "one", "folder:pets", *sets, "--adapters", "norm").code == 0
     ran = onetrunk("compare", "run", *PETS, "--out", "rows", "--methods", "norm-only,lwf")
@@ -249,22 +252,20 @@ def test_what_cannot_be_lwfed_is_found_before_any_learns(onetrunk: Onetrunk, at:
     assert not (at / "rows").exists()
 
 
-def test_a_row_that_diverges_stays_out_and_the_others_are_learned(
-    onetrunk: Onetrunk, at: Path
-) -> None:
+def test_a_method_that_diverges_has_no_row(onetrunk: Onetrunk, at: Path) -> None:
     sets = ("--set", "train.optimizer=sgd", "--set", "train.lr=1e30", "--set", "train.warmup=0")
     words = ("compare", "run", *PETS, "--out", "rows", *sets, "--methods")
     ran = onetrunk(*words, "scratch,feature-extractor")
     assert ran.code == 1
-    assert "error: diverged, so without a row: scratch, seed 0; next:" in ran.err
+    assert "error: " in ran.err and "scratch, seed 0; try: " in ran.err
     found = json.loads((at / "rows/compare.json").read_text())
     assert list(found["rows"]) == ["feature-extractor"]
     assert "pets/classify" in found["failed"]["scratch, seed 0"]
-    assert onetrunk(*words, "norm-only").code == 1  # what failed before is still said
+    assert onetrunk(*words, "norm-only").code == 1  # the failure is still reported
 
 
 @pytest.mark.usefixtures("at")
-def test_who_stops_it_is_told_the_command_of_all_rows(
+def test_after_a_stop_the_same_command_is_suggested(
     onetrunk: Onetrunk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(*_: object, **__: object) -> None:
@@ -273,33 +274,93 @@ def test_who_stops_it_is_told_the_command_of_all_rows(
     monkeypatch.setattr("onetrunk.runs.compare.train_models", stopped)
     ran = onetrunk("compare", "run", *PETS, "--out", "rows", "--methods", "scratch")
     assert ran.code == 1
-    assert "step 1 of 2" in ran.err and "the same command" in ran.err
-    assert "rows/scratch" not in ran.err  # that command would resume one row only
+    assert ran.err.endswith("stopped at step 1 of 2; try: run the same command again\n")
 
 
-def test_rows_never_lie_among_images(onetrunk: Onetrunk, at: Path) -> None:
+def test_runs_are_not_written_among_images(onetrunk: Onetrunk, at: Path) -> None:
     before = stamps(at / "pets")
     ran = onetrunk("compare", "run", *PETS, "--out", "pets", "--methods", "norm-only")
-    assert "pets is no folder of a comparison" in one_line(ran)
+    assert "pets is not the folder" in one_line(ran)
     assert stamps(at / "pets") == before
 
 
 @pytest.mark.usefixtures("at")
-def test_a_run_that_is_not_there(onetrunk: Onetrunk) -> None:
+def test_a_missing_run(onetrunk: Onetrunk) -> None:
     ran = onetrunk("compare", "nowhere", *PETS)
     assert ran.code == 2 and "nowhere" in one_line(ran)
 
 
-def test_a_run_that_is_still_training(onetrunk: Onetrunk, at: Path) -> None:
+def test_an_unfinished_run(onetrunk: Onetrunk, at: Path) -> None:
     shutil.rmtree(at / "run/model")
     (at / "run/scores.json").unlink()
-    said = one_line(onetrunk("compare", "run", *PETS))
-    assert "the run run is not finished" in said
-    assert said.endswith("try: onetrunk train run/recipe.toml --resume")
+    error = one_line(onetrunk("compare", "run", *PETS))
+    assert "the run run is not finished" in error
+    assert error.endswith("try: onetrunk train run/recipe.toml --resume")
 
 
 def test_the_methods_are_listed(onetrunk: Onetrunk) -> None:
     listed = onetrunk("recipes").out
     for name in ("scratch", "lwf", "distilled-parallel"):
         assert name in listed
-    assert onetrunk("recipes", "methods").out.startswith("# Ways to have more domains")
+    assert onetrunk("recipes", "methods").out.startswith("# Methods to learn new domains")
+
+
+# -- baselines of a recipe
+
+SHORT = (
+    "--methods",
+    "joint",
+    "--device",
+    "cpu",
+    "--set",
+    "train.steps=1",
+    "--set",
+    "train.batch=4",
+)
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    photos(tmp_path / "photos")
+    path = tmp_path / "shop.toml"
+    path.write_text(
+        'name = "shop"\n[trunk]\narch = "resnet20"\n'
+        '[[domains]]\nname = "pets"\nsource = "folder:photos"\nsize = 8\n'
+    )
+    return path
+
+
+@pytest.mark.usefixtures("shop")
+def test_baselines_as_a_table_and_as_json(onetrunk: Onetrunk) -> None:
+    ran = onetrunk("compare", "shop.toml", *SHORT)
+    assert ran.code == 0, ran.err
+    for word in ("joint", "pets", "error %", "1.00×", "wrote runs/shop-baselines.json"):
+        assert word in ran.out
+    train, report = [line for line in ran.out.splitlines() if line.startswith("  onetrunk ")]
+    assert train == "  onetrunk train shop.toml --set train.steps=1 --set train.batch=4"
+    assert report == "  onetrunk report runs/shop --baseline runs/shop-joint"
+    again = onetrunk("compare", "shop.toml", *SHORT, "--json")
+    assert json.loads(again.out)["runs"]["joint"]["out"] == "runs/shop-joint"
+    assert "runs/shop-joint is finished" in again.err
+
+
+@pytest.mark.usefixtures("shop")
+def test_an_unknown_baseline_is_refused(onetrunk: Onetrunk) -> None:
+    error = one_line(onetrunk("compare", "shop.toml", "--methods", "frozen,jiont"))
+    assert "got: 'jiont'; available: joint" in error
+
+
+def test_the_table_marks_random_features() -> None:
+    run = {"weights": "fresh", "networks": 1.0, "seconds": 5.0, "mean_error": 12.3}
+    row = {"domain": "one", "task": "classify", "metric": "error", "unit": "%"}
+    document = {
+        "recipe": "two",
+        "runs": {"frozen": run, "joint": {**run, "mean_error": 4.56}},
+        "rows": [{**row, "values": {"frozen": 12.3}}],
+    }
+    table = baselines_table(document)
+    heads = [str(column.header) for column in table.columns]
+    assert heads == ["domain", "task", "score", "frozen (random features)", "joint"]
+    cells = [list(column.cells) for column in table.columns]
+    assert cells[3] == ["12.30", "12.30", "1.00×", "5"]
+    assert cells[4] == ["", "4.56", "1.00×", "5"]

@@ -193,7 +193,9 @@ def test_ctrl_c_says_how_to_go_on(
     monkeypatch.setattr(data, "inspect", interrupt)
     ran = onetrunk("data", "pocket:digits")
     assert ran.code == 1
-    assert ran.err == "Interrupted. Finished work is kept; run the same command again to continue.\n"
+    assert (
+        ran.err == "Interrupted. Finished work is kept; run the same command again to continue.\n"
+    )
 
 
 def test_a_programmers_mistake_is_not_dressed_up(

@@ -34,7 +34,7 @@ sharing = "deep"
 [train]
 steps = 4
 batch = 4
-evaluate = 2
+eval_every = 2
 """
 
 

@@ -11,7 +11,7 @@ import pytest
 from onetrunk.config import Recipe
 from tests.helpers.verbs import Ran
 
-QUICK = ("train.steps=3", "train.evaluate=3", "train.batch=8", "domains.emoji.size=12")
+QUICK = ("train.steps=3", "train.eval_every=3", "train.batch=8", "domains.emoji.size=12")
 NAMES = {"digits", "flags", "emoji", "creatures"}
 
 

@@ -1,4 +1,4 @@
-"""The whole story of growing by the command line.
+"""Adding domains, removing, importing, updating and undoing, on the command line.
 
 Five domains learned together, five more added one after another, one taken out and brought back,
 one updated and undone; nothing else moves by a bit.

@@ -30,3 +30,21 @@ def test_one_is_printed_as_it_is(onetrunk: Callable[..., Ran]) -> None:
 def test_an_unknown_one_says_what_there_is(onetrunk: Callable[..., Ran]) -> None:
     line = one_line(onetrunk("recipes", "folder"))
     assert "got: 'folder'; available: folders" in line
+
+
+def test_all_keys_are_listed_by_table(onetrunk: Callable[..., Ran]) -> None:
+    ran = onetrunk("recipes", "keys")
+    assert ran.code == 0
+    keys = json.loads(onetrunk("recipes", "keys", "--json").out)
+    assert {"key": "lr", "table": "[train]", "default": 0.001, "required": False}.items() <= next(
+        key for key in keys if key["key"] == "lr"
+    ).items()
+    for key in keys:
+        assert key["key"] in ran.out
+        assert key["table"] in ran.out
+    for word in ("required", "a number above 0", "Learning rate"):
+        assert word in ran.out
+
+
+def test_the_methods_are_printed_as_a_file(onetrunk: Callable[..., Ran]) -> None:
+    assert "parallel-low-rank" in tomllib.loads(onetrunk("recipes", "methods").out)

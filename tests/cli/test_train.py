@@ -12,7 +12,7 @@ import pytest
 from onetrunk.cli import train
 from onetrunk.config import Recipe
 from onetrunk.eval.table import Row, Table
-from onetrunk.runs.train import Run
+from onetrunk.runs.open import Run
 from tests.helpers.verbs import Ran, one_line, photos
 
 Onetrunk = Callable[..., Ran]
@@ -29,6 +29,14 @@ TABLE = Table(
 SCORES = {"test": TABLE.to_json(), "best": {"": {"step": 30, "score": 4.0}}}
 
 
+class Trained(Run):
+    """A run whose scores are in memory."""
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        return SCORES
+
+
 class Stub:
     """In place of the training: what it was asked for."""
 
@@ -41,7 +49,7 @@ class Stub:
     def train(self, recipe: Recipe, *, resume: bool, device: str | None) -> Run:
         self.recipes.append(recipe)
         self.options = {"resume": resume, "device": device}
-        return Run(recipe.out_folder, {}, SCORES)
+        return Trained(recipe.out_folder, {})
 
     def sweep(
         self, recipe: Recipe, variations: Any, seeds: list[int], *, resume: bool, device: Any
@@ -199,9 +207,12 @@ BAD = {
     "nothing": ((), "--domain NAME=SOURCE"),
     "both": (("recipes/shop.toml", "--domain", "a=pocket:digits"), "got: 'both'"),
     "no such recipe": (("pocket-quik",), "available: pocket-quick"),
-    "a set without a value": (("recipes/shop.toml", "--set", "train.lr"), "--set is KEY=VALUE"),
+    "a set without a value": (
+        ("recipes/shop.toml", "--set", "train.lr"),
+        "--set KEY=VALUE; got: 'train.lr'",
+    ),
     "a set of nothing known": (("recipes/shop.toml", "--set", "train.lrr=1"), "available: lr"),
-    "a domain without a source": (("--domain", "digits"), "--domain is NAME=SOURCE"),
+    "a domain without a source": (("--domain", "digits"), "--domain NAME=SOURCE; got: 'digits'"),
     "seeds of letters": (("recipes/shop.toml", "--seeds", "a,b"), "--seeds"),
     "a seed twice": (("recipes/shop.toml", "--seeds", "1,1"), "'1,1'"),
     "a dry run of several": (

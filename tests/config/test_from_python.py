@@ -1,4 +1,4 @@
-"""A recipe of what was put together in Python: read back, it makes the same again."""
+"""The recipe of a training that was set up in Python makes the same model and domains again."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onetrunk.config import Recipe
-from onetrunk.config.from_python import described
+from onetrunk.config import Distill, Recipe
+from onetrunk.config.from_python import distill_settings, recipe_of
 from onetrunk.data.augment import Augment
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
+from onetrunk.errors import BadInput
+from tests.helpers.errors import raises
 from tests.helpers.worlds import network, settings, worlds
 
 
@@ -46,14 +48,14 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_domain_reads_back(way: str, tmp_path: Path) -> None:
+def test_a_domain_is_the_same_when_read_back(way: str, tmp_path: Path) -> None:
     given = {"size": 8, "tasks": [Task("what", "classify", column="category")], **WAYS[way]}
     domain = Domain("shop", "table:shop.csv", base=shop(tmp_path), image="image", **given)
-    recipe = described(network([domain]), [domain], settings(), 3, tmp_path / "runs" / "one")
+    recipe = recipe_of(network([domain]), [domain], settings(), 3, tmp_path / "runs" / "one")
     (again,) = Recipe.parse(recipe.to_toml(), tmp_path / "elsewhere").make_domains()
-    for name in ("name", "source", "fit", "margin", "fill", "group", "split", "image"):
-        assert getattr(again, name) == getattr(domain, name)
-    for name in ("weight", "batch", "allow_bad", "shape", "augmentation", "pixels", "tasks"):
+    found = {"size": again.shape.size, "tasks": again.settings.tasks}
+    assert again.settings == domain.settings.model_copy(update=found)
+    for name in ("name", "source", "shape", "augmentation", "pixels", "tasks"):
         assert getattr(again, name) == getattr(domain, name), name
     assert again.index.fingerprint == domain.index.fingerprint
     for split in ("train", "val", "test"):
@@ -69,13 +71,15 @@ def test_a_domain_reads_back(way: str, tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_trunk_and_settings_read_back(trunk: dict[str, Any], tmp_path: Path) -> None:
+def test_trunk_and_settings_are_the_same_when_read_back(
+    trunk: dict[str, Any], tmp_path: Path
+) -> None:
     domains = [Domain("digits", "pocket:optdigits", size=32)]
     train = settings(steps=12, milestones=(0.25, 0.5), loggers=("a.b:c",), weight_decay=0.25)
     model = network(domains, **dict(trunk))
-    made = described(model, domains, train, 9, tmp_path / "one")
-    recipe = Recipe.parse(made.to_toml(), tmp_path)
-    assert recipe == made
+    described = recipe_of(model, domains, train, 9, tmp_path / "one")
+    recipe = Recipe.parse(described.to_toml(), tmp_path)
+    assert recipe == described
     assert (recipe.seed, recipe.train) == (9, train)
     assert recipe.out_folder == tmp_path / "one"
     (again,) = recipe.make_model(recipe.make_domains()).values()
@@ -96,29 +100,44 @@ def test_trunk_and_settings_read_back(trunk: dict[str, Any], tmp_path: Path) -> 
 )
 def test_a_run_is_named_after_its_folder(folder: str, name: str, tmp_path: Path) -> None:
     domains = worlds("ants")
-    recipe = described(network(domains), domains, settings(), 0, tmp_path / folder)
+    recipe = recipe_of(network(domains), domains, settings(), 0, tmp_path / folder)
     assert recipe.name == name
     assert recipe.out_folder == tmp_path / folder
 
 
-def test_an_object_is_named_by_its_type() -> None:
+def test_a_source_object_is_given_by_its_type() -> None:
     domains = worlds("ants")
-    recipe = described(network(domains), domains, settings(), 0, Path("runs/one"))
+    recipe = recipe_of(network(domains), domains, settings(), 0, Path("runs/one"))
     assert recipe.domains[0].source == "python:Fake"
     assert recipe.out_folder == Path("runs/one")
     assert Recipe.parse(recipe.to_toml()) == recipe
 
 
-def test_other_settings_are_another_recipe() -> None:
+def test_other_settings_give_another_recipe() -> None:
     domains = worlds("ants", "bees")
     model, out = network(domains), Path("runs/one")
-    one = described(model, domains, settings(), 0, out)
+    one = recipe_of(model, domains, settings(), 0, out)
     changed = worlds("ants", "bees", batch=7)
     others = [
-        described(model, domains, settings(lr=0.25), 0, out),
-        described(model, domains, settings(), 1, out),
-        described(model, changed, settings(), 0, out),
-        described(network(domains, norm="shared"), domains, settings(), 0, out),
+        recipe_of(model, domains, settings(lr=0.25), 0, out),
+        recipe_of(model, domains, settings(), 1, out),
+        recipe_of(model, changed, settings(), 0, out),
+        recipe_of(network(domains, norm="shared"), domains, settings(), 0, out),
     ]
-    assert described(model, worlds("ants", "bees"), settings(), 0, out) == one
-    assert all(other != one and one.differences(other) for other in others)
+    assert recipe_of(model, worlds("ants", "bees"), settings(), 0, out) == one
+    assert all(other != one for other in others)
+
+
+def test_teachers_are_given_by_their_names() -> None:
+    class Ours:
+        name = "ours"
+
+    given = {"a": ["runs/one", Ours()], "b": {"classify": Path("runs/two")}}
+    distill = distill_settings(Distill(features="cka"), given)
+    assert distill is not None
+    assert distill.features == "cka"
+    assert distill.teachers == {"a": ["runs/one", "python:ours"], "b": {"classify": "runs/two"}}
+    assert distill_settings(None, "") is None
+    assert distill_settings(Distill(teachers="runs/one"), "") == Distill(teachers="runs/one")
+    with raises(BadInput, try_="teachers="):
+        distill_settings(Distill(features="cka"), "")

@@ -1,36 +1,39 @@
-"""The file of methods: every key in it is one that its tables have."""
+"""The file of methods: its keys, its teachers, and the scores of the table."""
 
 from __future__ import annotations
 
 import pytest
 
 from onetrunk.config import Distill, Train
-from onetrunk.config.growth import Grow
-from onetrunk.config.methods import Method, chosen, methods
-from onetrunk.config.trunk import TrunkPart
+from onetrunk.config.add_recipe import AddSettings
+from onetrunk.config.methods import Method, choose_methods, methods
 from onetrunk.errors import BadInput
-from onetrunk.runs.compare_table import in_percent, scores
+from onetrunk.nn.trunk_settings import TrunkSettings
+from onetrunk.runs.compare import in_percent, method_scores
+from tests.helpers.errors import raises
 
 
-def test_every_method_says_what_its_tables_know() -> None:
+def test_every_method_has_valid_keys() -> None:
     for name, method in methods().items():
-        Grow.of(method.grow)
-        TrunkPart.of(method.trunk)
+        AddSettings.of(method.add)
+        TrunkSettings.of(method.trunk)
         Distill.of(method.distill)
         Train.of(method.train)
-        assert bool(method.grow) == (method.way == "add"), name
-        assert not method.taught or method.taught in methods(), name
+        assert bool(method.add) == (method.kind == "add"), name
+        assert not method.teachers or method.teachers in methods(), name
 
 
-def test_teachers_come_with_their_pupils_and_before_them() -> None:
-    assert list(chosen(["distilled"])) == ["scratch", "distilled"]
-    assert list(chosen(["parallel", "scratch"])) == ["scratch", "parallel"]
-    assert chosen([]) == methods()
+def test_the_teachers_of_a_method_are_chosen_with_it() -> None:
+    assert list(choose_methods(["distilled"])) == ["scratch", "distilled"]
+    assert list(choose_methods(["parallel", "scratch"])) == ["scratch", "parallel"]
+    assert choose_methods([]) == methods()
 
 
-def test_a_key_that_no_method_has() -> None:
-    with pytest.raises(BadInput, match="adapter"):
-        Method.of({"what": "x", "way": "add", "adapter": "norm"})
+def test_unknown_keys_and_methods() -> None:
+    with raises(BadInput, place="adapter", got="adapter", available=["add"]):
+        Method.of({"description": "x", "kind": "add", "adapter": "norm"})
+    with raises(BadInput, got="distiled", available=["distilled"]):
+        choose_methods(["distiled"])
 
 
 def rows(**errors: float) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
@@ -40,12 +43,12 @@ def rows(**errors: float) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
 def test_scores_are_counted_from_the_first_baseline_that_is_there() -> None:
     found = rows(scratch=20.0, parallel=10.0)
     document = {"domains": {"d": ["classify"]}, "images": {"d": 100}, "rows": found}
-    base, found = scores(document)
+    base, found = method_scores(document)
     assert base == "scratch"
     # (1 − 20/40)² and (1 − 10/40)² of 1000
     assert found == pytest.approx({"scratch": 250.0, "parallel": 562.5})
-    assert scores({**document, "rows": rows(parallel=10.0)}) == ("", {})
-    assert scores({**document, "domains": {"d": ["depth"]}})[1] == {}
+    assert method_scores({**document, "rows": rows(parallel=10.0)}) == ("", {})
+    assert method_scores({**document, "domains": {"d": ["depth"]}})[1] == {}
 
 
 def test_metres_have_no_mean_with_shares() -> None:

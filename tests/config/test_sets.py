@@ -1,4 +1,4 @@
-"""`--set`: values as TOML writes them, bare words as text, grids by commas."""
+"""`--set`: values as in TOML, bare words as text, and grids of values between commas."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from onetrunk.config.sets import apply_sets, grid, split_commas, value_of
 from onetrunk.errors import BadInput
+from tests.helpers.errors import raises
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_values(text: str, value: Any) -> None:
         ("", [""]),
     ],
 )
-def test_commas(text: str, parts: list[str]) -> None:
+def test_splitting_at_commas(text: str, parts: list[str]) -> None:
     assert split_commas(text) == parts
 
 
@@ -66,12 +67,12 @@ def test_grid() -> None:
     ]
     labels = [label for label, _ in grid(["t.a=timm/r,timm-r,../r,[1, 2]"])]
     assert labels == ["t.a=timm-r", "t.a=timm-r-2", "t.a=..-r", "t.a=-1-2"]
-    for bad in ("a=1,,2", "a=1,", "a=1,1", "a"):
+    for text in ("a=1,,2", "a=1,", "a=1,1", "a"):
         with pytest.raises(BadInput):
-            grid([bad])
+            grid([text])
 
 
-def test_sets_leave_the_document_as_it_was() -> None:
+def test_sets_do_not_change_the_given_document() -> None:
     document = {"train": {"lr": 1.0}, "domains": [{"name": "a", "size": 3}]}
     made = apply_sets(document, ["train.lr=2.0", "domains.a.size=4", "trunk.norm=shared"])
     assert document == {"train": {"lr": 1.0}, "domains": [{"name": "a", "size": 3}]}
@@ -82,7 +83,7 @@ def test_sets_leave_the_document_as_it_was() -> None:
     }
 
 
-def test_one_length_takes_the_place_of_another() -> None:
+def test_one_length_replaces_another() -> None:
     document = {"train": {"steps": 5, "lr": 1.0}}
     assert apply_sets(document, ["train.epochs=3"])["train"] == {"lr": 1.0, "epochs": 3}
     both = apply_sets(document, ["train.epochs=3", "train.steps=4"])["train"]
@@ -90,16 +91,16 @@ def test_one_length_takes_the_place_of_another() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "place", "fact"),
     [
-        ("lr", "KEY=VALUE"),
-        ("=1", "KEY=VALUE"),
-        ("train..lr=1", "KEY=VALUE"),
-        ("domains.b.size=1", "no such domain; got: 'b'; available: a"),
-        ("domains.a=1", "a domain has a name and keys"),
-        ("domains.a.size.x=1", "it holds no keys"),
+        ("lr", "", "KEY=VALUE"),
+        ("=1", "", "KEY=VALUE"),
+        ("train..lr=1", "", "KEY=VALUE"),
+        ("domains.b.size=1", "--set domains.b", "available: a"),
+        ("domains.a=1", "--set domains", "domains.NAME.KEY"),
+        ("domains.a.size.x=1", "--set domains.a.size", "domains.a.size.x"),
     ],
 )
-def test_sets_that_cannot_be(text: str, said: str) -> None:
-    with pytest.raises(BadInput, match=said):
+def test_wrong_sets(text: str, place: str, fact: str) -> None:
+    with raises(BadInput, fact, place=place):
         apply_sets({"domains": [{"name": "a", "size": 3}]}, [text])

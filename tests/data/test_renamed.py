@@ -40,7 +40,7 @@ def test_optional_attributes_are_kept_in_a_data_worker() -> None:
 def test_a_domain_with_renamed_classes_reads_its_list_again() -> None:
     domain = Domain("d", Fake(CLASSIFY, labelled(30, "abc")), size=8)
     assert domain.tasks[0].classes == ("a", "b", "c")
-    called = domain.called({"a": "z"}, [Task("classify", "classify", ("b", "c", "z"))])
+    called = domain.renamed({"a": "z"}, [Task("classify", "classify", ("b", "c", "z"))])
     assert called.tasks[0].classes == ("b", "c", "z")
     before, now = (d.index.labels["classify"] for d in (domain, called))
     assert ((before == 0) == (now == 2)).all()

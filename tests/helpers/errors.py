@@ -19,6 +19,7 @@ def raises(
     got: object = UNSET,
     available: Iterable[object] = (),
     try_: str | None = None,
+    place: str | None = None,
 ) -> Iterator[pytest.ExceptionInfo[OnetrunkError]]:
     """`pytest.raises` for errors of onetrunk.
 
@@ -28,6 +29,7 @@ def raises(
         got: The value of the field `got` of one of its errors.
         available: Names that the field `available` of one of its errors must contain.
         try_: A part of the field `try_` of one of its errors.
+        place: The field `place` of one of its errors.
     """
     with pytest.raises(kind) as info:
         yield info
@@ -40,5 +42,7 @@ def raises(
     names = {str(name) for name in available}
     if names:
         assert any(names <= set(each.available or ()) for each in errors), text
+    if place is not None:
+        assert any(each.place == place for each in errors), [each.place for each in errors]
     if try_ is not None:
         assert any(try_ in (each.try_ or "") for each in errors), text

@@ -20,6 +20,7 @@ from onetrunk.eval.outcomes import Outcomes, TaskOutcomes
 from onetrunk.eval.table import Row, Table
 from onetrunk.nn.model_files import save_models
 from onetrunk.report import gather
+from onetrunk.runs.open import Run
 from tests.helpers.small import network
 
 STEPS = 400
@@ -30,7 +31,8 @@ def opening(domains: Sequence[Domain] | Callable[[Path], list[Domain]]) -> Itera
     """Let reports open these domains for every run, and spend no time on latency."""
     open_domains = domains if callable(domains) else lambda _: list(domains)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gather, "domains_of", open_domains)
+        found = property(lambda run: {d.name: d for d in open_domains(run.folder)})
+        patch.setattr(Run, "domains", found)
         patch.setattr(gather, "LATENCY_SECONDS", 0.0)
         yield
 

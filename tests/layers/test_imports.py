@@ -31,6 +31,7 @@ LEAVES = (
     "objects",
     "progress",
     "registry",
+    "settings",
 )  # all may use them; they use each other alone
 ABOVE_ALL = ("", "__main__", "testing")  # may import anything; nothing imports them
 

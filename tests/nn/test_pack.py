@@ -111,7 +111,7 @@ DOCUMENTS = {
     "a bad name": ({"domain": "../bees"}, ["bees.pack", "domain"]),
     "a name that is no text": ({"domain": 3}, ["bees.pack", "domain"]),
     "no number": ({"scores": {"error": float("nan")}}, ["bees.pack"]),
-    "bad tasks": ({"tasks": [{"name": "a"}]}, ["bees.pack", "domain"]),
+    "bad tasks": ({"tasks": [{"name": "a"}]}, ["bees.pack", "tasks[0].kind"]),
     "tasks of another kind": ({"tasks": 7}, ["bees.pack", "domain"]),
     "an unknown kind": (
         {
@@ -130,7 +130,7 @@ DOCUMENTS = {
     ),
     "a class that is no text": (
         {"tasks": [{"name": "classify", "kind": "classify", "classes": [["x"], "y", "z"]}]},
-        ["bees.pack", "domain"],
+        ["bees.pack", "tasks[0].classes"],
     ),
     "too many outputs": (
         {
@@ -145,7 +145,7 @@ DOCUMENTS = {
                 }
             ]
         },
-        ["bees.pack", "domain"],
+        ["bees.pack", "tasks[0].outputs"],
     ),
     "pixels too large to try": (
         {
@@ -167,7 +167,7 @@ DOCUMENTS = {
     "another trunk": ({"trunk": {"arch": "resnet38"}}, ["arch", "resnet20", "resnet38"]),
     "no trunk": ({"trunk": None}, ["bees.pack", "trunk"]),
     "other weights": ({"sha256": "0" * 64}, ["bees", "weights"]),
-    "a rank that is no number": ({"rank": "4"}, ["bees.pack", "domain"]),
+    "a rank that is no number": ({"rank": "4"}, ["bees.pack", "rank"]),
     "a rank beyond bounds": ({"rank": 10**9}, ["rank", "4096"]),
     "another rank": ({"rank": 2}, ["pack bees", "slots/"]),
     "unknown adapters": ({"adapters": "os:system"}, ["adapters", "os:system"]),

@@ -33,7 +33,7 @@ size = 16
 [train]
 steps = 2
 batch = 4
-evaluate = 2
+eval_every = 2
 """
 
 

@@ -1,22 +1,5 @@
-"""A finished run, trained once, and copied for every test that changes it."""
+"""The fixture `run`: a finished run."""
 
-from __future__ import annotations
+from tests.helpers.added import run, template
 
-import shutil
-from pathlib import Path
-
-import pytest
-
-from tests.helpers.growing import finished
-
-
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Never changed."""
-    return finished(tmp_path_factory.mktemp("finished") / "run")
-
-
-@pytest.fixture
-def run(template: Path, tmp_path: Path) -> Path:
-    """A finished run of this test's own."""
-    return Path(shutil.copytree(template, tmp_path / "run"))
+__all__ = ["run", "template"]

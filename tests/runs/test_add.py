@@ -1,26 +1,31 @@
-"""A domain is added: nothing else moves, over every adapter and three families of trunks."""
+"""Adding a domain leaves all others unchanged, for every adapter and three families of trunks."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 
+from onetrunk.config import Train
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
-from onetrunk.errors import BadInput, Failed
+from onetrunk.errors import BadInput, Diverged, Failed
 from onetrunk.eval.outcomes import Outcomes
 from onetrunk.eval.table import Table
 from onetrunk.nn.pack import KEY, Pack
 from onetrunk.nn.saving import load
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
-from onetrunk.runs import proof
+from onetrunk.runs import train_domain
 from onetrunk.runs.add import add
-from tests.helpers.growing import FEW, files, more, predictions, predictions_of, same
+from onetrunk.runs.open import Run
+from onetrunk.runs.unchanged import Fingerprint
+from tests.helpers.added import FEW, files, more, predictions, predictions_of, same
+from tests.helpers.errors import raises
 from tests.helpers.worlds import network, noise, worlds
 
 KINDS = ("none", "norm", "lora", "series", "parallel")
@@ -45,16 +50,16 @@ def scattered(arch: str, size: int) -> Universal:
 
 @pytest.mark.parametrize("arch", FAMILIES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_other_domain_predictions_as_before_to_the_bit(arch: str, kind: str) -> None:
+def test_other_domains_stay_unchanged_to_the_bit(arch: str, kind: str) -> None:
     size = FAMILIES[arch]
     model = scattered(arch, size)
     before = predictions_of(model)
     weights = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    grown = add(model, sized("new", size, 900), adapters=kind, **FEW)
+    result = add(model, sized("new", size, 900), adapters=kind, train=Train(**FEW))
     assert same(before, predictions_of(model, "one", "two"))
     after = model.state_dict()
     assert all(torch.equal(tensor, after[key]) for key, tensor in weights.items())
-    assert set(grown.proof.prints) == {"one", "two"}
+    assert set(result.unchanged.fingerprints) == {"one", "two"}
     assert list(model.domains) == ["one", "two", "new"]
     assert model.domains["new"].adapters == ("none" if kind == "norm" else kind)
     assert predictions_of(model, "new")["new"]["classify"].shape == (3, 3)
@@ -62,9 +67,9 @@ def test_every_other_domain_predictions_as_before_to_the_bit(arch: str, kind: st
 
 
 @pytest.mark.parametrize("kind", ["none", "parallel"])
-def test_with_each_adapter_something_is_learned(run: Path, kind: str) -> None:
-    grown = add(run, more(), adapters=kind, start="trunk", steps=4)
-    slots = {k: v for k, v in grown.pack.tensors.items() if "/branch." in k}
+def test_adapters_are_trained(run: Path, kind: str) -> None:
+    result = add(run, more(), adapters=kind, start="trunk", train=Train(steps=4))
+    slots = {k: v for k, v in result.pack.tensors.items() if "/branch." in k}
     assert bool(slots) == (kind == "parallel")
     assert all(bool(v.abs().max() > 0) for v in slots.values())
 
@@ -72,59 +77,66 @@ def test_with_each_adapter_something_is_learned(run: Path, kind: str) -> None:
 def test_a_run_gets_the_pack_the_scores_and_the_outcomes(run: Path) -> None:
     trunk = (run / "model/trunk.safetensors").read_bytes()
     packs = files(run / "model/packs")
-    before, scores = predictions(run), json.loads((run / "scores.json").read_text())
+    before, scores = predictions(run), (run / "scores.json").read_bytes()
+    trained = json.loads(scores)
     domain = more()
-    grown = add(run, domain)
+    result = add(run, domain)
     assert (run / "model/trunk.safetensors").read_bytes() == trunk
     assert files(run / "model/packs").items() >= packs.items()
     assert same(before, predictions(run, "one", "two"))
     assert list(load(run).domains) == ["one", "two", "new"]
-    found = json.loads((run / "scores.json").read_text())
+    assert (run / "scores.json").read_bytes() == scores  # the new ones are stored once
+    found = Run(run).scores
     for split in ("val", "test"):
         rows = Table.from_json(found[split]).rows
-        assert rows[: -len(grown.table.rows)] == Table.from_json(scores[split]).rows
-    assert Table.from_json(found["test"]).value("new") == grown.table.value("new")
+        assert rows[: -len(result.table.rows)] == Table.from_json(trained[split]).rows
+    assert Run(run).table.value("new") == result.table.value("new")
+    assert Run(run).record("one")["test"]["rows"] == [
+        row for row in trained["test"]["rows"] if row["domain"] == "one"
+    ]
     assert found["splits"]["new"]["train"] == len(domain.train)
     assert [d["name"] for d in found["budget"][""]["domains"]] == ["one", "two", "new"]
-    both = scores["budget"][""]["universal"]["bytes"]
+    both = trained["budget"][""]["universal"]["bytes"]
     assert found["budget"][""]["universal"]["bytes"] > both
-    assert found["grown"]["new"]["bytes"] == sum(
-        t.numel() * t.element_size() for t in grown.pack.tensors.values()
+    assert found["added"]["new"]["bytes"] == sum(
+        t.numel() * t.element_size() for t in result.pack.tensors.values()
     )
-    assert Outcomes.open(run / "outcomes.safetensors").domains == ("one", "two", "new")
-    assert sorted(p.name for p in (run / "grown/new").iterdir()) == [
+    outcomes = Run(run).outcomes
+    assert outcomes is not None and outcomes.domains == ("one", "two", "new")
+    assert Outcomes.open(run / "outcomes.safetensors").domains == ("one", "two")
+    assert sorted(p.name for p in (run / "added/new").iterdir()) == [
         *("environment.json", "metrics.jsonl", "outcomes.safetensors", "recipe.toml"),
         "scores.json",
     ]
-    assert not list((run / "growing").iterdir())
+    assert not list((run / "adding").iterdir())
 
 
-def test_the_packs_header_tells_its_life_and_no_place(run: Path) -> None:
-    add(run, more(), adapters="lora", rank=2, seed=4, **FEW)
+def test_the_header_of_the_pack_has_its_history_and_no_path(run: Path) -> None:
+    add(run, more(), adapters="lora", rank=2, seed=4, train=Train(**FEW))
     path = run / "model/packs/new.pack"
     with safe_open(path, "pt") as file:
-        said = json.loads(file.metadata()[KEY])
-    (event,) = said["provenance"]["history"]
-    assert (event["what"], event["seed"]) == ("added", 4)
-    assert (event["grow"]["adapters"], event["grow"]["rank"], said["rank"]) == ("lora", 2, 2)
+        document = json.loads(file.metadata()[KEY])
+    (event,) = document["provenance"]["history"]
+    assert (event["event"], event["seed"]) == ("added", 4)
+    assert (event["add"]["adapters"], event["add"]["rank"], document["rank"]) == ("lora", 2, 2)
     assert event["train"]["steps"] == 2
     assert event["images"] == {"train": 36, "val": 12, "test": 12}
-    assert event["scores"] == said["scores"]
-    assert "test/classify/error" in said["scores"]
-    assert str(run.parent) not in json.dumps(said)
+    assert event["scores"] == document["scores"]
+    assert "test/classify/error" in document["scores"]
+    assert str(run.parent) not in json.dumps(document)
 
 
-def test_steps_are_those_of_the_run_unless_said(run: Path) -> None:
+def test_steps_are_those_of_the_run_by_default(run: Path) -> None:
     add(run, more())
-    assert "steps = 2 " in (run / "grown/new/recipe.toml").read_text()
-    add(run, more("other", first=7000), steps=3)
-    assert "steps = 3 " in (run / "grown/other/recipe.toml").read_text()
+    assert "steps = 2 " in (run / "added/new/recipe.toml").read_text()
+    add(run, more("other", first=7000), train=Train(steps=3))
+    assert "steps = 3 " in (run / "added/other/recipe.toml").read_text()
 
 
-def test_the_same_growth_has_the_same_numbers(run: Path) -> None:
+def test_the_same_addition_gives_the_same_numbers(run: Path) -> None:
     model = load(run)
-    add(run, more(), **FEW)
-    add(model, more(), **FEW)  # in memory, too
+    add(run, more(), train=Train(**FEW))
+    add(model, more(), train=Train(**FEW))  # in memory, too
     one, two = Pack.open(run / "model/packs/new.pack").tensors, model.pack("new").tensors
     assert all(torch.equal(one[key], two[key]) for key in one)
 
@@ -139,7 +151,7 @@ def test_domains_with_other_tasks_and_sizes() -> None:
     ]
     source = type(numbers)(tasks, items, numbers.images)
     for kind in ("none", "parallel"):
-        add(model, Domain(f"faces-{kind}", source, size=12), adapters=kind, **FEW)
+        add(model, Domain(f"faces-{kind}", source, size=12), adapters=kind, train=Train(**FEW))
     out = predictions_of(model, "faces-parallel")["faces-parallel"]
     assert out["age"].shape == (3, 1)
     assert out["who"].shape == (3, 128)
@@ -151,17 +163,17 @@ def test_domains_with_other_tasks_and_sizes() -> None:
 def test_other_norms(norm: str) -> None:
     model = network(worlds("one"), norm=norm)
     for kind in ("none", "parallel"):
-        add(model, more(f"new-{kind}"), adapters=kind, **FEW)
+        add(model, more(f"new-{kind}"), adapters=kind, train=Train(**FEW))
     if norm == "shared":
-        with pytest.raises(BadInput, match="'shared'"):
-            add(model, more("third"), adapters="norm", **FEW)
+        with raises(BadInput, "norm = 'shared'", try_="--adapters none"):
+            add(model, more("third"), adapters="norm", train=Train(**FEW))
     assert list(model.domains)[:3] == ["one", "new-none", "new-parallel"]
 
 
 def test_full_sharing_learns_a_head_that_only_the_new_domain_has() -> None:
     model = network(worlds("one"), sharing="full")
     before = predictions_of(model)
-    add(model, more("other", classes="xyz"), adapters="parallel", **FEW)
+    add(model, more("other", classes="xyz"), adapters="parallel", train=Train(**FEW))
     assert same(before, predictions_of(model, "one"))
     head = model.heads_of("other").head("classify").held[0]
     assert head.weight.abs().max() > 0
@@ -169,42 +181,44 @@ def test_full_sharing_learns_a_head_that_only_the_new_domain_has() -> None:
 
 def test_networks_that_share_nothing_take_no_domain() -> None:
     model = network(worlds("one"), sharing="none")
-    with pytest.raises(BadInput, match="sharing = 'none'"):
-        add(model, more(), **FEW)
+    with raises(BadInput, try_="sharing = 'deep'"):
+        add(model, more(), train=Train(**FEW))
 
 
-def test_what_would_move_another_domain_is_not_added(
+def test_a_domain_that_would_change_another_is_not_added(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, taken = files(run / "model"), proof.take
+    before, real = files(run / "model"), train_domain.fingerprints
 
-    def moved(model: Universal, domains: dict[str, Domain], but: str) -> dict[str, proof.Print]:
-        found = taken(model, domains, but)
-        if but in model.domains:
-            found["two"] = proof.Print("0" * 64, found["two"].images, found["two"].of)
+    def changed(
+        model: Universal, domains: dict[str, Domain], without: str
+    ) -> dict[str, Fingerprint]:
+        found = real(model, domains, without)
+        if without in model.domains:
+            found["two"] = replace(found["two"], sha256="0" * 64)
         return found
 
-    monkeypatch.setattr(proof, "take", moved)
-    with pytest.raises(Failed, match="outputs of two are not the same"):
+    monkeypatch.setattr(train_domain, "fingerprints", changed)
+    with raises(Failed, "new", "outputs of two"):
         add(run, more())
     assert files(run / "model") == before
     assert list(load(run).domains) == ["one", "two"]
 
 
-def test_a_model_whose_growth_fails_stays_as_it_was() -> None:
+def test_a_model_is_unchanged_after_a_failed_addition() -> None:
     model = network(worlds("one"))
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    with pytest.raises(BadInput, match="unknown key"):
-        add(model, more(), stepz=3)
-    with pytest.raises(Failed, match=r"not finite|is nan|is inf"):
-        add(model, more(), **{**FEW, "lr": 1e30, "steps": 6})
+    with raises(BadInput, "stepz"):
+        add(model, more(), train=Train(stepz=3))
+    with pytest.raises(Diverged):
+        add(model, more(), train=Train(**{**FEW, "lr": 1e30, "steps": 6}))
     after = model.state_dict()
     assert list(before) == list(after)
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert all(p.requires_grad for p in model.parameters_of("one").values())
 
 
-def test_adapters_of_ones_own_are_refused_before_anything_is_learned(run: Path) -> None:
-    with pytest.raises(BadInput, match="adapters of one's own"):
+def test_custom_adapters_of_another_trunk_are_refused(run: Path) -> None:
+    with raises(BadInput, got="package.module:thing", available=["none"]):
         add(run, more(), adapters="package.module:thing")
-    assert not (run / "growing").exists()
+    assert not (run / "adding").exists()

@@ -1,4 +1,4 @@
-"""What a user would otherwise pick: three runs beside the recipe's own, and one table."""
+"""The baselines of a recipe: three runs beside its own, and one document."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onetrunk.config import Recipe
+from onetrunk.config import Recipe, Train
 from onetrunk.errors import BadInput
 from onetrunk.eval.evaluate import evaluate
 from onetrunk.eval.table import Table
 from onetrunk.nn.model_files import save_models
 from onetrunk.nn.saving import models_of
-from onetrunk.runs import baselines as module
-from onetrunk.runs.baselines import baselines, check_start, seconds_of, shown, variant
+from onetrunk.runs import experiment
+from onetrunk.runs.baselines import check_start, compare_baselines, mean_error, variant
+from onetrunk.runs.experiment import seconds_of
 from onetrunk.runs.train import train, train_recipe
+from tests.helpers.errors import raises
 from tests.helpers.worlds import network, settings, worlds
 
 TEXT = """
@@ -62,8 +64,8 @@ def recipe(tmp_path: Path) -> Recipe:
     return Recipe.parse(TEXT, tmp_path)
 
 
-def test_three_ordinary_runs_and_what_they_come_to(recipe: Recipe, tmp_path: Path) -> None:
-    found = baselines(recipe, device="cpu")
+def test_three_ordinary_runs_and_their_scores(recipe: Recipe, tmp_path: Path) -> None:
+    found = compare_baselines(recipe, device="cpu")
     assert json.loads((tmp_path / "runs/two-baselines.json").read_text()) == found
     assert list(found["runs"]) == ["frozen", "finetune", "joint"]
     assert not (tmp_path / "runs/two").exists()
@@ -82,7 +84,7 @@ def test_three_ordinary_runs_and_what_they_come_to(recipe: Recipe, tmp_path: Pat
     multiples = {kind: run["networks"] for kind, run in found["runs"].items()}
     assert multiples["finetune"] == 2
     assert multiples["joint"] == multiples["frozen"] == pytest.approx(1, abs=0.01)
-    assert found["next"] == (
+    assert found["try"] == (
         f"onetrunk report {tmp_path}/runs/two --baseline {tmp_path}/runs/two-finetune"
     )
 
@@ -93,32 +95,32 @@ def learned(model: Any) -> list[Any]:
     return list({id(p): p for p in [*model.shared_parameters().values(), *owned]}.values())
 
 
-def test_what_is_finished_is_not_run_again(
+def test_finished_baselines_are_not_trained_again(
     recipe: Recipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ran: list[str] = []
-    real = module.train_recipe
+    real = experiment.train_recipe
 
     def counted(one: Recipe, **given: Any) -> Any:
         ran.append(one.out)
         return real(one, **given)
 
-    monkeypatch.setattr(module, "train_recipe", counted)
-    first = baselines(recipe, ["frozen"], device="cpu")
-    again = baselines(recipe, ["frozen"], device="cpu")
-    both = baselines(recipe, ["joint", "frozen"], resume=True, device="cpu")
+    monkeypatch.setattr(experiment, "train_recipe", counted)
+    first = compare_baselines(recipe, ["frozen"], device="cpu")
+    again = compare_baselines(recipe, ["frozen"], device="cpu")
+    both = compare_baselines(recipe, ["joint", "frozen"], resume=True, device="cpu")
     assert ran == ["runs/two-frozen", "runs/two-joint"]
     assert again == first
     assert both["runs"]["frozen"] == first["runs"]["frozen"]
     assert list(both["runs"]) == ["joint", "frozen"]
-    assert capsys.readouterr().err.count("runs/two-frozen is finished, and stays as it is") == 2
+    assert capsys.readouterr().err.count("runs/two-frozen is finished") == 2
 
 
-def test_one_that_was_stopped_goes_on(
+def test_a_stopped_baseline_continues(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = baselines(recipe.with_sets(['out="runs/whole"']), ["finetune"], device="cpu")
-    real = module.train_recipe
+    whole = compare_baselines(recipe.with_sets(['out="runs/whole"']), ["finetune"], device="cpu")
+    real = experiment.train_recipe
 
     def dies(one: Recipe, **given: Any) -> Any:
         from onetrunk.runs import train as under
@@ -131,33 +133,32 @@ def test_one_that_was_stopped_goes_on(
             return real(one, **given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "train_recipe", dies)
+        patch.setattr(experiment, "train_recipe", dies)
         with pytest.raises(KeyboardInterrupt):
-            baselines(recipe, ["finetune"], device="cpu")
-    with pytest.raises(BadInput, match=r"two-finetune is unfinished; try: .*--resume"):
-        baselines(recipe, ["frozen", "finetune"], device="cpu")
-    assert not (tmp_path / "runs/two-frozen").exists()  # refused before anything began
-    found = baselines(recipe, ["finetune"], resume=True, device="cpu")
+            compare_baselines(recipe, ["finetune"], device="cpu")
+    with raises(BadInput, "two-finetune", try_="--resume"):
+        compare_baselines(recipe, ["frozen", "finetune"], device="cpu")
+    assert not (tmp_path / "runs/two-frozen").exists()  # refused before any training
+    found = compare_baselines(recipe, ["finetune"], resume=True, device="cpu")
     for ours, expected in zip(found["rows"], whole["rows"], strict=True):
         assert ours == expected
 
 
-def test_a_folder_that_holds_another_run_is_refused_before_anything_begins(
+def test_a_folder_with_another_run_is_refused_before_any_training(
     recipe: Recipe, tmp_path: Path
 ) -> None:
-    baselines(recipe.with_sets(["train.steps=1"]), ["joint"], device="cpu")
-    with pytest.raises(BadInput, match=r"two-joint holds another run.*train\.steps.*another `out`"):
-        baselines(recipe, ["frozen", "joint"], resume=True, device="cpu")
+    compare_baselines(recipe.with_sets(["train.steps=1"]), ["joint"], device="cpu")
+    with raises(BadInput, "two-joint", "train.steps", try_="another folder"):
+        compare_baselines(recipe, ["frozen", "joint"], resume=True, device="cpu")
     assert not (tmp_path / "runs/two-frozen").exists()
 
 
 @pytest.mark.parametrize(
-    ("kinds", "said"),
-    [(["frosen"], "got: 'frosen'; available: frozen"), ([], "none"), (["joint"] * 2, "each once")],
+    ("methods", "got"), [(["frosen"], "frosen"), ([], "none"), (["joint"] * 2, "joint, joint")]
 )
-def test_kinds_are_checked(recipe: Recipe, kinds: list[str], said: str) -> None:
-    with pytest.raises(BadInput, match=said):
-        baselines(recipe, kinds)
+def test_methods_are_checked(recipe: Recipe, methods: list[str], got: str) -> None:
+    with raises(BadInput, got=got, available=["frozen", "finetune", "joint"]):
+        compare_baselines(recipe, methods)
 
 
 def changed(recipe: Recipe, kind: str) -> dict[str, Any]:
@@ -170,7 +171,7 @@ def changed(recipe: Recipe, kind: str) -> dict[str, Any]:
     return {k: v for k, v in flat[1].items() if v != flat[0][k] and k not in ("trunk", "train")}
 
 
-def test_what_each_changes_of_the_recipe(recipe: Recipe) -> None:
+def test_the_recipes_of_the_baselines(recipe: Recipe) -> None:
     partial = recipe.with_sets(['trunk.sharing="partial"', "trunk.own_stages=[1]"])
     assert changed(partial, "finetune") == {
         "name": "two-finetune",
@@ -191,11 +192,9 @@ def test_what_each_changes_of_the_recipe(recipe: Recipe) -> None:
 def test_from_a_run_the_trunk_is_that_runs_as_it_left_it(recipe: Recipe, tmp_path: Path) -> None:
     start = train_recipe(recipe.with_sets(['out="runs/start"']), device="cpu")
     on = recipe.with_sets(['init="runs/start"'])
-    with pytest.raises(
-        BadInput, match=r"joint has no norms .*norm = 'domain'.*--only frozen,finetune"
-    ):
-        baselines(on, device="cpu")
-    found = baselines(on, ["frozen"], device="cpu")
+    with raises(BadInput, "joint", got="norm = 'domain'", try_="--methods frozen,finetune"):
+        compare_baselines(on, device="cpu")
+    found = compare_baselines(on, ["frozen"], device="cpu")
     assert found["runs"]["frozen"]["weights"] == "of runs/start"
     ours = models_of(tmp_path / "runs/two-frozen")["one"]
     for name in ("one", "other"):
@@ -212,10 +211,10 @@ def test_own_stages_of_a_run_cannot_be_left_behind(recipe: Recipe, tmp_path: Pat
     save_models(partial.make_model(partial.make_domains()), tmp_path / "runs/start")
     on = partial.with_sets(['init="runs/start"'])
     for kind in ("finetune", "joint"):
-        with pytest.raises(BadInput, match=rf"{kind} has no stages .*own_stages = \[1\].*frozen$"):
-            baselines(on, [kind])
+        with raises(BadInput, kind, got="own_stages = [1]", try_="--methods frozen"):
+            compare_baselines(on, [kind])
     check_start(on, "frozen")
-    check_start(partial, "joint")  # from nothing: nothing is left behind
+    check_start(partial, "joint")  # without init, nothing is left behind
 
 
 def test_one_frozen_trunk_serves_a_recipe_of_specialists(recipe: Recipe, tmp_path: Path) -> None:
@@ -252,13 +251,12 @@ def test_kinds_of_tasks_that_have_no_mean() -> None:
             }
         )
 
-    mean = module._mean
-    assert mean(table(("a", "error", 10.0), ("a", "error", 20.0), ("b", "error", 5.0)).rows) == 10
-    assert mean(table(("a", "error", 10.0), ("b", "abs", 0.5)).rows) is None
-    assert mean(()) is None
+    assert mean_error(table(("a", "error", 10.0), ("a", "error", 20.0), ("b", "error", 5.0))) == 10
+    assert mean_error(table(("a", "error", 10.0), ("b", "abs", 0.5))) is None
+    assert mean_error(Table()) is None
 
 
-def test_seconds_are_of_all_heads_and_all_loops(tmp_path: Path) -> None:
+def test_seconds_are_of_all_heads_and_all_networks(tmp_path: Path) -> None:
     records = [
         {"step": 0, "part": "", "frozen": "a/t", "seconds": 2.0},
         {"step": 0, "part": "", "frozen": "b/t", "seconds": 3.0},
@@ -272,25 +270,9 @@ def test_seconds_are_of_all_heads_and_all_loops(tmp_path: Path) -> None:
     assert seconds_of(tmp_path) == 32.5
 
 
-def test_the_seconds_of_a_loop_that_went_on_count_on(tmp_path: Path) -> None:
+def test_the_seconds_of_a_training_count_up(tmp_path: Path) -> None:
     domains = worlds("one")
     given = settings(steps=3).model_dump(exclude_unset=True)
-    run = train(network(domains), domains, out=tmp_path / "run", device="cpu", **given)
+    run = train(network(domains), domains, out=tmp_path / "run", device="cpu", train=Train(**given))
     last = [json.loads(x) for x in (run.folder / "metrics.jsonl").read_text().splitlines()]
     assert seconds_of(run.folder) == max(r.get("seconds", 0) for r in last)
-
-
-def test_the_table_names_random_features() -> None:
-    run = {"weights": "fresh", "networks": 1.0, "seconds": 5.0, "mean_error": 12.3}
-    row = {"domain": "one", "task": "classify", "metric": "error", "unit": "%"}
-    document = {
-        "recipe": "two",
-        "runs": {"frozen": run, "joint": {**run, "mean_error": 4.56}},
-        "rows": [{**row, "values": {"frozen": 12.3}}],
-    }
-    table = shown(document)
-    heads = [str(column.header) for column in table.columns]
-    assert heads == ["domain", "task", "score", "frozen (random features)", "joint"]
-    cells = [list(column.cells) for column in table.columns]
-    assert cells[3] == ["12.30", "12.30", "1.00×", "5"]
-    assert cells[4] == ["", "4.56", "1.00×", "5"]

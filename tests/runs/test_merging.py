@@ -19,6 +19,7 @@ from onetrunk.nn.saving import load, save
 from onetrunk.nn.universal import Universal
 from onetrunk.runs.merging import Specialists, choose_scale, common_start, merge
 from onetrunk.train.recalibrate import recalibrate
+from tests.helpers.errors import raises
 from tests.helpers.worlds import network, same, weights, worlds
 
 RECIPE = """
@@ -135,26 +136,26 @@ def test_what_has_no_sum(tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
     place = run(tmp_path / "r", alone(domains))
     assert common_start(place) is None
-    with pytest.raises(BadInput, match=r"no common start.*got: 'scale = 0.3'; try: leave scale"):
+    with raises(BadInput, got="scale = 0.3", try_="no scale"):
         merge(place, scale=0.3)
-    with pytest.raises(BadInput, match=r"no such specialist; got: 'cats'; available: ants, bees"):
+    with raises(BadInput, got="cats", available=["ants", "bees"]):
         merge(place, ["ants", "cats"])
-    with pytest.raises(BadInput, match="each once; got: 'ants, ants'"):
+    with raises(BadInput, got="ants, ants"):
         merge(place, ["ants", "ants"])
     save(network(domains), tmp_path / "deep")
-    with pytest.raises(BadInput, match=r"holds one network.*sharing = 'none'"):
+    with raises(BadInput, tmp_path / "deep", got="sharing = 'deep'", try_="sharing = 'none'"):
         merge(tmp_path / "deep")
     other = {**alone(domains[:1]), **alone(domains[1:], norm="shared")}
-    with pytest.raises(BadInput, match="bees: only networks of one kind have a sum"):
+    with raises(BadInput, "bees", try_="ants"):
         merge(run(tmp_path / "two", other))
-    chained = run(tmp_path / "on", alone(domains), init="../r")  # each went on from its own
+    chained = run(tmp_path / "on", alone(domains), init="../r")  # each continued from its own
     assert common_start(chained) is None
     linked = run(tmp_path / "nan", alone(domains), init="../deep")
-    with pytest.raises(BadInput, match="finite"):
+    with raises(BadInput, "finite", "nan"):
         merge(linked, scale=float("nan"))
 
 
-def test_saved_and_loaded_it_predictions_the_same(tmp_path: Path) -> None:
+def test_saved_and_loaded_it_predicts_the_same(tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
     model = merge(run(tmp_path / "r", alone(domains)))
     save(model, tmp_path / "merged")

@@ -1,8 +1,7 @@
-"""Packs come and go in a run, to the bit; a kill at any instant of it leaves a whole model."""
+"""Adding, removing and importing packs; a kill at any instant leaves an intact model."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -12,111 +11,118 @@ from typing import Any
 import pytest
 import torch
 
+from onetrunk.config import Train
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput
 from onetrunk.eval.table import Table
-from onetrunk.nn import saving as saved
+from onetrunk.nn import model_files
 from onetrunk.nn.saving import load, save
-from onetrunk.runs import pack_store as shelf
-from onetrunk.runs.add import add
-from onetrunk.runs.import_pack import bring
-from onetrunk.runs.open import domains_of
+from onetrunk.runs import pack_store
+from onetrunk.runs.add import add, import_pack
+from onetrunk.runs.open import Run
 from onetrunk.runs.update import undo, update
 from onetrunk.store import atomic
 from onetrunk.store.run_folder import RunFolder
-from tests.helpers.growing import FEW, files, more, predictions, same
+from tests.helpers.added import FEW, files, more, predictions, same
+from tests.helpers.errors import raises
 from tests.helpers.worlds import network, noise, worlds
 
 
+def outcomes(run: Path) -> set[str]:
+    found = Run(run).outcomes
+    assert found is not None
+    return set(found.image_digests)
+
+
 def rows(run: Path) -> dict[str, Any]:
-    scores = json.loads((run / "scores.json").read_text())
+    scores = Run(run).scores
     return {split: set(Table.from_json(scores[split]).rows) for split in ("val", "test")}
 
 
-def test_removed_and_brought_back_to_the_bit(run: Path) -> None:
-    add(run, more(), **FEW)
-    update(run, Domain("new", noise(60, "abcd", 300), size=8), **FEW)
-    before, scores, pack = predictions(run), rows(run), (run / "model/packs/new.pack").read_bytes()
-    for name in ("new", "one"):  # one that was grown, and one that the run was trained with
-        path = shelf.remove(run, name)
+def test_a_removed_pack_is_imported_to_the_bit(run: Path) -> None:
+    add(run, more(), train=Train(**FEW))
+    update(run, Domain("new", noise(60, "abcd", 300), size=8), train=Train(**FEW))
+    before, scores, known = predictions(run), rows(run), outcomes(run)
+    pack = (run / "model/packs/new.pack").read_bytes()
+    for name in ("new", "one"):  # one that was added, and one of the training
+        path = pack_store.remove(run, name)
         assert path == run / "removed" / name / f"{name}.pack"
         assert name not in load(run).domains
         assert not any(row.domain == name for row in rows(run)["test"])
         assert same({k: v for k, v in before.items() if k != name}, predictions(run))
-        grown = bring(run, name, path)
+        result = import_pack(run, name, path)
         assert same(before, predictions(run, *before))
-        assert name not in grown.proof.prints
+        assert name not in result.unchanged.fingerprints
         assert rows(run) == scores
+        assert outcomes(run) == known
     assert (run / "model/packs/new.pack").read_bytes() == pack
-    undo(run, "new")  # its history came back with it
+    undo(run, "new")  # its history was restored, too
     assert load(run).domains["new"].task("classify").classes == ("a", "b", "c")
 
 
-def test_a_second_domain_of_a_name_does_not_push_the_first_out(run: Path) -> None:
-    add(run, more(), **FEW)
+def test_a_second_removed_domain_of_a_name_does_not_replace_the_first(run: Path) -> None:
+    add(run, more(), train=Train(**FEW))
     first = (run / "model/packs/new.pack").read_bytes()
-    shelf.remove(run, "new")
-    add(run, more(first=1), **FEW)
-    assert shelf.remove(run, "new") == run / "removed/new-2/new.pack"
+    pack_store.remove(run, "new")
+    add(run, more(first=1), train=Train(**FEW))
+    assert pack_store.remove(run, "new") == run / "removed/new-2/new.pack"
     assert (run / "removed/new/new.pack").read_bytes() == first
 
 
 def test_a_pack_goes_to_another_machine(run: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(run, other)
-    add(run, more(), **FEW)
+    add(run, more(), train=Train(**FEW))
     file = tmp_path / "sent.pack"
     shutil.copy(run / "model/packs/new.pack", file)
     before = predictions(run)
-    bring(other, "new", file)
+    import_pack(other, "new", file)
     assert same(before, predictions(other))
     assert (other / "model/packs/new.pack").read_bytes() == file.read_bytes()
-    scores = json.loads((other / "scores.json").read_text())
-    assert scores["grown"]["new"]["from"] == "sent.pack"
-    assert "new" not in [domain.name for domain in domains_of(other)]  # its images are elsewhere
-    bring(other, "second", file)  # under another name
+    assert Run(other).scores["added"]["new"]["from"] == "sent.pack"
+    assert "new" not in Run(other).domains  # its images are elsewhere
+    import_pack(other, "second", file)  # under another name
     again = predictions(other, "second")["second"]["classify"]
     assert again.equal(before["new"]["classify"])
 
 
-def test_a_folder_of_save_grows_too(tmp_path: Path) -> None:
+def test_a_domain_is_added_to_a_folder_of_save(tmp_path: Path) -> None:
     model = network(worlds("one"))
     save(model, tmp_path / "kept")
     before = predictions(tmp_path / "kept")
-    add(tmp_path / "kept", more(), **FEW)
+    add(tmp_path / "kept", more(), train=Train(**FEW))
     assert same(before, predictions(tmp_path / "kept", "one"))
     assert list(load(tmp_path / "kept").domains) == ["one", "new"]
     assert not (tmp_path / "kept/scores.json").exists()
 
 
-HARM: dict[str, tuple[Callable[[bytes], bytes], str]] = {
-    "empty": (lambda _: b"", "not a whole pack"),
-    "half": (lambda data: data[: len(data) // 2], "not a whole pack"),
-    "a pickle": (lambda data: b"\x80\x04\x95" + data, "not a whole pack"),
-    "another byte": (lambda data: data[:-4] + b"\x00\x00\xc0\x7f", "finite|not"),
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _: b"",
+    "half": lambda data: data[: len(data) // 2],
+    "a pickle": lambda data: b"\x80\x04\x95" + data,
+    "another byte": lambda data: data[:-4] + b"\x00\x00\xc0\x7f",
 }
 
 
-@pytest.mark.parametrize("case", HARM)
+@pytest.mark.parametrize("case", DAMAGE)
 def test_hostile_packs_are_refused_in_one_line(run: Path, tmp_path: Path, case: str) -> None:
-    harm, says = HARM[case]
     file = tmp_path / "bad.pack"
-    file.write_bytes(harm((run / "model/packs/one.pack").read_bytes()))
-    refused(run, file, says)
+    file.write_bytes(DAMAGE[case]((run / "model/packs/one.pack").read_bytes()))
+    refused(run, file, "NaN" if case == "another byte" else "bad.pack")
 
 
 def test_a_pack_of_another_trunk_is_refused_by_its_hash(run: Path, tmp_path: Path) -> None:
     other = network(worlds("one", "two"), seed=5)
-    refused(run, other.pack("one").save(tmp_path / "theirs.pack"), "other weights")
+    refused(run, other.pack("one").save(tmp_path / "theirs.pack"), "weights")
     other = network(worlds("one"), arch="resnet38")
-    refused(run, other.pack("one").save(tmp_path / "theirs.pack"), "arch is to be 'resnet20'")
-    refused(run, tmp_path / "nowhere.pack", "cannot read the pack")
+    refused(run, other.pack("one").save(tmp_path / "theirs.pack"), "arch", "resnet20")
+    refused(run, tmp_path / "nowhere.pack", "nowhere.pack")
 
 
-def refused(run: Path, file: Path, says: str) -> None:
+def refused(run: Path, file: Path, *facts: str) -> None:
     before = files(run)
-    with pytest.raises(BadInput, match=says) as error:
-        bring(run, "theirs", file)
+    with raises(BadInput, *facts) as error:
+        import_pack(run, "theirs", file)
     assert "\n" not in str(error.value)
     assert files(run) == before
 
@@ -125,25 +131,25 @@ class Killed(BaseException):
     """As if the process had ended here."""
 
 
-@pytest.mark.parametrize("what", ["add", "update", "remove", "undo"])
-def test_a_kill_at_any_write_leaves_a_model_and_the_same_command_ends_it(
+@pytest.mark.parametrize("what", ["add", "update", "remove", "remove trained", "undo"])
+def test_after_a_kill_at_any_write_the_model_is_intact_and_the_command_completes(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """Writing goes through os.replace and os.rename: the process dies at each of them in turn."""
-    if what != "add":
-        add(run, more(), **FEW)
+    if what not in ("add", "remove trained"):
+        add(run, more(), train=Train(**FEW))
     if what == "undo":
-        update(run, Domain("new", noise(60, "abcd", 300), size=8), **FEW)
+        update(run, Domain("new", noise(60, "abcd", 300), size=8), train=Train(**FEW))
     done = tmp_path / "done"
-    if what in ("add", "update"):  # learned once; what is tried is putting it into use
-        work = run / "growing/new"
-        publish, taken = shelf.publish, []
-        monkeypatch.setattr(shelf, "publish", lambda _, name: taken.append(name) or die())
+    if what in ("add", "update"):  # trained once; the kills come while it is put into use
+        work = run / "adding/new"
+        publish, taken = pack_store.publish, []
+        monkeypatch.setattr(pack_store, "publish", lambda _, name: taken.append(name) or die())
         with pytest.raises(Killed):
             start(run, what)
         assert taken
         assert (work / "new.pack").exists()
-        monkeypatch.setattr(shelf, "publish", publish)
+        monkeypatch.setattr(pack_store, "publish", publish)
     shutil.copytree(run, tmp_path / "begun")
     shutil.copytree(run, done)
     before = predictions(run)
@@ -155,14 +161,15 @@ def test_a_kill_at_any_write_leaves_a_model_and_the_same_command_ends_it(
         here = tmp_path / f"life-{life}"
         shutil.copytree(tmp_path / "begun", here)
         ended = dying(monkeypatch, life, lambda here=here: start(here, what))
-        found = predictions(here)  # a whole model, before or after
+        found = predictions(here)  # an intact model, before or after
         assert same(found, before) or same(found, after), life
         if ended:
             break
-        with suppress(BadInput) if what in ("remove", "undo") else nullcontext():
+        with suppress(BadInput) if what not in ("add", "update") else nullcontext():
             start(here, what)  # those two may have been done before it died, and say so
         assert same(predictions(here), after), life
         assert kept(here) == kept(done), life
+        assert rows(here) == rows(done), life
         shutil.rmtree(here)
     assert life > 3
 
@@ -174,13 +181,13 @@ def kept(run: Path) -> set[str]:
 
 def start(run: Path, what: str) -> None:
     if what == "add":
-        add(run, more(), resume=True, **FEW)
+        add(run, more(), resume=True, train=Train(**FEW))
     elif what == "update":
-        update(run, Domain("new", noise(60, "abcd", 300), size=8), resume=True, **FEW)
+        update(run, Domain("new", noise(60, "abcd", 300), size=8), resume=True, train=Train(**FEW))
     elif what == "undo":
         undo(run, "new")
     else:
-        shelf.remove(run, "new")
+        pack_store.remove(run, "one" if what == "remove trained" else "new")
 
 
 def die() -> None:
@@ -191,7 +198,7 @@ def dying(monkeypatch: pytest.MonkeyPatch, at: int, act: Callable[[], None]) -> 
     """Act, and die at the `at`-th rename; whether it ended before."""
     count = 0
     with monkeypatch.context() as patched:
-        for module in (shelf, atomic):
+        for module in (pack_store, atomic):
             for name in ("rename", "replace"):
                 real = getattr(module.os, name)
 
@@ -215,29 +222,31 @@ def test_a_second_writer_is_refused_at_once(run: Path) -> None:
     before = files(run)
     with RunFolder.hold(run, "onetrunk add"):
         for act in (
-            lambda: add(run, more(), **FEW),
+            lambda: add(run, more(), train=Train(**FEW)),
             lambda: update(run, more("one")),
             lambda: undo(run, "one"),
-            lambda: shelf.remove(run, "one"),
-            lambda: bring(run, "new", run / "model/packs/one.pack"),
+            lambda: pack_store.remove(run, "one"),
+            lambda: import_pack(run, "new", run / "model/packs/one.pack"),
         ):
-            with pytest.raises(BadInput, match="another process is writing to the run"):
+            with raises(BadInput, run, try_="wait until it ends"):
                 act()
     assert files(run) == before
 
 
-def test_a_reader_meanwhile_never_misses_a_pack(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A domain that is removed between the list and its pack."""
-    listed, first = saved.listed, []
+def test_a_reader_tolerates_a_removal_at_the_same_time(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The domain is removed after the list was read and before its pack is."""
+    listed, first = model_files.listed, []
 
-    def slow(place: Path, at_first: Any = None) -> list[str]:
-        found = listed(place, at_first)
+    def slow(place: Path, default: Any = None) -> list[str]:
+        found = listed(place, default)
         if not first:
             first.append(found)
-            shelf.relist(place, ["two"])
-            shelf.pack_path(run, "one").unlink()
+            pack_store.relist(place, ["two"])
+            pack_store.pack_path(run, "one").unlink()
         return found
 
-    monkeypatch.setattr(saved, "listed", slow)
+    monkeypatch.setattr(model_files, "listed", slow)
     assert list(load(run).domains) == ["two"]
     assert torch.is_tensor(predictions(run)["two"]["classify"])

@@ -1,4 +1,4 @@
-"""From a model or a recipe to a finished run: its folder, and everything that is refused."""
+"""Training a model or a recipe: the folder of the run, and everything that is refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from onetrunk.config import Recipe
+from onetrunk.config import Recipe, Train
+from onetrunk.config.check import check
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
@@ -18,8 +19,10 @@ from onetrunk.eval.evaluate import evaluate
 from onetrunk.nn.saving import load, models_of
 from onetrunk.runs import train as module
 from onetrunk.runs.environment import environment
-from onetrunk.runs.train import Run, scale_numbers, train, train_models, train_recipe
+from onetrunk.runs.open import Run
+from onetrunk.runs.train import scale_numbers, train, train_models, train_recipe
 from onetrunk.train.learner import NotFinite
+from tests.helpers.errors import raises
 from tests.helpers.fakes import Fake, dense_source, labelled, picture
 from tests.helpers.worlds import (
     Recorder,
@@ -38,12 +41,12 @@ from tests.helpers.worlds import (
 )
 
 SHORT: dict[str, Any] = {
-    "steps": 4, "batch": 4, "evaluate": 2, "log": 1, "optimizer": "sgd", "lr": 0.05
+    "steps": 4, "batch": 4, "eval_every": 2, "log_every": 1, "optimizer": "sgd", "lr": 0.05
 }  # fmt: skip
 CLOCKS = ("finished", "seconds")
 
 
-def looked_on_by(monkeypatch: pytest.MonkeyPatch, logger: Recorder) -> None:
+def watched_by(monkeypatch: pytest.MonkeyPatch, logger: Recorder) -> None:
     monkeypatch.setattr(module, "make_logger", lambda *_: logger)
 
 
@@ -53,7 +56,7 @@ def scores_of(folder: Path) -> dict[str, Any]:
 
 
 class Broken(Exception):
-    """What nobody catches."""
+    """An error that nothing catches."""
 
 
 def breaks() -> None:
@@ -63,7 +66,7 @@ def breaks() -> None:
 def test_a_finished_run(tmp_path: Path) -> None:
     domains = worlds("ants", "bees", batch=6)
     model = network(domains)
-    run = train(model, domains, out=tmp_path / "run", seed=3, **SHORT)
+    run = train(model, domains, out=tmp_path / "run", seed=3, train=Train(**SHORT))
     assert isinstance(run, Run) and run.model is model
     names = {path.name for path in (tmp_path / "run").iterdir()} - {".lock"}
     assert names == {
@@ -89,71 +92,77 @@ def test_a_finished_run(tmp_path: Path) -> None:
     assert card.scores["test/classify/error"] == run.table.value("bees")
 
 
-def test_what_a_run_was_made_with() -> None:
+def test_the_environment_of_a_run() -> None:
     domains = worlds("ants", "bees")
     one = environment(domains, 3, torch.device("cpu"))
     assert one["hardware"]["device"] == "cpu" and one["seed"] == 3
     assert torch.__version__.startswith(one["versions"]["torch"])
-    marks = one["data"]
-    assert marks["ants"] != marks["bees"]
-    assert environment(worlds("ants", "bees"), 4, torch.device("cpu"))["data"] == marks
+    digests = one["data"]
+    assert digests["ants"] != digests["bees"]
+    assert environment(worlds("ants", "bees"), 4, torch.device("cpu"))["data"] == digests
 
-    def mark(images: Fake, **given: Any) -> str:
+    def digest(images: Fake, **given: Any) -> str:
         domain = Domain("ants", images, **{"size": 8, **given})
         found: str = environment([domain], 3, torch.device("cpu"))["data"]["ants"]
         return found
 
-    assert mark(noise(40)) == marks["ants"]
+    assert digest(noise(40)) == digests["ants"]
     other = noise(40)
     others = [
-        mark(noise(41)),
-        mark(noise(40, first=1)),
-        mark(noise(40, "ba")),
-        mark(Fake(other.tasks, labelled(40, "ab", ("train", "val", "test")), other.images)),
-        mark(noise(40), size=9),
-        mark(noise(40), normalize="imagenet"),
+        digest(noise(41)),
+        digest(noise(40, first=1)),
+        digest(noise(40, "ba")),
+        digest(Fake(other.tasks, labelled(40, "ab", ("train", "val", "test")), other.images)),
+        digest(noise(40), size=9),
+        digest(noise(40), normalize="imagenet"),
     ]
-    assert len({marks["ants"], *others}) == 7
+    assert len({digests["ants"], *others}) == 7
 
 
 def test_other_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     domains = worlds("ants", "bees")
-    looked_on_by(monkeypatch, at("step", 3, breaks))
+    watched_by(monkeypatch, at("step", 3, breaks))
     with pytest.raises(Broken):
-        train(network(domains), domains, out=tmp_path / "run", **SHORT)
-    looked_on_by(monkeypatch, Recorder())
+        train(network(domains), domains, out=tmp_path / "run", train=Train(**SHORT))
+    watched_by(monkeypatch, Recorder())
     changed = [domains[0], Domain("bees", noise(60, "abc", 7), size=8)]
-    with pytest.raises(BadInput, match=r"the images of bees are not those that .* began with"):
-        train(network(changed), changed, out=tmp_path / "run", resume=True, **SHORT)
-    train(network(domains), domains, out=tmp_path / "run", resume=True, **SHORT)
+    with raises(BadInput, "images of bees", tmp_path / "run"):
+        train(network(changed), changed, out=tmp_path / "run", resume=True, train=Train(**SHORT))
+    train(network(domains), domains, out=tmp_path / "run", resume=True, train=Train(**SHORT))
 
 
-def test_a_folder_that_holds_another_run_is_refused(
+def test_a_folder_with_another_run_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     domains, out = worlds("ants"), tmp_path / "run"
-    looked_on_by(monkeypatch, at("step", 3, breaks))
+    watched_by(monkeypatch, at("step", 3, breaks))
     with pytest.raises(Broken):
-        train(network(domains), domains, out=out, **SHORT)
-    looked_on_by(monkeypatch, Recorder())
+        train(network(domains), domains, out=out, train=Train(**SHORT))
+    watched_by(monkeypatch, Recorder())
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file() and p.name != ".lock"}
-    with pytest.raises(BadInput, match=r"is unfinished at step 2; try: onetrunk train .*--resume"):
-        train(network(domains), domains, out=out, **SHORT)
+    with raises(BadInput, out, "step 2", try_="--resume"):
+        train(network(domains), domains, out=out, train=Train(**SHORT))
     for resume in (True, False):
-        with pytest.raises(BadInput, match=r"holds another run: its recipe differs in train\.lr"):
-            train(network(domains), domains, out=out, resume=resume, **{**SHORT, "lr": 0.01})
+        with raises(BadInput, out, "train.lr"):
+            train(
+                network(domains),
+                domains,
+                out=out,
+                resume=resume,
+                train=Train(**{**SHORT, "lr": 0.01}),
+            )
     after = {p: p.read_bytes() for p in out.rglob("*") if p.is_file() and p.name != ".lock"}
     assert after == before
 
 
-def test_a_finished_run_is_not_learned_again(tmp_path: Path) -> None:
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     domains, out = worlds("ants", "cats"), tmp_path / "run"
     model, other = network(domains, sharing="full"), network(domains, 1, sharing="full")
-    first = train(model, domains, out=out, **SHORT)
+    first = train(model, domains, out=out, train=Train(**SHORT))
     stamp = (out / "scores.json").read_bytes()
-    with pytest.raises(BadInput, match=r"is finished; try: onetrunk eval"):
-        train(other, domains, out=out, **SHORT)
-    again = train(other, domains, out=out, resume=True, **SHORT)
+    with raises(BadInput, out, try_="onetrunk eval"):
+        train(other, domains, out=out, train=Train(**SHORT))
+    again = train(other, domains, out=out, resume=True, train=Train(**SHORT))
     assert again.scores == first.scores
     assert (out / "scores.json").read_bytes() == stamp
     assert same(weights(other), weights(model))
@@ -161,14 +170,14 @@ def test_a_finished_run_is_not_learned_again(tmp_path: Path) -> None:
 
 def test_the_model_has_to_have_these_domains(tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
-    with pytest.raises(BadInput, match=r"all of a model's domains are learned.*available: ants"):
-        train(network(domains[:1]), domains, out=tmp_path / "run", **SHORT)
-    with pytest.raises(BadInput, match="sped"):
-        train(network(domains), domains, out=tmp_path / "run", sped=1)
+    with raises(BadInput, got=["ants", "bees"], available=["ants"]):
+        train(network(domains[:1]), domains, out=tmp_path / "run", train=Train(**SHORT))
+    with raises(BadInput, "sped"):
+        train(network(domains), domains, out=tmp_path / "run", train=Train(sped=1))
     assert not (tmp_path / "run").exists()
 
 
-def test_a_loss_that_is_not_finite_is_written_down(
+def test_a_loss_that_is_not_finite_is_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     domains, out = worlds("ants", "bees"), tmp_path / "run"
@@ -178,9 +187,9 @@ def test_a_loss_that_is_not_finite_is_written_down(
         with torch.no_grad():
             model.heads_of("bees").head("classify").bias.fill_(float("nan"))
 
-    looked_on_by(monkeypatch, at("step", 3, poison))
+    watched_by(monkeypatch, at("step", 3, poison))
     with pytest.raises(NotFinite):
-        train(model, domains, out=out, **SHORT)
+        train(model, domains, out=out, train=Train(**SHORT))
     failed = json.loads((out / "failed.json").read_text())
     assert (failed["step"], failed["domain"], failed["task"]) == (4, "bees", "classify")
     assert set(failed["files"]) <= {domains[1].train.key(i) for i in range(len(domains[1].train))}
@@ -188,12 +197,18 @@ def test_a_loss_that_is_not_finite_is_written_down(
     assert list(checkpoints(out)) == [2]
     assert lines(out)[-1]["step"] == 3
     assert not (out / "scores.json").exists() and not (out / "model").exists()
-    looked_on_by(monkeypatch, Recorder())
-    train(model, domains, out=out, resume=True, **SHORT)  # it was not the images' fault
+    watched_by(monkeypatch, Recorder())
+    train(model, domains, out=out, resume=True, train=Train(**SHORT))  # the images are fine
 
 
 def specialists(place: Path, out: str) -> Recipe:
-    sets = [f"out={out}", "trunk.sharing=none", "train.evaluate=2", "train.log=1", "train.steps=4"]
+    sets = [
+        f"out={out}",
+        "trunk.sharing=none",
+        "train.eval_every=2",
+        "train.log_every=1",
+        "train.steps=4",
+    ]
     made = recipe(place).with_sets(sets)
     other = {"name": "again", "source": "pocket:optdigits", "size": 10}
     document = made.document()
@@ -202,7 +217,7 @@ def specialists(place: Path, out: str) -> Recipe:
     )
 
 
-def test_specialists_go_on_in_the_one_that_broke_off(
+def test_specialists_continue_with_the_interrupted_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[str] = []
@@ -217,12 +232,12 @@ def test_specialists_go_on_in_the_one_that_broke_off(
 
     whole = train_recipe(specialists(tmp_path, "whole"), device="cpu")
     assert list(whole.models) == ["digits", "again"]
-    with pytest.raises(BadInput, match="a network for each domain"):
+    with raises(BadInput, available=["digits", "again"]):
         _ = whole.model
-    looked_on_by(monkeypatch, Second())
+    watched_by(monkeypatch, Second())
     with pytest.raises(Broken):
         train_recipe(specialists(tmp_path, "run"), device="cpu")
-    looked_on_by(monkeypatch, Recorder())
+    watched_by(monkeypatch, Recorder())
     run = train_recipe(specialists(tmp_path, "run"), resume=True, device="cpu")
     assert begun == ["digits", "again"]
     for part in ("digits", "again"):
@@ -246,25 +261,25 @@ def test_a_run_starts_from_another(tmp_path: Path) -> None:
             assert torch.allclose(tensor, before[name], atol=1e-5), name
 
 
-def test_settings_that_a_task_cannot_have(tmp_path: Path) -> None:
+def test_settings_that_a_kind_of_task_does_not_support(tmp_path: Path) -> None:
     rooms = [Domain("rooms", dense_source(12, 16, 16), size=16)]
-    with pytest.raises(BadInput, match=r"train\.mixup: a mixed image has no segment label"):
-        train(network(rooms), rooms, out=tmp_path / "run", mixup=0.2, **SHORT)
+    with raises(BadInput, "train.mixup", "rooms", got=0.2, available=["classify"]):
+        train(network(rooms), rooms, out=tmp_path / "run", train=Train(mixup=0.2, **SHORT))
     assert not (tmp_path / "run").exists()
 
 
-def test_nothing_to_choose_weights_by_is_found_before(tmp_path: Path) -> None:
+def test_missing_validation_images_are_found_before_training(tmp_path: Path) -> None:
     plain = noise(40)
     listed = [i for i in plain.listed if i.split != "val"]
     listed += [type(i)("v" + i.key, "bad", i.stamp, "val", labels=i.labels) for i in listed[:1]]
     images = {**plain.images, "bad": OSError("broken")}
     blind = [Domain("blind", Fake(plain.tasks, listed, images), size=8)]
     assert len(blind[0].val) == 0
-    with pytest.raises(BadInput, match="no validation image to choose weights by: blind"):
-        train(network(blind), blind, out=tmp_path / "run", **SHORT)
+    with raises(BadInput, "blind", "validation", got="24 for training"):
+        train(network(blind), blind, out=tmp_path / "run", train=Train(**SHORT))
     assert not (tmp_path / "run").exists()
     both = [*blind, *worlds("ants")]
-    train(network(both), both, out=tmp_path / "run", **SHORT)
+    train(network(both), both, out=tmp_path / "run", train=Train(**SHORT))
 
 
 def test_heads_of_numbers_start_from_the_training_labels() -> None:
@@ -285,29 +300,29 @@ def test_heads_of_numbers_start_from_the_training_labels() -> None:
     assert float(head.std) == pytest.approx(known.std())
     made = learner(domains, model)
     losses = made.step(next(made.passes()))
-    assert losses["both/size"] < 10  # in deviations, however far the numbers are from nothing
+    assert losses["both/size"] < 10  # in units of the std, however large the numbers are
 
 
-def test_one_network_that_is_all_of_one_domain(tmp_path: Path) -> None:
+def test_a_network_of_one_domain(tmp_path: Path) -> None:
     domains = worlds("ants")
     model = network(domains, sharing="none")
-    run = train(model, domains, out=tmp_path / "run", **SHORT)
+    run = train(model, domains, out=tmp_path / "run", train=Train(**SHORT))
     assert list(run.models) == ["ants"] and run.model is model
     assert same(weights(load(tmp_path / "run", "ants")), weights(model))
     assert scores_of(tmp_path / "run")["best"].keys() == {"ants"}
 
 
-def test_the_same_seed_is_the_same_run(tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_run(tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
     for name, seed in (("one", 3), ("two", 3), ("three", 4)):
-        train(network(domains), domains, out=tmp_path / name, seed=seed, **SHORT)
+        train(network(domains), domains, out=tmp_path / name, seed=seed, train=Train(**SHORT))
     assert_same_run(tmp_path / "one", tmp_path / "two")
     assert lines(tmp_path / "one") != lines(tmp_path / "three")
 
 
-def test_train_models_takes_what_a_recipe_makes(tmp_path: Path) -> None:
+def test_train_models_takes_the_models_of_a_recipe(tmp_path: Path) -> None:
     one = recipe(tmp_path)
-    checked = one.check()
+    checked = check(one)
     models = one.make_model(checked.domains)
     run = train_models(models, checked.domains, one, resume=False, device="cpu")
     assert run.folder == tmp_path / "runs"

@@ -1,5 +1,5 @@
-"""Fixtures of finished runs, for the tests of new domains and few images."""
+"""The fixture `run`: a finished run."""
 
-from tests.runs.conftest import run, template
+from tests.helpers.added import run, template
 
 __all__ = ["run", "template"]

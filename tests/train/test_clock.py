@@ -49,9 +49,9 @@ def test_default_intervals_give_ten_evaluations_and_a_hundred_lines() -> None:
     assert due["log"][:2] == [50, 100]  # at most fifty steps apart
     due = run(Clock.of(settings(steps=7), 7))
     assert due == {"log": [1, 2, 3, 4, 5, 6, 7], "evaluate": [1, 2, 3, 4, 5, 6, 7]}
-    due = run(Clock.of(settings(steps=11, evaluate=4, log=3), 7))
+    due = run(Clock.of(settings(steps=11, eval_every=4, log_every=3), 7))
     assert due == {"log": [3, 6, 9, 11], "evaluate": [4, 8, 11]}
-    due = run(Clock.of(settings(steps=5, evaluate=100, log=100), 7))
+    due = run(Clock.of(settings(steps=5, eval_every=100, log_every=100), 7))
     assert due == {"log": [5], "evaluate": [5]}
 
 
@@ -68,7 +68,7 @@ def test_steps_of_an_epoch_come_from_the_loader() -> None:
     domains = worlds("ants", "bees", "cats")  # 24, 36 and 48 training images
     assert [len(domain.train) for domain in domains] == [24, 36, 48]
     assert learner(domains, epochs=2).clock.steps == 2 * 48 / 4
-    domains[2].batch = 20
+    domains[2].settings = domains[2].settings.model_copy(update={"batch": 20})
     assert learner(worlds("ants", "bees"), epochs=1).clock.steps == 36 / 4
 
 
@@ -82,7 +82,7 @@ def test_hours_limit_the_run_and_its_evaluations(set_pace: Callable[[float], Non
     set_pace(1500)  # slow steps: at most one evaluation each
     assert run(Clock.of(settings(hours=1), 7))["evaluate"] == [1, 2, 3]
     set_pace(90)
-    assert run(Clock.of(settings(hours=1, evaluate=16), 7))["evaluate"] == [16, 32, 40]
+    assert run(Clock.of(settings(hours=1, eval_every=16), 7))["evaluate"] == [16, 32, 40]
 
 
 def test_time_before_a_restart_counts(set_pace: Callable[[float], None]) -> None:

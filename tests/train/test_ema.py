@@ -51,7 +51,7 @@ def test_each_tensor_is_averaged_in_the_steps_that_changed_it(trunk: dict[str, A
 
 def test_averaged_weights_are_applied_and_removed() -> None:
     domains = worlds("ants", "bees")
-    made = learner(domains, average=0.9)
+    made = learner(domains, ema=0.9)
     assert made.average is not None
     going = made.passes()
     for _ in range(2):
@@ -72,7 +72,7 @@ def test_averaged_weights_are_applied_and_removed() -> None:
 
 def test_going_on_keeps_the_average() -> None:
     domains = worlds("ants", "bees")
-    one, other = learner(domains, average=0.9), learner(domains, average=0.9)
+    one, other = learner(domains, ema=0.9), learner(domains, ema=0.9)
     assert one.average is not None and other.average is not None
     one.step(next(one.passes()))
     saved = {key: tensor.clone() for key, tensor in one.average.state().items()}

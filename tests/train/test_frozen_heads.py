@@ -15,7 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from onetrunk.config import Recipe
+from onetrunk.config import Recipe, Train
+from onetrunk.config.check import check
 from onetrunk.data.domain import Domain
 from onetrunk.data.sources import Item
 from onetrunk.data.task import Task
@@ -25,7 +26,8 @@ from onetrunk.eval.evaluate import evaluate
 from onetrunk.eval.metrics import scores_of
 from onetrunk.nn.saving import models_of
 from onetrunk.runs.dry_run import dry_run
-from onetrunk.runs.train import Run, train
+from onetrunk.runs.open import Run
+from onetrunk.runs.train import train
 from onetrunk.store.run_folder import RunFolder
 from onetrunk.store.tensors import read_rows
 from onetrunk.train import features, frozen_heads
@@ -53,7 +55,9 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 def frozen(domains: list[Domain], out: Path, resume: bool = False, **trunk: Any) -> Run:
     """Train heads on the same fresh trunk."""
     model = network(domains, **{"norm": "shared", **trunk})
-    return train(model, domains, out=out, resume=resume, frozen=True, batch=8, device="cpu")
+    return train(
+        model, domains, out=out, resume=resume, device="cpu", train=Train(frozen=True, batch=8)
+    )
 
 
 def shade(i: int) -> np.ndarray:
@@ -268,7 +272,9 @@ def test_class_weights_are_used(tmp_path: Path) -> None:
     domain = Domain("one", replace(noise(90), listed=listed), size=8)
     plain = frozen([domain], tmp_path / "plain")
     model = network([domain], norm="shared")
-    even = train(model, [domain], out=tmp_path / "even", frozen=True, class_weights="balanced")
+    even = train(
+        model, [domain], out=tmp_path / "even", train=Train(frozen=True, class_weights="balanced")
+    )
     one, other = (run.model.heads_of("one").head("classify").bias for run in (plain, even))
     assert not one.equal(other)
 
@@ -362,15 +368,19 @@ def test_features_of_another_trunk_are_not_reused(tmp_path: Path) -> None:
     (tmp_path / "run/scores.json").unlink()
     model = network(domains, seed=1, norm="shared")
     again = train(
-        model, domains, out=tmp_path / "run", resume=True, frozen=True, batch=8, device="cpu"
+        model,
+        domains,
+        out=tmp_path / "run",
+        resume=True,
+        device="cpu",
+        train=Train(frozen=True, batch=8),
     )
     fresh = train(
         network(domains, seed=1, norm="shared"),
         domains,
         out=tmp_path / "fresh",
-        frozen=True,
-        batch=8,
         device="cpu",
+        train=Train(frozen=True, batch=8),
     )
     assert weights(again.model).keys() == weights(fresh.model).keys()
     assert all(t.equal(weights(fresh.model)[k]) for k, t in weights(again.model).items())
@@ -382,7 +392,7 @@ def test_features_that_are_not_finite_name_their_image(tmp_path: Path) -> None:
     with torch.no_grad():
         next(iter(model.trunk.parameters())).fill_(torch.nan)
     with raises(Failed, "0000.png", "one"):
-        train(model, domains, out=tmp_path / "run", frozen=True)
+        train(model, domains, out=tmp_path / "run", train=Train(frozen=True))
 
 
 @pytest.mark.parametrize("norm", ["domain", "shared-batch", "instance-domain"])
@@ -393,7 +403,9 @@ def test_features_use_each_domains_own_slots(tmp_path: Path, norm: str) -> None:
         for key, tensor in model.own(name.name).items():
             if key.startswith("slots/") and tensor.is_floating_point():
                 tensor.data.add_(0.3 if name.name == "one" else 0.1)
-    run = train(model, domains, out=tmp_path / "run", frozen=True, batch=8, device="cpu")
+    run = train(
+        model, domains, out=tmp_path / "run", device="cpu", train=Train(frozen=True, batch=8)
+    )
     for domain in domains:
         scores = {r["domain"]: r["value"] for r in run.scores["val"]["rows"] if r["headline"]}
         logged = {k: v for line in lines(run.folder) for k, v in line["val"].items()}
@@ -420,8 +432,8 @@ def test_decoders_are_trained_by_the_loop_on_a_frozen_trunk(tmp_path: Path) -> N
         given,
         domains,
         out=tmp_path / "run",
-        **settings(steps=4, frozen=True).model_dump(exclude_unset=True),
         device="cpu",
+        train=settings(steps=4, frozen=True),
     )
     for name, tensor in given.trunk.state_dict().items():
         assert tensor.equal(before.trunk.state_dict()[name]), name
@@ -452,11 +464,11 @@ def test_heads_that_are_not_linear_are_refused(tmp_path: Path) -> None:
     domains = worlds("one")
     shared = network(domains, norm="shared", sharing="full")
     with raises(BadInput, "one/classify", "share", try_="sharing = 'deep'"):
-        train(shared, domains, out=tmp_path / "run", frozen=True)
+        train(shared, domains, out=tmp_path / "run", train=Train(frozen=True))
     own = network(domains, norm="shared")
     own.heads_of("one").of["task_classify"] = torch.nn.Linear(64, 2)
     with raises(BadInput, "one/classify", got="Linear", try_="train.frozen = false"):
-        train(own, domains, out=tmp_path / "other", frozen=True)
+        train(own, domains, out=tmp_path / "other", train=Train(frozen=True))
 
 
 def recipe(tmp_path: Path, **changed: str) -> Recipe:
@@ -467,15 +479,15 @@ def recipe(tmp_path: Path, **changed: str) -> Recipe:
 
 
 def test_a_recipe_with_a_random_trunk_warns(tmp_path: Path) -> None:
-    checked = recipe(tmp_path).check()
+    checked = check(recipe(tmp_path))
     assert [w for w in checked.warnings if "random features" in w]
-    plain = recipe(tmp_path, **{"train.frozen": "false"}).check()
+    plain = check(recipe(tmp_path, **{"train.frozen": "false"}))
     assert not [w for w in plain.warnings if "random features" in w]
 
 
 def test_a_recipe_that_shares_heads_is_refused(tmp_path: Path) -> None:
     with raises(BadInput, "train.frozen", "sharing = 'deep'"):
-        recipe(tmp_path, **{"trunk.sharing": "full"}).check()
+        check(recipe(tmp_path, **{"trunk.sharing": "full"}))
 
 
 def test_a_dry_run_of_frozen_heads_is_refused(tmp_path: Path) -> None:

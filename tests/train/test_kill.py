@@ -50,12 +50,12 @@ steps = {steps}
 batch = 8
 optimizer = "sgd"
 lr = 0.05
-average = 0.8
+ema = 0.8
 mixup = 0.2
 clip = 5.0
-evaluate = 12
-checkpoint = 3
-log = 1
+eval_every = 12
+checkpoint_every = 3
+log_every = 1
 workers = {workers}
 """
 STEPS = 36

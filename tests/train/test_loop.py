@@ -30,13 +30,13 @@ from tests.helpers.worlds import (
     worlds,
 )
 
-SHORT: dict[str, Any] = {"steps": 6, "evaluate": 3, "log": 2}
+SHORT: dict[str, Any] = {"steps": 6, "eval_every": 3, "log_every": 2}
 
 
 def test_log_lines_evaluations_and_checkpoints_are_written_when_due(tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
     logger = Recorder()
-    go(tmp_path / "run", domains, network(domains), logger, **SHORT, keep=9)
+    go(tmp_path / "run", domains, network(domains), logger, **SHORT, keep_checkpoints=9)
     found = lines(tmp_path / "run")
     assert [("val" in line, line["step"]) for line in found] == [
         (False, 2), (True, 3), (False, 4), (False, 6), (True, 6)
@@ -80,7 +80,9 @@ def test_a_log_line_holds_the_means_of_its_steps(tmp_path: Path) -> None:
 def test_the_weights_of_the_best_evaluation_are_kept(average: float, tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
     model = network(domains)
-    chosen = go(tmp_path / "run", domains, model, steps=8, evaluate=1, average=average, keep=9)
+    chosen = go(
+        tmp_path / "run", domains, model, steps=8, eval_every=1, ema=average, keep_checkpoints=9
+    )
     scores = {line["step"]: line["score"] for line in lines(tmp_path / "run") if "val" in line}
     best = min(scores, key=lambda step: (scores[step], step))
     assert best < 8  # else this test would show nothing
@@ -96,7 +98,7 @@ def test_the_weights_of_the_best_evaluation_are_kept(average: float, tmp_path: P
 def test_training_stops_early_without_improvement(tmp_path: Path) -> None:
     domains = worlds("ants")
     model = network(domains)
-    given = {"steps": 50, "evaluate": 2, "patience": 2, "lr": 1e-12, "average": 0.9}
+    given = {"steps": 50, "eval_every": 2, "patience": 2, "lr": 1e-12, "ema": 0.9}
     chosen = go(tmp_path / "run", domains, model, **given)
     assert (chosen.step, chosen.waited, chosen.out_of_patience) == (2, 2, True)
     assert [line["step"] for line in lines(tmp_path / "run") if "val" in line] == [2, 4, 6]
@@ -104,7 +106,9 @@ def test_training_stops_early_without_improvement(tmp_path: Path) -> None:
 
 def test_only_the_last_and_the_best_checkpoint_are_kept(tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
-    chosen = go(tmp_path / "run", domains, network(domains), steps=8, evaluate=1, keep=1)
+    chosen = go(
+        tmp_path / "run", domains, network(domains), steps=8, eval_every=1, keep_checkpoints=1
+    )
     assert chosen.step < 8
     assert list(checkpoints(tmp_path / "run")) == [chosen.step, 8]
 
@@ -113,10 +117,18 @@ def test_a_checkpoint_is_due_by_steps_and_by_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     domains = worlds("ants")
-    go(tmp_path / "steps", domains, network(domains), steps=7, evaluate=7, checkpoint=3, keep=9)
+    go(
+        tmp_path / "steps",
+        domains,
+        network(domains),
+        steps=7,
+        eval_every=7,
+        checkpoint_every=3,
+        keep_checkpoints=9,
+    )
     assert list(checkpoints(tmp_path / "steps")) == [3, 6, 7]
     monkeypatch.setattr(module, "CHECKPOINT", -1.0)
-    go(tmp_path / "time", domains, network(domains), steps=4, evaluate=4, keep=9)
+    go(tmp_path / "time", domains, network(domains), steps=4, eval_every=4, keep_checkpoints=9)
     assert list(checkpoints(tmp_path / "time")) == [1, 2, 3, 4]
 
 
@@ -139,7 +151,7 @@ def poison(model: Any) -> None:
 def test_nothing_is_written_after_a_loss_that_is_not_finite(tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
     model = network(domains)
-    given = {"steps": 9, "evaluate": 2, "log": 1, "keep": 9}
+    given = {"steps": 9, "eval_every": 2, "log_every": 1, "keep_checkpoints": 9}
     with raises(NotFinite, "bees/classify", "nan", "step 6", try_="train.lr"):
         go(tmp_path / "run", domains, model, at("step", 5, lambda: poison(model)), **given)
     assert lines(tmp_path / "run")[-1]["step"] == 5
@@ -152,7 +164,13 @@ def test_nothing_is_written_after_a_loss_that_is_not_finite(tmp_path: Path) -> N
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
     model = network(domains)
-    given = {"steps": 9, "evaluate": 6, "checkpoint": 2, "log": 1, "keep": 9}
+    given = {
+        "steps": 9,
+        "eval_every": 6,
+        "checkpoint_every": 2,
+        "log_every": 1,
+        "keep_checkpoints": 9,
+    }
     with raises(Diverged, "heads.bees.", "step 4", try_="train.lr"):
         go(tmp_path / "run", domains, model, at("step", 4, lambda: poison(model)), **given)
     assert list(checkpoints(tmp_path / "run")) == [2]
@@ -167,7 +185,7 @@ def test_torch_flags_and_generators_are_restored(tmp_path: Path) -> None:
     torch.set_rng_state(chance)
     inside = []
     logger = at("step", 1, lambda: inside.append(torch.are_deterministic_algorithms_enabled()))
-    go(tmp_path / "run", domains, model, logger, steps=2, log=1)
+    go(tmp_path / "run", domains, model, logger, steps=2, log_every=1)
     assert inside == [True]
     assert torch.are_deterministic_algorithms_enabled() == flags
     assert torch.get_rng_state().equal(chance)
@@ -193,7 +211,7 @@ def test_steps_run_in_training_mode(tmp_path: Path) -> None:
     model = network(domains).eval()
     modes: list[tuple[str, bool]] = []
     logger = Recorder(lambda what, _: modes.append((what, model.training)))
-    go(tmp_path / "run", domains, model, logger, steps=2, evaluate=1, log=1)
+    go(tmp_path / "run", domains, model, logger, steps=2, eval_every=1, log_every=1)
     assert {mode for what, mode in modes if what in ("step", "evaluated")} == {True}
 
 

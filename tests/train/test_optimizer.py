@@ -71,7 +71,9 @@ def test_frozen_parameters_have_no_optimizer() -> None:
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_vectors_do_not_decay_and_heads_have_their_own_rate(optimizer: str) -> None:
     model = network(worlds("ants"), adapters="parallel")
-    given = settings(optimizer=optimizer, lr=0.02, weight_decay=0.3, head_lr=10.0, momentum=0.0)
+    given = settings(
+        optimizer=optimizer, lr=0.02, weight_decay=0.3, head_lr_factor=10.0, momentum=0.0
+    )
     optimizers = Optimizers(model, given)
     seen: dict[int, dict[str, Any]] = {
         id(p): group
@@ -102,7 +104,9 @@ def test_vectors_do_not_decay_and_heads_have_their_own_rate(optimizer: str) -> N
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_a_step_equals_torchs_optimizer(kind: str, head_lr: float) -> None:
     """Against one plain optimizer of torch over all parameters, three steps long."""
-    train = settings(**OPTIMIZERS[kind], schedule="cosine", weight_decay=0.1, head_lr=head_lr)
+    train = settings(
+        **OPTIMIZERS[kind], schedule="cosine", weight_decay=0.1, head_lr_factor=head_lr
+    )
     model, twin = network(worlds("ants", "bees")), network(worlds("ants", "bees"))
     optimizers = Optimizers(model, train)
     groups = []

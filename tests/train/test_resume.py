@@ -36,18 +36,18 @@ from tests.helpers.worlds import (
 )
 
 # an epoch of the smaller domain has 6 steps; the only checkpoint before the end is at step 4
-SHORT: dict[str, Any] = {"steps": 7, "evaluate": 4, "log": 1, "keep": 9}
+SHORT: dict[str, Any] = {"steps": 7, "eval_every": 4, "log_every": 1, "keep_checkpoints": 9}
 WAYS: dict[str, dict[str, Any]] = {
     "sgd": {"sampling": "round-robin", "clip": 1.0},
     "adamw": {"optimizer": "adamw", "lr": 1e-3, "warmup": 0.3},
-    "average": {"average": 0.8, "schedule": "step"},
+    "average": {"ema": 0.8, "schedule": "step"},
     "mixup": {"mixup": 0.4, "label_smoothing": 0.1, "class_weights": "balanced"},
     "temperature": {"sampling": "temperature", "temperature": 1.0},
-    "accumulate": {"accumulate": 2, "average": 0.5, "log": 3},
+    "accumulate": {"accumulate": 2, "ema": 0.5, "log_every": 3},
     "temperature, accumulate": {"sampling": "temperature", "accumulate": 3, "optimizer": "adamw"},
     "joined": {"sampling": "joined"},
     "float16": {"precision": "float16", "clip": 1.0},
-    "patience": {"patience": 2, "evaluate": 1, "lr": 1e-9, "log": 5},
+    "patience": {"patience": 2, "eval_every": 1, "lr": 1e-9, "log_every": 5},
 }
 
 
@@ -256,7 +256,7 @@ def test_checkpoints_that_a_kill_left_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     domains = worlds("ants")
-    given = {**SHORT, "checkpoint": 1, "evaluate": 7, "keep": 1}
+    given = {**SHORT, "checkpoint_every": 1, "eval_every": 7, "keep_checkpoints": 1}
     model = network(domains)
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "prune", lambda *_: None)

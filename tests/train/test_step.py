@@ -82,7 +82,8 @@ def assert_close(one: Grads, other: Grads) -> None:
 def weighted() -> list[Domain]:
     domains = worlds("ants", "bees", "cats")
     for domain, weight, batch in zip(domains, (2.0, 0.5, 1.0), (4, 6, 3), strict=True):
-        domain.weight, domain.batch = weight, batch
+        changes = {"weight": weight, "batch": batch}
+        domain.settings = domain.settings.model_copy(update=changes)
     return domains
 
 
@@ -256,7 +257,7 @@ def test_a_domains_loss_is_the_mean_over_its_tasks() -> None:
 
 def test_a_loss_that_is_not_finite_is_named_and_nothing_changes() -> None:
     domains = worlds("ants", "bees")
-    made = learner(domains, average=0.5)
+    made = learner(domains, ema=0.5)
     going = made.passes()
     made.step(next(going))
     made.clock.tick()

@@ -12,16 +12,17 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from onetrunk.cli.output import console, print_json, suggest
-from onetrunk.config import DomainPart
-from onetrunk.config.growth import USUAL
+from onetrunk.config import Train
+from onetrunk.config.add_recipe import DEFAULT_ADAPTERS, AddSettings
 from onetrunk.config.sets import apply_sets
 from onetrunk.data.domain import Domain
+from onetrunk.data.domain_settings import DomainSettings
 from onetrunk.data.task import check_name
 from onetrunk.errors import BadInput, Failed, printable
 from onetrunk.eval.budget import scaled
 from onetrunk.eval.table import number
-from onetrunk.runs.add import Grown, add_to_run
-from onetrunk.runs.import_pack import PREFIX, bring
+from onetrunk.runs.add import PREFIX, add, import_pack
+from onetrunk.runs.change_domain import DomainResult
 
 EXAMPLES = """onetrunk add runs/shop x-rays folder:photos/x-rays
 # try all kinds of adapters, at most 5 % of the trunk's size
@@ -44,7 +45,7 @@ def command(
     ],
     adapters: Annotated[
         str, typer.Option(help="parallel, series, lora, norm, none (head only), or auto (try all).")
-    ] = USUAL,
+    ] = DEFAULT_ADAPTERS,
     rank: Annotated[int | None, typer.Option(help="Rank of low-rank adapters.")] = None,
     budget: Annotated[
         str | None,
@@ -54,7 +55,7 @@ def command(
         list[str] | None,
         typer.Option(
             "--set",
-            help="Change a setting: train.KEY=…, grow.KEY=…, domains.NAME.KEY=… or seed=…; "
+            help="Change a setting: train.KEY=…, add.KEY=…, domains.NAME.KEY=… or seed=…; "
             "repeatable.",
         ),
     ] = None,
@@ -65,48 +66,52 @@ def command(
     """Add a domain to a finished run."""
     check_name(name, "domain")
     if source.startswith(PREFIX):
-        if adapters != USUAL or rank is not None or budget is not None or sets:
+        if adapters != DEFAULT_ADAPTERS or rank is not None or budget is not None or sets:
             raise BadInput("a pack is added unchanged and takes no other options", got=source)
-        show(bring(run, name, Path(source.removeprefix(PREFIX))), as_json)
+        show(import_pack(run, name, Path(source.removeprefix(PREFIX))), as_json)
         return
-    grow: dict[str, Any] = {"adapters": adapters}
+    given: dict[str, Any] = {"adapters": adapters}
     if rank is not None:
-        grow["rank"] = rank
+        given["rank"] = rank
     if budget is not None:
-        grow["budget"] = share(budget)
+        given["budget"] = share(budget)
         if adapters != "auto":
             raise BadInput(
                 "--budget needs --adapters auto",
                 got=f"--adapters {adapters}",
                 try_="--adapters auto, or leave out --budget",
             )
-    domain, document = requested(name, source, grow, sets or [])
+    domain, settings = requested(name, source, given, sets or [])
     words = ["onetrunk", "add", str(run), name, source, "--adapters", adapters]
     words += [] if rank is None else ["--rank", str(rank)]
     words += [] if budget is None else ["--budget", budget]
     again = shlex.join([*words, *(w for s in sets or [] for w in ("--set", s)), "--resume"])
     try:
-        found = add_to_run(run, domain, document, again=again, resume=resume, device=device)
+        result = add(run, domain, resume=resume, device=device, command=again, **settings)
     except KeyboardInterrupt:
         raise Failed("interrupted; finished work is kept", try_=again) from None
-    show(found, as_json)
+    show(result, as_json)
 
 
 def requested(
-    name: str, source: str, grow: Mapping[str, Any], sets: Sequence[str]
+    name: str, source: str, add: Mapping[str, Any], sets: Sequence[str]
 ) -> tuple[Domain, dict[str, Any]]:
-    """Return the domain and the settings that the command line gives."""
-    given = {"domains": [{"name": name, "source": source}], "grow": dict(grow), "train": {}}
+    """Return the domain and the arguments of `onetrunk.add` that the command line gives."""
+    given = {"domains": [{"name": name, "source": source}], "add": dict(add), "train": {}}
     document = apply_sets(given, sets)
     for key in document:
-        if key not in ("domains", "grow", "train", "seed"):
+        if key not in ("domains", "add", "train", "seed"):
             raise BadInput(
                 "--set: unknown key",
                 got=key,
-                available=("train", "grow", f"domains.{name}", "seed"),
+                available=("train", "add", f"domains.{name}", "seed"),
             )
-    part = DomainPart.of(document.pop("domains")[0], f"domains.{name}")
-    return part.make(Path()), document
+    part = DomainSettings.of(document["domains"][0], f"domains.{name}")
+    settings = AddSettings.of(document["add"], "add").given()
+    settings["train"] = Train.of(document["train"], "train")
+    if "seed" in document:
+        settings["seed"] = document["seed"]
+    return Domain.of(part), settings
 
 
 def share(text: str) -> float:
@@ -122,23 +127,23 @@ def share(text: str) -> float:
     return value
 
 
-def show(found: Grown, as_json: bool) -> None:
+def show(result: DomainResult, as_json: bool) -> None:
     """Show scores, what was tried, the check of the other domains and the size."""
-    record, name = found.scores, found.name
+    record, name = result.record, result.name
     if as_json:
-        print_json({"run": str(found.folder), **record})
+        print_json({"run": str(result.folder), **record})
         return
     if "test" in record:
-        console().print(found.table)
+        console().print(result.table)
     if len(record.get("tried", ())) > 1:
         console().print(_attempts(record["tried"]))
-    about = record["grown"]
+    about = record["added"]
     if about.get("chosen"):
         print(f"chosen: {printable(about['chosen'])}")
-    print(f"{name}: {found.proof.said}")
+    print(f"{name}: {result.unchanged}")
     size = f"{scaled(about['bytes'], 'B')}, {about['share']:.1%} of the trunk"
-    print(f"wrote {found.folder}/model/packs/{name}.pack: {size}")
-    place = shlex.quote(str(found.folder))
+    print(f"wrote {result.folder}/model/packs/{name}.pack: {size}")
+    place = shlex.quote(str(result.folder))
     suggest(f"onetrunk predict {place} IMAGE --domain {name}", f"onetrunk info {place}")
 
 

@@ -1,8 +1,9 @@
-"""`onetrunk compare`: the methods of the Decathlon over any list of new domains, in one table."""
+"""`onetrunk compare`: methods in one table, over new domains or over those of a recipe."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean as mean
 from typing import Annotated, Any
@@ -10,24 +11,38 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table as Grid
 
-from onetrunk.cli.output import console, print_json
-from onetrunk.cli.train import seeds_of
-from onetrunk.config import Recipe
+from onetrunk.cli.output import console, print_json, suggest
+from onetrunk.cli.train import recipe_of, seeds_of
+from onetrunk.config import Recipe, Train
+from onetrunk.config.check import check
 from onetrunk.config.sets import apply_sets
 from onetrunk.config.to_toml import inline
 from onetrunk.errors import BadInput, Failed
 from onetrunk.eval.budget import scaled
-from onetrunk.nn.saving import load
-from onetrunk.runs.compare import NAME, compare
-from onetrunk.runs.compare_table import in_percent, old_mean, scores
-from onetrunk.runs.pack_store import check_run
+from onetrunk.eval.table import number, spaced
+from onetrunk.runs.compare import (
+    DEFAULT_OUT,
+    Comparison,
+    compare,
+    in_percent,
+    method_scores,
+    old_mean,
+)
+from onetrunk.runs.open import Run
+from onetrunk.store.run_folder import SCORES
 from onetrunk.train.interrupt import Stopped
 
-NOTES = """Methods: packs on the run's trunk (feature-extractor, norm-only, series,
-parallel, parallel-low-rank, lora), one network for each new domain (scratch,
-fine-tune, lwf), and one network for all domains (joint, distilled,
-distilled-parallel). The run itself is not changed. Finished rows are kept:
-run the same command again to continue."""
+NOTES = """With --domain, new domains are added to a finished run by each method: packs on its
+trunk (feature-extractor, norm-only, series, parallel, parallel-low-rank, lora), one
+network for each new domain (scratch, fine-tune, lwf), and one network for all
+domains (joint, distilled, distilled-parallel). The run itself is not changed.
+
+Without --domain, the domains of a recipe are trained by the usual alternatives:
+frozen (linear heads on the initial trunk), finetune (a full network for each
+domain) and joint (one network with nothing per domain but heads). Each is a run
+beside the recipe's own: OUT-frozen, OUT-finetune, OUT-joint.
+
+Finished runs are kept: run the same command again to continue."""
 EXAMPLES = """onetrunk compare runs/shop --domain digits=pocket:digits \\
     --domain flags=pocket:flags
 # some of the methods only
@@ -35,78 +50,124 @@ onetrunk compare runs/shop --domain x-rays=folder:x-rays \\
     --methods scratch,fine-tune,parallel
 onetrunk compare runs/shop --domain flags=pocket:flags \\
     --set train.steps=500 --seeds 0,1,2
+# baselines of a recipe
+onetrunk compare recipe.toml
+onetrunk compare pocket-quick --methods frozen,joint --set train.steps=200
 """
-TABLES = ("domains", "train")
+TABLES = ("domains", "train")  # that --set may change, with --domain
+ONE_SEED = "0"
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    domain: Annotated[list[str], typer.Option(help="A new domain, NAME=SOURCE; repeatable.")],
+    run: Annotated[
+        str, typer.Argument(help="Folder of a finished run; without --domain, or a recipe.")
+    ],
+    domain: Annotated[
+        list[str] | None, typer.Option(help="A new domain, NAME=SOURCE; repeatable.")
+    ] = None,
     methods: Annotated[
-        str | None,
-        typer.Option(
-            help="Methods with commas between them; `onetrunk recipes` lists them. Default: all."
-        ),
+        str | None, typer.Option(help="Methods with commas between them. Default: all.")
     ] = None,
     sets: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="Change a setting: train.KEY=… or domains.NAME.KEY=…; repeatable."
+            "--set",
+            help="Change a setting: train.KEY=… or domains.NAME.KEY=…; without --domain any key of "
+            "the recipe; repeatable.",
         ),
     ] = None,
-    seeds: Annotated[str, typer.Option(help="Seeds with commas between them.")] = "0",
-    out: Annotated[Path, typer.Option(help="Folder for the runs of the methods.")] = Path(
-        "runs/compare"
-    ),
+    seeds: Annotated[
+        str, typer.Option(help="With --domain: seeds with commas between them.")
+    ] = ONE_SEED,
+    out: Annotated[
+        Path, typer.Option(help="With --domain: folder for the runs of the methods.")
+    ] = DEFAULT_OUT,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue interrupted runs; with --domain always.")
+    ] = False,
     device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1 or mps.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Learn what is asked for, and show the table."""
-    asked = Recipe.from_domains(domain, "compare")
-    said: Mapping[str, Any] = apply_sets({"train": {}}, sets or [])
-    for key in said:
-        if key not in TABLES:
+    """Train the methods and show the table."""
+    names = [name.strip() for name in methods.split(",") if name.strip()] if methods else []
+    if not domain:
+        if seeds != ONE_SEED or out != DEFAULT_OUT:
             raise BadInput(
-                "--set: unknown key", got=key, available=("train", "domains.NAME"),
-                try_="methods say the rest: onetrunk recipes methods",
-            )  # fmt: skip
-    check_run(run)
-    trunk = load(run).trunk
-    like = [f"trunk.arch={inline(trunk.arch)}", f"trunk.norm={inline(trunk.norm)}"]
-    checked = asked.with_sets([*like, *(sets or [])]).check()
-    names = [name.strip() for name in methods.split(",")] if methods else []
+                "--seeds and --out need --domain",
+                got=f"--seeds {seeds}" if seeds != ONE_SEED else f"--out {out}",
+                try_="--set seed=… and --set out=…",
+            )
+        recipe = recipe_of(run, sets or [])
+        _show_baselines(
+            compare(recipe, methods=names, resume=resume, device=device), recipe, run, sets, as_json
+        )
+        return
     try:
-        found = compare(
-            run, checked.domains, out,
-            methods=names, seeds=seeds_of(seeds), train=said["train"], device=device,
-        )  # fmt: skip
-    except Stopped as stop:  # a row's own command would end that row alone
-        raise Stopped(stop.expected, try_="the same command again") from None
+        result = _compare_new(Path(run), domain, names, sets or [], seeds, out, device)
+    except Stopped as stop:  # its command would continue one run only
+        raise Stopped(stop.expected, try_="run the same command again") from None
     except KeyboardInterrupt:
-        raise Failed("stopped; what was done is kept: the same command goes on") from None
-    if as_json:
-        print_json(found)
-    else:
-        show(found)
-        print(f"wrote {out / NAME}")
-    if found["failed"]:
         raise Failed(
-            f"diverged, so without a row: {'; '.join(found['failed'])}; try: the same with "
-            "--set train.clip=1 or a lower train.lr, and another --out"
+            "interrupted; finished work is kept", try_="run the same command again"
+        ) from None
+    if as_json:
+        print_json(result.document)
+    else:
+        _show_new(result.document)
+        print(f"wrote {result.file}")
+    if failed := result.document["failed"]:
+        raise Failed(
+            f"diverged, so without a row: {'; '.join(failed)}",
+            try_="--set train.clip=1 or a lower train.lr, and another --out",
         )
 
 
-def show(document: Mapping[str, Any]) -> None:
-    """One table: errors, their mean and score, the old domains, sizes and seconds."""
+def _compare_new(
+    run: Path,
+    domains: Sequence[str],
+    methods: Sequence[str],
+    sets: Sequence[str],
+    seeds: str,
+    out: Path,
+    device: str | None,
+) -> Comparison:
+    """Compare methods over new domains; their images are checked as those of a recipe are."""
+    recipe = Recipe.from_domains(domains, "compare")
+    given: Mapping[str, Any] = apply_sets({"train": {}}, sets)
+    for key in given:
+        if key not in TABLES:
+            raise BadInput(
+                "--set: unknown key",
+                got=key,
+                available=("train", "domains.NAME"),
+                try_="onetrunk recipes methods shows the other settings",
+            )
+    opened = Run(run)
+    opened.check_shared_trunk()
+    trunk = opened.model.trunk
+    like = [f"trunk.arch={inline(trunk.arch)}", f"trunk.norm={inline(trunk.norm)}"]
+    checked = check(recipe.with_sets([*like, *sets]))
+    return compare(
+        run,
+        checked.domains,
+        methods=methods,
+        seeds=seeds_of(seeds),
+        out=out,
+        device=device,
+        train=Train.of(given["train"], "train"),
+    )
+
+
+def _show_new(document: Mapping[str, Any]) -> None:
+    """Show the errors, their mean and score, the old domains, sizes and seconds."""
     percent = in_percent(document)
-    base, points = scores(document)
-    domains, kinds = list(document["domains"]), "test errors, mean over seeds"
-    grid = Grid(title=f"new domains on {document['run']}: {kinds}", title_justify="left")
+    base, points = method_scores(document)
+    domains = list(document["domains"])
+    title = f"new domains on {document['run']}: test errors, mean over seeds"
+    grid = Grid(title=title, title_justify="left")
     grid.add_column("", no_wrap=True)
-    for column in [
-        *domains, *(["mean"] if percent else []), *(["score"] if points else []),
-        "old domains", "× one network", "per domain", "seconds",
-    ]:  # fmt: skip
+    columns = [*domains, *(["mean"] if percent else []), *(["score"] if points else [])]
+    for column in [*columns, "old domains", "× one network", "per domain", "seconds"]:
         grid.add_column(column, justify="right")
     for name, seeds in document["rows"].items():
         rows = list(seeds.values())
@@ -122,11 +183,49 @@ def show(document: Mapping[str, Any]) -> None:
         grid.add_row(f"{name} ({len(rows)})" if len(rows) > 1 else name, *cells)
     console().print(grid)
     if points:
-        print(f"score: {base} has {points[base]:.0f}")
+        print(f"score: relative to {base}, which has {points[base]:.0f}")
+    print("old domains: mean error in percent of the run's own domains, where the method has them")
     print(
-        "old domains: the mean error of the run's own in percent, where the method answers for them"
+        "per domain: the bytes that each new domain adds; for one network of all domains, its pack"
     )
-    print(
-        "per domain: what each new one adds in bytes; of one network for all, its pack; "
-        "seconds are those of learning, of one network for all the whole, without its teachers'"
-    )
+    print("seconds: of training, without that of teachers; for one network of all domains, in all")
+
+
+def _show_baselines(
+    result: Comparison, recipe: Recipe, word: str, sets: Sequence[str] | None, as_json: bool
+) -> None:
+    """Show a row for each task and a column for each baseline, and what to type next."""
+    if as_json:
+        print_json(result.document)
+        return
+    console().print(baselines_table(result.document))
+    print(f"wrote {result.file}")
+    commands = [str(result.document["try"])]
+    if not (recipe.out_folder / SCORES).exists():
+        words = " ".join(f"--set {shlex.quote(one)}" for one in sets or [])
+        commands.insert(0, f"onetrunk train {shlex.quote(word)} {words}".rstrip())
+    suggest(*commands)
+
+
+def baselines_table(document: Mapping[str, Any]) -> Grid:
+    """Return the scores and costs of the baselines as a table."""
+    runs: Mapping[str, Mapping[str, Any]] = document["runs"]
+    grid = Grid(title=f"{document['recipe']}: baselines, scores on test")
+    for column in ("domain", "task", "score"):
+        grid.add_column(column)
+    for method, run in runs.items():
+        random = method == "frozen" and run["weights"] == "fresh"
+        grid.add_column(f"{method} (random features)" if random else method, justify="right")
+    for row in document["rows"]:
+        values = [row["values"].get(method) for method in runs]
+        grid.add_row(
+            *(row["domain"], row["task"], row["metric"] + spaced(row["unit"])),
+            *("" if value is None else number(value, row["unit"]) for value in values),
+        )
+    grid.add_section()
+    means = [run["mean_error"] for run in runs.values()]
+    if None not in means:
+        grid.add_row("mean", "", "error", *(number(mean, "%") for mean in means))
+    grid.add_row("parameters", "", "networks", *(f"{r['networks']:.2f}×" for r in runs.values()))
+    grid.add_row("training", "", "seconds", *(f"{run['seconds']:,.0f}" for run in runs.values()))
+    return grid

@@ -8,16 +8,16 @@ from onetrunk.cli.eval import chosen_domains
 from onetrunk.data.sources.decathlon import Decathlon
 from onetrunk.errors import BadInput
 from onetrunk.eval.decathlon_server import check_ending, decathlon_results
-from onetrunk.nn.saving import models_of
 from onetrunk.progress import say
+from onetrunk.runs.open import Run
 from onetrunk.train.device import choose_device
 
 
 def write_withheld(run: Path, out: Path, domain: str | None, device: str | None) -> None:
     """Predict the test images of the run's `decathlon:` domains and write the submission."""
     check_ending(out)
-    models = models_of(run)
-    requested = chosen_domains(run, list(models), None if domain is None else [domain])
+    opened = Run(run)
+    requested = chosen_domains(opened, None if domain is None else [domain])
     domains = [one for one in requested if isinstance(one.opened, Decathlon)]
     if not domains:
         raise BadInput(
@@ -25,7 +25,7 @@ def write_withheld(run: Path, out: Path, domain: str | None, device: str | None)
             got=", ".join(one.name for one in requested),
             try_='source = "decathlon:ROOT/NAME" in a recipe',
         )
-    results = decathlon_results(models, domains, choose_device(device))
+    results = decathlon_results(opened.networks, domains, choose_device(device))
     results.write(out)
     if results.missing:
         say(

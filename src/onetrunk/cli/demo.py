@@ -16,7 +16,8 @@ from onetrunk.eval.nearest_neighbour import neighbour_error
 from onetrunk.eval.summary import decathlon_score
 from onetrunk.progress import say
 from onetrunk.report.report import report
-from onetrunk.runs.train import Run, train_recipe
+from onetrunk.runs.experiment import train_all
+from onetrunk.runs.open import Run
 
 EXAMPLES = """# run it again to continue after an interruption; writes to runs/demo
 onetrunk demo
@@ -30,8 +31,13 @@ def command(
     """Specialists and one universal network, the table, the report, what to try next."""
     began = time.monotonic()
     say("four domains: a network for each, then one network for all of them")
-    alone = _trained("specialists", out, "none")
-    one = _trained("universal", out, "deep")
+    recipes = {
+        name: Recipe.named("pocket-quick").with_sets(
+            [f"name={name}", f"out={json.dumps(str(out / name))}", f"trunk.sharing={sharing}"]
+        )
+        for name, sharing in (("specialists", "none"), ("universal", "deep"))
+    }
+    alone, one = train_all(recipes, resume=True).values()
     domains = Recipe.named("pocket-quick").make_domains()
     floor = {domain.name: neighbour_error(domain) for domain in domains}
     page = report([one.folder], baseline=alone.folder, out=out / "report.html")
@@ -54,11 +60,6 @@ def command(
         print_json(found)
     else:
         _show(found, one.folder)
-
-
-def _trained(name: str, out: Path, sharing: str) -> Run:
-    sets = [f"name={name}", f"out={json.dumps(str(out / name))}", f"trunk.sharing={sharing}"]
-    return train_recipe(Recipe.named("pocket-quick").with_sets(sets), resume=True)
 
 
 def _parameters(run: Run) -> int:

@@ -11,13 +11,11 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from onetrunk.cli.output import console, print_json, suggest
-from onetrunk.config.recipe import FILE
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput, printable
 from onetrunk.eval.evaluate import evaluate_split
-from onetrunk.nn.saving import models_of
 from onetrunk.progress import say
-from onetrunk.runs.open import domains_of
+from onetrunk.runs.open import Run
 from onetrunk.train.device import choose_device
 
 EXAMPLES = """onetrunk eval runs/shop
@@ -53,8 +51,9 @@ def command(
     if as_json + as_csv + as_latex > 1:
         raise BadInput("expected at most one of --json, --csv and --latex", got="several")
     factors = _factors(scales)
-    models = models_of(run)
-    domains = chosen_domains(run, list(models), domain)
+    opened = Run(run)
+    models = opened.networks
+    domains = chosen_domains(opened, domain)
     found = evaluate_split(
         models, domains, split, device=choose_device(device), scales=factors, mirror=mirror
     )
@@ -88,29 +87,28 @@ def _factors(text: str) -> tuple[float, ...]:
         ) from None
 
 
-def chosen_domains(run: Path, known: list[str], requested: list[str] | None) -> list[Domain]:
-    """Return the run's domains with their sources, as its recipe names them."""
-    if not (run / FILE).is_file():
+def chosen_domains(run: Run, requested: list[str] | None) -> list[Domain]:
+    """Return the requested domains with their images, or all whose images are known."""
+    if run.state == "model":
         raise BadInput(
-            f"{run} has a model but no {FILE}, so its data is unknown",
+            f"{run.folder} has a model but no recipe.toml, so its data is unknown",
             try_="onetrunk.evaluate(onetrunk.load(folder), domains) in Python",
         )
     for name in requested or ():
-        if name not in known:
-            raise BadInput("the run has no domain of this name", got=name, available=known)
-    wanted = known if requested is None else requested
-    found = {one.name: one for one in domains_of(run) if one.name in wanted}
+        if name not in run.names:
+            raise BadInput("the run has no domain of this name", got=name, available=run.names)
+    wanted = run.names if requested is None else requested
     for name in wanted:
-        if name not in found and requested is not None:
+        if name not in run.domains and requested is None:
+            say(f"{name} was added from a pack file, so its images are unknown; it is left out")
+        elif name not in run.domains:
             raise BadInput(
                 f"{name} was added from a pack file, so its images are unknown",
                 got=name,
-                available=found,
-                try_=f"onetrunk predict {shlex.quote(str(run))} IMAGE --domain {name}",
+                available=run.domains,
+                try_=f"onetrunk predict {shlex.quote(str(run.folder))} IMAGE --domain {name}",
             )
-        if name not in found:
-            say(f"{name} was added from a pack file, so its images are unknown; it is left out")
-    return list(found.values())
+    return [domain for name, domain in run.domains.items() if name in wanted]
 
 
 def _confused(worst: dict[str, dict[str, list[dict[str, Any]]]]) -> Grid:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,22 +12,16 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from onetrunk.cli.output import console, print_json, suggest
-from onetrunk.config import Recipe
-from onetrunk.config.growth import read
+from onetrunk.config.add_recipe import read_add_recipe
 from onetrunk.config.recipe import FILE
 from onetrunk.data.task import Task
-from onetrunk.errors import BadInput, printable, shorten
+from onetrunk.errors import printable, shorten
 from onetrunk.eval.budget import scaled
 from onetrunk.eval.metrics import headline
 from onetrunk.eval.table import Table, number, spaced
 from onetrunk.nn.card import Card
-from onetrunk.nn.model_files import PACKS
-from onetrunk.nn.saving import load, models_of
 from onetrunk.nn.universal import Universal
-from onetrunk.runs.open import grown
-from onetrunk.runs.pack_store import versions
-from onetrunk.store.checkpoint import steps
-from onetrunk.store.run_folder import CHECKPOINTS, SCORES
+from onetrunk.runs.open import Run
 
 EXAMPLES = """onetrunk info runs/shop
 # every pack with its full history
@@ -41,12 +34,11 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Show what a run contains."""
-    recipe = Recipe.read(run) if (run / FILE).is_file() else None
-    if recipe is not None and not (run / "model").is_dir():
-        _unfinished(run, recipe, as_json)
+    opened = Run(run)
+    if opened.state == "unfinished":
+        _unfinished(opened, as_json)
         return
-    models = models_of(run)
-    found = _described(run, models, recipe)
+    found = _described(opened)
     if as_json:
         print_json(found)
         return
@@ -57,48 +49,43 @@ def command(
         suggest(f"onetrunk add {place} NAME SOURCE")
         return
     predict = f"onetrunk predict {place} IMAGE --domain {name}"
-    suggest(*([f"onetrunk eval {place}"] if recipe is not None else []), predict)
+    suggest(*([f"onetrunk eval {place}"] if opened.recipe is not None else []), predict)
 
 
-def _described(run: Path, models: Mapping[str, Universal], recipe: Recipe | None) -> dict[str, Any]:
-    networks = list({id(model): model for model in models.values()}.values()) or [load(run)]
+def _described(run: Run) -> dict[str, Any]:
+    networks, recipe, scores = list(run.models.values()), run.recipe, run.scores
     sources = {} if recipe is None else {part.name: part.source for part in recipe.domains}
-    sources |= {name: read(place).domain.source for name, place in grown(run).items()}
-    scores = _scores(run)
-    splits, got = scores.get("splits", {}), scores.get("grown", {})
-    origins = {name: f"pack:{about['from']}" for name, about in got.items() if "from" in about}
+    sources |= {
+        name: read_add_recipe(folder).domain.source for name, folder in run.added_folders.items()
+    }
+    splits, added = scores.get("splits", {}), scores.get("added", {})
+    origins = {name: f"pack:{about['from']}" for name, about in added.items() if "from" in about}
     domains = {
         name: {
             "tasks": [_task(task) for task in model.domains[name].tasks],
             "size": list(model.domains[name].pixels.size),
             "adapters": model.domains[name].adapters,
             "source": sources.get(name) or origins.get(name),
-            "pack_bytes": _pack(run, name).stat().st_size,
+            "pack_bytes": run.pack_path(name).stat().st_size,
             "images": splits.get(name),
             "scores": _headlines(model.domains[name], scores),
             "provenance": dict(model.domains[name].provenance),
-            "versions": versions(run, name),
+            "versions": run.versions(name),
         }
-        for name, model in models.items()
+        for name, model in run.networks.items()
     }
-    trunk = networks[0].trunk
+    trunk, files = networks[0].trunk, (run.folder / "model").rglob("*")
     return {
-        "run": str(run),
+        "run": str(run.folder),
         "name": None if recipe is None else recipe.name,
         "seed": scores.get("seed"),
         "finished": scores.get("finished"),
         "trunk": {**trunk.describe(), "licence": trunk.licence},
         "networks": len(networks),
         "parameters": sum(map(_parameters, networks)),
-        "bytes": sum(path.stat().st_size for path in (run / "model").rglob("*") if path.is_file()),
+        "bytes": sum(path.stat().st_size for path in files if path.is_file()),
         "domains": domains,
     }
-
-
-def _pack(run: Path, name: str) -> Path:
-    """Return the pack file of a domain, in a shared or a separate network."""
-    place = run / "model" / PACKS / f"{name}.pack"
-    return place if place.is_file() else run / "model" / name / PACKS / f"{name}.pack"
 
 
 def _parameters(model: Universal) -> int:
@@ -107,18 +94,6 @@ def _parameters(model: Universal) -> int:
     for name in model.domains:
         found += model.parameters_of(name).values()
     return sum({id(p): p.numel() for p in found}.values())
-
-
-def _scores(run: Path) -> dict[str, Any]:
-    """Read scores.json; a folder of `onetrunk.save` has none."""
-    path = run / SCORES
-    if not path.is_file():
-        return {}
-    try:
-        document = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(f"cannot read {path}", got=str(error)[:100]) from None
-    return document if isinstance(document, dict) else {}
 
 
 def _headlines(card: Card, scores: Mapping[str, Any]) -> dict[str, str]:
@@ -182,21 +157,19 @@ def _origin(domain: Mapping[str, Any]) -> str:
     last = events[-1] if isinstance(events, list) and events else None
     since = ""
     if isinstance(last, dict):  # packs come from anywhere, so its type is not known
-        since = f"{last.get('what', '')} {str(last.get('date', ''))[:10]}".strip()
+        since = f"{last.get('event', '')} {str(last.get('date', ''))[:10]}".strip()
     return ", ".join(part for part in (domain["source"] or "", since) if part)
 
 
-def _unfinished(run: Path, recipe: Recipe, as_json: bool) -> None:
-    top = run / CHECKPOINTS
-    places = [top, *(top / part.name for part in recipe.domains)]
-    step = max((n for place in places for n in steps(place)), default=0)
-    names = [part.name for part in recipe.domains]
-    if as_json:
-        found = {"run": str(run), "name": recipe.name, "finished": None, "step": step}
-        print_json(
-            {**found, "domains": {part.name: {"source": part.source} for part in recipe.domains}}
-        )
+def _unfinished(run: Run, as_json: bool) -> None:
+    recipe, step = run.recipe, run.last_step
+    if recipe is None:
         return
-    print(f"{recipe.name} in {run}: not finished; the last checkpoint is step {step}")
-    print(f"{recipe.trunk.arch}, sharing {recipe.trunk.sharing}; domains: {shorten(names, 12)}")
-    suggest(f"onetrunk train {shlex.quote(str(run / FILE))} --resume")
+    if as_json:
+        found = {"run": str(run.folder), "name": recipe.name, "finished": None, "step": step}
+        domains = {part.name: {"source": part.source} for part in recipe.domains}
+        print_json({**found, "domains": domains})
+        return
+    print(f"{recipe.name} in {run.folder}: not finished; the last checkpoint is step {step}")
+    print(f"{recipe.trunk.arch}, sharing {recipe.trunk.sharing}; domains: {shorten(run.names, 12)}")
+    suggest(f"onetrunk train {shlex.quote(str(run.folder / FILE))} --resume")

@@ -16,9 +16,9 @@ from onetrunk.cli.prediction_rows import FORMATS, Rows
 from onetrunk.data.files.paths import IMAGE_ENDINGS, regular
 from onetrunk.data.pixels import U8, BadImage, Pixels
 from onetrunk.errors import BadInput, Failed, printable
-from onetrunk.nn.saving import load, models_of
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import Track, say
+from onetrunk.runs.open import Run
 from onetrunk.train.device import choose_device
 
 EXAMPLES = """onetrunk predict runs/shop photo.jpg --domain catalogue
@@ -63,7 +63,7 @@ def command(
         raise BadInput("expected image files or folders of images", got="none")
     if form not in FORMATS:
         raise BadInput("unknown format", got=form, available=FORMATS)
-    model, name = _model(run, domain)
+    model, name = _model(Run(run), domain)
     card = model.domains[name]
     dense = [task for task in card.tasks if task.dense]
     if out is not None and not dense:
@@ -114,22 +114,20 @@ def command(
         say(f"{len(files):,} images; --format jsonl prints the score of every class")
 
 
-def _model(run: Path, domain: str | None) -> tuple[Universal, str]:
+def _model(run: Run, domain: str | None) -> tuple[Universal, str]:
     """Return the model for a domain, and the name of the domain."""
+    names = run.names
     if domain is None:
-        models = models_of(run)
-        if len(models) != 1:
+        if len(names) != 1:
             raise BadInput(
                 "expected --domain, as the run has several domains",
-                available=models,
-                try_=f"--domain {next(iter(models), 'NAME')}",
+                available=names,
+                try_=f"--domain {next(iter(names), 'NAME')}",
             )
-        name, model = next(iter(models.items()))
-        return model, name
-    model = load(run, domain)
-    if domain not in model.domains:
-        raise BadInput("the run has no domain of this name", got=domain, available=model.domains)
-    return model, domain
+        (domain,) = names
+    if domain not in names:
+        raise BadInput("the run has no domain of this name", got=domain, available=names)
+    return run.network(domain), domain
 
 
 def _files(given: Sequence[Path]) -> Iterator[tuple[Path, PurePosixPath]]:

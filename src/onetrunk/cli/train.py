@@ -15,7 +15,7 @@ from rich.table import Table as Grid
 
 from onetrunk.cli.output import console, print_json, suggest
 from onetrunk.config import Recipe, named_recipes
-from onetrunk.config.check import read_all
+from onetrunk.config.check import check, parse_and_check
 from onetrunk.config.recipe import FILE, read_text
 from onetrunk.config.sets import grid as varied
 from onetrunk.config.to_toml import inline
@@ -24,9 +24,10 @@ from onetrunk.eval.budget import scaled
 from onetrunk.eval.table import Table, number
 from onetrunk.progress import say
 from onetrunk.runs.dry_run import dry_run
-from onetrunk.runs.forgetting import forgotten, told
-from onetrunk.runs.sweep import sweep
-from onetrunk.runs.train import Run, train_recipe
+from onetrunk.runs.experiment import sweep
+from onetrunk.runs.forgetting import describe, score_changes
+from onetrunk.runs.open import Run
+from onetrunk.runs.train import train_recipe
 from onetrunk.store.atomic import write_atomic
 
 NOTES = """With sharing = "none" in the recipe, each domain gets a network of its own."""
@@ -128,9 +129,9 @@ def _recipe(
 def recipe_of(word: str, sets: Sequence[str]) -> Recipe:
     """Read a recipe by its name, file or run folder; all of its errors are listed at once."""
     if word in named_recipes():
-        return read_all(named_recipes()[word], Path(), sets, word)
+        return parse_and_check(named_recipes()[word], Path(), sets, word)
     text, place = read_text(word)
-    return read_all(text, place.parent, sets, place.name)
+    return parse_and_check(text, place.parent, sets, place.name)
 
 
 def _from(root: Path, path: Path) -> str:
@@ -167,7 +168,7 @@ def _written(recipe: Recipe) -> Recipe:
             f"{path} exists with other content and is not overwritten",
             try_=f"onetrunk train {path}, or choose another name with --set name=NAME",
         )
-    recipe.check()  # do not leave a recipe behind that cannot be trained
+    check(recipe)  # do not leave a recipe behind that cannot be trained
     write_atomic(path, text)
     say(f"wrote {path}, the recipe with every setting")
     return recipe
@@ -175,9 +176,9 @@ def _written(recipe: Recipe) -> Recipe:
 
 def _show_run(run: Run, as_json: bool, init: Path | None) -> None:
     folder = shlex.quote(str(run.folder))
-    moved = [] if init is None else forgotten(init, run.folder)
+    moved = [] if init is None else score_changes(init, run.folder)
     if as_json:
-        document = {"run": str(run.folder), "scores": dict(run.scores)}
+        document = {"run": str(run.folder), "scores": run.scores}
         print_json(document | ({"forgetting": [asdict(each) for each in moved]} if moved else {}))
         return
     table = Table.from_json(run.scores["test"])
@@ -193,7 +194,7 @@ def _show_run(run: Run, as_json: bool, init: Path | None) -> None:
     if moved:
         print(f"compared with {init}, on the same test images:")
     for each in moved:
-        print(f"  {told(each)}")
+        print(f"  {describe(each)}")
     print(f"wrote {run.folder}: model/, scores.json, metrics.jsonl, recipe.toml")
     first = table.domains[0] if table.domains else "NAME"
     suggest(f"onetrunk eval {folder}", f"onetrunk predict {folder} IMAGE --domain {first}")

@@ -11,7 +11,7 @@ import typer
 
 from onetrunk.cli.add import requested, show
 from onetrunk.errors import BadInput, Failed
-from onetrunk.runs.update import relabel, undo, update_run
+from onetrunk.runs.update import relabel, undo, update
 
 EXAMPLES = """# train on the classes and images that the folder has now
 onetrunk update runs/shop birds folder:birds
@@ -43,7 +43,7 @@ def command(
         list[str] | None,
         typer.Option(
             "--set",
-            help="Change a setting: train.KEY=…, grow.KEY=…, domains.NAME.KEY=… or seed=…; "
+            help="Change a setting: train.KEY=…, add.KEY=…, domains.NAME.KEY=… or seed=…; "
             "repeatable.",
         ),
     ] = None,
@@ -78,15 +78,17 @@ def command(
             "--drop cannot be used with SOURCE: classes that SOURCE lacks are dropped",
             got=f"--drop {drop[0]}",
         )
-    domain, document = requested(name, source, {}, sets or [])
+    domain, settings = requested(name, source, {}, sets or [])
     words = ["onetrunk", "update", str(run), name, source]
     words += [w for pair in rename or [] for w in ("--rename", pair)]
     again = shlex.join([*words, *(w for s in sets or [] for w in ("--set", s)), "--resume"])
     try:
-        found = update_run(run, domain, document, names, again=again, resume=resume, device=device)
+        result = update(
+            run, domain, rename=names, resume=resume, device=device, command=again, **settings
+        )
     except KeyboardInterrupt:
         raise Failed("interrupted; finished work is kept", try_=again) from None
-    show(found, as_json)
+    show(result, as_json)
 
 
 def _pairs(given: Sequence[str]) -> dict[str, str]:

@@ -1,250 +1,267 @@
-"""Everything that can be wrong with a recipe before training, found at once."""
+"""Check a recipe before training: find everything that is wrong, and list all of it at once."""
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
 
-from onetrunk.config.domains import DomainPart
-from onetrunk.config.make import drawn_from, make_trunk
+from onetrunk.config.recipe import Recipe, seeded_weights
 from onetrunk.config.sets import apply_sets
 from onetrunk.data.domain import Domain
-from onetrunk.data.splitting import SPLITS
-from onetrunk.errors import BadInput, Missing, OnetrunkError, printable
+from onetrunk.data.domain_settings import DomainSettings
+from onetrunk.errors import BadInput, Missing, OnetrunkError
 from onetrunk.nn.bank import Bank
 from onetrunk.nn.norms import find_norm
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
-
-if TYPE_CHECKING:
-    from onetrunk.config.recipe import Recipe
+from onetrunk.objects import load_object
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A recipe's domains, read, and what is worth knowing of them."""
+    """The domains of a recipe, with their images read, and warnings about them."""
 
     domains: list[Domain]
     warnings: list[str]
 
 
 def check(recipe: Recipe) -> Checked:
-    """The domains, all of their images looked at; all problems are one BadInput, a line each."""
-    problems: list[str] = []
+    """Read all domains and try the trunk on each; raise one BadInput with all problems."""
+    errors: list[OnetrunkError] = []
     warnings: list[str] = []
     domains: list[Domain] = []
-    for part in recipe.domains:
-        domain = _look(part, recipe.root, problems)
-        if domain is not None:
+    for settings in recipe.domains:
+        try:
+            domain = _open(settings, recipe.root)
+            _ = domain.splits
+        except (BadInput, Missing) as error:
+            errors += _about(settings.name, error)
+        else:
             domains.append(domain)
-            warnings += notes(domain)
-    problems += _settings(recipe, domains)
-    found, said = _trunk(recipe, domains)
-    problems += found
-    warnings += said
+            warnings += domain.notes()
+    errors += _contradictions(recipe, domains)
+    errors += [error for name in recipe.train.loggers for error in _check_logger(name)]
+    trunk_errors, trunk_warnings = _try_trunk(recipe, domains)
+    errors += trunk_errors
+    warnings += trunk_warnings
     if recipe.train.frozen and not recipe.trunk.pretrained and not recipe.init:
-        warnings.append(
-            "train.frozen: the trunk has fresh weights, so its heads learn from random features"
-        )
-    if problems:
-        raise BadInput("\n".join(dict.fromkeys(problems)))
+        warnings.append("train.frozen: the trunk has random weights, so its features are random")
+    if errors:
+        raise BadInput.several(errors)
     return Checked(domains, warnings)
 
 
-def read_all(text: str, folder: Path, sets: Sequence[str] = (), what: str = "the recipe") -> Recipe:
-    """`Recipe.parse`, but where the text is wrong the domains that it names are listed, too.
+def parse_and_check(
+    text: str, folder: Path, sets: Sequence[str] = (), what: str = "the recipe"
+) -> Recipe:
+    """Return `Recipe.parse(…)`; if the text is wrong, list the problems of its domains as well.
 
-    No image is decoded then: who mistyped a key does not wait for a million images.
+    No image is decoded for that, so that a typo in a key is reported at once.
     """
-    from onetrunk.config.recipe import Recipe
-
     try:
         return Recipe.parse(text, folder, sets, what)
     except BadInput as error:
-        problems = str(error).split("\n")
+        errors: list[OnetrunkError] = [error]
         try:
             document = apply_sets(tomllib.loads(text), sets)
         except (tomllib.TOMLDecodeError, RecursionError, BadInput):
             raise error from None
-    base, listed = document.get("base", "."), document.get("domains")
-    for table in listed if isinstance(listed, list) and isinstance(base, str) else []:
+    base, tables = document.get("base", "."), document.get("domains")
+    for table in tables if isinstance(tables, list) and isinstance(base, str) else []:
         try:
-            part = DomainPart.of(table if isinstance(table, dict) else {})
+            settings = DomainSettings.of(table if isinstance(table, dict) else {})
         except BadInput:
-            continue  # listed already
-        _look(part, folder / base, problems, images=False)
-    raise BadInput("\n".join(dict.fromkeys(problems)))
+            continue  # its problems are listed already
+        try:
+            _open(settings, folder / base)
+        except (BadInput, Missing) as error:
+            errors += _about(settings.name, error)
+    raise BadInput.several(errors)
 
 
-def _look(part: DomainPart, root: Path, problems: list[str], images: bool = True) -> Domain | None:
-    """The domain, its list read and its images looked at; None where something is wrong."""
-    try:
-        domain = part.make(root)
-        _ = domain.index, domain.augmentation, domain.splits if images else None
-        return domain
-    except (BadInput, Missing) as error:
-        place = f"domains.{part.name}: "
-        problems += [
-            place + line.removeprefix(place).removeprefix(f"{part.name}: ")
-            for line in str(error).split("\n")
-        ]
-        return None
+def _open(settings: DomainSettings, root: Path) -> Domain:
+    """Return the domain with its list of images read, but no image decoded."""
+    domain = Domain.of(settings, root)
+    _ = domain.index, domain.augmentation
+    return domain
 
 
-def notes(domain: Domain) -> list[str]:
-    """What is worth knowing of its images; what cannot be read is never left out silently."""
-    lines = [printable(f"{domain.name}: {line}") for line in domain.index.warnings]
-    for name in ("val", "test"):
-        if not len(domain.splits[name]):
-            lines.append(f"{domain.name}: {name} has no image")
-    for name in SPLITS:
-        if count := len(bad := domain.bad(name)):
-            key = domain.index.keys[int(bad[0])]
-            why = domain.decoded.reasons.get(int(bad[0]), "")
-            lines.append(
-                printable(
-                    f"{domain.name}: {count} of {len(domain.index.rows(name)):,} {name} images "
-                    f"cannot be read and are left out; first: {key}: {why}"
-                )
+def _about(name: str, error: OnetrunkError) -> list[OnetrunkError]:
+    """Return the errors of a domain with the domain as their place."""
+    place = f"domains.{name}"
+    return [
+        each if each.place.startswith(place) else _without_name(each, name).within(place)
+        for each in error.errors
+    ]
+
+
+def _without_name(error: OnetrunkError, name: str) -> OnetrunkError:
+    """Return the error without the name of the domain, which its place has already."""
+    for prefix in (f"{name}: ", f"domain {name}: "):
+        if error.expected.startswith(prefix):
+            return BadInput(
+                error.expected.removeprefix(prefix),
+                got=error.got,
+                available=error.available,
+                try_=error.try_,
             )
-    return lines
+    return error
 
 
-def _settings(recipe: Recipe, domains: Sequence[Domain]) -> list[str]:
-    """What contradicts itself between the tables."""
-    problems = []
-    train = recipe.train
-    alone = recipe.trunk.sharing == "none"
+def _contradictions(recipe: Recipe, domains: Sequence[Domain]) -> list[OnetrunkError]:
+    """Return the errors for settings that are right alone and wrong together."""
+    errors: list[OnetrunkError] = []
+    train, trunk = recipe.train, recipe.trunk
     sizes = {domain.name: domain.shape.size for domain in domains}
-    if train.sampling == "joined" and len(set(sizes.values())) > 1 and not alone:
-        got = ", ".join(f"{name} {h}×{w}" for name, (h, w) in sizes.items())
-        problems.append(
-            f"train.sampling: joined batches need one size for all domains; got: {got}; "
-            "try: give each domain the same size, or sampling = 'round-robin'"
+    if train.sampling == "joined" and len(set(sizes.values())) > 1 and trunk.sharing != "none":
+        errors.append(
+            BadInput(
+                "joined batches need the same size for all domains",
+                place="train.sampling",
+                got=", ".join(f"{name} {h}×{w}" for name, (h, w) in sizes.items()),
+                try_="the same size for each domain, or sampling = 'round-robin'",
+            )
         )
-    if train.frozen and recipe.trunk.sharing == "full":
-        problems.append(
-            "train.frozen: each domain's heads are solved by themselves, and sharing = 'full' "
-            "shares them; try: sharing = 'deep'"
+    if train.frozen and trunk.sharing == "full":
+        errors.append(
+            BadInput(
+                "the heads are solved for each domain, and sharing = 'full' shares them",
+                place="train.frozen",
+                try_="sharing = 'deep'",
+            )
         )
     if train.frozen and recipe.distill.on:
-        problems.append(
-            "distill.teachers: train.frozen solves heads from labels alone; try: "
-            "distill.enabled = false"
+        errors.append(
+            BadInput(
+                "train.frozen solves heads from labels and cannot use teachers",
+                place="distill.teachers",
+                try_="distill.enabled = false",
+            )
         )
-    fewest = find_norm(recipe.trunk.norm).min_images
-    for part in recipe.domains:
-        batch = part.batch or train.batch
-        if batch < fewest:
-            problems.append(
-                f"domains.{part.name}.batch: the norm {recipe.trunk.norm!r} needs at least "
-                f"{fewest} images; got: {batch}; try: batch = {fewest} or more, or another norm"
+    min_images = find_norm(trunk.norm).min_images
+    for settings in recipe.domains:
+        batch = settings.batch or train.batch
+        if batch < min_images:
+            errors.append(
+                BadInput(
+                    f"the norm {trunk.norm!r} needs batches of at least {min_images} images",
+                    place=f"domains.{settings.name}.batch",
+                    got=batch,
+                    try_=f"batch = {min_images} or more, or another norm",
+                )
             )
     folder = recipe.init_folder
     if folder is not None and not (folder / "model").is_dir():
-        problems.append(
-            f"init: expected the folder of a finished run, with model/ in it; got: {recipe.init}; "
-            "try: the path of a run that onetrunk train has finished"
+        errors.append(
+            BadInput(
+                "expected the folder of a finished run, which contains model/",
+                place="init",
+                got=recipe.init,
+                try_="the path of a run that onetrunk train has finished",
+            )
         )
-    for name in train.loggers:
-        problems += _logger(name)
-    return problems
+    return errors
 
 
-def _logger(name: str) -> list[str]:
+def _check_logger(name: str) -> list[OnetrunkError]:
     if name == "tensorboard":
         if importlib.util.find_spec("tensorboard") is None:
-            return [f"train.loggers: {Missing('tensorboard', 'tensorboard', 'this logger')}"]
+            return [Missing("tensorboard", "tensorboard", "this logger").within("train.loggers")]
         return []
-    module, _, thing = name.partition(":")
     try:
-        getattr(importlib.import_module(module), thing)
-    except (ImportError, AttributeError, ValueError) as error:
-        return [printable(f"train.loggers: cannot import; got: {name!r} ({error})")]
+        load_object(name, "logger", ["tensorboard"])
+    except BadInput as error:
+        return [error.within("train.loggers")]
     return []
 
 
-def _trunk(recipe: Recipe, domains: Sequence[Domain]) -> tuple[list[str], list[str]]:
-    """Each domain through the trunk once, at its size: what it cannot take, and what is odd."""
-    problems: list[str] = []
-    try:
-        with drawn_from(recipe.seed):
-            # weights are fetched when the model is made; a file of them is tried here
-            trunk = make_trunk(recipe, pretrained=recipe.trunk.pretrained is not True)
-            problems += _fetched(recipe)
-            model = Universal(trunk, pair=recipe.trunk.pair)
-    except OnetrunkError as error:
-        return [f"trunk: {error}"], []
+def _try_trunk(recipe: Recipe, domains: Sequence[Domain]) -> tuple[list[OnetrunkError], list[str]]:
+    """Run each domain through the trunk once, at its size; return errors and warnings."""
+    errors: list[OnetrunkError] = []
     warnings: list[str] = []
-    batches = {part.name: part.batch or recipe.train.batch for part in recipe.domains}
+    settings = recipe.trunk
+    try:
+        with seeded_weights(recipe.seed):
+            # weights are downloaded when the model is made; a file of weights is tried here
+            downloads = settings.pretrained is True
+            if downloads:
+                errors += _check_download(settings.arch)
+                settings = settings.model_copy(update={"pretrained": False})
+            trunk = Trunk.of(settings, recipe.root)
+            model = Universal(trunk, pair=settings.pair)
+    except OnetrunkError as error:
+        inner = error.errors[0]
+        return [error if inner.place.startswith("trunk") else error.within("trunk")], []
+    batches = {domain.name: domain.batch or recipe.train.batch for domain in recipe.domains}
     for domain in domains:
-        points: dict[str, None] = {}
-        hooks = _watch(trunk, points)
+        place = f"domains.{domain.name}"
+        one_pixel: dict[str, None] = {}
+        hooks = _watch_norms(trunk, one_pixel)
         try:
-            with drawn_from(recipe.seed):
+            with seeded_weights(recipe.seed):
                 model.add_domain(domain)
         except OnetrunkError as error:
-            place = f"domains.{domain.name}"
-            problems.append(f"{place}: {str(error).removeprefix(f'domain {domain.name}: ')}")
+            errors += _about(domain.name, error)
             continue
         finally:
             for hook in hooks:
                 hook.remove()
         model.remove(domain.name)
-        if points:
+        if one_pixel:
             height, width = domain.shape.size
-            line = (
-                f"domains.{domain.name}: at {height}×{width} the batch norm "
-                f"{next(iter(points))} meets a map of 1×1 pixel"
-            )
-            if batches[domain.name] == 1:
-                problems.append(f"{line} and batches of 1 image; try: a larger size or batch")
+            norm, batch = next(iter(one_pixel)), batches[domain.name]
+            line = f"at {height}×{width} the input of the batch norm {norm} has 1×1 pixel"
+            if batch == 1:
+                errors.append(
+                    BadInput(
+                        f"{line}, and batches have 1 image",
+                        place=place,
+                        try_="a larger size or batch",
+                    )
+                )
             else:
                 warnings.append(
-                    f"{line}: its statistics are of {batches[domain.name]} numbers; a larger size, "
-                    "or a trunk that reduces less, learns better"
+                    f"{place}: {line}: its statistics are over {batch} values; a larger size, or a "
+                    "trunk that reduces less, usually trains better"
                 )
-    return problems, warnings
+    return errors, warnings
 
 
-def _fetched(recipe: Recipe) -> list[str]:
-    """Whether there are weights to fetch at all, without fetching them."""
-    arch = recipe.trunk.arch
-    if recipe.trunk.pretrained is not True:
-        return []
-    if not arch.startswith("timm/"):
-        return [
-            f"trunk.pretrained: {arch} has no weights to fetch; got: true; try: pretrained = "
-            "false, or the path of a file"
-        ]
-    import timm
+def _check_download(arch: str) -> list[OnetrunkError]:
+    """Return an error if there are no pretrained weights to download, without downloading any."""
+    if arch.startswith("timm/"):
+        import timm
 
-    if timm.is_model_pretrained(arch.removeprefix("timm/")):
-        return []
+        if timm.is_model_pretrained(arch.removeprefix("timm/")):
+            return []
     return [
-        f"trunk.pretrained: timm has no weights of {arch.removeprefix('timm/')}; got: true; "
-        "try: pretrained = false, or the path of a file"
+        BadInput(
+            f"there are no pretrained weights of {arch} to download",
+            place="trunk.pretrained",
+            got=True,
+            try_="pretrained = false, or the path of a file",
+        )
     ]
 
 
-def _watch(trunk: Trunk, points: dict[str, None]) -> list[Any]:
-    """Note the batch norms that meet maps of one pixel."""
+def _watch_norms(trunk: Trunk, one_pixel: dict[str, None]) -> list[RemovableHandle]:
+    """Record the names of batch norms whose input has one pixel in `one_pixel`."""
 
-    def hook(name: str) -> Any:
-        def note(_: nn.Module, inputs: Any) -> None:
+    def hook(name: str) -> Callable[[nn.Module, Any], None]:
+        def record(_: nn.Module, inputs: Any) -> None:
             shape = inputs[0].shape
             if len(shape) == 4 and shape[2] * shape[3] == 1:
-                points[name] = None
+                one_pixel[name] = None
 
-        return note
+        return record
 
     return [
         module.register_forward_pre_hook(hook(name))

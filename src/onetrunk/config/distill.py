@@ -1,4 +1,4 @@
-"""[distill]: who teaches the network, and what."""
+"""The settings of distillation: the keys of the [distill] table, and of `ot.Distill`."""
 
 from __future__ import annotations
 
@@ -7,93 +7,130 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, field_validator
 
-from onetrunk.config.part import Part
 from onetrunk.errors import BadInput
 from onetrunk.registry import Registry
+from onetrunk.settings import LIST, Settings
 
-# the names only: the package is above this one, and is not imported
+# the names only: the package is in a higher layer, and is not imported
 FEATURES = (*Registry[object]("onetrunk.train.distill.feature_losses", "feature loss"), "none")
 Named = str | list[str] | dict[str, str | list[str]]  # one teacher, several, or by task
 
 
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_named(value: object) -> bool:
+    """Whether the value is the name of a teacher, or a list of such names."""
+    return _is_text(value) or (
+        isinstance(value, list | tuple) and bool(value) and all(map(_is_text, value))
+    )
+
+
 def _teachers(value: Any) -> str | list[str] | dict[str, Named]:
-    """Texts, or a table: by domain a text, a list of texts, or a table of those by task."""
+    """Validate a name, a list of names, or a table by domain of those or of tables by task."""
     if isinstance(value, str):
         return value
-    if isinstance(value, list | tuple) and all(isinstance(t, str) and t for t in value):
+    if isinstance(value, list | tuple) and all(map(_is_text, value)):
         return list(value)
-    if isinstance(value, Mapping):
-        for name, named in value.items():
-            inner = named.values() if isinstance(named, Mapping) else [named]
-            for one in inner:
-                texts = one if isinstance(one, list | tuple) else [one]
-                if not texts or not all(isinstance(t, str) and t for t in texts):
-                    raise BadInput(
-                        f"{name}: expected a teacher, several in a list, or a table by task",
-                        got=named,
-                        try_='digits = "runs/specialists"',
-                    )
-        return {k: _plain(v) for k, v in value.items()}
-    raise BadInput("expected a teacher, several in a list, or a table by domain", got=value)
+    if not isinstance(value, Mapping):
+        raise BadInput("expected a teacher, several in a list, or a table by domain", got=value)
+    for name, named in value.items():
+        for one in named.values() if isinstance(named, Mapping) else [named]:
+            if not _is_named(one):
+                raise BadInput(
+                    "expected a teacher, several in a list, or a table by task",
+                    place=str(name),
+                    got=named,
+                    try_='digits = "runs/specialists"',
+                )
+    return {name: _plain(named) for name, named in value.items()}
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
+        return {key: _plain(inner) for key, inner in value.items()}
     return list(value) if isinstance(value, list | tuple) else value
 
 
 def _weight(value: Any) -> float | dict[str, float]:
-    """A number, or numbers by domain or by "domain/task"; what is not named has 1."""
-    several = value if isinstance(value, Mapping) else {"": value}
-    for number in several.values():
+    """Validate a weight, or weights by domain or by "domain/task"; the default weight is 1."""
+    by_name = value if isinstance(value, Mapping) else {"": value}
+    for number in by_name.values():
         if isinstance(number, bool) or not isinstance(number, int | float) or not number >= 0:
-            raise BadInput('expected a number from 0 on, or a table by domain or "domain/task"')
-    made = {str(key): float(number) for key, number in several.items()}
-    return made if isinstance(value, Mapping) else made[""]
+            raise BadInput(
+                'expected a number of at least 0, or a table by domain or "domain/task"', got=number
+            )
+    weights = {str(name): float(number) for name, number in by_name.items()}
+    return weights if isinstance(value, Mapping) else weights[""]
 
 
 Weight = Annotated[float | dict[str, float], PlainValidator(_weight)]
 
 
-class Distill(Part):
-    """Distillation from frozen teachers; without teachers there is none."""
+class Distill(Settings):
+    """How a network learns from frozen teachers; without teachers, distillation is off."""
 
-    enabled: bool = Field(default=True, description="false turns it off from the command line")
+    enabled: bool = Field(default=True, description="false turns distillation off")
     teachers: Annotated[str | list[str] | dict[str, Named], PlainValidator(_teachers)] = Field(
-        default="", description="a run, or by domain runs, timm/NAME, files of features"
+        default="",
+        description="Teachers: a run, timm/NAME or features:FILE; or a table of them by domain",
     )
     features: str = Field(
-        default="l2", description="l2 | cka | cosine | none | package.module:thing"
+        default="l2",
+        description=f"Feature loss: {' | '.join(FEATURES)} | package.module:thing",
     )
-    at: Annotated[tuple[str, ...], Field(strict=False)] = Field(
-        default=(), description="pooled, bottleneck, decoded, stages; []: what the tasks read"
+    feature_layers: Annotated[tuple[str, ...], LIST] = Field(
+        default=(),
+        description="Where features are compared: pooled, bottleneck, decoded or stages; empty: "
+        "where the tasks read them",
     )
-    feature_weight: Weight = Field(default=1.0, description='or by domain, by "domain/task"')
-    aligner: Literal["linear", "hidden"] = Field(default="linear", description="linear | hidden")
-    aligner_lr: float = Field(default=1e-2, gt=0, description="Adam, falling as a cosine")
-    aligner_decay: float = Field(default=5e-4, ge=0, description="weight decay of the aligners")
-    logits: bool = Field(default=True, description="the teachers' predictions are targets, too")
-    logit_weight: Weight = Field(default=1.0, description='or by domain, by "domain/task"')
-    temperature: float = Field(default=4.0, gt=0, description="that softens the predictions")
-    label_weight: float = Field(default=1.0, ge=0, description="of the labels' own losses")
+    feature_weight: Weight = Field(
+        default=1.0, description='Weight of the feature loss; or by domain or "domain/task"'
+    )
+    aligner: Literal["linear", "hidden"] = Field(
+        default="linear",
+        description="Map from student to teacher features; hidden has a hidden layer",
+    )
+    aligner_lr: float = Field(
+        default=1e-2, gt=0, description="Learning rate of the aligners (Adam, cosine schedule)"
+    )
+    aligner_weight_decay: float = Field(
+        default=5e-4, ge=0, description="Weight decay of the aligners"
+    )
+    logits: bool = Field(
+        default=True, description="Learn from the predictions of the teachers as well"
+    )
+    logit_weight: Weight = Field(
+        default=1.0, description='Weight of the logit loss; or by domain or "domain/task"'
+    )
+    temperature: float = Field(
+        default=4.0, gt=0, description="Temperature of the softened predictions"
+    )
+    label_weight: float = Field(default=1.0, ge=0, description="Weight of the losses on labels")
     annealing: Literal["none", "linear", "cosine"] = Field(
-        default="none", description="how the teachers fade: none | linear | cosine"
+        default="none", description="How the weights of the teachers' losses decay to 0"
     )
     views: int = Field(
-        default=0, ge=0, description="looked at once, before training; 0: at each step anew"
+        default=0,
+        ge=0,
+        description="Precomputed views of each image; 0: run the teachers in every step",
     )
-    keep: bool = Field(
-        default=False, description="what was said of views stays in the run, in teachers/"
+    keep_views: bool = Field(
+        default=False, description="Keep the precomputed views in the folder of the run"
     )
-    drop: float = Field(
-        default=0.0, ge=0, lt=1, description="share of steps that one of several teachers misses"
+    teacher_dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Probability that a step leaves out one of several teachers",
     )
     lwf: float = Field(
         default=0.0,
         ge=0,
         allow_inf_nan=False,
-        description="with init: weight of the old domains' predictions on the new images; 0: none",
+        description="Learning without forgetting: weight of the predictions that the network in "
+        "init makes on the new images; 0: off",
     )
 
     @field_validator("features")
@@ -101,7 +138,10 @@ class Distill(Part):
     def _features(cls, name: str) -> str:
         if name not in FEATURES and ":" not in name:
             raise BadInput(
-                "unknown feature loss", got=name, available=FEATURES, try_="or package.module:thing"
+                "unknown feature loss",
+                got=name,
+                available=FEATURES,
+                try_="one of these, or package.module:thing",
             )
         return name
 
@@ -112,5 +152,5 @@ class Distill(Part):
 
     @property
     def uses_lwf(self) -> bool:
-        """Whether the predictions of the run that this one starts from are held."""
+        """Whether the predictions of the network in `init` are preserved."""
         return self.enabled and self.lwf > 0

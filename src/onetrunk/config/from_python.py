@@ -1,85 +1,85 @@
-"""A recipe for what was put together in Python, so that its run says what it was."""
+"""The recipe of a training that was set up in Python, for the folder of its run.
+
+Objects that a file cannot hold, such as a source or a teacher, are given by the names of their
+types: "python:MySource".
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from onetrunk.config import Distill, Recipe, Train
-from onetrunk.data.augment import Augment
+from onetrunk.config.distill import Distill
+from onetrunk.config.recipe import Recipe
+from onetrunk.config.to_toml import document_of
+from onetrunk.config.train import Train
 from onetrunk.data.domain import Domain
-from onetrunk.data.task import Task
+from onetrunk.data.domain_settings import DomainSettings
+from onetrunk.errors import BadInput
 from onetrunk.nn.universal import Universal
 
-NOTHING = Distill()
 
-
-def described(
+def recipe_of(
     model: Universal,
     domains: Sequence[Domain],
     train: Train,
     seed: int,
     out: Path,
-    distill: Distill = NOTHING,
+    distill: Distill | None = None,
 ) -> Recipe:
-    """The recipe; what a file cannot say (a source that is an object) is named, not repeated."""
-    trunk = model.trunk
+    """Return the recipe of a model, domains and settings."""
     bases = {domain.base for domain in domains}
+    base = str(bases.pop()) if len(bases) == 1 else "."
     document: dict[str, Any] = {
         "name": re.sub(r"[^a-z0-9_-]+", "-", out.name.lower()).strip("-_")[:64] or "run",
         "seed": seed,
-        "out": str(out),
-        "base": str(bases.pop()) if len(bases) == 1 else ".",
-        "trunk": {
-            "arch": trunk.arch,
-            "norm": trunk.norm,
-            "sharing": trunk.sharing,
-            "own_stages": list(trunk.own_stages),
-            "adapters": trunk.adapters,
-            "adapter_layers": list(trunk.adapter_layers),
-            "pair": model.pair,
-        },
+        "out": str(out if base == "." else out.resolve()),
+        "base": base,
+        "trunk": {**document_of(model.trunk.settings), "pair": model.pair},
         "domains": [table_of(domain) for domain in domains],
-        "train": train.model_dump(exclude_unset=True),
+        "train": train.given(),
+        "distill": {} if distill is None else distill.given(),
     }
-    if distill != NOTHING:
-        document["distill"] = distill.model_dump(exclude_unset=True)
-    if document["base"] != ".":
-        document["out"] = str(out.resolve())
     return Recipe.of(document)
 
 
+def distill_settings(distill: Distill | None, teachers: object) -> Distill | None:
+    """Return the settings of distillation with the given teachers, or with their own if "".
+
+    Args:
+        distill: The settings; None: the defaults.
+        teachers: What `ot.train` takes: names, objects, and lists and tables of them.
+    """
+    if teachers:
+        given = Distill() if distill is None else distill
+        return Distill.of({**given.given(), "teachers": _teacher_names(teachers)}, "distill")
+    if distill is not None and not distill.teachers:
+        raise BadInput("distillation needs teachers", try_='teachers="runs/specialists"')
+    return distill
+
+
+def _teacher_names(teachers: object) -> Any:
+    if isinstance(teachers, str | Path):
+        return str(teachers)
+    if isinstance(teachers, Mapping):
+        return {str(key): _teacher_names(value) for key, value in teachers.items()}
+    if isinstance(teachers, list | tuple):
+        return [_teacher_names(teacher) for teacher in teachers]
+    return f"python:{getattr(teachers, 'name', type(teachers).__name__)}"
+
+
 def table_of(domain: Domain) -> dict[str, Any]:
-    """A [[domains]] table."""
-    source, augment = domain.source, domain.augment
-    said = {
-        "name": domain.name,
-        "source": source if isinstance(source, str) else f"python:{type(source).__name__}",
-        "tasks": {task.name: _task(task, domain.asked or ()) for task in domain.tasks},
-        "size": list(domain.shape.size),
-        "fit": domain.fit,
-        "margin": domain.margin,
-        "fill": domain.fill,
-        "flip": domain.flip,
-        "augment": asdict(augment) if isinstance(augment, Augment) else augment,
-        "normalize": domain.normalize,
-        "image": domain.image,
-        "group": domain.group,
-        "split": domain.split,
-        "weight": float(domain.weight),
-        "batch": domain.batch,
-        "allow_bad": domain.allow_bad,
-    }
-    return {key: value for key, value in said.items() if value is not None}
+    """Return the [[domains]] table of a domain, with its size and tasks as they were found."""
+    table = document_of(settings_of(domain))
+    return {key: value for key, value in table.items() if value not in ("auto", "")}
 
 
-def _task(task: Task, asked: Sequence[Task]) -> dict[str, Any]:
-    said: dict[str, Any] = {"kind": task.kind, "outputs": task.outputs, "unit": task.unit}
-    if task.column:
-        said["column"] = task.column
-    # the user's own classes may leave some out of the source's, or have another order
-    classes = next((given.classes for given in asked if given.name == task.name), ())
-    return said | ({"classes": list(classes)} if classes else {})
+def settings_of(domain: Domain) -> DomainSettings:
+    """Return the settings of a domain, with its size and tasks as they were found."""
+    requested = {task.name: task.classes for task in domain.requested_tasks or ()}
+    tasks = tuple(  # the user's classes may leave some of the source's out, or reorder them
+        task.with_classes(requested.get(task.name, ())) for task in domain.tasks
+    )
+    return domain.settings.model_copy(update={"size": domain.shape.size, "tasks": tasks})

@@ -1,4 +1,4 @@
-"""The methods that `onetrunk compare` holds against each other: methods.toml, read and checked."""
+"""The methods that `onetrunk compare` compares: methods.toml, read and validated."""
 
 from __future__ import annotations
 
@@ -9,42 +9,49 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from onetrunk.config.part import Part
 from onetrunk.errors import BadInput
+from onetrunk.settings import Settings
 
 
-class Method(Part):
-    """A way to have new domains beside those of a finished run."""
+class Method(Settings):
+    """A method to learn new domains, given a finished run with other domains."""
 
-    what: str
-    paper: str = ""
-    way: Literal["add", "alone", "all"]
-    init: bool = False  # alone: the network starts from the run's trunk
-    taught: str = ""  # the method whose networks are the teachers
-    grow: dict[str, Any] = Field(default={}, description="keys of [grow]")
-    trunk: dict[str, Any] = Field(default={}, description="keys of [trunk]")
-    distill: dict[str, Any] = Field(default={}, description="keys of [distill]")
-    train: dict[str, Any] = Field(default={}, description="keys of [train] that it needs otherwise")
+    description: str = Field(description="What the method trains")
+    paper: str = Field(default="", description="The paper that it is from")
+    kind: Literal["add", "separate", "joint"] = Field(
+        description="add: a pack per new domain; separate: a network per new domain; joint: one "
+        "network for the run's domains and the new ones"
+    )
+    init: bool = Field(
+        default=False, description="Separate networks start from the trunk of the run"
+    )
+    teachers: str = Field(default="", description="The method whose networks are the teachers")
+    add: dict[str, Any] = Field(default={}, description="Keys of [add]")
+    trunk: dict[str, Any] = Field(default={}, description="Keys of [trunk]")
+    distill: dict[str, Any] = Field(default={}, description="Keys of [distill]")
+    train: dict[str, Any] = Field(
+        default={}, description="Keys of [train] that differ from those of the other methods"
+    )
 
 
 def methods_text() -> str:
-    """The file that says what they are."""
+    """Return the text of methods.toml."""
     return (files("onetrunk") / "config" / "methods.toml").read_text("utf-8")
 
 
 def methods() -> dict[str, Method]:
-    """All of them by name, in the order of the table."""
+    """Return all methods by name, in the order of the file."""
     return {name: Method.of(table, name) for name, table in tomllib.loads(methods_text()).items()}
 
 
-def chosen(names: Sequence[str]) -> dict[str, Method]:
-    """These in the table's order, with those that teach them; all where none is named."""
+def choose_methods(names: Sequence[str]) -> dict[str, Method]:
+    """Return these methods and those that train their teachers, in order; of no names, all."""
     known = methods()
     for name in names:
         if name not in known:
             raise BadInput(
-                "no such method", got=name, available=known, try_="onetrunk recipes methods"
+                "unknown method", got=name, available=known, try_="onetrunk recipes methods"
             )
-    wanted = set(names or known)
-    wanted |= {known[name].taught for name in wanted} - {""}
-    return {name: method for name, method in known.items() if name in wanted}
+    chosen = set(names or known)
+    chosen |= {known[name].teachers for name in chosen} - {""}
+    return {name: method for name, method in known.items() if name in chosen}

@@ -1,66 +1,72 @@
-"""Recipe: what to do, from TOML; validated, frozen, complete."""
+"""Recipe: what a training does, read from TOML; validated, immutable and complete."""
 
 from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import torch
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from onetrunk.config.distill import Distill
-from onetrunk.config.domains import DomainPart
-from onetrunk.config.part import Part
 from onetrunk.config.sets import apply_sets, grid
-from onetrunk.config.to_toml import document_of, section
-from onetrunk.config.train import LENGTHS, Train
-from onetrunk.config.trunk import TrunkPart
+from onetrunk.config.to_toml import document_of, settings_to_toml
+from onetrunk.config.train import Train
 from onetrunk.data.domain import Domain
+from onetrunk.data.domain_settings import DomainSettings
+from onetrunk.data.seeded import seed_of
 from onetrunk.data.task import check_name
 from onetrunk.errors import BadInput
-
-if TYPE_CHECKING:
-    from onetrunk.config.check import Checked
-    from onetrunk.nn.universal import Universal
+from onetrunk.nn.trunk import Trunk
+from onetrunk.nn.trunk_settings import TrunkSettings
+from onetrunk.nn.universal import Universal
+from onetrunk.settings import LIST, Settings
 
 FILE = "recipe.toml"
-MOST = 2**20  # bytes of a recipe
+MAX_BYTES = 2**20
 
 
-class Recipe(Part):
-    """What `onetrunk train` does. Two recipes are equal where all of their keys are."""
+class Recipe(Settings):
+    """What `onetrunk train` does. Two recipes are equal if all of their keys are equal."""
 
-    name: str = Field(description="of the run")
-    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="of all that is drawn")
-    out: str = Field(default="", description="the run's folder")
-    init: str = Field(default="", description="a finished run to start from")
-    base: str = Field(default=".", description="where relative paths start")
-    trunk: TrunkPart = TrunkPart()
-    domains: Annotated[tuple[DomainPart, ...], Field(strict=False)] = Field(
-        description="[[domains]], each with a name and a source"
+    name: str = Field(description="Name of the run")
+    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="Seed of all random numbers")
+    out: str = Field(default="", description="Folder of the run; empty: runs/NAME")
+    init: str = Field(default="", description="Folder of a finished run to start from")
+    base: str = Field(default=".", description="Folder that relative paths start from")
+    trunk: TrunkSettings = TrunkSettings()
+    domains: Annotated[tuple[DomainSettings, ...], LIST] = Field(
+        description="At least one [[domains]] table with a name and a source"
     )
     train: Train = Train()
     distill: Distill = Distill()
-    _folder: Path = PrivateAttr(default=Path())  # where the recipe's file lies
-    _said: dict[str, Any] | None = PrivateAttr(default=None)  # the document as it was written
+    _folder: Path = PrivateAttr(default=Path())  # the folder of the recipe's file
+    _document: dict[str, Any] | None = PrivateAttr(default=None)  # the keys as they were written
 
     # -- reading
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], sets: Sequence[str] = ()) -> Recipe:
-        """The recipe of a file, or of a run's folder; `sets`: keys changed on the way."""
+        """Return the recipe in a file or in the folder of a run.
+
+        Args:
+            path: The file or the folder.
+            sets: Keys to change, as `KEY=VALUE`.
+        """
         text, place = read_text(path)
         return cls.parse(text, place.parent, sets, place.name)
 
     @classmethod
     def named(cls, name: str, sets: Sequence[str] = ()) -> Recipe:
-        """One of the recipes inside the package; relative paths start where you are."""
+        """Return one of the recipes in the package; relative paths start in the current folder."""
         known = named_recipes()
         if name not in known:
-            raise BadInput("no such recipe", got=name, available=known, try_="onetrunk recipes")
+            raise BadInput("unknown recipe", got=name, available=known, try_="onetrunk recipes")
         return cls.parse(known[name], sets=sets, what=name)
 
     @classmethod
@@ -71,40 +77,45 @@ class Recipe(Part):
         sets: Sequence[str] = (),
         what: str = "the recipe",
     ) -> Recipe:
-        """The recipe that a text holds; `base`: the folder of its file."""
-        try:
-            document = tomllib.loads(text)
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise BadInput(f"{what} is not TOML", got=str(error)[:120], try_="mend it") from None
-        return cls._made(apply_sets(document, sets), Path(base))
+        """Return the recipe in a text.
+
+        Args:
+            text: The TOML text.
+            base: The folder of its file.
+            sets: Keys to change, as `KEY=VALUE`.
+            what: The name of the text in errors.
+        """
+        return cls._from(apply_sets(parse_toml(text, what), sets), Path(base))
 
     @classmethod
     def from_domains(cls, domains: Sequence[str], name: str | None = None) -> Recipe:
-        """A recipe with every default over `NAME=SOURCE` each."""
-        found = []
+        """Return a recipe with all defaults for domains that are given as `NAME=SOURCE`."""
+        tables = []
         for text in domains:
-            own, equals, source = text.partition("=")
+            domain, equals, source = text.partition("=")
             if not equals:
                 raise BadInput(
-                    "--domain is NAME=SOURCE", got=text, try_="--domain shop=folder:photos/shop"
+                    "expected --domain NAME=SOURCE",
+                    got=text,
+                    try_="--domain shop=folder:photos/shop",
                 )
-            found.append({"name": own, "source": source})
-        if not found:
+            tables.append({"name": domain, "source": source})
+        if not tables:
             raise BadInput("expected at least one domain", try_="--domain shop=folder:photos/shop")
         if name is None:
-            name = "-".join(part["name"] for part in found)[:64].rstrip("-")
-        return cls._made({"name": name, "domains": found}, Path())
+            name = "-".join(table["name"] for table in tables)[:64].rstrip("-")
+        return cls._from({"name": name, "domains": tables}, Path())
 
     @classmethod
-    def _made(cls, document: Mapping[str, Any], folder: Path) -> Recipe:
-        made = cls.of(document)
-        made._folder = folder
-        made._said = dict(document)
-        return made
+    def _from(cls, document: Mapping[str, Any], folder: Path) -> Recipe:
+        recipe = cls.of(document)
+        recipe._folder = folder
+        recipe._document = dict(document)
+        return recipe
 
     @model_validator(mode="before")
     @classmethod
-    def _defaults(cls, given: Any) -> Any:
+    def _fill_in(cls, given: Any) -> Any:
         if isinstance(given, Mapping) and not given.get("out"):
             return {**given, "out": f"runs/{given.get('name')}"}
         return given
@@ -116,26 +127,27 @@ class Recipe(Part):
 
     @field_validator("domains")
     @classmethod
-    def _names(cls, domains: tuple[DomainPart, ...]) -> tuple[DomainPart, ...]:
+    def _domains(cls, domains: tuple[DomainSettings, ...]) -> tuple[DomainSettings, ...]:
         if not domains:
-            raise BadInput("expected at least one", got=[])
-        names = [part.name for part in domains]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise BadInput("each domain has a name of its own", got=", ".join(twice))
+            raise BadInput("expected at least one domain", got=[])
+        names = [domain.name for domain in domains]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise BadInput("expected a different name for each domain", got=", ".join(repeated))
         return domains
 
     @model_validator(mode="after")
-    def _uses_lwf(self) -> Recipe:
+    def _lwf(self) -> Recipe:
         if self.distill.uses_lwf and (self.train.frozen or not self.init):
             raise BadInput(
-                "distill.lwf: it holds old answers while the trunk of `init` moves",
+                "it needs a network in init, and a trunk that is trained",
+                place="distill.lwf",
                 got="train.frozen = true" if self.init else "no init",
                 try_="distill.enabled = false" if self.init else "init = a finished run",
             )
         return self
 
-    # -- what it says
+    # -- writing
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Recipe) and self.document() == other.document()
@@ -143,73 +155,15 @@ class Recipe(Part):
     __hash__ = None  # type: ignore[assignment]
 
     def document(self) -> dict[str, Any]:
-        """All keys as a file spells them."""
-        made = document_of(self, ("trunk", "domains", "train", "distill"))
-        made["trunk"] = document_of(self.trunk)
-        made["domains"] = [document_of(part) for part in self.domains]
-        unset = tuple(name for name in LENGTHS if getattr(self.train, name) is None)
-        made["train"] = document_of(self.train, unset)
-        made["distill"] = document_of(self.distill)
-        return made
+        """Return all keys as a file spells them."""
+        return document_of(self)
 
     def to_toml(self) -> str:
-        """The whole recipe, every key said; it parses to an equal one."""
-        document = self.document()
-        parts = [section("", {k: document[k] for k in ROOT}, Recipe, ())]
-        parts.append(section("[trunk]", document["trunk"], TrunkPart, ()))
-        for place, domain in enumerate(document["domains"]):
-            notes = DomainPart if place == 0 else None  # explained once
-            parts.append(section("[[domains]]", domain, notes, ("tasks",)))
-        parts.append(section("[train]", document["train"], Train, ()))
-        parts.append(section("[distill]", document["distill"], Distill, ()))
-        return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
-
-    @property
-    def root(self) -> Path:
-        """Where relative paths start."""
-        return self._folder / self.base
-
-    @property
-    def out_folder(self) -> Path:
-        """The run's folder, by a path as short as it goes."""
-        long = self.root / self.out
-        short = os.path.normpath(long)
-        return Path(short) if os.path.realpath(short) == os.path.realpath(long) else long
-
-    @property
-    def init_folder(self) -> Path | None:
-        """The finished run to start from, if any."""
-        return self.root / self.init if self.init else None
-
-    # -- others like it
-
-    def with_sets(self, sets: Sequence[str]) -> Recipe:
-        """The same with these keys changed: `["train.lr=0.1", "domains.shop.size=96"]`."""
-        said = self.document() if self._said is None else self._said
-        return self._made(apply_sets(said, sets), self._folder)
-
-    def grid(self, sets: Sequence[str]) -> list[tuple[str, list[str]]]:
-        """The combinations of values that list several, each checked: (label, sets)."""
-        chosen = grid(sets)
-        for _, one in chosen:
-            self.with_sets(one)
-        return chosen
-
-    def moved_to(self, folder: str | os.PathLike[str]) -> Recipe:
-        """The same recipe for a file in another folder: its relative paths still hold there."""
-        place, root = os.path.realpath(folder), os.path.realpath(self.root)
-        try:
-            base = os.path.relpath(root, place)
-        except ValueError:  # another drive
-            base = root
-        if Path(self.base).is_absolute():
-            base = self.base
-        document = {**(self._said or self.document()), "base": base.replace(os.sep, "/")}
-        return self._made(document, Path(folder))
+        """Return the recipe with every key as TOML; it parses to an equal recipe."""
+        return settings_to_toml(self)
 
     def text_in(self, folder: str | os.PathLike[str]) -> str:
-        """This recipe as a file in `folder`; one there that says the same stays as it is, though an
-        older version wrote it, without keys that there are now."""
+        """Return this recipe as a file in `folder`; an equal one that is there stays as it is."""
         moved = self.moved_to(folder)
         try:
             text = (Path(folder) / FILE).read_text("utf-8")
@@ -219,85 +173,120 @@ class Recipe(Part):
             pass
         return moved.to_toml()
 
-    def differences(self, other: Recipe) -> list[str]:
-        """The keys that differ, each with both values: `train.lr: 0.1 and 0.03`."""
-        mine, theirs = _flat(self.document()), _flat(other.document())
-        keys = [*mine, *(key for key in theirs if key not in mine)]
-        absent = object()
-        return [
-            f"{key}: {_shown(mine.get(key, absent), absent)} and "
-            f"{_shown(theirs.get(key, absent), absent)}"
-            for key in keys
-            if mine.get(key, absent) != theirs.get(key, absent)
-        ]
+    # -- folders
 
-    # -- what it makes
+    @property
+    def root(self) -> Path:
+        """The folder that relative paths start from."""
+        return self._folder / self.base
+
+    @property
+    def out_folder(self) -> Path:
+        """The folder of the run, as a short path."""
+        long = self.root / self.out
+        short = os.path.normpath(long)
+        return Path(short) if os.path.realpath(short) == os.path.realpath(long) else long
+
+    @property
+    def init_folder(self) -> Path | None:
+        """The finished run to start from, if any."""
+        return self.root / self.init if self.init else None
+
+    # -- variations
+
+    def with_sets(self, sets: Sequence[str]) -> Recipe:
+        """Return this recipe with changed keys: `["train.lr=0.1", "domains.shop.size=96"]`."""
+        document = self.document() if self._document is None else self._document
+        return self._from(apply_sets(document, sets), self._folder)
+
+    def grid(self, sets: Sequence[str]) -> list[tuple[str, list[str]]]:
+        """Return the combinations of values that list several as (label, sets), all validated."""
+        combinations = grid(sets)
+        for _, one in combinations:
+            self.with_sets(one)
+        return combinations
+
+    def moved_to(self, folder: str | os.PathLike[str]) -> Recipe:
+        """Return this recipe for a file in another folder, with the same meaning of its paths."""
+        target, root = os.path.realpath(folder), os.path.realpath(self.root)
+        try:
+            base = os.path.relpath(root, target)
+        except ValueError:  # another drive
+            base = root
+        if Path(self.base).is_absolute():
+            base = self.base
+        document = {**(self._document or self.document()), "base": base.replace(os.sep, "/")}
+        return self._from(document, Path(folder))
+
+    # -- domains and models
 
     def make_domains(self) -> list[Domain]:
-        """Its domains; nothing is read yet."""
-        return [part.make(self.root) for part in self.domains]
+        """Return its domains, without reading anything yet."""
+        return [Domain.of(settings, self.root) for settings in self.domains]
+
+    def make_trunk(self) -> Trunk:
+        """Return its trunk without domains."""
+        return Trunk.of(self.trunk, self.root)
 
     def make_model(self, domains: Sequence[Domain]) -> dict[str, Universal]:
-        """The seeded model under the key ""; with sharing = "none" one for each domain."""
-        from onetrunk.config.make import make_model
+        """Return the seeded model under the key "", or with sharing = "none" one per domain.
 
-        return make_model(self, domains)
+        The weights of a specialist depend on the seed and on its name, not on other domains.
+        """
+        if self.trunk.sharing != "none":
+            with seeded_weights(self.seed):
+                return {"": Universal(self.make_trunk(), domains, pair=self.trunk.pair)}
+        models = {}
+        for domain in domains:
+            with seeded_weights(seed_of(self.seed, domain.name)):
+                models[domain.name] = Universal(self.make_trunk(), [domain])
+        return models
 
-    def check(self) -> Checked:
-        """Everything that can be wrong before training, found at once and listed together."""
-        from onetrunk.config.check import check
 
-        return check(self)
+@contextmanager
+def seeded_weights(seed: int) -> Iterator[None]:
+    """Draw fresh weights from this seed; the state of torch's generators is restored at the end."""
+    with torch.random.fork_rng(devices=[]):
+        # not torch.manual_seed, which would also seed the generators of every device
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
-ROOT = ("name", "seed", "out", "init", "base")
+def parse_toml(text: str, what: str) -> dict[str, Any]:
+    """Return the document in a TOML text; `what` is the name of the text in errors."""
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise BadInput(f"{what} is not valid TOML", got=str(error)[:120]) from None
 
 
 def read_text(path: str | os.PathLike[str]) -> tuple[str, Path]:
-    """The text of a recipe's file, or of a run's folder, and which file it was."""
-    place = Path(path)
-    place = place / FILE if place.is_dir() else place
+    """Return the text of a recipe's file or of the one in a run's folder, and the file's path."""
+    file = Path(path)
+    file = file / FILE if file.is_dir() else file
     try:
-        with place.open("rb") as file:
-            text = file.read(MOST + 1)
+        with file.open("rb") as opened:
+            content = opened.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
-        folder = place.parent
-        there = sorted(p.name for p in folder.glob("*.toml")) if folder.is_dir() else []
+        folder = file.parent
+        recipes = sorted(p.name for p in folder.glob("*.toml")) if folder.is_dir() else []
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
         raise BadInput(
-            f"cannot read the recipe {place} "
-            f"({(getattr(error, 'strerror', None) or str(error)).lower()})",
-            got=place.name,
-            available=[*there, *named_recipes()],
+            f"cannot read the recipe {file} ({reason})",
+            got=file.name,
+            available=[*recipes, *named_recipes()],
             try_="onetrunk recipes folders > recipe.toml writes one to start from",
         ) from None
-    if len(text) > MOST:
-        raise BadInput(f"{place}: a recipe has at most 1 MB")
+    if len(content) > MAX_BYTES:
+        raise BadInput(f"{file}: a recipe has at most 1 MB")
     try:
-        return text.decode("utf-8"), place
+        return content.decode("utf-8"), file
     except UnicodeDecodeError as error:
-        raise BadInput(f"{place}: not a text in UTF-8", got=str(error)[:80]) from None
+        raise BadInput(f"{file} is not a UTF-8 text", got=str(error)[:80]) from None
 
 
 def named_recipes() -> dict[str, str]:
-    """The texts of the recipes inside the package, by name."""
-    found = [
-        p for p in (files("onetrunk") / "config" / "recipes").iterdir() if p.name.endswith(".toml")
-    ]
-    texts = {p.name.removesuffix(".toml"): p.read_text("utf-8") for p in found}
-    return dict(sorted(texts.items()))
-
-
-def _flat(value: Any, key: str = "") -> dict[str, Any]:
-    """A document by dotted keys; domains by their names."""
-    if isinstance(value, list) and value and all(isinstance(v, Mapping) for v in value):
-        value = {part["name"]: part for part in value}
-    if not isinstance(value, Mapping):
-        return {key: value}
-    found: dict[str, Any] = {}
-    for name, inner in value.items():
-        found |= _flat(inner, f"{key}.{name}" if key else str(name))
-    return found
-
-
-def _shown(value: object, absent: object) -> str:
-    return "not there" if value is absent else repr(value)
+    """Return the texts of the recipes in the package by name."""
+    folder = files("onetrunk") / "config" / "recipes"
+    paths = [path for path in folder.iterdir() if path.name.endswith(".toml")]
+    return dict(sorted((p.name.removesuffix(".toml"), p.read_text("utf-8")) for p in paths))

@@ -1,4 +1,4 @@
-"""`--set a.b=c`: keys of a recipe from the command line, and grids of them."""
+"""Overrides of a recipe's keys from the command line (`--set a.b=c`), and grids of them."""
 
 from __future__ import annotations
 
@@ -16,48 +16,48 @@ OPEN, CLOSE, QUOTES = "[{", "]}", "\"'"
 
 
 def apply_sets(document: Mapping[str, Any], sets: Sequence[str]) -> dict[str, Any]:
-    """A copy of a recipe's document in which these keys have these values."""
-    made = copy.deepcopy(dict(document))
+    """Return a copy of a document in which the keys in `sets` have the given values."""
+    changed = copy.deepcopy(dict(document))
     parsed = [_parse(text) for text in sets]
     lengths = {keys[1] for keys, _ in parsed if keys[0] == "train" and len(keys) == 2} & {*LENGTHS}
-    train = made.get("train")
-    if lengths and isinstance(train, dict):  # a new length stands in place of the old
+    train = changed.get("train")
+    if lengths and isinstance(train, dict):  # a new length replaces the old one
         for name in LENGTHS:
             train.pop(name, None)
     for keys, value in parsed:
-        _put(made, keys, value)
-    return made
+        _put(changed, keys, value)
+    return changed
 
 
 def grid(sets: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """All combinations where a value lists several, split at commas outside brackets and quotes.
+    """Return all combinations of the values, if some keys list several separated by commas.
 
-    Each is (label, sets). The label names what varies and may name a folder:
-    "train.lr=0.1,trunk.norm=shared".
+    Each combination is (label, sets). The label has the keys that vary and may be the name of a
+    folder: "train.lr=0.1,trunk.norm=shared".
     """
     options: list[list[str]] = []
     for text in sets:
         key, equals, rest = text.partition("=")
         if not equals:
-            raise BadInput("--set is KEY=VALUE", got=text, try_="--set train.lr=0.1")
+            raise _not_a_set(text)
         values = split_commas(rest)
         if len(values) > 1 and not all(values):
-            raise BadInput("--set: a value between commas is missing", got=text)
+            raise BadInput("expected a value between all commas of --set", got=text)
         if len(set(values)) < len(values):
-            raise BadInput("--set: each value of a grid once", got=text)
+            raise BadInput("expected different values in a grid of --set", got=text)
         options.append([f"{key}={value}" for value in values])
-    made: list[tuple[str, list[str]]] = []
-    for chosen in itertools.product(*options):
-        varied = [s for s, all_of in zip(chosen, options, strict=True) if len(all_of) > 1]
+    combinations: list[tuple[str, list[str]]] = []
+    for sets_ in itertools.product(*options):
+        varied = [s for s, values in zip(sets_, options, strict=True) if len(values) > 1]
         label = ",".join(re.sub(r"[^\w.=+-]+", "-", part).strip("-") for part in varied)
-        if label in [other for other, _ in made]:  # "a/b" and "a-b"
-            label += f"-{len(made) + 1}"
-        made.append((label, list(chosen)))
-    return made
+        if label in [other for other, _ in combinations]:  # "a/b" and "a-b"
+            label += f"-{len(combinations) + 1}"
+        combinations.append((label, list(sets_)))
+    return combinations
 
 
 def split_commas(text: str) -> list[str]:
-    """The parts of a text between commas, where those in brackets and quotes are no separators."""
+    """Split a text at the commas that are not within brackets or quotes."""
     parts, depth, quote = [""], 0, ""
     for c in text:
         if quote:
@@ -75,45 +75,48 @@ def split_commas(text: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
+def value_of(text: str) -> Any:
+    """Return a TOML value; a bare word is a string."""
+    try:
+        document = tomllib.loads(f"value = {text}")
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return text
+    value = document.get("value")
+    if len(document) > 1 or not isinstance(value, bool | int | float | str | list | dict):
+        return text  # several lines, or a date
+    return value
+
+
 def _parse(text: str) -> tuple[list[str], Any]:
     key, equals, rest = text.partition("=")
     keys = [part.strip() for part in key.split(".")]
     if not equals or not all(keys):
-        raise BadInput("--set is KEY=VALUE", got=text, try_="--set train.lr=0.1")
+        raise _not_a_set(text)
     return keys, value_of(rest.strip())
 
 
-def value_of(text: str) -> Any:
-    """A TOML value; bare words are strings."""
-    try:
-        found = tomllib.loads(f"value = {text}")
-    except (tomllib.TOMLDecodeError, RecursionError):
-        return text
-    value = found.get("value")
-    if len(found) > 1 or not isinstance(value, bool | int | float | str | list | dict):
-        return text  # lines of their own, dates
-    return value
+def _not_a_set(text: str) -> BadInput:
+    return BadInput("expected --set KEY=VALUE", got=text, try_="--set train.lr=0.1")
 
 
 def _put(document: dict[str, Any], keys: Sequence[str], value: Any) -> None:
-    at: Any = document
-    for place, key in enumerate(keys[:-1]):
-        where = ".".join(keys[: place + 1])
-        if isinstance(at, list):
-            named = {d["name"]: d for d in at if isinstance(d, dict) and "name" in d}
-            if key not in named:
-                raise BadInput(f"--set {where}: no such domain", got=key, available=named)
-            at = named[key]
+    table: Any = document
+    for depth, key in enumerate(keys[:-1]):
+        place = f"--set {'.'.join(keys[: depth + 1])}"
+        if isinstance(table, list):
+            by_name = {d["name"]: d for d in table if isinstance(d, dict) and "name" in d}
+            if key not in by_name:
+                raise BadInput("unknown domain", place=place, got=key, available=by_name)
+            table = by_name[key]
             continue
-        if key not in at:
-            at[key] = {}
-        at = at[key]
-        if not isinstance(at, dict | list):
-            raise BadInput(f"--set {where}: it holds no keys", got=".".join(keys))
-    if isinstance(at, list):
+        table = table.setdefault(key, {})
+        if not isinstance(table, dict | list):
+            raise BadInput("its value is not a table", place=place, got=".".join(keys))
+    if isinstance(table, list):
         raise BadInput(
-            "--set domains: a domain has a name and keys",
+            "expected the name of a domain and a key",
+            place="--set domains",
             got=".".join(keys),
             try_="--set domains.NAME.KEY=VALUE",
         )
-    at[keys[-1]] = value
+    table[keys[-1]] = value

@@ -1,4 +1,4 @@
-"""A recipe as TOML that people like to read: sections in order, one key a line, what it means."""
+"""Settings as TOML: tables in order, one key a line, with its description as a comment."""
 
 from __future__ import annotations
 
@@ -7,67 +7,87 @@ from typing import Any
 
 import tomli_w
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from onetrunk.data.task import Task
+from onetrunk.settings import comment, fields_of, spelled_none, tables_in
 
 COLUMN = 32  # where comments start
 
 
-def document_of(part: BaseModel, without: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The values of a table as a file spells them, in order."""
-    values = {name: getattr(part, name) for name in type(part).model_fields if name not in without}
-    return {name: _plain(name, value) for name, value in values.items()}
+def document_of(settings: BaseModel) -> dict[str, Any]:
+    """Return the values of settings by key, in order, as a file spells them."""
+    document = {
+        name: spelled_none(field) if (value := getattr(settings, name)) is None else spelled(value)
+        for name, field in fields_of(type(settings)).items()
+    }
+    return {name: value for name, value in document.items() if value is not None}
 
 
-def tasks_of(tasks: tuple[Task, ...]) -> list[str] | dict[str, dict[str, Any]]:
-    """The short form where each task is named after its kind and says no more."""
+def spelled(value: Any) -> Any:
+    """Return a value as a file spells it."""
+    if isinstance(value, BaseModel):
+        return document_of(value)
+    if isinstance(value, tuple | list):
+        if value and all(isinstance(item, Task) for item in value):
+            return tasks_of(value)
+        return [spelled(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: spelled(inner) for key, inner in value.items()}
+    return value
+
+
+def tasks_of(tasks: tuple[Task, ...] | list[Task]) -> list[str] | dict[str, dict[str, Any]]:
+    """Return tasks as a table, or as a list of kinds if the kinds say it all."""
     table: dict[str, dict[str, Any]] = {}
     for task in tasks:
-        usual = Task(task.name, task.kind)
+        default = Task(task.name, task.kind)
         table[task.name] = {"kind": task.kind} | {
-            key: list(value) if isinstance(value, tuple) else value
-            for key in ("column", "classes", "outputs", "unit")
-            if (value := getattr(task, key)) != getattr(usual, key)
+            key: spelled(value)
+            for key in fields_of(Task)
+            if (value := getattr(task, key)) != getattr(default, key)
         }
-    if all(spec == {"kind": name} for name, spec in table.items()):
+    if all(keys == {"kind": name} for name, keys in table.items()):
         return list(table)
     return table
 
 
-def _plain(name: str, value: Any) -> Any:
-    if value is None:
-        return "" if name in ("image", "group", "split") else "auto"
-    if name == "tasks":
-        return tasks_of(value)
-    if isinstance(value, tuple | list):
-        return [_plain("", v) for v in value]
-    if isinstance(value, Mapping):
-        return {key: _plain("", v) for key, v in value.items()}
-    return value
-
-
-def section(
-    head: str, document: Mapping[str, Any], part: type[BaseModel] | None, tables: tuple[str, ...]
-) -> list[str]:
-    """The lines of one table; `part` explains its keys, `tables` get a table of their own."""
-    lines = [head] if head else []
-    for key, value in document.items():
-        if key in tables and isinstance(value, Mapping):
+def settings_to_toml(settings: BaseModel) -> str:
+    """Return settings and their tables as TOML, each key with its description once."""
+    fields, document = fields_of(type(settings)), document_of(settings)
+    root = {key: value for key, value in document.items() if not tables_in(fields[key])}
+    sections = [_section("", root, fields)]
+    for name, field in fields.items():
+        if not (tables := tables_in(field)):
             continue
-        line = f"{_key(key)} = {inline(value)}"
-        note = part.model_fields[key].description if part is not None else None
-        lines.append(f"{line:{COLUMN}} # {note}" if note else line)
+        keys = fields_of(tables[0])
+        if isinstance(document[name], list):
+            for place, table in enumerate(document[name]):
+                sections.append(_section(f"[[{name}]]", table, {} if place else keys))
+        else:
+            sections.append(_section(f"[{name}]", document[name], keys))
+    return "\n\n".join("\n".join(lines) for lines in sections) + "\n"
+
+
+def _section(head: str, document: Mapping[str, Any], fields: Mapping[str, FieldInfo]) -> list[str]:
+    """Return the lines of one table; a table of tasks gets a section of its own at the end."""
+    lines = [head] if head else []
+    tables = {k: v for k, v in document.items() if k == "tasks" and isinstance(v, Mapping)}
     for key, value in document.items():
-        if key in tables and isinstance(value, Mapping):
-            lines.append(f"[{head.strip('[]')}.{key}]")
-            lines += [f"{_key(name)} = {inline(inner)}" for name, inner in value.items()]
+        if key not in tables:
+            line = f"{_key(key)} = {inline(value)}"
+            about = comment(fields[key]) if key in fields else ""
+            lines.append(f"{line:{COLUMN}} # {about}" if about else line)
+    for key, table in tables.items():
+        lines.append(f"[{head.strip('[]')}.{key}]")
+        lines += [f"{_key(name)} = {inline(value)}" for name, value in table.items()]
     return lines
 
 
 def inline(value: Any) -> str:
-    """A value on one line."""
+    """Return a value as TOML on one line."""
     if isinstance(value, Mapping):
-        inner = ", ".join(f"{_key(k)} = {inline(v)}" for k, v in value.items())
+        inner = ", ".join(f"{_key(key)} = {inline(item)}" for key, item in value.items())
         return f"{{ {inner} }}" if inner else "{}"
     if isinstance(value, list):
         return f"[{', '.join(map(inline, value))}]"

@@ -1,127 +1,171 @@
-"""[train]: how it is learned. What `ot.train(model, domains, …)` takes, too."""
+"""The settings of a training: the keys of the [train] table, and `ot.train(…, train=Train(…))`."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from onetrunk.config.part import Part
 from onetrunk.errors import BadInput
+from onetrunk.settings import AUTO, LIST, Settings
 
-LENGTHS = ("steps", "epochs", "hours")  # how long; exactly one is said
+LENGTHS = ("steps", "epochs", "hours")  # exactly one of them is set
 STEPS = 4000
-DECAY: Mapping[str, float] = {"adamw": 0.05, "sgd": 5e-4}
-Words = Annotated[tuple[str, ...], Field(strict=False)]
-Shares = Annotated[tuple[float, ...], Field(strict=False)]
+WEIGHT_DECAY: Mapping[str, float] = {"adamw": 0.05, "sgd": 5e-4}
 
 
-def auto(value: object) -> object:
-    """The word that stands for None in a file."""
-    return None if value == "auto" else value
-
-
-def plain(value: object) -> object:
-    """A table of a file's own values."""
+def _table(value: object) -> object:
     return dict(value) if isinstance(value, Mapping) else value
 
 
-class Train(Part):
-    """Settings of one training; the defaults are sound for someone who sets none."""
+class Train(Settings):
+    """How a network is trained."""
 
-    steps: int | None = Field(default=None, ge=1, description="or epochs, or hours")
-    epochs: float | None = Field(default=None, gt=0, description="passes over the largest domain")
+    steps: int | None = Field(
+        default=None,
+        ge=1,
+        description="Length in steps; 4000 if epochs and hours are not set either",
+    )
+    epochs: float | None = Field(
+        default=None, gt=0, description="Length in passes over the largest domain, instead of steps"
+    )
     hours: float | None = Field(
-        default=None, gt=0, validate_default=True, description="until the clock says so"
+        default=None, gt=0, validate_default=True, description="Length in hours, instead of steps"
     )
     batch: int = Field(
-        default=64, ge=1, description="images of a domain in a step; a domain may differ"
+        default=64, ge=1, description="Images of one domain in a batch (see domains.batch)"
     )
     optimizer: Literal["adamw", "sgd"] = Field(
-        default="adamw", description="adamw | sgd (with Nesterov)"
+        default="adamw", description="Optimizer; sgd has Nesterov momentum"
     )
-    lr: float = Field(default=1e-3, gt=0, description="learning rate; sgd wants about 0.1")
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd")
-    weight_decay: Annotated[float | None, BeforeValidator(auto)] = Field(
-        default=None, ge=0, description="none on norms and biases"
+    lr: float = Field(default=1e-3, gt=0, description="Learning rate; for sgd, start with 0.1")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of sgd")
+    weight_decay: Annotated[float | None, AUTO] = Field(
+        default=None,
+        ge=0,
+        description="Weight decay of all but norms and biases; auto: 0.05 (adamw) or 5e-4 (sgd)",
     )
-    head_lr: float = Field(default=1.0, gt=0, description="the heads' rate is lr times this")
+    head_lr_factor: float = Field(
+        default=1.0, gt=0, description="The learning rate of the heads is lr times this factor"
+    )
     schedule: Literal["cosine", "step", "constant"] = Field(
-        default="cosine", description="cosine | step | constant"
+        default="cosine", description="Schedule of the learning rate"
     )
-    warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the training; 0 is none")
-    milestones: Shares = Field(default=(0.5, 0.75), description="of step: shares of the training")
-    gamma: float = Field(default=0.1, gt=0, le=1, description="of step: factor at each milestone")
+    warmup: float = Field(
+        default=0.05, ge=0, lt=1, description="Share of the training with a rising learning rate"
+    )
+    milestones: Annotated[tuple[float, ...], LIST] = Field(
+        default=(0.5, 0.75),
+        description="When the step schedule lowers the rate, as shares of the training",
+    )
+    gamma: float = Field(
+        default=0.1, gt=0, le=1, description="Factor on the rate at each milestone"
+    )
     sampling: Literal["round-robin", "temperature", "joined"] = Field(
-        default="round-robin", description="round-robin | temperature | joined"
+        default="round-robin",
+        description="How batches are drawn from domains",
     )
     temperature: float = Field(
-        default=2.0, gt=0, description="1 follows the sizes, large treats all alike"
+        default=2.0,
+        gt=0,
+        description="Temperature of the sampling; 1: by size, large: all domains alike",
     )
     weighting: str = Field(
-        default="equal", description="equal | fixed | uncertainty | dwa | famo | pcgrad | …"
+        default="equal",
+        description="Loss weighting: equal | fixed | uncertainty | dwa | famo | pcgrad | …",
     )
-    weighting_settings: Annotated[dict[str, Any], BeforeValidator(plain)] = Field(
-        default={}, description="of the weighting, for example { temperature = 2.0 }"
+    weighting_settings: Annotated[dict[str, Any], BeforeValidator(_table)] = Field(
+        default={}, description="Settings of the weighting, for example { temperature = 2.0 }"
     )
-    clip: float = Field(default=0.0, ge=0, description="largest norm of the gradient; 0 is off")
-    accumulate: int = Field(default=1, ge=1, description="steps whose gradients are added")
-    average: float = Field(
-        default=0.0, ge=0, lt=1, description="decay of the averaged weights; 0 is off"
+    clip: float = Field(
+        default=0.0, ge=0, description="Largest norm of the gradient; 0: no clipping"
+    )
+    accumulate: int = Field(
+        default=1, ge=1, description="Number of steps whose gradients are accumulated"
+    )
+    ema: float = Field(
+        default=0.0, ge=0, lt=1, description="Decay of the moving average of weights; 0: none"
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="auto | float32 | bfloat16 | float16"
+        default="auto", description="Precision of activations"
     )
-    channels_last: bool = Field(default=True, description="layout of images and weights in memory")
-    compile: bool = Field(default=False, description="torch.compile: minutes at first, then faster")
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    channels_last: bool = Field(
+        default=True, description="Store images and weights in channels_last layout"
+    )
+    compile: bool = Field(
+        default=False, description="Compile the network: a slow start, then faster steps"
+    )
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=1, description="Label smoothing of classify tasks"
+    )
     class_weights: Literal["none", "balanced"] = Field(
-        default="none", description="none | balanced"
+        default="none", description="Weights of classes in the loss"
     )
-    mixup: float = Field(default=0.0, ge=0, description="alpha; 0 is off")
-    evaluate: int = Field(
-        default=0, ge=0, description="steps between validations; 0: ten in the run"
+    mixup: float = Field(default=0.0, ge=0, description="Alpha of mixup; 0: no mixup")
+    eval_every: int = Field(
+        default=0, ge=0, description="Steps between validations; 0: ten validations in all"
     )
-    patience: int = Field(default=0, ge=0, description="validations without a better one; 0 is off")
-    checkpoint: int = Field(
-        default=500, ge=1, description="steps between checkpoints, 5 minutes at most"
+    patience: int = Field(
+        default=0,
+        ge=0,
+        description="Stop after this many validations without an improvement; 0: never",
     )
-    keep: int = Field(default=2, ge=1, description="checkpoints kept beside the best")
-    log: int = Field(default=0, ge=0, description="steps between lines; 0: a hundred in the run")
+    checkpoint_every: int = Field(
+        default=500, ge=1, description="Steps between checkpoints (at most 5 minutes)"
+    )
+    keep_checkpoints: int = Field(
+        default=2, ge=1, description="Number of latest checkpoints kept, beside the best"
+    )
+    log_every: int = Field(
+        default=0, ge=0, description="Steps between log lines; 0: a hundred lines in all"
+    )
     workers: int = Field(
-        default=0, ge=0, description="processes that read images; 0 for cached ones"
+        default=0, ge=0, description="Processes that load images; 0 is best for cached images"
     )
-    loggers: Words = Field(default=(), description='"tensorboard", "package.module:thing"')
+    loggers: Annotated[tuple[str, ...], LIST] = Field(
+        default=(), description='Additional loggers: "tensorboard", "package.module:thing"'
+    )
     frozen: bool = Field(
-        default=False, description="only heads learn: solved, their L2 chosen on validation"
+        default=False, description="Train only the heads, in closed form, on the frozen trunk"
     )
-    deterministic: bool = Field(default=True, description="the same numbers every time")
+    deterministic: bool = Field(
+        default=True, description="Use deterministic algorithms, so that runs can be reproduced"
+    )
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _defaults(cls, given: Any) -> Any:
-        """One length, and the optimizer's own weight decay, where none is said."""
+    def _fill_in(cls, given: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        """Fill in the length and the weight decay if they are not given."""
         if not isinstance(given, Mapping):
-            return given
+            return validate(given)
         filled = dict(given)
         if all(filled.get(name) is None for name in LENGTHS):
             filled["steps"] = STEPS
-        if auto(filled.get("weight_decay")) is None:
-            filled["weight_decay"] = DECAY.get(str(filled.get("optimizer", "adamw")), 0.0)
-        return filled
+        if filled.get("weight_decay") in (None, "auto"):
+            filled["weight_decay"] = WEIGHT_DECAY.get(str(filled.get("optimizer", "adamw")), 0.0)
+        train = validate(filled)
+        train.model_fields_set.intersection_update(given)
+        return train
 
     @field_validator("hours")
     @classmethod
     def _one_length(cls, hours: float | None, info: ValidationInfo) -> float | None:
-        said = {**info.data, "hours": hours}
-        several = [f"{name} = {said[name]}" for name in LENGTHS if said.get(name) is not None]
-        if len(several) > 1:
+        lengths = {**info.data, "hours": hours}
+        given = [f"{name} = {lengths[name]}" for name in LENGTHS if lengths.get(name) is not None]
+        if len(given) > 1:
             raise BadInput(
                 "expected one of steps, epochs and hours",
-                got=", ".join(several),
-                try_="leave one",
+                got=", ".join(given),
+                try_=f"remove {given[-1]}",
             )
         return hours
 
@@ -145,6 +189,6 @@ class Train(Part):
                     "unknown logger",
                     got=name,
                     available=["tensorboard"],
-                    try_="package.module:thing",
+                    try_="tensorboard, or package.module:thing",
                 )
         return names

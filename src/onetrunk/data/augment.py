@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
 from onetrunk.data.pixels import U8, Pixels
 from onetrunk.data.seeded import Chance
@@ -45,25 +46,32 @@ class Views:
 
 @dataclass(frozen=True)
 class Augment:
-    """The augmentation of a domain's training images; the default changes nothing.
+    """The augmentation of a domain's training images; the default changes nothing."""
 
-    Attributes:
-        pad: How many pixels the window may move over the edge of the image.
-        area: The share of the image that the window covers (random resized crop), as a range.
-        aspect: Its height over its width, as a range.
-        scale: The zoom, as a range of factors. Depth is divided by it, inverse depth multiplied.
-        flip: Whether half of the images are mirrored. The x of normals is negated with them.
-        brightness, contrast, saturation: The factor is drawn from 1 ± this number.
-    """
-
-    pad: int = 0
-    area: tuple[float, float] = (1.0, 1.0)
-    aspect: tuple[float, float] = (1.0, 1.0)
-    scale: tuple[float, float] = (1.0, 1.0)
-    flip: bool = False
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
+    pad: Annotated[int, Field(description="Pixels that a crop may move over the edge")] = 0
+    area: Annotated[
+        tuple[float, float],
+        Field(description="Range of the share of the image in a random resized crop"),
+    ] = (1.0, 1.0)
+    aspect: Annotated[
+        tuple[float, float], Field(description="Range of height over width of that crop")
+    ] = (1.0, 1.0)
+    scale: Annotated[
+        tuple[float, float],
+        Field(description="Range of the zoom; depth is divided by it, inverse depth multiplied"),
+    ] = (1.0, 1.0)
+    flip: Annotated[
+        bool, Field(description="Mirror half of the images, and the x of their normals")
+    ] = False
+    brightness: Annotated[
+        float, Field(description="Brightness is multiplied by a factor within 1 ± this")
+    ] = 0.0
+    contrast: Annotated[
+        float, Field(description="Contrast is multiplied by a factor within 1 ± this")
+    ] = 0.0
+    saturation: Annotated[
+        float, Field(description="Saturation is multiplied by a factor within 1 ± this")
+    ] = 0.0
 
     def __post_init__(self) -> None:
         for name in ("area", "aspect", "scale"):

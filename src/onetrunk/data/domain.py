@@ -7,13 +7,15 @@ from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onetrunk.data.augment import Augment
 from onetrunk.data.cache import Decoded, decode_all
+from onetrunk.data.domain_settings import DomainSettings, Stats
 from onetrunk.data.index import Index, check_classes, read_index
 from onetrunk.data.pixels import Fit, Pixels
 from onetrunk.data.renamed import RenamedClasses
@@ -21,24 +23,27 @@ from onetrunk.data.sources import Source, SourceOptions, open_source
 from onetrunk.data.split import Split
 from onetrunk.data.splitting import SPLITS
 from onetrunk.data.stored_images import GOOD
-from onetrunk.data.task import Task, TasksLike, check_name, read_tasks
-from onetrunk.errors import BadInput
+from onetrunk.data.task import Task, TasksLike, check_name
+from onetrunk.errors import BadInput, printable
 
-SIZE = 64  # pixels, where neither the user nor the source says one
+SIZE = 64  # pixels, if neither the user nor the source gives a size
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-Stats = tuple[tuple[float, float, float], tuple[float, float, float]]
+NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
 
 
 class Domain:
-    """What the user says of one domain; nothing is read before it is asked for.
+    """A domain and its images, which are read when they are first needed.
 
-    `source` is `"prefix:rest"`, `"package.module:thing"` or an object that does what
-    `data.sources.Source` says. Without one the domain has no images: its tasks (with classes) and
-    its size are all that a model needs of it.
-
-    `normalize`: "dataset" (mean and std of its training images), "imagenet", or a pair
-    (mean, std). `cache`: a folder, None for the usual one, False to store no pixels. `base`: where
-    relative paths start.
+    Args:
+        name: Its name, in lower-case letters, digits, - and _.
+        source: `"prefix:rest"`, `"package.module:thing"` or an object with the methods of
+            `data.sources.Source`. A domain without a source has no images; its tasks (with classes)
+            and its size are all that a model needs.
+        tasks: Kinds, a table of tasks by name, or Task objects; None: all of the source.
+        size, fit, margin, fill, flip, augment, normalize, image, group, split, weight, batch,
+            allow_bad: The keys of a recipe's [[domains]] table: `onetrunk recipes keys`.
+        base: The folder that relative paths start from.
+        cache: The folder for decoded images; None: the default one; False: store no pixels.
     """
 
     def __init__(
@@ -52,7 +57,7 @@ class Domain:
         margin: int = 0,
         fill: int = 0,
         flip: bool | None = None,
-        augment: Augment | Mapping[str, Any] | None = None,
+        augment: Augment | Mapping[str, Any] = NO_CHANGES,
         normalize: Literal["dataset", "imagenet"] | Stats = "dataset",
         image: str | None = None,
         group: str | None = None,
@@ -63,94 +68,110 @@ class Domain:
         base: str | Path = ".",
         cache: str | Path | Literal[False] | None = None,
     ) -> None:
-        self.name = check_name(name, "domain")
-        if not 0 < weight < float("inf"):
-            raise BadInput(f"domain {name}: weight is a number above 0", got=weight)
-        if batch is not None and batch < 1:
-            raise BadInput(f"domain {name}: batch is at least 1", got=batch)
+        given = {
+            key: value for key, value in locals().items() if key in DomainSettings.model_fields
+        }
+        if not isinstance(source, str):
+            given["source"] = f"python:{type(source).__name__}"
+        place = f"domains.{check_name(name, 'domain')}"
+        self.settings = DomainSettings.of(given, place)
+        self.name = name
         self.source = source
-        self.size = size
-        self.fit = fit
-        self.margin = margin
-        self.fill = fill
-        self.flip = flip
-        self.augment = augment
-        self.normalize = normalize
-        self.image = image
-        self.group = group
-        self.split = split
-        self.weight = weight
-        self.batch = batch
-        self.allow_bad = allow_bad
         self.base = Path(base)
         self.cache = cache
-        self._tasks = None if tasks is None else read_tasks(tasks)
-        self._names: Mapping[str, str | None] = {}
+        self._requested = self.settings.tasks
+        self._renamed: Mapping[str, str | None] = {}
+
+    @classmethod
+    def of(cls, settings: DomainSettings, base: str | Path = ".") -> Self:
+        """Return the domain with these settings, whose relative paths start from `base`."""
+        return cls(**dict(settings), base=base)
 
     def __repr__(self) -> str:
         return f"Domain({self.name!r}, {self.source!r})"
 
     @property
-    def asked(self) -> tuple[Task, ...] | None:
-        """The tasks as the user named them; None where they are those of the source."""
-        return self._tasks
+    def weight(self) -> float:
+        """The weight of its loss."""
+        return self.settings.weight
+
+    @property
+    def batch(self) -> int | None:
+        """The images in a batch; None: as many as the training's other domains."""
+        return self.settings.batch
+
+    @property
+    def requested_tasks(self) -> tuple[Task, ...] | None:
+        """The tasks as the user gave them; None: all of the source."""
+        return self._requested
 
     @cached_property
     def opened(self) -> Source:
-        """The source itself."""
+        """The source object."""
         if self.source is None:
             raise BadInput(
-                f"domain {self.name} has no source, so it has no images",
+                f"domain {self.name} has no source and therefore no images",
                 try_="Domain(name, source), for example folder:photos or pocket:digits",
             )
-        if not isinstance(self.source, str):
-            found = self.source
-        else:
-            asked = SourceOptions(self.base, self._tasks, self.image, self.group, self.split)
-            found = open_source(self.source, asked)
-        return RenamedClasses(found, self._names) if self._names else found
+        source = self.source
+        if isinstance(source, str):
+            given = self.settings
+            options = SourceOptions(
+                self.base, self._requested, given.image, given.group, given.split
+            )
+            source = open_source(source, options)
+        return RenamedClasses(source, self._renamed) if self._renamed else source
 
-    def called(self, names: Mapping[str, str | None], tasks: Sequence[Task]) -> Domain:
-        """The same images where classes have other names, or are gone (None), as in `tasks`."""
-        made = copy(self)
-        for name, what in vars(Domain).items():
-            if isinstance(what, cached_property):
-                made.__dict__.pop(name, None)
-        made._names, made._tasks = dict(names), tuple(tasks)
-        return made
+    def renamed(self, names: Mapping[str, str | None], tasks: Sequence[Task]) -> Domain:
+        """Return a domain with the same images and with renamed or removed classes.
+
+        Args:
+            names: The new name of each class that changes; None removes it.
+            tasks: The tasks with the new classes.
+        """
+        domain = copy(self)
+        for name, attribute in vars(Domain).items():
+            if isinstance(attribute, cached_property):
+                domain.__dict__.pop(name, None)
+        domain._renamed, domain._requested = dict(names), tuple(tasks)
+        return domain
 
     @property
     def unlabelled(self) -> bool:
-        """Whether its images have no labels at all, and are not meant to."""
+        """Whether its source has no labels by design."""
         return self.source is not None and bool(getattr(self.opened, "unlabelled", False))
 
     @cached_property
     def index(self) -> Index:
-        """Its images by name, with splits and labels; nothing is decoded for it."""
-        return read_index(self.opened, self.name, self._tasks, self.group)
+        """Its images by name, with splits and labels, without decoding any."""
+        return read_index(self.opened, self.name, self._requested, self.settings.group)
 
     @cached_property
     def tasks(self) -> tuple[Task, ...]:
         """Its tasks with their classes."""
         if self.source is not None:
             return self.index.tasks
-        if self._tasks is None:
-            raise BadInput(f"domain {self.name}: a domain without a source names its tasks")
-        return self._tasks
+        if self._requested is None:
+            raise BadInput(
+                f"domain {self.name} has neither a source nor tasks",
+                try_="Domain(name, tasks=[Task(…)])",
+            )
+        return self._requested
 
     @cached_property
     def shape(self) -> Pixels:
-        """The pixels' contract but for the normalization: nothing is decoded for it."""
-        size = self.size
+        """The pixel pipeline without the normalization, without decoding any image."""
+        given = self.settings
+        size = given.size
         if size is None and self.source is not None:
-            size = getattr(self.opened, "size", None)  # embedded domains have a size of their own
+            size = getattr(self.opened, "size", None)  # embedded domains have a fixed size
         size = SIZE if size is None else size
         size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-        return Pixels(size, self.fit, self.margin, self.fill)
+        return Pixels(size, given.fit, given.margin, given.fill)
 
     @cached_property
     def decoded(self) -> Decoded:
-        """All its images looked at once, and in the cache where there is room."""
+        """All of its images, decoded once, and cached if there is room."""
         home = Path(self.cache) if self.cache else None
         return decode_all(
             self.opened,
@@ -163,47 +184,41 @@ class Domain:
 
     @cached_property
     def pixels(self) -> Pixels:
-        """What it does to an image, normalization included."""
-        if self.normalize == "imagenet" or (self.normalize == "dataset" and self.source is None):
+        """The pixel pipeline, normalization included."""
+        normalize = self.settings.normalize
+        if normalize == "imagenet" or (normalize == "dataset" and self.source is None):
             mean, std = IMAGENET
-        elif self.normalize == "dataset":
+        elif normalize == "dataset":
             mean, std = self.stats("train")
-        elif isinstance(self.normalize, str) or np.shape(self.normalize) != (2, 3):
-            raise BadInput(
-                f"domain {self.name}: normalize is a word, or three means and three deviations",
-                got=self.normalize,
-                available=("dataset", "imagenet"),
-            )
         else:
-            mean, std = (_triple(vector) for vector in self.normalize)
+            mean, std = normalize
         return replace(self.shape, mean=mean, std=std)
 
     @cached_property
     def augmentation(self) -> Augment:
-        """How its training images are varied: what the user said, on top of what suits most."""
-        if isinstance(self.augment, Augment):
-            return self.augment
-        flip = self.flip if self.flip is not None else getattr(self.opened, "flip", False)
-        return Augment.usual(self.shape, flip, self.augment or {})
+        """The augmentation of its training images: the default with the user's changes."""
+        given = self.settings
+        flip = given.flip if given.flip is not None else getattr(self.opened, "flip", False)
+        return Augment.usual(self.shape, flip, given.augment)
 
     @property
     def train(self) -> Split:
-        """The images that are learned from."""
+        """The images to train on."""
         return self.splits["train"]
 
     @property
     def val(self) -> Split:
-        """The images that choices are made on."""
+        """The images for validation."""
         return self.splits["val"]
 
     @property
     def test(self) -> Split:
-        """The images that the result is evaluated on, and nothing else."""
+        """The images for the final evaluation."""
         return self.splits["test"]
 
     @cached_property
     def splits(self) -> dict[str, Split]:
-        """Its three splits, without unreadable images; too many of those are an error."""
+        """Its three splits without unreadable images; raises BadInput if these are too many."""
         self.check()
         return {
             name: Split(name, self.good(name), self.index, self.decoded.frames, self.pixels)
@@ -211,42 +226,41 @@ class Domain:
         }
 
     def good(self, split: str) -> NDArray[np.int64]:
-        """Places in the index of a split's readable images."""
+        """Return the index rows of a split's readable images."""
         rows = self.index.rows(split)
-        kept: NDArray[np.int64] = rows[self.decoded.records["status"][rows] == GOOD]
-        return kept
+        good: NDArray[np.int64] = rows[self.decoded.records["status"][rows] == GOOD]
+        return good
 
     def bad(self, split: str) -> NDArray[np.int64]:
-        """Places in the index of a split's unreadable images."""
+        """Return the index rows of a split's unreadable images."""
         return np.setdiff1d(self.index.rows(split), self.good(split))
 
     def stats(self, split: str) -> Stats:
-        """Mean and standard deviation of a split's stored images by channel, of values in 0…1."""
-        seen = self.decoded.records[self.good(split)]
-        if len(seen) == 0:
+        """Return mean and std by channel of a split's stored images, of values from 0 to 1."""
+        records = self.decoded.records[self.good(split)]
+        if len(records) == 0:
             raise BadInput(
-                f"{self.name}: none of the {split} images can be read", try_=self._look()
+                f"{self.name}: none of the {split} images can be read", try_=self._inspect()
             )
-        mean = seen["mean"].astype(np.float64).mean(0)
-        square = seen["square"].astype(np.float64).mean(0)
-        std = np.sqrt(np.maximum(square - mean**2, 1e-4))  # a blank domain is not blown up
+        mean = records["mean"].astype(np.float64).mean(0)
+        square = records["square"].astype(np.float64).mean(0)
+        std = np.sqrt(np.maximum(square - mean**2, 1e-4))  # at least 0.01, for a blank domain
         return _triple(mean.round(6)), _triple(std.round(6))
 
     def check(self) -> None:
-        """Refuse a domain with too many unreadable images, or with a class that they removed."""
+        """Raise BadInput if too many images cannot be read, or a class has none left to train."""
         errors: list[BadInput] = []
         for split in SPLITS:
             bad, rows = self.bad(split), self.index.rows(split)
             limit = max(0.01 * len(rows), 3)
-            if len(bad) > limit and not self.allow_bad:
+            if len(bad) > limit and not self.settings.allow_bad:
                 first = int(bad[0])
-                reason = self.decoded.reasons.get(first, "")
                 errors.append(
                     BadInput(
                         f"{self.name}: {len(bad)} of {len(rows)} {split} images cannot be read, "
                         "more than max(1 %, 3)",
-                        got=f"{self.index.keys[first]}: {reason}",
-                        try_=f"{self._look()} lists them; repair or remove them, or set "
+                        got=f"{self.index.keys[first]}: {self.decoded.reasons.get(first, '')}",
+                        try_=f"{self._inspect()} lists them; repair or remove them, or set "
                         "allow_bad = true",
                     )
                 )
@@ -259,7 +273,27 @@ class Domain:
         if errors:
             raise BadInput.several(errors)
 
-    def _look(self) -> str:
+    def notes(self) -> list[str]:
+        """Return what the user should know about its images, such as the unreadable ones."""
+        notes = [printable(f"{self.name}: {line}") for line in self.index.warnings]
+        notes += [
+            f"{self.name}: {split} has no image"
+            for split in ("val", "test")
+            if not len(self.splits[split])
+        ]
+        for split in SPLITS:
+            if count := len(bad := self.bad(split)):
+                first = int(bad[0])
+                reason = self.decoded.reasons.get(first, "")
+                notes.append(
+                    printable(
+                        f"{self.name}: {count} of {len(self.index.rows(split)):,} {split} images "
+                        f"cannot be read and are skipped; first: {self.index.keys[first]}: {reason}"
+                    )
+                )
+        return notes
+
+    def _inspect(self) -> str:
         return f"onetrunk data {self.source}" if isinstance(self.source, str) else "onetrunk data"
 
 
@@ -269,11 +303,11 @@ def _triple(vector: Sequence[float]) -> tuple[float, float, float]:
 
 
 def check_domains(domains: Sequence[Domain]) -> None:
-    """Check all domains, and that their names differ; raise one error with all problems."""
+    """Raise one BadInput that lists the problems of all domains, repeated names included."""
     names = [domain.name for domain in domains]
-    errors = [
-        BadInput(f"two domains have the name {name}", try_="give them different names")
-        for name in sorted({n for n in names if names.count(n) > 1})
+    errors: list[BadInput] = [
+        BadInput(f"two domains have the name {name}", try_="a different name for each")
+        for name in sorted({name for name in names if names.count(name) > 1})
     ]
     for domain in domains:
         try:

@@ -5,81 +5,94 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field
 
 from onetrunk.errors import BadInput
+from onetrunk.settings import NAME, read_dataclass
 
 Kind = Literal["classify", "multilabel", "regress", "segment", "depth", "normals", "embed"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 DENSE: frozenset[str] = frozenset({"segment", "depth", "normals"})
-LABELLED: frozenset[str] = frozenset({"classify", "multilabel", "segment", "embed"})  # has classes
-INVERSE: frozenset[str] = frozenset({"disparity", "1/m"})  # units of depth in which near is large
+LABELLED: frozenset[str] = frozenset({"classify", "multilabel", "segment", "embed"})  # by classes
+INVERSE: frozenset[str] = frozenset({"disparity", "1/m"})  # units of depth: near is large
+MAX_OUTPUTS = 65_536
 
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")  # of domains, tasks and runs, inside packs too
-
-NO_CLASS = -1  # classify, embed: this image has no label
-NO_LABEL = 255  # multilabel: a whole row of these where the image has no label
-NO_PIXEL = 255  # segment: this pixel has no label; so a map has at most 255 classes
+NO_CLASS = -1  # classify, embed: the image has no label
+NO_LABEL = 255  # multilabel: every value of the row if the image has no label
+NO_PIXEL = 255  # segment: the pixel has no label; a map therefore has at most 255 classes
 
 
 def check_name(name: str, what: str) -> str:
-    """The name itself, where it may name a domain, a task or a run."""
+    """Return the name if a domain, a task or a run may have it.
+
+    Args:
+        name: The name to check.
+        what: What it names, for the error: "domain", "task", "run".
+    """
     if not isinstance(name, str) or not NAME.fullmatch(name):
         fixed = re.sub(r"[^a-z0-9_-]+", "-", str(name).lower()).strip("-_")[:64]
         raise BadInput(
             f"the name of a {what} has lower-case letters, digits, - and _, at most 64",
             got=str(name),
-            try_=f"call it {fixed!r}" if fixed else "choose such a name",
+            try_=f"the name {fixed!r}" if fixed else "another name",
         )
     return name
 
 
 @dataclass(frozen=True)
 class Task:
-    """One prediction: its name, its kind, and what its labels are.
-
-    `classes` are known once the domain's source was read (classify, multilabel, segment, embed);
-    `outputs` says how many numbers a regress task predicts; `column` is the table's column that
-    carries the label, `unit` what a number counts, for people. Depth counts metres, or its inverse
-    where the unit is "disparity" or "1/m".
-    """
+    """One prediction: its name, its kind and its labels."""
 
     name: str
-    kind: Kind
-    classes: tuple[str, ...] = ()
-    outputs: int = 1
-    column: str | None = None
-    unit: str = ""
+    kind: Annotated[Kind, Field(description="What is predicted")]
+    classes: Annotated[
+        tuple[str, ...],
+        Field(description="Names of the classes, in order; empty: those of the source"),
+    ] = ()
+    outputs: Annotated[
+        int, Field(ge=1, le=MAX_OUTPUTS, description="Number of values of a regress task")
+    ] = 1
+    column: Annotated[str | None, Field(description="Column of the table that holds the label")] = (
+        None
+    )
+    unit: Annotated[
+        str,
+        Field(description="Unit of the values, for people; depth: metres, disparity or 1/m"),
+    ] = ""
 
     def __post_init__(self) -> None:
         check_name(self.name, "task")
         if isinstance(self.classes, str):  # its letters would be the classes
             raise BadInput(
-                f"task {self.name}: classes are a list",
+                f"expected a list for the classes of task {self.name}",
                 got=self.classes,
                 try_=f"classes = [{self.classes!r}, …]",
             )
         if self.outputs < 1:
-            raise BadInput(f"task {self.name}: outputs is at least 1", got=self.outputs)
+            raise BadInput(f"expected at least 1 output of task {self.name}", got=self.outputs)
         if self.kind not in KINDS:
-            raise BadInput(f"task {self.name}: unknown kind", got=self.kind, available=KINDS)
-        object.__setattr__(self, "classes", tuple(str(c) for c in self.classes))
-        if len(set(self.classes)) < len(self.classes):
-            twice = sorted({c for c in self.classes if self.classes.count(c) > 1})
-            raise BadInput(f"task {self.name}: each class once", got=", ".join(twice[:5]))
+            raise BadInput(f"unknown kind of task {self.name}", got=self.kind, available=KINDS)
+        object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
+        repeated = sorted({name for name in self.classes if self.classes.count(name) > 1})
+        if repeated:
+            raise BadInput(
+                f"expected each class of task {self.name} once", got=", ".join(repeated[:5])
+            )
         if self.kind == "segment" and len(self.classes) > NO_PIXEL:
             raise BadInput(
-                f"task {self.name}: a map has at most 255 classes", got=len(self.classes)
+                f"expected at most {NO_PIXEL} classes of task {self.name}", got=len(self.classes)
             )
 
     @property
     def dense(self) -> bool:
-        """One prediction a pixel."""
+        """Whether every pixel has a prediction."""
         return self.kind in DENSE
 
     @property
     def inverse(self) -> bool:
-        """Depth as its inverse: near is large, and half as far is twice as large."""
+        """Whether depth is given as its inverse: half the distance is twice the value."""
         return self.kind == "depth" and self.unit in INVERSE
 
     @property
@@ -98,36 +111,44 @@ TasksLike = Sequence["Task | str"] | Mapping[str, "str | Mapping[str, Any]"]
 
 
 def read_tasks(given: TasksLike) -> tuple[Task, ...]:
-    """Tasks as a recipe writes them: `["classify"]`, `{name = {kind = …}}`, or Tasks."""
-    tasks: list[Task] = []
+    """Return the tasks that are given as a recipe writes them, or as objects.
+
+    Args:
+        given: Kinds (`["classify"]`), a table of tasks by name (`{price = {kind = "regress"}}`), or
+            Task objects.
+    """
     if isinstance(given, str):
-        raise BadInput("tasks are a list or a table", got=given, try_=f'tasks = ["{given}"]')
+        raise BadInput("expected a list or a table", got=given, try_=f'tasks = ["{given}"]')
     if isinstance(given, Mapping):
-        for name, spec in given.items():
-            if isinstance(spec, str):
-                spec = {"kind": spec}
-            if not isinstance(spec, Mapping):
-                raise BadInput(
-                    f"task {name}: expected a kind or a table", got=spec, available=KINDS
-                )
-            keys = ("kind", "classes", "outputs", "column", "unit")
-            for key in spec:
-                if key not in keys:
-                    raise BadInput(f"task {name}: unknown key", got=key, available=keys)
-            if "kind" not in spec:
-                raise BadInput(f"task {name}: its kind is missing", available=KINDS)
-            tasks.append(Task(name, **spec))
+        read = [_read_task(name, table) for name, table in given.items()]
     else:
-        for task in given:
-            if isinstance(task, str):
-                if task not in KINDS:
-                    raise BadInput("unknown kind of task", got=task, available=KINDS)
-                task = Task(task, task)
-            elif not isinstance(task, Task):
-                raise BadInput("expected a kind of task or a Task", got=task, available=KINDS)
-            tasks.append(task)
-    names = [task.name for task in tasks]
-    for name in names:
-        if names.count(name) > 1:
-            raise BadInput("each task of a domain has a name of its own", got=name)
-    return tuple(tasks)
+        read = [_task_of(item) for item in given]
+    names = [task.name for task in read]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise BadInput("expected a different name for each task", got=", ".join(repeated))
+    return tuple(read)
+
+
+def _read_task(name: str, table: object) -> Task:
+    if isinstance(table, str):
+        table = {"kind": table}
+    if not isinstance(table, Mapping):
+        raise BadInput("expected a kind or a table", place=name, got=table, available=KINDS)
+    if "kind" not in table:
+        raise BadInput("its kind is missing", place=name, available=KINDS)
+    classes = table.get("classes", ())
+    if isinstance(classes, list | tuple):  # numbers are common names of classes
+        classes = [str(value) for value in classes]
+    try:
+        return read_dataclass(Task, {**table, "name": name, "classes": classes})
+    except BadInput as error:
+        raise error.within(name) from None
+
+
+def _task_of(item: Task | str) -> Task:
+    if isinstance(item, Task):
+        return item
+    if isinstance(item, str) and item in KINDS:
+        return Task(item, item)
+    raise BadInput("unknown kind of task", got=item, available=KINDS)

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -35,8 +36,8 @@ from onetrunk.nn.batches import check_tensors
 from onetrunk.nn.modes import eval_mode
 from onetrunk.nn.norms import Norm, check_norm, find_norm, is_norm
 from onetrunk.nn.switch import Mixed, Switch
+from onetrunk.nn.trunk_settings import Sharing, TrunkSettings
 
-SHARING = ("none", "partial", "deep", "full")
 LARGE = 1024 * 1024  # pixels; larger images are measured at a half, a quarter, … of their sides
 
 
@@ -55,32 +56,46 @@ class Trunk(nn.Module):
     def __init__(
         self,
         arch: str,
+        *,
+        pretrained: bool | str | Path = False,
         norm: str = "domain",
-        sharing: str = "deep",
+        sharing: Sharing = "deep",
         own_stages: Sequence[int | str] = (),
         adapters: str = "none",
-        pretrained: bool | str | Path = False,
         adapter_layers: Sequence[str] = (),
     ) -> None:
-        """Take the keys of a recipe's [trunk].
+        """Build the network and put banks into it.
 
-        Args:
-            adapter_layers: Patterns of the names of layers that take adapters; by default all.
+        The arguments are the keys of a recipe's [trunk] table: `onetrunk recipes keys`.
         """
+        given = {key: value for key, value in locals().items() if key in TrunkSettings.model_fields}
+        settings = TrunkSettings.of(given, "trunk")
         super().__init__()
-        if sharing not in SHARING:
-            raise BadInput("unknown sharing", got=sharing, available=SHARING)
         check_adapters(adapters)
         self.net, backbone = backbones.build(arch, pretrained)
         self.arch, self.norm, self.sharing, self.adapters = arch, norm, sharing, adapters
-        self.adapter_layers = tuple(adapter_layers)
+        self.adapter_layers = settings.adapter_layers
         self.backbone = backbone
         self.licence = backbone.licence
         self.switch = Switch()
         self.skipped: dict[str, str] = {}  # why layers have no adapters, by path
         self._tried: dict[tuple[str, int | None, tuple[int, int]], Shape] = {}
-        self.own_stages = self._own(own_stages)
+        self.own_stages = self._own(settings.own_stages)
         self._put_norms()
+
+    @classmethod
+    def of(cls, settings: TrunkSettings, root: Path = Path()) -> Self:
+        """Return the trunk with these settings; a file of weights is searched from `root`."""
+        given = {name: value for name, value in settings if name != "pair"}
+        if not isinstance(settings.pretrained, bool):
+            given["pretrained"] = root / settings.pretrained
+        return cls(**given)
+
+    @property
+    def settings(self) -> TrunkSettings:
+        """The settings that build a trunk of the same layout, with fresh weights."""
+        kept = TrunkSettings.model_fields.keys() - {"pretrained", "pair"}
+        return TrunkSettings.of({name: getattr(self, name) for name in kept})
 
     @property
     def norm_method(self) -> Norm:
@@ -108,12 +123,6 @@ class Trunk(nn.Module):
     def _own(self, given: Sequence[int | str]) -> tuple[str, ...]:
         """Put banks in the place of these stages; return their names."""
         stages = self.stages
-        if bool(given) != (self.sharing == "partial"):
-            raise BadInput(
-                "own_stages and sharing = 'partial' need each other",
-                got=f"sharing {self.sharing!r}, own_stages {list(given)}",
-                available=stages,
-            )
         names: list[str] = []
         for stage in given:
             if isinstance(stage, int) and 0 <= stage < len(stages):

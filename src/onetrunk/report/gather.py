@@ -43,7 +43,7 @@ from onetrunk.report.run_files import (
     setting_folders,
 )
 from onetrunk.report.verdict import Candidate, decide
-from onetrunk.runs.open import domains_of
+from onetrunk.runs.open import Run
 from onetrunk.train.losses import Losses
 
 Models = Mapping[str, Universal]
@@ -212,7 +212,7 @@ def _groups(
         )
     if base.is_file() or (str(baseline).startswith("timm/") and not base.exists()):
         groups = read_groups(runs)
-        return groups, external_baseline(base, domains_of(groups[0].first.path))
+        return groups, external_baseline(base, list(Run(groups[0].first.path).domains.values()))
     settings = setting_folders(base)
     if len(settings) > 1:
         raise BadInput(
@@ -244,7 +244,7 @@ def _models(group: RunGroup) -> Models:
 
 def _domains(group: RunGroup, models: Models) -> list[Domain]:
     """Return the run's domains that the models have, with their images."""
-    domains = [domain for domain in domains_of(group.first.path) if domain.name in models]
+    domains = [d for name, d in Run(group.first.path).domains.items() if name in models]
     for domain in domains:
         domain.check()
     return domains

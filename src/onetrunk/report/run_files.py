@@ -14,9 +14,10 @@ from typing import Any
 from onetrunk.errors import BadInput
 from onetrunk.eval.outcomes import Outcomes
 from onetrunk.eval.table import Row, Table
+from onetrunk.runs.open import read_outcomes, read_scores
 from onetrunk.store.run_folder import METRICS, RECIPE, SCORES
 
-ENVIRONMENT, OUTCOMES = "environment.json", "outcomes.safetensors"
+ENVIRONMENT = "environment.json"
 SWEEP = "sweep.json"  # in a folder that holds the runs of several settings
 SEED = "seed-"  # prefix of the folders of single seeds, which `--seeds` creates
 
@@ -43,7 +44,7 @@ class RunFiles:
             recipe = tomllib.loads(text)
         except (OSError, ValueError, RecursionError) as error:
             raise _unreadable(path / RECIPE, error) from None
-        scores, environment = _read_json(path / SCORES), _read_json(path / ENVIRONMENT)
+        scores, environment = read_scores(path), _read_json(path / ENVIRONMENT)
         return cls(path, text, recipe, scores, environment, tuple(_read_records(path / METRICS)))
 
     @property
@@ -87,8 +88,7 @@ class RunFiles:
         """What each test image contributes to the scores, if the run stored it."""
         if self.given_outcomes is not None:
             return self.given_outcomes
-        path = self.path / OUTCOMES
-        return Outcomes.open(path) if self.test is not None and path.is_file() else None
+        return None if self.test is None else read_outcomes(self.path)
 
     def selected_step(self, domain: str) -> int | None:
         """Return the step of the checkpoint that was selected for a domain's network."""

@@ -1,1 +1,1 @@
-"""What happens to run folders: train, add, update, remove, compare."""
+"""Runs: train them, open them, add, update and remove domains, compare methods and settings."""

@@ -1,225 +1,241 @@
-"""A domain is added to a model that is in use: `ot.add`, and what `onetrunk add` does."""
+"""Add a domain to a model in use: trained from images (`ot.add`), or imported as a pack."""
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from os import PathLike
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from onetrunk.config.from_python import table_of
-from onetrunk.config.growth import (
-    USUAL,
-    Growth,
-    base_from,
-    read,
-    settled,
-    train_like,
-)
-from onetrunk.config.train import LENGTHS
+from onetrunk.config import Train
+from onetrunk.config.add_recipe import DEFAULT_ADAPTERS, Few
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
-from onetrunk.eval.table import Table
-from onetrunk.nn.model_files import listed
 from onetrunk.nn.pack import Pack
-from onetrunk.nn.saving import load
 from onetrunk.nn.universal import Universal
-from onetrunk.runs import pack_store as shelf
-from onetrunk.runs import proof
-from onetrunk.runs.growth import handful, raise_domain, tell
-from onetrunk.runs.open import reachable
-from onetrunk.runs.scores import read_json
-from onetrunk.store.run_folder import SCORES, RunFolder, shell
+from onetrunk.progress import say
+from onetrunk.runs import pack_history, pack_store
+from onetrunk.runs.change_domain import (
+    DomainResult,
+    Prepared,
+    command_for,
+    make_recipe,
+    source_text,
+    train_into_run,
+)
+from onetrunk.runs.open import HISTORY, Run, read_json
+from onetrunk.runs.train_domain import domain_cost, pack_sizes, say_notes, train_domain
+from onetrunk.runs.unchanged import Unchanged, check_unchanged, fingerprints
+from onetrunk.store.atomic import make_folder, remove_folder, write_atomic
+from onetrunk.store.run_folder import LOCK, RECIPE, SCORES, RunFolder, shell
+from onetrunk.store.strict_json import strict_json
 from onetrunk.train.device import choose_device
-from onetrunk.train.fewshot.choose_method import FEW_BATCH, FEW_STEPS
 
-Place = str | PathLike[str]
-
-
-@dataclass(frozen=True)
-class Grown:
-    """A domain that was added or updated, and what is known of it."""
-
-    name: str
-    model: Universal  # with it
-    scores: Mapping[str, Any]  # its record: tables, what was tried, the proof
-    folder: Path | None = None  # of the run
-
-    @property
-    def table(self) -> Table:
-        """Its scores on the test split."""
-        return Table.from_json(self.scores["test"])
-
-    @property
-    def proof(self) -> proof.Proof:
-        """The prints of every other domain, equal before and after."""
-        return proof.Proof.from_json(self.scores["proof"])
-
-    @property
-    def pack(self) -> Pack:
-        """All that it owns."""
-        return self.model.pack(self.name)
+PREFIX = "pack:"  # of a source that is a pack
 
 
 def add(
-    model: Universal | Place,
+    model: Universal | str | os.PathLike[str],
     domain: Domain,
     *,
-    adapters: str = USUAL,
+    adapters: str = DEFAULT_ADAPTERS,
     rank: int | None = None,
     budget: float = 0.15,
     start: str = "auto",
-    few: str = "auto",
+    few: Few = "auto",
     decay: float | None = None,
     others: Sequence[Domain] = (),
     seed: int = 0,
     resume: bool = False,
     device: str | torch.device | None = None,
-    **settings: Any,
-) -> Grown:
-    """Add `domain` to a model, or to that of a finished run's folder; nothing else moves.
+    command: str | None = None,
+    train: Train | None = None,
+) -> DomainResult:
+    """Add a domain to a model or a finished run; everything else stays unchanged, to the bit.
 
-    `adapters`: parallel, series, lora, norm, none, or auto, which tries them all within `budget`
-    (a share of the trunk's bytes). `rank`: of low-rank adapters. `start`: whose slots the new one
-    starts from. `few`: "yes" for a handful of images, "no" for the ordinary way. `settings`: the
-    keys of a recipe's [train]; of a run's folder by default those that it was trained with. The
-    model changes at the end and at once; `others` are its domains with their images, on which
-    nothing is to change (of a run's folder its own).
+    Args:
+        model: A network in memory, or the folder of a finished run.
+        domain: The new domain.
+        adapters: "parallel", "series", "lora", "norm", "none" (head only), or "auto": the one with
+            the lowest validation error within `budget`.
+        rank: The rank of low-rank adapters.
+        budget: The largest size of a pack for "auto", as a share of the trunk's bytes.
+        start: What the new slots start from: "auto", "trunk", or the name of a domain.
+        few: Whether to use few-shot methods; "auto" does so below 8 images per class.
+        decay: The factor on the weight decay; None chooses by adapters and images.
+        others: The domains of a network in memory, on whose images it is checked that nothing
+            changes. Of a run they are known.
+        seed: The seed of everything random.
+        resume: Continue an addition to a run that was stopped.
+        device: "cpu", "cuda", "cuda:1", "mps"; None chooses.
+        command: What to type to continue, for messages.
+        train: Settings of the training; those not given are those of the run.
     """
-    grow = {"adapters": adapters, "rank": rank, "budget": float(budget), "start": start}
-    document: dict[str, Any] = {
-        "seed": seed,
-        "grow": {**grow, "few": few, "decay": decay},
-        "train": dict(settings),
+    owned = {
+        "adapters": adapters,
+        "rank": rank,
+        "budget": float(budget),
+        "start": start,
+        "few": few,
+        "decay": decay,
     }
-    if not isinstance(model, Universal):
-        return add_to_run(Path(model), domain, document, resume=resume, device=device)
-    growth = complete(document, document["train"], domain, model)
+    given = {} if train is None else train.given()
+    if isinstance(model, Universal):
+        return _add_to_model(model, domain, owned, given, others, seed, device)
+    folder = Path(model)
+
+    def prepare(run: Run, work: Path) -> Prepared:
+        if domain.name in run.names:
+            raise _name_taken(str(folder), shell(folder), domain, run.model)
+        recipe = make_recipe(run.model, domain, seed, owned, given, run=run, work=work)
+        return Prepared(run.model, recipe)
+
+    return train_into_run(
+        folder,
+        domain,
+        pack_history.ADDED,
+        prepare,
+        command=command or command_for("add", folder, domain),
+        resume=resume,
+        device=device,
+    )
+
+
+def _add_to_model(
+    model: Universal,
+    domain: Domain,
+    owned: Mapping[str, Any],
+    train: Mapping[str, Any],
+    others: Sequence[Domain],
+    seed: int,
+    device: str | torch.device | None,
+) -> DomainResult:
+    """Add to a network in memory."""
+    recipe = make_recipe(model, domain, seed, owned, train)
     place = choose_device(device)
     if domain.name in model.domains:
-        raise taken("the model", "RUN", domain, model.domains[domain.name].tasks, model.domains)
+        raise _name_taken("the model", "RUN", domain, model)
+    known = {other.name: other for other in others}
+    say_notes(domain)
     with tempfile.TemporaryDirectory(prefix="onetrunk-") as folder:
-        work = Path(folder) / "grow"
-        known = {other.name: other for other in others}
-        tell(domain)
-        record, pack = raise_domain(
-            model, domain, growth, work, "added", known, place, again="the same call", resume=False
-        )
+        record, pack = train_domain(
+            model, domain, recipe, Path(folder) / "add", pack_history.ADDED, known, place,
+            command="the same call", resume=False,
+        )  # fmt: skip
         model.add_pack(pack)
-    return Grown(domain.name, model, record)
+    return DomainResult(domain.name, model, record)
 
 
-def add_to_run(
-    run: Path,
-    domain: Domain,
-    document: Mapping[str, Any],
-    *,
-    again: str | None = None,
-    resume: bool = False,
-    device: str | torch.device | None = None,
-) -> Grown:
-    """The same for a run's folder; `document`: seed, [grow] and [train] as the user said them."""
-    name, place = domain.name, choose_device(device)
-    again = again or command("add", run, domain)
-    top = shelf.check_run(run)
-    with RunFolder.hold(run, again) as held:
-        work = run / shelf.GROWING / name
-        if waits(work, domain):
-            return published(held, name)
-        model = load(run)
-        if name in listed(top):
-            raise taken(str(run), shell(run), domain, model.domains[name].tasks, model.domains)
-        said = dict(document.get("train", {}))
-        like = settled(document, train_like(run, len(model.domains)))
-        growth = complete(like, said, domain, model, work)
-        tell(domain)
-        raise_domain(
-            model, domain, growth, work, "added", reachable(run), place, again=again, resume=resume
-        )
-        return published(held, name)
-
-
-def command(verb: str, run: Path, domain: Domain) -> str:
-    """What to type to go on."""
-    return f"onetrunk {verb} {shell(run)} {domain.name} {source_of(domain)} --resume"
-
-
-def source_of(domain: Domain) -> str:
-    """As a command names it; an object of Python's has no such name."""
-    return shell(domain.source) if isinstance(domain.source, str) else "SOURCE"
-
-
-def waits(work: Path, domain: Domain) -> bool:
-    """Whether it was finished, and a kill came before it was in use."""
-    if not (work / SCORES).exists():
-        return False
-    there, here = read(work).domain.source, table_of(domain)["source"]
-    if there != here:
-        raise BadInput(
-            f"{work} holds a finished {domain.name} of {there}, which is not in use yet",
-            got=here,
-            try_=f"the same with {shell(there)}, or remove {shell(work)}",
-        )
-    return True
-
-
-def published(held: RunFolder, name: str) -> Grown:
-    """What is finished in the folder `growing` is the run's from now on."""
-    shelf.publish(held, name)
-    record = read_json(held.path / shelf.GROWN / name / SCORES)
-    return Grown(name, load(held.path), record, held.path)
-
-
-def complete(
-    document: Mapping[str, Any],
-    said: Mapping[str, Any],
-    domain: Domain,
-    model: Universal,
-    work: Path | None = None,
-) -> Growth:
-    """The growth with what is not said: its trunk, where paths start, the length for a handful.
-
-    `said`: what of [train] the user said, which stays.
-    """
-    made = dict(document)
-    made["grow"] = {k: v for k, v in dict(made.get("grow", {})).items() if v is not None}
-    made["trunk"] = model.trunk.fingerprint()
-    made["base"] = base_from(domain.base, work or Path())
-    made["domains"] = [table_of(domain)]
-    train = dict(made.get("train", {}))
-    if handful(model, domain, str(made["grow"].get("few", "auto"))):
-        if not any(key in said for key in LENGTHS):
-            train = {k: v for k, v in train.items() if k not in LENGTHS}
-            train["steps"] = FEW_STEPS
-        steps = train.get("steps")
-        train |= {"workers": 0} | ({"evaluate": steps} if isinstance(steps, int) else {})
-        images = len(domain.train) + len(domain.val)
-        train["batch"] = max(1, min(train.get("batch", FEW_BATCH), FEW_BATCH, images // 2))
-    made["train"] = train
-    return Growth.of(made)
-
-
-def taken(
-    where: str, run: str, domain: Domain, known: Sequence[Task], names: Mapping[str, Any]
-) -> Exception:
-    """What to raise where the name is there already; `run`: as a command names it."""
-    update = f"onetrunk update {run} {domain.name} {source_of(domain)}"
-    if [(t.name, t.kind) for t in domain.tasks] == [(t.name, t.kind) for t in known] and [
-        t.classes for t in domain.tasks
-    ] != [t.classes for t in known]:
+def _name_taken(where: str, run: str, domain: Domain, model: Universal) -> BadInput:
+    """The error for a name that is in use; `run` as a command names it."""
+    tasks = model.domains[domain.name].tasks
+    update = f"onetrunk update {run} {domain.name} {source_text(domain)}"
+    if _kinds(domain.tasks) == _kinds(tasks) and _classes(domain.tasks) != _classes(tasks):
         return BadInput(
             f"{where} has a domain {domain.name} already, with other classes",
-            got=f"{len(domain.tasks[0].classes)} classes, it has {len(known[0].classes)}",
+            got=f"{len(domain.tasks[0].classes)} classes, it has {len(tasks[0].classes)}",
             try_=update,
         )
     return BadInput(
         f"{where} has a domain of this name already",
         got=domain.name,
-        available=names,
+        available=model.domains,
         try_=f"another name, or {update}",
     )
+
+
+def _kinds(tasks: Sequence[Task]) -> list[tuple[str, str]]:
+    return [(task.name, task.kind) for task in tasks]
+
+
+def _classes(tasks: Sequence[Task]) -> list[tuple[str, ...]]:
+    return [task.classes for task in tasks]
+
+
+def import_pack(
+    run: str | os.PathLike[str], name: str, file: str | os.PathLike[str]
+) -> DomainResult:
+    """Import a pack into a run: one that was copied from another run, or that was removed here.
+
+    The pack has to fit the run's trunk. The file is copied byte for byte, unless it gets another
+    name. A pack that was removed from this run gets its record and history back.
+
+    Args:
+        run: The folder of a finished run.
+        name: The domain's name in this run.
+        file: The pack.
+    """
+    folder, file = Path(run), Path(file)
+    Run(folder).check_shared_trunk()
+    command = f"onetrunk add {shell(folder)} {name} {PREFIX}{shell(file)}"
+    with RunFolder.hold(folder, command) as held:
+        opened = Run(folder)
+        pack = Pack.open(file)
+        if name in opened.names:
+            raise BadInput(
+                f"{folder} has a domain of this name already",
+                got=name,
+                available=opened.names,
+                try_=f"another name, or onetrunk remove {shell(folder)} {name}",
+            )
+        data: bytes | None = file.read_bytes()
+        home: Path | None = file.resolve().parent  # with the record of what was removed here
+        if home is not None and home.parent != (folder / pack_store.REMOVED).resolve():
+            home = None
+        if pack.card.name != name:
+            pack, data, home = replace(pack, card=replace(pack.card, name=name)), None, None
+        model, others = opened.model, opened.readable_domains
+        before = fingerprints(model, others, name)
+        model.add_pack(pack)
+        unchanged = check_unchanged(before, fingerprints(model, others, name), name)
+        say(f"{name}: {unchanged}")
+        stored = {} if home is None else read_json(home / SCORES)
+        trained_here = home is not None and not (home / SCORES).is_file()
+        record = _imported_record(model, pack, stored, unchanged, file)
+        aside = folder / pack_store.ADDING / f"{name}.pack"
+
+        def fill(part: Path) -> None:
+            if home is not None and (home / RECIPE).is_file():
+                for path in home.iterdir():
+                    if path.is_file() and path.suffix != ".pack" and path.name != LOCK:
+                        (part / path.name).write_bytes(path.read_bytes())
+            if not trained_here:  # otherwise the scores of the training are its record again
+                write_atomic(part / SCORES, strict_json(record, indent=2) + "\n")
+            if data is None:
+                pack.save(part / f"{name}.pack")
+            else:
+                write_atomic(part / f"{name}.pack", data)
+
+        with held.writing(f"the pack of {name}"):
+            remove_folder(aside)
+            pack_store.make_complete(aside, fill)
+        pack_store.restore(held, name, aside)
+        with held.writing(f"the history of {name}"):
+            remove_folder(aside)
+            if home is not None and (home / HISTORY).is_dir():
+                make_folder(folder / HISTORY)
+                os.rename(home / HISTORY, folder / HISTORY / name)
+    return DomainResult(name, model.eval(), record, folder)
+
+
+def _imported_record(
+    model: Universal, pack: Pack, stored: Mapping[str, Any], unchanged: Unchanged, file: Path
+) -> dict[str, Any]:
+    """The record of an imported pack: the stored one, or what is known from the pack itself."""
+    name = pack.card.name
+    added = {
+        **pack_sizes(model, pack),
+        "version": pack.card.provenance.get("version", 1),
+        **stored.get("added", {}),
+        "event": pack_history.IMPORTED,
+        "date": pack_history.now(),
+        "from": file.name,
+    }
+    cost = stored.get("cost") or domain_cost(model, name)
+    known = {"format": 1, **stored, "domain": name}
+    return {**known, "added": added, "cost": cost, "unchanged": unchanged.to_json()}

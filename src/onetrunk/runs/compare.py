@@ -1,55 +1,132 @@
-"""The methods of the Decathlon over any list of domains, on one trunk and schedule.
+"""Compare methods: of adding new domains to a run, or of training the same domains (`ot.compare`).
 
-Every row of the table is ordinary runs in folders of their own: `METHOD/seed-S/NAME` of a method
-that has a pack or a network for each domain, `METHOD/seed-S` of one network for all. A finished one
-is not run again, a stopped one goes on. Whatever is chosen, is chosen on validation.
+With new domains, each method of config/methods.toml is trained on the trunk and schedule of a
+finished run. Its runs lie in `OUT/METHOD/seed-S/NAME`, where a method has a pack or a network per
+domain, or in `OUT/METHOD/seed-S`. Finished runs stay as they are, and unfinished ones continue. All
+choices are made on validation images. Without new domains, see baselines.py.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-from onetrunk.config import Distill, Recipe
+from onetrunk.config import Distill, Recipe, Train
+from onetrunk.config.add_recipe import AddRecipe, merged_train, train_like
 from onetrunk.config.from_python import table_of
-from onetrunk.config.growth import Growth, kept, settled, train_like
-from onetrunk.config.methods import Method, chosen
+from onetrunk.config.methods import Method, choose_methods
 from onetrunk.data.domain import Domain
+from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Diverged
 from onetrunk.eval.budget import budget, trunk_cost
+from onetrunk.eval.summary import decathlon_score
 from onetrunk.eval.table import Table
-from onetrunk.nn.card import Card
 from onetrunk.nn.saving import load
-from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
-from onetrunk.runs.add import complete
-from onetrunk.runs.compare_folder import check_place, check_row
-from onetrunk.runs.compare_table import Found, error_of, kinds_of, seconds_of
-from onetrunk.runs.environment import check_data, environment, mark_of
+from onetrunk.runs import pack_history
+from onetrunk.runs.baselines import METHODS as BASELINES
+from onetrunk.runs.baselines import beside, compare_baselines
+from onetrunk.runs.change_domain import make_recipe
+from onetrunk.runs.environment import check_data, data_fingerprint, environment
+from onetrunk.runs.experiment import domain_errors, is_finished, seconds_of
 from onetrunk.runs.forgetting import old_after
-from onetrunk.runs.growth import raise_domain, tell
-from onetrunk.runs.open import reachable
-from onetrunk.runs.pack_store import check_run
-from onetrunk.runs.scores import read_json
-from onetrunk.runs.train import train_models
+from onetrunk.runs.open import Run, read_json
+from onetrunk.runs.train import no_validation, train_models
+from onetrunk.runs.train_domain import check_adapters, say_notes, train_domain
 from onetrunk.store.atomic import write_atomic
-from onetrunk.store.run_folder import RECIPE, SCORES, RunFolder
+from onetrunk.store.run_folder import SCORES, RunFolder
 from onetrunk.train.device import choose_device
 from onetrunk.train.distill.lwf import OldPredictions
 from onetrunk.train.initialize import start_from
-from onetrunk.train.new_domain.scratch_model import check_own_norms, make_scratch_model
 
 NAME = "compare.json"
-NOTHING: Mapping[str, Any] = MappingProxyType({})
+DEFAULT_OUT = Path("runs/compare")
+SCORE_BASES = ("scratch", "fine-tune")  # the decathlon score is relative to the first of these
+SHARES = {"classify", "multilabel", "segment", "embed"}  # kinds whose error is in percent
 
 
+@dataclass(frozen=True)
 class Comparison:
-    """A finished run, the domains that are new to it, and where their rows are learned."""
+    """The result of `compare`.
+
+    Attributes:
+        file: The JSON file that was written.
+        document: What it holds.
+    """
+
+    file: Path
+    document: Mapping[str, Any]
+
+
+def compare(
+    run: str | os.PathLike[str] | Recipe,
+    domains: Sequence[Domain] = (),
+    *,
+    methods: Sequence[str] = (),
+    seeds: Sequence[int] = (0,),
+    out: str | os.PathLike[str] = DEFAULT_OUT,
+    resume: bool = False,
+    device: str | None = None,
+    train: Train | None = None,
+) -> Comparison:
+    """Train several methods and compare their scores and costs.
+
+    Args:
+        run: With new domains, the folder of a finished run. Without, a recipe, or its file or
+            folder: its domains are trained by the baselines frozen, finetune and joint.
+        domains: New domains, which the run does not have.
+        methods: Names of methods; none stands for all.
+        seeds: The seeds of new domains. The baselines have the seed of the recipe.
+        out: The folder of the runs with new domains; those are continued always. The baselines lie
+            beside the run of the recipe.
+        resume: Continue unfinished baselines.
+        device: "cpu", "cuda", "cuda:1", "mps"; None chooses.
+        train: With new domains, settings of the training; those not given are the run's.
+    """
+    if domains:
+        if isinstance(run, Recipe):
+            raise BadInput("new domains are compared on the folder of a run", got=run.name)
+        given = {} if train is None else train.given()
+        document = compare_new_domains(
+            Path(run), domains, Path(out), given, methods=methods, seeds=seeds, device=device
+        )
+        return Comparison(Path(out) / NAME, document)
+    recipe = run if isinstance(run, Recipe) else Recipe.read(run)
+    document = compare_baselines(recipe, methods or BASELINES, resume=resume, device=device)
+    return Comparison(beside(recipe, "baselines.json"), document)
+
+
+# -- new domains
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """What one method came to with one seed."""
+
+    errors: Mapping[str, float]  # of the new domains, on test
+    old: Mapping[str, float]  # of the run's own domains, where the method predicts them
+    parameters: int  # of networks and packs for all domains
+    bytes: Mapping[str, int]  # that each new domain adds; of one network for all, its pack
+    seconds: Mapping[str, float]  # of training; of one network for all under ""
+
+
+@dataclass(frozen=True)
+class _Training:
+    """One run of a method: its folder, its recipe as a file there, and how it is trained."""
+
+    folder: Path
+    recipe_text: str
+    train: Callable[[], object]
+
+
+class NewDomains:
+    """A finished run, the domains that are new to it, and the folder of the comparison."""
 
     def __init__(
         self,
@@ -59,168 +136,154 @@ class Comparison:
         train: Mapping[str, Any],
         device: str | None = None,
     ) -> None:
-        """`train`: what is said of [train]; the rest is as the run's own."""
-        check_run(run)
-        self.run, self.new, self.out, self.said, self.device = run, domains, out, train, device
-        self.model = load(run)
+        self.run, self.new, self.out, self.given, self.device = (
+            Run(run),
+            domains,
+            out,
+            train,
+            device,
+        )
+        self.run.check_shared_trunk()
+        self.model = self.run.model
         for domain in domains:
             if domain.name in self.model.domains:
                 raise BadInput(
-                    f"{run} has a domain of this name already, and new ones are compared",
+                    f"{run} has a domain of this name already, and new domains are compared",
                     got=domain.name,
                     available=self.model.domains,
                     try_="another name, or another domain",
                 )
-        self.known = reachable(run)
-        self.train = settled({"train": dict(train)}, train_like(run, len(self.model.domains)))
-        self.one = trunk_cost(self.model).parameters
-
-    def check(self, methods: Mapping[str, Method], seeds: Sequence[int]) -> None:
-        """What a method cannot do is found before any of them has begun."""
-        for domain in self.new:
-            if not len(domain.test):
-                raise BadInput(
-                    f"{domain.name} has no test image to be compared on",
-                    got=f"{len(domain.train)} for training",
-                    try_="more images, or a column or folder that names the split test",
-                )
-        for name, method in methods.items():
-            # the run's own domains get teachers, too
-            for domain in [*self.own(), *self.new] if method.taught else self.new:
-                if not len(domain.val):
-                    raise BadInput(
-                        f"{name}: {domain.name} has no validation image to choose weights by",
-                        got=f"{len(domain.train)} for training",
-                        try_="more images, or a column or folder that names the split val",
-                    )
-                if method.distill.get("lwf"):
-                    OldPredictions(load(self.run), [domain], Distill.of(method.distill))
-                if (kind := method.grow.get("adapters")) == "norm":
-                    worker = make_scratch_model(self.model, Card.of(domain, kept(kind)), 0)
-                    check_own_norms(worker, domain.name, kind)
-        for name, method in methods.items():
-            for seed in seeds:
-                for folder, text in self._texts(name, method, seed):
-                    check_row(folder, text)
-
-    def _texts(self, name: str, method: Method, seed: int) -> Iterator[tuple[Path, str]]:
-        """The folders of a method's rows, with the recipe of each."""
-        top = self.out / name / f"seed-{seed}"
-        if method.way == "all":
-            yield top, self._recipe(method, [*self.own(), *self.new], seed, top).text_in(top)
-            return
-        for domain in self.new:
-            folder = top / domain.name
-            if method.way == "add":
-                yield folder, self._growth(domain, method, seed, folder).to_toml()
-            else:
-                yield folder, self._recipe(method, [domain], seed, folder).text_in(folder)
-
-    def find(self, name: str, method: Method, seed: int) -> Found:
-        """This method with this seed: learned, or as it was when it was."""
-        top = self.out / name / f"seed-{seed}"
-        if method.way == "add":
-            return self._added(method, seed, top)
-        if method.way == "alone":
-            return self._alone(method, seed, top)
-        return self._all(method, seed, top)
-
-    # -- a pack for each domain
-
-    def _added(self, method: Method, seed: int, top: Path) -> Found:
-        errors, sizes, seconds, own = {}, {}, {}, 0
-        for domain in self.new:
-            work = top / domain.name
-            record = self._grown(domain, method, seed, work)
-            errors[domain.name] = error_of(Table.from_json(record["test"]))[domain.name]
-            sizes[domain.name] = record["grown"]["bytes"]
-            seconds[domain.name] = seconds_of(work) or record["seconds"]
-            own += record["cost"]["own"]["parameters"]
-        old = error_of(self._before())
-        total = budget(self.model).universal.parameters + own
-        return Found(errors, old, total, sizes, seconds)
-
-    def _growth(self, domain: Domain, method: Method, seed: int, work: Path) -> Growth:
-        # a handful, too, is learned by this method, not by what suits a handful
-        train = self._train(method, 1)
-        document = {"seed": seed, "grow": {"few": "no", **method.grow}, "train": train}
-        return complete(document, self.said, domain, self.model, work)
-
-    def _grown(self, domain: Domain, method: Method, seed: int, work: Path) -> dict[str, Any]:
-        growth, place = self._growth(domain, method, seed, work), choose_device(self.device)
-        if (work / SCORES).exists():
-            with RunFolder.open(work, growth.to_toml(), resume=True) as row:
-                check_data(row, environment([domain], seed, place))
-                return read_json(work / SCORES)
-        record, _ = raise_domain(
-            self.model, domain, growth, work, "added", self.known, place,
-            again="the same command", resume=True,
-        )  # fmt: skip
-        return record
-
-    # -- networks
-
-    def _alone(self, method: Method, seed: int, top: Path) -> Found:
-        errors, olds, sizes, seconds, own = {}, [], {}, {}, 0
-        for domain in self.new:
-            folder = top / domain.name
-            scores, model = self._learned(method, [domain], seed, folder)
-            errors[domain.name] = error_of(Table.from_json(scores["test"]))[domain.name]
-            cost = budget(model).universal
-            sizes[domain.name], own = cost.bytes, own + cost.parameters
-            seconds[domain.name] = seconds_of(folder)
-            if method.init:
-                olds.append(self._after(folder, model))
-        old = {
-            name: statistics.fmean(each[name] for each in olds)
-            for name in (olds[0] if olds else ())
-        }
-        total = budget(self.model).universal.parameters + own
-        return Found(errors, old, total, sizes, seconds)
-
-    def _all(self, method: Method, seed: int, top: Path) -> Found:
-        domains = [*self.own(), *self.new]
-        scores, model = self._learned(method, domains, seed, top)
-        errors = error_of(Table.from_json(scores["test"]))
-        cost = budget(model)
-        new = [domain.name for domain in self.new]
-        return Found(
-            {name: errors[name] for name in new},
-            {name: error for name, error in errors.items() if name not in new},
-            cost.universal.parameters,
-            {each.name: each.own.bytes for each in cost.domains if each.name in new},
-            {"": seconds_of(top)},
-        )
+        self.known = self.run.readable_domains
+        self.train = merged_train(train, train_like(run, len(self.model.domains)))
 
     def own(self) -> list[Domain]:
-        """The run's domains, all of them with their images."""
-        lost = [name for name in self.model.domains if name not in self.known]
-        if lost:
+        """The run's own domains, all with their images."""
+        unknown = [name for name in self.model.domains if name not in self.known]
+        if unknown:
             raise BadInput(
-                "one network of all domains learns the run's own, too, and nobody named the images "
-                f"of {', '.join(lost)}",
+                "one network of all domains needs the images of the run's own, and those of "
+                f"{', '.join(unknown)} are not known",
                 available=self.known,
-                try_="--methods without those that learn all",
+                try_="--methods without those that train all",
             )
         return [self.known[name] for name in self.model.domains]
 
-    def _learned(
-        self, method: Method, domains: Sequence[Domain], seed: int, folder: Path
-    ) -> tuple[Mapping[str, Any], Universal]:
-        """An ordinary run in this folder: its scores and its network."""
-        if method.taught:
-            for domain in domains:  # the run's own domains have no specialists yet
-                teacher = self._place(method.taught, seed, domain)
-                self._learned(chosen([method.taught])[method.taught], [domain], seed, teacher)
-        recipe = self._recipe(method, domains, seed, folder)
-        models = recipe.make_model(domains)
-        if recipe.init_folder is not None and not (folder / SCORES).exists():
-            start_from(recipe.init_folder, models)
-        done = train_models(models, domains, recipe, resume=True, device=self.device)
-        return done.scores, done.model.cpu()
+    def check(self, methods: Mapping[str, Method], seeds: Sequence[int]) -> None:
+        """Find what a method cannot do, and other runs in its folders, before any training."""
+        for domain in self.new:
+            if not len(domain.test):
+                raise BadInput(
+                    f"{domain.name}: expected test images to compare on",
+                    got=f"{len(domain.train)} for training",
+                    try_="more images, or a column or folder that names the split test",
+                )
+        for method in methods.values():
+            # the run's own domains get teachers, too
+            for domain in [*self.own(), *self.new] if method.teachers else self.new:
+                if not len(domain.val):
+                    raise no_validation(domain.name, len(domain.train))
+                if method.distill.get("lwf"):
+                    OldPredictions(load(self.run.folder), [domain], Distill.of(method.distill))
+                if (adapters := method.add.get("adapters")) == "norm":
+                    check_adapters(self.model, domain, adapters)
+        for name, method in methods.items():
+            for seed in seeds:
+                for each in self._trainings(name, method, seed):
+                    is_finished(each.folder, each.recipe_text, resume=True)
 
-    def _place(self, method: str, seed: int, domain: Domain) -> Path:
-        return self.out / method / f"seed-{seed}" / domain.name
+    def result(self, name: str, method: Method, seed: int) -> MethodResult:
+        """Train what is not finished, and read the results from the folders."""
+        for each in self._trainings(name, method, seed):
+            if not is_finished(each.folder, each.recipe_text, resume=True):
+                each.train()
+            elif method.kind == "add":
+                self._check_images(each)
+        top = self._folder(name, seed)
+        if method.kind == "add":
+            return self._result_of_packs(top)
+        return (
+            self._result_of_networks(top, method) if method.kind == "separate" else self._joint(top)
+        )
+
+    def _folder(self, name: str, seed: int) -> Path:
+        return self.out / name / f"seed-{seed}"
+
+    def _trainings(self, name: str, method: Method, seed: int) -> Iterator[_Training]:
+        """The runs of a method, its teachers first."""
+        top = self._folder(name, seed)
+        if method.kind == "add":
+            for domain in self.new:
+                recipe, folder = self._add_recipe(domain, method, seed, top), top / domain.name
+                train = partial(self._train_pack, domain, recipe, folder)
+                yield _Training(folder, recipe.to_toml(), train)
+        elif method.kind == "separate":
+            for domain in self.new:
+                yield self._network(method, [domain], seed, top / domain.name)
+        else:
+            domains = [*self.own(), *self.new]
+            if method.teachers:
+                (taught,) = choose_methods([method.teachers]).values()
+                for domain in domains:
+                    folder = self._folder(method.teachers, seed) / domain.name
+                    yield self._network(taught, [domain], seed, folder)
+            yield self._network(method, domains, seed, top)
+
+    # -- one pack per domain
+
+    def _add_recipe(self, domain: Domain, method: Method, seed: int, top: Path) -> AddRecipe:
+        # a few images, too, are trained by the method that the row names
+        return make_recipe(
+            self.model,
+            domain,
+            seed,
+            {"few": False, **method.add},
+            self.given,
+            work=top / domain.name,
+            default_train=self._train_settings(method, 1),
+        )
+
+    def _train_pack(self, domain: Domain, recipe: AddRecipe, folder: Path) -> None:
+        train_domain(
+            self.model, domain, recipe, folder, pack_history.ADDED, self.known,
+            choose_device(self.device), command="the same command", resume=True,
+        )  # fmt: skip
+
+    def _check_images(self, training: _Training) -> None:
+        """Refuse a finished pack of other images."""
+        (domain,) = (each for each in self.new if each.name == training.folder.name)
+        with RunFolder.open(training.folder, training.recipe_text, resume=True) as run:
+            check_data(run, environment([domain], 0, choose_device(self.device)))
+
+    def _result_of_packs(self, top: Path) -> MethodResult:
+        records = {domain.name: read_json(top / domain.name / SCORES) for domain in self.new}
+        own = sum(record["cost"]["own"]["parameters"] for record in records.values())
+        return MethodResult(
+            {name: _error(record, name) for name, record in records.items()},
+            self._errors_before(),
+            budget(self.model).universal.parameters + own,
+            {name: record["added"]["bytes"] for name, record in records.items()},
+            {name: seconds_of(top / name) or record["seconds"] for name, record in records.items()},
+        )
+
+    def _errors_before(self) -> dict[str, float]:
+        """The errors of the run's own domains in the run, which no pack changes."""
+        scores = self.run.scores
+        return domain_errors(Table.from_json(scores["test"])) if "test" in scores else {}
+
+    # -- networks
+
+    def _network(
+        self, method: Method, domains: Sequence[Domain], seed: int, folder: Path
+    ) -> _Training:
+        recipe = self._recipe(method, domains, seed, folder)
+
+        def train() -> None:
+            models = recipe.make_model(domains)
+            if recipe.init_folder is not None:
+                start_from(recipe.init_folder, models)
+            train_models(models, domains, recipe, resume=True, device=self.device)
+
+        return _Training(folder, recipe.text_in(folder), train)
 
     def _recipe(self, method: Method, domains: Sequence[Domain], seed: int, folder: Path) -> Recipe:
         trunk = self.model.trunk
@@ -229,7 +292,7 @@ class Comparison:
             "name": folder.name,
             "seed": seed,
             "out": str(folder.absolute()),
-            "init": str(self.run.absolute()) if method.init else "",
+            "init": str(self.run.folder.absolute()) if method.init else "",
             "base": bases.pop() if len(bases) == 1 else ".",
             "trunk": {
                 "arch": trunk.arch,
@@ -239,109 +302,202 @@ class Comparison:
                 **method.trunk,
             },
             "domains": [table_of(domain) for domain in domains],
-            "train": self._train(method, len(domains)),
+            "train": self._train_settings(method, len(domains)),
             "distill": dict(method.distill),
         }
-        if method.taught:
-            teachers = {
-                d.name: str(self._place(method.taught, seed, d).absolute()) for d in domains
-            }
-            document["distill"]["teachers"] = teachers
+        if method.teachers:
+            top = self._folder(method.teachers, seed).absolute()
+            document["distill"]["teachers"] = {d.name: str(top / d.name) for d in domains}
         return Recipe.of(document)
 
-    def _train(self, method: Method, domains: int) -> dict[str, Any]:
-        """The settings of so many domains in one network: hours are for all of them."""
-        train: dict[str, Any] = self.train["train"] | method.train | dict(self.said)
+    def _train_settings(self, method: Method, domains: int) -> dict[str, Any]:
+        """[train] for so many domains in one network; hours are for all of them."""
+        train: dict[str, Any] = self.train | method.train | dict(self.given)
         if train.get("hours") is not None:
             train["hours"] *= domains
         return train
 
     def _sharing(self, method: Method) -> dict[str, Any]:
-        if method.way == "alone":
+        """The keys of [trunk] on sharing; one network of all starts as the run itself started."""
+        if method.kind == "separate":
             return {"sharing": "none"}
-        begun = {"pretrained": self._pretrained()}  # as the run itself began
+        weights: bool | str = False
+        if self.run.recipe is not None:
+            weights = self.run.recipe.trunk.pretrained
+            if isinstance(weights, str):
+                weights = str((self.run.recipe.root / weights).resolve())
         if self.model.trunk.sharing == "partial":
             own = list(self.model.trunk.own_stages)
-            return {**begun, "sharing": "partial", "own_stages": own}
-        return {**begun, "sharing": "deep"}
+            return {"pretrained": weights, "sharing": "partial", "own_stages": own}
+        return {"pretrained": weights, "sharing": "deep"}
 
-    def _pretrained(self) -> bool | str:
-        if not (self.run / RECIPE).is_file():
-            return False
-        recipe = Recipe.read(self.run)
-        weights = recipe.trunk.pretrained
-        return str((recipe.root / weights).resolve()) if isinstance(weights, str) else weights
+    def _result_of_networks(self, top: Path, method: Method) -> MethodResult:
+        scores = {domain.name: read_json(top / domain.name / SCORES) for domain in self.new}
+        costs = {name: each["budget"][name]["universal"] for name, each in scores.items()}
+        olds = [self._errors_after(top / name, name) for name in scores] if method.init else []
+        old = {
+            name: statistics.fmean(each[name] for each in olds)
+            for name in (olds[0] if olds else ())
+        }
+        own = sum(cost["parameters"] for cost in costs.values())
+        return MethodResult(
+            {name: _error(each, name) for name, each in scores.items()},
+            old,
+            budget(self.model).universal.parameters + own,
+            {name: cost["bytes"] for name, cost in costs.items()},
+            {name: seconds_of(top / name) for name in scores},
+        )
 
-    # -- the run's own domains
-
-    def _before(self) -> Table:
-        """Their scores in the run, which no pack changes."""
-        kept = read_json(self.run / SCORES)
-        if "test" not in kept:
-            return Table((), "test")
-        rows = Table.from_json(kept["test"]).rows
-        return Table(tuple(row for row in rows if row.domain in self.model.domains), "test")
-
-    def _after(self, folder: Path, learned: Universal) -> dict[str, float]:
-        """Their errors were this network's trunk to take over, with their own slots and heads."""
-        kept = read_json(folder / "old.json")
-        if not kept:
+    def _errors_after(self, folder: Path, name: str) -> dict[str, float]:
+        """The errors of the run's own domains, with their slots and heads, on a new trunk."""
+        errors = read_json(folder / "old.json")
+        if not errors:
             known = [self.known[name] for name in self.model.domains if name in self.known]
-            kept = error_of(old_after(self.run, learned, known)) if known else {}
-            write_atomic(folder / "old.json", json.dumps(kept, indent=1) + "\n")
-        return {name: float(error) for name, error in kept.items()}
+            trained = load(folder, name)
+            table = old_after(self.run.folder, trained, known) if known else Table((), "test")
+            errors = domain_errors(table)
+            write_atomic(folder / "old.json", json.dumps(errors, indent=1) + "\n")
+        return {name: float(error) for name, error in errors.items()}
+
+    def _joint(self, top: Path) -> MethodResult:
+        scores = read_json(top / SCORES)
+        errors = domain_errors(Table.from_json(scores["test"]))
+        cost = scores["budget"][""]
+        new = [domain.name for domain in self.new]
+        return MethodResult(
+            {name: errors[name] for name in new},
+            {name: error for name, error in errors.items() if name not in new},
+            cost["universal"]["parameters"],
+            {d["name"]: d["own"]["bytes"] for d in cost["domains"] if d["name"] in new},
+            {"": seconds_of(top)},
+        )
 
 
-def compare(
+def compare_new_domains(
     run: Path,
     domains: Sequence[Domain],
     out: Path,
+    train: Mapping[str, Any],
     *,
     methods: Sequence[str] = (),
     seeds: Sequence[int] = (0,),
-    train: Mapping[str, Any] = NOTHING,
     device: str | None = None,
 ) -> dict[str, Any]:
-    """Every method with every seed; returns, and writes as compare.json, what they came to.
+    """Train every method with every seed; see `compare`.
 
-    Rows that are there already of the same trunk, images and settings stay in the document. One
-    that diverges stays out, and is named.
+    A method that diverges has no row, and is named under `failed`.
+
+    Returns:
+        What is written as compare.json. Rows of the same trunk, images and settings that are there
+        already stay in it.
     """
-    asked = chosen(methods)
-    check_place(out, NAME)
-    ground = Comparison(run, domains, out, train, device)
-    ground.check(asked, seeds)
+    selected = choose_methods(methods)
+    _check_place(out)
+    comparison = NewDomains(run, domains, out, train, device)
+    comparison.check(selected, seeds)
     for domain in domains:
-        tell(domain)
+        say_notes(domain)
+    model = comparison.model
     about = {
         "run": run.name,
-        "trunk": ground.model.trunk.fingerprint(),
-        "own": {name: kinds_of(card.tasks) for name, card in ground.model.domains.items()},
-        "domains": {domain.name: kinds_of(domain.tasks) for domain in domains},
-        "data": {domain.name: mark_of(domain) for domain in domains},
+        "trunk": model.trunk.fingerprint(),
+        "own": {name: _kinds(card.tasks) for name, card in model.domains.items()},
+        "domains": {domain.name: _kinds(domain.tasks) for domain in domains},
+        "data": {domain.name: data_fingerprint(domain) for domain in domains},
         "images": {domain.name: len(domain.test) for domain in domains},
-        "train": ground.train["train"],
-        "one": ground.one,
+        "train": comparison.train,
+        "one": trunk_cost(model).parameters,
     }
     document: dict[str, Any] = {}
     for seed in seeds:
-        for name, method in asked.items():
-            say(f"{name}, seed {seed}: {method.what}")
-            found: Found | str
+        for name, method in selected.items():
+            label = f"{name}, seed {seed}"
+            say(f"{label}: {method.description}")
+            result: MethodResult | None = None
+            failure = ""
             try:
-                found = ground.find(name, method, seed)
+                result = comparison.result(name, method, seed)
             except Diverged as error:
-                found = str(error)
-                say(f"{name}, seed {seed}: {found}")
-            old = read_json(out / NAME)  # now: another process may have added rows meanwhile
+                failure = str(error)
+                say(f"{label}: {failure}")
+            old = read_json(out / NAME)  # read now: another process may have added rows
             same = {key: old.get(key) for key in about} == about
-            rows, lost = (old["rows"], old["failed"]) if same else ({}, {})
-            lost.pop(f"{name}, seed {seed}", None)
-            if isinstance(found, str):
-                lost[f"{name}, seed {seed}"] = found
+            rows, failed = (old["rows"], old["failed"]) if same else ({}, {})
+            failed.pop(label, None)
+            if result is None:
+                failed[label] = failure
             else:
-                rows.setdefault(name, {})[str(seed)] = asdict(found)
-            order = [each for each in chosen(()) if each in rows]
-            document = {**about, "rows": {each: rows[each] for each in order}, "failed": lost}
+                rows.setdefault(name, {})[str(seed)] = asdict(result)
+            ordered = {each: rows[each] for each in choose_methods(()) if each in rows}
+            document = {**about, "rows": ordered, "failed": failed}
             write_atomic(out / NAME, json.dumps(document, indent=1) + "\n")
     return document
+
+
+def _check_place(out: Path) -> None:
+    """Refuse a folder that holds something else: images, or a run."""
+    names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    others = [name for name in names if name[0] != "." and name not in (*choose_methods(()), NAME)]
+    if (out.exists() and not out.is_dir()) or (others and NAME not in names):
+        raise BadInput(
+            f"{out} is not the folder of a comparison, and not empty",
+            available=others,
+            try_="another --out",
+        )
+
+
+def _error(scores: Mapping[str, Any], name: str) -> float:
+    """The mean error of a domain's headlines on test."""
+    return domain_errors(Table.from_json(scores["test"]))[name]
+
+
+def _kinds(tasks: Sequence[Task]) -> list[str]:
+    """The kinds of a domain's tasks."""
+    return [task.kind for task in tasks]
+
+
+# -- figures of compare.json
+
+
+def method_scores(document: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
+    """The decathlon score of each method over the new domains, and the method it is relative to.
+
+    The score is the mean over the seeds that a method has in common with the base, the first of
+    SCORE_BASES with rows. There is none without a base, with errors that are not in percent, or
+    where the base has no error in a domain whose errors are not counted in images.
+    """
+    rows = document["rows"]
+    # half a wrong image is the smallest error only where an error counts images
+    counts = {
+        domain: document["images"][domain]
+        for domain, kinds in document["domains"].items()
+        if {*kinds} == {"classify"}
+    }
+    base = next((name for name in SCORE_BASES if name in rows), "")
+    errors = [pair for row in rows.get(base, {}).values() for pair in row["errors"].items()]
+    fair = in_percent(document) and all(error or domain in counts for domain, error in errors)
+    scores = {}
+    for name, seeds in rows.items() if base and fair else ():
+        common = [seed for seed in seeds if seed in rows[base]]
+        each = [
+            decathlon_score(seeds[s]["errors"], rows[base][s]["errors"], counts) for s in common
+        ]
+        if each:
+            scores[name] = statistics.fmean(each)
+    return base, scores
+
+
+def in_percent(document: Mapping[str, Any]) -> bool:
+    """Whether the errors of all new domains are in percent, so that they have a mean."""
+    return all({*kinds} <= SHARES for kinds in document["domains"].values())
+
+
+def old_mean(document: Mapping[str, Any], method: str) -> float | None:
+    """A method's mean error over seeds and the run's own domains whose errors are in percent."""
+    own = {name for name, kinds in document["own"].items() if {*kinds} <= SHARES}
+    values = [
+        [error for domain, error in row["old"].items() if domain in own]
+        for row in document["rows"][method].values()
+    ]
+    means = [statistics.fmean(each) for each in values if each]
+    return statistics.fmean(means) if means else None

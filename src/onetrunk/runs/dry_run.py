@@ -1,4 +1,4 @@
-"""What a training would take, from a few of its steps that are then forgotten."""
+"""Measure what a training will cost from a few of its steps, without writing anything."""
 
 from __future__ import annotations
 
@@ -9,39 +9,48 @@ from typing import Any
 import torch
 
 from onetrunk.config import Recipe
+from onetrunk.config.check import check
 from onetrunk.errors import BadInput
 from onetrunk.eval.budget import budget
-from onetrunk.runs.train import find_taught
+from onetrunk.runs.train import make_teachers
 from onetrunk.train.device import choose_device, deterministic
 from onetrunk.train.distill.lwf import find_old_predictions
 from onetrunk.train.initialize import start_from
 from onetrunk.train.learner import Learner
 
-STEPS = 3  # that are timed, after one that is not
+STEPS = 3  # timed steps, after one that is not
 
 
 def dry_run(recipe: Recipe, device: str | None = None) -> dict[str, Any]:
-    """Steps, seconds, memory and bytes of a training; nothing is written, nothing learned."""
+    """Estimate the steps, seconds, memory and bytes of a training.
+
+    Args:
+        recipe: What would be trained.
+        device: "cpu", "cuda", "cuda:1", "mps"; None chooses.
+
+    Returns:
+        The sums, and under `parts` the same for each network.
+    """
     if recipe.train.frozen:
         raise BadInput(
-            "a dry run times steps, and frozen heads are solved without any",
+            "a dry run times training steps, and frozen heads are solved without any",
             got="train.frozen = true",
             try_="train it: it takes minutes",
         )
     place = choose_device(device)
-    checked = recipe.check()
+    checked = check(recipe)
     parts: dict[str, dict[str, Any]] = {}
     models = recipe.make_model(checked.domains)
     if recipe.init_folder is not None:
-        start_from(recipe.init_folder, models)  # what it cannot start from is said here, too
+        start_from(recipe.init_folder, models)
     old_predictions = find_old_predictions(recipe, checked.domains)
-    teachers, _ = find_taught(models, checked.domains, recipe, "")
+    teachers, _ = make_teachers(models, checked.domains, recipe)
     for part, model in models.items():
-        mine = [domain for domain in checked.domains if domain.name in model.domains]
+        own = [domain for domain in checked.domains if domain.name in model.domains]
         with deterministic(recipe.train.deterministic, place):
             learner = Learner(
                 model,
-                mine,
+                own,
                 recipe.train,
                 place,
                 recipe.seed,
@@ -60,21 +69,21 @@ def dry_run(recipe: Recipe, device: str | None = None) -> dict[str, Any]:
             seconds = (time.perf_counter() - began) / STEPS
             passes.close()
         tensors, _ = learner.state()
-        saved = sum(t.numel() * t.element_size() for t in tensors.values())
+        checkpoint_bytes = sum(t.numel() * t.element_size() for t in tensors.values())
         hours = recipe.train.hours
         total = 3600 * hours if hours else seconds * learner.clock.steps
         cost = budget(model).universal
         parts[part] = {
-            "domains": [domain.name for domain in mine],
+            "domains": [domain.name for domain in own],
             "steps": learner.clock.steps or round(total / seconds),
             "seconds_per_step": seconds,
             "images_per_s": images / STEPS / seconds,
             "seconds": total,
             "parameters": cost.parameters,
             "model_bytes": cost.bytes,
-            "checkpoint_bytes": saved,
+            "checkpoint_bytes": checkpoint_bytes,
         }
-    kept = recipe.train.keep + 1  # and the best
+    checkpoints = recipe.train.keep_checkpoints + 1  # and the best
     return {
         "name": recipe.name,
         "out": str(recipe.out_folder),
@@ -84,13 +93,13 @@ def dry_run(recipe: Recipe, device: str | None = None) -> dict[str, Any]:
         "seconds": sum(part["seconds"] for part in parts.values()),
         "memory_bytes": peak_memory(place),
         "disk_bytes": sum(
-            kept * part["checkpoint_bytes"] + part["model_bytes"] for part in parts.values()
+            checkpoints * part["checkpoint_bytes"] + part["model_bytes"] for part in parts.values()
         ),
     }
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """The most that was held so far: of the GPU's memory, or by this process; None if unknown."""
+    """The peak memory in bytes, of the GPU or else of this process; None where it is unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":

@@ -1,4 +1,4 @@
-"""What a run was made with: versions, hardware, seed, and the data by its fingerprints."""
+"""The environment of a run: versions, hardware, seed, and fingerprints of the data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PACKAGES = ("onetrunk", "torch", "torchvision", "timm", "numpy", "pillow")
 
 
 def environment(domains: Sequence[Domain], seed: int, device: torch.device) -> dict[str, Any]:
-    """As environment.json keeps it: no host, no user, no path."""
+    """What environment.json holds; no host, user or path is part of it."""
     hardware = {"device": str(device), "machine": platform.machine(), "system": platform.system()}
     if device.type == "cuda":
         hardware["gpu"] = torch.cuda.get_device_name(device)
@@ -28,37 +28,37 @@ def environment(domains: Sequence[Domain], seed: int, device: torch.device) -> d
         "versions": {"python": platform.python_version(), **_versions()},
         "hardware": {**hardware, "threads": torch.get_num_threads()},
         "seed": seed,
-        "data": {domain.name: mark_of(domain) for domain in domains},
+        "data": {domain.name: data_fingerprint(domain) for domain in domains},
     }
 
 
 def check_data(run: RunFolder, now: dict[str, Any]) -> None:
-    """Write it, or, where a run goes on, refuse other images than it began with."""
+    """Write environment.json; where a run continues, refuse other images than it started with."""
     path = run.path / NAME
     if not path.exists():
         run.write(NAME, now)
         return
     before = json.loads(path.read_text("utf-8"))["data"]
-    changed = [name for name, mark in now["data"].items() if before.get(name) != mark]
+    changed = [name for name, digest in now["data"].items() if before.get(name) != digest]
     if changed:
         raise BadInput(
-            f"the images of {', '.join(changed)} are not those that {run.path} began with",
-            try_="put them back, or start a new run with another `out`",
+            f"the images of {', '.join(changed)} have changed since {run.path} was started",
+            try_="restore them, or start a new run with another `out`",
         )
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:  # run from a checkout
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions
 
 
-def mark_of(domain: Domain) -> str:
-    """Of all that a batch depends on: the list of images, their labels, what each became."""
+def data_fingerprint(domain: Domain) -> str:
+    """The SHA-256 of everything a batch depends on: images, splits, labels, pixel pipeline."""
     index, scan = domain.index, domain.decoded.records
     digest = hashlib.sha256(index.fingerprint.encode())
     digest.update(index.split.tobytes())

@@ -1,8 +1,9 @@
-"""Forgetting: what domains lose when a run that starts from another moves the trunk (`init = RUN`).
+"""Forgetting: how the scores of old domains change in a run that starts from another.
 
-The test headlines of the new run minus those of the old one, over the same images, with paired
-bootstrap intervals; domains whose images are not the same in both are left out. Old domains that
-the new run does not have are evaluated behind its trunk by what the old run has for them.
+The change is the test headline of the new run (`init = RUN`) minus that of the old one, over the
+same images, with paired bootstrap intervals. Domains whose images differ between the runs are left
+out. For old domains that the new run does not have, `old_after` evaluates the old slots and heads
+on the new trunk.
 """
 
 from __future__ import annotations
@@ -19,61 +20,68 @@ from onetrunk.eval.intervals import Difference, differences
 from onetrunk.eval.outcomes import Outcomes
 from onetrunk.eval.table import Table, number, spaced
 from onetrunk.nn.universal import Universal
-from onetrunk.runs.finish import OUTCOMES
+from onetrunk.runs.open import Run
 from onetrunk.train.initialize import load_shared
 
 
-def forgotten(before: Path, after: Path) -> list[Difference]:
-    """Task by task of the domains that both runs have; none where either has no outcomes."""
-    if not all((run / OUTCOMES).is_file() for run in (before, after)):
+def score_changes(before: Path, after: Path) -> list[Difference]:
+    """The changes by task of the domains that both runs have; none where a run has no outcomes."""
+    old, new = Run(before).outcomes, Run(after).outcomes
+    if old is None or new is None:
         return []
-    old, new = (Outcomes.open(run / OUTCOMES) for run in (before, after))
     both = {
-        name for name in old.image_digests if new.image_digests.get(name) == old.image_digests[name]
+        name for name, digest in old.image_digests.items() if new.image_digests.get(name) == digest
     }
-    left, right = _only(new, both), _only(old, both)
-    if not left.tasks.keys() & right.tasks.keys():
+    ours, theirs = _only(new, both), _only(old, both)
+    if not ours.tasks.keys() & theirs.tasks.keys():
         return []
-    return differences(left, right)
+    return differences(ours, theirs)
 
 
 def old_after(
     run: Path,
-    learned: Universal,
+    trained: Universal,
     domains: Sequence[Domain],
     *,
     device: torch.device | str | None = None,
 ) -> Table:
-    """The run's own domains on test, their slots and heads as the run has them, all that is shared
-    (statistics, too, where the norm shares them) from a network that started from it.
+    """Evaluate domains of a run with their slots and heads on a trunk that started from it.
 
-    What they were is in the run's scores; neither the run nor the network is touched.
+    Args:
+        run: The folder of the old run; it stays as it is.
+        trained: The network with the new trunk; shared statistics are part of it.
+        domains: Domains of the old run.
+        device: Where to evaluate; None chooses.
+
+    Returns:
+        The scores on test. Those before are the scores of the run.
     """
-    before = load_shared(run)
+    old = load_shared(run)
     for key in ("arch", "norm"):
-        mine, theirs = getattr(before.trunk, key), getattr(learned.trunk, key)
-        if mine != theirs:
+        ours, theirs = getattr(old.trunk, key), getattr(trained.trunk, key)
+        if ours != theirs:
             raise BadInput(
-                f"trunk.{key} of {run} is {mine!r}",
+                f"trunk.{key} of {run} is {ours!r}",
                 got=theirs,
                 try_="a network of init = this run",
             )
-    before.trunk.load_shared(learned.trunk.shared())
-    return evaluate(before, domains, device=device, progress=False)
+    old.trunk.load_shared(trained.trunk.shared())
+    return evaluate(old, domains, device=device, progress=False)
 
 
-def told(found: Difference) -> str:
-    """One line for people."""
-    sign = "+" if found.value >= 0 else "−"
-    change = f"{sign}{number(abs(found.value), found.unit)}"
-    words = "better" if found.gain > 0 else "worse" if found.gain < 0 else "the same"
-    sure = "" if found.clear or not found.gain else ", within the noise"
+def describe(change: Difference) -> str:
+    """One line on a change, for people."""
+    sign = "+" if change.value >= 0 else "−"
+    size = f"{sign}{number(abs(change.value), change.unit)}"
+    word = "better" if change.gain > 0 else "worse" if change.gain < 0 else "the same"
+    noise = "" if change.clear or not change.gain else ", within the noise"
     return (
-        f"{found.domain}/{found.task}: {found.metric} {number(found.theirs, found.unit)} → "
-        f"{number(found.ours, found.unit)}{spaced(found.unit)} ({change}: {words}{sure})"
+        f"{change.domain}/{change.task}: {change.metric} {number(change.theirs, change.unit)} → "
+        f"{number(change.ours, change.unit)}{spaced(change.unit)} ({size}: {word}{noise})"
     )
 
 
 def _only(outcomes: Outcomes, names: set[str]) -> Outcomes:
+    """The outcomes of these domains."""
     parts = {key: part for key, part in outcomes.tasks.items() if key[0] in names}
     return Outcomes(outcomes.split, parts, {name: outcomes.image_digests[name] for name in names})

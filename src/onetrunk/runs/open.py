@@ -1,80 +1,354 @@
-"""The domains of a run with their images: those of its recipe, and those that were grown."""
+"""A run's folder, opened: its recipe, model, domains, scores and the versions of its packs.
+
+```
+RUN/recipe.toml  scores.json  outcomes.safetensors    of the training; never changed once finished
+RUN/model/                   the trunk and the packs in use; domains.json lists them
+RUN/added/NAME/              the record of a domain that was added or changed after the training
+```
+
+Scores are stored once. `scores.json` of the run has those of the domains that it was trained with,
+`added/NAME/scores.json` those of one that was added or changed since. `Run.scores` merges them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from os import PathLike
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal
 
 from onetrunk.config import Recipe
-from onetrunk.config.growth import domain_of
+from onetrunk.config.add_recipe import added_domain
 from onetrunk.data.domain import Domain
-from onetrunk.errors import OnetrunkError
-from onetrunk.nn.model_files import TRUNK, listed
+from onetrunk.errors import BadInput, OnetrunkError
+from onetrunk.eval.budget import Budget, Cost, DomainCost
+from onetrunk.eval.outcomes import Outcomes
+from onetrunk.eval.table import Table
+from onetrunk.nn.model_files import PACKS, TRUNK, listed
 from onetrunk.nn.pack import Pack
-from onetrunk.runs import history as story
-from onetrunk.runs.history import RELABELLED
-from onetrunk.runs.pack_store import GROWN, pack_path
-from onetrunk.runs.scores import read_json
-from onetrunk.store.run_folder import RECIPE, SCORES
+from onetrunk.nn.saving import load, models_of
+from onetrunk.nn.universal import Universal
+from onetrunk.runs.pack_history import RELABELED, current_class
+from onetrunk.store.checkpoint import steps
+from onetrunk.store.run_folder import CHECKPOINTS, RECIPE, SCORES, shell
+
+MODEL, ADDED, HISTORY = "model", "added", "history"
+OUTCOMES = "outcomes.safetensors"
+SPLITS = ("val", "test")  # whose tables scores.json has
+BY_DOMAIN = ("splits", "bad", "own_best", "added")  # tables of scores.json with a key per domain
+
+Models = Mapping[str, Universal]  # one network under "", or one per domain under its name
+State = Literal["finished", "unfinished", "model"]
 
 
-def domains_of(run: str | PathLike[str]) -> list[Domain]:
-    """In the model's order; a pack from elsewhere, whose images nobody named, is left out."""
-    folder = Path(run)
-    found: dict[str, Domain] = {}
-    if (folder / RECIPE).is_file():
-        found = {one.name: one for one in Recipe.read(folder).make_domains()}
-    for name, place in grown(folder).items():
-        found[name] = domain_of(place)
-    names = model_names(folder)
-    if not names:
-        return list(found.values())
-    return [as_called(folder, found[name]) for name in names if name in found]
+class Run:
+    """A run's folder, or a folder of `onetrunk.save`.
 
+    Nothing is read before it is used, and what was read is kept: open the folder again after a
+    domain was added, updated or removed.
 
-def as_called(run: Path, domain: Domain) -> Domain:
-    """The domain with the classes that its pack has since they were renamed or dropped.
-
-    A source that has them too, because its folders were renamed, stays as it is.
+    Args:
+        folder: The folder.
+        models: Its networks, where they are in memory already.
     """
-    if read_json(run / GROWN / domain.name / SCORES).get("grown", {}).get("what") != RELABELLED:
-        return domain
-    card = Pack.open(pack_path(run, domain.name)).card
-    known = {task.name: set(task.classes) for task in card.tasks}
+
+    def __init__(self, folder: str | os.PathLike[str], models: Models | None = None) -> None:
+        self.folder = Path(folder)
+        if models is not None:
+            self.__dict__["models"] = dict(models)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    # -- settings and state
+
+    @property
+    def state(self) -> State:
+        """`finished`, `unfinished`, or `model`: a folder of `onetrunk.save`, without a recipe."""
+        if not (self.folder / RECIPE).is_file():
+            return "model"
+        finished = (self.folder / SCORES).is_file() and (self.folder / MODEL).is_dir()
+        return "finished" if finished else "unfinished"
+
+    @cached_property
+    def recipe(self) -> Recipe | None:
+        """The recipe of the training; None in a folder of `onetrunk.save`."""
+        return Recipe.read(self.folder) if (self.folder / RECIPE).is_file() else None
+
+    @property
+    def last_step(self) -> int:
+        """The step of the newest checkpoint, 0 without one."""
+        top = self.folder / CHECKPOINTS
+        names = [] if self.recipe is None else [part.name for part in self.recipe.domains]
+        places = [top, *(top / name for name in names)]
+        return max((step for place in places for step in steps(place)), default=0)
+
+    def check_shared_trunk(self) -> Path:
+        """The folder of the model, to which domains can be added.
+
+        The run has to be finished and to have one network, or BadInput is raised.
+        """
+        place = self.folder / MODEL
+        if self.state == "unfinished":
+            raise BadInput(
+                f"the run {self.folder} is not finished: its trunk still changes",
+                try_=f"onetrunk train {shell(self.folder / RECIPE)} --resume",
+            )
+        if not place.is_dir():
+            raise self._no_model()
+        if not (place / TRUNK).is_file():
+            raise BadInput(
+                f"{self.folder} has one network per domain, and no trunk for a new domain to share",
+                try_="onetrunk train with sharing = 'deep', then add to that run",
+            )
+        return place
+
+    def _no_model(self) -> BadInput:
+        files = sorted(p.name for p in self.folder.iterdir()) if self.folder.is_dir() else []
+        return BadInput(
+            f"no model in {self.folder}",
+            available=files,
+            try_="onetrunk train RECIPE, or onetrunk.save(model, folder), writes one",
+        )
+
+    # -- networks
+
+    @cached_property
+    def models(self) -> Models:
+        """One network under the name "", or one per domain under its name; in evaluation mode."""
+        if (self.folder / MODEL / TRUNK).is_file():
+            return {"": load(self.folder)}
+        return models_of(self.folder)
+
+    @property
+    def model(self) -> Universal:
+        """The network of a run that has one; `models` has those of specialists."""
+        if len(self.models) > 1:
+            raise BadInput("this run has one network per domain", available=self.models)
+        return next(iter(self.models.values()))
+
+    @property
+    def networks(self) -> dict[str, Universal]:
+        """The network of each domain, by its name."""
+        return {name: model for model in self.models.values() for name in model.domains}
+
+    def network(self, name: str) -> Universal:
+        """The network of one domain; those of other specialists are not read."""
+        if "models" in self.__dict__ or shared_model_names(self.folder) is not None:
+            return self.networks[name]
+        return load(self.folder, name)
+
+    @property
+    def names(self) -> list[str]:
+        """The domains of the model, in order; before there is a model, those of the recipe."""
+        shared = shared_model_names(self.folder)
+        if shared is not None:
+            return shared
+        if (self.folder / MODEL).is_dir():
+            return sorted(path.parent.name for path in (self.folder / MODEL).glob(f"*/{TRUNK}"))
+        if self.recipe is None:
+            raise self._no_model()
+        return [part.name for part in self.recipe.domains]
+
+    def pack_path(self, name: str) -> Path:
+        """The file of a domain's pack in the model in use."""
+        top = self.folder / MODEL
+        shared = top / PACKS / f"{name}.pack"
+        return shared if shared.is_file() else top / name / PACKS / f"{name}.pack"
+
+    def versions(self, name: str) -> list[int]:
+        """The numbers of the earlier versions of a domain's pack, ascending."""
+        top = self.folder / HISTORY / name
+        found = [path.name for path in top.iterdir()] if top.is_dir() else []
+        return sorted(int(each) for each in found if each.isdecimal())
+
+    # -- domains
+
+    @cached_property
+    def domains(self) -> dict[str, Domain]:
+        """The domains whose images are known, by name, in the order of the model.
+
+        A pack that was imported has no images here and is left out.
+        """
+        found: dict[str, Domain] = {}
+        if self.recipe is not None:
+            found = {domain.name: domain for domain in self.recipe.make_domains()}
+        for name, place in self.added_folders.items():
+            found[name] = added_domain(place)
+        names = shared_model_names(self.folder)
+        if not names:
+            return found
+        return {name: self._relabeled(found[name]) for name in names if name in found}
+
+    @property
+    def added_folders(self) -> dict[str, Path]:
+        """The folders of the domains that were added and whose images are known, by name."""
+        top = self.folder / ADDED
+        paths = sorted(top.iterdir()) if top.is_dir() else []
+        return {p.name: p for p in paths if p.name[0] != "." and (p / RECIPE).is_file()}
+
+    @property
+    def readable_domains(self) -> dict[str, Domain]:
+        """`domains` without those whose settings cannot be read."""
+        try:
+            return self.domains
+        except OnetrunkError:
+            found = {}
+            for name, place in self.added_folders.items():
+                try:
+                    found[name] = self._relabeled(added_domain(place))
+                except OnetrunkError:
+                    continue
+            return found
+
+    def _relabeled(self, domain: Domain) -> Domain:
+        """The domain with the classes of its pack, where they were renamed or dropped.
+
+        A source whose folders were renamed as well has them already.
+        """
+        record = read_json(self.folder / ADDED / domain.name / SCORES)
+        if record.get("added", {}).get("event") != RELABELED:
+            return domain
+        card = Pack.open(self.pack_path(domain.name)).card
+        wanted = {task.name: set(task.classes) for task in card.tasks}
+        try:
+            classes = {task.name: set(task.classes) for task in domain.tasks if not task.dense}
+        except OnetrunkError:
+            return domain
+        if all(wanted.get(name, own) == own for name, own in classes.items()):
+            return domain
+        names = {c: current_class(card, c) for own in classes.values() for c in own}
+        return domain.renamed(names, card.tasks)
+
+    # -- scores
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        """The scores of all domains of the model, as `scores.json` has those of the training."""
+        return read_scores(self.folder)
+
+    @property
+    def table(self) -> Table:
+        """Scores on the test split."""
+        return Table.from_json(self.scores["test"])
+
+    @property
+    def outcomes(self) -> Outcomes | None:
+        """What each test image adds to the scores; None where the run has none."""
+        return read_outcomes(self.folder)
+
+    def record(self, name: str) -> dict[str, Any]:
+        """The record of one domain: its part of the scores, and how it was added."""
+        return read_record(self.folder, name)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON document of a run; empty where there is no such file."""
     try:
-        there = {task.name: set(task.classes) for task in domain.tasks if not task.dense}
-    except OnetrunkError:
-        return domain
-    if all(known.get(name, classes) == classes for name, classes in there.items()):
-        return domain
-    names = {c: story.called_now(card, c) for classes in there.values() for c in classes}
-    return domain.called(names, card.tasks)
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInput(f"cannot read {path}", got=str(error)[:100]) from None
+    if not isinstance(document, dict):
+        raise BadInput(f"cannot read {path}: expected an object", got=type(document).__name__)
+    return document
 
 
-def grown(run: Path) -> dict[str, Path]:
-    """By name the folders of domains that were grown and whose images are known."""
-    top = run / GROWN
-    paths = sorted(top.iterdir()) if top.is_dir() else []
-    return {p.name: p for p in paths if p.name[0] != "." and (p / RECIPE).is_file()}
+def shared_model_names(folder: Path) -> list[str] | None:
+    """The domains of a folder that has one network, in order; None: it has several, or none."""
+    return listed(folder / MODEL) if (folder / MODEL / TRUNK).is_file() else None
 
 
-def model_names(run: Path) -> Sequence[str]:
-    """The domains of the run's one model, in order; nothing where there are several, or none."""
-    if not (run / "model" / TRUNK).is_file():
-        return ()
-    return listed(run / "model")
+def read_scores(folder: Path) -> dict[str, Any]:
+    """The scores of a run: those of its training, with the domains that its model has now.
+
+    Empty for an unfinished run and for a folder of `onetrunk.save`.
+    """
+    scores = read_json(folder / SCORES)
+    names = shared_model_names(folder)
+    if not scores or names is None or not _changed(folder, scores.get("splits", names), names):
+        return scores
+    records = [_record(folder, name, scores) for name in names]
+    for split in SPLITS:
+        tables = [Table.from_json(record[split]) for record in records if split in record]
+        rows = tuple(row for table in tables for row in table.rows)
+        scores[split] = Table(rows, split).to_json()
+    for key in BY_DOMAIN:
+        table = {record["domain"]: record[key] for record in records if key in record}
+        if table or key in scores:
+            scores[key] = table
+    budget = scores.get("budget", {}).get("")
+    if budget is not None:
+        costs = [record["cost"] for record in records if "cost" in record]
+        scores["budget"][""] = _budget(budget, costs)
+    return scores
 
 
-def reachable(run: Path) -> dict[str, Domain]:
-    """By name those whose settings can be read, whatever is wrong with others."""
+def read_outcomes(folder: Path) -> Outcomes | None:
+    """The outcomes of a run's test images, of the domains that its model has now."""
+    path = folder / OUTCOMES
+    trained = Outcomes.open(path) if path.is_file() else None
+    names = shared_model_names(folder)
+    if trained is None or names is None or not _changed(folder, trained.image_digests, names):
+        return trained
+    each = [domain_outcomes(folder, name, trained) for name in names]
+    known = [outcomes for outcomes in each if outcomes is not None]
+    parts = {key: part for outcomes in known for key, part in outcomes.tasks.items()}
+    digests = {name: d for outcomes in known for name, d in outcomes.image_digests.items()}
+    return Outcomes(trained.split, parts, digests)
+
+
+def read_record(folder: Path, name: str) -> dict[str, Any]:
+    """The record of one domain; nearly empty where nothing is known of it."""
+    return _record(folder, name, read_json(folder / SCORES))
+
+
+def domain_outcomes(folder: Path, name: str, trained: Outcomes | None = None) -> Outcomes | None:
+    """The outcomes of one domain; None where there are none, or where the file is damaged."""
+    place = folder / ADDED / name
     try:
-        return {domain.name: domain for domain in domains_of(run)}
+        if place.is_dir():
+            return Outcomes.open(place / OUTCOMES) if (place / OUTCOMES).is_file() else None
+        if trained is None and (folder / OUTCOMES).is_file():
+            trained = Outcomes.open(folder / OUTCOMES)
     except OnetrunkError:
-        found = {}
-        for name, place in grown(run).items():
-            try:
-                found[name] = as_called(run, domain_of(place))
-            except OnetrunkError:
-                continue
-        return found
+        return None
+    if trained is None or name not in trained.image_digests:
+        return None
+    parts = {key: part for key, part in trained.tasks.items() if key[0] == name}
+    return Outcomes(trained.split, parts, {name: trained.image_digests[name]})
+
+
+def _changed(folder: Path, trained: Iterable[str], names: Sequence[str]) -> bool:
+    """Whether domains were added, changed or removed since the training."""
+    return {*trained} != {*names} or any((folder / ADDED / name).is_dir() for name in names)
+
+
+def _record(folder: Path, name: str, scores: Mapping[str, Any]) -> dict[str, Any]:
+    """The record in the domain's own folder, or its part of the scores of the training."""
+    place = folder / ADDED / name
+    if place.is_dir():
+        return {"format": 1, "domain": name, **read_json(place / SCORES)}
+    record: dict[str, Any] = {"format": 1, "domain": name}
+    for split in SPLITS:
+        if split in scores:
+            rows = Table.from_json(scores[split]).rows
+            record[split] = Table(tuple(r for r in rows if r.domain == name), split).to_json()
+    for key in BY_DOMAIN:
+        if name in scores.get(key, {}):
+            record[key] = scores[key][name]
+    for cost in scores.get("budget", {}).get("", {}).get("domains", []):
+        if cost["name"] == name:
+            record["cost"] = cost
+    return record
+
+
+def _budget(trained: Mapping[str, Any], costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The budget of the training's trunk with these domains."""
+    domains = tuple(
+        DomainCost(d["name"], tuple(d["size"]), Cost(**d["own"]), Cost(**d["alone"])) for d in costs
+    )
+    return Budget(trained["arch"], Cost(**trained["shared"]), domains).to_json()

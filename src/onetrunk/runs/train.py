@@ -1,33 +1,35 @@
-"""From domains and settings to a finished run: `ot.train`, and what `onetrunk train` does."""
+"""Train a run: from domains and settings to a folder with a model and its scores."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
+from math import isfinite
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 import torch
 
-from onetrunk.config import Recipe, Train
-from onetrunk.config.from_python import described
+from onetrunk.config import Distill, Recipe, Train
+from onetrunk.config.check import check
+from onetrunk.config.from_python import distill_settings, recipe_of
 from onetrunk.data.domain import Domain, check_domains
+from onetrunk.data.splitting import SPLITS
 from onetrunk.errors import BadInput
-from onetrunk.eval.table import Table
+from onetrunk.eval.budget import budget
+from onetrunk.eval.evaluate import evaluate_split
 from onetrunk.nn.heads import Numbers
+from onetrunk.nn.model_files import save_models
 from onetrunk.nn.saving import load
 from onetrunk.nn.shared_heads import SharedHead
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
 from onetrunk.runs.environment import check_data, environment
-from onetrunk.runs.finish import finish
+from onetrunk.runs.open import OUTCOMES, Models, Run
 from onetrunk.store.run_folder import SCORES, RunFolder
 from onetrunk.train.device import Precision, choose_device, deterministic
-from onetrunk.train.distill.find_teachers import TeacherSource, distill_settings, find_teachers
+from onetrunk.train.distill.find_teachers import TeacherSource, find_teachers
 from onetrunk.train.distill.lwf import find_old_predictions
 from onetrunk.train.distill.plan import Record, plan
 from onetrunk.train.distill.precompute import FOLDER as VIEWS
@@ -41,30 +43,10 @@ from onetrunk.train.loggers import load_logger, make_logger
 from onetrunk.train.loop import fit
 from onetrunk.train.losses import target_stats
 from onetrunk.train.mixup import MIXABLE
+from onetrunk.train.selection import Selection
 from onetrunk.train.weighting import make_weighting
 
-Models = Mapping[str, Universal]  # one under the name "", or by domain a network each
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished training."""
-
-    folder: Path
-    models: Models
-    scores: Mapping[str, Any]  # what scores.json holds
-
-    @property
-    def model(self) -> Universal:
-        """The one network; of specialists there are several, in `models`."""
-        if len(self.models) > 1:
-            raise BadInput("this run holds a network for each domain", available=self.models)
-        return next(iter(self.models.values()))
-
-    @property
-    def table(self) -> Table:
-        """Scores on the test split."""
-        return Table.from_json(self.scores["test"])
+FORMAT = 1  # of scores.json
 
 
 def train(
@@ -72,29 +54,33 @@ def train(
     domains: Sequence[Domain],
     *,
     out: str | Path,
+    train: Train | None = None,
+    distill: Distill | None = None,
+    teachers: TeacherSource = "",
     seed: int = 0,
     resume: bool = False,
     device: str | torch.device | None = None,
-    teachers: TeacherSource = "",
-    distill: Sequence[str] | Mapping[str, Any] = MappingProxyType({}),
-    **settings: Any,
 ) -> Run:
-    """Learn `domains` with `model`, into the run folder `out`.
+    """Train a model on all of its domains, in place, and evaluate it.
 
-    `settings` are the keys of a recipe's [train] (`onetrunk.config.Train`), checked as those are:
-    steps, batch, optimizer, lr, … The model is trained in place; of a run that was stopped,
-    `resume=True` goes on.
-
-    `teachers`: a run of specialists, "timm/NAME", "features:FILE", a model, a Foreign; a list of
-    them; or by domain any of these. `distill`: the keys of a recipe's [distill], or words for what
-    is taught, such as ["cka", "logits"].
+    Args:
+        model: The model.
+        domains: The domains of the model.
+        out: The folder of the run.
+        train: The settings of the training, `Train(steps=…, lr=…)`; None: the defaults.
+        distill: The settings of distillation, `Distill(features=…)`; needs teachers.
+        teachers: A run of specialists, "timm/NAME", "features:FILE", a model or a Foreign; a list
+            of these; or any of these by domain. They replace `distill.teachers`.
+        seed: The seed of all random numbers.
+        resume: Continue a run that was stopped.
+        device: Where to train; None chooses.
     """
     names = [domain.name for domain in domains]
     if sorted(names) != sorted(model.domains):
-        raise BadInput("all of a model's domains are learned", got=names, available=model.domains)
+        raise BadInput("expected all domains of the model", got=names, available=model.domains)
     check_domains(domains)
-    taught = distill_settings(teachers, distill)
-    recipe = described(model, domains, Train.of(settings), seed, Path(out), taught)
+    settings = distill_settings(distill, teachers)
+    recipe = recipe_of(model, domains, train or Train(), seed, Path(out), settings)
     part = names[0] if model.trunk.sharing == "none" else ""
     return train_models(
         {part: model}, domains, recipe, resume=resume, device=device, teachers=teachers
@@ -102,8 +88,14 @@ def train(
 
 
 def train_recipe(recipe: Recipe, *, resume: bool = False, device: str | None = None) -> Run:
-    """Everything that the recipe says, from its domains to its scores."""
-    checked = recipe.check()
+    """Train what a recipe describes.
+
+    Args:
+        recipe: The recipe; its `out` is the folder of the run.
+        resume: Continue a run that was stopped; a finished one is returned as it is.
+        device: "cpu", "cuda", "cuda:1", "mps"; None chooses.
+    """
+    checked = check(recipe)
     for warning in checked.warnings:
         say(f"note: {warning}")
     models = recipe.make_model(checked.domains)
@@ -121,93 +113,160 @@ def train_models(
     device: str | torch.device | None,
     teachers: TeacherSource = "",
 ) -> Run:
-    """Each model on its domains, one after the other, then their scores.
+    """Train the networks one after the other, each on its domains, and evaluate them.
 
-    `teachers`: those of the recipe, where a file cannot say them.
+    Args:
+        models: One network under "", or one per domain under its name; trained in place.
+        domains: All domains.
+        recipe: The settings, and the folder of the run.
+        resume: Continue a run that was stopped.
+        device: Where to train; None chooses.
+        teachers: Teachers that a recipe cannot name, in place of the recipe's.
     """
     train, place = recipe.train, choose_device(device)
     check_tasks(domains, train)
     for model in models.values():
         check_weighting(model, domains, train)
     folder = recipe.out_folder
-    done = resume and (folder / SCORES).exists()  # its teachers may be gone by now
-    found, taught = ({}, {}) if done else find_taught(models, domains, recipe, teachers)
-    old_predictions = None if done else find_old_predictions(recipe, domains)
-    if not done:
+    finished = resume and (folder / SCORES).exists()  # its teachers may be gone by now
+    by_domain: dict[str, list[Teacher]] = {}
+    taught: Record = {}
+    old_predictions = None
+    if not finished:
+        by_domain, taught = make_teachers(models, domains, recipe, teachers)
+        old_predictions = find_old_predictions(recipe, domains)
         check_labels(domains, taught)
     if not train.frozen:
         check_val(models, domains)
     for name in train.loggers:
-        load_logger(name)  # a wrong one leaves no run behind
+        load_logger(name)  # an unknown logger is found before there is a folder
     with RunFolder.open(folder, recipe.text_in(folder), resume=resume) as run:
         for model in models.values():
-            record(model, recipe)
+            record_training(model, recipe)
             scale_numbers(model, domains)
         if run.finished:
             say(f"{run.path} is finished already")
-            forget_views(run, recipe)
+            _remove_views(run, recipe)
             for part, model in models.items():
                 copy_weights(model, load(run.path, part or None))
-            return Run(run.path, models, json.loads((run.path / SCORES).read_text("utf-8")))
+            return Run(run.path, models)
         check_data(run, environment(domains, recipe.seed, place))
         last = [saved for part in models if (saved := run.last(part)) is not None]
         run.rewind(last[-1] if last else None)
-        if recipe.distill.views and found:
+        if recipe.distill.views and by_domain:
             with stoppable() as stop, deterministic(train.deterministic, place):
                 precision = Precision.of(train.precision, place)
-                found = precompute_for_run(
-                    models, domains, found, recipe.distill, run, recipe.seed, precision, stop
+                by_domain = precompute_for_run(
+                    models, domains, by_domain, recipe.distill, run, recipe.seed, precision, stop
                 )
         learn = (
             fit_heads
             if train.frozen
             else partial(
-                fit, teachers=found, distill=recipe.distill, old_predictions=old_predictions
+                fit, teachers=by_domain, distill=recipe.distill, old_predictions=old_predictions
             )
         )
         logger = make_logger(train.loggers, run.path)
         chosen = {}
         for part, model in models.items():
-            mine = [domain for domain in domains if domain.name in model.domains]
+            own = [domain for domain in domains if domain.name in model.domains]
             try:
                 chosen[part] = learn(
-                    model, mine, train, run, logger, part=part, device=place, seed=recipe.seed
+                    model, own, train, run, logger, part=part, device=place, seed=recipe.seed
                 )
             except NotFinite as error:
                 run.write("failed.json", error.record)
                 raise
             if len(models) > 1:
                 model.cpu()  # the device holds one specialist at a time
-        scores = finish(run, models, domains, chosen, recipe.seed, place, train.frozen, taught)
-        forget_views(run, recipe)
-    return Run(run.path, models, scores)
+        finish(run, models, domains, chosen, recipe, place, taught)
+        _remove_views(run, recipe)
+    return Run(run.path, models)
 
 
-def forget_views(run: RunFolder, recipe: Recipe) -> None:
-    """Nothing needs them once the run is finished."""
-    if not recipe.distill.keep:
+def finish(
+    run: RunFolder,
+    models: Models,
+    domains: Sequence[Domain],
+    chosen: Mapping[str, Selection],
+    recipe: Recipe,
+    device: torch.device,
+    taught: Record,
+) -> None:
+    """Evaluate and write the model, outcomes and, last, scores.json: the run is finished then."""
+    by_domain = {name: model for model in models.values() for name in model.domains}
+    evaluated = {
+        split: evaluate_split(by_domain, domains, split, device=device) for split in ("val", "test")
+    }
+    tables = {split: evaluation.table() for split, evaluation in evaluated.items()}
+    for model in models.values():
+        for name, card in model.domains.items():
+            scores = {
+                f"{split}/{row.task}/{row.metric}": row.value
+                for split, table in tables.items()
+                for row in table.rows
+                if row.domain == name
+            }
+            model.domains[name] = card.with_record(card.provenance, scores)
+    with run.writing("the model"):
+        save_models(models, run.path)
+        evaluated["test"].outcomes().save(run.path / OUTCOMES)
+    run.finish(
+        {
+            "format": FORMAT,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seed": recipe.seed,
+            "frozen": recipe.train.frozen,
+            **({"teachers": taught} if taught else {}),
+            **{split: table.to_json() for split, table in tables.items()},
+            "best": {
+                part: {"step": s.step, "score": s.score if isfinite(s.score) else None}
+                for part, s in chosen.items()
+            },
+            "own_best": {name: best for s in chosen.values() for name, best in s.own_best.items()},
+            "bad": {d.name: {s: len(d.bad(s)) for s in SPLITS} for d in domains},
+            "splits": {
+                d.name: {"how": d.index.how, **{s: len(d.splits[s]) for s in SPLITS}}
+                for d in domains
+            },
+            "budget": {part: budget(model).to_json() for part, model in models.items()},
+        }
+    )
+
+
+def _remove_views(run: RunFolder, recipe: Recipe) -> None:
+    """Remove the precomputed views, unless the recipe keeps them."""
+    if not recipe.distill.keep_views:
         shutil.rmtree(run.path / VIEWS, ignore_errors=True)
 
 
-def find_taught(
-    models: Models, domains: Sequence[Domain], recipe: Recipe, teachers: TeacherSource
+def make_teachers(
+    models: Models, domains: Sequence[Domain], recipe: Recipe, teachers: TeacherSource = ""
 ) -> tuple[dict[str, list[Teacher]], Record]:
-    """The teachers by domain, and what they teach."""
+    """The teachers of each domain, and what each of them teaches.
+
+    Args:
+        models: The students.
+        domains: All domains.
+        recipe: Its [distill] names the teachers.
+        teachers: Used in place of the recipe's, where given.
+    """
     distill = recipe.distill
     if not distill.on:
         return {}, {}
     if recipe.train.frozen:
         raise BadInput(
-            "distill.teachers: train.frozen solves heads from labels alone",
+            "train.frozen solves heads from labels and cannot use teachers",
+            place="distill.teachers",
             try_="distill.enabled = false",
         )
     given = teachers or distill.teachers
-    found = find_teachers(given, domains, recipe.root, distill.logits)
-    return found, plan(models, domains, found, distill, recipe.train)
+    by_domain = find_teachers(given, domains, recipe.root, distill.logits)
+    return by_domain, plan(models, domains, by_domain, distill, recipe.train)
 
 
 def check_tasks(domains: Sequence[Domain], train: Train) -> None:
-    """Settings that some kinds of tasks cannot have."""
+    """Refuse settings that a domain's kinds of tasks do not support."""
     for domain in domains:
         for task in domain.tasks:
             if train.mixup and task.kind not in MIXABLE:
@@ -220,58 +279,61 @@ def check_tasks(domains: Sequence[Domain], train: Train) -> None:
 
 
 def check_labels(domains: Sequence[Domain], taught: Record) -> None:
-    """A task without labels is taught by somebody, or it is refused."""
-    problems = []
+    """Refuse tasks that have neither labels nor a teacher."""
+    errors = []
     for domain in (domain for domain in domains if domain.unlabelled):
         lessons = taught.get(domain.name, ())
         for task in domain.tasks:
             predicted = any(task.name in lesson["predictions"] for lesson in lessons)
             embedded = task.kind == "embed" and any("features" in lesson for lesson in lessons)
             if task.kind == "regress":
-                why = "a teacher's numbers have a scale that labels alone say"
+                reason = "the scale of a teacher's numbers is only known from labels"
             elif not (predicted or embedded):
-                why = "no teacher answers it"
+                reason = "no teacher predicts the task"
             else:
                 continue
-            problems.append(
-                str(
-                    BadInput(
-                        f"{domain.name}/{task.name}: its images have no labels, and {why}",
-                        try_=f"[distill] teachers.{domain.name} = one that does; "
-                        'or tasks = ["embed"], which features alone teach',
-                    )
+            errors.append(
+                BadInput(
+                    f"{domain.name}/{task.name}: the images have no labels, and {reason}",
+                    try_=f"[distill] teachers.{domain.name} = a teacher that does; "
+                    'or tasks = ["embed"], for which features are enough',
                 )
             )
-    if problems:
-        raise BadInput("\n".join(problems))
+    if errors:
+        raise BadInput.several(errors)
 
 
 def check_weighting(model: Universal, domains: Sequence[Domain], train: Train) -> None:
-    """A weighting that does not exist, or that these units cannot have."""
+    """Refuse an unknown loss weighting, and one that cannot weight the model's tasks."""
     units = [
         f"{domain.name}/{task.name}"
         for domain in domains
         for task in (() if domain.unlabelled else domain.tasks)
         if domain.name in model.domains
     ]
-    if units:  # without labels there is nothing to weighting
+    if units:  # unlabelled domains have no loss to weight
         make_weighting(train.weighting, units, settings=train.weighting_settings)
 
 
 def check_val(models: Models, domains: Sequence[Domain]) -> None:
-    """Each model's weights are chosen on validation: found here, not after hours."""
+    """Refuse a network without validation images: its checkpoint is selected on them."""
     for model in models.values():
-        mine = [d for d in domains if d.name in model.domains and not d.unlabelled]
-        if mine and not any(len(domain.val) for domain in mine):
-            raise BadInput(
-                f"no validation image to choose weights by: {', '.join(d.name for d in mine)}",
-                got=f"{sum(len(d.train) for d in mine)} for training",
-                try_="more images, or a column or folder that names the split val",
-            )
+        own = [d for d in domains if d.name in model.domains and not d.unlabelled]
+        if own and not any(len(domain.val) for domain in own):
+            raise no_validation(", ".join(d.name for d in own), sum(len(d.train) for d in own))
 
 
-def record(model: Universal, recipe: Recipe) -> None:
-    """What a domain's pack says of its training; `shared-batch` is evaluated by its batch."""
+def no_validation(name: str, train_images: int) -> BadInput:
+    """The error for a domain without validation images."""
+    return BadInput(
+        f"{name}: expected validation images, on which weights are selected",
+        got=f"{train_images} for training",
+        try_="more images, or a column or folder that names the split val",
+    )
+
+
+def record_training(model: Universal, recipe: Recipe) -> None:
+    """Write the run, seed and batch into the cards of the model's domains."""
     train = recipe.train
     for name, card in model.domains.items():
         batch = next((d.batch for d in recipe.domains if d.name == name and d.batch), train.batch)
@@ -280,14 +342,14 @@ def record(model: Universal, recipe: Recipe) -> None:
 
 
 def scale_numbers(model: Universal, domains: Sequence[Domain]) -> None:
-    """Heads that predict numbers start from the training labels' mean and standard deviation."""
+    """Set the scale of heads that predict numbers to the training labels' mean and std."""
     scaled: set[int] = set()
     for domain in domains:
         for task in domain.tasks if domain.name in model.domains else ():
             head = model.heads_of(domain.name).head(task.name)
             head = head.held[0] if isinstance(head, SharedHead) else head
             if isinstance(head, Numbers) and id(head) not in scaled:
-                scaled.add(id(head))  # shared by domains, it has the first one's scale
+                scaled.add(id(head))  # a shared head has the scale of the first domain
                 mean, std = target_stats(domain, task)
                 with torch.no_grad():
                     head.mean.copy_(mean)

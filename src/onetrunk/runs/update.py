@@ -1,7 +1,8 @@
-"""A domain is updated: classes come, go or are renamed, images come; only its pack moves.
+"""Update a domain of a run to other classes or images; only its pack changes.
 
-Surviving classes keep their head rows, matched by name, and everything else of the pack goes on
-from where it was. The version before is kept in the run's history until `undo` brings it back.
+Classes that stay keep their rows of the head, matched by name, and training starts from the pack as
+it was. The version before is kept in the history, and `undo` puts it back into use. `relabel`
+renames and drops classes without training.
 """
 
 from __future__ import annotations
@@ -10,36 +11,36 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from onetrunk.config.growth import settled, train_like
+from onetrunk.config import Train
+from onetrunk.config.add_recipe import Few
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
-from onetrunk.errors import BadInput
-from onetrunk.eval.budget import budget
+from onetrunk.errors import BadInput, shorten
 from onetrunk.nn.adapters import NO_ADAPTERS
-from onetrunk.nn.model_files import listed
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.saving import load
-from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
-from onetrunk.runs import history as story
-from onetrunk.runs import pack_store as shelf
-from onetrunk.runs import proof
-from onetrunk.runs.add import Grown, command, complete, published, waits
-from onetrunk.runs.growth import only, raise_domain, tell
-from onetrunk.runs.open import reachable
-from onetrunk.runs.scores import cost_of, of_run, read_json
-from onetrunk.store.run_folder import SCORES, RunFolder, shell
-from onetrunk.train.device import choose_device
+from onetrunk.runs import pack_history, pack_store
+from onetrunk.runs.change_domain import (
+    DomainResult,
+    Prepared,
+    command_for,
+    make_recipe,
+    train_into_run,
+)
+from onetrunk.runs.open import Run
+from onetrunk.runs.train_domain import domain_cost, pack_sizes
+from onetrunk.runs.unchanged import check_unchanged, fingerprints
+from onetrunk.store.run_folder import RunFolder, shell
 from onetrunk.train.new_domain.previous_pack import (
     check_unshared_heads,
     rename_classes,
     select_classes,
 )
-from onetrunk.train.new_domain.trials import pack_bytes, trunk_bytes, with_record
+from onetrunk.train.new_domain.trials import with_record
 
 
 def update(
@@ -47,96 +48,108 @@ def update(
     domain: Domain,
     *,
     rename: Mapping[str, str] | None = None,
+    adapters: str | None = None,
+    rank: int | None = None,
+    budget: float | None = None,
+    start: str | None = None,
+    few: Few | None = None,
+    decay: float | None = None,
     seed: int = 0,
     resume: bool = False,
     device: str | torch.device | None = None,
-    **settings: Any,
-) -> Grown:
-    """Learn the domain of this name on from its pack, over the classes and images it has now.
+    command: str | None = None,
+    train: Train | None = None,
+) -> DomainResult:
+    """Train a domain of a run on its present classes and images, starting from its pack.
 
-    `rename`: classes from old to new name. `settings`: the keys of a recipe's [train]; by default
-    those of the run.
+    Args:
+        run: The folder of a finished run.
+        domain: The domain with its present classes and images; one of this name is in the run.
+        rename: Classes that have another name now, from old to new.
+        adapters: What the domain owns; None: the same as before. So are the next five settings
+            those of `onetrunk.add`, and by default as they were or chosen.
+        rank: The rank of low-rank adapters.
+        budget: The largest size of a pack for "auto".
+        start: Has no effect on an update, which starts from the pack.
+        few: Whether to use few-shot methods.
+        decay: The factor on the weight decay.
+        seed: The seed of everything random.
+        resume: Continue an update that was stopped.
+        device: "cpu", "cuda", "cuda:1", "mps"; None chooses.
+        command: What to type to continue, for messages.
+        train: Settings of the training; those not given are those of the run.
     """
-    document = {"seed": seed, "grow": {}, "train": dict(settings)}
-    return update_run(Path(run), domain, document, rename or {}, resume=resume, device=device)
+    folder, name = Path(run), domain.name
+    settings = {} if train is None else train.given()
+    given = {
+        "adapters": adapters,
+        "rank": rank,
+        "budget": budget,
+        "start": start,
+        "few": few,
+        "decay": decay,
+    }
+
+    def prepare(run: Run, work: Path) -> Prepared:
+        _check_domain(run, name)
+        check_unshared_heads(run.model, name)
+        old = Pack.open(run.pack_path(name))
+        begin = rename_classes(old, rename or {})
+        say(f"{name}: {_describe_changes(begin.card.tasks, domain.tasks)}")
+        owned = {"adapters": _owned(old), "few": False, "rank": old.card.rank}
+        owned |= {key: value for key, value in given.items() if value is not None}
+        version = pack_store.version_in_use(folder, name) + 1
+        recipe = make_recipe(
+            run.model, domain, seed, owned, settings, run=run, work=work, version=version
+        )
+        return Prepared(run.model, recipe, old, begin)
+
+    return train_into_run(
+        folder,
+        domain,
+        pack_history.UPDATED,
+        prepare,
+        command=command or command_for("update", folder, domain),
+        resume=resume,
+        device=device,
+    )
 
 
-def update_run(
-    run: Path,
-    domain: Domain,
-    document: Mapping[str, Any],
-    rename: Mapping[str, str],
-    *,
-    again: str | None = None,
-    resume: bool = False,
-    device: str | torch.device | None = None,
-) -> Grown:
-    """The same; `document`: seed, [grow] and [train] as the user said them."""
-    name, place = domain.name, choose_device(device)
-    again = again or command("update", run, domain)
-    top = shelf.check_run(run)
-    with RunFolder.hold(run, again) as held:
-        work = run / shelf.GROWING / name
-        if waits(work, domain):
-            return published(held, name)
-        known(run, top, name)
-        model = load(run)
-        check_unshared_heads(model, name)
-        old = Pack.open(shelf.pack_path(run, name))
-        start = rename_classes(old, rename)
-        say(f"{name}: {changes(start.card.tasks, domain.tasks)}")
-        said = dict(document.get("train", {}))
-        full = settled(document, train_like(run, len(model.domains)))
-        asked = {k: v for k, v in dict(full.get("grow", {})).items() if v is not None}
-        kind: dict[str, Any] = {"adapters": _kind(old), "few": "no"}
-        if old.card.rank is not None:
-            kind["rank"] = old.card.rank
-        full["grow"] = {**kind, **asked}
-        full["version"] = shelf.version_of(run, name) + 1
-        growth = complete(full, said, domain, model, work)
-        tell(domain)
-        raise_domain(
-            model, domain, growth, work, "updated", reachable(run), place,
-            again=again, resume=resume, old=old, start=start,
-        )  # fmt: skip
-        return published(held, name)
-
-
-def known(run: Path, top: Path, name: str) -> None:
-    """Only what is there is updated."""
-    if name not in listed(top):
+def _check_domain(run: Run, name: str) -> None:
+    """Refuse a domain that the run does not have."""
+    if name not in run.names:
         raise BadInput(
-            f"{run} has no such domain",
+            f"{run.folder} has no such domain",
             got=name,
-            available=listed(top),
-            try_=f"onetrunk add {shell(run)} {name} SOURCE",
+            available=run.names,
+            try_=f"onetrunk add {shell(run.folder)} {name} SOURCE",
         )
 
 
-def _kind(pack: Pack) -> str:
-    """What the domain owns; of one that was trained with its trunk, all that it has."""
+def _owned(pack: Pack) -> str:
+    """The adapters of a pack; "norm" for one that was trained with its trunk and owns norms."""
     if pack.card.adapters != NO_ADAPTERS:
         return pack.card.adapters
-    if pack.card.provenance.get("grown") == NO_ADAPTERS:
+    if pack.card.provenance.get("adapters") == NO_ADAPTERS:
         return "none"
     return "norm" if any(key.startswith("slots/") for key in pack.tensors) else "none"
 
 
-def changes(before: Sequence[Task], now: Sequence[Task]) -> str:
-    """What becomes of the classes, for people."""
-    there = {task.name: task for task in before}
+def _describe_changes(before: Sequence[Task], now: Sequence[Task]) -> str:
+    """Which classes stay, are new and are gone, in one line."""
+    old = {task.name: task for task in before}
     parts = []
     for task in now:
-        was = there.get(task.name)
-        if was is None:
+        if task.name not in old:
             parts.append(f"{task.name} is new")
             continue
+        was = old[task.name]
         new = [c for c in task.classes if c not in was.classes]
-        lost = [c for c in was.classes if c not in task.classes]
+        gone = [c for c in was.classes if c not in task.classes]
         kept = len(task.classes) - len(new)
         words = [f"{kept} classes keep their rows"] if kept else []
-        words += [f"new: {', '.join(new[:6])}" + ", …" * (len(new) > 6)] if new else []
-        words += [f"gone: {', '.join(lost[:6])}" + ", …" * (len(lost) > 6)] if lost else []
+        words += [f"new: {shorten(new, 6)}"] if new else []
+        words += [f"gone: {shorten(gone, 6)}"] if gone else []
         if words:
             parts.append(f"{task.name}: {'; '.join(words)}")
     return "; ".join(parts) or "the same tasks"
@@ -148,81 +161,101 @@ def relabel(
     *,
     rename: Mapping[str, str] | None = None,
     drop: Sequence[str] = (),
-) -> Grown:
-    """Rename or drop classes without learning anything: all other rows stay to the bit."""
+) -> DomainResult:
+    """Rename or drop classes of a domain without training: all other rows stay, to the bit.
+
+    Args:
+        run: The folder of a finished run.
+        name: The domain.
+        rename: Classes from old to new name.
+        drop: Classes to drop.
+    """
     folder = Path(run)
-    top = shelf.check_run(folder)
-    again = f"onetrunk update {shell(folder)} {name}"
-    with RunFolder.hold(folder, again) as held:
-        known(folder, top, name)
-        model = load(folder)
+    Run(folder).check_shared_trunk()
+    with RunFolder.hold(folder, f"onetrunk update {shell(folder)} {name}") as held:
+        opened = Run(folder)
+        _check_domain(opened, name)
+        model, others = opened.model, opened.readable_domains
         check_unshared_heads(model, name)
-        old = Pack.open(shelf.pack_path(folder, name))
+        old = Pack.open(opened.pack_path(name))
         new = _without(rename_classes(old, rename or {}), drop)
-        others = reachable(folder)
-        before = proof.take(model, others, name)
+        before = fingerprints(model, others, name)
         model.remove(name)
-        event = {"what": story.RELABELLED, "date": story.now(), "renamed": dict(rename or {})}
-        event["dropped"] = list(drop)
-        history = story.told([*story.history_of(old.card), event])
-        version = shelf.version_of(folder, name) + 1
+        event = {
+            "event": pack_history.RELABELED,
+            "date": pack_history.now(),
+            "renamed": dict(rename or {}),
+            "dropped": list(drop),
+        }
+        version = pack_store.version_in_use(folder, name) + 1
+        history = pack_history.extended(old.card, event)
         provenance = {**new.card.provenance, "version": version, "history": history}
         new = with_record(new, provenance, new.card.scores if not drop else {})
         model.add_pack(new)
-        shown = proof.compare(before, proof.take(model, others, name), name)
-        say(f"{name}: {shown.said}")
-        record = of_run(folder, name)
-        grown = {**record.get("grown", {}), **_sizes(model, new), "what": story.RELABELLED}
-        grown |= {"date": event["date"], "version": version}
-        cost = cost_of(budget(only(model, name)), name)
-        record |= {"grown": grown, "cost": cost, "proof": shown.to_json()}
+        unchanged = check_unchanged(before, fingerprints(model, others, name), name)
+        say(f"{name}: {unchanged}")
+        record = opened.record(name)
+        record["added"] = {
+            **record.get("added", {}),
+            **pack_sizes(model, new),
+            "event": pack_history.RELABELED,
+            "date": event["date"],
+            "version": version,
+        }
+        record |= {"cost": domain_cost(model, name), "unchanged": unchanged.to_json()}
         if drop:
             for split in ("val", "test"):
                 record.pop(split, None)
-        shelf.replace_with(held, name, new, record, keep_outcomes=not drop)
-        return Grown(name, load(folder), record, folder)
+        pack_store.replace_pack(held, name, new, record, keep_outcomes=not drop)
+        return DomainResult(name, load(folder), record, folder)
 
 
 def _without(pack: Pack, drop: Sequence[str]) -> Pack:
+    """The pack without these classes."""
     known = {c for task in pack.card.tasks for c in task.classes}
     for c in drop:
         if c not in known:
             raise BadInput(f"{pack.card.name} has no such class", got=c, available=sorted(known))
     tasks = []
     for task in pack.card.tasks:
-        left = [c for c in task.classes if c not in drop]
+        left = tuple(c for c in task.classes if c not in drop)
         if task.classes and not left:
-            raise BadInput(f"{pack.card.name}/{task.name} would have no class", got=", ".join(drop))
-        tasks.append(replace(task, classes=tuple(left)))
+            raise BadInput(
+                f"{pack.card.name}/{task.name}: expected at least one class to stay",
+                got=", ".join(drop),
+            )
+        tasks.append(replace(task, classes=left))
     return select_classes(pack, tasks)
 
 
-def undo(run: str | os.PathLike[str], name: str) -> Grown:
-    """The version before the last update, to the bit; the undone one is kept beside the history."""
+def undo(run: str | os.PathLike[str], name: str) -> DomainResult:
+    """Put the version before the last update back into use, to the bit.
+
+    The present version is kept in the history as `undone-N`.
+
+    Args:
+        run: The folder of a finished run.
+        name: The domain.
+    """
     folder = Path(run)
-    top = shelf.check_run(folder)
-    again = f"onetrunk update {shell(folder)} {name} --undo"
-    with RunFolder.hold(folder, again) as held:
-        known(folder, top, name)
-        kept = shelf.versions(folder, name)
-        if not kept:
+    Run(folder).check_shared_trunk()
+    with RunFolder.hold(folder, f"onetrunk update {shell(folder)} {name} --undo") as held:
+        opened = Run(folder)
+        _check_domain(opened, name)
+        versions = opened.versions(name)
+        if not versions:
             raise BadInput(
-                f"{name} was never updated: there is no version to go back to",
+                f"{name} was never updated: it has no earlier version",
                 try_=f"onetrunk info {shell(folder)}",
             )
-        others = reachable(folder)
-        before = proof.take(load(folder), others, name)
-        shelf.go_back(held, name, kept[-1])
-        model = load(folder)
-        shown = proof.compare(before, proof.take(model, others, name), name)
-        record = read_json(folder / shelf.GROWN / name / SCORES)
-        # one that the run was trained with never had these two
-        grown = {**_sizes(model, model.pack(name)), **record.get("grown", {})}
-        record |= {"grown": grown, "proof": shown.to_json()}
-        return Grown(name, model, record, folder)
-
-
-def _sizes(model: Universal, pack: Pack) -> dict[str, Any]:
-    """What a pack of this model owns, and what it weighs."""
-    size = pack_bytes(pack)
-    return {"adapters": pack.card.adapters, "bytes": size, "share": size / trunk_bytes(model)}
+        others = opened.readable_domains
+        before = fingerprints(opened.model, others, name)
+        pack_store.restore_version(held, name, versions[-1])
+        now = Run(folder)
+        unchanged = check_unchanged(before, fingerprints(now.model, others, name), name)
+        record = now.record(name)
+        # the record of a domain of the training has no sizes
+        sizes = pack_sizes(now.model, now.model.pack(name))
+        record["added"] = {**sizes, **record.get("added", {})}
+        record["unchanged"] = unchanged.to_json()
+        return DomainResult(name, now.model, record, folder)

@@ -38,7 +38,9 @@ class Clock:
             steps = max(1, round(train.epochs * steps_per_epoch / train.accumulate))
         interval = max(1, steps // EVALUATIONS) if steps else 0
         lines = max(1, min(MAX_LOG_INTERVAL, steps // LINES)) if steps else MAX_LOG_INTERVAL
-        return cls(steps, train.hours or 0.0, train.evaluate or interval, train.log or lines)
+        return cls(
+            steps, train.hours or 0.0, train.eval_every or interval, train.log_every or lines
+        )
 
     def start(self) -> None:
         """Start or continue counting seconds."""

@@ -80,7 +80,7 @@ class Learner:
         )
         if self.old_predictions is not None:
             self.old_predictions.follow(self.model, self.precision, train.channels_last)
-        self.average = Average(self.model, train.average) if train.average else None
+        self.average = Average(self.model, train.ema) if train.ema else None
         self.loader = Loader(
             domains,
             train.batch,

@@ -157,8 +157,8 @@ def logistic(x: Design, loss: Loss, outputs: int, grid: Sequence[float]) -> Iter
 
     (Liu & Nocedal 1989; torch's implementation, with strong Wolfe conditions.) The Hessian is at
     most about XᵀX/4n + λ, which serves as preconditioner: variables are coordinates along its
-    eigenvectors, scaled by the inverse roots of its eigenvalues. Without it, the correlated features of a trunk
-    would cost hundreds of steps.
+    eigenvectors, scaled by the inverse roots of its eigenvalues. Without it, the correlated
+    features of a trunk would cost hundreds of steps.
     """
     values, vectors = torch.linalg.eigh(x.gram())
     weight = torch.zeros(outputs, x.width, dtype=torch.float64, device=x.device)

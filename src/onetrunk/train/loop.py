@@ -54,7 +54,7 @@ def fit(
         if (saved := run.last(part)) is not None:
             learner.restore(saved)
             # a killed run may have written a checkpoint without removing old ones
-            run.prune(part, train.keep, {saved.step, learner.selection.step})
+            run.prune(part, train.keep_checkpoints, {saved.step, learner.selection.step})
         train_loop(learner, run, logger, part, stop)
         learner.load_evaluated(run.at(part, learner.selection.step))
     return learner.selection
@@ -110,7 +110,7 @@ def train_loop(learner: Learner, run: RunFolder, logger: Logger, part: str, stop
 
             # checkpoint
             late = time.monotonic() - written > CHECKPOINT
-            if evaluated or late or clock.step % learner.train.checkpoint == 0:
+            if evaluated or late or clock.step % learner.train.checkpoint_every == 0:
                 save(learner, run, part)
                 written = time.monotonic()
 
@@ -128,4 +128,4 @@ def save(learner: Learner, run: RunFolder, part: str) -> None:
     """Write a checkpoint, and remove old ones except for the best."""
     tensors, state = learner.state()
     run.save(part, learner.clock.step, tensors, state)
-    run.prune(part, learner.train.keep, {learner.selection.step})
+    run.prune(part, learner.train.keep_checkpoints, {learner.selection.step})

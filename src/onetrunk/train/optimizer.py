@@ -42,7 +42,7 @@ class Optimizers:
         decay = train.weight_decay or 0.0
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in named.items():
-            rate = train.lr * (train.head_lr if name.startswith("heads/") else 1.0)
+            rate = train.lr * (train.head_lr_factor if name.startswith("heads/") else 1.0)
             # norm scales and biases are vectors; decaying them to zero does not regularize
             groups.setdefault((rate, decay if parameter.ndim > 1 else 0.0), []).append(parameter)
         param_groups = [

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from onetrunk.config import Recipe
+from onetrunk.config import Distill, Recipe, Train
 from onetrunk.data.domain import Domain
 from onetrunk.nn.saving import load, models_of
 from onetrunk.runs.baselines import variant
@@ -34,15 +34,19 @@ from tests.helpers.worlds import (
     worlds,
 )
 
-SHORT: dict[str, Any] = {"steps": 7, "evaluate": 4, "log": 1, "keep": 9}
+SHORT: dict[str, Any] = {"steps": 7, "eval_every": 4, "log_every": 1, "keep_checkpoints": 9}
 SETTINGS: dict[str, dict[str, Any]] = {
     "l2": {"distill": {"features": "l2"}},
     "cosine, hidden, annealed": {
         "distill": {"features": "cosine", "aligner": "hidden", "annealing": "cosine"}
     },
     "cka, joined": {"distill": {"features": "cka"}, "sampling": "joined", "batch": 8},
-    "drop": {"distill": {"features": "l2", "drop": 0.6}, "accumulate": 2},
-    "float16": {"distill": {"features": "l2", "drop": 0.6}, "precision": "float16", "clip": 1.0},
+    "drop": {"distill": {"features": "l2", "teacher_dropout": 0.6}, "accumulate": 2},
+    "float16": {
+        "distill": {"features": "l2", "teacher_dropout": 0.6},
+        "precision": "float16",
+        "clip": 1.0,
+    },
 }
 
 
@@ -244,9 +248,8 @@ def test_models_in_memory_teach_as_their_run_does(place: Path, tmp_path: Path) -
             out=tmp_path / name,
             device=CPU,
             teachers=teachers,
-            distill=["l2", "logits"],
-            steps=3,
-            batch=4,
+            distill=Distill(features="l2"),
+            train=Train(steps=3, batch=4),
         )
         for name, teachers in (("memory", models), ("files", str(place / "runs/specialists")))
     ]

@@ -113,7 +113,7 @@ def step_gradients(made: Learner, passes: Any) -> dict[str, Tensor]:
 )
 def test_gradients_match_the_formula(distill: dict[str, Any]) -> None:
     domains = worlds("ants", "bees", batch=8)
-    domains[1].weight = 2.0
+    domains[1].settings = domains[1].settings.model_copy(update={"weight": 2.0})
     made = exact(domains, distill)
     made.clock.step = 2  # a quarter of 8
     passes = next(made.passes())

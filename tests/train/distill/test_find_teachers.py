@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from torch import Tensor, nn
 
-from onetrunk.config import Distill, Recipe
+from onetrunk.config import Distill, Recipe, Train
+from onetrunk.config.check import check
 from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import Pixels
 from onetrunk.data.task import Task
@@ -16,7 +17,7 @@ from onetrunk.errors import BadInput, OnetrunkError
 from onetrunk.nn.model_files import save_models
 from onetrunk.nn.saving import save
 from onetrunk.runs.train import train
-from onetrunk.train.distill.find_teachers import distill_settings, find_teachers
+from onetrunk.train.distill.find_teachers import find_teachers
 from onetrunk.train.distill.foreign import Foreign
 from onetrunk.train.distill.plan import plan
 from tests.helpers.errors import UNSET, raises
@@ -141,9 +142,9 @@ def test_missing_features_are_refused() -> None:
     (ants,) = worlds("ants")
     student = ["pooled", "bottleneck"]
     cases: list[tuple[Any, dict[str, Any], str, str, list[str]]] = [
-        (foreign(), {"at": ["bottleneck", "stem"]}, "Identity", "stem", ["pooled"]),
+        (foreign(), {"feature_layers": ["bottleneck", "stem"]}, "Identity", "stem", ["pooled"]),
         (foreign(lambda x: {"deep": x}), {}, "Identity", "pooled", ["deep"]),
-        (foreign(), {"at": ["decoded"]}, "distill.at", "decoded", student),
+        (foreign(), {"feature_layers": ["decoded"]}, "distill.feature_layers", "decoded", student),
         (
             foreign(),
             {"features": "none"},
@@ -179,9 +180,8 @@ def test_a_users_feature_loss_is_used(tmp_path: Path) -> None:
         out=tmp_path / "run",
         device="cpu",
         teachers={"ants": foreign()},
-        distill={"features": "torch.nn.functional:mse_loss"},
-        steps=2,
-        batch=4,
+        distill=Distill(features="torch.nn.functional:mse_loss"),
+        train=Train(steps=2, batch=4),
     )
     assert run.scores["teachers"]["ants"][0]["loss"] == "torch.nn.functional:mse_loss"
 
@@ -194,30 +194,20 @@ def test_frozen_training_has_no_teachers(tmp_path: Path) -> None:
             [ants],
             out=tmp_path / "run",
             teachers={"ants": foreign()},
-            frozen=True,
+            train=Train(frozen=True),
         )
     text = '[[domains]]\nname = "ants"\nsource = "pocket:optdigits"\n[train]\nfrozen = true\n'
     one = Recipe.parse(f'name = "x"\n{text}[distill]\nteachers = "runs/x"\n', tmp_path)
     with raises(BadInput, "distill.teachers", "train.frozen"):
-        one.check()
-    one.with_sets(["distill.enabled=false"]).check()
-
-
-def test_settings_from_python() -> None:
-    config = distill_settings(["runs/a", foreign()], ["cka"])
-    assert config.teachers == ["runs/a", "python:Identity"]
-    assert (config.features, config.logits) == ("cka", False)
-    with raises(BadInput, "distill", got="l2", try_="teachers="):
-        distill_settings("", ["l2"])
-    with raises(BadInput, "distill", got="l2, cka", available=["cosine", "logits"]):
-        distill_settings("runs/a", ["l2", "cka"])
+        check(one)
+    check(one.with_sets(["distill.enabled=false"]))
 
 
 @pytest.mark.parametrize(
     ("keys", "facts"),
     [
         ("views = -1", ["distill.views", "-1"]),
-        ("drop = 1.0", ["distill.drop", "1.0"]),
+        ("teacher_dropout = 1.0", ["distill.teacher_dropout", "1.0"]),
         ("teachers = 3", ["distill.teachers", "3"]),
         ('features = "l3"', ["distill.features", "l3", "cosine"]),
         ("logit_weight = { ants = -1.0 }", ["distill.logit_weight"]),

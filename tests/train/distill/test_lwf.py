@@ -312,7 +312,7 @@ def interrupt() -> None:
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
     "shared norm, channels last": {"norm": "shared", "channels_last": True},
-    "alone, averaged": {"sharing": "none", "average": 0.5},
+    "alone, averaged": {"sharing": "none", "ema": 0.5},
     "half": {"precision": "float16", "clip": 1.0, "accumulate": 2},
 }
 
@@ -321,7 +321,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def test_a_resumed_run_equals_an_uninterrupted_one(name: str, tmp_path: Path) -> None:
     given = dict(SETTINGS[name])
     trunk = {key: given.pop(key) for key in ("norm", "sharing") if key in given}
-    given = {"steps": 7, "evaluate": 4, "log": 1, "keep": 9, **given}
+    given = {"steps": 7, "eval_every": 4, "log_every": 1, "keep_checkpoints": 9, **given}
     ants, bees, cats = worlds("ants", "bees", "cats")
     before = old_network([ants, bees], **{k: v for k, v in trunk.items() if k == "norm"})
     expected, other = (student([cats], before, **trunk) for _ in range(2))

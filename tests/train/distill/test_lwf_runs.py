@@ -10,7 +10,8 @@ import pytest
 from safetensors import safe_open
 from torch import Tensor
 
-from onetrunk.config import Recipe
+from onetrunk.config import Distill, Recipe, Train
+from onetrunk.config.check import check
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
@@ -47,7 +48,7 @@ steps = 4
 batch = 8
 optimizer = "sgd"
 lr = 0.05
-log = 1
+log_every = 1
 [distill]
 lwf = LWF
 """
@@ -115,7 +116,7 @@ def test_a_network_for_each_new_domain(place: Path, capsys: pytest.CaptureFixtur
 
 def test_domains_that_are_trained_again_are_not_old(place: Path) -> None:
     one = recipe(place, "on", "bees cats", 1.0, "old")
-    held = find_old_predictions(one, one.check().domains)
+    held = find_old_predictions(one, check(one).domains)
     assert held is not None
     assert held.old == ("ants",)
     run = train_recipe(one, device="cpu")
@@ -153,7 +154,7 @@ def test_dry_runs_include_the_loss(place: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_old_domains_are_evaluated_with_the_changed_trunk(place: Path) -> None:
     files = hashes(place / "runs/old")
-    old = recipe(place, "x", "ants bees").check().domains
+    old = check(recipe(place, "x", "ants bees")).domains
     before = load(place / "runs/old")
     assert old_after(place / "runs/old", before, old) == evaluate(before, old)
     run = train_recipe(recipe(place, "moved", "cats", 0, "old", "none"), device="cpu")
@@ -185,8 +186,15 @@ def no_init(place: Path) -> None:
 
 def no_init_from_python(place: Path) -> None:
     (cats,) = worlds("cats")
-    distill = {"lwf": 1.0}
-    train(network([cats]), [cats], out=place / "runs/bad", teachers="a", distill=distill, steps=1)
+    distill = Distill(lwf=1.0)
+    train(
+        network([cats]),
+        [cats],
+        out=place / "runs/bad",
+        teachers="a",
+        distill=distill,
+        train=Train(steps=1),
+    )
 
 
 def frozen(place: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from onetrunk.config import Distill, Train
 from onetrunk.data.augment import Augment
 from onetrunk.data.domain import Domain
 from onetrunk.data.loader import Batch, Loader
@@ -134,7 +135,7 @@ def prices() -> Any:
     return source
 
 
-SHORT: dict[str, Any] = {"steps": 6, "batch": 8, "evaluate": 3, "optimizer": "sgd", "lr": 0.05}
+SHORT: dict[str, Any] = {"steps": 6, "batch": 8, "eval_every": 3, "optimizer": "sgd", "lr": 0.05}
 
 
 def taught(place: Path, domains: list[Domain], **distill: Any) -> Any:
@@ -146,14 +147,14 @@ def taught(place: Path, domains: list[Domain], **distill: Any) -> Any:
             seed=3,
             device="cpu",
             teachers=specialists(domains),
-            distill={"features": "l2", **distill},
-            **SHORT,
+            distill=Distill(features="l2", **distill),
+            train=Train(**SHORT),
         )
 
 
 def test_a_run_precomputes_trains_and_removes_the_files(tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
-    kept = taught(tmp_path / "kept", domains, views=2, keep=True)
+    kept = taught(tmp_path / "kept", domains, views=2, keep_views=True)
     files = sorted(p.name for p in (tmp_path / "kept/teachers").iterdir())
     assert files == ["ants-0.safetensors", "bees-0.safetensors"]
     gone = taught(tmp_path / "gone", domains, views=2)
@@ -170,8 +171,8 @@ def test_a_run_precomputes_trains_and_removes_the_files(tmp_path: Path) -> None:
             name: f"features:{tmp_path}/kept/teachers/{name}-0.safetensors"
             for name in ("ants", "bees")
         },
-        distill={"features": "l2"},
-        **SHORT,
+        distill=Distill(features="l2"),
+        train=Train(**SHORT),
     )
     assert same(weights(kept.model), weights(again.model))
 
@@ -211,8 +212,8 @@ def test_a_run_interrupted_while_precomputing_is_resumed(
         resume=True,
         device="cpu",
         teachers=specialists(domains),
-        distill={"features": "l2", "views": 4},
-        **SHORT,
+        distill=Distill(features="l2", views=4),
+        train=Train(**SHORT),
     )
     assert same(weights(run.model), weights(expected.model))
     assert lines(tmp_path / "run") == lines(tmp_path / "whole")
@@ -272,9 +273,8 @@ def test_files_that_do_not_fit_are_refused_before_training(tmp_path: Path) -> No
                 [domain],
                 out=tmp_path / "run",
                 teachers={"ants": [f"features:{file}" for file in files]},
-                distill={"features": "l2", **distill},
-                mixup=mixup,
-                steps=1,
+                distill=Distill(features="l2", **distill),
+                train=Train(mixup=mixup, steps=1),
             )
         assert not (tmp_path / "run").exists()
 
@@ -282,7 +282,7 @@ def test_files_that_do_not_fit_are_refused_before_training(tmp_path: Path) -> No
     refused(["ants", "2 of seed", " and 3 of seed"], two, three)
     refused(["train.mixup", "ants", "0.2"], two, mixup=0.2)
     refused(["nothing"], tmp_path / "nothing")
-    refused(["teacher specialists", "ants", "stem"], two, at=["stem"])
+    refused(["teacher specialists", "ants", "stem"], two, feature_layers=["stem"])
     with raises(BadInput, "train.mixup", "ants", got=0.2):
         taught_with_mixup(tmp_path / "run", domain)
 
@@ -293,9 +293,8 @@ def taught_with_mixup(place: Path, domain: Domain) -> None:
         [domain],
         out=place,
         teachers=specialists([domain]),
-        distill={"views": 2},
-        mixup=0.2,
-        steps=1,
+        distill=Distill(views=2),
+        train=Train(mixup=0.2, steps=1),
     )
 
 

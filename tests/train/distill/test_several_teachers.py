@@ -150,7 +150,9 @@ def test_teachers_without_predictions_do_not_dilute_the_others() -> None:
 def test_drop_leaves_out_some_teachers_but_never_all() -> None:
     domains = worlds("ants", "bees")
     teachers = {"ants": guests(domains[0], 3), "bees": guests(domains[1], 1)}
-    made = learner(domains, teachers=teachers, distill={"teachers": "x", "drop": 0.5}, seed=4)
+    made = learner(
+        domains, teachers=teachers, distill={"teachers": "x", "teacher_dropout": 0.5}, seed=4
+    )
     three = made.distiller.targets["ants"]
 
     def present(made: Any, step: int) -> tuple[int, ...]:
@@ -163,7 +165,9 @@ def test_drop_leaves_out_some_teachers_but_never_all() -> None:
         assert share == pytest.approx(0.5 + 0.125 / 3, abs=0.04)
     assert [present(made, step) for step in (7, 3)] == [steps[7], steps[3]]
     assert len(made.distiller.present("bees", 0)) == 1  # the only teacher is never left out
-    other = learner(domains, teachers=teachers, distill={"teachers": "x", "drop": 0.5}, seed=5)
+    other = learner(
+        domains, teachers=teachers, distill={"teachers": "x", "teacher_dropout": 0.5}, seed=5
+    )
     three = other.distiller.targets["ants"]
     assert [present(other, step) for step in range(30)] != steps[:30]
     without = learner(domains, teachers=teachers, distill={"teachers": "x"})
@@ -173,7 +177,9 @@ def test_drop_leaves_out_some_teachers_but_never_all() -> None:
 def test_aligners_of_left_out_teachers_are_not_updated() -> None:
     domain = worlds("ants")[0]
     made = learner(
-        [domain], teachers={"ants": guests(domain)}, distill={"teachers": "x", "drop": 0.5}
+        [domain],
+        teachers={"ants": guests(domain)},
+        distill={"teachers": "x", "teacher_dropout": 0.5},
     )
     moved: list[set[int]] = []
     for step, passes in zip(range(6), made.passes(), strict=False):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from onetrunk.config import Distill, Train
 from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import Pixels
 from onetrunk.data.split import Split
@@ -24,7 +25,7 @@ from tests.helpers.fakes import encoded, picture
 from tests.helpers.worlds import network, same, weights, worlds
 
 CLASSES = {"classify": {"kind": "classify", "classes": ["a", "b"]}}
-SHORT: dict[str, Any] = {"steps": 4, "batch": 8, "evaluate": 2, "optimizer": "sgd", "lr": 0.05}
+SHORT: dict[str, Any] = {"steps": 4, "batch": 8, "eval_every": 2, "optimizer": "sgd", "lr": 0.05}
 
 
 def heap(folder: Path, count: int = 40) -> Path:
@@ -94,8 +95,8 @@ def test_it_is_trained_from_predictions_alone(tmp_path: Path) -> None:
         out=tmp_path / "run",
         device="cpu",
         teachers={"web": teacher},
-        distill={"features": "l2", "temperature": 1.0},
-        **{**SHORT, "steps": 30, "evaluate": 10, "lr": 0.1},
+        distill=Distill(features="l2", temperature=1.0),
+        train=Train(**{**SHORT, "steps": 30, "eval_every": 10, "lr": 0.1}),
     )
     assert distance(run.model.eval()) < 0.5 * before
     scores = json.loads((tmp_path / "run/scores.json").read_text())
@@ -114,8 +115,8 @@ def test_features_alone_train_it_beside_a_domain_with_labels(tmp_path: Path) -> 
         out=tmp_path / "run",
         device="cpu",
         teachers={"web": foreign},
-        distill={"features": "cosine"},
-        **SHORT,
+        distill=Distill(features="cosine"),
+        train=Train(**SHORT),
     )
     scores = json.loads((tmp_path / "run/scores.json").read_text())
     assert scores["teachers"]["web"] == [
@@ -144,9 +145,8 @@ def test_tasks_without_labels_are_not_weighted(tmp_path: Path, weighting: str) -
             out=tmp_path / name,
             device="cpu",
             teachers={"web": foreign},
-            distill={"features": "cosine"},
-            weighting=name,
-            **SHORT,
+            distill=Distill(features="cosine"),
+            train=Train(weighting=name, **SHORT),
         ).model
     ours, plain = weights(found[weighting]), weights(found["equal"])
     for key, tensor in plain.items():
@@ -165,10 +165,8 @@ def test_gradient_weightings_beside_images_without_labels(tmp_path: Path) -> Non
         out=tmp_path / "run",
         device="cpu",
         teachers={"web": foreign},
-        distill={"features": "cosine"},
-        weighting="db-mtl",
-        sampling="temperature",
-        **{**SHORT, "steps": 16},
+        distill=Distill(features="cosine"),
+        train=Train(weighting="db-mtl", sampling="temperature", **{**SHORT, "steps": 16}),
     )
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     found = [json.loads(line) for line in lines]
@@ -178,13 +176,14 @@ def test_gradient_weightings_beside_images_without_labels(tmp_path: Path) -> Non
 def test_without_a_teacher_it_is_refused_before_training(tmp_path: Path) -> None:
     domain = web(tmp_path, CLASSES)
 
-    def refused(task: str, one: Domain = domain, **more: Any) -> None:
+    def refused(task: str, one: Domain = domain, frozen: bool = False, **more: Any) -> None:
         with raises(BadInput, f"web/{task}", "labels", "teachers.web"):
-            train(network([one]), [one], out=tmp_path / "run", device="cpu", **SHORT, **more)
+            settings = Train(**SHORT, frozen=frozen)
+            train(network([one]), [one], out=tmp_path / "run", device="cpu", train=settings, **more)
         assert not (tmp_path / "run").exists()
 
     refused("classify")
-    refused("classify", teachers={"web": a_teacher()}, distill=["l2"])
+    refused("classify", teachers={"web": a_teacher()}, distill=Distill(features="l2", logits=False))
     refused("embed", web(tmp_path / "b"))
     refused("classify", frozen=True)
 
@@ -202,5 +201,5 @@ def test_validation_images_with_labels_are_required_beside_it(tmp_path: Path) ->
             out=tmp_path / "run",
             teachers={"web": a_teacher()},
             device="cpu",
-            **SHORT,
+            train=Train(**SHORT),
         )

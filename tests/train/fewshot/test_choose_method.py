@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from onetrunk.config import Train
 from onetrunk.data.domain import Domain
 from onetrunk.nn.saving import load
 from onetrunk.runs.add import add
 from onetrunk.train.fewshot import choose_method, folds
-from tests.helpers.growing import FEW, coloured, more
+from tests.helpers.added import FEW, coloured, more
 from tests.helpers.worlds import network, worlds
 
 
@@ -21,9 +22,9 @@ def few_images(classes: str = "abc", each: int = 5, name: str = "few") -> Domain
 
 def test_has_few_images() -> None:
     assert folds.has_few_images(few_images(each=5), "auto")
-    assert not folds.has_few_images(few_images(each=5), "no")
+    assert not folds.has_few_images(few_images(each=5), False)
     assert not folds.has_few_images(more(), "auto")
-    assert folds.has_few_images(more(), "yes")
+    assert folds.has_few_images(more(), True)
     # test images do not count: 8 of 12 images per class are trained on
     assert not folds.has_few_images(few_images(each=12), "auto")
     assert folds.has_few_images(few_images(each=8), "auto")
@@ -60,16 +61,16 @@ def test_the_only_image_of_a_class_is_always_trained_on() -> None:
 
 
 def test_class_means_are_chosen_for_classes_of_one_colour(run: Path) -> None:
-    added = add(run, few_images(), adapters="parallel", steps=2)
-    about = added.scores["grown"]
+    added = add(run, few_images(), adapters="parallel", train=Train(steps=2))
+    about = added.record["added"]
     assert about["chosen"].startswith("class means: ")
     assert "held out in" in about["chosen"]
-    ways = {each["method"]: each["error"] for each in added.scores["tried"]}
+    ways = {each["method"]: each["error"] for each in added.record["tried"]}
     assert "parallel" in ways
     assert ways["class means"] == min(ways.values())
-    assert load(run).domains["few"].provenance["grown"] == "none"
-    assert added.scores["val"]["rows"][0]["value"] == ways["class means"]
-    assert added.scores["val"]["rows"][0]["count"] == 12  # not those of test
+    assert load(run).domains["few"].provenance["adapters"] == "none"
+    assert added.record["val"]["rows"][0]["value"] == ways["class means"]
+    assert added.record["val"]["rows"][0]["count"] == 12  # not those of test
     assert added.table.value("few") <= 100
 
 
@@ -78,8 +79,8 @@ def test_the_method_with_the_fewest_errors_is_taken(
 ) -> None:
     monkeypatch.setattr(choose_method, "_heads_error", lambda *_: 50.0)
     monkeypatch.setattr(choose_method, "_adapters_error", lambda *_: 25.0)
-    added = add(run, few_images(), adapters="lora", steps=2)
-    assert added.scores["grown"]["chosen"].startswith("lora: 25.0 % error")
+    added = add(run, few_images(), adapters="lora", train=Train(steps=2))
+    assert added.record["added"]["chosen"].startswith("lora: 25.0 % error")
     assert added.model.domains["few"].adapters == "lora"
     assert any("/branch." in key for key in added.pack.tensors)
 
@@ -91,7 +92,7 @@ def test_a_chosen_linear_head_is_solved_for_all_images(
         choose_method, "_heads_error", lambda *given: 10.0 if given[-1] == 0.1 else 50.0
     )
     added = add(run, few_images(), adapters="none")
-    assert added.scores["grown"]["chosen"].startswith("linear head, L2 0.1: 10.0 %")
+    assert added.record["added"]["chosen"].startswith("linear head, L2 0.1: 10.0 %")
 
 
 def test_one_image_per_class_is_enough() -> None:
@@ -101,7 +102,7 @@ def test_one_image_per_class_is_enough() -> None:
     model = network(worlds("one"))
     domain = Domain("few", source, size=8)
     assert [len(domain.splits[s]) for s in ("train", "val", "test")] == [3, 0, 3]
-    added = add(model, domain, adapters="parallel", **FEW)
-    assert "can be held out" in added.scores["grown"]["chosen"]
-    assert added.scores["tried"][0]["error"] is None
-    assert added.scores["val"]["rows"] == []
+    added = add(model, domain, adapters="parallel", train=Train(**FEW))
+    assert "can be held out" in added.record["added"]["chosen"]
+    assert added.record["tried"][0]["error"] is None
+    assert added.record["val"]["rows"] == []

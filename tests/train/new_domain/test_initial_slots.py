@@ -12,9 +12,9 @@ from onetrunk.nn.card import Card
 from onetrunk.nn.universal import Universal
 from onetrunk.train.new_domain import initial_slots
 from onetrunk.train.new_domain.scratch_model import has_own_slots, make_scratch_model
+from tests.helpers.added import more
 from tests.helpers.errors import raises
 from tests.helpers.fakes import CLASSIFY, Fake, labelled
-from tests.helpers.growing import more
 from tests.helpers.worlds import network, worlds
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from onetrunk.config import Train
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
 from onetrunk.nn.card import Card
@@ -16,7 +17,7 @@ from onetrunk.nn.universal import Universal
 from onetrunk.runs.add import add
 from onetrunk.train.new_domain.previous_pack import copy_previous, rename_classes, select_classes
 from onetrunk.train.new_domain.scratch_model import make_scratch_model
-from tests.helpers.growing import FEW, more
+from tests.helpers.added import FEW, more
 from tests.helpers.worlds import noise
 
 
@@ -28,7 +29,7 @@ def scratch_of(run: Path, pack: Pack, domain: Domain) -> Universal:
 
 
 def test_remaining_classes_keep_their_rows_by_name(run: Path) -> None:
-    add(run, more(classes="abc"), **FEW)
+    add(run, more(classes="abc"), train=Train(**FEW))
     old = Pack.open(run / "model/packs/new.pack")
     new = Domain("new", noise(60, "cxa", 400), size=8)
     scratch = scratch_of(run, rename_classes(old, {"b": "x"}), new)

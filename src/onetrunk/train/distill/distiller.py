@@ -70,7 +70,10 @@ class Distiller:
         }
         self.optimizers = {
             name: torch.optim.Adam(
-                named.values(), distill.aligner_lr, weight_decay=distill.aligner_decay, fused=True
+                named.values(),
+                distill.aligner_lr,
+                weight_decay=distill.aligner_weight_decay,
+                fused=True,
             )
             for name, named in self.parameters.items()
             if named
@@ -79,7 +82,7 @@ class Distiller:
     def present(self, domain: str, step: int) -> list[Targets]:
         """Return the targets of a step: `drop` leaves out some of several teachers, never all."""
         targets = self.targets.get(domain, [])
-        count, drop = len(targets), self.distill.drop
+        count, drop = len(targets), self.distill.teacher_dropout
         if count < 2 or not drop:
             return targets
         seed = seed_of(self.seed, domain, "teachers")

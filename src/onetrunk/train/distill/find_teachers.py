@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from onetrunk.config import named_recipes
-from onetrunk.config.distill import FEATURES, Distill
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput, OnetrunkError
 from onetrunk.nn.saving import models_of
@@ -217,52 +216,3 @@ def _models(folder: Path) -> dict[str, Universal]:
             try_=f"onetrunk train {recipe}",
         )
     return models_of(folder)
-
-
-# -- settings given from Python
-
-
-def distill_settings(
-    teachers: TeacherSource, distill: Sequence[str] | Mapping[str, Any]
-) -> Distill:
-    """Return a caller's settings as the [distill] of a recipe.
-
-    Args:
-        teachers: A teacher that is a Python object is written by the name of its class.
-        distill: The keys of [distill], or names of targets, such as ["cka", "logits"].
-    """
-    settings = dict(distill) if isinstance(distill, Mapping) else _from_names(distill)
-    if not teachers:
-        if settings:
-            raise BadInput(
-                "distill: expected teachers as well",
-                got=", ".join(map(str, distill)),
-                try_='teachers="runs/specialists"',
-            )
-        return Distill()
-    return Distill.of({"teachers": _names_of(teachers), **settings}, "distill")
-
-
-def _from_names(names: Sequence[str]) -> dict[str, Any]:
-    if isinstance(names, str):
-        names = [names]
-    features = [name for name in names if name != "logits"]
-    if len(features) > 1:
-        raise BadInput(
-            "distill: expected one feature loss",
-            got=", ".join(features),
-            available=[*FEATURES, "logits"],
-        )
-    if not names:
-        return {}
-    return {"features": features[0] if features else "none", "logits": "logits" in names}
-
-
-def _names_of(teachers: Any) -> Any:
-    if isinstance(teachers, str | Path):
-        return str(teachers)
-    if isinstance(teachers, Mapping):
-        return {str(key): _names_of(value) for key, value in teachers.items()}
-    if isinstance(teachers, list | tuple):
-        return [_names_of(one) for one in teachers]
-    return f"{PYTHON}{getattr(teachers, 'name', type(teachers).__name__)}"

@@ -38,11 +38,11 @@ def match_features(
     """
     if distill.features == "none" or not teacher.widths:
         return ()
-    points = distill.at or default_points(domain, teacher)
+    points = distill.feature_layers or default_points(domain, teacher)
     for point in points:
         if point not in student_widths:
             raise BadInput(
-                f"distill.at: the network of {domain.name} has no such feature point",
+                f"distill.feature_layers: the network of {domain.name} has no such feature point",
                 got=point,
                 available=student_widths,
             )
@@ -52,7 +52,7 @@ def match_features(
             f"teacher {teacher.name}: it has no features that match these points of {domain.name}",
             got=shorten(missing),
             available=teacher.widths,
-            try_='distill.at = [a point that both have], or features = "none"',
+            try_='distill.feature_layers = [a point that both have], or features = "none"',
         )
     return tuple((point, match) for point in points if (match := matches[point]))
 

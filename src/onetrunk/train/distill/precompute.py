@@ -202,7 +202,7 @@ def _check_disk(path: Path, file: RowsWriter) -> None:
     if file.bytes > free:
         raise Failed(
             f"{size}, and {free / 1e9:,.1f} GB are free",
-            try_="fewer distill.views, other points in distill.at, or distill.views = 0",
+            try_="fewer distill.views (0: none), or other distill.feature_layers",
         )
     if file.bytes > LARGE_FILE and not file.done:
         say(size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from onetrunk.config.add_recipe import Few
 from onetrunk.data.domain import Domain
 from onetrunk.data.seeded import permutation, seed_of
 from onetrunk.data.split import Split
@@ -39,16 +40,16 @@ class Subset(Domain):
         """Do nothing: the original domain has been checked."""
 
 
-def has_few_images(domain: Domain, setting: str) -> bool:
+def has_few_images(domain: Domain, setting: Few) -> bool:
     """Return whether few-shot methods are used.
 
     Args:
-        setting: "yes", "no", or "auto": below 8 images per class in training and validation.
+        setting: True, False, or "auto": below 8 images per class in training and validation.
     """
-    if setting == "no" or any(task.kind != "classify" for task in domain.tasks):
+    if setting is False or any(task.kind != "classify" for task in domain.tasks):
         return False
     shots = [_count_labelled(domain, task) / max(1, len(task.classes)) for task in domain.tasks]
-    return setting == "yes" or min(shots) < FEW
+    return setting is True or min(shots) < FEW
 
 
 def _count_labelled(domain: Domain, task: Task) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onetrunk.config.growth import kept
+from onetrunk.config.add_recipe import card_adapters
 from onetrunk.errors import BadInput
 from onetrunk.eval.budget import scaled
 from onetrunk.nn.card import Card
@@ -29,7 +29,7 @@ KINDS = (
 
 def candidates(runner: TrialRunner) -> list[AdapterKind]:
     """Return the kinds that this trunk can have within the budget; "none" is always one of them."""
-    settings, trunk = runner.recipe.grow, trunk_bytes(runner.model)
+    settings, trunk = runner.recipe.add, trunk_bytes(runner.model)
     chosen: list[AdapterKind] = []
     sizes: set[int] = set()
     for kind in KINDS:
@@ -49,7 +49,7 @@ def candidates(runner: TrialRunner) -> list[AdapterKind]:
 
 def _initial_bytes(runner: TrialRunner, kind: AdapterKind) -> int | None:
     """Return the size of an untrained pack; None if the trunk cannot have such adapters."""
-    card = Card.of(runner.domain, kept(kind.name), kind.rank)
+    card = Card.of(runner.domain, card_adapters(kind.name), kind.rank)
     try:
         model = make_scratch_model(runner.model, card, runner.recipe.seed)
     except BadInput:
@@ -70,6 +70,6 @@ def search_adapters(runner: TrialRunner) -> tuple[TrialResult, list[TrialResult]
     best = min(results, key=lambda result: (result.error, result.bytes))
     reason = (
         f"{best.kind.label}: the lowest validation error of {len(results)} kinds within "
-        f"{runner.recipe.grow.budget:.0%} of the trunk"
+        f"{runner.recipe.add.budget:.0%} of the trunk"
     )
     return best, results, reason

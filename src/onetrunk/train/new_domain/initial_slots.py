@@ -128,7 +128,7 @@ def check_start(model: Universal, name: str, start: str) -> None:
     """Check that `start` is "auto", "trunk" or another domain of the model."""
     available = ["auto", TRUNK, *(other for other in model.domains if other != name)]
     if start not in available:
-        raise BadInput("grow.start: no such domain", got=start, available=available)
+        raise BadInput("unknown domain", place="add.start", got=start, available=available)
 
 
 def slots_of(model: Universal, name: str) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from onetrunk.config.make import drawn_from
+from onetrunk.config.recipe import seeded_weights
 from onetrunk.data.domain import Domain
 from onetrunk.data.seeded import seed_of
 from onetrunk.errors import BadInput
@@ -40,7 +40,7 @@ def make_scratch_model(model: Universal, card: Card, seed: int) -> Universal:
     for name in list(scratch.domains):
         if name == card.name or not full:
             scratch.remove(name)
-    with drawn_from(seed_of(seed, card.name, "grow")):
+    with seeded_weights(seed_of(seed, card.name, "grow")):
         scratch.attach(card, *scratch.make_parts(card))
     return scratch
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from onetrunk.config import Train
-from onetrunk.config.growth import Growth, kept
+from onetrunk.config.add_recipe import AddRecipe, card_adapters
 from onetrunk.data.domain import Domain
 from onetrunk.nn.adapters import NO_ADAPTERS
 from onetrunk.nn.card import Card
@@ -90,7 +90,7 @@ class TrialRunner:
 
     model: Universal  # in use; it is not changed
     domain: Domain
-    recipe: Growth
+    recipe: AddRecipe
     run: RunFolder
     logger: Logger
     device: torch.device
@@ -108,7 +108,7 @@ class TrialRunner:
 
     def scratch_model(self, kind: AdapterKind) -> Universal:
         """Return a scratch model with adapters of this kind and initial slots."""
-        card = Card.of(self.domain, kept(kind.name), kind.rank)
+        card = Card.of(self.domain, card_adapters(kind.name), kind.rank)
         provenance = {"batch": self.recipe.domain.batch or self.recipe.train.batch}
         model = make_scratch_model(self.model, card.with_record(provenance, {}), self.recipe.seed)
         model.to(self.device)
@@ -128,7 +128,7 @@ class TrialRunner:
         if key in self.done:
             InitialSlots(**self.done[key]).apply(model, self.model, self.domain, seed)
             return
-        initial = choose_initial_slots(model, self.model, self.domain, self.recipe.grow.start, seed)
+        initial = choose_initial_slots(model, self.model, self.domain, self.recipe.add.start, seed)
         if initial.errors:
             say(f"{self.domain.name} {initial.description}")
         self.record(key, asdict(initial))
@@ -153,7 +153,7 @@ class TrialRunner:
 
     def _with_decay(self, model: Universal, domain: Domain) -> Train:
         """Return the training settings with a weight decay for the size of the adapters."""
-        factor, train = self.recipe.grow.decay, self.recipe.train
+        factor, train = self.recipe.add.decay, self.recipe.train
         if factor is None:
             adapters = count_adapter_parameters(model, domain.name)
             factor = decay_factor(adapters, len(domain.train))

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from onetrunk.config.part import Part
+from onetrunk.settings import Settings
 
 MIN_LOSS = 1e-8  # lower limit of losses, before a division or a logarithm
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # of Adam
@@ -33,7 +33,7 @@ class Setup:
         return torch.tensor(list(present), dtype=torch.long, device=self.device)
 
 
-class NoSettings(Part):
+class NoSettings(Settings):
     """The settings of a method that has none."""
 
 
@@ -58,8 +58,8 @@ class Weighting:
     uniform: ClassVar[bool] = False
     """All weights are 1, so the losses need not be multiplied."""
 
-    settings_type: ClassVar[type[Part]] = NoSettings
-    settings: Part
+    settings_type: ClassVar[type[Settings]] = NoSettings
+    settings: Settings
 
     def __init__(self, setup: Setup, settings: Mapping[str, object]) -> None:
         self.setup = setup

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from onetrunk.config.part import Part
 from onetrunk.data.seeded import seed_of
 from onetrunk.errors import Failed, Missing
+from onetrunk.settings import Settings
 from onetrunk.train.device import start_generators
 from onetrunk.train.weighting._base import Setup, Weighting
 
@@ -122,7 +122,7 @@ class AlignedMTL(FromGram):
     name, class_name = "aligned-mtl", "AlignedMTLWeighting"
 
 
-class CAGradSettings(Part):
+class CAGradSettings(Settings):
     """Settings of cagrad."""
 
     c: float = Field(default=0.5, ge=0, description="radius, in lengths of the mean gradient")
@@ -169,7 +169,7 @@ class UPGrad(Projecting):
     name, class_name = "upgrad", "UPGradWeighting"
 
 
-class FairGradSettings(Part):
+class FairGradSettings(Settings):
     """Settings of fairgrad."""
 
     alpha: float = Field(default=1.0, gt=0, description="1: proportional, as Nash-MTL")
@@ -191,7 +191,7 @@ class IMTLG(FromGram):
     name, class_name = "imtl-g", "IMTLGWeighting"
 
 
-class MGDASettings(Part):
+class MGDASettings(Settings):
     """Settings of mgda."""
 
     epsilon: float = Field(default=1e-3, gt=0, description="stop when a step is shorter")

@@ -13,11 +13,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from onetrunk.config.part import Part
+from onetrunk.settings import Settings
 from onetrunk.train.weighting._base import MIN_LOSS, Weighting
 
 
-class Settings(Part):
+class DbMtlSettings(Settings):
     """Settings of db-mtl."""
 
     beta: float = Field(default=0.9, ge=0, le=0.9999, description="decay of the mean gradients")
@@ -33,8 +33,8 @@ class DualBalancing(Weighting):
     """
 
     needs_jacobian = True
-    settings_type = Settings
-    settings: Settings
+    settings_type = DbMtlSettings
+    settings: DbMtlSettings
 
     @torch.no_grad()
     def combine(self, jacobian_KP: Tensor, losses_K: Tensor, present: Sequence[int]) -> Tensor:

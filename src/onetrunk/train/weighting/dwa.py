@@ -13,11 +13,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from onetrunk.config.part import Part
+from onetrunk.settings import Settings
 from onetrunk.train.weighting._base import Setup, Weighting
 
 
-class Settings(Part):
+class DwaSettings(Settings):
     """Settings of dwa."""
 
     temperature: float = Field(default=2.0, gt=0, description="T; larger: more equal weights")
@@ -27,8 +27,8 @@ class Settings(Part):
 class DynamicWeightAverage(Weighting):
     """Uses the losses of past windows only."""
 
-    settings_type = Settings
-    settings: Settings
+    settings_type = DwaSettings
+    settings: DwaSettings
 
     def __init__(self, setup: Setup, settings: Mapping[str, object]) -> None:
         super().__init__(setup, settings)

@@ -15,11 +15,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from onetrunk.config.part import Part
+from onetrunk.settings import Settings
 from onetrunk.train.weighting._base import Setup, Weighting, adam_state, adam_step
 
 
-class Settings(Part):
+class FamoSettings(Settings):
     """Settings of famo."""
 
     gamma: float = Field(default=1e-3, ge=0, description="weight decay of the logits")
@@ -31,8 +31,8 @@ class Famo(Weighting):
 
     needs_losses = True
     needs_losses_after = True
-    settings_type = Settings
-    settings: Settings
+    settings_type = FamoSettings
+    settings: FamoSettings
 
     def __init__(self, setup: Setup, settings: Mapping[str, object]) -> None:
         super().__init__(setup, settings)

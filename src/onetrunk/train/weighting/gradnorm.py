@@ -14,11 +14,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from onetrunk.config.part import Part
+from onetrunk.settings import Settings
 from onetrunk.train.weighting._base import Setup, Weighting, adam_state, adam_step
 
 
-class Settings(Part):
+class GradnormSettings(Settings):
     """Settings of gradnorm."""
 
     alpha: float = Field(
@@ -31,8 +31,8 @@ class GradNorm(Weighting):
     """w = N·softmax(v), always positive. ‖g‖ is over all shared parameters, not one layer."""
 
     needs_gram = True
-    settings_type = Settings
-    settings: Settings
+    settings_type = GradnormSettings
+    settings: GradnormSettings
 
     def __init__(self, setup: Setup, settings: Mapping[str, object]) -> None:
         super().__init__(setup, settings)

@@ -14,11 +14,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from onetrunk.config.part import Part
+from onetrunk.settings import Settings
 from onetrunk.train.weighting._base import Setup, Weighting
 
 
-class Settings(Part):
+class StchSettings(Settings):
     """Settings of stch."""
 
     mu: float = Field(default=1.0, gt=0, description="closer to 0, only the worst unit counts")
@@ -29,8 +29,8 @@ class SmoothTchebycheff(Weighting):
     """The weights have a mean of 1 over the step's units; the paper's sum grows as losses fall."""
 
     needs_losses = True
-    settings_type = Settings
-    settings: Settings
+    settings_type = StchSettings
+    settings: StchSettings
 
     def __init__(self, setup: Setup, settings: Mapping[str, object]) -> None:
         super().__init__(setup, settings)

@@ -14,11 +14,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from onetrunk.config.part import Part
+from onetrunk.settings import Settings
 from onetrunk.train.weighting._base import Setup, Weighting, adam_state, adam_step
 
 
-class Settings(Part):
+class UncertaintySettings(Settings):
     """Settings of uncertainty."""
 
     lr: float = Field(default=0.01, gt=0, description="learning rate of the log-variances, by Adam")
@@ -27,8 +27,8 @@ class Settings(Part):
 class Uncertainty(Weighting):
     """w_u = N·e^(−s_u) / Σ e^(−s): the paper's ratios, with a mean of 1 over the run's units."""
 
-    settings_type = Settings
-    settings: Settings
+    settings_type = UncertaintySettings
+    settings: UncertaintySettings
 
     def __init__(self, setup: Setup, settings: Mapping[str, object]) -> None:
         super().__init__(setup, settings)

@@ -1,11 +1,10 @@
-"""Seeds and grids: a folder each, chosen on validation, nothing that is finished run again."""
+"""Seeds and grids: one folder per run, chosen on validation, and finished runs are kept."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +13,10 @@ from onetrunk.config import Recipe
 from onetrunk.errors import BadInput
 from onetrunk.eval.metrics import headline
 from onetrunk.eval.table import Row, Table
-from onetrunk.runs import sweep as module
-from onetrunk.runs.sweep import place_of, sweep
+from onetrunk.runs import experiment
+from onetrunk.runs.experiment import folder_of, sweep
+from onetrunk.runs.open import Run
+from tests.helpers.errors import raises
 from tests.helpers.worlds import recipe
 
 
@@ -31,20 +32,20 @@ def table(split: str, values: Mapping[str, float]) -> dict[str, Any]:
 
 
 class Trained:
-    """In place of training: scores by the rate and the seed; notes who was asked for."""
+    """In place of training: scores by learning rate and seed; `calls` has what was trained."""
 
     def __init__(self, scores: Mapping[tuple[float, int], Mapping[str, Any]]) -> None:
         self.scores = scores
-        self.asked: list[tuple[float, int, Path, bool]] = []
+        self.calls: list[tuple[float, int, Path, bool]] = []
 
     def __call__(self, one: Recipe, *, resume: bool, device: str | None) -> Any:
-        self.asked.append((one.train.lr, one.seed, one.out_folder, resume))
+        self.calls.append((one.train.lr, one.seed, one.out_folder, resume))
         folder = one.out_folder
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "recipe.toml").write_text(one.moved_to(folder).to_toml())
         scores = self.scores[one.train.lr, one.seed]
         (folder / "scores.json").write_text(json.dumps(scores))
-        return SimpleNamespace(scores=scores)
+        return Run(folder)
 
 
 def scored(val: Mapping[str, float], test: Mapping[str, float], best: float = 1.0) -> Any:
@@ -56,7 +57,7 @@ def scored(val: Mapping[str, float], test: Mapping[str, float], best: float = 1.
 def tried(monkeypatch: pytest.MonkeyPatch) -> Any:
     def replace(scores: Mapping[tuple[float, int], Mapping[str, Any]]) -> Trained:
         made = Trained(scores)
-        monkeypatch.setattr(module, "train_recipe", made)
+        monkeypatch.setattr(experiment, "train_recipe", made)
         return made
 
     return replace
@@ -66,9 +67,7 @@ def errors(value: float) -> dict[str, float]:
     return {"ants/classify": value, "bees/classify": value + 10}
 
 
-def test_the_lowest_mean_validation_error_is_chosen_whatever_test_says(
-    tried: Any, tmp_path: Path
-) -> None:
+def test_the_lowest_mean_validation_error_is_chosen(tried: Any, tmp_path: Path) -> None:
     made = tried(
         {
             (0.1, 0): scored(errors(30), errors(1)),
@@ -88,13 +87,13 @@ def test_the_lowest_mean_validation_error_is_chosen_whatever_test_says(
     }  # fmt: skip
     assert first["test"]["bees/classify/error"]["by_seed"] == [11, 13]
     assert second["runs"] == ["train.lr=0.03/seed-0", "train.lr=0.03/seed-1"]
-    places = [place for _, _, place, _ in made.asked]
+    places = [place for _, _, place, _ in made.calls]
     assert places == [tmp_path / "runs" / run for v in found["variations"] for run in v["runs"]]
     assert json.loads((tmp_path / "runs" / "sweep.json").read_text()) == found
 
 
-def test_where_kinds_mix_runs_are_measured_by_the_same_units(tried: Any, tmp_path: Path) -> None:
-    """Each run's own score counts from its own first evaluation: a bad start would look good."""
+def test_runs_with_mixed_kinds_are_compared_in_the_same_units(tried: Any, tmp_path: Path) -> None:
+    """The score of a run is relative to its first evaluation: after a bad start it would be low."""
     low = {"ants/classify": 20.0, "rooms/depth": 1.0}
     high = {"ants/classify": 60.0, "rooms/depth": 1.0}
     tried({(0.1, 0): scored(high, high, best=0.3), (0.03, 0): scored(low, low, best=0.9)})
@@ -108,27 +107,27 @@ def test_where_kinds_mix_runs_are_measured_by_the_same_units(tried: Any, tmp_pat
 def test_seeds_alone_lie_in_the_runs_own_folder(tried: Any, tmp_path: Path) -> None:
     made = tried({(1e-3, seed): scored(errors(seed), errors(seed)) for seed in (4, 7)})
     found = sweep(recipe(tmp_path), [("", [])], [4, 7])
-    assert [place for _, _, place, _ in made.asked] == [
+    assert [place for _, _, place, _ in made.calls] == [
         tmp_path / "runs" / "seed-4", tmp_path / "runs" / "seed-7"
     ]  # fmt: skip
     assert found["variations"][0]["runs"] == ["seed-4", "seed-7"]
     assert found["chosen"] == ""
 
 
-def test_what_is_finished_is_not_run_again(tried: Any, tmp_path: Path) -> None:
+def test_finished_runs_are_not_trained_again(tried: Any, tmp_path: Path) -> None:
     scores = {(lr, 0): scored(errors(100 * lr), errors(1)) for lr in (0.1, 0.03, 0.01)}
     made = tried(scores)
     one = recipe(tmp_path)
     whole = sweep(one, one.grid(["train.lr=0.1,0.03"]), [0])
-    made.asked.clear()
+    made.calls.clear()
     assert sweep(one, one.grid(["train.lr=0.1,0.03"]), [0], resume=True) == whole
-    assert not made.asked
+    assert not made.calls
     more = sweep(one, one.grid(["train.lr=0.1,0.03,0.01"]), [0], resume=True)
-    assert [(lr, resume) for lr, _, _, resume in made.asked] == [(0.01, True)]
+    assert [(lr, resume) for lr, _, _, resume in made.calls] == [(0.01, True)]
     assert more["variations"][:2] == whole["variations"]
     assert more["chosen"] == "train.lr=0.01"
-    sweep(one, one.grid(["train.lr=0.1,0.03"]), [0])  # not asked to resume: each is tried
-    assert len(made.asked) == 3
+    assert sweep(one, one.grid(["train.lr=0.1,0.03"]), [0]) == whole  # without resume as well
+    assert len(made.calls) == 1
 
 
 def test_a_finished_run_of_another_recipe_is_refused(tried: Any, tmp_path: Path) -> None:
@@ -136,12 +135,12 @@ def test_a_finished_run_of_another_recipe_is_refused(tried: Any, tmp_path: Path)
     one = recipe(tmp_path)
     sweep(one, [("", ["train.lr=0.1"])], [0])
     changed = one.with_sets(["train.batch=8"])
-    with pytest.raises(BadInput, match=r"holds another run.*train\.batch"):
+    with raises(BadInput, "train.batch", tmp_path / "runs"):
         sweep(changed, [("", ["train.lr=0.1"])], [0], resume=True)
 
 
 def test_each_seed_once(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="each seed once; got: '0, 1, 0'"):
+    with raises(BadInput, got="0, 1, 0"):
         sweep(recipe(tmp_path), [("", [])], [0, 1, 0])
 
 
@@ -156,7 +155,7 @@ def test_each_seed_once(tmp_path: Path) -> None:
     ],
 )
 def test_a_labels_folder_is_one_folder_below(label: str, expected: str) -> None:
-    place = place_of(label, 3)
+    place = folder_of(label, 3)
     assert str(place) == (f"{expected}/seed-3" if expected else "seed-3")
 
 

@@ -1,13 +1,16 @@
-"""What the tests of growing share: a small run that is finished, and domains to add to it."""
+"""For tests that add domains: a small finished run, and domains to add to it."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
+from onetrunk.config import Train
 from onetrunk.data.domain import Domain
 from onetrunk.nn.saving import load
 from onetrunk.nn.universal import Universal
@@ -21,8 +24,20 @@ FEW = {"steps": 2, "batch": 4, "optimizer": "sgd", "lr": 0.05, "warmup": 0.0}
 def finished(folder: Path, **trunk: Any) -> Path:
     """A run of two domains, trained for two steps."""
     domains = worlds("one", "two")
-    train(network(domains, **trunk), domains, out=folder, **FEW)
+    train(network(domains, **trunk), domains, out=folder, train=Train(**FEW))
     return folder
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, trained once; never changed."""
+    return finished(tmp_path_factory.mktemp("finished") / "run")
+
+
+@pytest.fixture
+def run(template: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run for one test."""
+    return Path(shutil.copytree(template, tmp_path / "run"))
 
 
 def more(name: str = "new", classes: str = "abc", first: int = 9000, count: int = 60) -> Domain:
@@ -31,7 +46,7 @@ def more(name: str = "new", classes: str = "abc", first: int = 9000, count: int 
 
 
 def coloured(classes: str, each: int, first: int = 0) -> Fake:
-    """A source whose classes have a colour each: what a handful of images is enough for."""
+    """A source whose classes have a colour each, so that a few images are enough."""
     images, count = {}, each * len(classes)
     for i in range(count):
         image = picture(first + i, 8, 8) // 4
@@ -41,12 +56,12 @@ def coloured(classes: str, each: int, first: int = 0) -> Fake:
 
 
 def predictions(run: Path, *names: str) -> dict[str, dict[str, Tensor]]:
-    """What the model of a folder says of the same noise, for these domains or all of them."""
+    """The outputs of a folder's model on seeded noise, for these domains or all of them."""
     return predictions_of(load(run), *names)
 
 
 def predictions_of(model: Universal, *names: str) -> dict[str, dict[str, Tensor]]:
-    """The same of a model in memory."""
+    """The same for a model in memory."""
     found = {}
     with torch.no_grad():
         for name in names or model.domains:

@@ -1,0 +1,189 @@
+"""What adding and updating a domain of a run share: settings, the locked run, and the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onetrunk.config.add_recipe import (
+    AddRecipe,
+    base_from,
+    merged_train,
+    read_add_recipe,
+    train_like,
+)
+from onetrunk.config.from_python import table_of
+from onetrunk.config.train import LENGTHS
+from onetrunk.data.domain import Domain
+from onetrunk.errors import BadInput
+from onetrunk.eval.table import Table
+from onetrunk.nn.pack import Pack
+from onetrunk.nn.saving import load
+from onetrunk.nn.universal import Universal
+from onetrunk.runs import pack_store
+from onetrunk.runs.open import Run
+from onetrunk.runs.train_domain import is_few, say_notes, train_domain
+from onetrunk.runs.unchanged import Unchanged
+from onetrunk.store.run_folder import SCORES, RunFolder, shell
+from onetrunk.train.device import choose_device
+from onetrunk.train.fewshot.choose_method import FEW_BATCH, FEW_STEPS
+
+
+@dataclass(frozen=True)
+class DomainResult:
+    """A domain that was added, updated or imported.
+
+    Attributes:
+        name: Its name.
+        model: The network with it.
+        record: Its scores, what was tried, its size, and the check of the other domains.
+        folder: The folder of the run; None for a network in memory.
+    """
+
+    name: str
+    model: Universal
+    record: Mapping[str, Any]
+    folder: Path | None = None
+
+    @property
+    def table(self) -> Table:
+        """Its scores on the test split."""
+        return Table.from_json(self.record["test"])
+
+    @property
+    def unchanged(self) -> Unchanged:
+        """The fingerprints of all other domains, equal before and after."""
+        return Unchanged.from_json(self.record["unchanged"])
+
+    @property
+    def pack(self) -> Pack:
+        """Everything that the domain owns."""
+        return self.model.pack(self.name)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What to train: the network in use and all settings; for an update the packs, too."""
+
+    model: Universal
+    recipe: AddRecipe
+    old: Pack | None = None
+    start: Pack | None = None
+
+
+def train_into_run(
+    folder: Path,
+    domain: Domain,
+    event: str,
+    prepare: Callable[[Run, Path], Prepared],
+    *,
+    command: str,
+    resume: bool,
+    device: str | torch.device | None,
+) -> DomainResult:
+    """Train a domain and put it into use in a run, under the run's lock.
+
+    Args:
+        folder: The run.
+        domain: The domain that is added or updated.
+        event: "added" or "updated".
+        prepare: Called with the locked run and the folder to train in; checks what was requested.
+        command: What the user types to continue after a stop.
+        resume: Continue after a stop.
+        device: Where to train; None chooses.
+    """
+    name, place = domain.name, choose_device(device)
+    Run(folder).check_shared_trunk()
+    with RunFolder.hold(folder, command) as held:
+        work = folder / pack_store.ADDING / name
+        if not _is_trained(work, domain):
+            run = Run(folder)
+            todo = prepare(run, work)
+            say_notes(domain)
+            train_domain(
+                todo.model, domain, todo.recipe, work, event, run.readable_domains, place,
+                command=command, resume=resume, old=todo.old, start=todo.start,
+            )  # fmt: skip
+        pack_store.publish(held, name)
+        return DomainResult(name, load(folder), Run(folder).record(name), folder)
+
+
+def _is_trained(work: Path, domain: Domain) -> bool:
+    """Whether the domain is trained, and a kill came before it was put into use."""
+    if not (work / SCORES).exists():
+        return False
+    available, source = read_add_recipe(work).domain.source, table_of(domain)["source"]
+    if available != source:
+        raise BadInput(
+            f"{work} holds a finished {domain.name} of {available}, which is not in use yet",
+            got=source,
+            try_=f"the same with {shell(available)}, or remove {shell(work)}",
+        )
+    return True
+
+
+def make_recipe(
+    model: Universal,
+    domain: Domain,
+    seed: int,
+    owned: Mapping[str, Any],
+    train: Mapping[str, Any],
+    *,
+    run: Run | None = None,
+    work: Path | None = None,
+    version: int = 1,
+    default_train: Mapping[str, Any] | None = None,
+) -> AddRecipe:
+    """All settings of a domain that is added or updated.
+
+    Args:
+        model: The network in use.
+        domain: The domain.
+        seed: The seed of everything random.
+        owned: Keys of [add]; None is the default.
+        train: Keys of [train] that the user set.
+        run: The run whose [train] is the default.
+        work: The folder of the recipe, from which relative paths start.
+        version: The version of the pack.
+        default_train: The whole [train] in place of the run's.
+    """
+    add = {key: value for key, value in owned.items() if value is not None}
+    if default_train is not None:
+        merged = dict(default_train)
+    elif run is not None:
+        merged = merged_train(train, train_like(run.folder, len(model.domains)))
+    else:
+        merged = dict(train)
+    if is_few(model, domain, add.get("few", "auto")):
+        if not any(key in train for key in LENGTHS):
+            merged = {key: value for key, value in merged.items() if key not in LENGTHS}
+            merged["steps"] = FEW_STEPS
+        steps = merged.get("steps")
+        merged |= {"workers": 0} | ({"eval_every": steps} if isinstance(steps, int) else {})
+        images = len(domain.train) + len(domain.val)
+        merged["batch"] = max(1, min(merged.get("batch", FEW_BATCH), FEW_BATCH, images // 2))
+    return AddRecipe.of(
+        {
+            "seed": seed,
+            "version": version,
+            "trunk": model.trunk.fingerprint(),
+            "base": base_from(domain.base, work or Path()),
+            "add": add,
+            "domains": [table_of(domain)],
+            "train": merged,
+        }
+    )
+
+
+def command_for(verb: str, run: Path, domain: Domain) -> str:
+    """The command that continues."""
+    return f"onetrunk {verb} {shell(run)} {domain.name} {source_text(domain)} --resume"
+
+
+def source_text(domain: Domain) -> str:
+    """The source as a command names it; a Python object is SOURCE."""
+    return shell(domain.source) if isinstance(domain.source, str) else "SOURCE"

@@ -1,0 +1,208 @@
+"""Several runs of one recipe: train those that are not finished, and compare their scores.
+
+`train_all` trains a list of named recipes. The verbs `compare` and `demo` use it, and `sweep` does
+for seeds and grids of settings.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from onetrunk.config import Recipe
+from onetrunk.config.to_toml import inline
+from onetrunk.errors import BadInput
+from onetrunk.eval.metrics import as_error
+from onetrunk.eval.table import Table
+from onetrunk.progress import say
+from onetrunk.runs.open import Run
+from onetrunk.runs.train import train_recipe
+from onetrunk.store.atomic import write_atomic
+from onetrunk.store.differ import differ
+from onetrunk.store.run_folder import METRICS, RECIPE, SCORES, shell
+from onetrunk.train.selection import error_by_domain, unit_of
+
+SWEEP = "sweep.json"
+MAX_KEYS = 6  # differing keys that an error names
+
+
+def is_finished(folder: Path, recipe_text: str, *, resume: bool) -> bool:
+    """Whether a folder holds the finished run of a recipe.
+
+    Raises BadInput for the run of another recipe, and for an unfinished one unless `resume`.
+
+    Args:
+        folder: The folder of the run.
+        recipe_text: The recipe as its file in that folder.
+        resume: Whether an unfinished run may be continued.
+    """
+    path = folder / RECIPE
+    if not path.is_file():
+        return False
+    if keys := differ(path.read_text("utf-8"), recipe_text):
+        raise BadInput(
+            f"{folder} holds another run: its recipe differs in {'; '.join(keys[:MAX_KEYS])}",
+            try_=f"another folder, or remove {shell(folder)}",
+        )
+    finished = (folder / SCORES).is_file()
+    if not finished and not resume:
+        raise BadInput(f"the run {folder} is unfinished", try_="the same command with --resume")
+    return finished
+
+
+def train_all(
+    recipes: Mapping[str, Recipe], *, resume: bool = False, device: str | None = None
+) -> dict[str, Run]:
+    """Train one run after the other; finished ones stay as they are.
+
+    All folders are checked before the first run starts.
+
+    Args:
+        recipes: By label, for messages, the recipe of each run.
+        resume: Continue unfinished runs.
+        device: Where to train; None chooses.
+    """
+    finished = {
+        label: is_finished(recipe.out_folder, recipe.text_in(recipe.out_folder), resume=resume)
+        for label, recipe in recipes.items()
+    }
+    runs = {}
+    for label, recipe in recipes.items():
+        folder = recipe.out_folder
+        if finished[label]:
+            say(f"{label}: {folder} is finished already")
+            runs[label] = Run(folder)
+        else:
+            say(f"{label}: {folder}")
+            runs[label] = train_recipe(recipe, resume=resume, device=device)
+    return runs
+
+
+def seconds_of(folder: Path) -> float:
+    """The seconds that training took, by the metrics of a run: of all heads and all networks."""
+    heads = 0.0
+    networks: dict[str, float] = {}
+    try:
+        lines = (folder / METRICS).read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return 0.0
+    for line in lines:
+        record = json.loads(line)
+        if "frozen" in record:
+            heads += record["seconds"]
+        elif record.get("seconds") is not None:  # counts up, over stops as well
+            networks[record.get("part", "")] = record["seconds"]
+    return round(heads + sum(networks.values()), 3)
+
+
+def domain_errors(table: Table) -> dict[str, float]:
+    """The mean error of each domain's headlines."""
+    errors: dict[str, list[float]] = {}
+    for row in table.headlines():
+        errors.setdefault(row.domain, []).append(as_error(row.kind, row.value))
+    return {name: statistics.fmean(values) for name, values in errors.items()}
+
+
+# -- sweeps
+
+
+def sweep(
+    recipe: Recipe,
+    variations: Sequence[tuple[str, Sequence[str]]],
+    seeds: Sequence[int],
+    *,
+    resume: bool = False,
+    device: str | None = None,
+) -> dict[str, Any]:
+    """Train every variation with every seed, and choose one by its validation scores.
+
+    Args:
+        recipe: The recipe; the runs lie in folders below its `out`.
+        variations: Label and changed keys, as `Recipe.grid` makes them; the label "" has no folder.
+        seeds: The seeds.
+        resume: Continue unfinished runs.
+        device: Where to train; None chooses.
+
+    Returns:
+        What is written as sweep.json: for each variation its validation score (mean over seeds),
+        and its test scores with each seed.
+    """
+    if len(set(seeds)) < len(seeds):
+        raise BadInput("each seed once", got=", ".join(map(str, seeds)))
+    top = recipe.out_folder
+    recipes = {}
+    for label, sets in variations:
+        for seed in seeds:
+            out = inline(str(PurePosixPath(recipe.out) / folder_of(label, seed)))
+            name = f"{label or recipe.name}, seed {seed}"
+            recipes[name] = recipe.with_sets([*sets, f"seed={seed}", f"out={out}"])
+    runs = list(train_all(recipes, resume=resume, device=device).values())
+    count = len(seeds)
+    groups = {
+        label: [run.scores for run in runs[i * count : (i + 1) * count]]
+        for i, (label, _) in enumerate(variations)
+    }
+    vals = {label: [Table.from_json(s["val"]) for s in group] for label, group in groups.items()}
+    score = _comparable_score([table for tables in vals.values() for table in tables])
+    results = [
+        {
+            "label": label,
+            "sets": list(sets),
+            **_summary([score(table) for table in vals[label]], groups[label]),
+            "runs": [str(folder_of(label, seed)) for seed in seeds],
+        }
+        for label, sets in variations
+    ]
+    best = min(results, key=lambda result: float(result["val"]))
+    document = {
+        "recipe": recipe.name,
+        "seeds": list(seeds),
+        "chosen": best["label"],
+        "by": "the lowest mean validation score; test scores are not used",
+        "variations": results,
+    }
+    write_atomic(top / SWEEP, json.dumps(document, indent=1) + "\n")
+    return document
+
+
+def folder_of(label: str, seed: int) -> PurePosixPath:
+    """The folder of a run below the recipe's `out`; a label is one folder, whatever is in it."""
+    plain = re.sub(r'[/\\:*?"<>|]', "_", label).strip(". ")
+    return PurePosixPath(plain[:150]) / f"seed-{seed}"
+
+
+def _comparable_score(tables: Sequence[Table]) -> Callable[[Table], float]:
+    """The mean error over domains; where kinds mix, in multiples of the mean over all runs.
+
+    (The score of a single run is in multiples of its own first evaluation, and not comparable.)
+    """
+    errors: dict[str, list[float]] = {}
+    for table in tables:
+        for row in table.headlines():
+            errors.setdefault(unit_of(row), []).append(as_error(row.kind, row.value))
+    means = {name: statistics.fmean(values) for name, values in errors.items()}
+    return lambda table: statistics.fmean(error_by_domain(table.headlines(), means).values())
+
+
+def _summary(vals: Sequence[float], scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The validation score, and the mean and spread of each test headline over the seeds."""
+    values: dict[str, list[float]] = {}
+    for document in scores:
+        for row in Table.from_json(document["test"]).headlines():
+            values.setdefault(f"{unit_of(row)}/{row.metric}", []).append(row.value)
+    return {
+        "val": statistics.fmean(vals),
+        "val_by_seed": list(vals),
+        "test": {
+            name: {
+                "mean": statistics.fmean(each),
+                "std": statistics.stdev(each) if len(each) > 1 else None,
+                "by_seed": each,
+            }
+            for name, each in values.items()
+        },
+    }

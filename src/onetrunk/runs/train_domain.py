@@ -1,0 +1,276 @@
+"""Train one domain for a model in use: into a folder of its own, checked and evaluated there."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onetrunk.config.add_recipe import AddRecipe, Few, card_adapters
+from onetrunk.data.domain import Domain
+from onetrunk.data.splitting import SPLITS
+from onetrunk.errors import BadInput
+from onetrunk.eval.budget import budget
+from onetrunk.eval.evaluate import evaluate_split
+from onetrunk.eval.metrics import headline
+from onetrunk.eval.table import Row, Table
+from onetrunk.nn.card import Card
+from onetrunk.nn.pack import Pack
+from onetrunk.nn.universal import Universal
+from onetrunk.progress import say
+from onetrunk.runs import pack_history
+from onetrunk.runs.environment import check_data, environment
+from onetrunk.runs.open import OUTCOMES
+from onetrunk.runs.train import check_labels, check_tasks, no_validation
+from onetrunk.runs.unchanged import Fingerprint, check_unchanged, fingerprints
+from onetrunk.store.run_folder import RunFolder
+from onetrunk.train.fewshot.choose_method import Method, choose_method
+from onetrunk.train.fewshot.folds import has_few_images, make_folds
+from onetrunk.train.interrupt import Stopped
+from onetrunk.train.learner import NotFinite
+from onetrunk.train.loggers import load_logger, make_logger
+from onetrunk.train.new_domain.adapter_search import candidates, search_adapters
+from onetrunk.train.new_domain.initial_slots import check_start
+from onetrunk.train.new_domain.scratch_model import check_own_norms, make_scratch_model
+from onetrunk.train.new_domain.trials import (
+    AdapterKind,
+    TrialRunner,
+    pack_bytes,
+    trunk_bytes,
+    with_record,
+)
+
+
+def train_domain(
+    model: Universal,
+    domain: Domain,
+    recipe: AddRecipe,
+    work: Path,
+    event: str,
+    others: Mapping[str, Domain],
+    device: torch.device,
+    *,
+    command: str,
+    resume: bool,
+    old: Pack | None = None,
+    start: Pack | None = None,
+) -> tuple[dict[str, Any], Pack]:
+    """Train the domain, check that all others stay unchanged, and evaluate it.
+
+    The model is as it was afterwards.
+
+    Args:
+        model: The network in use.
+        domain: The images.
+        recipe: All settings.
+        work: The folder that metrics, checkpoints, the record and the pack are written to.
+        event: "added" or "updated", for the history.
+        others: The other domains of the model whose images are known.
+        device: Where to train.
+        command: What the user types to continue after a stop.
+        resume: Continue in `work`.
+        old: For an update, the pack in use.
+        start: For an update, the pack that training starts from.
+
+    Returns:
+        The record and the pack.
+    """
+    name = domain.name
+    few_images = old is None and is_few(model, domain, recipe.add.few)
+    _check(model, domain, recipe, few_images)
+    began = time.monotonic()
+    with RunFolder.open(work, recipe.to_toml(), resume=resume, command=command) as run:
+        check_data(run, environment([domain], recipe.seed, device))
+        before = fingerprints(model, others, name)
+        logger = make_logger(recipe.train.loggers, work)
+        runner = TrialRunner(model, domain, recipe, run, logger, device, old, start)
+        try:
+            kind, tried, chosen, val = _choose(runner, few_images)
+        except Stopped as stop:
+            raise Stopped(stop.expected, try_=command) from None
+        except NotFinite as error:
+            run.write("failed.json", error.record)
+            raise
+        say(f"{name}: {chosen}")
+        trained = Pack.open(runner.pack_path(kind))
+        record, pack = _evaluate(runner, kind, trained, before, others, val, event, chosen)
+        record |= {"tried": tried, "seconds": round(time.monotonic() - began, 3)}
+        with run.writing("the pack"):
+            pack.save(work / f"{name}.pack")
+        run.finish(record)
+        runner.clean_up()
+    return record, pack
+
+
+def _check(model: Universal, domain: Domain, recipe: AddRecipe, few_images: bool) -> None:
+    """Refuse what cannot be trained, before there is a folder."""
+    check_tasks([domain], recipe.train)
+    check_labels([domain], {})
+    adapters = recipe.add.adapters
+    if ":" in adapters and adapters != model.trunk.adapters:  # its pack would not be accepted
+        raise BadInput(
+            "a custom adapter has to be the one that the trunk was made with",
+            got=adapters,
+            available=[model.trunk.adapters],
+            try_=f"a run with trunk.adapters = {adapters!r}",
+        )
+    if not few_images and not len(domain.val):
+        raise no_validation(domain.name, len(domain.train))
+    for name in recipe.train.loggers:
+        load_logger(name)
+    check_start(model, domain.name, recipe.add.start)
+    if adapters != "auto":
+        check_adapters(model, domain, adapters, recipe.add.rank, recipe.seed)
+
+
+def check_adapters(
+    model: Universal, domain: Domain, adapters: str, rank: int | None = None, seed: int = 0
+) -> None:
+    """Refuse adapters that this trunk cannot have for the domain."""
+    card = Card.of(domain, card_adapters(adapters), rank)
+    check_own_norms(make_scratch_model(model, card, seed), domain.name, adapters)
+
+
+def _choose(
+    runner: TrialRunner, few_images: bool
+) -> tuple[AdapterKind, list[dict[str, Any]], str, tuple[Row, ...] | None]:
+    """What the domain will own: as given, by the search of adapters, or by folds of few images.
+
+    Returns:
+        The adapters, everything that was tried, the reason, and validation scores of the folds.
+    """
+    settings, trunk = runner.recipe.add, trunk_bytes(runner.model)
+    auto = settings.adapters == "auto"
+    given = AdapterKind(settings.adapters, settings.rank)
+    if few_images:
+        kinds = candidates(runner) if auto else [given]
+        method, methods, reason = choose_method(runner, kinds)
+        return (
+            method.kind,
+            [each.to_json() for each in methods],
+            reason,
+            _fold_rows(runner.domain, method),
+        )
+    if auto:
+        best, trials, reason = search_adapters(runner)
+    else:
+        best = runner.trial(given)
+        trials, reason = [best], f"{best.kind.label}, as requested"
+    return best.kind, [trial.to_json(trunk) for trial in trials], reason, None
+
+
+def _fold_rows(domain: Domain, method: Method) -> tuple[Row, ...]:
+    """The validation scores of few images: of those held out in folds, as all are trained on."""
+    if len(domain.tasks) > 1 or method.error is None:
+        return ()
+    (task,) = domain.tasks
+    metric = headline(task.kind)
+    held_out = sum(len(fold.val) for fold in make_folds(domain, 0))
+    return (
+        Row(domain.name, task.name, metric.name, method.error, held_out, task.kind, metric.unit,
+            metric.better, True),
+    )  # fmt: skip
+
+
+def _evaluate(
+    runner: TrialRunner,
+    kind: AdapterKind,
+    trained: Pack,
+    before: Mapping[str, Fingerprint],
+    others: Mapping[str, Domain],
+    val: tuple[Row, ...] | None,
+    event: str,
+    chosen: str,
+) -> tuple[dict[str, Any], Pack]:
+    """Evaluate the pack in the model, and take it out again.
+
+    Returns:
+        The record, and the pack with its history.
+    """
+    model, domain, recipe = runner.model, runner.domain, runner.recipe
+    name, old = domain.name, runner.old
+    if old is not None:
+        model.remove(name)
+    try:
+        model.add_pack(trained)
+        unchanged = check_unchanged(before, fingerprints(model, others, name), name)
+        say(f"{name}: {unchanged}")
+        evaluated = {
+            split: evaluate_split(model, [domain], split, device=runner.device)
+            for split in ("val", "test")
+        }
+        tables = {split: evaluation.table() for split, evaluation in evaluated.items()}
+        if val is not None:
+            tables["val"] = Table(val, "val")
+        cost = domain_cost(model, name)
+    finally:
+        if name in model.domains:
+            model.remove(name)
+        if old is not None:
+            model.add_pack(old)
+    with runner.run.writing(OUTCOMES):
+        evaluated["test"].outcomes().save(runner.run.path / OUTCOMES)
+    scores = {
+        f"{split}/{row.task}/{row.metric}": row.value
+        for split, table in tables.items()
+        for row in table.rows
+    }
+    entry = pack_history.event(event, domain, recipe, chosen, scores)
+    provenance = {
+        "seed": recipe.seed,
+        "batch": recipe.domain.batch or recipe.train.batch,
+        "adapters": kind.name,
+        "version": recipe.version,
+        "history": pack_history.extended(old.card if old else None, entry),
+    }
+    pack = with_record(trained, provenance, scores)
+    record = {
+        "format": 1,
+        "finished": entry["date"],
+        "domain": name,
+        "val": tables["val"].to_json(),
+        "test": tables["test"].to_json(),
+        "splits": {"how": domain.index.how, **{s: len(domain.splits[s]) for s in SPLITS}},
+        "bad": {s: len(domain.bad(s)) for s in SPLITS},
+        "added": {
+            "event": event,
+            "date": entry["date"],
+            "seed": recipe.seed,
+            "version": recipe.version,
+            "chosen": chosen,
+            **pack_sizes(model, pack),
+        },
+        "cost": cost,
+        "unchanged": unchanged.to_json(),
+    }
+    return record, pack
+
+
+def pack_sizes(model: Universal, pack: Pack) -> dict[str, Any]:
+    """The adapters of a pack, its bytes, and these as a share of the trunk's."""
+    size = pack_bytes(pack)
+    return {"adapters": pack.card.adapters, "bytes": size, "share": size / trunk_bytes(model)}
+
+
+def domain_cost(model: Universal, name: str) -> dict[str, Any]:
+    """One domain's part of the budget of a model."""
+    view = copy.copy(model)
+    view.domains = {name: model.domains[name]}
+    (cost,) = budget(view).domains
+    return asdict(cost)
+
+
+def say_notes(domain: Domain) -> None:
+    """Print notes on the images of a domain: files that cannot be read, empty splits."""
+    for line in domain.notes():
+        say(f"note: {line}")
+
+
+def is_few(model: Universal, domain: Domain, setting: Few) -> bool:
+    """Whether few-shot methods are used; not with shared heads, which cannot be class means."""
+    return model.trunk.sharing != "full" and has_few_images(domain, setting)
