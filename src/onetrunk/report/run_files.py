@@ -14,11 +14,11 @@ from typing import Any
 from onetrunk.errors import BadInput
 from onetrunk.eval.outcomes import Outcomes
 from onetrunk.eval.table import Row, Table
-from onetrunk.runs.open import read_outcomes, read_scores
+from onetrunk.runs.experiment import SWEEP
+from onetrunk.runs.open import read_json, read_outcomes, read_scores
 from onetrunk.store.run_folder import METRICS, RECIPE, SCORES
 
 ENVIRONMENT = "environment.json"
-SWEEP = "sweep.json"  # in a folder that holds the runs of several settings
 SEED = "seed-"  # prefix of the folders of single seeds, which `--seeds` creates
 
 PathOrName = str | PathLike[str]
@@ -44,7 +44,7 @@ class RunFiles:
             recipe = tomllib.loads(text)
         except (OSError, ValueError, RecursionError) as error:
             raise _unreadable(path / RECIPE, error) from None
-        scores, environment = read_scores(path), _read_json(path / ENVIRONMENT)
+        scores, environment = read_scores(path), read_json(path / ENVIRONMENT)
         return cls(path, text, recipe, scores, environment, tuple(_read_records(path / METRICS)))
 
     @property
@@ -225,18 +225,6 @@ def _rename_domains(run: RunFiles, names: Mapping[str, str]) -> RunFiles:
 
 def _unreadable(path: Path, reason: Exception | str | None) -> BadInput:
     return BadInput(f"cannot read {path.parent.name}/{path.name}", got=str(reason)[:160])
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    try:
-        document = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise _unreadable(path, error) from None
-    if not isinstance(document, dict):
-        raise _unreadable(path, f"{type(document).__name__} instead of an object")
-    return document
 
 
 def _read_records(path: Path) -> Iterator[Mapping[str, Any]]:

@@ -80,7 +80,7 @@ class Distiller:
         }
 
     def present(self, domain: str, step: int) -> list[Targets]:
-        """Return the targets of a step: `drop` leaves out some of several teachers, never all."""
+        """Return the targets of a step: `teacher_dropout` leaves out some teachers, never all."""
         targets = self.targets.get(domain, [])
         count, drop = len(targets), self.distill.teacher_dropout
         if count < 2 or not drop:

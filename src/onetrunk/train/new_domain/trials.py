@@ -24,7 +24,7 @@ from onetrunk.nn.card import Card
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
-from onetrunk.store.run_folder import CHECKPOINTS, RunFolder, Saved
+from onetrunk.store.run_folder import CHECKPOINTS, METRICS, RunFolder, Saved
 from onetrunk.train.features import FOLDER
 from onetrunk.train.frozen_heads import fit_heads
 from onetrunk.train.loggers import Logger
@@ -168,7 +168,7 @@ class TrialRunner:
 
     def delete_checkpoints(self, part: str) -> None:
         """Delete the checkpoints of a finished part, and keep the lines that it logged."""
-        path = self.run.path / "metrics.jsonl"
+        path = self.run.path / METRICS
         self.record("lines", {"bytes": path.stat().st_size if path.exists() else 0})
         shutil.rmtree(self.run.path / CHECKPOINTS / part, ignore_errors=True)
 
