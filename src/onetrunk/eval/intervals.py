@@ -124,14 +124,14 @@ def differences(ours: Runs, theirs: Runs, draws: int = DRAWS, seed: int = 0) -> 
         )
     for domain in dict.fromkeys(domain for domain, _ in common):
         _check_same_images(domain, left[0], right[0])
-    mine, base = replicates(left, draws, seed), replicates(right, draws, seed)
+    our_replicates, their_replicates = replicates(left, draws, seed), replicates(right, draws, seed)
     result = []
     for key in common:
         kind, other = left[0].tasks[key].kind, right[0].tasks[key].kind
         if other != kind:
             raise BadInput(f"{'/'.join(key)}: expected tasks of one kind", got=f"{kind}, {other}")
         metric = headline(kind)
-        low, high = percentiles(mine[key] - base[key])
+        low, high = percentiles(our_replicates[key] - their_replicates[key])
         sums = [math.fsum(run.tasks[key].headline() for run in side) for side in (left, right)]
         result.append(
             Difference(

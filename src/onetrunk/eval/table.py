@@ -132,14 +132,14 @@ class Table:
             task = tasks[0]
         elif task not in tasks:
             raise BadInput(f"expected a task of {domain}", got=task, available=tasks)
-        mine = [row for row in self.rows if (row.domain, row.task) == (domain, task)]
-        for row in mine:
+        rows = [row for row in self.rows if (row.domain, row.task) == (domain, task)]
+        for row in rows:
             if row.headline if metric is None else row.metric == metric:
                 return row
         raise BadInput(
             f"expected a metric of {domain}/{task}",
             got="the headline" if metric is None else metric,
-            available=[row.metric for row in mine],
+            available=[row.metric for row in rows],
         )
 
     def value(self, domain: str, task: str | None = None, metric: str | None = None) -> float:
@@ -237,9 +237,9 @@ class Table:
         table.add_column("also")
         for domain in self.domains:
             for task in self.tasks(domain):
-                mine = [row for row in self.rows if (row.domain, row.task) == (domain, task)]
-                first = next((row for row in mine if row.headline), mine[0])
-                also = ", ".join(f"{row.metric} {row.text}" for row in mine if row is not first)
+                rows = [row for row in self.rows if (row.domain, row.task) == (domain, task)]
+                first = next((row for row in rows if row.headline), rows[0])
+                also = ", ".join(f"{row.metric} {row.text}" for row in rows if row is not first)
                 cells = (domain, task, f"{first.count:,}", f"{first.metric} {first.text}", also)
                 table.add_row(*(escape(printable(cell)) for cell in cells))
         errors = self.errors()

@@ -175,16 +175,16 @@ def compare(group: RunGroup, baseline: RunGroup) -> tuple[TaskComparison, ...]:
     ours, theirs = scores_of(group), scores_of(baseline)
     paired = _paired_differences(group, baseline)
     comparisons = []
-    for key, mine in ours.items():
+    for key, score in ours.items():
         other = theirs.get(key)
-        if other is None or other.row.metric != mine.row.metric:
+        if other is None or other.row.metric != score.row.metric:
             continue
-        difference = paired.get(key) or unpaired_difference(mine, other)
-        margin = margin_of(mine.row.unit, other.error)
+        difference = paired.get(key) or unpaired_difference(score, other)
+        margin = margin_of(score.row.unit, other.error)
         comparisons.append(
             TaskComparison(
                 *key,
-                mine.estimate,
+                score.estimate,
                 other.estimate,
                 difference,
                 margin,

@@ -201,15 +201,15 @@ def _embed(task: Task, output: Tensor, target: Tensor, seed: int) -> _Rows:
     cosine = output[known] @ output[known].T
     cosine.fill_diagonal_(-2)
     score, best = cosine.max(1)
-    has_mate = (label[:, None] == label[None]).sum(1) > 1  # another image of its class
-    correct = has_mate & (label[best] == label)
+    has_positive = (label[:, None] == label[None]).sum(1) > 1  # another image of its class
+    correct = has_positive & (label[best] == label)
 
     def chosen(i: int) -> _ExampleDraft:
         rows = (int(known[i]), int(known[best[i]]))
         truth, predicted = (task.classes[int(target[row])] for row in rows)
         return _ExampleDraft(rows, truth, predicted, bool(correct[i]), float(score[i]))
 
-    wrong = torch.nonzero(has_mate & ~correct).flatten()
+    wrong = torch.nonzero(has_positive & ~correct).flatten()
     similar = wrong[score[wrong].argsort(descending=True)].tolist()
     picked = _random(torch.nonzero(correct).flatten().numpy(), seed)
     return [

@@ -253,12 +253,11 @@ def _domains(group: RunGroup, models: Models) -> list[Domain]:
 def _candidate(
     group: RunGroup, column: Column, baseline: Column | None, reference: RunGroup
 ) -> Candidate:
-    ours = column.cost
-    theirs = baseline.cost if baseline else column.separate_cost
+    cost = column.cost
+    separate = baseline.cost if baseline else column.separate_cost
     return Candidate(
-        column.name,
         column.comparisons,
-        size_ratio=ours.bytes / theirs.bytes if ours and theirs and theirs.bytes else None,
+        size_ratio=cost.bytes / separate.bytes if cost and separate and separate.bytes else None,
         frozen=group.frozen,
         seeds=max(1, column.finished),
         val_error=validation_error(group, reference),

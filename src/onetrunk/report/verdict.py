@@ -88,7 +88,6 @@ class Candidate:
         separate: Whether it is one network per domain.
     """
 
-    name: str
     comparisons: Sequence[TaskComparison]
     size_ratio: float | None = None
     frozen: bool = False

@@ -50,11 +50,11 @@ class Distiller:
         self.task_counts = {domain.name: len(domain.tasks) for domain in domains}
         self.targets: dict[str, list[Targets]] = {}
         for domain in domains:
-            if mine := teachers.get(domain.name, ()):
-                for teacher in mine:
+            if assigned := teachers.get(domain.name, ()):
+                for teacher in assigned:
                     teacher.to(precision.device, train.channels_last)
                 self.targets[domain.name] = make_targets(
-                    model, domain, mine, distill, domain.batch or train.batch, precision.device
+                    model, domain, assigned, distill, domain.batch or train.batch, precision.device
                 )
         self.points = {
             name: tuple(dict.fromkeys(point for each in targets for point, _ in each.pairs))
@@ -114,11 +114,11 @@ class Distiller:
             weight = sum(
                 w / max(with_features[task], 1) for task, w in each.feature_weights.items()
             )
-            for (mine, theirs), aligner in zip(each.pairs, each.aligners, strict=True):
-                t = full_precision(teacher.features[theirs])
-                if theirs in each.standardizers:
-                    t = each.standardizers[theirs](t)
-                a, t = to_common_shape(aligner(full_precision(student.features[mine])), t)
+            for (point, teacher_point), aligner in zip(each.pairs, each.aligners, strict=True):
+                t = full_precision(teacher.features[teacher_point])
+                if teacher_point in each.standardizers:
+                    t = each.standardizers[teacher_point](t)
+                a, t = to_common_shape(aligner(full_precision(student.features[point])), t)
                 if each.feature_loss is not None:
                     loss = each.feature_loss(a, t.to(a.dtype))
                     losses.setdefault("features", []).append(weight * loss)

@@ -48,9 +48,9 @@ def find_teachers(
         if name not in names:
             errors.append(BadInput("distill.teachers: no such domain", got=name, available=names))
     for domain in domains:
-        mine = by_domain.get(domain.name, ())
+        given = by_domain.get(domain.name, ())
         try:
-            teachers[domain.name] = finder.of(domain, mine, for_all=by_domain is not source)
+            teachers[domain.name] = finder.of(domain, given, for_all=by_domain is not source)
         except OnetrunkError as error:
             errors.append(error)
     if not errors and not any(teachers.values()):
@@ -70,13 +70,13 @@ def find_teachers(
 
 def _notes(teachers: Mapping[str, Sequence[Teacher]]) -> list[str]:
     """Return notes on domains without a teacher, and on teachers whose images are converted."""
-    without = [name for name, mine in teachers.items() if not mine]
+    without = [name for name, assigned in teachers.items() if not assigned]
     converted = [
         name
-        for name, mine in teachers.items()
+        for name, assigned in teachers.items()
         if any(
             converter.changes_images
-            for teacher in mine
+            for teacher in assigned
             if (converter := getattr(teacher, "converter", None)) is not None
         )
     ]
@@ -190,8 +190,8 @@ class _Finder:
                 available=[f"{known}/{task}" for known in models for task in _tasks(models, known)],
             )
         return [
-            Specialist(models[teacher], teacher, domain, mine, name, self.logits)
-            for teacher, mine in tasks_of.items()
+            Specialist(models[teacher], teacher, domain, names, name, self.logits)
+            for teacher, names in tasks_of.items()
         ]
 
 

@@ -52,8 +52,8 @@ class Foreign:
     Args:
         module: The network.
         function: Maps normalized images to features, (B, C) or maps (B, C, h, w), or to a mapping
-            with features by point ("pooled", "bottleneck", a name in `distill.feature_layers`) and predictions
-            by task; by default the module itself.
+            with features by point ("pooled", "bottleneck", a name in `distill.feature_layers`) and
+            predictions by task; by default the module itself.
         pixels: The size and normalization of its images.
         classes: By task the names of its outputs, in order; a tuple for one with several names.
             The classes of a domain are found by name, apart from case and blanks.

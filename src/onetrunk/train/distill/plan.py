@@ -36,10 +36,10 @@ def plan(
     model_of = {name: model for model in models.values() for name in model.domains}
     for domain in domains:
         batch = domain.batch or train.batch
-        mine = teachers.get(domain.name, ())
+        assigned = teachers.get(domain.name, ())
         entries = record.setdefault(domain.name, [])
-        errors += _view_errors(domain, mine, distill, train)
-        for teacher in mine:
+        errors += _view_errors(domain, assigned, distill, train)
+        for teacher in assigned:
             try:
                 loss = name_for_batch(distill.features, batch)
                 widths = feature_widths(model_of[domain.name], domain.name)

@@ -103,9 +103,9 @@ def precompute_for_run(
     model_of = {name: model for model in models.values() for name in model.domains}
     stored: dict[str, list[Teacher]] = {}
     for domain in domains:
-        mine = teachers.get(domain.name, ())
-        fixed = fixed_of(mine) or Fixed(distill.views, views_seed(seed, domain.name))
-        for number, teacher in enumerate(mine):
+        assigned = teachers.get(domain.name, ())
+        fixed = fixed_of(assigned) or Fixed(distill.views, views_seed(seed, domain.name))
+        for number, teacher in enumerate(assigned):
             if not isinstance(teacher, StoredTeacher):
                 widths = feature_widths(model_of[domain.name], domain.name)
                 points = [point for _, point in match_features(domain, teacher, distill, widths)]

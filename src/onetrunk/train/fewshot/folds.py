@@ -68,12 +68,12 @@ def make_folds(domain: Domain, seed: int) -> list[Subset]:
     fold_of = np.full(len(rows), -1)
     first = 0
     for label in np.unique(labels):
-        mine = np.flatnonzero(labels == label)
-        if len(mine) < 2 or label == NO_CLASS:
+        members = np.flatnonzero(labels == label)
+        if len(members) < 2 or label == NO_CLASS:
             continue
-        order = permutation(seed_of(seed, domain.name, "folds"), int(label), len(mine))
-        fold_of[mine[order]] = (first + np.arange(len(mine))) % FOLDS
-        first += len(mine)
+        order = permutation(seed_of(seed, domain.name, "folds"), int(label), len(members))
+        fold_of[members[order]] = (first + np.arange(len(members))) % FOLDS
+        first += len(members)
     test = domain.test.rows
     return [
         Subset(domain, {"train": rows[fold_of != k], "val": rows[fold_of == k], "test": test})
