@@ -230,8 +230,6 @@ def external_baseline(path: Path, domains: Sequence[Domain]) -> RunGroup:
         evaluated = evaluate_predictions(path, domains)
     else:
         evaluated = evaluate_checkpoint(path.as_posix(), domains)
-    for note in evaluated.notes:
-        say(note)
     scores = {"test": evaluated.table().to_json()}
     return RunGroup(path.name, (RunFiles(path, "", {}, scores, {}, (), evaluated.outcomes()),))
 

@@ -165,12 +165,16 @@ class Losses:
         """Return the loss of each task, summed over the shares; never in half precision."""
         losses: dict[str, Tensor] = {}
         for task, loss in self.of[domain].items():
-            out = outputs[task]
-            out = out if out.dtype == torch.float64 else out.float()
+            out = full_precision(outputs[task])
             losses[task] = torch.stack(
                 [s * loss(out, targets[task]) for s, targets in shares]
             ).sum()
         return losses
+
+
+def full_precision(tensor: Tensor) -> Tensor:
+    """Return the tensor in float32, or in float64 if it has that type."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def class_weights(domain: Domain, task: Task) -> Tensor:

@@ -30,6 +30,7 @@ from onetrunk.train.device import Precision
 from onetrunk.train.distill.matching import to_common_shape
 from onetrunk.train.distill.targets import Targets, make_targets
 from onetrunk.train.distill.teachers import Teacher
+from onetrunk.train.losses import full_precision
 from onetrunk.train.optimizer import load_optimizer_state, optimizer_state, tensors_under
 
 
@@ -179,8 +180,3 @@ def annealing_factor(progress: float, annealing: str) -> float:
     if annealing == "cosine":
         return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
     return 1.0
-
-
-def full_precision(tensor: Tensor) -> Tensor:
-    """Return the tensor in float32, or in float64 if it has that type."""
-    return tensor if tensor.dtype == torch.float64 else tensor.float()

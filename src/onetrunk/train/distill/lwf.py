@@ -27,10 +27,10 @@ from onetrunk.nn.shared_heads import SharedHead
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
 from onetrunk.train.device import Precision
-from onetrunk.train.distill.distiller import full_precision
 from onetrunk.train.distill.prediction_losses import PredictionLoss, make_prediction_loss
 from onetrunk.train.distill.teachers import ImageConverter
 from onetrunk.train.initialize import load_shared
+from onetrunk.train.losses import full_precision
 
 
 class OldPredictions:
