@@ -104,8 +104,8 @@ def _check_same(domain: str, trained: Task, given: Task) -> None:
     if trained.classes == given.classes:
         return
     new = [c for c in given.classes if c not in trained.classes]
-    gone = [c for c in trained.classes if c not in given.classes]
-    if not new and not gone:
+    removed = [c for c in trained.classes if c not in given.classes]
+    if not new and not removed:
         raise BadInput(
             f"{where}: the model's classes are in another order",
             got=shorten(given.classes, 6),
@@ -114,7 +114,7 @@ def _check_same(domain: str, trained: Task, given: Task) -> None:
         )
     changes = [
         f"{description} {shorten(classes, 6)}"
-        for description, classes in (("new:", new), ("gone:", gone))
+        for description, classes in (("new:", new), ("removed:", removed))
         if classes
     ]
     raise BadInput(

@@ -98,8 +98,8 @@ class ConsoleLogger:
             self._live.stop()
             self._live = None
         elif self._begun:
-            took = f" after {duration(self._seconds)}" if self._seconds else ""
-            self._say(f"{self._at()}: end{took}{self._chosen('; best {} at step {}')}")
+            elapsed = f" after {duration(self._seconds)}" if self._seconds else ""
+            self._say(f"{self._at()}: end{elapsed}{self._chosen('; best {} at step {}')}")
         self._begun = False
 
     def _draw(self, now: float) -> None:

@@ -113,16 +113,20 @@ class _Finder:
                     raise BadInput(
                         f"distill.teachers.{domain.name}: no such task", got=task, available=tasks
                     )
-            return [t for task, one in source.items() for t in self._each(domain, one, [task])]
-        return self._each(domain, source, tasks, for_all)
+            return [
+                t for task, one in source.items() for t in self._from_sources(domain, one, [task])
+            ]
+        return self._from_sources(domain, source, tasks, for_all)
 
-    def _each(
+    def _from_sources(
         self, domain: Domain, source: Teachers, tasks: Sequence[str], for_all: bool = False
     ) -> list[Teacher]:
         several = source if isinstance(source, list | tuple) else [cast(OneTeacher, source)]
-        return [teacher for one in several for teacher in self._one(domain, one, tasks, for_all)]
+        return [
+            teacher for one in several for teacher in self._from_source(domain, one, tasks, for_all)
+        ]
 
-    def _one(
+    def _from_source(
         self, domain: Domain, source: OneTeacher, tasks: Sequence[str], for_all: bool
     ) -> Sequence[Teacher]:
         if isinstance(source, Foreign):
