@@ -127,8 +127,7 @@ class Outcomes:
                 arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             return _read(document, arrays)
         except BadInput as error:
-            error.expected = f"{name}: {error.expected}"
-            raise
+            raise error.within(name) from None
         except OSError as error:
             raise BadInput(
                 f"cannot read {name}", got=error.strerror or type(error).__name__

@@ -7,14 +7,17 @@ import io
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import rich.table
+from annotated_types import Ge
+from pydantic import ConfigDict
 from rich.console import Console
 from rich.markup import escape
 
 from onetrunk.data.task import KINDS, check_name
 from onetrunk.errors import BadInput, printable
+from onetrunk.settings import read_dataclass
 
 Better = Literal["lower", "higher"]
 LATEX = {c: rf"\{c}" for c in "%_&#${}"} | {
@@ -36,11 +39,13 @@ class Row:
         high: The upper end of the 95 % interval.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")  # of from_json
+
     domain: str
     task: str
     metric: str
     value: float
-    count: int
+    count: Annotated[int, Ge(0)]
     kind: str
     unit: str = ""
     better: Better = "lower"
@@ -54,21 +59,10 @@ class Row:
         check_name(self.task, "task")
         if self.kind not in KINDS:
             raise BadInput(f"expected a kind of task for {name}", got=self.kind, available=KINDS)
-        if self.better not in ("lower", "higher"):
-            raise BadInput(
-                f"expected the better direction of {name}",
-                got=self.better,
-                available=("lower", "higher"),
-            )
         for field in ("value", "low", "high"):
             number = getattr(self, field)
-            if number is None and field != "value":
-                continue
-            is_number = isinstance(number, int | float) and not isinstance(number, bool)
-            if not is_number or not math.isfinite(number):
+            if number is not None and not math.isfinite(number):
                 raise BadInput(f"expected a finite number as the {field} of {name}", got=number)
-        if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 0:
-            raise BadInput(f"expected a number of images as the count of {name}", got=self.count)
 
     @property
     def text(self) -> str:
@@ -95,16 +89,13 @@ class Table:
         views: The views that dense predictions were averaged over, if any.
     """
 
-    rows: tuple[Row, ...] = ()
-    split: str = ""
+    rows: tuple[Row, ...]
+    split: str
     views: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rows", tuple(self.rows))
         keys: set[tuple[str, str, str]] = set()
         for row in self.rows:
-            if not isinstance(row, Row):
-                raise BadInput("expected rows in a table of scores", got=type(row).__name__)
             key = (row.domain, row.task, row.metric)
             if key in keys:
                 raise BadInput("expected each metric of a task once", got="/".join(key))
@@ -176,22 +167,7 @@ class Table:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Table:
         """Return the table that `to_json` wrote; an invalid document raises BadInput."""
-        try:
-            split, rows, views = document["split"], document["rows"], document.get("views", "")
-            if not all(isinstance(text, str) for text in (split, views)):
-                raise TypeError("split and views must be strings")
-            if not isinstance(rows, list):
-                raise TypeError("rows must be a list")
-            for row in rows:
-                if not all(isinstance(row[k], str) for k in ("domain", "task", "metric", "unit")):
-                    raise TypeError("names and units must be strings")
-                if not isinstance(row["headline"], bool):
-                    raise TypeError("headline must be true or false")
-            return cls(tuple(Row(**row) for row in rows), split, views)
-        except BadInput:
-            raise
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BadInput("expected a table of scores", got=f"{error!r}"[:120]) from None
+        return read_dataclass(cls, document)
 
     def to_csv(self) -> str:
         """Return all fields of all rows as CSV, without rounding."""
@@ -228,8 +204,8 @@ class Table:
 
     def table(self) -> rich.table.Table:
         """Return the table for a terminal, with one line per domain and task."""
-        title = [f"scores on {self.split}"] * bool(self.split) + [self.views] * bool(self.views)
-        table = rich.table.Table(title=escape(", ".join(title)) or None)
+        title = f"scores on {self.split}" + f", {self.views}" * bool(self.views)
+        table = rich.table.Table(title=escape(title))
         for column in ("domain", "task"):
             table.add_column(column, no_wrap=True)
         table.add_column("images", justify="right", no_wrap=True)

@@ -80,8 +80,7 @@ class RunFiles:
         try:
             return Table.from_json(document)
         except BadInput as error:
-            error.expected = f"cannot read {self.path.name}/{SCORES}: {error.expected}"
-            raise
+            raise error.within(f"{self.path.name}/{SCORES}: {split}") from None
 
     @cached_property
     def outcomes(self) -> Outcomes | None:

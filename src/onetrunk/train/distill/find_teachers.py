@@ -61,8 +61,8 @@ def find_teachers(
                 available=sorted(finder.known) or None,
             )
         )
-    if errors:  # one run that several domains name is reported once
-        raise BadInput.several(list({str(error): error for error in errors}.values()))
+    if errors:
+        raise BadInput.several(errors)
     for line in [*finder.notes, *_notes(teachers)]:
         say(f"note: {line}")
     return teachers

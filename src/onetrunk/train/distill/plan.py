@@ -65,8 +65,8 @@ def plan(
                     entry["replaces"] = distill.features
                     too_small[domain.name] = f"{domain.name} (batches of {batch}): {loss}"
             entries.append(entry)
-    if errors:  # a problem of several teachers is reported once
-        raise BadInput.several(list({str(error): error for error in errors}.values()))
+    if errors:
+        raise BadInput.several(errors)
     if too_small:
         say(f"note: batches too small for {distill.features}: {'; '.join(too_small.values())}")
     return record
