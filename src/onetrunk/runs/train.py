@@ -212,7 +212,7 @@ def finish(
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "seed": recipe.seed,
             "frozen": recipe.train.frozen,
-            **({"taught": taught} if taught else {}),
+            **({"teachers": taught} if taught else {}),
             **{split: table.to_json() for split, table in tables.items()},
             "best": {
                 part: {"step": s.step, "score": s.score if isfinite(s.score) else None}
