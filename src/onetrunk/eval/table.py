@@ -149,7 +149,7 @@ class Table:
         }
 
     def scores_of(self, domain: str) -> dict[str, float]:
-        """Return a domain's scores by "split/task/metric"; ".../low" and ".../high" of intervals."""
+        """Return a domain's scores by "split/task/metric", with the ends of intervals."""
         scores = {}
         for row in self.rows:
             if row.domain == domain:
