@@ -190,7 +190,7 @@ def test_networks_of_scratch_are_the_teachers(onetrunk: Onetrunk, at: Path) -> N
     ran = onetrunk("compare", "run", *PETS, "--methods", "distilled-parallel", "--out", "rows")
     assert ran.code == 0, ran.err
     assert load(at / "rows/distilled-parallel/seed-0").trunk.adapters == "parallel"
-    taught = json.loads((at / "rows/distilled-parallel/seed-0/scores.json").read_text())["taught"]
+    taught = json.loads((at / "rows/distilled-parallel/seed-0/scores.json").read_text())["teachers"]
     assert taught.keys() == {"digits", "pets"}
     assert load(at / "rows/scratch/seed-0/digits", "digits").trunk.sharing == "none"
 

@@ -37,7 +37,8 @@ def table(values: dict[str, float], count: int = 1000) -> Table:
         tuple(
             Row(name, "classify", "error", value, count, "classify", "%", "lower", True)
             for name, value in values.items()
-        )
+        ),
+        "test",
     )
 
 
@@ -62,7 +63,8 @@ def test_published_delta_on_nyu() -> None:
             tuple(
                 Row("nyu", kinds[name], name, value, 654, kinds[name], "", better, True)
                 for name, (value, better) in values.items()
-            )
+            ),
+            "test",
         )
 
     assert delta_mtl(as_table(mine), as_table(base)) == pytest.approx(delta_mtl(mine, base))
@@ -108,7 +110,7 @@ BAD: dict[str, tuple[Any, tuple[str, ...], Any]] = {
     ),
     "no domain": (lambda: decathlon_score({}, {}), ("classification domain",), "none"),
     "a table without classes": (
-        lambda: decathlon_score(Table(), Table()),
+        lambda: decathlon_score(Table((), "test"), Table((), "test")),
         ("classification domain",),
         "none",
     ),

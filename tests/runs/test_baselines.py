@@ -253,7 +253,7 @@ def test_kinds_of_tasks_that_have_no_mean() -> None:
 
     assert mean_error(table(("a", "error", 10.0), ("a", "error", 20.0), ("b", "error", 5.0))) == 10
     assert mean_error(table(("a", "error", 10.0), ("b", "abs", 0.5))) is None
-    assert mean_error(Table()) is None
+    assert mean_error(Table((), "val")) is None
 
 
 def test_seconds_are_of_all_heads_and_all_networks(tmp_path: Path) -> None:

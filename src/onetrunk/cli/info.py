@@ -107,7 +107,7 @@ def _headlines(card: Card, scores: Mapping[str, Any]) -> dict[str, str]:
             scores_of_pack[task.name] = f"{score}, recorded in its pack"
     rows = Table.from_json(scores["test"]).headlines() if "test" in scores else []
     return scores_of_pack | {
-        row.task: f"{row.metric} {row.shown}" for row in rows if row.domain == card.name
+        row.task: f"{row.metric} {row.text}" for row in rows if row.domain == card.name
     }
 
 
