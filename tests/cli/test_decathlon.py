@@ -54,7 +54,8 @@ def layout(root: Path) -> dict[str, dict[int, str]]:
         ]
         tests[name] = {}
         for split, each in COUNTS.items():
-            images, rows = [], []
+            images: list[dict[str, Any]] = []
+            rows = []
             for i in range(each * classes):
                 number, c = next(numbers), i % classes
                 folder = "" if split == "test" else f"{c + 1:04d}/"
@@ -104,9 +105,10 @@ def test_from_the_layout_to_the_servers_file(
     rows = json.loads((tmp_path / "sent/results.json").read_text())
     assert all(set(row) == {"image_id", "category_id"} for row in rows)
     assert [row["image_id"] for row in rows] == [i for ids in tests.values() for i in ids]
-    said = {row["image_id"]: row["category_id"] for row in rows}
-    assert len(said) == len(rows) == 36
-    assert len(set(said.values())) > len(DOMAINS)  # more than one class a domain: an order shows
+    submitted = {row["image_id"]: row["category_id"] for row in rows}
+    assert len(submitted) == len(rows) == 36
+    # some domains have several predicted classes, so that a wrong order would be noticed
+    assert len(set(submitted.values())) > len(DOMAINS)
 
     models = models_of("runs/ten")
     for place, (name, ids) in enumerate(tests.items()):  # image by image, from its file
@@ -116,7 +118,7 @@ def test_from_the_layout_to_the_servers_file(
             int(prediction["classify"]["label"].removeprefix("kind ")) for prediction in predictions
         ]
         offset = 10_000_000 * (place + 1)
-        assert [said[i] for i in ids] == [offset + c + 1 for c in labels]
+        assert [submitted[i] for i in ids] == [offset + c + 1 for c in labels]
 
     again = onetrunk("predict", "runs/ten", "--decathlon", "sent/results.zip")
     assert "try: send it to the evaluation server" in again.err
@@ -161,8 +163,8 @@ def test_what_cannot_be_sent(onetrunk: Onetrunk, tmp_path: Path) -> None:
     ran = onetrunk(*words, "--decathlon", "one.json", "--domain", "dtd")
     assert "wrote one.json: 8 images of dtd; try:" in ran.err
     (home / "data/dtd/test/000900.jpg").write_bytes(b"cut")
-    said = one_line(onetrunk(*words, "--decathlon", "results.json"))
-    assert "dtd" in said and "1 cannot be read" in said and "000900.jpg" in said
+    message = one_line(onetrunk(*words, "--decathlon", "results.json"))
+    assert "dtd" in message and "1 cannot be read" in message and "000900.jpg" in message
     assert len(json.loads((tmp_path / "results.json").read_text())) == 36  # as it was
 
 

@@ -32,14 +32,14 @@ def small(name: str) -> tuple[str, str]:
 
 
 def prints(run: Path) -> dict[str, str]:
-    """Of what every domain answers to some of its validation images."""
-    found, model = {}, load(run)
+    """Return a hash of each domain's predictions for some of its validation images."""
+    hashes, model = {}, load(run)
     with torch.no_grad():
         for name in model.domains:
-            images, _ = Domain(name, f"pocket:{name}", size=12).val.batch(range(32))
-            said = model(images, name)["classify"]
-            found[name] = hashlib.sha256(said.numpy().tobytes()).hexdigest()
-    return found
+            images, _ = Domain(name, f"pocket:{name}", size=12).val.batch(np.arange(32))
+            logits = model(images, name)["classify"]
+            hashes[name] = hashlib.sha256(logits.numpy().tobytes()).hexdigest()
+    return hashes
 
 
 def folders(domain: Domain, root: Path) -> Path:

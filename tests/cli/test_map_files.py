@@ -26,7 +26,7 @@ def test_a_legend_shows_every_class_in_its_own_colour(count: int) -> None:
 
 
 def test_depth_is_read_back_from_its_picture(tmp_path: Path) -> None:
-    metres = np.float32([[0.0012, 2.5, 70, -1, 9.9994, 0.5]]).repeat(4, 0)
+    metres = np.array([[0.0012, 2.5, 70, -1, 9.9994, 0.5]], np.float32).repeat(4, 0)
     expected = [1, 2500, 65_535, 0, 9999, 500]
     assert millimetres(metres)[0].tolist() == expected
     depth = Task("depth", "depth", unit="m")
@@ -39,7 +39,7 @@ def test_depth_is_read_back_from_its_picture(tmp_path: Path) -> None:
 
 def test_inverse_depth_is_no_picture_of_millimetres(tmp_path: Path) -> None:
     near = Task("depth", "depth", unit="disparity")
-    values = np.float32([[0.01, 0.4]]).repeat(4, 0).repeat(3, 1)
+    values = np.array([[0.01, 0.4]], np.float32).repeat(4, 0).repeat(3, 1)
     Maps(tmp_path).write(PurePosixPath("a.jpg"), IMAGE, {near: values})
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == [
         "a.depth.npy",

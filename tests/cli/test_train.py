@@ -191,8 +191,8 @@ def test_seeds_and_grids_are_a_sweep(onetrunk: Onetrunk, stub: Stub, shop: Path)
 
 
 def test_a_dry_run_writes_nothing(onetrunk: Onetrunk, stub: Stub, tmp_path: Path) -> None:
-    words = ("train", "--domain", "digits=pocket:optdigits", "--dry-run")
-    words = (*words, "--set", "trunk.arch=resnet20", "--set", "train.batch=4")
+    words = ["train", "--domain", "digits=pocket:optdigits", "--dry-run"]
+    words += ["--set", "trunk.arch=resnet20", "--set", "train.batch=4"]
     ran = onetrunk(*words)
     assert ran.code == 0
     for said in ("steps", "4,000", "images/s", "MB", "Nothing was written"):

@@ -96,7 +96,6 @@ def test_other_splits_and_one_domain(model: Universal, domains: list[Domain]) ->
     table = evaluate(model, domains[2:], "val")
     assert (table.domains, table.split) == (("small",), "val")
     assert table.row("small").count == len(domains[2].val)
-    assert evaluate(model, domains[2], "val") == table  # type: ignore[arg-type]
 
 
 def test_the_model_is_left_unchanged(model: Universal, domains: list[Domain]) -> None:
@@ -262,7 +261,8 @@ def test_an_empty_split_and_unlabelled_tasks_are_left_out_with_a_line(
     for item in flat_source().listed:
         if "number" in item.labels:
             labels = item.labels if item.split == "train" else {"letter": item.labels["letter"]}
-            listed.append(replace(item, labels=labels, split=item.split.replace("test", "val")))
+            split = "val" if item.split == "test" else item.split
+            listed.append(replace(item, labels=labels, split=split))
     listed[-1] = replace(listed[-1], split="test")
     torn = {listed[-1].where: BadImage("torn")}
     flat = Domain("flat", Fake(TASKS, listed, torn), size=16)

@@ -82,7 +82,7 @@ def test_scores_equal_those_of_the_model(tmp_path: Path) -> None:
     domains = [foxes(), both()]
     model = Universal(Trunk("resnet20"), domains)
     rows = [row for domain in domains for row in predicted(model, domain)]
-    np.random.default_rng(0).shuffle(rows)  # type: ignore[arg-type]
+    np.random.default_rng(0).shuffle(rows)
     found = evaluate_predictions(written(tmp_path / "theirs.csv", rows), domains)
     ours = evaluate_split(model, domains)
     expected = ours.table()

@@ -30,7 +30,7 @@ def two() -> tuple[Universal, list[Domain]]:
 def flat(model: Universal, of: Domain, places: np.ndarray) -> Tensor:
     images, targets = of.val.batch(places)
     model.zero_grad()
-    entropy(of.name, model(images, domain=of.name), targets).backward()
+    torch.autograd.backward(entropy(of.name, model(images, domain=of.name), targets))
     shared = model.shared_parameters().values()
     return torch.cat([p.grad.flatten().clone() for p in shared if p.grad is not None])
 

@@ -122,11 +122,11 @@ BAD: dict[str, tuple[Any, tuple[str, ...], Any]] = {
         "lower and higher",
     ),
     "an unknown direction": (
-        lambda: delta_mtl({"m": (1, "up")}, {"m": (1, "up")}),  # type: ignore[dict-item]
+        lambda: delta_mtl({"m": (1, "up")}, {"m": (1, "up")}),  # type: ignore[dict-item]  # on purpose
         ("available: higher, lower",),
         "up",
     ),
-    "no direction": (lambda: delta_mtl({"m": 1}, {"m": 1}), ("for m in scores",), 1),  # type: ignore[dict-item]
+    "no direction": (lambda: delta_mtl({"m": 1}, {"m": 1}), ("for m in scores",), 1),  # type: ignore[dict-item]  # on purpose
     "infinite": (
         lambda: delta_mtl({"m": (float("inf"), "lower")}, {"m": (1, "lower")}),
         ("finite", "for m in scores"),

@@ -1,7 +1,7 @@
 """timm checkpoints: outputs by name, and images prepared by their own settings."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -133,9 +133,10 @@ def test_other_kinds_and_unknown_classes_are_left_out(
 )
 def test_pixels(config: dict[str, Any], expected: Pixels) -> None:
     net = timm.create_model("test_resnet")
-    net.pretrained_cfg = {**net.pretrained_cfg, **config}
+    settings = {**cast(dict[str, Any], net.pretrained_cfg), **config}
+    net.__dict__["pretrained_cfg"] = settings
     assert timm_pixels(net) == expected
-    net.pretrained_cfg["input_size"] = (1, 28, 28)
+    settings["input_size"] = (1, 28, 28)
     with raises(BadInput, got="1 channels"):
         timm_pixels(net)
 

@@ -107,9 +107,12 @@ def test_a_folder_is_loaded_without_the_hub(model: ot.Universal, tmp_path: Path)
 def test_the_card_has_metadata_scores_with_intervals_and_usage(model: ot.Universal) -> None:
     text = model_card(model, "me/shop")
     card = huggingface_hub.ModelCard(text)
+    assert isinstance(card.data, huggingface_hub.ModelCardData)
     assert card.data.library_name == "onetrunk"
     assert card.data.pipeline_tag == "image-classification"
-    (result,) = card.data.eval_results
+    results = card.data.eval_results
+    assert results is not None
+    (result,) = results
     assert (result.dataset_name, result.metric_type, result.metric_value) == (
         "digits",
         "error",

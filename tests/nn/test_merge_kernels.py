@@ -1,5 +1,7 @@
 """Merging, each formula against the layers themselves run one after the other in float64."""
 
+from typing import Literal, get_args
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,7 +18,7 @@ def norm_of(channels: int) -> nn.BatchNorm2d:
     norm = nn.BatchNorm2d(channels).double().eval()
     for name in ("weight", "bias", "running_mean"):
         nn.init.normal_(getattr(norm, name))
-    nn.init.uniform_(norm.running_var, 0.1, 3)  # type: ignore[arg-type]
+    nn.init.uniform_(norm.get_buffer("running_var"), 0.1, 3)
     return norm
 
 
@@ -95,8 +97,11 @@ def test_parallel_adapter_sits_at_padding_over_dilation(
     close(folded[:, :, :h, :w], plain[:, :, :h, :w] + beside[:, :, :h, :w])
 
 
-@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
-def test_parallel_adapter_under_other_paddings(mode: str) -> None:
+Padding = Literal["reflect", "replicate", "circular"]
+
+
+@pytest.mark.parametrize("mode", get_args(Padding))
+def test_parallel_adapter_under_other_paddings(mode: Padding) -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(3, 4, 3, 2, 1, padding_mode=mode).double()
     adapter = nn.Conv2d(3, 4, 1, 2, bias=False).double()

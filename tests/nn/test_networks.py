@@ -101,7 +101,7 @@ def test_shortcuts_subsample_and_pad_with_zeros() -> None:
 
 def test_he_initialisation() -> None:
     torch.manual_seed(0)
-    weight = nets.build("resnet26").stage3.unit2.conv1.weight
+    weight = nets.build("resnet26").get_parameter("stage3.unit2.conv1.weight")
     assert weight.std().item() == pytest.approx(math.sqrt(2 / (9 * 256)), rel=0.01)
     assert abs(weight.mean().item()) < 1e-3
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,9 +20,9 @@ DOMAINS = (
 )
 
 
-def make_model(**keys: object) -> ot.Universal:
+def make_model(**keys: Any) -> ot.Universal:
     torch.manual_seed(3)
-    model = ot.Universal(ot.Trunk("resnet20", **keys), DOMAINS).eval()  # type: ignore[arg-type]
+    model = ot.Universal(ot.Trunk("resnet20", **keys), DOMAINS).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))

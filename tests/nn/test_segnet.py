@@ -46,7 +46,8 @@ def reference(net: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
         indices.append(index)
         maps.append(x)
     for count in (3, 3, 3, 2, 2):
-        x = block(F.max_unpool2d(x, indices.pop(), 2, output_size=sizes.pop()), count)
+        height, width = sizes.pop()
+        x = block(F.max_unpool2d(x, indices.pop(), (2, 2), output_size=(height, width)), count)
         maps.append(x)
     return maps
 
@@ -80,7 +81,7 @@ def test_unpooling_restores_the_places_of_the_maxima() -> None:
         maxima, place = pool(given)
         expected, index = F.max_pool2d(given, 2, return_indices=True)
         assert torch.equal(maxima, expected)
-        assert torch.equal(unpool(maxima, place, (12, 10)), F.max_unpool2d(expected, index, 2))
+        assert torch.equal(unpool(maxima, place, (12, 10)), F.max_unpool2d(expected, index, (2, 2)))
 
 
 def test_dense_heads_read_the_last_map() -> None:
@@ -97,15 +98,16 @@ def test_dense_heads_read_the_last_map() -> None:
         with model.trunk.switch.using("rooms"):
             _, (last,) = model.trunk(x, False, [9])
         head = heads.head("depth")
-        written = F.conv2d(last, head.conv.weight, head.conv.bias, padding=1)
-        written = F.conv2d(written, head.last.weight, head.last.bias)
+        tensor = head.get_parameter
+        expected = F.conv2d(last, tensor("conv.weight"), tensor("conv.bias"), padding=1)
+        expected = F.conv2d(expected, tensor("last.weight"), tensor("last.bias"))
     assert {name: tuple(y.shape[1:]) for name, y in out.items()} == {
         "segment": (3, 33, 50),
         "depth": (1, 33, 50),
         "normals": (3, 33, 50),
         "kind": (2,),
     }
-    torch.testing.assert_close(out["depth"], written, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(out["depth"], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_full_sharing_of_a_dense_head() -> None:

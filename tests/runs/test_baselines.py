@@ -99,11 +99,10 @@ def test_finished_baselines_are_not_trained_again(
     recipe: Recipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ran: list[str] = []
-    real = experiment.train_recipe
 
     def counted(one: Recipe, **given: Any) -> Any:
         ran.append(one.out)
-        return real(one, **given)
+        return train_recipe(one, **given)
 
     monkeypatch.setattr(experiment, "train_recipe", counted)
     first = compare_baselines(recipe, ["frozen"], device="cpu")
@@ -119,8 +118,9 @@ def test_finished_baselines_are_not_trained_again(
 def test_a_stopped_baseline_continues(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = compare_baselines(recipe.with_sets(['out="runs/whole"']), ["finetune"], device="cpu")
-    real = experiment.train_recipe
+    uninterrupted = compare_baselines(
+        recipe.with_sets(['out="runs/uninterrupted"']), ["finetune"], device="cpu"
+    )
 
     def dies(one: Recipe, **given: Any) -> Any:
         from onetrunk.runs import train as under
@@ -130,7 +130,7 @@ def test_a_stopped_baseline_continues(
 
         with monkeypatch.context() as patch:
             patch.setattr(under, "finish", stop)
-            return real(one, **given)
+            return train_recipe(one, **given)
 
     with monkeypatch.context() as patch:
         patch.setattr(experiment, "train_recipe", dies)
@@ -140,7 +140,7 @@ def test_a_stopped_baseline_continues(
         compare_baselines(recipe, ["frozen", "finetune"], device="cpu")
     assert not (tmp_path / "runs/two-frozen").exists()  # refused before any training
     found = compare_baselines(recipe, ["finetune"], resume=True, device="cpu")
-    for ours, expected in zip(found["rows"], whole["rows"], strict=True):
+    for ours, expected in zip(found["rows"], uninterrupted["rows"], strict=True):
         assert ours == expected
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,71 +132,72 @@ class Killed(BaseException):
     """As if the process had ended here."""
 
 
-@pytest.mark.parametrize("what", ["add", "update", "remove", "remove trained", "undo"])
+@pytest.mark.parametrize("command", ["add", "update", "remove", "remove trained", "undo"])
 def test_after_a_kill_at_any_write_the_model_is_intact_and_the_command_completes(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    """Writing goes through os.replace and os.rename: the process dies at each of them in turn."""
-    if what not in ("add", "remove trained"):
+    """All writes end in os.replace or os.rename; the process is killed at each in turn."""
+    if command not in ("add", "remove trained"):
         add(run, more(), train=Train(**FEW))
-    if what == "undo":
+    if command == "undo":
         update(run, Domain("new", noise(60, "abcd", 300), size=8), train=Train(**FEW))
     done = tmp_path / "done"
-    if what in ("add", "update"):  # trained once; the kills come while it is put into use
+    if command in ("add", "update"):  # train once; the kills follow while the pack is published
         work = run / "adding/new"
-        publish, taken = pack_store.publish, []
-        monkeypatch.setattr(pack_store, "publish", lambda _, name: taken.append(name) or die())
-        with pytest.raises(Killed):
-            start(run, what)
-        assert taken
+        published: list[str] = []
+
+        def publish(_: object, name: str) -> None:
+            published.append(name)
+            raise Killed
+
+        with monkeypatch.context() as patched:
+            patched.setattr(pack_store, "publish", publish)
+            with pytest.raises(Killed):
+                start(run, command)
+        assert published
         assert (work / "new.pack").exists()
-        monkeypatch.setattr(pack_store, "publish", publish)
     shutil.copytree(run, tmp_path / "begun")
     shutil.copytree(run, done)
     before = predictions(run)
-    start(done, what)
+    start(done, command)
     after = predictions(done)
-    life = 0
+    at = 0
     while True:
-        life += 1
-        here = tmp_path / f"life-{life}"
-        shutil.copytree(tmp_path / "begun", here)
-        ended = dying(monkeypatch, life, lambda here=here: start(here, what))
-        found = predictions(here)  # an intact model, before or after
-        assert same(found, before) or same(found, after), life
-        if ended:
+        at += 1
+        copy = tmp_path / f"killed-at-{at}"
+        shutil.copytree(tmp_path / "begun", copy)
+        completed = completes(monkeypatch, at, partial(start, copy, command))
+        current = predictions(copy)  # an intact model, before or after
+        assert same(current, before) or same(current, after), at
+        if completed:
             break
-        with suppress(BadInput) if what not in ("add", "update") else nullcontext():
-            start(here, what)  # those two may have been done before it died, and say so
-        assert same(predictions(here), after), life
-        assert kept(here) == kept(done), life
-        assert rows(here) == rows(done), life
-        shutil.rmtree(here)
-    assert life > 3
+        with suppress(BadInput) if command not in ("add", "update") else nullcontext():
+            start(copy, command)  # the others refuse if they had completed before the kill
+        assert same(predictions(copy), after), at
+        assert kept(copy) == kept(done), at
+        assert rows(copy) == rows(done), at
+        shutil.rmtree(copy)
+    assert at > 3
 
 
 def kept(run: Path) -> set[str]:
-    """The files of a run but for what a kill may leave twice."""
+    """Return the files of a run, without those that a kill may leave twice."""
     return {name for name in files(run) if not name.startswith((".", "removed/", "history/"))}
 
 
-def start(run: Path, what: str) -> None:
-    if what == "add":
+def start(run: Path, command: str) -> None:
+    if command == "add":
         add(run, more(), resume=True, train=Train(**FEW))
-    elif what == "update":
+    elif command == "update":
         update(run, Domain("new", noise(60, "abcd", 300), size=8), resume=True, train=Train(**FEW))
-    elif what == "undo":
+    elif command == "undo":
         undo(run, "new")
     else:
-        pack_store.remove(run, "one" if what == "remove trained" else "new")
+        pack_store.remove(run, "one" if command == "remove trained" else "new")
 
 
-def die() -> None:
-    raise Killed
-
-
-def dying(monkeypatch: pytest.MonkeyPatch, at: int, act: Callable[[], None]) -> bool:
-    """Act, and die at the `at`-th rename; whether it ended before."""
+def completes(monkeypatch: pytest.MonkeyPatch, at: int, act: Callable[[], None]) -> bool:
+    """Act, and be killed at rename number `at`; return whether it completed before."""
     count = 0
     with monkeypatch.context() as patched:
         for module in (pack_store, atomic):
@@ -236,16 +238,17 @@ def test_a_second_writer_is_refused_at_once(run: Path) -> None:
 def test_a_reader_tolerates_a_removal_at_the_same_time(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The domain is removed after the list was read and before its pack is."""
-    listed, first = model_files.listed, []
+    """The domain is removed after the list of domains is read and before its pack is read."""
+    listed = model_files.listed
+    read: list[list[str]] = []
 
     def slow(place: Path, default: Any = None) -> list[str]:
-        found = listed(place, default)
-        if not first:
-            first.append(found)
-            pack_store.relist(place, ["two"])
+        names = listed(place, default)
+        if not read:
+            read.append(names)
+            model_files.relist(place, ["two"])
             pack_store.pack_path(run, "one").unlink()
-        return found
+        return names
 
     monkeypatch.setattr(model_files, "listed", slow)
     assert list(load(run).domains) == ["two"]

@@ -20,7 +20,7 @@ def test_a_changed_bit_changes_the_fingerprint_of_its_domain_alone() -> None:
     assert before == fingerprints(model, known, "")
     assert {p.inputs for p in before.values()} == {"validation"}
     assert [p.images for p in before.values()] == [len(domain.val) for domain in domains]
-    bias = model.heads_of("two").head("classify").bias
+    bias = model.heads_of("two").head("classify").get_parameter("bias")
     with torch.no_grad():
         bias[0] = torch.nextafter(bias[0], torch.tensor(1e9)) + 1e-4
     after = fingerprints(model, known, "")

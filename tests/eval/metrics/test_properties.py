@@ -53,7 +53,7 @@ def test_images_with_hidden_labels_do_not_change_the_scores(
     out, target = random_outputs(kind, count, seed)
     hidden = torch.tensor(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)))
     masked = target.clone()
-    masked[hidden] = EMPTY.get(kind, float("nan") if kind == "regress" else 0)  # type: ignore[assignment]
+    masked[hidden] = EMPTY.get(kind, float("nan") if kind == "regress" else 0)
     alone = scored(kind, out[~hidden], target[~hidden])
     assert scored(kind, out, masked).compute() == pytest.approx(alone.compute(), rel=1e-12)
 

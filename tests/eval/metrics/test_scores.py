@@ -18,7 +18,9 @@ from tests.helpers.outputs import TASKS, random_outputs, scored
 
 
 def slow_classify(out: Tensor, target: Tensor) -> dict[str, float]:
-    wrong, by_class, bins = [], {}, {}
+    wrong = []
+    by_class: dict[int, list[bool]] = {}
+    bins: dict[int, list[tuple[float, bool]]] = {}
     for logits, label in zip(out.double(), target.tolist(), strict=True):
         if label == NO_CLASS:
             continue
@@ -29,7 +31,7 @@ def slow_classify(out: Tensor, target: Tensor) -> dict[str, float]:
         bins.setdefault(min(int(max(p) * 15), 14), []).append((max(p), not missed))
     ece = 0.0
     for members in bins.values():
-        confidence, right = np.mean([m[0] for m in members]), np.mean([m[1] for m in members])
+        confidence, right = (float(np.mean(values)) for values in zip(*members, strict=True))
         ece += len(members) / len(wrong) * abs(confidence - right)
     return {
         "error": 100 * float(np.mean(wrong)),
@@ -96,7 +98,9 @@ def slow_normals(out: Tensor, target: Tensor) -> dict[str, float]:
         if np.linalg.norm(b) > 0.5:
             cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
             angles.append(math.degrees(math.acos(min(1, max(-1, cosine)))))
-    within = {f"within_{int(x)}": 100 * np.mean(np.array(angles) < x) for x in (11.25, 22.5, 30)}
+    within = {
+        f"within_{int(x)}": float(100 * np.mean(np.array(angles) < x)) for x in (11.25, 22.5, 30)
+    }
     return {"mean": float(np.mean(angles)), "median": float(np.median(angles)), **within}
 
 
