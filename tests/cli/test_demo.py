@@ -47,4 +47,4 @@ def test_it_tells_the_story_and_goes_on_where_it_was(
     assert "is finished already" in again.err
     for name, errors in found["domains"].items():
         assert f"{errors['universal']:.1f}" in again.out, name
-    assert "next:" in again.out and "report.html" in again.out
+    assert "onetrunk predict" in again.out and "report.html" in again.out

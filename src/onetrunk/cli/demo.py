@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table as Screen
 
-from onetrunk.cli.output import console, print_json
+from onetrunk.cli.output import console, print_json, suggest
 from onetrunk.config import Recipe
 from onetrunk.eval.nearest_neighbour import neighbour_error
 from onetrunk.eval.summary import decathlon_score
@@ -28,9 +28,9 @@ def command(
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("runs/demo"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Specialists and one universal network, the table, the report, what to try next."""
+    """Train specialists and one network, and show their errors and the report."""
     began = time.monotonic()
-    say("four domains: a network for each, then one network for all of them")
+    say("training four networks, one for each domain, then one network for all four")
     recipes = {
         name: Recipe.named("pocket-quick").with_sets(
             [f"name={name}", f"out={json.dumps(str(out / name))}", f"trunk.sharing={sharing}"]
@@ -84,7 +84,8 @@ def _show(found: dict[str, Any], run: Path) -> None:
         f"{250 * len(found['domains'])}); seed {found['seed']}, {found['seconds']:.0f} s"
     )
     print(f"wrote {found['report']}: open it in a browser")
-    print("next:")
-    print("  onetrunk data folder:PATH/TO/CLASS/FOLDERS       look at images of your own")
-    print("  onetrunk recipes folders > mine.toml             a recipe to train on them")
-    print(f"  onetrunk predict {run} IMAGE --domain emoji      ask this network")
+    suggest(
+        f"onetrunk predict {run} IMAGE --domain emoji",
+        "onetrunk data folder:PATH/TO/CLASS/FOLDERS",
+        "onetrunk recipes folders > mine.toml",
+    )
