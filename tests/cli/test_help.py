@@ -1,4 +1,4 @@
-"""The help, the version and completion: complete, grouped, and without importing PyTorch."""
+"""Help, version and shell completion, which do not import PyTorch."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def test_the_version() -> None:
 
 
 def test_verbs_and_options_are_completed() -> None:
-    def complete(words: str, place: int) -> list[str]:
+    def complete(words: str, position: int) -> list[str]:
         variables = {
             "_ONETRUNK_COMPLETE": "complete_bash",
             "COMP_WORDS": words,
-            "COMP_CWORD": str(place),
+            "COMP_CWORD": str(position),
         }
         code = "import sys; sys.argv = ['onetrunk']; from onetrunk.cli.app import main; main()"
         done = subprocess.run(

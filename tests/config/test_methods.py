@@ -40,7 +40,7 @@ def rows(**errors: float) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
     return {name: {"0": {"errors": {"d": error}}} for name, error in errors.items()}
 
 
-def test_scores_are_counted_from_the_first_baseline_that_is_there() -> None:
+def test_scores_are_relative_to_the_first_available_baseline() -> None:
     document = {
         "domains": {"d": ["classify"]},
         "images": {"d": 100},
@@ -54,6 +54,6 @@ def test_scores_are_counted_from_the_first_baseline_that_is_there() -> None:
     assert method_scores({**document, "domains": {"d": ["depth"]}})[1] == {}
 
 
-def test_metres_have_no_mean_with_shares() -> None:
+def test_errors_in_metres_and_percent_have_no_mean() -> None:
     assert in_percent({"domains": {"a": ["classify"], "b": ["segment", "multilabel"]}})
     assert not in_percent({"domains": {"a": ["classify"], "b": ["depth"]}})

@@ -1,4 +1,4 @@
-"""`--set`: values as in TOML, bare words as text, and grids of values between commas."""
+"""`--set`: values as in TOML, unquoted text, and comma-separated grids of values."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ def test_grid() -> None:
 
 def test_sets_do_not_change_the_given_document() -> None:
     document = {"train": {"lr": 1.0}, "domains": [{"name": "a", "size": 3}]}
-    made = apply_sets(document, ["train.lr=2.0", "domains.a.size=4", "trunk.norm=shared"])
+    changed = apply_sets(document, ["train.lr=2.0", "domains.a.size=4", "trunk.norm=shared"])
     assert document == {"train": {"lr": 1.0}, "domains": [{"name": "a", "size": 3}]}
-    assert made == {
+    assert changed == {
         "train": {"lr": 2.0},
         "domains": [{"name": "a", "size": 4}],
         "trunk": {"norm": "shared"},
@@ -87,7 +87,7 @@ def test_one_length_replaces_another() -> None:
     document = {"train": {"steps": 5, "lr": 1.0}}
     assert apply_sets(document, ["train.epochs=3"])["train"] == {"lr": 1.0, "epochs": 3}
     both = apply_sets(document, ["train.epochs=3", "train.steps=4"])["train"]
-    assert both == {"lr": 1.0, "epochs": 3, "steps": 4}  # and the recipe refuses it
+    assert both == {"lr": 1.0, "epochs": 3, "steps": 4}  # which a recipe refuses
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Intervals and paired differences: textbook values, slow references, and what is refused."""
+"""Intervals and paired differences: textbook values, slow references, and bad input."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -28,7 +28,7 @@ def task_outcomes(
 
 
 def outcomes(tasks: Mapping[str, TaskOutcomes], digest: str = "same") -> Outcomes:
-    """Outcomes of one task "t" in each of these domains."""
+    """Return outcomes of one task "t" in each of these domains."""
     by_key = {(domain, "t"): one for domain, one in tasks.items()}
     return Outcomes("test", by_key, dict.fromkeys(tasks, digest))
 

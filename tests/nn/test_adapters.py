@@ -116,7 +116,7 @@ def test_a_domain_without_adapters_does_not_change() -> None:
         sha = model.trunk.fingerprint()
         model.add_domain(make_domain("dogs", 32), adapters="parallel")
         assert torch.equal(model(x, "ants")["classify"], before)
-        assert model.trunk.fingerprint() == sha  # no trace in what is shared
+        assert model.trunk.fingerprint() == sha  # shared tensors are unchanged
         mixed = model(x, ["dogs", "ants"])
     torch.testing.assert_close(mixed[1]["classify"], before[1], rtol=1e-5, atol=1e-6)
 

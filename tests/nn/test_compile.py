@@ -32,7 +32,7 @@ def _expected(model: Universal, x: Tensor, names: list[str]) -> Tensor:
         return torch.stack([a["classify"] for a in model(x, names)])
 
 
-def _picked(out: dict[str, Tensor], names: list[str]) -> Tensor:
+def _rows(out: dict[str, Tensor], names: list[str]) -> Tensor:
     return torch.stack([out[name][i] for i, name in enumerate(names)])
 
 
@@ -55,7 +55,7 @@ def test_one_graph_for_twelve_domains(arch: str, size: int, keys: dict[str, Any]
     for shift in range(3):
         names = [MANY[(i + shift) % 12] for i in range(12)]
         with torch.no_grad():
-            got = _picked(compiled(x, model.index(names)), names)
+            got = _rows(compiled(x, model.index(names)), names)
         assert difference(got, _expected(model, x, names)) < 1e-5
     assert counter.frame_count == 1
     with torch.no_grad():  # the switch is not left in the traced state
@@ -74,7 +74,7 @@ def test_export_with_a_domain_input(strict: bool) -> None:
         ).module()
         for given in (names, ["cats", "cats", "ants", "bees"], ["bees", "ants"]):
             n = len(given)
-            got = _picked(program(x[:n], model.index(given)), given)
+            got = _rows(program(x[:n], model.index(given)), given)
             assert difference(got, _expected(model, x[:n], given)) < 1e-5
     assert model.trunk.switch._traced is None
     with torch.no_grad():
@@ -86,7 +86,7 @@ def test_gradients_of_a_compiled_model_reach_the_slots() -> None:
     x, names = make_images(3, 32), ["ants", "cats", "ants"]
     torch._dynamo.reset()
     compiled = torch.compile(Indexed(model), backend="aot_eager", fullgraph=True)
-    torch.autograd.backward(_picked(compiled(x, model.index(names)), names).square().sum())
+    torch.autograd.backward(_rows(compiled(x, model.index(names)), names).square().sum())
     got = {k: p.grad.clone() for k, p in model.parameters_of("cats").items() if p.grad is not None}
     model.zero_grad()
     expected = torch.stack([a["classify"] for a in model(x, names)])

@@ -1,4 +1,4 @@
-"""The smallest model of every timm module: with banks it gives the outputs of the plain network."""
+"""The smallest model of each timm module has the same outputs with and without banks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Merging, each formula against the layers themselves run one after the other in float64."""
+"""Merged kernels have the outputs of the separate layers, in float64."""
 
 from typing import Literal, get_args
 
@@ -89,7 +89,7 @@ def test_parallel_adapter_sits_at_padding_over_dilation(
     x = torch.randn(2, 2, *size, dtype=D)
     plain = F.conv2d(x, weight, None, stride, padding, dilation, groups)
     beside = F.conv2d(x, adapter, None, stride, groups=groups)
-    # where padding makes more outputs than the adapter has, the adapter reads what is not there
+    # with more padding, the layer has outputs at which the adapter has none
     h, w = min(plain.shape[2], beside.shape[2]), min(plain.shape[3], beside.shape[3])
     folded = F.conv2d(
         x, merge.fold_parallel(weight, adapter, tap), None, stride, padding, dilation, groups

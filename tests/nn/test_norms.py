@@ -1,4 +1,4 @@
-"""The norms against slow, obvious references, and what they refuse."""
+"""Norms against slow reference implementations, and unsupported combinations."""
 
 from __future__ import annotations
 

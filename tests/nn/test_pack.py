@@ -313,8 +313,8 @@ def test_a_pack_keeps_the_rank(fresh: Universal, tmp_path: Path) -> None:
     assert other.domains["dogs"].rank == 2
     x = make_images(2, 32)
     with torch.no_grad():
-        ours, theirs = (m.eval()(x, "dogs")["classify"] for m in (model, other))
-    assert torch.equal(ours, theirs)
+        before, after = (m.eval()(x, "dogs")["classify"] for m in (model, other))
+    assert torch.equal(before, after)
 
 
 def test_a_pack_keeps_provenance_and_scores(model: Universal, tmp_path: Path) -> None:

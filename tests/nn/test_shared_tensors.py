@@ -1,4 +1,4 @@
-"""Traversal without slots: the names of the plain network, at a cost independent of the domains."""
+"""Shared tensors have the names of the plain network, at a cost independent of the domains."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def test_every_tensor_of_the_file_is_used() -> None:
 def test_excitation_and_classifier_are_renamed() -> None:
     """A block of efficientnet-pytorch's B0 by name; shapes do not matter."""
     expected = timm.create_model("tf_efficientnet_b0").state_dict()
-    ours = {
+    renamed_to = {
         "_conv_stem.weight": "conv_stem.weight",
         "_blocks.0._depthwise_conv.weight": "blocks.0.0.conv_dw.weight",
         "_blocks.0._se_reduce.bias": "blocks.0.0.se.conv_reduce.bias",
@@ -95,14 +95,14 @@ def test_excitation_and_classifier_are_renamed() -> None:
         "_blocks.1": "_blocks.1",
         "_other.bias": "_other.bias",
     }
-    given = {name: torch.full((), float(i)) for i, name in enumerate(ours)}
+    given = {name: torch.full((), float(i)) for i, name in enumerate(renamed_to)}
     found = rename(given, expected, "timm/tf_efficientnet_b0")
     assert found is not None
     assert found.naming == "efficientnet-pytorch"
     assert {name: int(t) for name, t in found.tensors.items()} == {
-        name: i for i, name in enumerate(ours.values())
+        name: i for i, name in enumerate(renamed_to.values())
     }
-    assert {n for n in ours.values() if not n.startswith("_")} <= set(expected)
+    assert {n for n in renamed_to.values() if not n.startswith("_")} <= set(expected)
 
 
 def test_timms_names_are_not_renamed() -> None:

@@ -43,9 +43,9 @@ def rows(run: Path) -> dict[str, Any]:
 def test_a_removed_pack_is_imported_to_the_bit(run: Path) -> None:
     add(run, more(), train=Train(**FEW))
     update(run, Domain("new", noise(60, "abcd", 300), size=8), train=Train(**FEW))
-    before, scores, known = predictions(run), rows(run), outcomes(run)
+    before, scores, digests = predictions(run), rows(run), outcomes(run)
     pack = (run / "model/packs/new.pack").read_bytes()
-    for name in ("new", "one"):  # one that was added, and one of the training
+    for name in ("new", "one"):  # an added domain, and one of the training
         path = pack_store.remove(run, name)
         assert path == run / "removed" / name / f"{name}.pack"
         assert name not in load(run).domains
@@ -55,13 +55,13 @@ def test_a_removed_pack_is_imported_to_the_bit(run: Path) -> None:
         assert same(before, predictions(run, *before))
         assert name not in result.unchanged.fingerprints
         assert rows(run) == scores
-        assert outcomes(run) == known
+        assert outcomes(run) == digests
     assert (run / "model/packs/new.pack").read_bytes() == pack
-    undo(run, "new")  # its history was restored, too
+    undo(run, "new")  # its history was also restored
     assert load(run).domains["new"].task("classify").classes == ("a", "b", "c")
 
 
-def test_a_second_removed_domain_of_a_name_does_not_replace_the_first(run: Path) -> None:
+def test_a_second_removed_pack_does_not_replace_the_first(run: Path) -> None:
     add(run, more(), train=Train(**FEW))
     first = (run / "model/packs/new.pack").read_bytes()
     pack_store.remove(run, "new")
@@ -70,7 +70,7 @@ def test_a_second_removed_domain_of_a_name_does_not_replace_the_first(run: Path)
     assert (run / "removed/new/new.pack").read_bytes() == first
 
 
-def test_a_pack_goes_to_another_machine(run: Path, tmp_path: Path) -> None:
+def test_a_pack_is_imported_into_a_copy_of_the_run(run: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(run, other)
     add(run, more(), train=Train(**FEW))
@@ -81,20 +81,20 @@ def test_a_pack_goes_to_another_machine(run: Path, tmp_path: Path) -> None:
     assert same(before, predictions(other))
     assert (other / "model/packs/new.pack").read_bytes() == file.read_bytes()
     assert Run(other).scores["added"]["new"]["from"] == "sent.pack"
-    assert "new" not in Run(other).domains  # its images are elsewhere
+    assert "new" not in Run(other).domains  # its images are not available there
     import_pack(other, "second", file)  # under another name
     again = predictions(other, "second")["second"]["classify"]
     assert again.equal(before["new"]["classify"])
 
 
-def test_a_domain_is_added_to_a_folder_of_save(tmp_path: Path) -> None:
+def test_a_domain_is_added_to_a_saved_model(tmp_path: Path) -> None:
     model = network(worlds("one"))
-    save(model, tmp_path / "kept")
-    before = predictions(tmp_path / "kept")
-    add(tmp_path / "kept", more(), train=Train(**FEW))
-    assert same(before, predictions(tmp_path / "kept", "one"))
-    assert list(load(tmp_path / "kept").domains) == ["one", "new"]
-    assert not (tmp_path / "kept/scores.json").exists()
+    save(model, tmp_path / "saved")
+    before = predictions(tmp_path / "saved")
+    add(tmp_path / "saved", more(), train=Train(**FEW))
+    assert same(before, predictions(tmp_path / "saved", "one"))
+    assert list(load(tmp_path / "saved").domains) == ["one", "new"]
+    assert not (tmp_path / "saved/scores.json").exists()
 
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
@@ -114,16 +114,16 @@ def test_hostile_packs_are_refused_in_one_line(run: Path, tmp_path: Path, case: 
 
 def test_a_pack_of_another_trunk_is_refused_by_its_hash(run: Path, tmp_path: Path) -> None:
     other = network(worlds("one", "two"), seed=5)
-    refused(run, other.pack("one").save(tmp_path / "theirs.pack"), "weights")
+    refused(run, other.pack("one").save(tmp_path / "other.pack"), "weights")
     other = network(worlds("one"), arch="resnet38")
-    refused(run, other.pack("one").save(tmp_path / "theirs.pack"), "arch", "resnet20")
+    refused(run, other.pack("one").save(tmp_path / "other.pack"), "arch", "resnet20")
     refused(run, tmp_path / "nowhere.pack", "nowhere.pack")
 
 
 def refused(run: Path, file: Path, *facts: str) -> None:
     before = files(run)
     with raises(BadInput, *facts) as error:
-        import_pack(run, "theirs", file)
+        import_pack(run, "other", file)
     assert "\n" not in str(error.value)
     assert files(run) == before
 

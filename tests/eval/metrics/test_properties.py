@@ -73,14 +73,14 @@ def test_half_precision_and_memory_formats(kind: str) -> None:
 def test_the_order_of_classes_does_not_matter(kind: str) -> None:
     out, target = random_outputs(kind)
     order = torch.tensor([3, 0, 4, 1, 2])
-    place = order.argsort()  # of class c in the new order
+    position = order.argsort()  # of class c in the new order
     if kind == "multilabel":
         moved, renamed = out[:, order], target[:, order]
     else:
         moved = out if kind == "embed" else out[:, order]
         empty = EMPTY[kind]
         known = target != empty
-        renamed = torch.where(known, place[target.long() * known], empty).to(target.dtype)
+        renamed = torch.where(known, position[target.long() * known], empty).to(target.dtype)
     found = scored(kind, moved, renamed).compute()
     assert found == pytest.approx(scored(kind, out, target).compute(), rel=1e-6)
 

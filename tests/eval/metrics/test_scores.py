@@ -1,4 +1,4 @@
-"""Scores of every kind: slow references, torchmetrics where it is right, pinned values."""
+"""Scores of every kind: slow references, torchmetrics where it is correct, pinned values."""
 
 import math
 
@@ -207,7 +207,7 @@ def test_a_confidence_of_one_is_in_the_last_bin() -> None:
     assert found["ece"] == pytest.approx(2.5, abs=1e-4)
 
 
-def test_scores_equal_torchmetrics_where_it_is_right() -> None:
+def test_scores_equal_torchmetrics_where_it_is_correct() -> None:
     from torchmetrics.functional.classification import (
         multiclass_accuracy,
         multiclass_calibration_error,
@@ -237,7 +237,7 @@ def test_scores_equal_torchmetrics_where_it_is_right() -> None:
 def test_average_precision_of_large_logits_and_of_a_class_without_images() -> None:
     out = torch.tensor([[40.0, 1, 0, 0, 0], [30.0, 0, 0, 0, 0], [20.0, 2, 0, 0, 0]])
     target = torch.tensor([[1, 0, 0, 0, 0], [0, 0, 0, 0, 0], [1, 1, 0, 0, 0]], dtype=torch.uint8)
-    # class a: order 40, 30, 20 → (1 + 2/3)/2, though every sigmoid is 1; b: 1; the others: no one
+    # class a: order 40, 30, 20 → (1 + 2/3)/2, though every sigmoid is 1; b: 1; others: no images
     found = scored("multilabel", out, target).compute()
     assert found["map_error"] == pytest.approx(100 * (1 - (5 / 6 + 1) / 2))
     assert scored("multilabel", out, target * 0).compute() == {}
@@ -260,7 +260,7 @@ def test_an_output_with_equal_targets_is_left_out_of_nrmse() -> None:
     one = Task("t", "regress", outputs=1)
     alone = scored("regress", out[:, :1], target[:, :1], task=one).compute()
     assert found["nrmse"] == pytest.approx(alone["nrmse"])
-    target[:, 1] = torch.where(target[:, 1].isnan(), math.nan, 0.1)  # whose mean is rounded
+    target[:, 1] = torch.where(target[:, 1].isnan(), math.nan, 0.1)  # their mean is rounded
     assert scored("regress", out, target).compute()["nrmse"] == pytest.approx(alone["nrmse"])
     target[:, 0] = target[:, 1]
     assert list(scored("regress", out, target).compute()) == ["rmse", "mae"]
