@@ -301,7 +301,7 @@ def test_named_recipes() -> None:
     assert list(found) == sorted(found)
     assert Recipe.named("pocket-quick").name == "pocket-quick"
     assert Recipe.named("pocket-quick", ["seed=3"]).seed == 3
-    with raises(BadInput, "available: pocket-quick", got="pocket-quik"):
+    with raises(BadInput, got="pocket-quik", available=["pocket-quick"]):
         Recipe.named("pocket-quik")
 
 

@@ -91,16 +91,16 @@ def test_one_length_replaces_another() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "place", "fact"),
+    ("text", "fields"),
     [
-        ("lr", "", "KEY=VALUE"),
-        ("=1", "", "KEY=VALUE"),
-        ("train..lr=1", "", "KEY=VALUE"),
-        ("domains.b.size=1", "--set domains.b", "available: a"),
-        ("domains.a=1", "--set domains", "domains.NAME.KEY"),
-        ("domains.a.size.x=1", "--set domains.a.size", "domains.a.size.x"),
+        ("lr", {"place": "", "got": "lr", "try_": "--set train.lr=0.1"}),
+        ("=1", {"place": "", "got": "=1", "try_": "--set train.lr=0.1"}),
+        ("train..lr=1", {"place": "", "got": "train..lr=1", "try_": "--set train.lr=0.1"}),
+        ("domains.b.size=1", {"place": "--set domains.b", "got": "b", "available": ["a"]}),
+        ("domains.a=1", {"place": "--set domains", "got": "domains.a", "try_": "NAME.KEY"}),
+        ("domains.a.size.x=1", {"place": "--set domains.a.size", "got": "domains.a.size.x"}),
     ],
 )
-def test_wrong_sets(text: str, place: str, fact: str) -> None:
-    with raises(BadInput, fact, place=place):
+def test_wrong_sets(text: str, fields: dict[str, Any]) -> None:
+    with raises(BadInput, **fields):
         apply_sets({"domains": [{"name": "a", "size": 3}]}, [text])
