@@ -34,7 +34,8 @@ from onetrunk.config import Recipe, Train
 from onetrunk.config.to_toml import inline
 from onetrunk.data.domain import Domain
 from onetrunk.eval.summary import decathlon_score
-from onetrunk.runs.compare import compare, method_scores, old_mean
+from onetrunk.runs.compare import compare
+from onetrunk.runs.compare_figures import method_scores, old_mean
 from onetrunk.runs.train import train_recipe
 
 RESULTS = Path(__file__).parent / "results"

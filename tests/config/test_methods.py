@@ -9,7 +9,7 @@ from onetrunk.config.add_recipe import AddSettings
 from onetrunk.config.methods import Method, choose_methods, methods
 from onetrunk.errors import BadInput
 from onetrunk.nn.trunk_settings import TrunkSettings
-from onetrunk.runs.compare import in_percent, method_scores
+from onetrunk.runs.compare_figures import in_percent, method_scores
 from tests.helpers.errors import raises
 
 

@@ -1,11 +1,14 @@
 """Every family of trunks, every norm and every adapter passes the conformance suite."""
 
+from typing import Any
+
 import pytest
 
 from onetrunk.nn.adapters import ADAPTERS
 from onetrunk.nn.norms import NORMS
 from onetrunk.nn.trunk import Trunk
 from onetrunk.testing import check_trunk
+from onetrunk.testing.models import Size
 
 # The smallest of each kind of network; sizes that each can take.
 FAMILIES = [
@@ -26,13 +29,13 @@ THREE = [("resnet20", 32), ("timm/test_efficientnet", 48), ("timm/test_vit", 48)
 
 
 @pytest.mark.parametrize(("arch", "size"), FAMILIES)
-def test_families(arch, size):
+def test_families(arch: str, size: Size) -> None:
     check_trunk(lambda: Trunk(arch, norm="domain", adapters="parallel"), size)
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", list(NORMS))
 @pytest.mark.parametrize(("arch", "size"), THREE)
-def test_norms(arch, size, norm):
+def test_norms(arch: str, size: Size, norm: str) -> None:
     if arch == "timm/test_vit" and NORMS.load(norm).needs_running_statistics:
         pytest.skip(
             "this trunk keeps no running statistics; the refusal is tested in test_norms.py"
@@ -40,21 +43,21 @@ def test_norms(arch, size, norm):
     check_trunk(lambda: Trunk(arch, norm=norm), size)
 
 
-@pytest.mark.parametrize("adapters", ADAPTERS)
+@pytest.mark.parametrize("adapters", list(ADAPTERS))
 @pytest.mark.parametrize(("arch", "size"), THREE)
-def test_adapters(arch, size, adapters):
+def test_adapters(arch: str, size: Size, adapters: str) -> None:
     check_trunk(lambda: Trunk(arch, norm="shared", adapters=adapters), size)
 
 
-def test_owned_stages():
+def test_owned_stages() -> None:
     check_trunk(lambda: Trunk("resnet20", sharing="partial", own_stages=["3"]), 32)
 
 
-def test_full_sharing():
+def test_full_sharing() -> None:
     check_trunk(lambda: Trunk("resnet20", sharing="full"), 32)
 
 
-def test_standardized_weights():
+def test_standardized_weights() -> None:
     check_trunk(lambda: Trunk("timm/test_nfnet", norm="shared", adapters="parallel"), 64)
 
 
@@ -66,8 +69,7 @@ def test_standardized_weights():
     ],
     ids=["norm", "adapter"],
 )
-def test_user_methods(keys, monkeypatch, pytestconfig):
-    monkeypatch.syspath_prepend(str(pytestconfig.rootpath))
+def test_user_methods(keys: dict[str, Any]) -> None:
     check_trunk(lambda: Trunk("resnet20", **keys), 32, fold=False)
 
 
@@ -90,5 +92,5 @@ def test_user_methods(keys, monkeypatch, pytestconfig):
         ("timm/vit_tiny_patch16_224", (64, 96)),
     ],
 )
-def test_more_families(arch, size):
+def test_more_families(arch: str, size: Size) -> None:
     check_trunk(lambda: Trunk(arch, norm="domain", adapters="parallel"), size)

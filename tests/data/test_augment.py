@@ -33,9 +33,9 @@ def draw(augment: Augment, pixels: Pixels, count: int = COUNT, seed: int = 3) ->
     return augment.draw(seed, np.arange(count), np.zeros(count, np.int64), pixels)
 
 
-def levels(seen: torch.Tensor) -> np.ndarray:
+def levels(augmented: torch.Tensor) -> np.ndarray:
     """Normalized by PLAIN, back to (B, H, W, 3) grey levels."""
-    return seen.permute(0, 2, 3, 1).numpy()
+    return augmented.permute(0, 2, 3, 1).numpy()
 
 
 def reference(image: np.ndarray, views: Views, b: int, pixels: Pixels) -> np.ndarray:
@@ -85,7 +85,8 @@ def reference_target(
     return out
 
 
-OPTIONS = {
+# by name: settings of Augment, and of Pixels
+OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "nothing": ({}, {}),
     "pad-crop": ({"pad": 3}, {}),
     "flip": ({"flip": True}, {}),
@@ -104,16 +105,17 @@ OPTIONS = {
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_images_and_targets_agree_with_the_slow_reference(name: str) -> None:
-    augment, more = Augment(**OPTIONS[name][0]), OPTIONS[name][1]
-    pixels = Pixels((9, 7), **{"fill": 40, **more}, **PLAIN)
+    settings, pixel_settings = OPTIONS[name]
+    augment = Augment(**settings)
+    pixels = Pixels((9, 7), **{"fill": 40, **pixel_settings}, **PLAIN)
     images, targets = images_of(pixels), targets_of(pixels)
     kept = images.copy(), {k: v.copy() for k, v in targets.items()}
     views = draw(augment, pixels)
-    seen, moved = apply(images, targets, views, pixels, TASKS)
+    augmented, moved = apply(images, targets, views, pixels, TASKS)
     for b in range(COUNT):
         # coordinates in single precision, of noise: 255 levels a pixel
         np.testing.assert_allclose(
-            levels(seen)[b], reference(images[b], views, b, pixels), atol=0.02
+            levels(augmented)[b], reference(images[b], views, b, pixels), atol=0.02
         )
         for kind, target in targets.items():
             found = moved[kind][b].numpy()
@@ -127,8 +129,8 @@ def test_images_and_targets_agree_with_the_slow_reference(name: str) -> None:
 
 def test_the_default_is_the_unchanged_middle() -> None:
     pixels = Pixels((8, 6), **PLAIN)
-    seen, _ = apply(images_of(pixels), {}, draw(Augment(), pixels), pixels)
-    np.testing.assert_allclose(levels(seen), images_of(pixels), atol=1e-4)
+    augmented, _ = apply(images_of(pixels), {}, draw(Augment(), pixels), pixels)
+    np.testing.assert_allclose(levels(augmented), images_of(pixels), atol=1e-4)
 
 
 @pytest.mark.parametrize("margin", [0, 1, 4])
@@ -148,8 +150,8 @@ def test_copied_windows_equal_sampled_ones(margin: int, monkeypatch: pytest.Monk
 def test_a_zoomed_window_at_the_edge_is_not_darkened() -> None:
     pixels = Pixels((16, 16), fill=0, **PLAIN)
     images = np.full((COUNT, 16, 16, 3), 200, np.uint8)
-    seen, _ = apply(images, {}, draw(Augment(area=(0.1, 0.5)), pixels), pixels)
-    np.testing.assert_allclose(levels(seen), 200, atol=0.01)
+    augmented, _ = apply(images, {}, draw(Augment(area=(0.1, 0.5)), pixels), pixels)
+    np.testing.assert_allclose(levels(augmented), 200, atol=0.01)
 
 
 def test_colour_is_brightness_then_contrast_then_saturation() -> None:
@@ -158,7 +160,7 @@ def test_colour_is_brightness_then_contrast_then_saturation() -> None:
     images = images_of(pixels)
     views = draw(augment, pixels)
     assert views.colour is not None
-    seen = levels(apply(images, {}, views, pixels)[0])
+    augmented = levels(apply(images, {}, views, pixels)[0])
     from onetrunk.data.seeded import Chance
 
     chance = Chance(3, np.arange(COUNT), np.zeros(COUNT))
@@ -170,7 +172,7 @@ def test_colour_is_brightness_then_contrast_then_saturation() -> None:
                 rgb = (rgb - 127.5) * factor[7][b] + 127.5
                 grey = (LUMA * rgb).sum()
                 rgb = grey + (rgb - grey) * factor[8][b]
-                np.testing.assert_allclose(seen[b, r, c], rgb.clip(0, 255), atol=0.01)
+                np.testing.assert_allclose(augmented[b, r, c], rgb.clip(0, 255), atol=0.01)
 
 
 def test_colour_and_geometry_combine() -> None:
@@ -185,11 +187,11 @@ def test_a_flip_mirrors_the_image_and_negates_x_of_its_normals() -> None:
     pixels = Pixels((6, 8), **PLAIN)
     images, targets = images_of(pixels), targets_of(pixels)
     views = draw(Augment(flip=True), pixels)
-    seen, moved = apply(images, targets, views, pixels, TASKS)
+    augmented, moved = apply(images, targets, views, pixels, TASKS)
     assert views.mirror.any()
     assert not views.mirror.all()
     for b in np.flatnonzero(views.mirror):
-        np.testing.assert_allclose(levels(seen)[b], images[b, :, ::-1], atol=1e-3)
+        np.testing.assert_allclose(levels(augmented)[b], images[b, :, ::-1], atol=1e-3)
         np.testing.assert_array_equal(moved["segment"][b], targets["segment"][b, :, ::-1])
         np.testing.assert_array_equal(moved["depth"][b], targets["depth"][b, :, ::-1])
         flipped = targets["normals"][b, :, ::-1] * np.array([-1, 1, 1], np.float32)
@@ -251,10 +253,10 @@ def test_pixels_of_a_view_do_not_depend_on_their_batch() -> None:
         together, moved = apply(images, targets, views, pixels, TASKS)
         for b in (0, 5, 23):
             one = augment.draw(3, np.array([b]), np.array([0]), pixels)
-            seen, alone = apply(
+            augmented, alone = apply(
                 images[[b]], {k: v[[b]] for k, v in targets.items()}, one, pixels, TASKS
             )
-            assert seen[0].equal(together[b])
+            assert augmented[0].equal(together[b])
             for name, target in alone.items():
                 assert target[0].equal(moved[name][b])
 
@@ -275,7 +277,7 @@ def test_draws_differ_by_seed_image_and_view() -> None:
 def test_all_offsets_of_pad_and_crop_are_equally_likely() -> None:
     pixels = Pixels((8, 8), margin=2)
     n = 25_000
-    views = Augment(pad=1, flip=True).draw(7, np.arange(n), np.zeros(n), pixels)
+    views = Augment(pad=1, flip=True).draw(7, np.arange(n), np.zeros(n, np.int64), pixels)
     for middle in (views.y, views.x):
         offsets, counts = np.unique(middle - 4, return_counts=True)
         assert offsets.tolist() == [-1, 0, 1, 2, 3]
@@ -289,7 +291,9 @@ def test_all_offsets_of_pad_and_crop_are_equally_likely() -> None:
 def test_area_aspect_and_scale_are_drawn_from_their_ranges() -> None:
     pixels = Pixels((100, 100))
     n = 20_000
-    views = Augment(area=(0.2, 0.5), aspect=(0.8, 1.25)).draw(1, np.arange(n), np.zeros(n), pixels)
+    views = Augment(area=(0.2, 0.5), aspect=(0.8, 1.25)).draw(
+        1, np.arange(n), np.zeros(n, np.int64), pixels
+    )
     area, aspect = views.step_y * views.step_x, views.step_y / views.step_x
     assert area.min() >= 0.2 - 1e-9
     assert area.max() <= 0.5 + 1e-9
@@ -300,7 +304,7 @@ def test_area_aspect_and_scale_are_drawn_from_their_ranges() -> None:
     top = views.y - 50 * views.step_y
     assert top.min() >= -1e-9  # without a pad the window stays inside
     assert (views.y + 50 * views.step_y).max() <= 100 + 1e-9
-    zoom = 1 / Augment(scale=(0.5, 2.0)).draw(1, np.arange(n), np.zeros(n), pixels).step_y
+    zoom = 1 / Augment(scale=(0.5, 2.0)).draw(1, np.arange(n), np.zeros(n, np.int64), pixels).step_y
     assert zoom.min() >= 0.5 - 1e-9
     assert zoom.max() <= 2 + 1e-9
     assert abs(np.log(zoom).mean()) < 0.015

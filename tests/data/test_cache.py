@@ -24,7 +24,7 @@ from onetrunk.data.cache import cache_home, decode_all, purge
 from onetrunk.data.domain import Domain
 from onetrunk.data.index import read_index
 from onetrunk.data.pixels import Pixels
-from onetrunk.data.stored_images import BAD, GOOD, TODO, UNREADABLE
+from onetrunk.data.stored_images import BAD, GOOD, RECORD, TODO, UNREADABLE
 from onetrunk.errors import Failed
 from tests.helpers.errors import raises
 from tests.helpers.fakes import Fake, Files, dense_source, encoded, labelled, picture, small
@@ -74,8 +74,8 @@ def test_a_record_has_the_size_and_the_channel_statistics() -> None:
     assert (records["height"][0], records["width"][0]) == (5, 31)
     np.testing.assert_allclose(records["mean"][1], 0.2, atol=1e-6)
     np.testing.assert_allclose(records["square"][1], 0.04, atol=1e-6)
-    seen = PIXELS.read(picture(2)).reshape(-1, 3) / 255
-    np.testing.assert_allclose(records["mean"][2], seen.mean(0), atol=1e-5)
+    values = PIXELS.read(picture(2)).reshape(-1, 3) / 255
+    np.testing.assert_allclose(records["mean"][2], values.mean(0), atol=1e-5)
 
 
 # killed
@@ -107,11 +107,11 @@ def killed_at(call: int, home: Path, source: Fake | Files) -> None:
 # 4 chunks of 8 images, each synced as pixels, then as records; then the mark that all is done
 @pytest.mark.parametrize("call", [0, 1, 2, 3, 4, 7, 8])
 def test_a_killed_build_continues_to_the_same_bytes(call: int, tmp_path: Path) -> None:
-    expected = stored(build(small(30), tmp_path / "whole").folder)
+    expected = stored(build(small(30), tmp_path / "uninterrupted").folder)
     killed_at(call, tmp_path / "killed", small(30))
     folder = next(f for f in (tmp_path / "killed").iterdir() if f.is_dir())
     assert not (folder / "done.json").exists()
-    status = np.fromfile(folder / "records.bin", cache.RECORD)["status"]
+    status = np.fromfile(folder / "records.bin", RECORD)["status"]
     # what is recorded was synced before; at most the last, unsynced, chunk of records is more
     synced = min(call // 2 * 8, 30)
     assert synced <= (status == GOOD).sum() <= synced + 8
@@ -125,7 +125,7 @@ def test_a_killed_build_continues_to_the_same_bytes(call: int, tmp_path: Path) -
 
 @needs_fork
 def test_a_killed_build_of_dense_targets_continues_to_the_same_bytes(tmp_path: Path) -> None:
-    expected = stored(build(dense_source(20), tmp_path / "whole").folder)
+    expected = stored(build(dense_source(20), tmp_path / "uninterrupted").folder)
     assert set(expected) == {
         "images.bin",
         "records.bin",
@@ -204,7 +204,7 @@ def test_a_process_killed_from_outside_frees_the_lock_and_loses_no_record(tmp_pa
     child.kill()
     child.communicate()
     folder = next(f for f in home.iterdir() if f.is_dir())
-    status = np.fromfile(folder / "records.bin", cache.RECORD)["status"]
+    status = np.fromfile(folder / "records.bin", RECORD)["status"]
     keys = [item.key for item in Files(root).items()]
     recorded = {sorted(keys)[i] for i in np.flatnonzero(status)}
     assert 0 < len(recorded) < 60
@@ -212,7 +212,7 @@ def test_a_process_killed_from_outside_frees_the_lock_and_loses_no_record(tmp_pa
     domain = Domain("d", Files(root, log), size=8, cache=home)
     assert sum(len(part) for part in domain.splits.values()) == 60
     assert set(lines(log)) == set(keys) - recorded
-    expected = Domain("d", Files(root), size=8, cache=tmp_path / "whole").decoded
+    expected = Domain("d", Files(root), size=8, cache=tmp_path / "uninterrupted").decoded
     assert stored(folder) == stored(expected.folder)
 
 
@@ -254,7 +254,7 @@ def test_two_threads_at_once_decode_once() -> None:
 def test_a_full_disk_is_one_line_and_the_next_build_continues(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    expected = stored(build(small(30), tmp_path / "whole").folder)
+    expected = stored(build(small(30), tmp_path / "uninterrupted").folder)
     chunks_of_eight(monkeypatch)
     left = iter(range(5))
 

@@ -18,7 +18,7 @@ from onetrunk.data.contact_sheet import (
 )
 from onetrunk.data.domain import Domain
 from onetrunk.data.sources import Item
-from onetrunk.data.task import Task
+from onetrunk.data.task import Kind, Task
 from onetrunk.errors import BadInput, Failed
 from tests.helpers.errors import raises
 from tests.helpers.fakes import CLASSIFY, Fake, dense_source, labelled, small
@@ -70,12 +70,12 @@ def test_large_images_are_reduced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["multilabel", "regress", "embed"])
-def test_every_kind_of_label_can_be_drawn(kind: str, tmp_path: Path) -> None:
+def test_every_kind_of_label_can_be_drawn(kind: Kind, tmp_path: Path) -> None:
     label: Any = 1.0 if kind == "regress" else ("a", "b") if kind == "multilabel" else "a"
     split = ("train", "val", "test")
     items = [Item(f"{i}", str(i), "s", split[i % 3], labels={"t": label}) for i in range(9)]
     items.append(Item("z", "50", "s", "train"))
-    source = Fake((Task("t", kind),), items)  # type: ignore[arg-type]
+    source = Fake((Task("t", kind),), items)
     assert drawn(Domain("d", source, size=16), tmp_path / "sheet.png").size > 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import pytest
 
 from onetrunk.data.augment import Augment
 from onetrunk.data.domain import IMAGENET, SIZE, Domain, check_domains
+from onetrunk.data.pixels import Raw
+from onetrunk.data.sources import Item
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
 from tests.helpers.errors import raises
@@ -125,12 +129,16 @@ def test_two_domains_of_one_name_are_refused_and_all_problems_listed() -> None:
 
 def test_images_are_read_when_they_are_first_needed() -> None:
     class Sealed:
-        tasks = CLASSIFY
+        tasks: tuple[Task, ...] = CLASSIFY
 
-        def items(self) -> Any:
-            raise AssertionError("it was listed")
+        def items(self) -> Iterator[Item]:
+            raise AssertionError("the source was listed")
 
-        image = target = items
+        def image(self, where: str) -> Raw:
+            raise AssertionError("an image was read")
+
+        def target(self, where: str, task: str) -> np.ndarray | None:
+            raise AssertionError("a target was read")
 
     domain = Domain("d", Sealed(), size=9)
     assert domain.shape.size == (9, 9)
@@ -173,7 +181,7 @@ def test_an_impossible_size_is_refused(size: Any) -> None:
     [{"weight": 0.0}, {"weight": -1.0}, {"weight": float("nan")}, {"batch": 0}, {"batch": -4}],
     ids=str,
 )
-def test_an_impossible_weight_or_batch_is_refused(wrong: dict) -> None:
+def test_an_impossible_weight_or_batch_is_refused(wrong: dict[str, Any]) -> None:
     with raises(BadInput, place=f"domains.d.{next(iter(wrong))}"):
         Domain("d", small(), **wrong)
 
@@ -187,16 +195,16 @@ def test_the_default_normalization_is_by_the_training_images() -> None:
     values = images.reshape(-1, 3) / 255.0
     np.testing.assert_allclose(domain.pixels.mean, values.mean(0), atol=1e-5)
     np.testing.assert_allclose(domain.pixels.std, values.std(0), atol=1e-5)
-    seen = domain.train.batch(np.arange(len(domain.train)))[0]
-    np.testing.assert_allclose(seen.mean((0, 2, 3)), 0, atol=1e-4)
-    np.testing.assert_allclose(seen.std((0, 2, 3)), 1, atol=1e-2)
+    normalized = domain.train.batch(np.arange(len(domain.train)))[0]
+    np.testing.assert_allclose(normalized.mean((0, 2, 3)), 0, atol=1e-4)
+    np.testing.assert_allclose(normalized.std((0, 2, 3)), 1, atol=1e-2)
     assert domain.val.pixels == domain.train.pixels
 
 
 def test_the_normalization_may_be_that_of_imagenet_or_given() -> None:
     imagenet = Domain("d", small(), size=8, normalize="imagenet").pixels
     assert (imagenet.mean, imagenet.std) == IMAGENET
-    own = Domain("d", small(), size=8, normalize=[[0, 0.5, 1], [1, 2, 3]]).pixels  # type: ignore[arg-type]
+    own = Domain("d", small(), size=8, normalize=((0, 0.5, 1), (1, 2, 3))).pixels
     assert own.mean == (0.0, 0.5, 1.0)
     assert own.std == (1.0, 2.0, 3.0)
     assert hash(own)
@@ -211,9 +219,9 @@ def test_an_impossible_normalization_is_refused(normalize: Any) -> None:
 def test_the_std_of_a_blank_domain_is_not_zero() -> None:
     blank = {str(i): np.full((8, 8, 3), 100, np.uint8) for i in range(24)}
     domain = Domain("d", small(24, images=blank), size=8)
-    seen = domain.train.batch(np.arange(4))[0]
+    normalized = domain.train.batch(np.arange(4))[0]
     assert domain.pixels.std == (0.01, 0.01, 0.01)
-    assert seen.abs().max() < 0.01
+    assert normalized.abs().max() < 0.01
 
 
 # augmentation
@@ -226,9 +234,14 @@ def test_the_augmentation_is_the_default_with_changes_or_given() -> None:
     assert Domain("d", source, size=32, augment={"pad": 1}).augmentation == Augment(pad=1)
     own = Augment(scale=(0.5, 1.0))
     assert Domain("d", source, size=32, augment=own).augmentation == own
-    source.flip = True  # type: ignore[attr-defined]
-    assert Domain("d", source, size=32).augmentation.flip
-    assert not Domain("d", source, size=32, flip=False).augmentation.flip
+
+    @dataclass
+    class Mirrored(Fake):
+        flip: bool = True
+
+    mirrored = Mirrored(source.tasks, source.listed)
+    assert Domain("d", mirrored, size=32).augmentation.flip
+    assert not Domain("d", mirrored, size=32, flip=False).augmentation.flip
 
 
 # sources by name

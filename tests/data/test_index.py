@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from onetrunk.data.index import Index, read_index
 from onetrunk.data.sources import Item, Label
 from onetrunk.data.splitting import SPLITS, share
-from onetrunk.data.task import NO_CLASS, NO_LABEL, Task, read_tasks
+from onetrunk.data.task import NO_CLASS, NO_LABEL, Kind, Task, read_tasks
 from onetrunk.errors import BadInput
 from tests.helpers.errors import raises
 from tests.helpers.fakes import CLASSIFY, Fake, dense_source, labelled
@@ -20,12 +21,12 @@ def item(key: str, label: Label = "a", split: str | None = None, group: str | No
     return Item(key, key, "s", split, group, {"classify": label})
 
 
-def read(*items: Item, task: Task = CLASSIFY[0], **more: object) -> Index:
+def read(*items: Item, task: Task = CLASSIFY[0], **more: Any) -> Index:
     renamed = [
         Item(i.key, i.where, i.stamp, i.split, i.group, {task.name: i.labels.get("classify")})
         for i in items
     ]
-    return read_index(Fake((task,), renamed), "d", **more)  # type: ignore[arg-type]
+    return read_index(Fake((task,), renamed), "d", **more)
 
 
 # named splits, so that nothing is cut from train
@@ -36,9 +37,9 @@ def splits_of(index: Index) -> dict[str, str]:
     return {key: SPLITS[code] for key, code in zip(index.keys, index.split, strict=True)}
 
 
-def refused(*items: Item, **more: object) -> str:
+def refused(*items: Item, **more: Any) -> str:
     with pytest.raises(BadInput) as error:
-        read(*items, **more)  # type: ignore[arg-type]
+        read(*items, **more)
     return str(error.value)
 
 
@@ -276,8 +277,8 @@ def test_a_task_of_two_outputs_does_not_become_one_of_three() -> None:
 
 
 @pytest.mark.parametrize("kind", ["classify", "multilabel", "regress", "embed"])
-def test_a_task_without_any_label_in_train_is_refused(kind: str) -> None:
-    task = Task("t", kind)  # type: ignore[arg-type]
+def test_a_task_without_any_label_in_train_is_refused(kind: Kind) -> None:
+    task = Task("t", kind)
     label = 1.0 if kind == "regress" else "a"
     items = [item("0", None, "train"), item("1", label, "test"), item("2", label, "val")]
     line = refused(*items, task=task)

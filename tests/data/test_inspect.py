@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 import pytest
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.inspect import Inspection, inspect
+from onetrunk.data.pixels import Raw
 from onetrunk.data.sources import Item, Label
 from onetrunk.data.task import Task
 from tests.helpers.fakes import CLASSIFY, Fake, dense_source, encoded, labelled, picture, small
@@ -18,8 +21,8 @@ def item(key: str, split: str = "train", label: Label = "a", where: str | None =
     return Item(key, where or key, f"{key} {where}", split, labels={"classify": label})
 
 
-def look(items: list[Item], images: dict, **more: object) -> Inspection:
-    return inspect(Domain("d", Fake(CLASSIFY, items, images), size=16, **more))  # type: ignore[arg-type]
+def inspect_images(items: list[Item], images: Mapping[str, Raw | Exception]) -> Inspection:
+    return inspect(Domain("d", Fake(CLASSIFY, items, images), size=16))
 
 
 def blob(seed: int, size: int = 32) -> np.ndarray:
@@ -59,8 +62,9 @@ def test_sizes_and_statistics_are_of_readable_images() -> None:
 
 def test_a_refused_source_is_still_described() -> None:
     items = [*labelled(40, ("a",), ("train",)), item("v", "val"), item("w", "test")]
-    images = {**{str(i): b"text" for i in range(40)}, "v": picture(1), "w": picture(2)}
-    found = look(items, images)
+    images: dict[str, Raw | Exception] = {str(i): b"text" for i in range(40)}
+    images |= {"v": picture(1), "w": picture(2)}
+    found = inspect_images(items, images)
     assert "40 of 40 train images cannot be read" in found.refused
     assert len(found.unreadable) == 40
     assert found.splits["train"] == 0
@@ -68,28 +72,28 @@ def test_a_refused_source_is_still_described() -> None:
 
 
 def test_a_source_without_readable_images_is_still_described() -> None:
-    found = look(PLAIN, dict.fromkeys(IMAGES, b"text"))
+    found = inspect_images(PLAIN, dict.fromkeys(IMAGES, b"text"))
     assert found.sizes == {"height": [], "width": []}
     assert len(found.unreadable) == 12
     assert found.refused
 
 
-def test_the_same_content_in_two_splits_is_listed_once_and_not_as_near() -> None:
+def test_the_same_content_in_two_splits_is_listed_once_as_an_exact_duplicate() -> None:
     items = [*PLAIN, item("copy", "test", "a", where="train0")]
-    found = look(items, IMAGES)
+    found = inspect_images(items, IMAGES)
     assert [sorted(pair) for pair in found.exact] == [["copy", "train0"]]
     assert found.near == []
     assert found.conflicts == []
 
 
 def test_copies_within_a_split_are_not_listed() -> None:
-    found = look([*PLAIN, item("copy", "train", "a", where="train0")], IMAGES)
+    found = inspect_images([*PLAIN, item("copy", "train", "a", where="train0")], IMAGES)
     assert found.exact == []
     assert found.near == []
 
 
 def test_the_same_content_under_two_labels_is_a_conflict() -> None:
-    found = look([*PLAIN, item("copy", "train", "b", where="train0")], IMAGES)
+    found = inspect_images([*PLAIN, item("copy", "train", "b", where="train0")], IMAGES)
     assert [sorted(pair) for pair in found.conflicts] == [["copy", "train0"]]
 
 
@@ -103,13 +107,13 @@ def test_an_unlabelled_copy_does_not_hide_a_conflict() -> None:
             for k, m in zip(keys[1:], more, strict=True)
         ),
     ]
-    found = look(items, IMAGES)
+    found = inspect_images(items, IMAGES)
     assert found.conflicts == [["train0", "train01"]]
 
 
 def test_nearly_the_same_picture_in_two_splits_is_listed() -> None:
     near = np.clip(IMAGES["train0"].astype(int) + 2, 0, 255).astype(np.uint8)
-    found = look([*PLAIN, item("near", "val")], {**IMAGES, "near": near})
+    found = inspect_images([*PLAIN, item("near", "val")], {**IMAGES, "near": near})
     assert [sorted(pair) for pair in found.near] == [["near", "train0"]]
     assert found.exact == []
 
@@ -118,14 +122,14 @@ def test_blank_images_are_listed_as_blank_and_not_as_near_duplicates() -> None:
     blank = {f"blank-{s}": np.full((9, 9, 3), 3, np.uint8) for s in ("train", "test")}
     blank["blank-val"] = np.full((9, 9, 3), 4, np.uint8)
     items = [*PLAIN, *(item(f"blank-{s}", s) for s in ("train", "val", "test"))]
-    found = look(items, {**IMAGES, **blank})
+    found = inspect_images(items, {**IMAGES, **blank})
     assert sorted(found.suspicious["a single colour"]) == sorted(blank)
     assert found.near == []
 
 
 def test_suspicious_files_are_listed_by_reason() -> None:
     odd = {"long.png": encoded(picture(1, 9, 90)), "tiny.jpg": encoded(picture(2, 4, 4))}
-    found = look([*PLAIN, *(item(name) for name in odd)], {**IMAGES, **odd})
+    found = inspect_images([*PLAIN, *(item(name) for name in odd)], {**IMAGES, **odd})
     assert found.suspicious == {
         "the file name has the ending of another format": ["tiny.jpg"],
         "one side over 5 times as long as the other": ["long.png"],
@@ -135,7 +139,7 @@ def test_suspicious_files_are_listed_by_reason() -> None:
 
 def test_missing_classes_and_unlabelled_images_are_counted() -> None:
     items = [i for i in PLAIN if (i.split, i.labels["classify"]) != ("test", "b")]
-    found = look([*items, item("bare", "val", None)], {**IMAGES, "bare": blob(99)})
+    found = inspect_images([*items, item("bare", "val", None)], {**IMAGES, "bare": blob(99)})
     (labels,) = found.tasks
     assert labels.missing == {"train": [], "val": [], "test": ["b"]}
     assert labels.unlabelled == {"train": 0, "val": 1, "test": 0}
@@ -143,7 +147,7 @@ def test_missing_classes_and_unlabelled_images_are_counted() -> None:
 
 
 @pytest.mark.parametrize("cache", [None, False])
-def test_every_kind_of_task_is_described(cache: object) -> None:
+def test_every_kind_of_task_is_described(cache: Literal[False] | None) -> None:
     tasks = (Task("tags", "multilabel"), Task("price", "regress"), Task("who", "embed"))
     split = ("train", "val", "test")
     items = [
@@ -157,13 +161,13 @@ def test_every_kind_of_task_is_described(cache: object) -> None:
         for i in range(12)
     ]
     items.append(Item("z", "99", "z", "train"))
-    found = inspect(Domain("d", Fake(tasks, items), size=8, cache=cache))  # type: ignore[arg-type]
+    found = inspect(Domain("d", Fake(tasks, items), size=8, cache=cache))
     tags, price, who = found.tasks
     assert tags.counts["train"] == {"x": 4, "y": 2}
     assert tags.unlabelled["train"] == price.unlabelled["train"] == who.unlabelled["train"] == 1
     assert price.numbers["train"] == [0, 4.5, 9]
     assert who.counts["val"] == {"a": 2, "b": 2}
-    dense = inspect(Domain("d", dense_source(), size=8, cache=cache))  # type: ignore[arg-type]
+    dense = inspect(Domain("d", dense_source(), size=8, cache=cache))
     assert [task.kind for task in dense.tasks] == ["segment", "depth", "normals"]
     for each in (found, dense):
         assert json.loads(json.dumps(each.to_json(), allow_nan=False)) == each.to_json()

@@ -138,9 +138,9 @@ def test_an_unreadable_image_does_not_change_the_views_of_the_others() -> None:
         keys = [domain.train.key(int(place)) for place in batch.places]
         return dict(zip(keys, batch.images, strict=True))
 
-    seen, left = by_key(complete), by_key(torn)
-    assert set(seen) - set(left) == {"0001.png"}
-    assert all(seen[key].equal(image) for key, image in left.items())
+    all_images, remaining = by_key(complete), by_key(torn)
+    assert set(all_images) - set(remaining) == {"0001.png"}
+    assert all(all_images[key].equal(image) for key, image in remaining.items())
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -12,16 +12,16 @@ import pytest
 import torch
 from PIL import Image
 
-from onetrunk.data.pixels import MAX_PIXELS, BadImage, Pixels, decode
+from onetrunk.data.pixels import MAX_PIXELS, BadImage, Fit, Pixels, Raw, decode
 from onetrunk.errors import BadInput
 from tests.helpers.errors import raises
 from tests.helpers.fakes import encoded, picture, png_header
 
-SIZE = (9, 7)  # height, width: turned images are told from others
+SIZE = (9, 7)  # height, width: they differ, so that a turned image has another shape
 
 
-def rgb(raw: object) -> np.ndarray:
-    return np.asarray(decode(raw).convert("RGB"))  # type: ignore[arg-type]
+def rgb(raw: Raw) -> np.ndarray:
+    return np.asarray(decode(raw).convert("RGB"))
 
 
 def exif(orientation: int) -> bytes:
@@ -48,24 +48,24 @@ UPRIGHT = {
 def test_an_image_is_turned_once_by_its_exif_orientation(orientation: int, kind: str) -> None:
     stored = picture(1, *SIZE)
     options = {"lossless": True} if kind == "WEBP" else {}
-    seen = rgb(encoded(stored, kind, exif=exif(orientation), **options))
-    np.testing.assert_array_equal(seen, UPRIGHT[orientation](stored))
+    result = rgb(encoded(stored, kind, exif=exif(orientation), **options))
+    np.testing.assert_array_equal(result, UPRIGHT[orientation](stored))
 
 
 def test_a_jpeg_is_turned_by_its_exif_orientation() -> None:
     stored = np.zeros((16, 32, 3), np.uint8)
     stored[:, :16] = 200
-    seen = rgb(encoded(stored, "JPEG", exif=exif(6), quality=95))
-    assert seen.shape == (32, 16, 3)
-    assert seen[:12].min() > 180  # what was left is on top
-    assert seen[-12:].max() < 20
+    result = rgb(encoded(stored, "JPEG", exif=exif(6), quality=95))
+    assert result.shape == (32, 16, 3)
+    assert result[:12].min() > 180  # what was left is on top
+    assert result[-12:].max() < 20
 
 
 def test_a_turned_palette_keeps_its_transparency() -> None:
     image = Image.fromarray(np.array([[0, 1, 1]], np.uint8), "P")
     image.putpalette([255, 0, 0, 0, 0, 255])
-    seen = rgb(encoded(image, "PNG", transparency=0, exif=exif(6)))
-    np.testing.assert_array_equal(seen[:, 0], [[255, 255, 255], [0, 0, 255], [0, 0, 255]])
+    result = rgb(encoded(image, "PNG", transparency=0, exif=exif(6)))
+    np.testing.assert_array_equal(result[:, 0], [[255, 255, 255], [0, 0, 255], [0, 0, 255]])
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 4711])
@@ -84,8 +84,8 @@ def test_an_image_with_broken_metadata_is_read() -> None:
 
 def test_grey_becomes_three_equal_channels() -> None:
     grey = picture(4, *SIZE)[:, :, 0]
-    seen = Pixels(SIZE).read(encoded(grey))
-    np.testing.assert_array_equal(seen, np.repeat(grey[:, :, None], 3, 2))
+    result = Pixels(SIZE).read(encoded(grey))
+    np.testing.assert_array_equal(result, np.repeat(grey[:, :, None], 3, 2))
 
 
 def test_sixteen_bits_are_rounded_to_the_nearest_of_eight() -> None:
@@ -113,8 +113,8 @@ def test_floating_point_pictures_are_refused_because_their_range_is_unknown() ->
 def test_a_palette_becomes_its_colours() -> None:
     image = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "P")
     image.putpalette([9, 8, 7, 200, 100, 50, 1, 2, 3])
-    seen = rgb(encoded(image))
-    np.testing.assert_array_equal(seen, [[[9, 8, 7], [200, 100, 50], [1, 2, 3]]])
+    result = rgb(encoded(image))
+    np.testing.assert_array_equal(result, [[[9, 8, 7], [200, 100, 50], [1, 2, 3]]])
 
 
 def over_white(image_HW4: np.ndarray) -> np.ndarray:
@@ -125,33 +125,33 @@ def over_white(image_HW4: np.ndarray) -> np.ndarray:
 def test_alpha_is_composited_over_white() -> None:
     image = np.random.default_rng(5).integers(0, 256, (*SIZE, 4), dtype=np.uint8)
     image[0, 0] = (10, 20, 30, 0)
-    seen = rgb(encoded(image))
-    assert np.abs(seen - over_white(image)).max() <= 1
-    np.testing.assert_array_equal(seen[0, 0], [255, 255, 255])
-    np.testing.assert_array_equal(rgb(image), seen)  # the same from an array
+    result = rgb(encoded(image))
+    assert np.abs(result - over_white(image)).max() <= 1
+    np.testing.assert_array_equal(result[0, 0], [255, 255, 255])
+    np.testing.assert_array_equal(rgb(image), result)  # the same from an array
 
 
 def test_grey_with_alpha_is_composited_over_white() -> None:
     image = np.random.default_rng(6).integers(0, 256, (*SIZE, 2), dtype=np.uint8)
     four = np.stack([image[..., 0]] * 3 + [image[..., 1]], -1)
-    seen = rgb(encoded(Image.fromarray(image, "LA")))
-    assert np.abs(seen - over_white(four)).max() <= 1
+    result = rgb(encoded(Image.fromarray(image, "LA")))
+    assert np.abs(result - over_white(four)).max() <= 1
 
 
 @pytest.mark.parametrize("transparency", [1, bytes([255, 0, 255])])
 def test_a_palettes_transparent_colour_is_white(transparency: int | bytes) -> None:
     image = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "P")
     image.putpalette([9, 8, 7, 200, 100, 50, 1, 2, 3])
-    seen = rgb(encoded(image, transparency=transparency))
-    np.testing.assert_array_equal(seen, [[[9, 8, 7], [255, 255, 255], [1, 2, 3]]])
+    result = rgb(encoded(image, transparency=transparency))
+    np.testing.assert_array_equal(result, [[[9, 8, 7], [255, 255, 255], [1, 2, 3]]])
 
 
 def test_a_transparent_grey_level_or_colour_is_white() -> None:
     grey = np.array([[0, 77, 200]], np.uint8)
     assert rgb(encoded(grey, transparency=77))[0, :, 0].tolist() == [0, 255, 200]
     colour = np.array([[[1, 2, 3], [4, 5, 6]]], np.uint8)
-    seen = rgb(encoded(colour, transparency=(4, 5, 6)))
-    np.testing.assert_array_equal(seen, [[[1, 2, 3], [255, 255, 255]]])
+    result = rgb(encoded(colour, transparency=(4, 5, 6)))
+    np.testing.assert_array_equal(result, [[[1, 2, 3], [255, 255, 255]]])
 
 
 def test_one_bit_is_black_and_white() -> None:
@@ -164,9 +164,9 @@ def test_one_bit_is_black_and_white() -> None:
 def test_cmyk_becomes_rgb() -> None:
     ink = np.zeros((16, 16, 4), np.uint8)
     ink[..., 1:3] = 255  # magenta and yellow: red
-    seen = rgb(encoded(Image.fromarray(ink, "CMYK"), "JPEG", quality=95))
-    assert (seen[..., 0] > 235).all()
-    assert (seen[..., 1:] < 20).all()
+    result = rgb(encoded(Image.fromarray(ink, "CMYK"), "JPEG", quality=95))
+    assert (result[..., 0] > 235).all()
+    assert (result[..., 1:] < 20).all()
 
 
 def test_floats_in_0_to_1_are_rounded_and_others_refused() -> None:
@@ -301,20 +301,20 @@ SHAPES = [(10, 10), (11, 23), (23, 11), (5, 41), (41, 5), (1, 9), (3, 2)]
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("size", [(8, 8), (7, 12), (31, 17)], ids=str)
 def test_targets_agree_with_the_slow_reference(
-    fit: str, shape: tuple[int, int], size: tuple[int, int]
+    fit: Fit, shape: tuple[int, int], size: tuple[int, int]
 ) -> None:
     target = np.arange(shape[0] * shape[1], dtype=np.int32).reshape(shape)
-    placed = Pixels(size, fit).place_target(target, -5)  # type: ignore[arg-type]
+    placed = Pixels(size, fit).place_target(target, -5)
     np.testing.assert_array_equal(placed, nearest(target, size, fit, -5))
 
 
 @pytest.mark.parametrize("fit", ["squash", "pad", "crop"])
 @pytest.mark.parametrize("shape", [(24, 24), (20, 60), (60, 20), (15, 75)], ids=str)
-def test_images_and_targets_are_fitted_alike(fit: str, shape: tuple[int, int]) -> None:
+def test_images_and_targets_are_fitted_alike(fit: Fit, shape: tuple[int, int]) -> None:
     # a smooth picture: bilinear and nearest agree to about a pixel's worth of slope
     y, x = np.mgrid[: shape[0], : shape[1]]
     grey = np.stack([y * 200 / shape[0], x * 200 / shape[1], y * 0 + 90], -1).astype(np.uint8)
-    contract = Pixels((30, 30), fit, fill=255)  # type: ignore[arg-type]
+    contract = Pixels((30, 30), fit, fill=255)
     image = contract.place(Image.fromarray(grey)).astype(int)
     target = contract.place_target(grey.astype(np.float32), 255)
     assert np.abs(image - target).max() <= 200 / min(shape) + 2
@@ -327,10 +327,10 @@ def test_an_image_of_the_stored_size_is_not_resampled() -> None:
 
 
 def test_padding_has_the_fill_and_the_image_is_in_the_middle() -> None:
-    seen = Pixels((10, 10), "pad", fill=33).read(np.full((4, 20, 3), 200, np.uint8))
-    assert (seen[4:6] == 200).all()
-    assert (seen[:4] == 33).all()
-    assert (seen[6:] == 33).all()
+    result = Pixels((10, 10), "pad", fill=33).read(np.full((4, 20, 3), 200, np.uint8))
+    assert (result[4:6] == 200).all()
+    assert (result[:4] == 33).all()
+    assert (result[6:] == 33).all()
 
 
 def test_the_margin_is_stored_and_evaluation_uses_the_middle() -> None:
@@ -345,10 +345,10 @@ def test_normalization_agrees_with_its_formula() -> None:
     contract = Pixels((5, 4), mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 2.0))
     images = np.stack([picture(i, 5, 4) for i in range(3)])
     expected = (images / 255 - np.array(contract.mean)) / np.array(contract.std)
-    seen = contract.normalize(images)
-    assert seen.shape == (3, 3, 5, 4)
-    assert seen.is_contiguous(memory_format=torch.channels_last)
-    np.testing.assert_allclose(seen.permute(0, 2, 3, 1).numpy(), expected, atol=1e-5)
+    result = contract.normalize(images)
+    assert result.shape == (3, 3, 5, 4)
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_allclose(result.permute(0, 2, 3, 1).numpy(), expected, atol=1e-5)
 
 
 def test_normalization_does_not_change_its_input() -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from onetrunk.data import stored_images
 from onetrunk.data.duplicates import thumbnails
 from onetrunk.data.stored_images import BAD, BLANK, GOOD, ReadImage, stats, summarize
 
 
-def slow_thumbnail(image_HW3: np.ndarray) -> np.ndarray:
+def slow_thumbnail(image_HW3: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Cut each pixel into 16×16 pieces, so that every cell of the thumbnail holds whole pieces."""
     height, width = image_HW3.shape[:2]
     pieces = image_HW3.astype(np.float64).repeat(16, 0).repeat(16, 1)
     grey = pieces @ np.array([0.299, 0.587, 0.114])
-    return grey.reshape(16, height, 16, width).mean((1, 3))
+    cells: NDArray[np.float64] = grey.reshape(16, height, 16, width).mean((1, 3))
+    return cells
 
 
 @pytest.mark.parametrize("size", [(16, 16), (64, 64), (28, 28), (8, 8), (17, 5), (1, 40)])

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from onetrunk.data.domain import Domain
-from onetrunk.data.sources import Item
+from onetrunk.data.sources import Item, Label
 from onetrunk.data.task import Task
 from tests.helpers.fakes import Fake, dense_source, dense_targets, picture, small
 
@@ -63,7 +63,12 @@ def test_labels_are_tensors_of_the_documented_types() -> None:
         Task("price", "regress"),
         Task("who", "embed"),
     )
-    labels = {"category": "a", "tags": ("x", "y"), "price": (1.0, 2.0), "who": "b"}
+    labels: dict[str, Label] = {
+        "category": "a",
+        "tags": ("x", "y"),
+        "price": (1.0, 2.0),
+        "who": "b",
+    }
     split = ("train", "val", "test")
     items = [Item(f"{i}", str(i), "s", split[i % 3], labels=labels) for i in range(6)]
     items.append(Item("9", "9", "s", "train"))  # not labelled

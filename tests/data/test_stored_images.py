@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import DTypeLike
 from PIL import Image
 
 from onetrunk.data.domain import Domain
-from onetrunk.data.pixels import Pixels
+from onetrunk.data.pixels import Fit, Pixels, Raw
 from onetrunk.data.sources import Item
 from onetrunk.data.stored_images import (
     BAD,
@@ -79,9 +81,9 @@ def test_pixels_are_equal_through_cache_files_and_prediction(fit: str, tmp_path:
         items.append(Item(f"{i:03}", str(i), name, split="train", labels={"classify": "a"}))
     items += [Item("v", "0", "v", "val"), Item("w", "0", "w", "test")]
     source = Fake(CLASSIFY, items, paths)
-    options = {"size": (16, 24), "fit": fit, "margin": 4, "fill": 7}
-    cached = Domain("d", source, **options)  # type: ignore[arg-type]
-    direct = Domain("d", source, cache=False, **options)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"size": (16, 24), "fit": fit, "margin": 4, "fill": 7}
+    cached = Domain("d", source, **options)
+    direct = Domain("d", source, cache=False, **options)
     places = np.arange(len(kinds))
     assert len(cached.train) == len(kinds)
     stored = cached.train.stored(places)[0]
@@ -89,18 +91,23 @@ def test_pixels_are_equal_through_cache_files_and_prediction(fit: str, tmp_path:
     for i, raw in enumerate(kinds.values()):
         np.testing.assert_array_equal(stored[i], cached.pixels.read(raw))
     assert cached.pixels == direct.pixels
-    seen = cached.train.batch(places)[0]
-    assert seen.equal(direct.train.batch(places)[0])
-    assert seen.equal(cached.pixels.prepare([paths[str(i)] for i in range(len(kinds))]))
+    batch = cached.train.batch(places)[0]
+    assert batch.equal(direct.train.batch(places)[0])
+    assert batch.equal(cached.pixels.prepare([paths[str(i)] for i in range(len(kinds))]))
 
 
 TASKS = dense_source(1).tasks
 
 
-def read(targets: dict[str, np.ndarray | Exception], **more: object) -> ReadImage:
-    image = more.pop("image", picture(1, 10, 14))
-    source = Fake(TASKS, (), {"x": image}, {("x", n): t for n, t in targets.items()})  # type: ignore[dict-item]
-    return read_image(source, "x", more.pop("pixels", Pixels((10, 14))), layers_of(TASKS))  # type: ignore[arg-type]
+def read(
+    targets: Mapping[str, np.ndarray | Exception],
+    image: Raw | None = None,
+    pixels: Pixels | None = None,
+) -> ReadImage:
+    """Read an image, by default of noise, with these targets."""
+    images = {"x": picture(1, 10, 14) if image is None else image}
+    source = Fake(TASKS, (), images, {("x", name): t for name, t in targets.items()})
+    return read_image(source, "x", pixels or Pixels((10, 14)), layers_of(TASKS))
 
 
 def test_targets_are_stored_unchanged() -> None:
@@ -113,9 +120,9 @@ def test_targets_are_stored_unchanged() -> None:
 
 
 @pytest.mark.parametrize("fit", ["squash", "pad", "crop"])
-def test_targets_are_fitted_like_their_image(fit: str) -> None:
+def test_targets_are_fitted_like_their_image(fit: Fit) -> None:
     given = dense_targets(2, 20, 50)
-    pixels = Pixels((12, 12), fit, margin=2)  # type: ignore[arg-type]
+    pixels = Pixels((12, 12), fit, margin=2)
     result = read(given, image=picture(2, 20, 50), pixels=pixels)
     for name, empty in (("segment", 255), ("depth", 0.0)):
         expected = pixels.place_target(given[name], empty)
@@ -129,7 +136,7 @@ def test_targets_are_fitted_like_their_image(fit: str) -> None:
 
 
 def test_a_target_belongs_to_the_upright_image() -> None:
-    turned = encoded(picture(1, 10, 14), exif=exif(6))  # seen as 14 high, 10 wide
+    turned = encoded(picture(1, 10, 14), exif=exif(6))  # shown as 14 high, 10 wide
     assert read(dense_targets(1, 14, 10), image=turned, pixels=Pixels((14, 10))).reason == ""
     assert "(10, 14)" in read(dense_targets(1, 10, 14), image=turned).reason
 
@@ -143,10 +150,11 @@ def test_a_missing_target_is_not_labelled() -> None:
     assert result.arrays["target.normals"].shape == (10, 14, 3)
 
 
-def segment(value: int, dtype: type = np.int32) -> np.ndarray:
-    found = np.zeros((10, 14), dtype)
-    found[3, 4] = value
-    return found
+def segment(value: int, dtype: DTypeLike = np.int32) -> np.ndarray:
+    """Return a class map of zeros with another value at one pixel."""
+    classes: np.ndarray = np.zeros((10, 14), dtype)
+    classes[3, 4] = value
+    return classes
 
 
 def normals(x: float) -> np.ndarray:
@@ -217,13 +225,13 @@ def test_suspicious_images_are_flagged(where: str, image: bytes, flags: int) -> 
 
 
 def test_digests_depend_on_the_content_alone() -> None:
-    def digest(image: object) -> object:
-        return read_image(Fake(CLASSIFY, (), {"x": image}), "x", Pixels((4, 4)), ()).digest  # type: ignore[dict-item]
+    def digest(image: Raw) -> tuple[int, int]:
+        return read_image(Fake(CLASSIFY, (), {"x": image}), "x", Pixels((4, 4)), ()).digest
 
     assert digest(encoded(picture(1))) == digest(encoded(picture(1)))
     assert digest(picture(1)) == digest(picture(1).copy())
     black = [np.zeros(shape, np.uint8) for shape in ((4, 6), (6, 4), (2, 4, 3))]
-    shapes = [*black, *(Image.fromarray(a) for a in black)]
+    shapes: list[Raw] = [*black, *(Image.fromarray(a) for a in black)]
     assert len({digest(image) for image in shapes}) == len(shapes)
 
 
@@ -240,7 +248,7 @@ def test_a_file_of_absurd_size_is_refused_without_reading_it(
 
 def test_several_threads_read_the_same() -> None:
     for cache in (None, False):
-        frames = Domain("d", small(30), size=8, cache=cache).decoded.frames  # type: ignore[arg-type]
+        frames = Domain("d", small(30), size=8, cache=cache).decoded.frames
         expected = frames.read(MANY % 30)[0]
         with ThreadPoolExecutor(8) as pool:
             for images, _ in pool.map(frames.read, [MANY % 30] * 16):

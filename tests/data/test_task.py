@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from onetrunk.data.task import Task, check_name, read_tasks
+from onetrunk.data.task import Kind, Task, check_name, read_tasks
 from onetrunk.errors import BadInput
 from tests.helpers.errors import raises
 
@@ -18,8 +18,8 @@ def test_the_short_form_names_a_task_after_its_kind() -> None:
     )
 
 
-def test_the_long_form_says_kind_column_classes_and_unit() -> None:
-    given = {
+def test_the_long_form_has_kind_column_classes_and_unit() -> None:
+    given: dict[str, str | dict[str, Any]] = {
         "category": {"kind": "classify", "column": "cat", "classes": ["b", "a"]},
         "price": {"kind": "regress", "outputs": 2, "unit": "€"},
         "depth": "depth",
@@ -70,7 +70,14 @@ def test_a_name_that_cannot_be_a_files_name_is_refused(name: Any) -> None:
 
 def test_the_width_is_what_the_head_puts_out() -> None:
     classes = ("a", "b", "c")
-    widths = {"classify": 3, "multilabel": 3, "segment": 3, "depth": 1, "normals": 3, "embed": 0}
+    widths: dict[Kind, int] = {
+        "classify": 3,
+        "multilabel": 3,
+        "segment": 3,
+        "depth": 1,
+        "normals": 3,
+        "embed": 0,
+    }
     for kind, width in widths.items():
-        assert Task("t", kind, classes).width == width  # type: ignore[arg-type]
+        assert Task("t", kind, classes).width == width
     assert Task("t", "regress", outputs=4).width == 4

@@ -24,14 +24,14 @@ SITE = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 
 
 def links(text: str) -> Iterator[str]:
-    """What a page links to, pictures included; code and comments are no links."""
+    """Return what a page links to, pictures included, except in code and comments."""
     text = CODE.sub("", COMMENT.sub("", FENCE.sub("", text)))
     for pattern in (LINK, REFERENCE):
         yield from (match[1] for match in pattern.finditer(text))
 
 
 def anchors(text: str) -> set[str]:
-    """The anchors that GitHub, and MyST as docs/conf.py sets it, give to a page's headings."""
+    """Return the anchors of a page's headings, the same on GitHub and in the built site."""
     found: set[str] = set()
     for match in HEADING.finditer(COMMENT.sub("", FENCE.sub("", text))):
         title = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", match[1])
@@ -45,7 +45,7 @@ def anchors(text: str) -> set[str]:
 
 
 def problem(page: Path, link: str) -> str | None:
-    """What is wrong with a link, if anything."""
+    """Return what is wrong with a link, or None."""
     if SITE.match(link) or link.startswith("//"):
         return None
     name, _, anchor = unquote(link).partition("#")

@@ -1,4 +1,4 @@
-"""What GitHub, PyPI, Read the Docs and contributors' tools read is well-formed and consistent."""
+"""The files for GitHub, PyPI, Read the Docs and development tools are valid and consistent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documentation site builds without a warning, and its extensions do what they say."""
+"""The documentation site builds without warnings, and its extensions work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The speed tables run, and keep flat figures with ratios named so."""
+"""The speed benchmarks run and write flat JSON objects, with ratios named `…_ratio`."""
 
 import json
 import subprocess

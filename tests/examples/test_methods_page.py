@@ -1,4 +1,4 @@
-"""The page's tables and pictures of methods are what the kept figures say."""
+"""The tables and charts of the page on methods agree with the stored results."""
 
 import subprocess
 import sys

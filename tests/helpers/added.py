@@ -1,10 +1,10 @@
-"""For tests that add domains: a small finished run, and domains to add to it."""
+"""For tests that add domains: a finished small run, and domains to add to it."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import pytest
 import torch
@@ -18,11 +18,22 @@ from onetrunk.runs.train import train
 from tests.helpers.fakes import CLASSIFY, Fake, labelled, picture
 from tests.helpers.worlds import network, noise, worlds
 
-FEW = {"steps": 2, "batch": 4, "optimizer": "sgd", "lr": 0.05, "warmup": 0.0}
+
+class TrainSettings(TypedDict):
+    """Some of the training settings of `train`, `add` and `update`."""
+
+    steps: int
+    batch: int
+    optimizer: Literal["adamw", "sgd"]
+    lr: float
+    warmup: float
+
+
+FEW: TrainSettings = {"steps": 2, "batch": 4, "optimizer": "sgd", "lr": 0.05, "warmup": 0.0}
 
 
 def finished(folder: Path, **trunk: Any) -> Path:
-    """A run of two domains, trained for two steps."""
+    """Train a run of two domains for two steps; return its folder."""
     domains = worlds("one", "two")
     train(network(domains, **trunk), domains, out=folder, train=Train(**FEW))
     return folder
@@ -41,12 +52,12 @@ def run(template: Path, tmp_path: Path) -> Path:
 
 
 def more(name: str = "new", classes: str = "abc", first: int = 9000, count: int = 60) -> Domain:
-    """A domain that is not in the run."""
+    """Return a domain that is not in the run."""
     return Domain(name, noise(count, classes, first), size=8)
 
 
 def coloured(classes: str, each: int, first: int = 0) -> Fake:
-    """A source whose classes have a colour each, so that a few images are enough."""
+    """Return a source whose classes differ in color, so that a few images are enough."""
     images, count = {}, each * len(classes)
     for i in range(count):
         image = picture(first + i, 8, 8) // 4
@@ -56,12 +67,12 @@ def coloured(classes: str, each: int, first: int = 0) -> Fake:
 
 
 def predictions(run: Path, *names: str) -> dict[str, dict[str, Tensor]]:
-    """The outputs of a folder's model on seeded noise, for these domains or all of them."""
+    """Return the predictions of a run's model for fixed noise, for these domains or all."""
     return predictions_of(load(run), *names)
 
 
 def predictions_of(model: Universal, *names: str) -> dict[str, dict[str, Tensor]]:
-    """The same for a model in memory."""
+    """Return the predictions of a model for fixed noise, for these domains or all."""
     found = {}
     with torch.no_grad():
         for name in names or model.domains:
@@ -72,14 +83,14 @@ def predictions_of(model: Universal, *names: str) -> dict[str, dict[str, Tensor]
 
 
 def same(one: dict[str, dict[str, Tensor]], other: dict[str, dict[str, Tensor]]) -> bool:
-    """To the bit."""
+    """Whether two sets of predictions are equal to the bit."""
     return one.keys() == other.keys() and all(
         value.equal(other[name][task]) for name in one for task, value in one[name].items()
     )
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder, by its path in it."""
+    """Return the contents of every file of a folder except locks, by relative path."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))

@@ -1,4 +1,4 @@
-"""Expect an error and check what it says by its fields."""
+"""Expect an error of onetrunk, and check its fields."""
 
 from __future__ import annotations
 

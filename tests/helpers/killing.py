@@ -60,9 +60,8 @@ class Server:
         folder.mkdir(parents=True)
         self.log = folder / "output.txt"
         env = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        env["OMP_WAIT_POLICY"] = (
-            "passive"  # spinning threads are many times slower on a busy machine
-        )
+        # spinning threads are many times slower on a busy machine
+        env["OMP_WAIT_POLICY"] = "passive"
         env |= {"ONETRUNK_CACHE": str(folder.parent / "cache"), "PYTHONPATH": str(SRC)}
         self._process = subprocess.Popen(
             [sys.executable, "-c", SERVER],
@@ -108,6 +107,11 @@ def lines(run: Path) -> int:
         return (run / "metrics.jsonl").read_bytes().count(b"\n")
     except FileNotFoundError:
         return 0
+
+
+def has_lines(run: Path, count: int) -> bool:
+    """Whether metrics.jsonl has at least this number of lines."""
+    return lines(run) >= count
 
 
 def gone(child: int) -> bool:

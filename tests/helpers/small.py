@@ -1,4 +1,4 @@
-"""Small universal networks over domains made up on the spot: what measurements are tested on."""
+"""Domains of colored noise, and small universal networks for them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DENSE = (Task("parts", "segment", ("sky", "sea")), Task("depth", "depth"), Task(
 
 
 class Made:
-    """A source of coloured noise: as many images of each split, labels by the image's number."""
+    """A source of colored noise, with `count` images per split and labels by the image's number."""
 
     def __init__(self, tasks: tuple[Task, ...], count: int = 24, size: int = 16, seed: int = 0):
         self.tasks = tasks
@@ -55,17 +55,17 @@ class Made:
             return (depth > 2).astype(np.uint8)
         if kind == "depth":
             return depth.copy()
-        return np.broadcast_to(np.float32([0, 0, 1]), (*self.size, 3)).copy()
+        return np.broadcast_to(np.array([0, 0, 1], np.float32), (*self.size, 3)).copy()
 
 
 def domain(name: str, *tasks: Task, count: int = 24, size: int = 16, seed: int = 0) -> Domain:
-    """A domain of noise; without tasks it tells three classes apart."""
+    """Return a domain of noise; without given tasks, it classifies into three classes."""
     given = tasks or (Task("classify", "classify", ("a", "b", "c")),)
     return Domain(name, Made(given, count, size, seed), given, size=size, cache=False)
 
 
 def network(domains: list[Domain], seed: int = 0, **keys: Any) -> Universal:
-    """An untrained network, its statistics and slots each a little different."""
+    """Return an untrained network with noise added to each domain's parameters and statistics."""
     torch.manual_seed(seed)
     model = Universal(Trunk("resnet20", **keys), domains)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Programs as a reader types them, each in a process of its own that need not import torch anew."""
+"""Run Python programs and onetrunk commands, each in a new process with torch already imported."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 240  # seconds that a program has
-WAYS = multiprocessing.get_all_start_methods()
-START: Any = multiprocessing.get_context("forkserver" if "forkserver" in WAYS else "spawn")
-if "forkserver" in WAYS:
+PATIENCE = 240  # seconds until a program is killed
+START_METHODS = multiprocessing.get_all_start_methods()
+START: Any = multiprocessing.get_context("forkserver" if "forkserver" in START_METHODS else "spawn")
+if "forkserver" in START_METHODS:
     START.set_forkserver_preload(["onetrunk.cli.app", "onetrunk.runs.train"])
 
 
 def typed(program: str | Sequence[str], folder: Path) -> tuple[int, str]:
-    """Run Python's text, or the words of a command of onetrunk's, in a folder: its exit status, and
-    all that it printed."""
+    """Run a Python program, or the words of a onetrunk command, in a folder.
+
+    Returns its exit status, and its standard output and errors together.
+    """
     printed = folder / ".printed"
     child = START.Process(target=_typed, args=(program, folder, printed))
     child.start()
@@ -36,13 +38,14 @@ def typed(program: str | Sequence[str], folder: Path) -> tuple[int, str]:
 def _typed(program: str | Sequence[str], folder: Path, printed: Path) -> None:
     os.chdir(folder)
     file = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for standard in (1, 2):
-        os.dup2(file, standard)
-    # no terminal: lines, as in a file
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    # as if redirected to a file: there is no terminal
     sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb", closefd=False), write_through=True)
     sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", closefd=False), write_through=True)
     if isinstance(program, str):
-        page = sys.modules["__main__"] = types.ModuleType("__main__")  # "__main__:Thing" finds it
+        # so that "__main__:Thing" can be loaded
+        page = sys.modules["__main__"] = types.ModuleType("__main__")
         exec(compile(program, "<page>", "exec"), page.__dict__)
         return
     from onetrunk.cli.app import main

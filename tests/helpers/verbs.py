@@ -1,4 +1,4 @@
-"""What tests of verbs share."""
+"""Helpers for the tests of commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 @dataclass
 class Ran:
-    """What a command printed, and how it ended."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -29,7 +29,7 @@ def photos(root: Path, classes: tuple[str, ...] = ("cat", "dog"), each: int = 40
 
 
 def one_line(ran: Ran, code: int = 2) -> str:
-    """The single line of an error."""
+    """Check that a command failed with one line of error; return it."""
     assert ran.code == code
     assert ran.err.count("\n") == 1, ran.err
     assert ran.err.startswith("error: ")

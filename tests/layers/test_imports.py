@@ -42,12 +42,12 @@ def layer_of(module: str) -> str:
 
 
 def rank(layer: str) -> int:
-    """The row of a layer, 0 for the lowest."""
+    """Return the row of a layer, 0 for the lowest."""
     return next(i for i, row in enumerate(LAYERS) if layer in row)
 
 
 def imports(source: str, module: str, package: bool) -> Iterator[tuple[int, str]]:
-    """Every module of onetrunk that a source text imports, anywhere in it, with the line."""
+    """Yield line and name of every module of onetrunk that a source text imports anywhere."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             for name in node.names:
@@ -68,8 +68,9 @@ def imports(source: str, module: str, package: bool) -> Iterator[tuple[int, str]
 
 
 def forbidden(source: str, module: str, package: bool = False) -> list[str]:
-    """The arrows of a source text that point upward."""
-    own, found = layer_of(module), []
+    """Return the imports of a source text that point upward."""
+    own = layer_of(module)
+    found: list[str] = []
     if own in ABOVE_ALL:
         return found
     for line, name in imports(source, module, package):
@@ -158,7 +159,7 @@ def test_the_test_lets_the_others_pass(module: str, source: str) -> None:
 
 
 def graph() -> dict[str, set[str]]:
-    """By module the modules of onetrunk that it imports, anywhere in the file."""
+    """Return for each module the modules of onetrunk that it imports, anywhere in the file."""
     found = {}
     for module, path in FILES.items():
         text, package = path.read_text("utf-8"), path.name == "__init__.py"
@@ -173,7 +174,7 @@ def graph() -> dict[str, set[str]]:
 
 
 def cycle(arrows: dict[str, set[str]]) -> list[str]:
-    """The modules of one cycle, or nothing."""
+    """Return the modules of one cycle, or an empty list."""
     done: set[str] = set()
 
     def visit(module: str, path: list[str]) -> list[str]:

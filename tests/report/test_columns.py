@@ -41,7 +41,8 @@ def test_differences_come_from_the_paired_bootstrap(tmp_path: Path) -> None:
     alone = make_run(tmp_path / "alone", both, ERRORS, seed=1, model=False, images=300)
     ours, base = read_groups([one, alone])
     found = {(c.domain, c.task): c for c in compare(ours, base)}
-    expected = differences(*(Outcomes.open(p / "outcomes.safetensors") for p in (one, alone)))
+    opened = [Outcomes.open(run / "outcomes.safetensors") for run in (one, alone)]
+    expected = differences(opened[0], opened[1])
     for d in expected:
         mine = found[d.domain, d.task]
         assert mine.paired
@@ -93,8 +94,9 @@ def test_runs_are_ranked_by_the_mean_validation_error_over_domains(tmp_path: Pat
     two = make_run(tmp_path / "two", mixed, {"a": 5.0, "b": 20.0}, model=False, images=200)
     ours, other = read_groups([one, two])
     assert validation_error(ours, ours) == pytest.approx(1)
-    row = {(r.domain, r.task): r.value for r in ours.first.val.headlines()}  # type: ignore[union-attr]
-    less = {(r.domain, r.task): r.value for r in other.first.val.headlines()}  # type: ignore[union-attr]
+    assert ours.first.val is not None and other.first.val is not None
+    row = {(r.domain, r.task): r.value for r in ours.first.val.headlines()}
+    less = {(r.domain, r.task): r.value for r in other.first.val.headlines()}
     ratios = {key: less[key] / row[key] for key in row}
     a = (ratios["a", "classify"] + ratios["a", "age"]) / 2
     assert validation_error(other, ours) == pytest.approx((a + ratios["b", "classify"]) / 2)

@@ -29,7 +29,9 @@ def test_curves_are_read_from_the_records(tmp_path: Path) -> None:
     assert [run.column for run in parts.runs] == [0, -1]
     first = parts.runs[0]
     record = next(r for r in ours.first.records if "val" in r)
-    assert first.val[0] == (record["step"], pytest.approx(100 - record["val"]["a/parts/miou"]))
+    step, error = first.val[0]
+    assert step == record["step"]
+    assert error == pytest.approx(100 - record["val"]["a/parts/miou"])
     assert first.selected == 360 and first.selected_error is not None
     assert first.best is not None and first.best[1] == min(y for _, y in first.val)
     assert len(first.loss) == 20

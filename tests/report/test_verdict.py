@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 
@@ -27,12 +28,12 @@ def row(domain: str, result: Result, task: str = "classify", paired: bool = True
     return TaskComparison(domain, task, one, Estimate(0.0), Estimate(d), 1.0, result, paired)
 
 
-def candidate(results: str, **keys: object) -> Candidate:
+def candidate(results: str, **keys: Any) -> Candidate:
     """Return a candidate by its results: `"ooww"` is as good on two domains and worse on two."""
     words: dict[str, Result] = {"b": "better", "o": "equal", "?": "undecided", "w": "worse"}
     rows = [row(f"d{i}", words[r]) for i, r in enumerate(results)]
-    given = {"size_ratio": 0.25, "domains": len(rows), **keys}
-    return Candidate("shop", rows, **given)  # type: ignore[arg-type]
+    given: dict[str, Any] = {"size_ratio": 0.25, "domains": len(rows), **keys}
+    return Candidate("shop", rows, **given)
 
 
 @pytest.mark.parametrize(
@@ -71,9 +72,10 @@ def test_a_larger_difference_never_has_a_better_result() -> None:
 
 
 def test_a_domain_has_the_result_of_its_worst_task() -> None:
-    for first, second in itertools.product(("better", "equal", "undecided", "worse"), repeat=2):
-        rows = [row("rooms", first, "a"), row("rooms", second, "b"), row("x", "better")]  # type: ignore[arg-type]
-        worst = max(first, second, key=["better", "equal", "undecided", "worse"].index)
+    order: tuple[Result, ...] = ("better", "equal", "undecided", "worse")
+    for first, second in itertools.product(order, repeat=2):
+        rows = [row("rooms", first, "a"), row("rooms", second, "b"), row("x", "better")]
+        worst = max(first, second, key=order.index)
         assert results_by_domain(rows) == {"rooms": worst, "x": "better"}
 
 
@@ -159,7 +161,7 @@ def test_frozen_heads_are_enough() -> None:
         assert (found.decision, found.evaluated) == ("one network", 0)
 
 
-def test_the_best_on_validation_is_evaluated_whatever_the_test_scores() -> None:
+def test_the_best_on_validation_is_evaluated_regardless_of_test_scores() -> None:
     several = [candidate("oo", val_error=9.0), candidate("ww", val_error=8.0), candidate("oo")]
     assert choose(several) == 1
     assert decide(several).decision == "keep all"

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,11 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
+def delete_contents(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "tensors cut": lambda p: os.truncate(p / "tensors.safetensors", 100),
     "tensors empty": lambda p: os.truncate(p / "tensors.safetensors", 0),
@@ -104,7 +110,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "state not a table": lambda p: (p / "state.json").write_text("[1]"),
     "state lacks keys": lambda p: (p / "state.json").write_text("{}"),
     "state not text": lambda p: (p / "state.json").write_bytes(b"\xff\xfe\x00"),
-    "both gone": lambda p: [f.unlink() for f in p.iterdir()],
+    "both gone": delete_contents,
 }
 
 
@@ -224,7 +230,7 @@ class Disk:
             monkeypatch.setattr(os, name, self.counted(name, getattr(os, name)))
         monkeypatch.setattr(io, "open", self.counted("open", io.open))
 
-    def called(self, name: str) -> None:
+    def count(self, name: str) -> None:
         self.calls.append(name)
         if len(self.calls) == self.full_at:
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -233,7 +239,7 @@ class Disk:
         def call(*args: Any, **more: Any) -> Any:
             if name == "open" and "x" not in args[1]:
                 return real(*args, **more)
-            self.called(name)
+            self.count(name)
             return Halved(self, real(*args, **more)) if name == "open" else real(*args, **more)
 
         return call
@@ -247,7 +253,7 @@ class Halved:
 
     def write(self, data: bytes) -> int:
         try:
-            self.disk.called("write")
+            self.disk.count("write")
         except OSError:
             self.file.write(data[: len(data) // 2])
             raise
@@ -283,7 +289,7 @@ def test_a_full_disk_at_any_call_leaves_the_last_checkpoint_and_nothing_else(
         with RunFolder.open(place, RECIPE) as run, pytest.MonkeyPatch.context() as monkeypatch:
             save(run, 1)
             disk = Disk(monkeypatch, at)
-            error = fails(lambda run=run: run.save("", step, tensors_of(step), {"half": step / 2}))
+            error = fails(partial(run.save, "", step, tensors_of(step), {"half": step / 2}))
             if len(disk.calls) < at:
                 assert error == ""
                 break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import signal
@@ -237,13 +238,13 @@ def test_a_line_that_a_full_disk_takes_in_part_is_cut(
     class Full:
         """A metrics file on a disk with room for five bytes."""
 
-        def __init__(self, file: object) -> None:
+        def __init__(self, file: io.FileIO) -> None:
             self.file, self.room = file, 5
 
         def write(self, data: bytes) -> int:
             if not self.room:
                 raise OSError(errno.ENOSPC, "No space left on device")
-            done, self.room = self.file.write(data[: self.room]), 0  # type: ignore[attr-defined]
+            done, self.room = self.file.write(data[: self.room]), 0
             return int(done)
 
         def __getattr__(self, name: str) -> object:
@@ -251,6 +252,7 @@ def test_a_line_that_a_full_disk_takes_in_part_is_cut(
 
     with RunFolder.open(tmp_path, RECIPE) as run:
         run.log({"step": 1})
+        assert run._metrics is not None
         monkeypatch.setattr(run, "_metrics", Full(run._metrics))
         with raises(Failed, "metrics.jsonl: the disk is full", try_="--resume"):
             run.log({"step": 2})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import torch
@@ -66,7 +67,7 @@ def test_autocast_and_gradient_scaling(name: str) -> None:
 
 @pytest.mark.parametrize("before", [(False, False), (True, False), (True, True)], ids=str)
 def test_flags_and_generator_are_restored(before: tuple[bool, bool]) -> None:
-    memory = torch.utils.deterministic
+    memory: Any = torch.utils.deterministic
 
     def flags() -> tuple[bool, bool, bool]:
         return (

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from onetrunk.nn.universal import Universal
 from onetrunk.train.ema import Average
 from tests.helpers.worlds import learner, network, same, weights, worlds
 
@@ -15,7 +16,7 @@ def floats(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {k: t.clone() for k, t in model.state_dict().items() if t.is_floating_point()}
 
 
-def move(model: torch.nn.Module, names: tuple[str, ...], seed: int) -> None:
+def move(model: Universal, names: tuple[str, ...], seed: int) -> None:
     """Add noise to shared tensors and to those of these domains."""
     chance = torch.Generator().manual_seed(seed)
     others = {id(t) for n in model.domains if n not in names for t in model.own(n).values()}

@@ -89,7 +89,7 @@ def test_a_new_domain_starts_with_copies_of_the_trunks_layers(sharing: str) -> N
     """Its slots are copies of the layers of the finished trunk that they replace."""
     domains = worlds("ants", "bees")
     other = trained(domains[:1])
-    own = {"own_stages": ["stem", 3]} if sharing == "partial" else {}
+    own: dict[str, Any] = {"own_stages": ["stem", 3]} if sharing == "partial" else {}
     model = network(domains[1:], sharing=sharing, **own)
     copy_weights(model, other)
     fresh = network(domains[1:], sharing=sharing, **own)

@@ -42,16 +42,16 @@ def test_a_second_ctrl_c_raises_and_a_second_sigterm_does_not() -> None:
 
 
 def test_handlers_are_restored() -> None:
-    seen: list[int] = []
-    before = {number: signal.signal(number, lambda n, _: seen.append(n)) for number in BOTH}
+    received: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: received.append(n)) for number in BOTH}
     try:
         with suppress(ZeroDivisionError), stoppable():
             send(signal.SIGTERM)
             raise ZeroDivisionError
-        assert not seen
+        assert not received
         for number in BOTH:
             send(number)
-        assert seen == list(BOTH)
+        assert received == list(BOTH)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

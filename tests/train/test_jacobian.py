@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -32,7 +32,8 @@ class Net(nn.Module):
         y = torch.tanh(self.one(x))
         if unit:
             y = torch.tanh(self.two(y))
-        return self.heads[unit](y.mean((2, 3))).square().mean() * (unit + 1)
+        output: Tensor = self.heads[unit](y.mean((2, 3)))
+        return output.square().mean() * (unit + 1)
 
     def shared(self) -> list[Tensor]:
         return [p for part in (self.one, self.two, self.idle) for p in part.parameters()]
@@ -57,7 +58,7 @@ def images(seed: int) -> Tensor:
 def row(net: Net, losses: list[Tensor]) -> Tensor:
     """The gradient of the mean loss on the shared parameters, by a separate backward pass."""
     net.zero_grad()
-    torch.stack(losses).mean().backward()
+    torch.autograd.backward(torch.stack(losses).mean())
     parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in net.shared()]
     return torch.cat([part.contiguous().flatten() for part in parts])
 
@@ -82,18 +83,18 @@ class Rows(Weighting):
 
 
 @pytest.fixture
-def passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """One entry for each backward pass: whether its graph was kept."""
-    seen: list[bool] = []
+    kept: list[bool] = []
     grad = torch.autograd.grad
 
     def counted(*args: Any, **given: Any) -> Any:
-        seen.append(bool(given.get("retain_graph")))
+        kept.append(bool(given.get("retain_graph")))
         return grad(*args, **given)
 
     monkeypatch.setattr(torch.autograd, "grad", counted)
     monkeypatch.setattr(torch.Tensor, "backward", None)
-    return seen
+    return kept
 
 
 def test_rows_are_the_gradients_of_each_unit_alone(net: Net) -> None:
@@ -122,7 +123,7 @@ def test_a_unit_with_several_batches_has_their_mean(net: Net) -> None:
         assert torch.allclose(jacobian.losses()[1], torch.stack(both).mean())
 
 
-def test_as_many_backward_passes_as_units_and_the_last_frees_the_graph(
+def test_each_unit_has_one_backward_pass_and_the_last_frees_the_graph(
     net: Net, passes: list[bool]
 ) -> None:
     x = net.one(images(0))  # one graph below all of them, as the tasks of one batch have
@@ -141,7 +142,8 @@ def test_own_parameters_get_the_gradient_of_their_unit(net: Net) -> None:
         jacobian.add(losses, net.own(), share={1: 0.25})
     for unit, share in ((0, 1.0), (1, 0.25)):
         twin.zero_grad()
-        (share * (twin.loss(unit, images(0)) + twin.loss(unit, images(1)))).backward()
+        both = twin.loss(unit, images(0)) + twin.loss(unit, images(1))
+        torch.autograd.backward(share * both)
         for got, expected in zip(net.own()[unit], twin.own()[unit], strict=True):
             assert got.grad is not None and expected.grad is not None
             assert torch.allclose(got.grad, expected.grad, atol=1e-7)
@@ -154,10 +156,12 @@ def test_equal_weights_are_the_plain_backward_pass(net: Net) -> None:
     jacobian.add([(unit, net.loss(unit, images(unit))) for unit in range(3)])
     weighting = Rows(1.0, 1.0, 1.0)
     jacobian.apply(weighting)
-    torch.stack([twin.loss(unit, images(unit)) for unit in range(3)]).mean().backward()
+    torch.autograd.backward(
+        torch.stack([twin.loss(unit, images(unit)) for unit in range(3)]).mean()
+    )
     for got, expected in zip(net.shared(), twin.shared(), strict=True):
         assert (got.grad is None) == (expected.grad is None)
-        if got.grad is not None:
+        if got.grad is not None and expected.grad is not None:
             assert torch.allclose(got.grad, expected.grad, atol=1e-7)
             assert got.grad.stride() == got.stride()
     assert net.idle.weight.grad is None  # so no optimizer decays it
@@ -172,7 +176,9 @@ def test_the_gradient_is_added_to_existing_gradients(net: Net) -> None:
     jacobian.add([(unit, net.loss(unit, images(unit))) for unit in (0, 2)])
     jacobian.apply(Rows(2.0, -1.0))
     rows = jacobian.matrix()
-    flat = torch.cat([p.grad.contiguous().flatten() for p in net.shared()[:4]])  # type: ignore[union-attr]
+    grads = [p.grad for p in net.shared()[:4]]
+    assert all(grad is not None for grad in grads)
+    flat = torch.cat([grad.contiguous().flatten() for grad in grads if grad is not None])
     expected = 1 + (2 * rows[0] - rows[1]) / 2
     assert torch.allclose(flat, expected[: len(flat)], atol=1e-6)
 

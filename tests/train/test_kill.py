@@ -9,6 +9,7 @@ import re
 import shlex
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from filelock import FileLock
 
 from onetrunk.store.run_folder import RunFolder
-from tests.helpers.killing import Server, lines, outcome, signal_when
+from tests.helpers.killing import Server, has_lines, lines, outcome, signal_when
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
@@ -121,9 +122,7 @@ def kill(server: Server, run: Path, total: int, kills: int, sharing: str, seed: 
         goal = min(total, lines(run) + int(chance.uniform(0, share)))
         # longer delays at the ends, where there are no lines to wait for
         delay = chance.uniform(0, 1.0) if goal in (0, total) else chance.uniform(0, 0.1)
-        code, output = server.run(
-            *words, then=signal_when(lambda goal=goal: lines(run) >= goal, delay)
-        )
+        code, output = server.run(*words, then=signal_when(partial(has_lines, run, goal), delay))
         if code == 0:
             break
         assert code == -signal.SIGKILL, output

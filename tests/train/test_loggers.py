@@ -107,6 +107,7 @@ def test_keyboard_interrupts_pass_through_loggers() -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
+        # it needs no other method here
         Loggers([("x", Stopping())]).begin({})  # type: ignore[list-item]
 
 
@@ -157,7 +158,7 @@ def test_missing_tensorboard_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(folder))  # type: ignore[no-untyped-call]
+    events = EventAccumulator(str(folder))
     events.Reload()
     tags = events.Tags()["scalars"]
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in tags}
@@ -194,5 +195,7 @@ def test_tensorboard_purges_values_after_the_checkpoint(tmp_path: Path) -> None:
         if steps[0] == 30:
             logger.end()
         else:
-            logger.loggers[1][1]._writer.flush()  # type: ignore[attr-defined]  # killed
+            assert isinstance(logger, Loggers)
+            tensorboard: Any = logger.loggers[1][1]
+            tensorboard._writer.flush()  # and then it is killed
     assert scalars(tmp_path / "tensorboard")["lr"] == [(10, 0.5), (20, 0.5), (30, 0.25), (40, 0.25)]

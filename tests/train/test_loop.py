@@ -98,7 +98,7 @@ def test_the_weights_of_the_best_evaluation_are_kept(average: float, tmp_path: P
 def test_training_stops_early_without_improvement(tmp_path: Path) -> None:
     domains = worlds("ants")
     model = network(domains)
-    given = {"steps": 50, "eval_every": 2, "patience": 2, "lr": 1e-12, "ema": 0.9}
+    given: dict[str, Any] = {"steps": 50, "eval_every": 2, "patience": 2, "lr": 1e-12, "ema": 0.9}
     chosen = go(tmp_path / "run", domains, model, **given)
     assert (chosen.step, chosen.waited, chosen.out_of_patience) == (2, 2, True)
     assert [line["step"] for line in lines(tmp_path / "run") if "val" in line] == [2, 4, 6]
@@ -151,9 +151,10 @@ def poison(model: Any) -> None:
 def test_nothing_is_written_after_a_loss_that_is_not_finite(tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
     model = network(domains)
-    given = {"steps": 9, "eval_every": 2, "log_every": 1, "keep_checkpoints": 9}
+    given: dict[str, Any] = {"steps": 9, "eval_every": 2, "log_every": 1, "keep_checkpoints": 9}
+    poisoned = at("step", 5, lambda: poison(model))
     with raises(NotFinite, "bees/classify", "nan", "step 6", try_="train.lr"):
-        go(tmp_path / "run", domains, model, at("step", 5, lambda: poison(model)), **given)
+        go(tmp_path / "run", domains, model, poisoned, **given)
     assert lines(tmp_path / "run")[-1]["step"] == 5
     found = checkpoints(tmp_path / "run")
     assert list(found) == [2, 4]
@@ -164,15 +165,11 @@ def test_nothing_is_written_after_a_loss_that_is_not_finite(tmp_path: Path) -> N
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
     model = network(domains)
-    given = {
-        "steps": 9,
-        "eval_every": 6,
-        "checkpoint_every": 2,
-        "log_every": 1,
-        "keep_checkpoints": 9,
-    }
+    given: dict[str, Any] = {"steps": 9, "eval_every": 6, "checkpoint_every": 2, "log_every": 1}
+    given["keep_checkpoints"] = 9
+    poisoned = at("step", 4, lambda: poison(model))
     with raises(Diverged, "heads.bees.", "step 4", try_="train.lr"):
-        go(tmp_path / "run", domains, model, at("step", 4, lambda: poison(model)), **given)
+        go(tmp_path / "run", domains, model, poisoned, **given)
     assert list(checkpoints(tmp_path / "run")) == [2]
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from onetrunk.data.domain import Domain
-from onetrunk.data.sources import Item
-from onetrunk.data.task import KINDS, NO_CLASS, NO_LABEL, NO_PIXEL, Task
+from onetrunk.data.sources import Item, Label
+from onetrunk.data.task import KINDS, NO_CLASS, NO_LABEL, NO_PIXEL, Kind, Task
 from onetrunk.train.losses import Losses, class_weights, make_loss, regress, target_stats
 from tests.helpers.fakes import Fake, dense_source, picture
 
@@ -21,18 +21,18 @@ SCALE = (2.0, 0.5)  # standard deviations of the two regression targets
 DOUBLE = torch.float64
 
 
-def task_of(kind: str) -> Task:
+def task_of(kind: Kind) -> Task:
     classes = CLASSES if kind in ("classify", "multilabel", "segment", "embed") else ()
-    return Task("it", kind, classes, outputs=2 if kind == "regress" else 1)  # type: ignore[arg-type]
+    return Task("it", kind, classes, outputs=2 if kind == "regress" else 1)
 
 
-def loss_of(kind: str, smooth: float = 0.0) -> Any:
+def loss_of(kind: Kind, smooth: float = 0.0) -> Any:
     if kind != "regress":
         return make_loss(task_of(kind), smooth=smooth)
     return lambda out, target: regress(out, target, torch.tensor(SCALE, dtype=out.dtype))
 
 
-def sample(kind: str, count: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
+def sample(kind: Kind, count: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Outputs of a head and targets of a split, all labelled."""
     chance = torch.Generator().manual_seed(seed)
 
@@ -60,7 +60,7 @@ def sample(kind: str, count: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
     )
 
 
-def remove_labels(kind: str, target: Tensor, images: Any) -> Tensor:
+def remove_labels(kind: Kind, target: Tensor, images: Any) -> Tensor:
     """Remove the labels of these images."""
     marks = {"classify": NO_CLASS, "embed": NO_CLASS, "multilabel": NO_LABEL, "segment": NO_PIXEL}
     target = target.clone()
@@ -68,7 +68,7 @@ def remove_labels(kind: str, target: Tensor, images: Any) -> Tensor:
     return target
 
 
-def holes(kind: str, target: Tensor) -> Tensor:
+def holes(kind: Kind, target: Tensor) -> Tensor:
     """Remove single labels: of an image, a number or a pixel."""
     target = target.clone()
     if kind in ("classify", "embed"):
@@ -93,7 +93,7 @@ def log_softmax(logits: list[float]) -> list[float]:
     return [v - total for v in logits]
 
 
-def slow(kind: str, out: Tensor, target: Tensor) -> float:
+def slow(kind: Kind, out: Tensor, target: Tensor) -> float:
     """The loss by loops over images, numbers and pixels."""
     each: list[float] = []
     count = len(out)
@@ -131,7 +131,7 @@ def slow(kind: str, out: Tensor, target: Tensor) -> float:
     return sum(each) / len(each) if each else 0.0
 
 
-def slow_pixel(kind: str, out: Tensor, target: Tensor) -> list[float]:
+def slow_pixel(kind: Kind, out: Tensor, target: Tensor) -> list[float]:
     if kind == "segment":
         return [] if int(target) == NO_PIXEL else [-log_softmax(out.tolist())[int(target)]]
     if kind == "depth":
@@ -143,7 +143,7 @@ def slow_pixel(kind: str, out: Tensor, target: Tensor) -> list[float]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_kind_is_its_formula_with_and_without_missing_labels(kind: str) -> None:
+def test_each_kind_is_its_formula_with_and_without_missing_labels(kind: Kind) -> None:
     for seed in range(3):
         out, target = sample(kind, seed=seed)
         for labels in (target, holes(kind, target)):
@@ -174,7 +174,7 @@ def test_pinned_values() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_order_of_a_batch_does_not_matter(kind: str) -> None:
+def test_the_order_of_a_batch_does_not_matter(kind: Kind) -> None:
     out, target = sample(kind)
     target = holes(kind, target)
     order = torch.tensor([4, 0, 5, 2, 1, 3])
@@ -183,7 +183,7 @@ def test_the_order_of_a_batch_does_not_matter(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_images_without_a_label_have_no_gradient(kind: str) -> None:
+def test_images_without_a_label_have_no_gradient(kind: Kind) -> None:
     out, target = sample(kind, 8)
     out.requires_grad_()
     loss_of(kind)(out, remove_labels(kind, target, slice(4, 8))).backward()
@@ -198,7 +198,7 @@ def test_images_without_a_label_have_no_gradient(kind: str) -> None:
 
 @pytest.mark.parametrize("smooth", [0.0, 0.1])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_batch_without_any_label_is_0_and_has_no_nan(kind: str, smooth: float) -> None:
+def test_a_batch_without_any_label_is_0_and_has_no_nan(kind: Kind, smooth: float) -> None:
     out, target = sample(kind)
     out.requires_grad_()
     weight = torch.ones((), dtype=DOUBLE, requires_grad=True)
@@ -231,8 +231,13 @@ def test_label_smoothing_is_uniform_over_classes() -> None:
 
 def source(**columns: list[Any]) -> Fake:
     """Training images with these labels, and one image of each other split."""
-    kinds = {"what": "classify", "also": "classify", "size": "regress", "much": "regress"}
-    tasks = tuple(Task(name, kinds[name]) for name in columns)  # type: ignore[arg-type]
+    kinds: dict[str, Kind] = {
+        "what": "classify",
+        "also": "classify",
+        "size": "regress",
+        "much": "regress",
+    }
+    tasks = tuple(Task(name, kinds[name]) for name in columns)
     count = len(next(iter(columns.values())))
     listed = [
         Item(f"{i:03}", str(i), "", "train", labels={k: v[i] for k, v in columns.items()})
@@ -267,7 +272,7 @@ def test_balanced_class_weights_make_classes_count_the_same() -> None:
     assert float(plain) == pytest.approx(slow("classify", out, target))
 
 
-def test_regression_errors_are_in_standard_deviations_of_the_training_labels() -> None:
+def test_regression_errors_are_divided_by_the_std_of_the_training_labels() -> None:
     domain = Domain("sizes", source(size=[(1.0, 5.0), (3.0, 5.0), None, (5.0, 5.0)]), size=4)
     task = domain.tasks[0]
     mean, std = target_stats(domain, task)
@@ -279,7 +284,7 @@ def test_regression_errors_are_in_standard_deviations_of_the_training_labels() -
 
 
 def test_two_tasks_of_one_kind_each_have_their_labels_and_scale() -> None:
-    columns = {"what": list("aab"), "also": list("yxy")}
+    columns: dict[str, Any] = {"what": list("aab"), "also": list("yxy")}
     columns |= {"size": [1.0, 3.0, 5.0], "much": [10.0, 30.0, 50.0]}
     domain = Domain("both", source(**columns), size=4)
     out = {name: torch.zeros(3, 2, dtype=DOUBLE) for name in ("what", "also")}
@@ -306,7 +311,7 @@ def test_shares_of_several_targets() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_losses_are_computed_in_float32(kind: str) -> None:
+def test_losses_are_computed_in_float32(kind: Kind) -> None:
     dense = dense_source(8, 4, 5)
     domain = {
         True: Domain("rooms", dense, size=(4, 5)),
@@ -345,6 +350,7 @@ def every() -> Fake:
     listed = []
     for i in range(15):
         letter = CLASSES[i % 3]
-        labels = {"what": letter, "tags": (letter,), "size": (float(i), 0.0), "like": letter}
+        labels: dict[str, Label] = {"what": letter, "tags": (letter,), "like": letter}
+        labels["size"] = (float(i), 0.0)
         listed.append(Item(str(i), str(i), "", split[i % 5], labels=labels))
     return Fake(tasks, listed, {str(i): picture(i, 4, 4) for i in range(15)})

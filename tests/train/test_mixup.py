@@ -29,7 +29,7 @@ def test_without_alpha_batches_are_unchanged() -> None:
 
 def test_images_and_targets_have_the_same_partner_and_share() -> None:
     given = batch()
-    seen = set()
+    drawn = set()
     for step in range(20):
         images, ((one, mine), (other, theirs)) = Mixup(1.0, 0)(given, step)
         assert one + other == pytest.approx(1)
@@ -41,8 +41,8 @@ def test_images_and_targets_have_the_same_partner_and_share() -> None:
         for i in range(6):
             expected = one * given.images[i] + other * given.images[int(order[i])]
             assert torch.allclose(images[i], expected, atol=1e-6)
-        seen.add((one, tuple(order.tolist())))
-    assert len(seen) == 20
+        drawn.add((one, tuple(order.tolist())))
+    assert len(drawn) == 20
 
 
 def test_draws_depend_on_seed_domain_and_step_alone() -> None:

@@ -19,6 +19,7 @@ from onetrunk.train.weighting import Setup
 from onetrunk.train.weighting.equal import Equal
 from tests.helpers.errors import raises
 from tests.helpers.fakes import Fake, dense_source
+from tests.helpers.tensors import change_gradient
 from tests.helpers.worlds import CPU, learner, same, specialists, steps, weights, worlds
 from tests.train.test_step import TIGHT, Grads, exact, gradients, weighted
 
@@ -147,6 +148,7 @@ def test_weights_by_losses_scale_all_gradients() -> None:
     assert len(shared) > 10
     for name in shared:
         total = sum(loss / mean * grads[name] for loss, grads in alone) / len(alone)
+        assert isinstance(total, Tensor)
         assert torch.allclose(found[name], total, rtol=1e-6, atol=1e-12), name
 
 
@@ -162,7 +164,7 @@ def test_with_one_unit_every_weighting_is_the_plain_loss(name: str) -> None:
         assert torch.allclose(tensor, weights(plain.model)[key], rtol=1e-5, atol=1e-7), key
 
 
-def test_losses_after_the_step_are_of_the_same_batches_and_change_no_statistics() -> None:
+def test_losses_after_the_step_use_the_same_batches_and_change_no_statistics() -> None:
     domains = worlds("ants", "bees")
     made, plain = learner(domains, weighting=name_of(Recording)), learner(domains)
     passes = next(made.passes())
@@ -207,7 +209,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_before_parameters_change() -
     before = weights(made.model)
     passes = next(made.passes())
     parameter = next(iter(made.model.shared_parameters().values()))
-    parameter.register_hook(lambda grad: torch.full_like(grad, float("nan")))
+    change_gradient(parameter, lambda grad: torch.full_like(grad, float("nan")))
     with raises(Diverged, "ants/classify", "bees/classify", try_="train.lr"):
         made.step(passes)
     stats = ("running_mean", "running_var", "num_batches_tracked")

@@ -13,6 +13,7 @@ from torch import nn
 
 from onetrunk.train.learner import Learner
 from onetrunk.train.optimizer import SHARED, Optimizers, rate_at
+from tests.helpers.tensors import change_gradient
 from tests.helpers.worlds import learner, network, same, settings, steps, weights, worlds
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -75,7 +76,7 @@ def test_vectors_do_not_decay_and_heads_have_their_own_rate(optimizer: str) -> N
         optimizer=optimizer, lr=0.02, weight_decay=0.3, head_lr_factor=10.0, momentum=0.0
     )
     optimizers = Optimizers(model, given)
-    seen: dict[int, dict[str, Any]] = {
+    groups: dict[int, dict[str, Any]] = {
         id(p): group
         for one in optimizers.optimizers.values()
         for group in one.param_groups
@@ -83,7 +84,7 @@ def test_vectors_do_not_decay_and_heads_have_their_own_rate(optimizer: str) -> N
     }
     for unit, named in optimizers.parameters.items():
         for name, parameter in named.items():
-            group = seen[id(parameter)]
+            group = groups[id(parameter)]
             assert group["weight_decay"] == (0.3 if parameter.ndim > 1 else 0.0), (unit, name)
             assert group["peak"] == pytest.approx(0.2 if name.startswith("heads/") else 0.02)
     # with gradients of 0, matrices shrink and vectors stay
@@ -269,7 +270,7 @@ def test_clipping_equals_torchs_over_the_step(largest: float) -> None:
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_restored_optimizers_continue_to_the_bit(kind: str) -> None:
     domains = worlds("ants", "bees")
-    trunk = {"adapters": "parallel", "sharing": "partial", "own_stages": [2]}
+    trunk: dict[str, Any] = {"adapters": "parallel", "sharing": "partial", "own_stages": [2]}
     one = learner(domains, network(domains, **trunk), **OPTIMIZERS[kind], clip=1.0)
     going = one.passes()
     for _ in range(3):
@@ -307,8 +308,8 @@ def test_restored_state_has_the_memory_layout_of_its_parameter() -> None:
 def test_an_overflow_in_the_first_step_leaves_finite_state() -> None:
     domains = worlds("ants")
     made = learner(domains, precision="float16")
-    head = made.model.heads_of("ants").head("classify").weight
-    hook = head.register_hook(lambda grad: grad * math.nan)
+    head = made.model.heads_of("ants").head("classify").get_parameter("weight")
+    hook = change_gradient(head, lambda grad: grad * math.nan)
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)  # uninitialised memory is filled with NaN
     try:
@@ -328,8 +329,8 @@ def test_an_overflow_of_float16_in_one_unit_leaves_the_others_finite() -> None:
     made.step(next(going))
     assert made.precision.scaler is not None
     scale, before = made.precision.scaler.get_scale(), weights(made.model)
-    head = made.model.heads_of("bees").head("classify").weight
-    hook = head.register_hook(lambda grad: grad * math.nan)
+    head = made.model.heads_of("bees").head("classify").get_parameter("weight")
+    hook = change_gradient(head, lambda grad: grad * math.nan)
     made.step(next(going))
     after = weights(made.model)
     assert made.precision.scaler.get_scale() == scale / 2

@@ -53,7 +53,7 @@ def half(kind: Kind, also: Kind) -> Domain:
 
 def gradients(model: Universal, loss: Tensor) -> dict[str, Tensor]:
     model.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(loss)
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
@@ -64,7 +64,7 @@ def test_images_without_a_label_do_not_change_the_gradient(kind: Kind, also: Kin
     model = network([domain]).double().eval()  # in training an image's statistics are its batch's
     losses = Losses([domain])
     places = np.arange(len(domain.train))
-    known = np.array([int(domain.train.key(i)[:4]) % 2 == 0 for i in places])
+    known = np.array([int(domain.train.key(i)[:4]) % 2 == 0 for i in range(len(places))])
     assert 0 < known.sum() < len(known)
 
     def loss(chosen: Any, task: str) -> Tensor:

@@ -38,7 +38,7 @@ def test_statistics_are_those_of_the_training_images(norm: str) -> None:
     ):  # 20 images in three batches, as even as possible
         images, _ = train.batch(part)
         with torch.no_grad():
-            y = model.trunk.net.stem.conv(images).transpose(0, 1).flatten(1)
+            y = model.trunk.net.get_submodule("stem.conv")(images).transpose(0, 1).flatten(1)
         means.append(y.mean(1))
         variances.append(y.var(1, unbiased=True))
     slot = model.trunk.banks()["stem.norm"].slots["ants"].state_dict()
@@ -63,8 +63,8 @@ def test_recalibration_is_deterministic_and_repairs_predictions() -> None:
         assert same(bank.slots["bees"].state_dict(), other.state_dict())
     found = predictions(model, domains[0])
     for slot in [bank.slots["ants"] for bank in model.trunk.banks().values()]:
-        slot.running_mean.add_(5)
-        slot.running_var.mul_(9)
+        slot.get_buffer("running_mean").add_(5)
+        slot.get_buffer("running_var").mul_(9)
     assert not predictions(model, domains[0]).allclose(found)
     recalibrate(model, domains[:1])
     assert predictions(model, domains[0]).equal(found)

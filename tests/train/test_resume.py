@@ -177,6 +177,7 @@ def test_batches_that_cannot_be_read_come_first_after_resuming(
 def kill_data_worker() -> None:
     """Kill the data worker while this process does something else, as when memory runs out."""
     (worker,) = multiprocessing.active_children()
+    assert worker.pid is not None
     os.kill(worker.pid, signal.SIGKILL)
     worker.join()
     time.sleep(0.1)  # SIGCHLD has arrived by now
@@ -241,6 +242,7 @@ def test_data_workers_ignore_ctrl_c(tmp_path: Path, capfd: pytest.CaptureFixture
 
     def press() -> None:
         (worker,) = multiprocessing.active_children()
+        assert worker.pid is not None
         for pid in (worker.pid, os.getpid()):
             os.kill(pid, signal.SIGINT)
         worker.join(0.5)

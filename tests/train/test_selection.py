@@ -1,4 +1,4 @@
-"""Which step's weights are kept, and early stopping."""
+"""The selection of the step whose weights are kept, and early stopping."""
 
 from __future__ import annotations
 
@@ -94,16 +94,16 @@ def test_patience() -> None:
 
 def test_state_is_restored_at_any_point() -> None:
     units = ("ants/what/classify", "rooms/far/depth")
-    seen = [(80, 4.0), (70, 4.1), (75, 3.0), (60, 3.9), (60, 3.9), (61, 3.8)]
+    evaluations = [(80, 4.0), (70, 4.1), (75, 3.0), (60, 3.9), (60, 3.9), (61, 3.8)]
     expected = Selection(patience=3)
-    for at in range(len(seen) + 1):
+    for at in range(len(evaluations) + 1):
         one, other = Selection(patience=3), Selection(patience=3)
-        for step, values in enumerate(seen):
+        for step, values in enumerate(evaluations):
             if step == at:
                 other.restore(json.loads(json.dumps(one.state())))
             now = table(dict(zip(units, values, strict=True)))
             (one if step < at else other).update(step, now)
-        last = one if at == len(seen) else other
+        last = one if at == len(evaluations) else other
         if at == 0:
             expected = last
         assert last.state() == expected.state()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypedDict
 
 import pytest
 import torch
@@ -22,7 +23,16 @@ from tests.helpers.fakes import Fake, labelled, picture
 from tests.helpers.worlds import learner, network, same, steps, weights, worlds
 
 Grads = dict[str, Tensor]
-TIGHT = {"rtol": 1e-10, "atol": 1e-14}
+
+
+class Tolerance(TypedDict):
+    """Arguments of `torch.allclose`."""
+
+    rtol: float
+    atol: float
+
+
+TIGHT: Tolerance = {"rtol": 1e-10, "atol": 1e-14}
 
 
 def exact(domains: Sequence[Domain], **given: Any) -> Learner:
@@ -42,8 +52,9 @@ def gradients(made: Learner, passes: list[list[Batch]]) -> Grads:
                 parameter.grad = None
         return 0.0
 
-    made.optimizers.step = record  # type: ignore[method-assign]
-    made.step(passes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(made.optimizers, "step", record)
+        made.step(passes)
     return taken
 
 
@@ -178,7 +189,7 @@ def test_one_domain_equals_a_plain_loop_to_the_bit(norm: str, given: dict[str, A
             images = images.contiguous()
         loss = F.cross_entropy(plain(images)["classify"], batch.targets["classify"])
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         losses.append(float(loss.detach()))
 
@@ -223,7 +234,8 @@ def test_a_batch_without_labels_has_no_gradient() -> None:
 def test_a_domains_loss_is_the_mean_over_its_tasks() -> None:
     items = labelled(20, "ab", ("train",))
     for i, item in enumerate(items):
-        item.labels["size"] = float(i % 5) if i % 2 else None  # type: ignore[index]
+        label = float(i % 5) if i % 2 else None
+        items[i] = replace(item, labels={**item.labels, "size": label})
     items += [
         type(i)(f"{s}{i.key}", i.where, "", s, labels=i.labels)
         for s in ("val", "test")
@@ -264,7 +276,7 @@ def test_a_loss_that_is_not_finite_is_named_and_nothing_changes() -> None:
     passes = next(going)
     bad = passes[1][0]
     with torch.no_grad():
-        made.model.heads_of("bees").head("classify").bias.fill_(math.inf)
+        made.model.heads_of("bees").head("classify").get_parameter("bias").fill_(math.inf)
     before = {n: p.detach().clone() for n, p in made.model.named_parameters()}
     state = {n: t.clone() for n, t in made.optimizers.state().items()}
     with pytest.raises(NotFinite) as caught:

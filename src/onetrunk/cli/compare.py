@@ -20,14 +20,8 @@ from onetrunk.config.to_toml import inline
 from onetrunk.errors import BadInput, Failed
 from onetrunk.eval.budget import scaled
 from onetrunk.eval.table import number, spaced
-from onetrunk.runs.compare import (
-    DEFAULT_OUT,
-    Comparison,
-    compare,
-    in_percent,
-    method_scores,
-    old_mean,
-)
+from onetrunk.runs.compare import DEFAULT_OUT, Comparison, compare
+from onetrunk.runs.compare_figures import in_percent, method_scores, old_mean
 from onetrunk.runs.open import Run
 from onetrunk.store.run_folder import SCORES
 from onetrunk.train.interrupt import Stopped

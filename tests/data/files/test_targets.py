@@ -103,7 +103,7 @@ def test_segment_from_an_array(tmp_path: Path) -> None:
     for kind in ("<i8", "u1", "<f4", "<f8"):
         labels = np.array([[0, 1], [2, 255 if kind == "u1" else -1]], kind)
         read = read_target(SEGMENT, npy(tmp_path / "a.npy", labels))
-        assert (read.dtype, read.tolist()) == (np.uint8, [[0, 1], [2, 255]])
+        assert read.dtype == np.uint8 and read.tolist() == [[0, 1], [2, 255]]
     for broken, reason in (
         (np.array([[0.5]]), "integers"),
         (np.array([[np.nan]]), "integers"),

@@ -51,7 +51,7 @@ def test_categories_in_an_image(built: Any, opened: Any) -> None:
 
 
 def _decode(packed: Any) -> Any:
-    with warnings.catch_warnings():  # of its own way with numpy
+    with warnings.catch_warnings():  # pycocotools uses deprecated parts of numpy
         warnings.simplefilter("ignore", DeprecationWarning)
         return tool.decode(packed)
 

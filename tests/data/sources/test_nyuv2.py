@@ -32,8 +32,8 @@ def test_arrays_of_the_archives_shapes(opened: Any, tmp_path: Path) -> None:
         *((f"val/image/{i}.npy", "test") for i in range(2)),
     ]
     image = np.load(tmp_path / "nyuv2/train/image/2.npy")
-    seen = Pixels((288, 384)).read(source.image("train/2"))
-    np.testing.assert_array_equal(seen, (image * 255).round())
+    stored = Pixels((288, 384)).read(source.image("train/2"))
+    np.testing.assert_array_equal(stored, (image * 255).round())
     label = np.load(tmp_path / "nyuv2/train/label/2.npy")
     segment = source.target("train/2", "segment")
     assert segment.dtype == np.uint8
@@ -156,7 +156,7 @@ def test_missing_numbers_are_noted(built: Any, opened: Any, tmp_path: Path) -> N
 
 
 class Trap:
-    """What a hostile pickle would run."""
+    """An object whose pickle runs code when it is loaded."""
 
     def __reduce__(self) -> Any:
         return (Path("/nowhere/at-all").touch, ())

@@ -10,10 +10,11 @@ import pytest
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.duplicates import near_pairs
-from onetrunk.data.index import SPLITS
 from onetrunk.data.sources.pocket import ASSETS, cards
+from onetrunk.data.splitting import SPLITS
 from onetrunk.data.stored_images import GOOD
 from onetrunk.errors import BadInput
+from tests.helpers.errors import raises
 
 NAMES = list(cards())
 
@@ -123,7 +124,7 @@ def test_dense_targets_are_labelled_almost_everywhere(name: str, opened: Any) ->
 
 
 def test_an_unknown_embedded_domain_is_refused_with_those_available() -> None:
-    with pytest.raises(BadInput, match="available: digits"):
+    with raises(BadInput, got="digit", available=("digits",)):
         _ = Domain("d", "pocket:digit").train
 
 

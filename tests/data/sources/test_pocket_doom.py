@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from functools import cache
+from importlib.resources import as_file
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -16,28 +20,41 @@ from onetrunk.data.sources.pocket import ASSETS, decode
 SPLITS = ("train", "val", "test")
 
 
+class Decoded(NamedTuple):
+    """The maps of one image."""
+
+    surface: NDArray[np.uint8]
+    segment: NDArray[np.uint8]
+    depth: NDArray[np.float32]
+    normals: NDArray[np.float32]
+
+
 @cache
-def card(name):
-    return json.loads((ASSETS / f"{name}.json").read_text("utf-8"))
+def card(name: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((ASSETS / f"{name}.json").read_text("utf-8"))
+    return document
 
 
-def tiles(name, split, what=""):
+def tiles(name: str, split: str, kind: str = "") -> Iterator[NDArray[np.uint8]]:
+    """Yield the images of a split, or its maps of a kind."""
     document = card(name)
     height, width = document["size"]
     columns, count = (document["splits"][split][k] for k in ("columns", "count"))
-    sheet = np.asarray(Image.open(ASSETS / f"{name}.{split}{what}.{document['format']}"))
+    file = ASSETS / f"{name}.{split}{kind}.{document['format']}"
+    with as_file(file) as path, Image.open(path) as image:
+        sheet = np.asarray(image)
     for i in range(count):
         y, x = i // columns * height, i % columns * width
         yield sheet[y : y + height, x : x + width]
 
 
-def groups(name, split):
+def groups(name: str, split: str) -> set[str]:
     part = card(name)["splits"][split]
     return {part["group_names"][i] for i in part["groups"]}
 
 
 @pytest.mark.parametrize("name", ["creatures", "encounter", "rooms"])
-def test_a_level_is_in_one_split_and_the_same_one_in_all_domains(name):
+def test_a_level_is_in_one_split_and_the_same_one_in_all_domains(name: str) -> None:
     for split in SPLITS:
         for other in ("creatures", "encounter", "rooms"):
             for unlike in set(SPLITS) - {split}:
@@ -45,7 +62,7 @@ def test_a_level_is_in_one_split_and_the_same_one_in_all_domains(name):
 
 
 @pytest.mark.parametrize("name", ["creatures", "encounter", "rooms"])
-def test_few_test_images_are_near_a_training_image(name):
+def test_few_test_images_are_near_a_training_image(name: str) -> None:
     train, test = (
         np.stack([thumbnail(t) for t in tiles(name, split)]) for split in ("train", "test")
     )
@@ -54,7 +71,7 @@ def test_few_test_images_are_near_a_training_image(name):
 
 
 @pytest.mark.parametrize("name", ["creatures", "encounter"])
-def test_every_class_is_in_every_split(name):
+def test_every_class_is_in_every_split(name: str) -> None:
     for split in SPLITS:
         part = card(name)["splits"][split]
         counts = np.bincount(part["labels"], minlength=len(card(name)["classes"]))
@@ -62,14 +79,16 @@ def test_every_class_is_in_every_split(name):
         assert counts.min() >= 15
 
 
-def test_encounters_are_rare():
+def test_encounters_are_rare() -> None:
     for split in SPLITS:
         share = np.mean(card("encounter")["splits"][split]["labels"])
         assert 1 / 11 < share < 1 / 7
 
 
-def decoded(split, step=1):
-    tables = load_file(ASSETS / "rooms.safetensors")
+def decoded(split: str, step: int = 1) -> Iterator[Decoded]:
+    """Yield every `step`-th image of a split of rooms."""
+    with as_file(ASSETS / "rooms.safetensors") as path:
+        tables = load_file(path)
     rows, start = tables[f"{split}.surfaces"], tables[f"{split}.start"]
     assert len(start) == card("rooms")["splits"][split]["count"] + 1
     assert start[0] == 0 and start[-1] == len(rows) and (np.diff(start) > 0).all()
@@ -77,11 +96,11 @@ def decoded(split, step=1):
         if i % step == 0:
             surface = tile[..., 0]
             table = rows[start[i] : start[i + 1]]
-            yield surface, *decode(surface, table, card("rooms")["camera"])
+            yield Decoded(surface, *decode(surface, table, card("rooms")["camera"]))
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_planes_face_the_camera_and_actors_have_no_normal(split):
+def test_planes_face_the_camera_and_actors_have_no_normal(split: str) -> None:
     camera = card("rooms")["camera"]
     height, width = card("rooms")["size"]
     v, u = np.mgrid[:height, :width]
@@ -103,7 +122,7 @@ def test_planes_face_the_camera_and_actors_have_no_normal(split):
     assert shares[3] > 0.03 and shares[4] > 0.007 and shares[5] < 0.04  # creature, item, none
 
 
-def test_cross_products_of_neighbouring_points_are_the_stored_normals():
+def test_cross_products_of_neighbouring_points_are_the_stored_normals() -> None:
     camera = card("rooms")["camera"]
     right = total = 0
     for surface, segment, depth, normals in decoded("test", step=5):

@@ -89,7 +89,7 @@ def test_classes_without_names(opened: Any, tmp_path: Path) -> None:
     for split in ("train", "test"):
         path = tmp_path / "data" / SVHN.split_list[split][1]
         images = np.zeros((32, 32, 3, 10), np.uint8)
-        labels = np.arange(1, 11, dtype=np.uint8)[:, None]  # its 0 is called 10
+        labels = np.arange(1, 11, dtype=np.uint8)[:, None]  # its files have 10 for the digit 0
         scipy_io.savemat(path, {"X": images, "y": labels})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torchvision.datasets.svhn.check_integrity", lambda *_: True)

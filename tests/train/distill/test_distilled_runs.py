@@ -17,6 +17,7 @@ from onetrunk.runs.baselines import variant
 from onetrunk.runs.dry_run import dry_run
 from onetrunk.runs.train import train, train_recipe
 from onetrunk.train.distill.distiller import Distiller
+from onetrunk.train.distill.teachers import Specialist
 from tests.helpers.fakes import encoded, picture
 from tests.helpers.worlds import (
     CPU,
@@ -70,7 +71,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(name: str, tmp_path: Path) ->
     expected, other = network(domains), network(domains)
     given = {**SHORT, **SETTINGS[name], "teachers": several(domains)}
     given["distill"] = {"teachers": "x", **given["distill"]}
-    go(tmp_path / "whole", domains, expected, **given)
+    go(tmp_path / "uninterrupted", domains, expected, **given)
     with pytest.raises(Interrupted):
         go(tmp_path / "run", domains, other, at("step", 6, interrupt), **given)
     with torch.no_grad():
@@ -78,7 +79,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(name: str, tmp_path: Path) ->
             parameter.add_(1.0)
     go(tmp_path / "run", domains, other, **given)
     assert same(weights(other), weights(expected))
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert_same_run(tmp_path / "run", tmp_path / "uninterrupted")
     _, kept = checkpoints(tmp_path / "run")[7]
     assert any(key.startswith("distill/weights/ants/1/") for key in kept)
     assert any(key.startswith("distill/optim/bees:0/") for key in kept)
@@ -100,8 +101,10 @@ def test_checkpoints_hold_no_tensor_of_a_teacher() -> None:
     assert aligner == 2 * 64 * 64
     new = sum(tensors[key].numel() for key in added if "/weights/" in key)
     assert new == aligner
-    taught = {t.data_ptr() for mine in teachers.values() for one in mine
-              for t in one.net.state_dict().values()}  # fmt: skip
+    taught = set()
+    for (teacher,) in teachers.values():
+        assert isinstance(teacher, Specialist)
+        taught |= {tensor.data_ptr() for tensor in teacher.net.state_dict().values()}
     assert not taught & {tensor.data_ptr() for tensor in tensors.values()}
     assert json.loads(json.dumps(state))["means"]["taught"].keys() == {
         "ants features", "ants logits", "bees features", "bees logits"

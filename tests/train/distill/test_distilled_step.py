@@ -37,7 +37,8 @@ def exact(domains: Sequence[Domain], distill: dict[str, Any], **given: Any) -> L
 
 def by_hand(made: Learner, batches: list[Any], progress: float) -> dict[str, Tensor]:
     """The gradient of the objective, computed from its formula; keys are those of `named`."""
-    s, model, owner = made.distill, made.model, {}
+    s, model = made.distill, made.model
+    owner: dict[int, str] = {}
     for name in model.domains:
         owner |= {id(p): name for p in model.parameters_of(name).values()}
         owner |= {id(p): name for p in made.distiller.parameters[name].values()}
@@ -45,6 +46,7 @@ def by_hand(made: Learner, batches: list[Any], progress: float) -> dict[str, Ten
     for batch in batches:
         name, x = batch.domain, batch.images.double()
         (teacher,) = made.teachers[name]
+        assert isinstance(teacher, Specialist)
         with torch.no_grad():
             features, _ = teacher.net.trunk(x.float())
             target = teacher.net(x.float())["classify"].double()
@@ -75,7 +77,9 @@ def by_hand(made: Learner, batches: list[Any], progress: float) -> dict[str, Ten
 
 
 def named(made: Learner) -> dict[str, Tensor]:
-    found = {name: p for name, p in made.model.named_parameters() if p.requires_grad}
+    found: dict[str, Tensor] = {
+        name: p for name, p in made.model.named_parameters() if p.requires_grad
+    }
     for name, mine in made.distiller.parameters.items():
         found |= {f"aligner {name} {key}": p for key, p in mine.items()}
     return found
@@ -91,9 +95,10 @@ def step_gradients(made: Learner, passes: Any) -> dict[str, Tensor]:
                 taken[name] = parameter.grad.clone()
         return 0.0
 
-    made.optimizers.step = record  # type: ignore[method-assign]
-    made.distiller.step = lambda *_: None  # type: ignore[method-assign]
-    made.step(passes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(made.optimizers, "step", record)
+        patch.setattr(made.distiller, "step", lambda *_: None)
+        made.step(passes)
     return taken
 
 
@@ -166,7 +171,8 @@ def test_annealing() -> None:
 def test_teachers_stay_frozen_and_in_evaluation_mode() -> None:
     domains = worlds("ants", "bees")
     teachers = specialists(domains)
-    nets = [t.net for mine in teachers.values() for t in mine]
+    nets = [t.net for mine in teachers.values() for t in mine if isinstance(t, Specialist)]
+    assert len(nets) == 2
     before = [{k: v.clone() for k, v in net.state_dict().items()} for net in nets]
     made = learner(domains, teachers=teachers, distill={"teachers": "x", "features": "cosine"})
     modes = []
@@ -205,8 +211,9 @@ def test_the_order_of_a_teachers_classes_makes_no_difference() -> None:
         with torch.no_grad():
             for parameter in head.parameters():
                 parameter.copy_(parameter[order].clone())
-        twin.order = {"classify": class_order(task, other.tasks[0], "twin")}
-        assert twin.order["classify"].tolist() == order
+        new_order = class_order(task, other.tasks[0], "twin")
+        assert new_order is not None and new_order.tolist() == order
+        twin.order = {"classify": new_order}
         twin.converter = one.converter
         turned[domain.name] = [twin]
     found = []
@@ -219,7 +226,9 @@ def test_the_order_of_a_teachers_classes_makes_no_difference() -> None:
     assert same(*found)
 
 
-def test_batches_are_given_to_the_teachers_of_their_domain() -> None:
+def test_batches_are_given_to_the_teachers_of_their_domain(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     domains = worlds("ants", "bees")
     teachers = specialists(domains)
     calls: list[tuple[str, str]] = []
@@ -232,7 +241,7 @@ def test_batches_are_given_to_the_teachers_of_their_domain() -> None:
             calls.append((name, batch.domain))
             return real(images, batch, points)
 
-        teacher.forward = forward  # type: ignore[method-assign]
+        monkeypatch.setattr(teacher, "forward", forward)
     made = learner(domains, teachers=teachers, distill={"teachers": "x"}, sampling="temperature")
     for passes in steps(made, 5):
         made.step(passes)

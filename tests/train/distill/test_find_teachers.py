@@ -94,11 +94,11 @@ def test_all_problems_are_listed_at_once(runs: Path) -> None:
         domains,
         runs,
     )
-    assert fish.got == "fish" and set(fish.available) == {domain.name for domain in domains}
+    assert fish.got == "fish" and set(fish.available or ()) == {domain.name for domain in domains}
     assert "teacher others: ants/classify" in str(ants)
     assert ants.got == "missing a; unknown x"
-    assert "half" in str(bees) and bees.try_.startswith("onetrunk train ")
-    assert bees.try_.endswith("--resume")
+    assert "half" in str(bees) and bees.try_ is not None
+    assert bees.try_.startswith("onetrunk train ") and bees.try_.endswith("--resume")
     assert "teacher many" in str(cats) and cats.got == "cats/classify"
     assert cats.available == ("ants/classify", "bees/classify")
     assert (dogs.got, emus.got) == (str(runs / "nowhere"), str(runs / "empty"))
@@ -141,7 +141,7 @@ def planned(
 def test_missing_features_are_refused() -> None:
     (ants,) = worlds("ants")
     student = ["pooled", "bottleneck"]
-    cases: list[tuple[Any, dict[str, Any], str, str, list[str]]] = [
+    cases: list[tuple[Any, dict[str, Any], str, object, list[str]]] = [
         (foreign(), {"feature_layers": ["bottleneck", "stem"]}, "Identity", "stem", ["pooled"]),
         (foreign(lambda x: {"deep": x}), {}, "Identity", "pooled", ["deep"]),
         (foreign(), {"feature_layers": ["decoded"]}, "distill.feature_layers", "decoded", student),

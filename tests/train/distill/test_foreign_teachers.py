@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,14 @@ def predict(teacher: Any, domain: Domain, *points: str) -> Any:
 
 
 def test_images_are_converted_to_its_size_and_normalization() -> None:
-    domain, received = ants(), []
-    foreign = Foreign(nn.Flatten(), lambda x: (received.append(x), x)[1], pixels=PIXELS)
+    domain = ants()
+    received: list[Tensor] = []
+
+    def record(x: Tensor) -> Tensor:
+        received.append(x)
+        return x
+
+    foreign = Foreign(nn.Flatten(), record, pixels=PIXELS)
     teacher = ForeignTeacher(foreign, domain, ["classify"])
     assert teacher.widths == {"bottleneck": 3}
     predict(teacher, domain, "bottleneck")
@@ -215,9 +222,10 @@ def test_timm_predictions_and_features(arch: str, map_size: int, files: Path) ->
     domain = pets()
     found = find_teachers(f"timm/{arch}:{arch}.safetensors", [domain], files)
     (teacher,) = found["pets"]
-    net = timm.create_model(arch, checkpoint_path=str(files / f"{arch}.safetensors")).eval()
+    net: Any = timm.create_model(arch, checkpoint_path=str(files / f"{arch}.safetensors")).eval()
     outputs = predict(teacher, domain, "pooled", "bottleneck")
     config = net.pretrained_cfg
+    assert isinstance(teacher, ForeignTeacher)
     assert teacher.foreign.pixels.size == (160, 160)  # timm's own, not the student's
     assert (teacher.foreign.pixels.mean, teacher.foreign.pixels.std) == (
         config["mean"],
@@ -247,7 +255,8 @@ def test_labels_and_pixels_of_a_file(files: Path) -> None:
         "timm/test_resnet:w.safetensors",
     )
     assert checkpoint.pixels.size == (32, 48) and checkpoint.pixels.std == (0.2, 0.2, 0.2)
-    assert teacher.places["classify"].tolist() == [2, 0]
+    places = teacher.places["classify"]
+    assert places is not None and places.tolist() == [2, 0]
 
 
 def test_without_matching_names_it_gives_features_alone(
@@ -278,8 +287,10 @@ def test_a_task_that_it_does_not_predict() -> None:
     tasks = (Task("classify", "classify"), Task("age", "regress"))
     source = noise(24)
     source.tasks = tasks
-    for place, item in enumerate(source.listed):
-        item.labels["age"] = float(place)
+    source.listed = [
+        replace(item, labels={**item.labels, "age": float(place)})
+        for place, item in enumerate(source.listed)
+    ]
     domain = Domain("ants", source, size=8)
     teacher = ForeignTeacher(
         Foreign(Net(2), pixels=PIXELS, classes={"classify": ["a", "b"]}),

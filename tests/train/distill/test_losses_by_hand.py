@@ -104,7 +104,9 @@ def test_pinned() -> None:
 
 
 def rotation(width: int) -> Tensor:
-    return torch.linalg.qr(noise((width, width), 5))[0]
+    q, _ = torch.linalg.qr(noise((width, width), 5))
+    assert isinstance(q, Tensor)
+    return q
 
 
 def test_invariances() -> None:
@@ -171,12 +173,15 @@ def test_other_kinds_use_the_loss_of_their_labels() -> None:
     by_name = {task.name: task for task in rooms.tasks}
     s, t = noise((2, 1, 4, 4), 0).abs() + 1, noise((2, 1, 4, 4), 1).abs() + 1
     depth = make_prediction_loss(by_name["depth"], rooms, 4.0)
+    assert depth is not None
     assert float(depth(s, t)) == pytest.approx(float((s - t).abs().mean()))
     n, m = (torch.nn.functional.normalize(noise((2, 3, 4, 4), i), dim=1) for i in (0, 1))
     normals = make_prediction_loss(by_name["normals"], rooms, 4.0)
+    assert normals is not None
     assert float(normals(n, m)) == pytest.approx(float(1 - (n * m).sum(1).mean()))
     segment = make_prediction_loss(by_name["segment"], rooms, 4.0)
     x, y = noise((2, 3, 4, 4), 0), noise((2, 3, 4, 4), 1)
+    assert segment is not None
     assert segment(x, y).equal(softmax_kl(x, y, 4.0))
     ants = worlds("ants")[0]
     assert make_prediction_loss(Task("e", "embed"), ants, 4.0) is None

@@ -40,7 +40,7 @@ from tests.helpers.worlds import (
 )
 
 T = 2.0
-EQUAL = ([0.5] * 3, [0.25] * 3)  # one normalization for all: no image is converted
+EQUAL = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))  # one normalization for all: no image is converted
 TRUNKS: dict[str, dict[str, Any]] = {
     "domain": {},
     "shared": {"norm": "shared"},
@@ -116,13 +116,13 @@ def test_the_loss_and_its_gradient_by_hand(kind: str, alone: bool) -> None:
     for step, name in enumerate(["ants", "bees", "ants"]):
         model.zero_grad()
         loss = made.loss("cats", images, step)
-        loss.backward()
+        torch.autograd.backward(loss)
         hand = copy.deepcopy(before)
         hand.trunk.load_shared(model.trunk.shared())
         with torch.no_grad():
             then = before(images, name)["classify"]
         expected = 0.7 * kl(hand(images, name)["classify"], then)
-        expected.backward()
+        torch.autograd.backward(expected)
         assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
         assert loss.item() > 1e-6
         theirs_by_name, reached = hand.trunk.shared(), 0
@@ -150,7 +150,9 @@ def test_the_loss_is_zero_at_the_start() -> None:
 
 
 def test_the_old_domain_has_its_own_size_and_normalization() -> None:
-    old = Domain("ants", worlds("ants")[0].source, size=12, normalize=([0.2] * 3, [0.5] * 3))
+    old = Domain(
+        "ants", worlds("ants")[0].source, size=12, normalize=((0.2, 0.2, 0.2), (0.5, 0.5, 0.5))
+    )
     (cats,) = worlds("cats")
     before = old_network([old])
     model = student([cats], before)
@@ -160,10 +162,10 @@ def test_the_old_domain_has_its_own_size_and_normalization() -> None:
     images = torch.randn(4, 3, 8, 8)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (cats.pixels.mean, cats.pixels.std))
     grey = images * std + mean
-    seen = F.interpolate((grey - 0.2) / 0.5, (12, 12), mode="bilinear", antialias=True)
+    converted = F.interpolate((grey - 0.2) / 0.5, (12, 12), mode="bilinear", antialias=True)
     hand = copy.deepcopy(before)
     hand.trunk.load_shared(model.trunk.shared())
-    expected = kl(hand(seen, "ants")["classify"], before(seen, "ants")["classify"])
+    expected = kl(hand(converted, "ants")["classify"], before(converted, "ants")["classify"])
     assert made.loss("cats", images, 0).item() == pytest.approx(expected.item(), rel=1e-4)
 
 
@@ -172,7 +174,7 @@ def test_all_kinds_of_tasks_but_embeddings_have_equal_weight() -> None:
     (cats,) = worlds("cats", normalize=EQUAL)
     before = old_network([old])
     scale = torch.tensor([2.0, 50.0])
-    before.heads_of("ants").head("price").std.copy_(scale)
+    before.heads_of("ants").head("price").get_buffer("std").copy_(scale)
     model = student([cats], before)
     shifted(model)
     made = lwf(before, [cats])
@@ -214,7 +216,7 @@ def test_a_step_descends_both_losses() -> None:
         hand.follow(twin, Precision(CPU), False)
         labels = F.cross_entropy(out, batch.targets["classify"])
         loss = loss + (0.5 * labels + hand.loss(batch.domain, batch.images, 0)) / 2
-    loss.backward()
+    torch.autograd.backward(loss)
     made.step(passes)
     now = dict(made.model.named_parameters())
     for name, parameter in twin.named_parameters():
@@ -267,7 +269,7 @@ def test_a_loss_that_is_not_finite_is_named() -> None:
     ants, cats = worlds("ants", "cats")
     before = old_network([ants])
     with torch.no_grad():
-        before.heads_of("ants").head("classify").bias.fill_(math.inf)
+        before.heads_of("ants").head("classify").get_parameter("bias").fill_(math.inf)
     made = learner([cats], student([cats], before), old_predictions=lwf(before, [cats]))
     with raises(NotFinite, "cats/old predictions", "nan", "step 1") as caught:
         made.step(steps(made, 1)[0])
@@ -325,7 +327,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(name: str, tmp_path: Path) ->
     ants, bees, cats = worlds("ants", "bees", "cats")
     before = old_network([ants, bees], **{k: v for k, v in trunk.items() if k == "norm"})
     expected, other = (student([cats], before, **trunk) for _ in range(2))
-    go(tmp_path / "whole", [cats], expected, old_predictions=lwf(before, [cats]), **given)
+    go(tmp_path / "uninterrupted", [cats], expected, old_predictions=lwf(before, [cats]), **given)
     held = lwf(before, [cats])
     with pytest.raises(Interrupted):
         go(tmp_path / "run", [cats], other, at("step", 6, interrupt), old_predictions=held, **given)
@@ -335,7 +337,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(name: str, tmp_path: Path) ->
     held = lwf(before, [cats])
     go(tmp_path / "run", [cats], other, old_predictions=held, **given)
     assert same(weights(other), weights(expected))
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert_same_run(tmp_path / "run", tmp_path / "uninterrupted")
     assert same(weights(held.before), weights(before))
     plain = learner([cats], student([cats], before, **trunk), **given)
     plain.step(steps(plain, 1)[0])

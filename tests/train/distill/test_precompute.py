@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from onetrunk.config import Distill, Train
 from onetrunk.data.augment import Augment
 from onetrunk.data.domain import Domain
-from onetrunk.data.loader import Batch, Loader
+from onetrunk.data.loader import Batch, Loader, make_batch
 from onetrunk.data.pixels import Pixels
 from onetrunk.data.sampling import Fixed, Sampler
 from onetrunk.data.task import Task
@@ -24,13 +26,13 @@ from onetrunk.nn.feature_points import Outputs
 from onetrunk.runs.train import train
 from onetrunk.store.tensors import RowsWriter
 from onetrunk.train.device import Precision
-from onetrunk.train.distill import precompute as views_module
+from onetrunk.train.distill import precompute as precompute_module
 from onetrunk.train.distill.foreign import Foreign
 from onetrunk.train.distill.precompute import precompute, write
 from onetrunk.train.distill.stored_teachers import Stored
 from onetrunk.train.interrupt import Stop, Stopped
 from tests.helpers.errors import raises
-from tests.helpers.fakes import dense_source
+from tests.helpers.fakes import Fake, dense_source
 from tests.helpers.worlds import CPU, lines, network, noise, same, specialists, weights, worlds
 
 VARIED = Augment(pad=2, flip=True, scale=(0.8, 1.2), brightness=0.2, saturation=0.3)
@@ -41,8 +43,10 @@ class PixelTeacher:
     """A teacher whose features are the pixels; it records the images that it received."""
 
     def __init__(self, size: int = 8) -> None:
-        self.name, self.tasks, self.predictions = "pixels", ("classify",), ()
-        self.widths = {"pooled": 3 * size * size}
+        self.name = "pixels"
+        self.tasks: tuple[str, ...] = ("classify",)
+        self.predictions: tuple[str, ...] = ()
+        self.widths: Mapping[str, int] = {"pooled": 3 * size * size}
         self.images: dict[tuple[int, int], Tensor] = {}
 
     def to(self, device: Any, channels_last: bool) -> None:
@@ -127,18 +131,20 @@ def test_predicted_numbers_are_stored_in_single_precision(tmp_path: Path) -> Non
         precompute(foreign, domain, tmp_path / "g", views=1, device="cpu")
 
 
-def prices() -> Any:
+def prices() -> Fake:
     source = noise(20)
     source.tasks = (Task("price", "regress"),)
-    for place, item in enumerate(source.listed):
-        item.labels["price"] = float(place)
+    source.listed = [
+        replace(item, labels={**item.labels, "price": float(place)})
+        for place, item in enumerate(source.listed)
+    ]
     return source
 
 
 SHORT: dict[str, Any] = {"steps": 6, "batch": 8, "eval_every": 3, "optimizer": "sgd", "lr": 0.05}
 
 
-def taught(place: Path, domains: list[Domain], **distill: Any) -> Any:
+def train_with_precomputed(place: Path, domains: list[Domain], **distill: Any) -> Any:
     with torch.random.fork_rng(devices=[]):
         return train(
             network(domains),
@@ -154,10 +160,10 @@ def taught(place: Path, domains: list[Domain], **distill: Any) -> Any:
 
 def test_a_run_precomputes_trains_and_removes_the_files(tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
-    kept = taught(tmp_path / "kept", domains, views=2, keep_views=True)
+    kept = train_with_precomputed(tmp_path / "kept", domains, views=2, keep_views=True)
     files = sorted(p.name for p in (tmp_path / "kept/teachers").iterdir())
     assert files == ["ants-0.safetensors", "bees-0.safetensors"]
-    gone = taught(tmp_path / "gone", domains, views=2)
+    gone = train_with_precomputed(tmp_path / "gone", domains, views=2)
     assert not (tmp_path / "gone/teachers").exists()
     assert same(weights(kept.model), weights(gone.model))
     # the file of one run teaches another of the same seed, to the bit
@@ -181,22 +187,21 @@ def test_a_run_interrupted_while_precomputing_is_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     domains = worlds("ants")
-    monkeypatch.setattr(views_module, "BATCH", 7)
-    expected = taught(tmp_path / "whole", domains, views=4)
+    monkeypatch.setattr(precompute_module, "BATCH", 7)
+    expected = train_with_precomputed(tmp_path / "uninterrupted", domains, views=4)
     batches: list[int] = []
-    real = views_module.make_batch
 
     def counted(draw: Any, *rest: Any) -> Batch:
         batches.append(len(draw.places))
         if len(batches) == 5:
             raise KeyError("interrupted")
-        return real(draw, *rest)
+        return make_batch(draw, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(views_module, "make_batch", counted)
-        patch.setattr(views_module, "SAVE_SECONDS", 0.0)
+        patch.setattr(precompute_module, "make_batch", counted)
+        patch.setattr(precompute_module, "SAVE_SECONDS", 0.0)
         with pytest.raises(KeyError):
-            taught(tmp_path / "run", domains, views=4)
+            train_with_precomputed(tmp_path / "run", domains, views=4)
     assert sorted(p.name for p in (tmp_path / "run/teachers").iterdir()) == [
         ".ants-0.safetensors.json",
         ".ants-0.safetensors.part",
@@ -216,7 +221,7 @@ def test_a_run_interrupted_while_precomputing_is_resumed(
         train=Train(**SHORT),
     )
     assert same(weights(run.model), weights(expected.model))
-    assert lines(tmp_path / "run") == lines(tmp_path / "whole")
+    assert lines(tmp_path / "run") == lines(tmp_path / "uninterrupted")
 
 
 def test_a_request_to_stop_keeps_what_is_done(tmp_path: Path) -> None:

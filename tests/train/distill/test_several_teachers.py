@@ -21,7 +21,7 @@ from onetrunk.train.distill.standardize import (
     phi_s,
     plane_rotations,
 )
-from onetrunk.train.distill.targets import share_a_task
+from onetrunk.train.distill.targets import Targets, share_a_task
 from onetrunk.train.distill.teachers import Specialist
 from tests.helpers.fakes import dense_source
 from tests.helpers.worlds import learner, network, specialists, worlds
@@ -196,6 +196,6 @@ def test_aligners_of_left_out_teachers_are_not_updated() -> None:
     assert {0, 1} in moved and len({frozenset(m) for m in moved}) > 1
 
 
-def weight(targets: Any) -> Tensor:
+def weight(targets: Targets) -> Tensor:
     (parameter,) = targets.aligners.parameters()
     return parameter.detach().clone()

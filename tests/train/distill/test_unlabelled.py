@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -29,7 +30,7 @@ SHORT: dict[str, Any] = {"steps": 4, "batch": 8, "eval_every": 2, "optimizer": "
 
 
 def heap(folder: Path, count: int = 40) -> Path:
-    """Images in two folders, which are no classes."""
+    """Write images into two folders, whose names are not classes."""
     for i in range(count):
         path = folder / ("one" if i % 2 else "two") / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +46,7 @@ def test_images_have_no_labels(tmp_path: Path) -> None:
     domain = web(tmp_path, {**CLASSES, "maps": {"kind": "segment", "classes": ["x", "y"]}})
     assert sum(len(split) for split in domain.splits.values()) == 40
     assert (domain.train.label("classify") == -1).all()
-    _, targets = domain.train.batch([0, 1])
+    _, targets = domain.train.batch(np.arange(2))
     assert (targets["maps"] == 255).all()
     assert [task.name for task in web(tmp_path / "b").tasks] == ["embed"]
     assert domain.index.warnings == []
@@ -81,7 +82,7 @@ def test_it_is_trained_from_predictions_alone(tmp_path: Path) -> None:
     """The student's predictions approach the teacher's."""
     domain = web(tmp_path, CLASSES)
     teacher, student = a_teacher(), network([domain])
-    images, _ = domain.train.batch(range(len(domain.train)))
+    images, _ = domain.train.batch(np.arange(len(domain.train)))
 
     def distance(model: Any) -> float:
         with torch.no_grad():

@@ -96,7 +96,7 @@ def test_recomputing_changes_only_statistics() -> None:
     }
 
 
-def test_without_classes_a_domain_with_the_same_kind_of_task_is_taken() -> None:
+def test_without_classes_a_domain_with_the_same_kind_of_task_is_used() -> None:
     model = network([*worlds("one"), Domain("ages", None, [Task("age", "regress")], size=8)])
     domain = Domain("new", None, [Task("weight", "regress")], size=8)
     assert (

@@ -63,7 +63,8 @@ def test_gradnorm_gives_more_weight_to_units_that_learn_slowly() -> None:
 
 @pytest.mark.parametrize("sigma", [0.0, 0.5])
 def test_db_mtl_by_hand(sigma: float) -> None:
-    made, mean = make("db-mtl", beta=0.8, sigma=sigma), []
+    made = make("db-mtl", beta=0.8, sigma=sigma)
+    mean: list[list[float]] = []
     for step in range(5):
         J, ell = rows(step), losses(step)
         new = [[g / loss for g in row] for row, loss in zip(J.tolist(), ell.tolist(), strict=True)]

@@ -34,8 +34,9 @@ def test_equal() -> None:
     assert make("equal").weights(None, [2, 0]).tolist() == [1.0, 1.0]
 
 
-def test_fixed_weights_go_by_unit_then_by_domain_and_have_a_mean_of_one() -> None:
-    made = make("fixed", **{"bees": 3, "bees/depth": 0.5})  # and ants 1
+def test_fixed_weights_of_units_precede_those_of_domains_and_the_mean_is_one() -> None:
+    weights = {"bees": 3, "bees/depth": 0.5}  # and ants 1
+    made = make_weighting("fixed", UNITS, settings=weights)
     assert close(made.weights(None, ALL), [1 / 1.5, 0.5 / 1.5, 3 / 1.5])
     assert close(made.weights(None, [2, 1]), [2.0, 1 / 3])
     assert make("fixed", ants=0).weights(None, ALL).tolist() == [0.0, 1.5, 1.5]
@@ -45,7 +46,7 @@ def test_fixed_weights_go_by_unit_then_by_domain_and_have_a_mean_of_one() -> Non
 @pytest.mark.parametrize(("name", "available"), [("bee", "bees"), ("bees/class", "bees/classify")])
 def test_fixed_weights_of_an_unknown_unit_are_refused(name: str, available: str) -> None:
     with raises(BadInput, "train.weighting_settings", got=name, available=(available, *UNITS)):
-        make("fixed", **{name: 1.0})
+        make_weighting("fixed", UNITS, settings={name: 1.0})
 
 
 @pytest.mark.parametrize("value", [-1.0, float("inf"), True, "2"])
@@ -69,7 +70,7 @@ def test_uncertainty_is_adam_on_the_papers_loss() -> None:
         weights = torch.exp(-s.detach())
         assert close(made.weights(None, ALL), weights / weights.mean())
         adam.zero_grad()
-        (torch.exp(-s) * losses(step) + s).sum().backward()
+        torch.autograd.backward((torch.exp(-s) * losses(step) + s).sum())
         adam.step()
         made.update(losses(step), ALL)
 
@@ -94,8 +95,9 @@ def test_a_unit_that_is_not_in_a_step_keeps_its_state() -> None:
 
 
 def test_dwa_by_hand() -> None:
-    """Windows of two steps; ratios of means; a temperature."""
-    made, windows = make("dwa", temperature=0.5, window=2), []
+    """With windows of two steps and a temperature of 0.5."""
+    made = make("dwa", temperature=0.5, window=2)
+    windows: list[list[float]] = []
     for step in range(8):
         if len(windows) < 2:
             expected = [1.0, 1.0, 1.0]
@@ -172,10 +174,12 @@ def test_famo_lowers_the_weight_of_the_loss_that_falls_fastest() -> None:
 
 
 def test_famo_needs_the_losses_before_those_after() -> None:
-    with pytest.raises(RuntimeError, match="before"):
+    with pytest.raises(RuntimeError) as error:
         make("famo").update_after(losses(0), ALL)
-    with pytest.raises(RuntimeError, match="needs the losses"):
+    assert "update_after" in str(error.value)
+    with pytest.raises(RuntimeError) as error:
         make("famo").weights(None, ALL)
+    assert type(make("famo")).__name__ in str(error.value)
 
 
 @pytest.mark.parametrize("mu", [0.2, 1.0, 5.0])

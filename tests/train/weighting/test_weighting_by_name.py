@@ -145,10 +145,12 @@ def test_weights_that_are_not_finite_end_the_run() -> None:
 def test_methods_that_a_weighting_does_not_need_are_not_implemented() -> None:
     made = make_weighting("equal", UNITS)
     for call in (made.weights_from_gram, made.combine):
-        with pytest.raises(NotImplementedError, match="Equal"):
+        with pytest.raises(NotImplementedError) as error:
             call(torch.eye(2), torch.ones(2), (0, 1))
-    with pytest.raises(NotImplementedError, match="DualBalancing"):
+        assert "Equal" in str(error.value)
+    with pytest.raises(NotImplementedError) as error:
         make_weighting("db-mtl", UNITS).weights(None, (0, 1))
+    assert "DualBalancing" in str(error.value)
 
 
 def test_optional_packages_are_not_imported_at_import_time() -> None:

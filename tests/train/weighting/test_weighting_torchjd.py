@@ -105,7 +105,7 @@ def test_no_loss_increases(name: str) -> None:
         assert float(inner.min()) > -2e-3 * float(inner.abs().max())
 
 
-def test_dualproj_is_the_nearest_gradient_to_the_mean_without_conflicts() -> None:
+def test_dualproj_is_the_conflict_free_gradient_closest_to_the_mean() -> None:
     got, mean = weighted("dualproj", TWO), TWO.double().mean(0)
     harmed = TWO[0].double()  # ⟨mean, g⟩ < 0: the projection lies on its boundary
     assert float(mean @ harmed) < 0
