@@ -27,7 +27,7 @@ import onetrunk as ot
 from onetrunk.config import Distill, Train
 from onetrunk.train.device import choose_device, deterministic
 from onetrunk.train.distill.precompute import precompute
-from onetrunk.train.distill.stored_teachers import Stored
+from onetrunk.train.distill.stored_teachers import StoredTeacher
 from onetrunk.train.distill.teachers import Specialist, Teacher
 from onetrunk.train.learner import Learner
 
@@ -141,7 +141,7 @@ def looked(domains: Sequence[ot.Domain], folder: Path) -> dict[str, list[Teacher
         tasks = [task.name for task in domain.tasks]
         file = folder / f"{domain.name}.safetensors"
         precompute(specialist(domain), domain, file, seed=SEED)
-        found[domain.name] = [Stored(file, domain, tasks, True)]
+        found[domain.name] = [StoredTeacher(file, domain, tasks, True)]
     return found
 
 

@@ -191,11 +191,10 @@ def test_errors_in_metres_and_percent_have_no_mean() -> None:
 def test_scratch_models_are_the_teachers(onetrunk: Onetrunk, folder: Path) -> None:
     ran = onetrunk("compare", "run", *PETS, "--methods", "distilled-parallel", "--out", "rows")
     assert ran.code == 0, ran.err
-    assert load(folder / "rows/distilled-parallel/seed-0").trunk.adapters == "parallel"
-    taught = json.loads((folder / "rows/distilled-parallel/seed-0/scores.json").read_text())[
-        "taught"
-    ]
-    assert taught.keys() == {"digits", "pets"}
+    student = folder / "rows/distilled-parallel/seed-0"
+    assert load(student).trunk.adapters == "parallel"
+    teachers = json.loads((student / "scores.json").read_text())["teachers"]
+    assert teachers.keys() == {"digits", "pets"}
     assert load(folder / "rows/scratch/seed-0/digits", "digits").trunk.sharing == "none"
 
 

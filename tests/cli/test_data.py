@@ -39,7 +39,7 @@ def test_a_source_is_described(onetrunk: Callable[..., Ran]) -> None:
     ran = onetrunk("data", "pocket:optdigits")
     assert ran.code == 0
     for line in (
-        r"images +train 1,\d+, val \d+, test \d+ \(as the source names them\)",
+        r"images +train 1,\d+, val \d+, test \d+ \(from the source\)",
         r"classify +classify, 10 classes; largest \d",
         r"pixels +8x8; trained at 8x8",
         r"mean +0\.\d{3} 0\.\d{3} 0\.\d{3}",

@@ -136,7 +136,7 @@ def test_only_validation_has_scores(onetrunk: Onetrunk, tmp_path: Path) -> None:
     assert {row["domain"] for row in scores["val"]["rows"]} == set(DOMAINS)
     assert scores["test"]["rows"] == []
     assert scores["splits"]["dtd"] == {
-        "how": "as the source names them", "train": 12, "val": 6, "test": 8
+        "how": "from the source", "train": 12, "val": 6, "test": 8
     }  # fmt: skip
     for words in (("eval", "runs/ten"), ("info", "runs/ten"), ("report", "runs/ten")):
         ran = onetrunk(*words)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from onetrunk.data.augment import LUMA, Augment, Views, apply
+from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import Pixels
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
@@ -313,10 +314,10 @@ def test_area_aspect_and_scale_are_drawn_from_their_ranges() -> None:
 def test_the_default_pads_and_crops_and_settings_change_it() -> None:
     assert Augment.usual(Pixels((32, 48)), True, {}) == Augment(pad=4, flip=True)
     assert Augment.usual(Pixels((32, 32), margin=4), False, {}) == Augment()
-    given = {"area": [0.5, 1.0], "pad": 0}
+    given = {"area": (0.5, 1.0), "pad": 0}
     assert Augment.usual(Pixels((32, 32)), False, given) == Augment(area=(0.5, 1.0))
-    with raises(BadInput, got="padd", available=["pad", "flip"]):
-        Augment.usual(Pixels((32, 32)), False, {"padd": 2})
+    with raises(BadInput, "padd", "pad", "flip"):
+        Domain("d", tasks=["classify"], augment={"padd": 2})
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_a_path_that_is_not_a_png_is_refused_before_anything_is_read(
 
 def test_a_path_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    with raises(Failed, tmp_path / "file/sheet.png", try_="another place"):
+    with raises(Failed, tmp_path / "file/sheet.png", try_="another folder"):
         contact_sheet(Domain("d", small(), size=8), tmp_path / "file/sheet.png")
 
 

@@ -121,7 +121,7 @@ def test_splits_are_those_that_the_source_names() -> None:
     items = [item(f"{i}", split=SPLITS[i % 3]) for i in range(9)]
     index = read(*items)
     assert splits_of(index) == {f"{i}": SPLITS[i % 3] for i in range(9)}
-    assert index.how == "as the source names them"
+    assert index.how == "from the source"
 
 
 @pytest.mark.parametrize("lacking", [("val",), ("test",), ("val", "test")])

@@ -164,7 +164,7 @@ def test_joined_batches_need_one_image_size() -> None:
 def test_a_loader_needs_a_domain_and_different_names() -> None:
     with raises(BadInput, "at least one domain"):
         Loader([])
-    with raises(BadInput, "flat", try_="different names"):
+    with raises(BadInput, "flat", try_="a different name for each"):
         Loader([*domains(), domains()[0]])
 
 

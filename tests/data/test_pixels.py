@@ -14,6 +14,7 @@ from PIL import Image
 
 from onetrunk.data.pixels import MAX_PIXELS, BadImage, Fit, Pixels, Raw, decode
 from onetrunk.errors import BadInput
+from onetrunk.settings import read_dataclass
 from tests.helpers.errors import raises
 from tests.helpers.fakes import encoded, picture, png_header
 
@@ -368,7 +369,7 @@ def test_normalization_of_an_empty_batch_is_empty() -> None:
 
 def test_the_pipeline_is_read_back_from_json() -> None:
     contract = Pixels((9, 7), "crop", 3, 128, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-    assert Pixels.from_json(contract.to_json()) == contract
+    assert read_dataclass(Pixels, contract.to_json()) == contract
 
 
 @pytest.mark.parametrize(

@@ -296,7 +296,7 @@ def test_an_image_that_disappeared_is_named_with_a_remedy() -> None:
     source = small()
     frames = Domain("d", source, size=8, cache=False).decoded.frames
     source.images = {"5": FileNotFoundError(2, "No such file or directory")}
-    with raises(Failed, "5", got="No such file or directory", try_="put it back"):
+    with raises(Failed, "5", got="No such file or directory", try_="restore it"):
         frames.read(np.array([4, 5]))
 
 

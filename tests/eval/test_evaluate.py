@@ -178,7 +178,7 @@ REFUSED = {
     "other classes": (
         lambda _: [Domain("small", small(40, ("a", "c")), size=12)],
         ("small/classify",),
-        {"got": "2, new: c; gone: b"},
+        {"got": "2, new: c; removed: b"},
     ),
     "another order": (
         lambda d: [with_first_task(d[2], classes=("b", "a"))],

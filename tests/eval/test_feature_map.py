@@ -82,7 +82,7 @@ def test_the_map_of_two_domains() -> None:
     assert np.ptp(found.xy, axis=0).max() == pytest.approx(1)
     assert np.abs(found.xy).max() <= 0.5 + 1e-9
     assert 0.5 < found.own_neighbour <= 1
-    assert found.features == 64 and 0 < found.kept <= 1 + 1e-9
+    assert found.features == 64 and 0 < found.explained_variance <= 1 + 1e-9
     assert found.perplexity == 13
 
 

@@ -38,7 +38,8 @@ def table(values: dict[str, float], count: int = 1000) -> Table:
         tuple(
             Row(name, "classify", "error", value, count, "classify", "%", "lower", True)
             for name, value in values.items()
-        )
+        ),
+        "test",
     )
 
 
@@ -63,7 +64,8 @@ def test_published_delta_on_nyu() -> None:
             tuple(
                 Row("nyu", kinds[name], name, value, 654, kinds[name], "", better, True)
                 for name, (value, better) in values.items()
-            )
+            ),
+            "test",
         )
 
     assert delta_mtl(as_table(mine), as_table(base)) == pytest.approx(delta_mtl(mine, base))
@@ -110,7 +112,7 @@ BAD: dict[str, tuple[Callable[[], object], tuple[str, ...], dict[str, Any]]] = {
     ),
     "no domain": (lambda: decathlon_score({}, {}), ("classification domain",), {"got": "none"}),
     "a table without classes": (
-        lambda: decathlon_score(Table(), Table()),
+        lambda: decathlon_score(Table((), "test"), Table((), "test")),
         ("classification domain",),
         {"got": "none"},
     ),

@@ -33,7 +33,7 @@ def test_values_by_name() -> None:
 
 def test_the_error_of_a_domain_is_the_mean_over_its_classifications() -> None:
     second = Row("digits", "parity", "error", 2.0, 500, "classify", "%", "lower", True)
-    table = Table((*ROWS[:2], second))
+    table = Table((*ROWS[:2], second), "test")
     assert table.errors() == {"digits": pytest.approx(3.105)}
     assert table.counts() == {"digits": 500}
 
@@ -100,18 +100,18 @@ def test_text_for_a_terminal() -> None:
     ):
         assert words in text
     assert "scores on test" in text and "…" not in text
-    assert "mean of" not in str(Table(ROWS[:2]))
+    assert "mean of" not in str(Table(ROWS[:2], "test"))
 
 
 def test_special_characters_are_escaped_in_latex() -> None:
     angle = Row("a_b", "up", "mean", 24.28, 10, "normals", "°", "lower", True, 20.0, 30.0)
-    text = Table((*ROWS, angle)).to_latex()
+    text = Table((*ROWS, angle), "test").to_latex()
     assert r"shop\_2 & category & error (\%) & \textbf{10.00} &  & 300 \\" in text
     assert r"a\_b & up & mean ($^\circ$) & \textbf{24.28} & 20.00--30.00 & 10 \\" in text
     assert all(line.count("&") == 5 for line in text.splitlines() if line.endswith(r"\\"))
     assert text.count(r"\addlinespace") == 3
     assert "°" not in text and "–" not in text
     price = Row("a", "price", "rmse", 1.0, 1, "regress", "\\x{$}^~\n&[b]")
-    text = Table((price,)).to_latex()
+    text = Table((price,), "test").to_latex()
     assert r"rmse (\textbackslash{}x\{\$\}\textasciicircum{}\textasciitilde{}" in text
-    assert r"\textbackslash{}n\&[b])" in text and "[b]" in str(Table((price,)))
+    assert r"\textbackslash{}n\&[b])" in text and "[b]" in str(Table((price,), "test"))

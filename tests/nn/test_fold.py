@@ -93,7 +93,7 @@ def test_norms(norm: str, stays: int) -> None:
     for left in report.left:
         source = "batch's own" if norm == "shared-batch" else "each image itself"
         assert source in left.reason
-        assert f"stays: {left.name}" in str(report)
+        assert f"not merged: {left.name}" in str(report)
 
 
 @pytest.mark.parametrize(

@@ -96,10 +96,9 @@ def test_dense_tasks_of_a_domain_share_one_decoder() -> None:
     heads = Heads(ALL, 64, RESNET20)
     alone = Heads(ALL[4:5], 64, RESNET20)
     assert sum(isinstance(m, Decoder) for m in heads.modules()) == 1
-    assert alone.needs_pyramid
+    assert alone.decoder is not None
     assert not alone.needs_pooled
     plain = Heads(ALL[:1], 64, RESNET20)
-    assert not plain.needs_pyramid
     assert plain.decoder is None
     assert plain(torch.randn(2, 64), [], (8, 8))["kind"].shape == (2, 3)
 

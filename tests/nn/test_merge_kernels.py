@@ -37,10 +37,6 @@ def test_pinned_values() -> None:
     assert (weight.tolist(), bias.tolist()) == ([[5.0]], [5.0])
     kernel = merge.fold_parallel(torch.zeros(1, 1, 3, 3), torch.ones(1, 1, 1, 1), (1, 2))
     assert kernel[0, 0].tolist() == [[0, 0, 0], [0, 0, 1], [0, 0, 0]]
-    low = merge.fold_low_rank(
-        torch.zeros(2, 2), torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0], [4.0]]), 0.5
-    )
-    assert low.tolist() == [[1.5, 3.0], [2.0, 4.0]]
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -143,18 +139,6 @@ def test_series_adapter(bias: bool, groups: int) -> None:
     close(F.conv2d(x, weight, shift, padding=1, groups=groups), z + adapter(norm1(z)))
     weight, shift = merge.fold_norm(weight, shift, merge.affine_of_norm(norm2))
     close(F.conv2d(x, weight, shift, padding=1, groups=groups), norm2(z + adapter(norm1(z))))
-
-
-def test_low_rank_of_linear_and_pointwise() -> None:
-    torch.manual_seed(0)
-    x = torch.randn(5, 6, dtype=D)
-    weight, down, up = (torch.randn(s, dtype=D) for s in ((4, 6), (2, 6), (4, 2)))
-    want = x @ weight.T + 0.5 * (x @ down.T) @ up.T
-    close(F.linear(x, merge.fold_low_rank(weight, down, up, 0.5)), want)
-    new = merge.fold_low_rank(
-        weight[..., None, None], down[..., None, None], up[..., None, None], 0.5
-    )
-    close(F.conv2d(x[..., None, None], new)[..., 0, 0], want)
 
 
 def test_an_adapter_at_zero_and_an_identity_norm_change_nothing() -> None:

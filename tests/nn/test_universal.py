@@ -114,7 +114,7 @@ def test_an_index_without_a_compiler(model: Universal) -> None:
 def test_an_index_cannot_be_trained_with_batch_norms() -> None:
     model = make_model(lambda: Trunk("resnet20"), 32)
     index = model.index(["ants", "bees"])
-    with raises(Failed, "segments", try_="name the domains"):
+    with raises(Failed, "segments", try_="a list of names"):
         model.train()(make_images(2, 32), index)
 
 

@@ -84,7 +84,7 @@ def test_a_damaged_table_is_named(tmp_path: Path) -> None:
     document = json.loads((path / "scores.json").read_text())
     document["test"]["rows"][0]["value"] = "many"
     (path / "scores.json").write_text(json.dumps(document))
-    with raises(BadInput, "x/scores.json", "a/classify/error"):
+    with raises(BadInput, "x/scores.json", "test.rows[0].value", got="many"):
         scores_of(read_groups([path])[0])
 
 

@@ -33,7 +33,7 @@ def candidate(results: str, **keys: Any) -> Candidate:
     words: dict[str, Result] = {"b": "better", "o": "equal", "?": "undecided", "w": "worse"}
     rows = [row(f"d{i}", words[r]) for i, r in enumerate(results)]
     given: dict[str, Any] = {"size_ratio": 0.25, "domains": len(rows), **keys}
-    return Candidate("shop", rows, **given)
+    return Candidate(rows, **given)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_against_a_baseline_that_is_not_separate_networks(results: str, sentence
 
 def test_notes_state_what_the_intervals_do_not_cover() -> None:
     rows = [row("a", "equal", paired=False), row("b", "equal")]
-    found = decide([Candidate("x", rows, 0.5, seeds=3, domains=2)])
+    found = decide([Candidate(rows, 0.5, seeds=3, domains=2)])
     (note,) = found.notes
     assert "a/classify" in note and "b/" not in note
 

@@ -253,7 +253,7 @@ def test_mean_error() -> None:
 
     assert mean_error(table(("a", "error", 10.0), ("a", "error", 20.0), ("b", "error", 5.0))) == 10
     assert mean_error(table(("a", "error", 10.0), ("b", "abs", 0.5))) is None
-    assert mean_error(Table()) is None
+    assert mean_error(Table((), "val")) is None
 
 
 def test_seconds_are_summed_over_heads_and_networks(tmp_path: Path) -> None:

@@ -90,7 +90,10 @@ def test_a_finished_run(tmp_path: Path) -> None:
     assert same(weights(again), weights(model))
     card = again.domains["bees"]
     assert {"run": "run", "seed": 3, "batch": 6}.items() <= card.provenance.items()
-    assert card.scores["test/classify/error"] == run.table.value("bees")
+    row = run.table.row("bees")
+    assert card.scores["test/classify/error"] == row.value
+    assert card.scores["test/classify/error/low"] == row.low
+    assert card.scores["test/classify/error/high"] == row.high
 
 
 def test_the_environment_of_a_run() -> None:

@@ -20,6 +20,7 @@ from onetrunk.errors import BadInput, Missing
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
 from onetrunk.serve.export import export
+from onetrunk.settings import read_dataclass
 from tests.helpers.errors import raises
 
 PAGE = Path(__file__).parents[2] / "docs" / "onnx.md"
@@ -102,7 +103,7 @@ def test_metadata(tmp_path: Path) -> None:
     document = json.loads(meta["onetrunk"])
     assert document["format"] == 1
     assert document["domains"][0]["tasks"][0]["classes"] == ["cat", "dog", "Übel"]
-    assert Pixels.from_json(document["domains"][0]["pixels"]) == domain.pixels
+    assert read_dataclass(Pixels, document["domains"][0]["pixels"]) == domain.pixels
 
 
 def test_all_domains_in_one_file(tmp_path: Path) -> None:

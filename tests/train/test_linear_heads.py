@@ -36,7 +36,7 @@ def three(n: int = 90, seed: int = 1) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(seed).integers(0, 3, n))
 
 
-def standardised_map(solved: linear.Solved, f: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+def standardised_map(solved: linear.Solution, f: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     """Convert a linear map of raw features into one of standardised features."""
     wide = torch.from_numpy(f.astype(np.float64))
     weight = solved.weight * wide.std(0, correction=0)

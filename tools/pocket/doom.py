@@ -38,7 +38,7 @@ LICENCE = (
     "Freedoom: BSD-3-Clause, (c) Contributors to the Freedoom project, text in "
     "freedoom-license.txt; rendered by ViZDoom, whose own code is MIT"
 )
-GROUPING = "level (map) of the game: a level is wholly in one split"
+GROUPING = "level (map) of the game: all images of a level are in one split"
 LEVELS = [("freedoom1", f"E{e}M{m}") for e in range(1, 5) for m in range(1, 10)]
 LEVELS += [("freedoom2", f"MAP{m:02d}") for m in range(1, 33)]
 

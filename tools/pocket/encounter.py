@@ -86,8 +86,8 @@ def main() -> None:
     card = Card(
         "encounter",
         "Encounters in Freedoom",
-        "Small grey views inside the levels of the free game Freedoom: is a creature in view, that "
-        "is on at least one hundredth of the picture? Eight of nine times there is none.",
+        "Small grey views inside the levels of the free game Freedoom: the class is whether a "
+        "creature covers at least one hundredth of the picture, as in one of nine images.",
         "classify",
         ["none", "creature"],
         PACKAGE,

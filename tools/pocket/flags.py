@@ -132,7 +132,7 @@ def main() -> None:
     card = Card(
         name="flags",
         title="Country flags",
-        about="Flags of states as a camera sees them: views made from flag pictures with random "
+        about="Flags of states as in photographs: views made from flag pictures with random "
         "perspective, folds, light, background, blur and noise. States whose flags look nearly "
         "alike at this size are left out.",
         kind="classify",

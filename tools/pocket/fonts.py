@@ -469,7 +469,8 @@ def ledger(faces: list[Face]) -> list[dict[str, str]]:
 def licence(faces: list[Face]) -> str:
     """Return a sentence on the licences of the fonts."""
     names = sorted({entry["licence"] for entry in ledger(faces)})
-    return f"Rendered images of open fonts, whose licences (each in fonts) are: {'; '.join(names)}"
+    start = "Rendered images of open fonts, whose licences (listed under `fonts` in the card) are"
+    return f"{start}: {'; '.join(names)}"
 
 
 if __name__ == "__main__":

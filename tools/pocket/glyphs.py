@@ -100,7 +100,7 @@ def main() -> None:
         "open font; one image per character and face.",
         kind="classify",
         classes=classes,
-        package="Debian 12 font packages; see fonts",
+        package="Debian 12 font packages, which the card lists under `fonts`",
         licence=licence(faces),
         counterpart="Omniglot",
         grouping="font family",

@@ -100,7 +100,7 @@ def main() -> None:
         name="icons",
         title="Icons",
         about="Line drawings of one stroke width, white on black; the class is the category that "
-        "their makers filed them under, so it is partly a matter of use. Logos are left out.",
+        "their authors assigned, which partly depends on their use. Logos are left out.",
         kind="classify",
         classes=classes,
         package=f"npm @tabler/icons {VERSION}",

@@ -32,7 +32,7 @@ def main() -> None:
     card = Card(
         name="optdigits",
         title="Optical digits",
-        about="Handwritten digits scanned from forms and counted down to 8×8 pixels of 17 grey "
+        about="Handwritten digits scanned from forms and reduced to 8×8 pixels with 17 grey "
         "levels: UCI's Optical Recognition of Handwritten Digits, its test part.",
         kind="classify",
         classes=[str(digit) for digit in range(10)],
@@ -41,7 +41,7 @@ def main() -> None:
         "scikit-learn, which carries the copy: BSD-3-Clause",
         counterpart="SVHN",
         grouping="Each image is its own group, named after its place in the collection; near "
-        "duplicates share a group. The writers are not known there.",
+        "duplicates share a group. The writers are not known.",
     )
     write(card, splits)
 

@@ -285,7 +285,8 @@ def main() -> None:
         "rooms",
         "Rooms of Freedoom",
         "Views inside the levels of the free game Freedoom, with class, depth and surface normal "
-        "of every pixel, computed from the levels' own geometry. Some creatures were summoned.",
+        "of every pixel, computed from the levels' own geometry. Some creatures were added with "
+        "the game's console.",
         "dense",
         CLASSES,
         PACKAGE,

@@ -129,7 +129,7 @@ def main() -> None:
         "contrast and background and light noise.",
         kind="classify",
         classes=WORDS,
-        package="Debian 12 font packages; see fonts",
+        package="Debian 12 font packages, which the card lists under `fonts`",
         licence=licence(faces),
         counterpart="Synth90k",
         grouping="font family",

@@ -149,7 +149,7 @@ def show(result: DomainResult, as_json: bool) -> None:
 
 def _attempts(tried: Sequence[Mapping[str, Any]]) -> Grid:
     """Show the error and size of each attempt; for few images, by method."""
-    few = "way" in tried[0]
+    few = "method" in tried[0]
     where = "held-out folds" if few else "validation"
     grid = Grid(title=f"attempts, errors on {where}", title_justify="left")
     grid.add_column("domain owns")
@@ -157,7 +157,7 @@ def _attempts(tried: Sequence[Mapping[str, Any]]) -> Grid:
         grid.add_column(column, justify="right")
     for each in tried:
         rank = "" if few or each["rank"] is None else f", rank {each['rank']}"
-        label = escape(each["way"] if few else each["adapters"] + rank)
+        label = escape(each["method"] if few else each["adapters"] + rank)
         sizes = [] if few else [scaled(each["bytes"], "B"), f"{each['share']:.1%}"]
         grid.add_row(label, *sizes, number(each["error"], "%"))
     return grid

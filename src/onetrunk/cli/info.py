@@ -106,9 +106,7 @@ def _headlines(card: Card, scores: Mapping[str, Any]) -> dict[str, str]:
             said = f"{metric.name} {number(value, metric.unit)}{spaced(metric.unit)}"
             found[task.name] = f"{said}, recorded in its pack"
     rows = Table.from_json(scores["test"]).headlines() if "test" in scores else []
-    return found | {
-        row.task: f"{row.metric} {row.shown}" for row in rows if row.domain == card.name
-    }
+    return found | {row.task: f"{row.metric} {row.text}" for row in rows if row.domain == card.name}
 
 
 def _task(task: Task) -> dict[str, Any]:

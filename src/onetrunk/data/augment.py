@@ -8,7 +8,7 @@ one affine map of RGB.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -95,21 +95,13 @@ class Augment:
 
         The default pads and crops by an eighth of the size; with a margin it only crops.
         """
-        names = [field.name for field in fields(cls)]
-        for key in given:
-            if key not in names:
-                raise BadInput("augment: unknown key", got=key, available=names)
         pad = 0 if pixels.margin else min(pixels.size) // 8
-        usual = cls(pad=pad, flip=flip)
-        changes: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in given.items()
-        }
-        return replace(usual, **changes)
+        return replace(cls(pad=pad, flip=flip), **given)
 
     def draw(
         self, seed: int, images: NDArray[np.int64], views: NDArray[np.int64], pixels: Pixels
     ) -> Views:
-        """Draw the augmentation of each image, which depends on (seed, image, view) alone."""
+        """Draw the augmentation of each image, which depends only on (seed, image, view)."""
         chance = Chance(seed, images, views)
         (height, width), (rows, columns) = pixels.stored, pixels.size
         if self.moves_by_whole_pixels:
@@ -122,7 +114,7 @@ class Augment:
             cover = np.sqrt(chance(2, *self.area))
             shape = np.exp(chance(3, *np.log(self.aspect)) / 2)
             zoom = np.exp(chance(4, *np.log(self.scale)))
-            # a resized crop is a share of the stored image; otherwise the margin is room to move
+            # a resized crop is a share of the stored image; other crops move within the margin
             full_y, full_x = (rows, columns) if self.area == (1.0, 1.0) else (height, width)
             high = np.minimum(full_y * cover * shape, height) / zoom
             wide = np.minimum(full_x * cover / shape, width) / zoom
@@ -235,7 +227,7 @@ def _places(
 
 
 def _move(target: NDArray[Any], task: Task, views: Views, pixels: Pixels) -> NDArray[Any]:
-    """Move a dense target like its image, by nearest pixel; outside is not labelled."""
+    """Apply the views to a dense target, by nearest pixel; pixels outside are not labelled."""
     height, width = target.shape[1:3]
     row, column, outside = _places(views, pixels.size, (height, width))
     picked: NDArray[Any] = target[

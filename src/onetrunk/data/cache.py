@@ -3,8 +3,8 @@
 A folder of the cache holds the images of one source at one stored size and fit, keyed by the
 content of the source: `records.bin`, a record per image (status, size, digest, thumbnail, channel
 statistics), `images.bin`, the pixels, and `target.TASK.bin`, the dense targets. Pixels are written
-and synced before their records, so a build that was killed continues where its records end. A
-lock, released by the death of its process, lets one process build; others wait and share the pages.
+and synced before their records, so a build that was killed continues where its records end. A file
+lock, which is released when its process ends, lets one process build while others wait.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -51,11 +51,11 @@ from onetrunk.errors import Failed
 from onetrunk.progress import Track, say
 from onetrunk.store.atomic import write_atomic
 
-FORMAT = 2  # part of the key, so that a new layout never meets an old folder
+FORMAT = 2  # part of the key, so that folders of another layout are not used
 CHUNK_BYTES = 32 * 2**20  # decoded between two syncs; two chunks are in memory at once
-SPARE = 512 * 2**20  # bytes of the disk that the cache leaves free
-OTHER = "ONETRUNK_CACHE=/a/folder/of/yours"
-FOLDER = re.compile(r"[0-9a-f]{24}-\d+x\d+(-records)?")  # the names of our folders
+SPARE = 512 * 2**20  # bytes of the disk that are kept free
+OTHER_FOLDER = "ONETRUNK_CACHE=/a/folder/of/yours"
+FOLDER = re.compile(r"[0-9a-f]{24}-\d+x\d+(-records)?")  # names of the cache's folders
 
 
 def cache_home() -> Path:
@@ -94,7 +94,7 @@ def decode_all(
 
     Args:
         name: The name of the domain, for messages.
-        home: The folder of the cache; None for the usual one.
+        home: The folder of the cache; None for the default one.
         keep: Whether to store the pixels; if not, every read decodes its images again.
     """
     layers = layers_of(index.tasks)
@@ -116,8 +116,8 @@ def decode_all(
 def purge(home: Path | None = None) -> tuple[Path, int]:
     """Empty the cache; return its folder and the bytes that were freed.
 
-    Folders that another process is decoding into are kept, and so is everything that is not the
-    cache's: the user may have chosen a folder that holds other files.
+    Folders that another process is decoding into are kept, and so are files that are not part of
+    the cache: the user may have chosen a folder with other files.
     """
     home = home or cache_home()
     freed = 0
@@ -130,7 +130,7 @@ def purge(home: Path | None = None) -> tuple[Path, int]:
                 if folder.is_dir():
                     freed += sum(f.stat().st_size for f in folder.iterdir())
                     shutil.rmtree(folder)
-                with suppress(OSError):  # Windows: an open file stays
+                with suppress(OSError):  # on Windows an open file cannot be removed
                     Path(lock.lock_file).unlink(missing_ok=True)
         except Timeout:
             if folder.suffix != ".lock":
@@ -152,7 +152,7 @@ def bytes_needed(count: int, pixels: Pixels, layers: Sequence[Layer]) -> int:
 
 
 def _key(index: Index, pixels: Pixels, layers: Sequence[Layer]) -> str:
-    """Return the name of a folder: of all that decides the stored bytes, and nothing else."""
+    """Return the name of a folder: a hash of everything that the stored bytes depend on."""
     document = [FORMAT, index.fingerprint, pixels.stored, pixels.fit, pixels.fill]
     document += [[layer.task.name, layer.task.kind, layer.task.classes] for layer in layers]
     digest = hashlib.sha256(json.dumps(document).encode()).hexdigest()[:24]
@@ -174,9 +174,11 @@ def _writable(home: Path, name: str) -> Path:
         fallback.mkdir(mode=0o700, exist_ok=True)
         owner = fallback.stat().st_uid
     except OSError as error:
-        raise Failed(f"{name}: no folder for the cache", got=str(error), try_=OTHER) from None
+        raise Failed(
+            f"{name}: no folder for the cache", got=str(error), try_=OTHER_FOLDER
+        ) from None
     if user not in ("own", owner):
-        raise Failed(f"{name}: the folder {fallback} belongs to another user", try_=OTHER)
+        raise Failed(f"{name}: the folder {fallback} belongs to another user", try_=OTHER_FOLDER)
     return fallback
 
 
@@ -200,27 +202,24 @@ def _finished(folder: Path) -> bool:
     return (folder / "done.json").exists()
 
 
-class _locked:
-    """Locks a folder for the one process that builds in it; others print a line and wait."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.lock = FileLock(f"{folder}.lock")
-        self.name = name
-
-    def __enter__(self) -> None:
-        try:
-            self.lock.acquire(timeout=0)
-        except Timeout:
-            say(f"{self.name}: another process decodes the same images; waiting for it")
-            self.lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.lock.release()
+@contextmanager
+def _locked(folder: Path, name: str) -> Iterator[None]:
+    """Lock a folder for the one process that builds in it; others print a line and wait."""
+    lock = FileLock(f"{folder}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"{name}: another process decodes the same images; waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @dataclass
 class _Job:
-    """A source to decode into a folder, with pixels (`keep`) or records alone."""
+    """A source to decode into a folder, with pixels (`keep`) or only records."""
 
     folder: Path
     source: Source
@@ -240,7 +239,7 @@ def _build(job: _Job) -> None:
             write_atomic(job.folder / "done.json", json.dumps(document) + "\n")
     except OSError as error:
         raise Failed(
-            f"{job.name}: cannot write to the cache {job.folder}; what was written is kept",
+            f"{job.name}: cannot write to the cache {job.folder}; finished files are kept",
             got=error.strerror or str(error),
             try_="free some space or set ONETRUNK_CACHE, then run it again",
         ) from None
@@ -249,7 +248,7 @@ def _build(job: _Job) -> None:
 def _decode_into(job: _Job) -> None:
     folder, stored, count = job.folder, job.pixels.stored, len(job.index)
     files: dict[str, IO[bytes]] = {}
-    with ExitStack() as open_files:  # closing writes too, and may find a full disk
+    with ExitStack() as open_files:  # closing writes too, and fails on a full disk
         _allocate(folder / "records.bin", count * RECORD.itemsize)
         if job.keep:
             sizes = {"images": 3 * stored[0] * stored[1]}
@@ -287,7 +286,7 @@ def _decoded(job: _Job, todo: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.in
     """
     threads = cpus()
     with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
-        # our own limit refuses what pillow only warns about, and odd metadata changes no pixel
+        # `decode` has its own limit of pixels, and odd metadata does not change the pixels
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", module=r"PIL\.")
         size = min(max(CHUNK_BYTES // bytes_needed(1, job.pixels, job.layers), 8), 1024)
@@ -320,7 +319,7 @@ def cpus() -> int:
 
 
 def _allocate(path: Path, size: int) -> None:
-    """Give a file its final size, so that a full disk is found before any work."""
+    """Give a file its final size, so that a full disk is detected before decoding."""
     with path.open("ab") as file:
         if file.seek(0, os.SEEK_END) >= size:
             return
@@ -330,7 +329,7 @@ def _allocate(path: Path, size: int) -> None:
                 os.posix_fallocate(file.fileno(), 0, size)
             except OSError as error:
                 if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-                    file.truncate(0)  # or the next run would take it for allocated
+                    file.truncate(0)  # otherwise the next run finds the final size
                     raise
 
 
@@ -342,13 +341,7 @@ def _sync(files: Iterable[IO[bytes]]) -> None:
 
 def _write(file: IO[bytes], rows: NDArray[np.int64], values: NDArray[Any]) -> None:
     """Write each row's values to its place in the file, consecutive rows together."""
-    for first, last in _runs(rows):
+    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+    for first, last in itertools.pairwise([0, *breaks.tolist(), len(rows)]):
         file.seek(int(rows[first]) * values[0].nbytes)
         file.write(values[first:last].data)
-
-
-def _runs(rows: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Yield where each run of consecutive rows begins and ends."""
-    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
-    edges = [0, *breaks.tolist(), len(rows)]
-    return itertools.pairwise(edges)

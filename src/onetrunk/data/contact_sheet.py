@@ -10,14 +10,15 @@ from PIL import Image, ImageDraw
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.drawing import MAGMA, TABLEAU, colour_scale, text_font
+from onetrunk.data.index import is_labelled
 from onetrunk.data.pixels import U8
 from onetrunk.data.split import Split
-from onetrunk.data.task import NO_CLASS, NO_LABEL, NO_PIXEL, Task
+from onetrunk.data.task import NO_PIXEL, Task
 from onetrunk.errors import BadInput, Failed, printable
 from onetrunk.store.atomic import atomic
 
 COLUMNS = 12  # images of a class
-ROWS = 60  # classes shown at most
+ROWS = 60  # the most classes that are shown
 TILE = 64  # pixels; smaller images are enlarged to about this height
 PAPER, INK, GREY = (250, 250, 248), (20, 20, 20), (120, 120, 120)
 GAP, TEXT, LEFT = 4, 15, 150  # pixels
@@ -37,12 +38,12 @@ def contact_sheet(domain: Domain, path: Path, split: str = "train") -> None:
             picture.save(file, "PNG")
     except OSError as error:
         raise Failed(
-            f"cannot write {path}", got=error.strerror or str(error), try_="another place"
+            f"cannot write {path}", got=error.strerror or str(error), try_="another folder"
         ) from None
 
 
 def check_path(path: Path) -> None:
-    """Refuse a path that is not one of a PNG file."""
+    """Raise BadInput if a path is not that of a PNG file."""
     if path.suffix.lower() != ".png" or path.is_dir():
         raise BadInput("expected the path of a PNG file", got=str(path), try_="--sheet sheet.png")
 
@@ -63,7 +64,7 @@ def _class_rows(part: Split, tasks: tuple[Task, ...]) -> list[Row]:
         places = np.flatnonzero(labels[:, i] == 1 if task.kind == "multilabel" else labels == i)
         shown = places[np.linspace(0, len(places) - 1, min(len(places), COLUMNS)).astype(int)]
         rows.append((f"{name} ({len(places)})", _images(part, shown)))
-    known = (labels != NO_LABEL).all(1) if task.kind == "multilabel" else labels != NO_CLASS
+    known = is_labelled(task, labels)
     if not known.all():
         places = np.flatnonzero(~known)
         rows.append((f"not labelled ({len(places)})", _images(part, places[:COLUMNS])))
@@ -73,7 +74,7 @@ def _class_rows(part: Split, tasks: tuple[Task, ...]) -> list[Row]:
 
 
 def _dense_rows(part: Split, tasks: list[Task]) -> list[Row]:
-    """Return rows of image, class map, depth and normals, of images from all over the split."""
+    """Return rows of image, class map, depth and normals, for images spread over the split."""
     places = np.linspace(0, len(part) - 1, min(len(part), 16)).astype(int)
     images, targets = part.stored(places)
     rows: list[Row] = []
@@ -129,10 +130,11 @@ def _images(part: Split, places: NDArray[np.int64]) -> list[U8]:
 
 
 def _compose(rows: list[Row], zoom: float) -> Image.Image:
-    """Draw rows of tiles with their names; small tiles are enlarged by a whole factor."""
+    """Draw rows of tiles with their names; small tiles are enlarged by an integer factor."""
     if zoom >= 1:
-        rows = [(name, [_enlarged(t, round(zoom)) for t in tiles]) for name, tiles in rows]
-    elif zoom <= 0.5:  # or a sheet of large images would take gigabytes
+        n = round(zoom)
+        rows = [(name, [t.repeat(n, 0).repeat(n, 1) for t in tiles]) for name, tiles in rows]
+    elif zoom <= 0.5:  # otherwise a sheet of large images takes gigabytes
         rows = [(name, [_reduced(t, round(1 / zoom)) for t in tiles]) for name, tiles in rows]
     rows = [(" ".join(printable(name).split()), tiles) for name, tiles in rows]
     font = text_font(11)
@@ -152,11 +154,6 @@ def _compose(rows: list[Row], zoom: float) -> Image.Image:
             x += tile.shape[1] + GAP
         y += row_height
     return sheet
-
-
-def _enlarged(tile: U8, times: int) -> U8:
-    enlarged: U8 = tile.repeat(times, 0).repeat(times, 1)
-    return enlarged
 
 
 def _reduced(tile: U8, times: int) -> U8:

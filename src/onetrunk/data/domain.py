@@ -274,7 +274,7 @@ class Domain:
             raise BadInput.several(errors)
 
     def notes(self) -> list[str]:
-        """Return what the user should know about its images, such as the unreadable ones."""
+        """Return messages for the user about its images, for example about unreadable ones."""
         notes = [printable(f"{self.name}: {line}") for line in self.index.warnings]
         notes += [
             f"{self.name}: {split} has no image"

@@ -81,7 +81,7 @@ def _augment(value: Any) -> dict[str, Any]:
 
 
 class DomainSettings(Settings):
-    """Where the images of a domain come from, and what is done to them."""
+    """The source of a domain's images, and how they are processed."""
 
     name: str = Field(description="Name of the domain")
     source: str = Field(
@@ -94,10 +94,7 @@ class DomainSettings(Settings):
         default=None,
         description="Pixels or [height, width]; auto: that of the source, otherwise 64",
     )
-    fit: Fit = Field(
-        default="squash",
-        description="How an image is fitted to the size",
-    )
+    fit: Fit = Field(default="squash", description="How an image is fitted to the size")
     margin: int = Field(
         default=0, ge=0, le=4096, description="Extra pixels that are stored for random crops"
     )

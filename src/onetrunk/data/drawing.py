@@ -1,4 +1,4 @@
-"""Colours and a font for the pictures that onetrunk draws."""
+"""Colours and a font for contact sheets, maps and charts."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def thumbnails(images_BHWC: U8) -> U8:
     """Return 16×16 grey thumbnails, the means over equal areas."""
     count, height, width = images_BHWC.shape[:3]
     rows = images_BHWC.reshape(count, height, -1).astype(np.float32)
-    down = _areas(height) @ rows  # rows first: they are many values at once
+    down = _areas(height) @ rows  # rows first, as one product of many values
     across: NDArray[np.float32] = _areas(width) @ down.reshape(count, THUMB, width, -1)
     grey: NDArray[np.float32] = across @ LUMA if across.shape[3] == 3 else across[..., 0]
     rounded: U8 = np.floor(grey + np.float32(0.5)).astype(np.uint8)
@@ -81,7 +81,9 @@ def near_pairs(thumbs_a: U8, thumbs_b: U8, *, limit: int = 1_000_000) -> Pairs:
     count = 0
     for i in np.flatnonzero(np.any([high > low for _, low, high in bands], 0)):
         alike = [order[low[i] : high[i]] for order, low, high in bands]
-        j = np.unique(np.concatenate([k[_bits(hash_b[k], hash_a[i]) <= BITS] for k in alike]))
+        j = np.unique(
+            np.concatenate([k[np.bitwise_count(hash_b[k] ^ hash_a[i]) <= BITS] for k in alike])
+        )
         near = [
             k[_gap(thumbs_b[k], thumbs_a[i]) <= GREY]
             for k in np.array_split(j, len(j) // CHUNK + 1)
@@ -94,11 +96,6 @@ def near_pairs(thumbs_a: U8, thumbs_b: U8, *, limit: int = 1_000_000) -> Pairs:
     if not pairs:
         return np.empty((0, 2), np.int64)
     return np.concatenate(pairs)[:limit].astype(np.int64)
-
-
-def _bits(hashes: NDArray[np.uint64], other: np.uint64) -> NDArray[np.uint8]:
-    count: NDArray[np.uint8] = np.bitwise_count(hashes ^ other)
-    return count
 
 
 def _gap(thumbs_NHW: U8, other_HW: U8) -> NDArray[np.float64]:

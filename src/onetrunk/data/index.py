@@ -1,6 +1,6 @@
 """The index of a source: names, splits and labels of its images as columns. Nothing is decoded.
 
-All problems of the list are found while it is read, and reported together.
+All problems are collected while the list is read, and reported together.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,18 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onetrunk.data.sources import Item, Source
-from onetrunk.data.splitting import SPLITS, groups_of, move_nearest, split_codes
+from onetrunk.data.files.labels import fixed_classes
+from onetrunk.data.sources import Item, Label, Source
+from onetrunk.data.splitting import EXAMPLES, SPLITS, groups_of, move_nearest, split_codes
 from onetrunk.data.task import NO_CLASS, NO_LABEL, Task
 from onetrunk.errors import BadInput, shorten
 
-EXAMPLES = 5  # names listed in one message
-
 
 class Strings:
-    """An immutable list of strings in two flat arrays: UTF-8 bytes end to end, and their ends.
+    """An immutable list of strings in two flat arrays: concatenated UTF-8 bytes, and their ends.
 
-    A million names take no million Python objects.
+    It needs much less memory than a list of Python strings.
     """
 
     def __init__(self, strings: Iterable[str] = ()) -> None:
@@ -58,12 +56,12 @@ class Index:
     """The columns of a source's list, in the order of its keys.
 
     Attributes:
-        keys: Names for people.
-        where: Names for the source.
+        keys: Names of the images, for messages.
+        where: Where the source finds each image.
         split: 0 for train, 1 for val, 2 for test.
-        labels: By task; dense targets are read with the image.
-        how: How the splits were made, for people.
-        fingerprint: Of all keys and stamps: it changes when the data does.
+        labels: By task, without dense targets, which are read with the images.
+        how: How the splits were made, for messages.
+        fingerprint: A hash of all keys and stamps, which changes with the data.
     """
 
     tasks: tuple[Task, ...]
@@ -127,7 +125,10 @@ def read_index(
         tasks.append(task)
     if not tasks:
         errors.append(
-            BadInput(f"{name}: it has no task", try_="--task NAME=KIND, or tasks in the recipe")
+            BadInput(
+                f"{name}: expected at least one task",
+                try_="--task NAME=KIND, or tasks in the recipe",
+            )
         )
     if errors:
         raise BadInput.several(errors)
@@ -154,14 +155,8 @@ def _tasks(source: Source, name: str, requested: Sequence[Task] | None) -> list[
                 available=[f"{t.name} ({t.kind})" for t in source.tasks],
             )
         classes = available[task.name].classes
-        if task.dense and task.classes and classes and task.classes != classes:
-            # a map holds numbers: other names, or another order, would rename what it shows
-            raise BadInput(
-                f"{name}: task {task.name}: the classes of the source's maps are fixed",
-                got=", ".join(task.classes),
-                available=classes,
-                try_="leave out classes",
-            )
+        if task.dense and classes:
+            fixed_classes(name, task, classes)
         tasks.append(available[task.name].with_classes(task.classes or classes))
     return tasks
 
@@ -173,27 +168,16 @@ def _labels(
     raw = [item.labels.get(task.name) for item in items]
     if task.kind == "regress":
         return _numbers(task, raw, items, name, errors)
-    counts = Counter[str]()
-    for label in raw:
-        if isinstance(label, tuple):
-            counts.update(str(c) for c in label)
-        elif label is not None:
-            counts[str(label)] += 1
+    known = dict.fromkeys(c for label in raw for c in _class_names(label))
     if not task.classes:
-        task = task.with_classes(sorted(counts, key=natural))
+        task = task.with_classes(sorted(known, key=natural))
     place = {c: i for i, c in enumerate(task.classes)}
-    if outside := [c for c in counts if c not in place]:
-        wrong = outside[0]
-        example = next(
-            item.key
-            for item, label in zip(items, raw, strict=True)
-            if label is not None
-            and (wrong in label if isinstance(label, tuple) else str(label) == wrong)
-        )
+    if outside := [c for c in known if c not in place]:
+        example = next(i for i, label in enumerate(raw) if outside[0] in _class_names(label))
         errors.append(
             BadInput(
-                f"{name}: task {task.name}: {example}: a label outside the classes",
-                got=wrong,
+                f"{name}: task {task.name}: {items[example].key}: a label outside the classes",
+                got=outside[0],
                 available=task.classes,
                 try_="correct the label, or add it to the classes",
             )
@@ -204,8 +188,7 @@ def _labels(
         for i, label in enumerate(raw):
             if label is not None:
                 many[i] = 0
-                names = label if isinstance(label, tuple) else (label,)
-                many[i, [place[str(c)] for c in names]] = 1
+                many[i, [place[c] for c in _class_names(label)]] = 1
         return task, many
     one = np.full(len(items), NO_CLASS, np.int32)
     for i, label in enumerate(raw):
@@ -213,7 +196,7 @@ def _labels(
             errors.append(
                 BadInput(
                     f"{name}: task {task.name}: {items[i].key}: expected one class",
-                    got=", ".join(map(str, label)),
+                    got=", ".join(_class_names(label)),
                     try_='kind = "multilabel"',
                 )
             )
@@ -221,6 +204,13 @@ def _labels(
         if label is not None:
             one[i] = place[str(label)]
     return task, one
+
+
+def _class_names(label: Label) -> tuple[str, ...]:
+    """Return the classes in a label; none if there is no label."""
+    if label is None:
+        return ()
+    return tuple(map(str, label)) if isinstance(label, tuple) else (str(label),)
 
 
 def _numbers(
@@ -259,10 +249,10 @@ def _numbers(
 def _fill_train(
     task: Task, values: NDArray[Any], codes: NDArray[np.uint8], hashes: NDArray[np.float64]
 ) -> list[str]:
-    """Move an image to train for every class that the hash left without one; return them."""
+    """Move an image to train for each class without one there; return these classes."""
     if not task.classes:
         return []
-    empty = np.flatnonzero(_counts(task, values[codes == 0]) == 0)
+    empty = np.flatnonzero(class_counts(task, values[codes == 0]) == 0)
     many = task.kind == "multilabel"
     return [
         task.classes[place]
@@ -271,7 +261,18 @@ def _fill_train(
     ]
 
 
-def _counts(task: Task, labels: NDArray[Any]) -> NDArray[np.int64]:
+def is_labelled(task: Task, labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which images have a label of a task that is not dense."""
+    if task.kind == "regress":
+        known: NDArray[np.bool_] = ~np.isnan(labels).any(1)
+    elif task.kind == "multilabel":
+        known = (labels != NO_LABEL).any(1)
+    else:
+        known = labels != NO_CLASS
+    return known
+
+
+def class_counts(task: Task, labels: NDArray[Any]) -> NDArray[np.int64]:
     """Return the number of images of each class."""
     if task.kind == "multilabel":
         return np.asarray((labels == 1).sum(0))
@@ -289,16 +290,10 @@ def check_classes(
     """Append an error for a class that is missing in train, a warning for one in val or test."""
     for code, split in enumerate(SPLITS):
         labels = values[codes == code]
-        if task.kind == "multilabel":
-            labelled = labels[(labels != NO_LABEL).all(1)] if task.classes else labels[:0]
-        elif task.kind == "regress":
-            labelled = labels[~np.isnan(labels).any(1)]
-        else:
-            labelled = labels[labels != NO_CLASS]
-        if len(labelled) == 0:
+        if not is_labelled(task, labels).any():
             problem, try_ = f"{split} has no labelled image", "label some, or leave out the task"
         else:
-            counts: list[int] = _counts(task, labelled).tolist() if task.classes else []
+            counts: list[int] = class_counts(task, labels).tolist() if task.classes else []
             missing = [c for c, n in zip(task.classes, counts, strict=True) if n == 0]
             if not missing:
                 continue

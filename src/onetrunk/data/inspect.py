@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.duplicates import near_pairs
+from onetrunk.data.index import class_counts, is_labelled
 from onetrunk.data.splitting import SPLITS
 from onetrunk.data.stored_images import BLANK, GOOD, LONG, MISNAMED, TINY
-from onetrunk.data.task import NO_CLASS, NO_LABEL, Task
+from onetrunk.data.task import NO_CLASS, Task
 from onetrunk.errors import BadInput
 
 SUSPICIOUS = {
@@ -32,8 +33,8 @@ class Labels:
         counts: Split -> class -> images.
         unlabelled: Split -> images.
         missing: Split -> classes without an image.
-        numbers: Of regress: split -> minimum, mean, maximum.
-        unit: Of numbers and depth.
+        numbers: For a regress task: split -> minimum, mean, maximum.
+        unit: The unit of numbers or depth.
     """
 
     task: str
@@ -55,7 +56,7 @@ class Labels:
 
 @dataclass
 class Inspection:
-    """What `onetrunk data SOURCE` shows.
+    """The output of `onetrunk data SOURCE`.
 
     Attributes:
         splits: Split -> readable images.
@@ -67,8 +68,8 @@ class Inspection:
         exact: Pairs of files with the same content in two splits.
         near: Pairs of files with nearly the same picture in two splits.
         conflicts: Pairs of files with the same content and different labels.
-        refused: Why training would refuse this source; "" if it would not.
-        cache: The folder of the decoded images, their bytes, and whether it holds pixels.
+        refused: The error that training would raise for this source; "" for none.
+        cache: The folder of the decoded images, its bytes, and whether it contains pixels.
     """
 
     source: str
@@ -128,7 +129,7 @@ def inspect(domain: Domain) -> Inspection:
             if (good & (records["flags"] & bit > 0)).any()
         },
         exact=exact,
-        near=_near(domain, good, {tuple(pair) for pair in exact}),
+        near=_near(domain, good, {frozenset(pair) for pair in exact}),
         conflicts=conflicts,
         warnings=index.warnings,
         refused=refused,
@@ -148,20 +149,13 @@ def _labels(task: Task, domain: Domain, good: NDArray[np.bool_]) -> Labels:
     for split in SPLITS:
         rows = domain.index.rows(split)
         part = column[rows[good[rows]]]
-        if task.kind == "regress":
-            known = ~np.isnan(part).any(1)
-            if known.any():
-                v = part[known]
-                labels.numbers[split] = [float(v.min()), float(v.mean()), float(v.max())]
-        elif task.kind == "multilabel":
-            known = (part != NO_LABEL).all(1) if len(part) else np.zeros(0, np.bool_)
-            counts = (part[known] == 1).sum(0) if len(part) else np.zeros(task.width, int)
-        else:
-            known = part != NO_CLASS
-            counts = np.bincount(part[known], minlength=task.width)
+        known = is_labelled(task, part)
         labels.unlabelled[split] = int((~known).sum())
-        if task.classes and known.any():
-            names = dict(zip(task.classes, counts.tolist(), strict=True))
+        if task.kind == "regress" and known.any():
+            v = part[known]
+            labels.numbers[split] = [float(v.min()), float(v.mean()), float(v.max())]
+        elif task.classes and known.any():
+            names = dict(zip(task.classes, class_counts(task, part).tolist(), strict=True))
             labels.counts[split] = names
             labels.missing[split] = [name for name, n in names.items() if n == 0]
     return labels
@@ -175,7 +169,7 @@ def _same(domain: Domain, good: NDArray[np.bool_]) -> tuple[list[list[str]], lis
     order = np.lexsort((rows, digest[:, 1], digest[:, 0]))
     exact: list[list[str]] = []
     conflicts: list[list[str]] = []
-    labelled: dict[str, int] = {}  # by task the last row of this content with a label
+    labelled: dict[str, int] = {}  # by task: the last row with this content and a label
     for a, b in itertools.pairwise(order):  # neighbours in the order of their digests
         if (digest[a] != digest[b]).any():
             labelled = {}
@@ -197,12 +191,11 @@ def _same(domain: Domain, good: NDArray[np.bool_]) -> tuple[list[list[str]], lis
     return exact, conflicts
 
 
-def _near(domain: Domain, good: NDArray[np.bool_], known: set[tuple[str, ...]]) -> list[list[str]]:
+def _near(domain: Domain, good: NDArray[np.bool_], exact: set[frozenset[str]]) -> list[list[str]]:
     """Return pairs of near duplicates across splits, without the exact ones."""
     index, records = domain.index, domain.decoded.records
     blank = records["flags"] & BLANK > 0  # all blank images are alike, and listed as suspicious
     part = [np.flatnonzero(good & ~blank & (index.split == code)) for code in range(len(SPLITS))]
-    exact = {frozenset(pair) for pair in known}
     pairs: list[list[str]] = []
     for a, b in ((1, 0), (2, 0), (2, 1)):
         if len(part[a]) == 0 or len(part[b]) == 0:

@@ -55,7 +55,7 @@ Step = tuple[list[Batch] | OnetrunkError, dict[str, Any]]  # its batches, and th
 
 
 class _Steps(Dataset[Step]):
-    """Makes the batches of a plan; each data worker holds a copy."""
+    """Makes the batches of a plan; each data worker has a copy."""
 
     def __init__(self, domains: Sequence[Domain]) -> None:
         self.parts: dict[str, tuple[Split, Augment, tuple[Task, ...]]] = {
@@ -65,14 +65,9 @@ class _Steps(Dataset[Step]):
     def __getitem__(self, plan: Plan) -> Step:
         draws, state = plan
         try:
-            return [self._batch(draw) for draw in draws], state
-        except (
-            OnetrunkError
-        ) as error:  # if raised in a data worker, it would carry a page of traces
+            return [make_batch(draw, *self.parts[draw.domain]) for draw in draws], state
+        except OnetrunkError as error:  # a DataLoader would add the worker's traceback to it
             return error, state
-
-    def _batch(self, draw: Draw) -> Batch:
-        return make_batch(draw, *self.parts[draw.domain])
 
 
 def make_batch(draw: Draw, split: Split, augment: Augment, tasks: tuple[Task, ...]) -> Batch:
@@ -91,13 +86,13 @@ class Loader:
             ...
 
     Args:
-        batch: The batch size of domains that have none of their own.
+        batch: The batch size of domains that do not set one.
         sampling: A built-in sampler, or "package.module:thing".
-        temperature: Of the sampler `temperature`.
-        workers: Processes that decode and augment in advance. Cached images need none: a thread
-            makes their batches. Images that are read from their files do.
+        temperature: T of the sampler `temperature`.
+        workers: Processes that decode and augment in advance. They are useful if images are not
+            cached; batches of cached images are made by a thread.
         pin: Whether batches are in pinned memory.
-        fixed: The domains with a limited number of views, drawn beforehand.
+        fixed: The domains with a limited number of views.
     """
 
     def __init__(
@@ -138,7 +133,7 @@ class Loader:
         steps = self._ahead() if self.workers == 0 else self._by_workers()
         for batches, state in _alive(steps):
             if isinstance(batches, OnetrunkError):
-                del steps  # the error holds this frame, and would keep the workers alive
+                del steps  # the traceback has this frame, and would keep the workers alive
                 raise batches
             self._state = state
             yield batches
@@ -152,7 +147,7 @@ class Loader:
             num_workers=self.workers,
             pin_memory=self.pin,
             worker_init_fn=_ignore_ctrl_c,
-            generator=torch.Generator(),  # or each loop would draw from the global one
+            generator=torch.Generator(),  # otherwise each loop draws from the global one
         )
         with _without_child_handler():
             steps = iter(loader)
@@ -161,8 +156,8 @@ class Loader:
     def _ahead(self) -> Iterator[Step]:
         """Yield steps made by one thread in advance.
 
-        It computes on one core: the others are left to the training, and torch's threads take many
-        times longer when they wait for a busy core.
+        The thread uses one core. The others are for the training, and torch's threads become many
+        times slower if they wait for a busy core.
         """
         plans = self._plans()
         waiting: deque[Future[Step]] = deque()
@@ -200,10 +195,10 @@ def _ignore_ctrl_c(_: int) -> None:
 
 @contextmanager
 def _without_child_handler() -> Iterator[None]:
-    """Keep torch's first loader from leaving its handler of ended child processes.
+    """Restore the handler of SIGCHLD, which torch's first loader replaces.
 
-    The handler raises when a worker dies, in the middle of a training step or of writing a
-    checkpoint. The next wait for a step finds the death as well.
+    Torch's handler raises an error as soon as a worker dies, possibly while a checkpoint is
+    written. Waiting for the next step detects the dead worker as well.
     """
     number = getattr(signal, "SIGCHLD", None)  # not on Windows
     if number is None or threading.current_thread() is not threading.main_thread():

@@ -1,9 +1,9 @@
 """The pixel pipeline: everything that happens to an image between its file and the trunk.
 
-One object holds all of it (EXIF turn, channels, alpha, bit depth, fit, size, normalization). It is
-stored in the pack and used in training, evaluation, prediction, folding and export alike. An image
-is first brought to the *stored* size, `size` plus a margin for augmentation; without augmentation
-its middle is used.
+One object does all of it (EXIF rotation, channels, alpha, bit depth, fit, size, normalization). It
+is stored in the pack and used in training, evaluation, prediction, folding and export. An image is
+first fitted to the *stored* size, `size` plus a margin for augmentation; without augmentation its
+center is used.
 """
 
 from __future__ import annotations
@@ -28,16 +28,12 @@ FITS: tuple[Fit, ...] = get_args(Fit)
 Raw = str | PathLike[str] | bytes | Image.Image | NDArray[Any]  # an image, encoded or decoded
 U8 = NDArray[np.uint8]
 
-METADATA = {
-    "exif",
-    "xmp",
-    "XML:com.adobe.xmp",
-    "Raw profile type exif",
-}  # where an orientation may be stored
+# where an orientation may be stored
+METADATA = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
 MAX_PIXELS = 89_478_485  # of one image file; pillow warns of a decompression bomb above it
 WHITE = (255, 255, 255, 255)
-# the formats that are decoded; of the others, EPS would start ghostscript, and an icon may hold a
-# picture far larger than its header says
+# the formats that are decoded; of the others, EPS starts ghostscript, and an icon may contain a
+# picture far larger than its header declares
 USUAL = ("JPEG", "PNG", "GIF", "BMP", "PPM")  # available without loading all of pillow's plugins
 FORMATS = (*USUAL, "MPO", "WEBP", "DIB", "TIFF", "JPEG2000", "AVIF")
 
@@ -99,16 +95,8 @@ class Pixels:
         return self.size[0] + self.margin, self.size[1] + self.margin
 
     def to_json(self) -> dict[str, Any]:
-        """Return a plain document for `from_json`."""
+        """Return a plain document, which `read_dataclass` reads."""
         return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
-
-    @classmethod
-    def from_json(cls, document: dict[str, Any]) -> Pixels:
-        """Read the document of `to_json`."""
-        given: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in document.items()
-        }
-        return cls(**given)
 
     def read(self, raw: Raw) -> U8:
         """Return one image at the stored size, (H, W, 3); raise BadImage if it cannot be read."""
@@ -141,12 +129,10 @@ class Pixels:
         return placed
 
     def centre(self, stored_BHWC: U8) -> U8:
-        """Return the middle `size` of stored images or targets, as evaluation uses it."""
-        top, left = (
-            (stored_BHWC.shape[1] - self.size[0]) // 2,
-            (stored_BHWC.shape[2] - self.size[1]) // 2,
-        )
-        return stored_BHWC[:, top : top + self.size[0], left : left + self.size[1]]
+        """Return the center of stored images or targets, of `size` pixels, for evaluation."""
+        height, width = self.size
+        top, left = (stored_BHWC.shape[1] - height) // 2, (stored_BHWC.shape[2] - width) // 2
+        return stored_BHWC[:, top : top + height, left : left + width]
 
     def normalize(self, images_BHWC: U8 | torch.Tensor) -> torch.Tensor:
         """Return the trunk's input: (B, 3, H, W) float32, channels last in memory."""
@@ -158,13 +144,15 @@ class Pixels:
         scale = (1 / (255 * std)).repeat(width)
         shift = (-mean / std).repeat(width)
         rows = images.reshape(count * height, width * 3).float()
-        if rows.data_ptr() == images.data_ptr():  # given floats: the caller's array is not changed
+        if (
+            rows.data_ptr() == images.data_ptr()
+        ):  # floats are not copied by float(): keep the caller's array
             rows = rows.clone()
         torch.addcmul(shift, rows, scale, out=rows)
         return rows.view(count, height, width, 3).permute(0, 3, 1, 2)
 
     def prepare(self, images: Sequence[Raw]) -> torch.Tensor:
-        """Return images of any kind as one normalized batch, as evaluation prepares them."""
+        """Return images of any kind as one normalized batch, prepared as for evaluation."""
         return self.normalize(self.centre(np.stack([self.read(image) for image in images])))
 
 
@@ -186,7 +174,7 @@ def decode(raw: Raw) -> Image.Image:
         if turn is not None:
             picture = picture.transpose(turn)
         return _eight_bit(picture)
-    except (BadImage, MemoryError):  # too little memory is not the image's fault
+    except (BadImage, MemoryError):  # the image may be intact if memory runs out
         raise
     except Image.DecompressionBombError:
         raise BadImage(f"its header claims over {2 * MAX_PIXELS:,} pixels") from None
@@ -196,7 +184,7 @@ def decode(raw: Raw) -> Image.Image:
         raise BadImage("no permission to read it") from None
     except UnidentifiedImageError:
         raise BadImage("not an image, or of a format that is not supported") from None
-    except Exception as error:  # decoders raise anything on a broken file
+    except Exception as error:  # decoders may raise any exception
         raise BadImage(reason_of(error)) from None
 
 
@@ -215,7 +203,7 @@ def _open(raw: Raw) -> Image.Image:
 
 @cache
 def _formats() -> list[str]:
-    """Return those of FORMATS that this pillow was built with, which takes a sixth of a second."""
+    """Return the FORMATS that this pillow supports; the check takes a sixth of a second."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 
@@ -269,7 +257,7 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
 def _geometry(
     source: Sequence[int], out: tuple[int, int], fit: Fit
 ) -> tuple[tuple[float, float, float, float], tuple[int, int, int, int]]:
-    """Return which box (x0, y0, x1, y1) of the source fills which place (top, left, h, w)."""
+    """Return a box (x0, y0, x1, y1) of the source, and the place (top, left, h, w) it fills."""
     height, width = source[0], source[1]
     if fit == "crop":
         scale = max(out[0] / height, out[1] / width)

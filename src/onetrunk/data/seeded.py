@@ -1,4 +1,4 @@
-"""Random numbers that depend on names alone, not on what was drawn before.
+"""Stateless random numbers: they depend only on names, not on earlier draws.
 
 A draw is a hash of (seed, image, view, lane). No generator has a state, so batches are the same
 with any number of workers and after resuming at any step, and the n-th view of an image is the
@@ -17,7 +17,7 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def seed_of(*names: object) -> int:
-    """Return 64 bits from a seed and names, for example (3, "digits", "augment")."""
+    """Return 64 bits from a seed and names, for example `seed_of(3, "digits", "augment")`."""
     text = "\0".join(str(name) for name in names)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 

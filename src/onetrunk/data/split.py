@@ -14,7 +14,7 @@ from onetrunk.data.stored_images import Frames
 
 
 class Split:
-    """Images by their place in the split, 0 … len-1, in the order of their keys.
+    """Images by their position in the split, 0 … len-1, in the order of their keys.
 
     Targets are tensors by task:
 
@@ -53,7 +53,7 @@ class Split:
         return self._index.labels[task][self.rows]
 
     def stored(self, places: NDArray[np.int64]) -> tuple[U8, dict[str, NDArray[Any]]]:
-        """Return images (B, H, W, 3) at the stored size, and all targets, before augmentation."""
+        """Return images (B, H, W, 3) at the stored size and all targets, without augmentation."""
         rows = self.rows[places]
         images, targets = self._frames.read(rows)
         for name, column in self._index.labels.items():
@@ -61,7 +61,7 @@ class Split:
         return images, targets
 
     def batch(self, places: NDArray[np.int64]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Return normalized images (B, 3, H, W) and targets, as evaluation uses them."""
+        """Return normalized images (B, 3, H, W) and targets, for evaluation."""
         images, targets = self.stored(places)
         dense = {layer.task.name for layer in self._frames.layers}
         cut = {n: self.pixels.centre(t) if n in dense else t for n, t in targets.items()}
@@ -71,7 +71,7 @@ class Split:
 
 
 def as_tensor(target: NDArray[Any]) -> torch.Tensor:
-    """Convert a target to the tensor that losses take; (B, H, W, 3) becomes (B, 3, H, W)."""
+    """Convert a target to the tensor that losses expect; (B, H, W, 3) becomes (B, 3, H, W)."""
     if target.dtype == np.int32:
         return torch.from_numpy(target.astype(np.int64))
     if target.dtype == np.float16:

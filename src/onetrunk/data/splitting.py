@@ -1,8 +1,8 @@
-"""Train, val and test: as the source names them, or by a hash of the group or else the key.
+"""Train, val and test: from the source, or by a hash of the group or else the key.
 
-A hash depends on a name alone, so that new files never move old ones, and images of one group are
-never in two splits. One exception: if the hash leaves a small class without a training image, the
-image whose hash is nearest to train is moved there.
+A hash depends only on a name, so new files do not change the split of existing ones, and images of
+one group are never in two splits. One exception: if the hash leaves a small class without a
+training image, the image whose hash is nearest to train is moved there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EXAMPLES = 5  # names listed in one message
 
 
 def share(name: str) -> float:
-    """Return a number in [0, 1) that depends on the name alone."""
+    """Return a number in [0, 1) that depends only on the name."""
     digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
@@ -30,7 +30,7 @@ def share(name: str) -> float:
 def groups_of(
     items: list[Item], name: str, pattern: str | None, warnings: list[str]
 ) -> list[str | None]:
-    """Return each item's group: the source's, or what the pattern finds in its key."""
+    """Return each item's group: the source's, or the match of the pattern in its key."""
     if pattern is None or any(item.group is not None for item in items):
         return [item.group for item in items]
     try:
@@ -65,7 +65,7 @@ def split_codes(
 
     Returns:
         The position of each item's split in SPLITS, the hash of the items that were assigned by it
-        (1 for the others), and how the splits were made, for people.
+        (1 for the others), and how the splits were made, for messages.
     """
     given = {item.split for item in items}
     if unknown := sorted(str(s) for s in given - {*SPLITS, None}):
@@ -85,7 +85,7 @@ def split_codes(
         if item.split is None:
             codes[i] = 0 if u < SHARES[0] else 1 if u < SHARES[0] + SHARES[1] else 2
         elif item.split == "train" and missing:
-            # the splits that the source lacks are cut from the top of its training images
+            # missing splits get the training images with the largest hashes
             bottom = 1.0
             for s in missing:
                 bottom -= cut[s]
@@ -109,7 +109,7 @@ def split_codes(
     if straddling:
         errors.append(
             BadInput(
-                f"{name}: groups are in several of the splits that the source names",
+                f"{name}: groups are in several of the source's splits",
                 got=shorten(sorted(straddling), EXAMPLES),
                 try_="leave out the split column or the group",
             )
@@ -117,7 +117,7 @@ def split_codes(
     unit = "group" if any(g is not None for g in groups) else "path"
     if not named:
         return codes, hashes, f"70/15/15 by hash of the {unit}"
-    how = "as the source names them"
+    how = "from the source"
     if missing and "train" in named:
         how += f"; {' and '.join(missing)} cut from train by hash of the {unit}"
     if None in given:

@@ -1,4 +1,4 @@
-"""The stored images and targets of a source, read from the cache or straight from its files.
+"""The stored images and targets of a source, read from the cache or from the source.
 
 `read_image` reads and fits one image with its targets, `summarize` computes the record that the
 cache keeps of each image (size, digest, statistics, thumbnail), and `Frames` reads rows of images
@@ -28,7 +28,7 @@ from onetrunk.data.sources import Source
 from onetrunk.data.task import NO_PIXEL, Task
 from onetrunk.errors import Failed
 
-# UNREADABLE: for a reason outside of the image (the disk, memory), so it is tried again next time
+# UNREADABLE: for a reason outside of the image (disk, memory), so the next run tries again
 TODO, GOOD, BAD, UNREADABLE = range(4)
 BLANK, MISNAMED, LONG, TINY = 1, 2, 4, 8  # flags of images that are readable but suspicious
 MAX_BYTES = 512 * 2**20  # of one image file
@@ -54,7 +54,7 @@ RECORD = np.dtype(  # of one image, in the cache
         ("thumb", "u1", (THUMB, THUMB)),
     ]
 )
-BLOCK = 2**22  # values of images that are processed as floats at once
+BLOCK = 2**22  # values of images that are processed together
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _targets(
             continue
         if target.shape != (*size, *layer.channels):
             raise BadImage(f"its {name} is {target.shape}, the image {size[0]}×{size[1]}")
-        with np.errstate(over="ignore"):  # beyond single precision counts as infinite: unknown
+        with np.errstate(over="ignore"):  # larger numbers become infinite, which is unknown
             target = _checked(layer, target)
         placed = pixels.place_target(target, layer.empty)
         arrays[f"target.{name}"] = np.ascontiguousarray(placed, layer.dtype)
@@ -150,7 +150,7 @@ def _targets(
 
 
 def _checked(layer: Layer, target: NDArray[Any]) -> NDArray[Any]:
-    """Return a target whose every value is valid; raise BadImage for any other."""
+    """Return a target, or raise BadImage if a value is not valid."""
     name, kind = layer.task.name, layer.task.kind
     if kind == "segment":
         if target.dtype.kind not in "ui":
@@ -215,17 +215,13 @@ class Part:
 
 
 def summarize(images: Sequence[ReadImage]) -> Part:
-    """Compute the records of some images together, in a third of the time of one by one."""
+    """Compute the records of several images, three times faster than one by one."""
     records = np.zeros(len(images), RECORD)
     good = [i for i, image in enumerate(images) if image.status == GOOD]
     for i, image in enumerate(images):
         record = records[i]
-        record["status"], record["flags"], record["digest"] = (
-            image.status,
-            image.flags,
-            image.digest,
-        )
-        record["height"], record["width"] = image.size
+        record["status"], record["flags"] = image.status, image.flags
+        record["digest"], (record["height"], record["width"]) = image.digest, image.size
     arrays: dict[str, NDArray[Any]] = {}
     for name, like in (images[good[0]].arrays if good else {}).items():
         empty = np.zeros_like(like)
@@ -239,7 +235,7 @@ def summarize(images: Sequence[ReadImage]) -> Part:
             records["mean"][rows], records["square"][rows] = stats(block)
             records["thumb"][rows] = thumbnails(block)
             flat = block.reshape(len(block), -1)
-            # an unreadable image is all zeros here, so it is flagged too; its status tells it apart
+            # an unreadable image is all zeros here, so it gets this flag too, but another status
             blank = np.where(flat.max(1) - flat.min(1) < 2, BLANK, 0)
             records["flags"][rows] |= blank.astype("u1")
     return Part(
@@ -265,7 +261,7 @@ def read_records(folder: Path) -> NDArray[Any]:
 
 
 def read_reasons(folder: Path) -> dict[int, str]:
-    """Return why rows of a folder of the cache are bad; the newest line of a row counts."""
+    """Return why rows of a folder of the cache cannot be read; later lines replace earlier ones."""
     try:
         lines = (folder / "bad.jsonl").read_text().splitlines()
     except FileNotFoundError:
@@ -275,7 +271,7 @@ def read_reasons(folder: Path) -> dict[int, str]:
     for line in lines:
         try:
             entry = json.loads(line)
-        except ValueError:  # a line cut by a kill: its row had no record either, and was redone
+        except ValueError:  # an incomplete line of a killed process; its row was decoded again
             continue
         if status[entry["row"]] in (BAD, UNREADABLE):
             reasons[entry["row"]] = entry["reason"]
@@ -283,7 +279,7 @@ def read_reasons(folder: Path) -> dict[int, str]:
 
 
 class Frames:
-    """Reads rows of stored images. Its pickle is small: a data worker opens the files itself.
+    """Reads rows of stored images. Pickles are small, because data workers open the files again.
 
     Args:
         folder: The folder of the cache; None to decode at every read.
@@ -330,14 +326,14 @@ class Frames:
             raise Failed(
                 f"{self.where[row]} can no longer be read",
                 got=image.reason,
-                try_="put it back, or start again to read all images anew",
+                try_="restore it, or start again to list all images again",
             )
         return image.arrays
 
     @cached_property
     def _maps(self) -> dict[str, NDArray[Any]]:
         if self.folder is None:
-            raise RuntimeError("without a folder nothing is mapped")
+            raise RuntimeError("only a folder of the cache can be mapped")
         height, width = self.pixels.stored
         images = np.memmap(self.folder / "images.bin", np.uint8, "r")
         maps: dict[str, NDArray[Any]] = {"images": images.reshape(-1, height, width, 3)}
@@ -348,7 +344,7 @@ class Frames:
         return {name: np.asarray(array) for name, array in maps.items()}
 
     def _pool(self) -> ThreadPoolExecutor:
-        """Return threads of this process: those of a parent do not survive in its fork."""
+        """Return the threads of this process; a fork does not inherit those of its parent."""
         threads = self._threads
         if threads is None or threads[0] != os.getpid():
             threads = self._threads = (os.getpid(), ThreadPoolExecutor(4))

@@ -25,11 +25,10 @@ NO_PIXEL = 255  # segment: the pixel has no label; a map therefore has at most 2
 
 
 def check_name(name: str, what: str) -> str:
-    """Return the name if a domain, a task or a run may have it.
+    """Return a valid name of a domain, task or run; raise BadInput for any other name.
 
     Args:
-        name: The name to check.
-        what: What it names, for the error: "domain", "task", "run".
+        what: "domain", "task" or "run", for the error.
     """
     if not isinstance(name, str) or not NAME.fullmatch(name):
         fixed = re.sub(r"[^a-z0-9_-]+", "-", str(name).lower()).strip("-_")[:64]
@@ -58,8 +57,7 @@ class Task:
         None
     )
     unit: Annotated[
-        str,
-        Field(description="Unit of the values, for people; depth: metres, disparity or 1/m"),
+        str, Field(description="Unit of the values, for people; depth: metres, disparity or 1/m")
     ] = ""
 
     def __post_init__(self) -> None:
@@ -103,7 +101,7 @@ class Task:
         return {"regress": self.outputs, "depth": 1, "normals": 3, "embed": 0}[self.kind]
 
     def with_classes(self, classes: Sequence[str]) -> Task:
-        """The same task over these classes."""
+        """Return the task with these classes."""
         return replace(self, classes=tuple(classes))
 
 

@@ -2,7 +2,7 @@
 
 One list over all domains, in the format of COCO: {"image_id": …, "category_id": …} for every test
 image, in a file results.json that is sent as a ZIP. Categories are the ids in the annotations, not
-our class indices. The page of the challenge (Rebuffi, Bilen & Vedaldi 2017) names the file and the
+class indices. The page of the challenge (Rebuffi, Bilen & Vedaldi 2017) names the file and the
 ZIP; the keys are those of published code. The format has not been tried on the server itself.
 """
 
@@ -71,7 +71,7 @@ class Results:
         ]
 
     def write(self, path: Path) -> None:
-        """Write the JSON file or, by the path's ending, the ZIP that the server takes."""
+        """Write the results as JSON, or, if the path ends in .zip, as a ZIP for the server."""
         check_ending(path)
         content = json.dumps(self.to_json()).encode()
         if path.suffix.lower() == ".zip":

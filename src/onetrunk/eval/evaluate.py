@@ -1,6 +1,6 @@
-"""Evaluation: every domain's split through the model, with the scores as a table.
+"""Evaluation of a model on a split of every domain, with the scores as a table.
 
-Each domain is evaluated in batches of its own, in the order of its split, with the pixel pipeline
+Each domain is evaluated in separate batches, in the order of its split, with the pixel pipeline
 that the model's card stores. A norm that uses the statistics of the batch is evaluated in batches
 as in training: of the batch size that the card records, in a seeded order that is the same in every
 evaluation.
@@ -36,8 +36,8 @@ from onetrunk.progress import Track, say
 
 Models = Universal | Mapping[str, Universal]  # one for all domains, or one for each
 BATCH = 256  # images in a batch, at most
-BATCH_BYTES = 64 * 2**20  # of images; outputs, maps of many classes, may take four times as much
-TRAINING_BATCH = 64  # images in a training batch, where a card does not record it
+BATCH_BYTES = 64 * 2**20  # of images; outputs (maps of many classes) may need four times as much
+TRAINING_BATCH = 64  # images in a training batch, if a card does not record it
 READ_AHEAD = 2  # batches
 
 
@@ -59,7 +59,7 @@ def evaluate(
 
     Args:
         batch: Images in a batch, at most; fewer where memory requires it.
-        device: Where to evaluate; by default where the model is. The model is moved back.
+        device: Where to evaluate; by default the model's device. The model is moved back.
         intervals: Whether headlines have 95 % intervals.
         progress: Whether to show progress and to print a line for everything that is left out.
         scales: Scales of the views that maps are averaged over (see views.py).
@@ -115,7 +115,7 @@ def evaluate_split(
 
 
 def distinct_domains(domains: Sequence[Domain]) -> list[Domain]:
-    """Return the domains as a list, after checking that there is one and that none is repeated."""
+    """Return the domains as a list; an empty one, or a repeated domain, is refused."""
     listed = [domains] if isinstance(domains, Domain) else list(domains)
     names = [domain.name for domain in listed]
     for name in names:
@@ -139,7 +139,7 @@ def model_for(model: Models, domain: str) -> Universal:
 
 @contextmanager
 def inference(model: nn.Module, device: torch.device | str | None = None) -> Iterator[None]:
-    """Inference and evaluation mode, on a device, while the block runs; then restore all."""
+    """Run the block in inference and evaluation mode on a device, then restore the model."""
     home = next(model.parameters()).device
     with eval_mode(model):
         try:
@@ -213,13 +213,13 @@ def plan_batches(
     batch: int = BATCH,
     pixel_ratio: float = 1.0,
 ) -> list[NDArray[np.int64]]:
-    """Return the batches in which a split's images are evaluated, as places in the split.
+    """Return the batches in which a split is evaluated, as places of images.
 
     Args:
         count: Images in the split.
         norm: The trunk's norm; with batch statistics, batches are those of training.
         batch: Images in a batch, at most.
-        pixel_ratio: Pixels of the largest view that the model sees, for one of the image.
+        pixel_ratio: Pixels of the largest view, divided by those of the image.
     """
     if norm is not None and norm.batch_statistics:
         return shuffled_batches(card, count, split, norm.min_images)
@@ -239,8 +239,8 @@ def shuffled_batches(
     """
     if count < min_images:
         raise BadInput(
-            f"{card.name}: the norm keeps no statistics and needs at least {min_images} images at "
-            "once",
+            f"{card.name}: the norm keeps no statistics and needs at least {min_images} images in "
+            "a batch",
             got=f"{count} {split} images",
         )
     recorded = card.provenance.get("batch", TRAINING_BATCH)
@@ -255,7 +255,7 @@ def shuffled_batches(
 def read_ahead(
     images: Split, batches: Sequence[NDArray[np.int64]]
 ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-    """Iterate over a split's batches, which one thread reads a little ahead."""
+    """Iterate over a split's batches, which a thread reads ahead."""
     pool = ThreadPoolExecutor(1, "onetrunk-evaluate", torch.set_num_threads, (1,))
     waiting: deque[Future[tuple[Tensor, dict[str, Tensor]]]] = deque()
     rest = iter(batches)

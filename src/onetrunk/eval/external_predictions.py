@@ -1,4 +1,4 @@
-"""Predictions of another model from a table, evaluated as the predictions of our models are.
+"""Predictions of an external model in a table, evaluated like those of a onetrunk network.
 
 A row names the domain, the image and the task, and the prediction: `label` for a classify task,
 `value` (a number, or a JSON list) for a regress task. The table is CSV, TSV, JSON lines or Parquet.
@@ -36,20 +36,20 @@ from onetrunk.eval.table import Table
 from onetrunk.nn.foreign import plain_name
 from onetrunk.progress import say
 
-COLUMN = {"classify": "label", "regress": "value"}  # with the predictions of each kind
+COLUMN = {"classify": "label", "regress": "value"}  # of the predictions, by kind of task
 COLUMNS = ("domain", "image", "task", "label", "value")
 OTHER_SPLIT = -1  # the place of an image that is not in this split
 
 
 @dataclass(frozen=True)
 class ExternalResult:
-    """The result of someone else's model on our splits.
+    """The result of an external model on our splits.
 
     Args:
         name: The table's file name, or the checkpoint's architecture.
         result: The scores.
         notes: What did not match, a line each.
-        labels: Of a checkpoint, which of its labels stand for each class, by (domain, task).
+        labels: The labels of a checkpoint that are used for each class, by (domain, task).
     """
 
     name: str
@@ -62,7 +62,7 @@ class ExternalResult:
         return self.result.table(intervals)
 
     def outcomes(self) -> Outcomes:
-        """Return the outcomes of every image, to compare our runs with."""
+        """Return the outcomes of every image, for comparisons with runs."""
         return self.result.outcomes()
 
 
@@ -224,7 +224,7 @@ def _add_row(one: _TaskPredictions, places: Mapping[str, int], row: Row, where: 
 
 
 def _class_index(task: Task, label: str) -> int:
-    """Return the index of the class with this name, if need be without case and separators.
+    """Return the index of the class with this name, if necessary without case and separators.
 
     Return the number of classes where there is none, or where several match.
     """
@@ -271,7 +271,7 @@ def _problems(file: str, key: Key, one: _TaskPredictions) -> list[BadInput]:
 
 
 def _notes(one: _TaskPredictions) -> list[str]:
-    """Return what did not match and does not change the scores, or is counted as wrong."""
+    """Return notes on rows that do not match: they are ignored, or count as wrong."""
     notes = [
         f"{len(images)} {description}: {shorten(images, 5)}"
         for images, description in (

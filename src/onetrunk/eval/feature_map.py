@@ -12,7 +12,7 @@ neighbours on the map is meaningful; distances between groups and the sizes of g
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onetrunk.data.domain import Domain
-from onetrunk.data.split import Split
 from onetrunk.errors import BadInput
 from onetrunk.eval.model_split import even_batches, sample_places, split_for
 from onetrunk.nn.modes import eval_mode
@@ -43,7 +42,7 @@ class FeatureMap:
     domain: NDArray[np.int64]  # (N,) into `domains`
     xy: NDArray[np.float64]  # (N, 2), each axis centred; the longer axis has length 1
     features: int  # length of a feature vector
-    kept: float  # share of the variance in the principal components
+    explained_variance: float  # share of the variance in the principal components
     perplexity: float
     own_neighbour: float  # share of points whose nearest neighbour is of the same domain
 
@@ -66,7 +65,8 @@ def feature_map(
     for domain in domains:
         part = split_for(domain, model.domains[domain.name], split)
         places = sample_places(part, domain.name, per_domain, seed)
-        by_domain.append(pooled_features(model, domain.name, part, places))
+        images = (part.batch(batch)[0] for batch in even_batches(places))
+        by_domain.append(pooled_features(model, domain.name, images))
     domain_N = np.repeat(np.arange(len(domains)), [len(features) for features in by_domain])
     features = torch.cat(by_domain).double()
     if len(features) < 4:
@@ -88,17 +88,11 @@ def feature_map(
     )
 
 
-def pooled_features(
-    model: Universal, domain: str, split: Split, places: NDArray[np.int64]
-) -> Tensor:
-    """Return the pooled features (N, C) of some of a split's images, through the domain's slots."""
-    features = []
+def pooled_features(model: Universal, domain: str, batches: Iterable[Tensor]) -> Tensor:
+    """Return the pooled features (N, C) of batches of a domain's images, on the CPU."""
     like = next(model.parameters())
-    with eval_mode(model), torch.inference_mode():
-        for batch in even_batches(places):
-            images = split.batch(batch)[0].to(like.device, like.dtype)
-            with model.trunk.switch.using(domain):
-                features.append(model.trunk(images)[0].float().cpu())
+    with eval_mode(model), torch.inference_mode(), model.trunk.switch.using(domain):
+        features = [model.trunk(x.to(like.device, like.dtype))[0].float().cpu() for x in batches]
     return torch.cat(features)
 
 

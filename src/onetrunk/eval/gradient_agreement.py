@@ -6,7 +6,7 @@ lowers the other's loss; below 0 it raises it, which T. Yu et al. call a conflic
 for multi-task learning", NeurIPS 2020, arXiv:2001.06782). Gradients of batches are noisy: the
 cosine between two halves of one domain's batches shows how large a cosine can be expected to be.
 
-The network is in evaluation mode, so running statistics do not change, and it is left as it was.
+The network is in evaluation mode, so running statistics do not change; afterwards it is restored.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from onetrunk.eval.model_split import sample_places, split_for
 from onetrunk.nn.modes import eval_mode
 from onetrunk.nn.universal import Universal
 
+# (domain's name, outputs by task, targets by task) to a scalar
 Loss = Callable[[str, Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
-# the domain's name, outputs by task, targets by task: the loss
-MAX_ENTRIES = 4_000_000  # of a gradient that are compared; of a longer one, a random sample
+MAX_ENTRIES = 4_000_000  # of a gradient that are compared; a random sample of longer ones
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Bootstrap intervals (Efron 1979), and differences of runs on the same images.
 
-A replicate draws as many images of a domain as there are, with replacement. Draws depend on (seed,
-domain, number of images) alone, so two runs over the same images have the same draws: differences
+A replicate draws with replacement as many images of a domain as it has. Draws depend on (seed,
+domain, number of images) only, so two runs over the same images have the same draws: differences
 of their replicates are the paired bootstrap, in which images that are hard for both cancel. The
 seeds of a run are drawn too, as many as there are; sides with the same number of seeds have the
 same draws.
@@ -25,8 +25,8 @@ from onetrunk.eval.outcomes import Key, Outcomes, TaskOutcomes
 from onetrunk.eval.table import Better
 
 DRAWS = 1000
-MAX_UNITS = 10_000  # that are drawn; if there are more images, random groups of them are drawn
-CELLS = 2**22  # weights that are in memory at once
+MAX_UNITS = 10_000  # of more images, random groups are drawn
+CELLS = 2**22  # weights in memory at a time
 Z = 1.959963984540054  # of 95 %
 Runs = Outcomes | Sequence[Outcomes]
 
@@ -68,8 +68,8 @@ def interval(
 ) -> tuple[float, float]:
     """Return the 95 % interval of one task's headline in one run.
 
-    For a share of images (error, recall) it is Wilson's (1927), which is valid for few images and
-    for no wrong one, where the bootstrap gives 0 to 0. For the others it is from the 2.5th to the
+    For a share of images (error, recall) it is Wilson's (1927), which is also valid for few images
+    and without errors, where the bootstrap gives 0 to 0. For the others it is from the 2.5th to the
     97.5th percentile of the bootstrap, in which the unit of an nrmse, the standard deviation of all
     targets, is kept.
     """
@@ -124,14 +124,14 @@ def differences(ours: Runs, theirs: Runs, draws: int = DRAWS, seed: int = 0) -> 
         )
     for domain in dict.fromkeys(domain for domain, _ in common):
         _check_same_images(domain, left[0], right[0])
-    mine, base = replicates(left, draws, seed), replicates(right, draws, seed)
+    our_replicates, their_replicates = replicates(left, draws, seed), replicates(right, draws, seed)
     result = []
     for key in common:
         kind, other = left[0].tasks[key].kind, right[0].tasks[key].kind
         if other != kind:
             raise BadInput(f"{'/'.join(key)}: expected tasks of one kind", got=f"{kind}, {other}")
         metric = headline(kind)
-        low, high = percentiles(mine[key] - base[key])
+        low, high = percentiles(our_replicates[key] - their_replicates[key])
         sums = [math.fsum(run.tasks[key].headline() for run in side) for side in (left, right)]
         result.append(
             Difference(

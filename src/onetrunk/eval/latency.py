@@ -3,8 +3,8 @@
 For each domain, one image and a batch pass through the universal network, through the plain network
 that it folds to, and through that domain's separate network (also folded). Then one batch of all
 domains mixed passes through the universal network, and the same images through the separate
-networks one after another. The variants of a row take turns, so that other load on the machine
-affects them alike; each figure is the median.
+networks one after another. The variants of a row are run in turns, so that other load on the
+machine affects all of them; each figure is the median.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from onetrunk.nn.universal import Universal
 
 BATCH = 64
 MIN_ROUNDS, MAX_ROUNDS = 3, 50
-MIN_CPU_SHARE = 0.75  # processor time of the time that passed; below, the machine is busy
+MIN_CPU_SHARE = 0.75  # processor time divided by elapsed time; if lower, the machine is busy
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class LatencyRow:
 
     domain: str  # "" for the mixed batch
     batch: int
-    universal: float | None
-    folded: float | None
-    separate: float | None
+    universal: float | None = None
+    folded: float | None = None
+    separate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,7 @@ class Latency:
     device: str
     threads: int
     trained: bool  # whether the separate networks are those of a baseline, not the folded ones
-    busy: bool = (
-        False  # whether other processes took so much of the processor that times are too long
-    )
+    busy: bool = False  # whether other processes slowed the measurement
 
 
 def latency(
@@ -85,12 +83,12 @@ def latency(
                 }
                 if name in baseline:
                     variants["separate"] = _call(baseline[name], x)
-                rows.append(_row(name, count, medians(variants, row_seconds, like.device)))
+                rows.append(LatencyRow(name, count, **medians(variants, row_seconds, like.device)))
         if len(names) > 1:
             rows.append(_mixed(model, baseline or folded, batch, row_seconds, generator))
-    passed, used = time.perf_counter() - start[0], time.process_time() - start[1]
+    elapsed, used = time.perf_counter() - start[0], time.process_time() - start[1]
     threads = torch.get_num_threads()
-    busy = used < MIN_CPU_SHARE * passed
+    busy = used < MIN_CPU_SHARE * elapsed
     return Latency(tuple(rows), str(like.device), threads, bool(baseline), busy)
 
 
@@ -123,17 +121,11 @@ def _mixed(
     variants: dict[str, Callable[[], object]] = {"universal": _call(model, inputs, order)}
     if all(name in separate for name in grouped):
         variants["separate"] = one_after_another
-    return _row("", batch, medians(variants, seconds, like.device))
+    return LatencyRow("", batch, **medians(variants, seconds, like.device))
 
 
 def _call(module: torch.nn.Module, *inputs: object) -> Callable[[], object]:
     return lambda: module(*inputs)
-
-
-def _row(domain: str, batch: int, times: Mapping[str, float]) -> LatencyRow:
-    return LatencyRow(
-        domain, batch, times.get("universal"), times.get("folded"), times.get("separate")
-    )
 
 
 def medians(

@@ -24,13 +24,13 @@ def split_for(domain: Domain, card: Card, name: str, quiet: bool = False) -> Spl
     """Return a domain's split with the pixel pipeline of a card; other tasks are refused.
 
     Where the domain now has another size, fit or normalization than the model was trained with,
-    those of the card apply. A line says so if the decoded images differ, unless `quiet`.
+    those of the card apply. A note is printed if the decoded images differ, unless `quiet`.
     """
     check_tasks(domain, card)
-    if stored(domain.shape) != stored(card.pixels) and not quiet:
+    if _decoding(domain.shape) != _decoding(card.pixels) and not quiet:
         say(
-            f"{domain.name}: images are prepared as in training, {shown(card.pixels)}, not "
-            f"{shown(domain.shape)}"
+            f"{domain.name}: images are prepared as in training, {_describe(card.pixels)}, "
+            f"not {_describe(domain.shape)}"
         )
     return split_through(domain, card.pixels, name)
 
@@ -45,18 +45,18 @@ def split_through(domain: Domain, pixels: Pixels, name: str) -> Split:
         raise BadInput("unknown split", got=name, available=SPLITS)
     domain.check()
     frames = domain.decoded.frames
-    if stored(domain.shape) != stored(pixels):
+    if _decoding(domain.shape) != _decoding(pixels):
         layers = layers_of(domain.tasks)
         frames = Frames(None, domain.opened, domain.index.where, pixels, layers)
     return Split(name, domain.good(name), domain.index, frames, pixels)
 
 
-def stored(pixels: Pixels) -> tuple[object, ...]:
+def _decoding(pixels: Pixels) -> tuple[object, ...]:
     """Return the part of a pixel pipeline that determines the decoded images."""
     return pixels.stored, pixels.fit, pixels.fill
 
 
-def shown(pixels: Pixels) -> str:
+def _describe(pixels: Pixels) -> str:
     """Describe a pixel pipeline as `32×32 (squash, stored at 36×36)`."""
     size, stored_size = ("×".join(map(str, pair)) for pair in (pixels.size, pixels.stored))
     return f"{size} ({pixels.fit}, stored at {stored_size})"
@@ -104,8 +104,8 @@ def _check_same(domain: str, trained: Task, given: Task) -> None:
     if trained.classes == given.classes:
         return
     new = [c for c in given.classes if c not in trained.classes]
-    gone = [c for c in trained.classes if c not in given.classes]
-    if not new and not gone:
+    removed = [c for c in trained.classes if c not in given.classes]
+    if not new and not removed:
         raise BadInput(
             f"{where}: the model's classes are in another order",
             got=shorten(given.classes, 6),
@@ -114,7 +114,7 @@ def _check_same(domain: str, trained: Task, given: Task) -> None:
         )
     changes = [
         f"{description} {shorten(classes, 6)}"
-        for description, classes in (("new:", new), ("gone:", gone))
+        for description, classes in (("new:", new), ("removed:", removed))
         if classes
     ]
     raise BadInput(

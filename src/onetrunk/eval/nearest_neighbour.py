@@ -1,7 +1,4 @@
-"""Nearest neighbour on pixels: the error of a method that only memorizes the training images.
-
-A network that is not much better than this baseline has learned little.
-"""
+"""Nearest neighbour on pixels: a baseline that only memorizes the training images."""
 
 from __future__ import annotations
 
@@ -14,12 +11,12 @@ from onetrunk.data.split import Split
 from onetrunk.data.task import NO_CLASS
 from onetrunk.errors import BadInput
 
-CHUNK = 512  # images that are compared at once
+CHUNK = 512  # images compared at a time
 
 
 @torch.no_grad()
 def neighbour_error(domain: Domain, split: str = "test", task: str | None = None) -> float:
-    """Return the error in percent if each image has the class of its nearest training image.
+    """Return the error in percent of predicting the class of the nearest training image.
 
     Distances are Euclidean, between normalized pixels. `task`: by default the first classify task.
     """

@@ -35,9 +35,11 @@ from onetrunk.eval.metrics.scores import F64
 from onetrunk.store.atomic import write_atomic
 
 FORMAT = 1
-HEADER = "onetrunk"  # the key of our document in the file's metadata
+HEADER = "onetrunk"  # the key of the JSON document in the file's metadata
 DIMENSIONS = {"count": (1,), "sum": (1, 2), "areas": (3,)}  # of the arrays, by name
 Key = tuple[str, str]  # domain, task
+# raised by the readers of a damaged file
+INVALID = (SafetensorError, LookupError, ValueError, TypeError, RecursionError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class TaskOutcomes:
         return int((counts > 0).sum())
 
     def columns(self) -> F64:
-        """Return all numbers of each image, (n, numbers), whose sums give the headline."""
+        """Return the numbers of each image, (n, numbers), whose sums determine the headline."""
         if self._has_areas:
             return self.arrays["areas"].reshape(len(self), -1).astype(np.float64)
         sums = self.arrays["sum"].reshape(len(self), -1)
@@ -125,20 +127,12 @@ class Outcomes:
                 arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             return _read(document, arrays)
         except BadInput as error:
-            raise BadInput(
-                f"{name}: {error.expected}",
-                got=error.got,
-                available=error.available,
-                try_=error.try_,
-            ) from None
+            raise error.within(name) from None
         except OSError as error:
             raise BadInput(
                 f"cannot read {name}", got=error.strerror or type(error).__name__
             ) from None
-        except (
-            *(SafetensorError, KeyError, ValueError, TypeError, RecursionError),
-            *(AttributeError, IndexError),
-        ) as error:
+        except INVALID as error:
             raise BadInput(f"{name} is not a file of outcomes", got=f"{error!r}"[:100]) from None
 
 

@@ -20,7 +20,7 @@ from onetrunk.eval.table import Row, Table
 from onetrunk.progress import say
 
 CONFUSIONS = 10  # pairs of classes that are listed by default
-NO_CLASS = "(none of the classes)"  # a prediction of someone else's model that is not a class
+NO_CLASS = "(none of the classes)"  # a prediction of an external model that is not a class
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class TaskResult:
     order: NDArray[np.int64]  # the place in the split of each image, in the order of evaluation
 
     def outcomes(self) -> TaskOutcomes | None:
-        """Return each image's outcome in the order of the split; None where there are none."""
+        """Return each image's outcome in the order of the split; None if it is undefined."""
         if not self.scores.count:
             return None
         arrays: dict[str, NDArray[Any]] = {}
@@ -58,7 +58,8 @@ class TaskResult:
     def rows(self, intervals: bool = True, quiet: bool = False) -> list[Row]:
         """Return a row for each metric, the headline first.
 
-        Where the headline is undefined there are no rows, and a line says why unless `quiet`.
+        Where the headline is undefined there are no rows; a note with the reason is printed, unless
+        `quiet`.
         """
         values, split = self.scores.compute(), self.split.name
         metrics = metrics_of(self.task)

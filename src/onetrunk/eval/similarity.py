@@ -14,7 +14,7 @@ ICLR 2021), with the diagonals of K and L set to 0:
     HSIC₁(K, L) = [ tr(KL) + 1ᵀK1·1ᵀL1 / ((n−1)(n−2)) − 2/(n−2)·1ᵀKL1 ] / (n(n−3)).
 
 Two domains are compared on the same images: a sample of every domain, normalized as that domain
-requires, passed through the slots of the one domain and through those of the other.
+requires, is passed through the slots of both.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Similarity:
     domains: tuple[str, ...]
     depths: tuple[str, ...]  # shallow first
     cka: NDArray[np.float64]  # (depths, domains, domains)
-    images: int  # that the features were computed of
+    images: int  # number of images
 
     def mean(self) -> list[float]:
         """Return the mean over pairs of different domains, at each depth."""
@@ -96,7 +96,7 @@ def similarity(
         model = models[name]
         if depth_names(model) != depths:
             raise BadInput(
-                f"{name}: its network has other depths than that of {names[0]}",
+                f"{name}: its network and the network of {names[0]} have different depths",
                 got=depth_names(model),
             )
         with eval_mode(model):

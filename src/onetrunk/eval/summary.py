@@ -20,7 +20,7 @@ from onetrunk.eval.table import Better, Table
 Errors = Table | Mapping[str, float]  # percent, by domain
 Scores = Table | Mapping[str, tuple[float, Better]]  # by metric
 HALF_IMAGE = 100 * 0.5  # the error of half an image, in percent, times the number of images
-MAX_POINTS = 1000.0  # of a domain without errors
+MAX_POINTS = 1000.0  # for a domain without errors
 
 
 def decathlon_points(
@@ -127,7 +127,7 @@ def _scores(given: Scores, argument: str) -> dict[str, tuple[float, Better]]:
 
 
 def _check_same(ours: Collection[str], base: Collection[str], things: str) -> None:
-    """Refuse sums over different sets, which would compare nothing."""
+    """Refuse sums over different sets, which cannot be compared."""
     for names, others, where in ((ours, base, "the baseline"), (base, ours, "ours")):
         missing = [name for name in names if name not in others]
         if missing:

@@ -7,14 +7,17 @@ import io
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import rich.table
+from annotated_types import Ge
+from pydantic import ConfigDict
 from rich.console import Console
 from rich.markup import escape
 
 from onetrunk.data.task import KINDS, check_name
 from onetrunk.errors import BadInput, printable
+from onetrunk.settings import read_dataclass
 
 Better = Literal["lower", "higher"]
 LATEX = {c: rf"\{c}" for c in "%_&#${}"} | {
@@ -36,11 +39,13 @@ class Row:
         high: The upper end of the 95 % interval.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")  # of from_json
+
     domain: str
     task: str
     metric: str
     value: float
-    count: int
+    count: Annotated[int, Ge(0)]
     kind: str
     unit: str = ""
     better: Better = "lower"
@@ -54,24 +59,13 @@ class Row:
         check_name(self.task, "task")
         if self.kind not in KINDS:
             raise BadInput(f"expected a kind of task for {name}", got=self.kind, available=KINDS)
-        if self.better not in ("lower", "higher"):
-            raise BadInput(
-                f"expected the better direction of {name}",
-                got=self.better,
-                available=("lower", "higher"),
-            )
         for field in ("value", "low", "high"):
             number = getattr(self, field)
-            if number is None and field != "value":
-                continue
-            is_number = isinstance(number, int | float) and not isinstance(number, bool)
-            if not is_number or not math.isfinite(number):
+            if number is not None and not math.isfinite(number):
                 raise BadInput(f"expected a finite number as the {field} of {name}", got=number)
-        if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 0:
-            raise BadInput(f"expected a number of images as the count of {name}", got=self.count)
 
     @property
-    def shown(self) -> str:
+    def text(self) -> str:
         """The value with its unit and interval: `4.21 % (3.50–4.92)`."""
         return f"{number(self.value, self.unit)}{spaced(self.unit)}{self.interval}"
 
@@ -95,16 +89,13 @@ class Table:
         views: The views that dense predictions were averaged over, if any.
     """
 
-    rows: tuple[Row, ...] = ()
-    split: str = ""
+    rows: tuple[Row, ...]
+    split: str
     views: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rows", tuple(self.rows))
         keys: set[tuple[str, str, str]] = set()
         for row in self.rows:
-            if not isinstance(row, Row):
-                raise BadInput("expected rows in a table of scores", got=type(row).__name__)
             key = (row.domain, row.task, row.metric)
             if key in keys:
                 raise BadInput("expected each metric of a task once", got="/".join(key))
@@ -132,14 +123,14 @@ class Table:
             task = tasks[0]
         elif task not in tasks:
             raise BadInput(f"expected a task of {domain}", got=task, available=tasks)
-        mine = [row for row in self.rows if (row.domain, row.task) == (domain, task)]
-        for row in mine:
+        rows = [row for row in self.rows if (row.domain, row.task) == (domain, task)]
+        for row in rows:
             if row.headline if metric is None else row.metric == metric:
                 return row
         raise BadInput(
             f"expected a metric of {domain}/{task}",
             got="the headline" if metric is None else metric,
-            available=[row.metric for row in mine],
+            available=[row.metric for row in rows],
         )
 
     def value(self, domain: str, task: str | None = None, metric: str | None = None) -> float:
@@ -156,6 +147,17 @@ class Table:
             domain: math.fsum(row.value for row in rows) / len(rows)
             for domain, rows in self._classify().items()
         }
+
+    def scores_of(self, domain: str) -> dict[str, float]:
+        """Return a domain's scores by "split/task/metric", with the ends of intervals."""
+        scores = {}
+        for row in self.rows:
+            if row.domain == domain:
+                key = f"{self.split}/{row.task}/{row.metric}"
+                scores[key] = row.value
+                if row.low is not None and row.high is not None:
+                    scores |= {f"{key}/low": row.low, f"{key}/high": row.high}
+        return scores
 
     def counts(self) -> dict[str, int]:
         """Return the number of images behind each error (the smallest over a domain's tasks)."""
@@ -175,26 +177,11 @@ class Table:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Table:
-        """Return the table that `to_json` wrote; anything wrong with it is a BadInput."""
-        try:
-            split, rows, views = document["split"], document["rows"], document.get("views", "")
-            if not all(isinstance(text, str) for text in (split, views)):
-                raise TypeError("split and views must be strings")
-            if not isinstance(rows, list):
-                raise TypeError("rows must be a list")
-            for row in rows:
-                if not all(isinstance(row[k], str) for k in ("domain", "task", "metric", "unit")):
-                    raise TypeError("names and units must be strings")
-                if not isinstance(row["headline"], bool):
-                    raise TypeError("headline must be true or false")
-            return cls(tuple(Row(**row) for row in rows), split, views)
-        except BadInput:
-            raise
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BadInput("expected a table of scores", got=f"{error!r}"[:120]) from None
+        """Return the table that `to_json` wrote; an invalid document raises BadInput."""
+        return read_dataclass(cls, document)
 
     def to_csv(self) -> str:
-        """Return every row with every field, and numbers that are not rounded."""
+        """Return all fields of all rows as CSV, without rounding."""
         text = io.StringIO()
         views = {"views": self.views} if self.views else {}
         writer = csv.DictWriter(text, [*FIELDS, *views], lineterminator="\n")
@@ -228,8 +215,8 @@ class Table:
 
     def table(self) -> rich.table.Table:
         """Return the table for a terminal, with one line per domain and task."""
-        title = [f"scores on {self.split}"] * bool(self.split) + [self.views] * bool(self.views)
-        table = rich.table.Table(title=escape(", ".join(title)) or None)
+        title = f"scores on {self.split}" + f", {self.views}" * bool(self.views)
+        table = rich.table.Table(title=escape(title))
         for column in ("domain", "task"):
             table.add_column(column, no_wrap=True)
         table.add_column("images", justify="right", no_wrap=True)
@@ -237,10 +224,10 @@ class Table:
         table.add_column("also")
         for domain in self.domains:
             for task in self.tasks(domain):
-                mine = [row for row in self.rows if (row.domain, row.task) == (domain, task)]
-                first = next((row for row in mine if row.headline), mine[0])
-                also = ", ".join(f"{row.metric} {row.shown}" for row in mine if row is not first)
-                cells = (domain, task, f"{first.count:,}", f"{first.metric} {first.shown}", also)
+                rows = [row for row in self.rows if (row.domain, row.task) == (domain, task)]
+                first = next((row for row in rows if row.headline), rows[0])
+                also = ", ".join(f"{row.metric} {row.text}" for row in rows if row is not first)
+                cells = (domain, task, f"{first.count:,}", f"{first.metric} {first.text}", also)
                 table.add_row(*(escape(printable(cell)) for cell in cells))
         errors = self.errors()
         if len(errors) > 1:

@@ -1,6 +1,6 @@
-"""Evaluate a timm checkpoint as it is: its outputs stand for the classes of the same name.
+"""Evaluate a timm checkpoint without training: its outputs are matched to classes by name.
 
-Nothing is trained. Images are prepared as the checkpoint was trained: its size, crop, mean and
+Images are prepared as the checkpoint was trained: its size, crop, mean and
 standard deviation (resized bilinearly, as everywhere in onetrunk). Only outputs that have the name
 of a class of the domain compete; a class without an output is never predicted.
 """
@@ -59,14 +59,9 @@ def evaluate_checkpoint(
     """Evaluate timm's model `arch` on the classify tasks of these domains.
 
     Args:
-        arch: The model's name.
-        domains: The domains.
-        split: The split to evaluate.
         weights: True for timm's own, or a file (safetensors, or a state dict).
         labels: The names of the outputs, or a text file with one per line; by default ImageNet's.
-        batch: The most images per pass.
-        device: Where to run.
-        progress: Whether to show progress.
+        batch: The maximum number of images per pass.
     """
     several = distinct_domains(domains)
     net, names = build(arch, weights, labels)
@@ -166,5 +161,5 @@ def _read(labels: Labels) -> list[str]:
 
 
 def _shown(places: Sequence[int], names: Sequence[Label]) -> str:
-    """Return one name of each output: of ImageNet's the first synonym."""
+    """Return one name of each output; for ImageNet, the first synonym."""
     return " + ".join(names[i][min(1, len(names[i]) - 1)] for i in places)

@@ -9,8 +9,8 @@ the maps are resized to the image's size and averaged. What is averaged:
 | depth | the depth times the scale; divided by it for inverse depth |
 | normals | the vectors, normalized to length 1; of mirrored views, x is negated |
 
-Depth is multiplied by the scale because an image with twice the pixels is that of a camera with
-twice the focal length, in which the network predicts half the distance. Augmentation by zooming
+Depth is multiplied by the scale because an image with twice the pixels corresponds to a camera with
+twice the focal length, for which the network predicts half the distance. Augmentation by zooming
 scales depth in the same way. Tasks without maps are predicted at the image's own size alone.
 """
 
@@ -61,13 +61,13 @@ class Views:
         return f"maps averaged over {scales} {listed}" + ", each also mirrored" * self.mirror
 
     def check(self, model: Universal, domain: str) -> None:
-        """Refuse scales for maps of a trunk that takes images of one size."""
+        """Refuse scales if the trunk only accepts images of one size."""
         size = model.trunk.backbone.size
         dense = any(task.dense for task in model.domains[domain].tasks)
         if dense and size is not None and self.scales != (1.0,):
             raise BadInput(
-                f"{model.trunk.arch} takes only images of {size[0]}×{size[1]} pixels, so {domain} "
-                "can have no other scale than 1",
+                f"{model.trunk.arch} only accepts images of {size[0]}×{size[1]} pixels, so "
+                f"{domain} can have no other scale than 1",
                 got=list(self.scales),
                 try_="mirroring, without scales",
             )
@@ -81,7 +81,7 @@ class Views:
 def predict_views(
     model: Universal, images_BCHW: Tensor, domain: str, tasks: Sequence[Task], views: Views
 ) -> dict[str, Tensor]:
-    """Return a batch's outputs by task, as heads give them, averaged over all views."""
+    """Return a batch's outputs by task, as heads return them, averaged over all views."""
     dense = [task for task in tasks if task.dense]
     if views.plain or not dense:
         plain: dict[str, Tensor] = model(images_BCHW, domain=domain)

@@ -1,1 +1,1 @@
-"""What is learned: a trunk, a bank for every domain, heads, packs."""
+"""The networks: trunks, norms and adapters by domain, heads, packs, folding."""

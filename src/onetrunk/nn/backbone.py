@@ -1,4 +1,4 @@
-"""Backbones: the plain networks of trunks, built in or timm's, with one interface."""
+"""Backbones: the plain networks of trunks, built in or from timm, with one interface."""
 
 from __future__ import annotations
 
@@ -14,12 +14,8 @@ from onetrunk.nn.foreign import create_timm
 from onetrunk.nn.networks import build as build_network
 from onetrunk.nn.weights import load_weights
 
-# Most transformers are built for one size; timm's options that lift this, tried in order.
-_ANY_SIZE: tuple[dict[str, Any], ...] = (
-    {"dynamic_img_size": True},
-    {"strict_img_size": False},
-    {},
-)
+# Most transformers are built for one size; timm's options for other sizes, tried in order.
+_ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 
 
 @dataclass
@@ -30,8 +26,8 @@ class Backbone:
     licence: str | None  # of its pretrained weights
     stages: dict[str, tuple[str, ...]]  # modules of each stage; "": parameters of no module
     reductions: tuple[int, ...]  # input pixels per pixel of each map of the pyramid
-    size: tuple[int, int] | None = None  # the only size that it takes
-    decoded: bool = False  # whether its last map is a decoder's, which dense heads read as it is
+    size: tuple[int, int] | None = None  # the only size of images that it accepts
+    decoded: bool = False  # whether its last map is the output of a decoder
 
     def forward(
         self, net: Any, x: Tensor, pooled: bool, maps: Sequence[int]
@@ -50,7 +46,6 @@ def build(arch: str, pretrained: bool | str | Path) -> tuple[nn.Module, Backbone
     """Return the backbone `timm/NAME`, or a built-in one, and its description.
 
     Args:
-        arch: Its name.
         pretrained: True for timm's weights, or the path of a file.
     """
     if arch.startswith("timm/"):

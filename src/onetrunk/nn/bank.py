@@ -1,10 +1,10 @@
-"""Banks: modules that hold one slot per domain in the place of one layer.
+"""Banks: modules that replace one layer by one slot per domain.
 
 The model's switch chooses the slot. A batch of one domain runs through that domain's slot alone, so
-it costs what the layer cost, and its gradients reach no other slot. A mixed batch, sorted by
+it costs as much as the layer, and other slots get no gradients. A mixed batch, sorted by
 domain, is cut into segments; each runs through its own slot, and the results are concatenated. A
-bank that has a faster way without gradients (one gather, one multiply-add) overrides `gather`, and
-a `Table` holds the tensors of its slots for that.
+bank with a faster way without gradients (one gather, one multiply-add) overrides `gather`, which
+reads the tensors of the slots from a `Table`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PLAIN = (bool, int, float, str, tuple, type(None))
 class Slots(nn.Module):
     """The slots of a bank by domain.
 
-    Not an `nn.ModuleDict`, which refuses keys that are names of its methods ("items", "type", …).
+    Not an `nn.ModuleDict`, where names of methods ("items", "type", …) cannot be keys.
     """
 
     def __setitem__(self, name: str, slot: nn.Module) -> None:
@@ -97,10 +97,10 @@ class Table:
                     start += tensor.numel()
                 self._views[name] = views
 
-    def holds(self, names: tuple[str, ...]) -> bool:
+    def is_current(self, names: tuple[str, ...]) -> bool:
         """Return whether the tensors of these slots are still views of their rows.
 
-        This runs for every bank in every mixed pass, so it maps over flat lists.
+        It uses flat lists for speed, as it runs for every bank in every mixed pass.
         """
         if names != self._checked:
             views = [view for name in names for view in self._views.get(name, ())]
@@ -129,14 +129,14 @@ def _float_tensors(slot: nn.Module) -> Iterator[tuple[str, dict[str, Any], str, 
 
 
 class Replacement(nn.Module):
-    """A module that stands in the place of one of the trunk's layers and holds that layer."""
+    """A module that replaces one of the trunk's layers and contains that layer."""
 
-    inner: ClassVar[str] = "origin"  # the attribute that holds the replaced layer
-    why_not_folded: ClassVar[str] = ""  # for modules that stay in a folded network: the reason
+    inner: ClassVar[str] = "origin"  # the attribute with the replaced layer
+    why_not_folded: ClassVar[str] = ""  # why folding cannot merge this module
 
 
 class Bank(Replacement):
-    """One slot per domain in the place of one layer.
+    """One slot per domain in place of one layer.
 
     Subclasses define what a slot is and how it runs.
 
@@ -145,7 +145,7 @@ class Bank(Replacement):
         switch: The model's switch, which chooses the slot.
     """
 
-    # Whether the replaced layer is only what new slots are copied from: then it is never trained.
+    # Whether the replaced layer is only the template of new slots, which is never trained.
     is_template: ClassVar[bool] = False
     # Whether a slot in training normalizes with the statistics of the batch.
     normalizes_batches: ClassVar[bool] = False
@@ -157,18 +157,18 @@ class Bank(Replacement):
         self.slots = Slots()
         self._table: Table | None = None
 
-    # -- what a subclass defines
+    # -- methods of subclasses
 
     @abstractmethod
     def make_slot(self) -> nn.Module | None:
-        """Return a new slot that computes what the replaced layer did; None if none is needed."""
+        """Return a new slot with the outputs of the replaced layer; None if none is needed."""
 
     @abstractmethod
     def run(self, x: Tensor, slot: nn.Module | None) -> Tensor:
         """Run a batch, or a segment of one, through one slot."""
 
     def gather(self, x: Tensor, index: Tensor) -> Tensor | None:
-        """Run a mixed batch in one pass, each image by `index`; None where this is not possible."""
+        """Run a mixed batch in one pass, with the slots of `index`; None if not possible."""
         return None
 
     @abstractmethod
@@ -176,7 +176,7 @@ class Bank(Replacement):
         """Return a plain module that computes what this bank does for one domain, as a copy."""
 
     def required(self, slot: nn.Module | None) -> Any:
-        """Return the slot, or raise where the domain has none."""
+        """Return the slot; raise Failed if the domain has none."""
         if slot is None:
             raise Failed(f"{self.path}: the current domain has no slot", available=self.slots)
         return slot
@@ -193,15 +193,15 @@ class Bank(Replacement):
             raise Unfit(self.path, "its input does not have the same number of rows for each image")
         if x.shape[0] != index.shape[0]:  # several windows or tokens of one image, consecutively
             index = index.repeat_interleave(x.shape[0] // index.shape[0])
-        if not choice.names or not self.learns():
+        if not choice.names or not self.may_learn():
             y = self.gather(x, index)
             if y is not None:
                 return y
         if not choice.names:
             raise Failed(
-                f"{self.path}: this bank runs mixed batches by segments, which an index tensor "
-                "does not give",
-                try_="name the domains, one per image, or export one domain",
+                f"{self.path}: this bank runs mixed batches by segments, which need the names of "
+                "the domains",
+                try_="a list of names, one per image; or export one domain",
             )
         return self.by_segment(x, choice)
 
@@ -212,7 +212,7 @@ class Bank(Replacement):
         segments = zip(pieces, choice.names, strict=True)
         return torch.cat([self.run(piece, self.slots.get(name)) for piece, name in segments])
 
-    def learns(self) -> bool:
+    def may_learn(self) -> bool:
         """Return whether this pass may need gradients of a slot or update its statistics."""
         return self.training or torch.is_grad_enabled()
 
@@ -225,19 +225,19 @@ class Bank(Replacement):
             return table.take(index)
         choice = self.switch.read()
         present = choice.names if isinstance(choice, Mixed) and choice.names else names
-        if table is None or table.names != names or not table.holds(present):
+        if table is None or table.names != names or not table.is_current(present):
             with self.switch.lock:
                 table = self._table = Table(names, self.slots)
         return table.take(index)
 
-    def lay_out(self) -> None:
-        """Build the table now, so that a trace finds it."""
+    def build_table(self) -> None:
+        """Build the table, so that it exists before a trace."""
         if len(self.slots):
             with self.switch.lock:
                 self._table = Table(self.switch.names, self.slots)
 
     def _stacked(self, index: Tensor) -> list[Tensor]:
-        """Do what `take` does through autograd, so that gradients reach the slots."""
+        """Do the same as `take` with autograd, so that the slots get gradients."""
         tensors = {
             name: [tensor for _, _, _, tensor in _float_tensors(self.slots[name])]
             for name in self.slots
@@ -252,12 +252,16 @@ class Bank(Replacement):
         """Add the slot of a domain."""
         if slot is not None:
             self.slots[name] = slot
-        self._table = None
+        self.clear_cache()
 
     def detach(self, name: str) -> None:
         """Remove the slot of a domain, if it has one."""
         if name in self.slots:
             del self.slots[name]
+        self.clear_cache()
+
+    def clear_cache(self) -> None:
+        """Drop cached values that depend on the slots."""
         self._table = None
 
     # -- overridden methods of nn.Module
@@ -268,7 +272,7 @@ class Bank(Replacement):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_table": None}  # a copy has its own storage
+        return {**self.__dict__, "_table": None}  # a copy has other storage
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -280,36 +284,41 @@ class Bank(Replacement):
                 return value
             raise ReadsLayer(
                 str(self.__dict__.get("path")),
-                f"a bank stands in this place, and {name!r} differs by domain; read it from the "
-                "slot of one domain",
+                f"{name!r} differs by domain in this bank; read it from the slot of one domain",
             ) from None
 
 
-class StageBank(Bank):
-    """A stage of the trunk that each domain owns (sharing = "partial"); a slot is a whole stage."""
+class CopyBank(Bank):
+    """A bank whose slots are copies of the replaced layer."""
 
     is_template = True
+    origin: Any
 
-    def __init__(self, stage: nn.Module, path: str, switch: Switch) -> None:
+    def __init__(self, layer: nn.Module, path: str, switch: Switch) -> None:
         super().__init__(path, switch)
-        self.origin = stage.requires_grad_(False)
+        self.origin = layer.requires_grad_(False)
 
     def make_slot(self) -> nn.Module:
-        """Return a copy of the stage."""
-        return copy.deepcopy(self.origin).requires_grad_(True).train(self.training)
+        """Return a copy of the replaced layer."""
+        slot: nn.Module = copy.deepcopy(self.origin)
+        return slot.requires_grad_(True).train(self.training)
 
     def run(self, x: Tensor, slot: nn.Module | None) -> Tensor:
-        """Run the domain's own stage."""
+        """Run the domain's layer."""
         y: Tensor = self.required(slot)(x)
         return y
 
     def resolve(self, name: str) -> nn.Module:
-        """Return a copy of the domain's own stage."""
+        """Return a copy of the domain's layer."""
         return copy.deepcopy(self.slots[name])
 
 
+class StageBank(CopyBank):
+    """A stage of the trunk that each domain owns (sharing = "partial")."""
+
+
 class Unfit(Exception):
-    """No bank can stand in the place of the layer at `path`."""
+    """The layer at `path` cannot be replaced by a bank."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
@@ -317,13 +326,13 @@ class Unfit(Exception):
 
 
 class ReadsLayer(Unfit, AttributeError):
-    """Code outside of the layer reads an attribute of it that differs by domain."""
+    """Code outside of the layer reads an attribute that differs by domain."""
 
 
 def modules_without_slots(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Yield every module with its path, but not those inside of slots.
+    """Yield every module with its path, except those inside of slots.
 
-    A module that stands in two places is yielded twice. The cost does not grow with the domains.
+    A module that is used in two places is yielded twice. The cost is independent of the domains.
     """
     yield path, module
     for key, child in module._modules.items():

@@ -1,4 +1,4 @@
-"""Checks of input from outside: batches of images, and the tensors of files."""
+"""Checks of batches of images, and of tensors from files."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 
 from onetrunk.errors import BadInput, shorten
 
-MAX_VALUE = 64.0  # normalized pixels are within a few standard deviations; 8-bit ones are not
+MAX_VALUE = 64.0  # normalized pixels are a few standard deviations at most; 8-bit ones are more
 
 
 def check(images: object) -> Tensor:
-    """Return a batch of normalized images (B, 3, H, W), or raise what is wrong with it."""
+    """Return a batch of normalized images (B, 3, H, W); raise BadInput for anything else."""
     if not isinstance(images, Tensor):
         raise BadInput(
             "expected one tensor of images (B, 3, H, W)",
@@ -50,7 +50,7 @@ def check(images: object) -> Tensor:
 def by_size(
     images: Tensor | Sequence[Tensor], names: list[str]
 ) -> Iterator[tuple[Tensor, list[str], list[int]]]:
-    """Yield batches of images of one size, with their domains and their places in `images`."""
+    """Yield batches of images of one size, with their domains and their positions in `images`."""
     count = images.shape[0] if isinstance(images, Tensor) else len(images)
     if count != len(names):
         raise BadInput(
@@ -75,10 +75,10 @@ def by_size(
 
 
 def check_tensors(expected: Mapping[str, Tensor], got: Mapping[str, Tensor], where: str) -> None:
-    """Refuse tensors of other names, types or shapes, or with numbers that are not finite.
+    """Raise BadInput if names, types or shapes differ, or values are not finite.
 
     Args:
-        where: What holds the tensors, for messages.
+        where: The name of the file or module, for messages.
     """
     for problem, names in (
         ("tensors are missing", expected.keys() - got.keys()),

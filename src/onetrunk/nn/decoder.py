@@ -3,9 +3,9 @@
 From the coarsest map to the finest, p_i = L_i(c_i) + up(p_{i+1}), where L_i is a 1×1 convolution to
 a small width, and `up` resizes bilinearly to the size of the finer map (so odd sizes fit); then one
 3×3 convolution, norm and ReLU on the finest. Of several maps with one reduction the deepest is
-used. A transformer's pyramid of one scale gives one lateral and the 3×3.
+used. For a transformer, whose maps have one scale, this is one lateral and the 3×3.
 
-A trunk that contains a decoder (SegNet) needs no second one: its last map is used as it is.
+A trunk that contains a decoder (SegNet) needs no second one: its last map is used directly.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ FINEST = 2  # the smallest reduction that is decoded, if the trunk has coarser m
 
 
 class Decoder(nn.Module):
-    """Merge a pyramid of maps into one of `width` channels at the finest decoded scale.
+    """Merges a pyramid of maps into one of `width` channels at the finest decoded scale.
 
     Args:
         pyramid: The channels and reduction of each map, finest first.
-        width: The channels of the decoded map.
     """
 
     def __init__(self, pyramid: Sequence[tuple[int, int]], width: int = WIDTH) -> None:
@@ -58,7 +57,7 @@ class Decoder(nn.Module):
 
 
 class LastMap(nn.Module):
-    """Return the last map as it is: in place of the decoder where the trunk contains one.
+    """Returns the last map: used in place of `Decoder` if the trunk contains a decoder.
 
     Args:
         pyramid: The channels and reduction of each map.
@@ -75,7 +74,7 @@ class LastMap(nn.Module):
 
 
 def choose_levels(reductions: Sequence[int]) -> tuple[int, ...]:
-    """Return which maps of a pyramid are decoded, finest first: the deepest of each scale."""
+    """Return the maps of a pyramid to decode, finest first: the deepest of each scale."""
     if not reductions:
         raise BadInput("dense tasks need a trunk with feature maps", got="a trunk without any")
     deepest: dict[int, int] = {}

@@ -1,11 +1,11 @@
-"""Points of a network at which features are read, by names that hold for every trunk.
+"""Named points of a network where features are read; the names are the same for all trunks.
 
 | point | features |
 |---|---|
-| `pooled` | (B, C): what heads of whole-image tasks read |
+| `pooled` | (B, C): the input of the heads of whole-image tasks |
 | `bottleneck` | (B, C, h, w): the trunk's coarsest map |
-| `decoded` | (B, C, h, w): the map of the domain's decoder, which dense heads read |
-| a stage's name | (B, C, h, w): the output of this stage, where the trunk has a map for each |
+| `decoded` | (B, C, h, w): the map of the domain's decoder, the input of dense heads |
+| a stage's name | (B, C, h, w): the output of this stage, if the trunk has a map for each |
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def point_names(trunk: Trunk, dense: bool = True) -> tuple[str, ...]:
 
 
 def level_of(trunk: Trunk, point: str) -> tuple[int, ...]:
-    """Return the map of the pyramid at this point; none at `pooled` and `decoded`."""
+    """Return the map of the pyramid at this point; empty for `pooled` and `decoded`."""
     if point in (POOLED, DECODED):
         return ()
     if point == BOTTLENECK:
@@ -58,7 +58,7 @@ def features_at(
     maps: Mapping[int, Tensor],
     decoded_BCHW: Tensor | None,
 ) -> dict[str, Tensor]:
-    """Return the features at these points from the results of a pass."""
+    """Return the features at these points, from the outputs of a pass."""
     features: dict[str, Tensor] = {}
     for point in points:
         (level,) = level_of(trunk, point) or (None,)

@@ -1,11 +1,11 @@
-"""Folding: a plain network with its adapters and norms merged into their neighbours.
+"""Folding: merge adapters and norms into their neighbours in a plain network.
 
 First each adapter is merged into the layer that it adapts, then each batch norm with running
 statistics into the convolution or linear layer directly before it (fold_norms.py). Everything is
-computed in float64 (merge_kernels.py) and compared there with the network as it was. What cannot be
-merged stays a plain layer, and the report names it with the reason: norms that take statistics from
-the image itself (LayerNorm, instance norms), norms behind something else (pre-activation networks),
-adapters whose tap depends on the size.
+computed in float64 (merge_kernels.py), and the outputs are compared with those of the original
+network. The report lists the layers that cannot be merged, with the reason: norms with statistics
+of each image (LayerNorm, instance norms), norms that follow another layer (pre-activation
+networks), adapters whose tap depends on the size.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from onetrunk.nn.adapters import Adapted, Adapter, Weights
 from onetrunk.nn.fold_norms import Pairs, remainder, why_not_folded
 from onetrunk.nn.tensor_uses import swap
 
-# The largest relative difference that is allowed. In float64 a right fold differs by 1e-12, a wrong
-# one by 1e-2.
+# The largest relative difference that is allowed. In float64 a correct fold differs by 1e-12, an
+# incorrect one by 1e-2.
 TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-2}
 M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class Unfolded:
-    """A layer that stayed: its name, its class, and the reason."""
+    """A layer that was not merged: its name, its class, and the reason."""
 
     name: str
     kind: str
@@ -43,7 +43,7 @@ class Unfolded:
 
 @dataclass(frozen=True)
 class FoldReport:
-    """What folding did: how many norms and adapters were merged, and which layers stayed."""
+    """The result of folding: how many norms and adapters were merged, and which layers were not."""
 
     norms: int
     adapters: int
@@ -56,13 +56,13 @@ class FoldReport:
             f"folded {self.norms} norms and {self.adapters} adapters; "
             f"{self.parameters:,} parameters; differs by {self.error:.0e}"
         ]
-        lines += [f"stays: {left.name} ({left.kind}): {left.reason}" for left in self.left]
+        lines += [f"not merged: {left.name} ({left.kind}): {left.reason}" for left in self.left]
         return "\n".join(lines)
 
 
 @dataclass
 class _Plan:
-    """The changes by the names of layers, which can be applied to any copy of the module."""
+    """The changes, by names of layers, so that they can be applied to any copy of the module."""
 
     adapters: list[str] = field(default_factory=list)
     norms: list[str] = field(default_factory=list)
@@ -99,7 +99,7 @@ def fold(module: M, sizes: Sequence[tuple[int, int]], channels: int = 3) -> tupl
     if not error <= TOLERANCE.get(inputs[0].dtype, 1e-1):
         raise Failed(
             f"the outputs of the folded network differ by {error:.1e}",
-            try_="use the model itself, which needs no folding, and report its trunk",
+            try_="for_domain(NAME, fold=False), and report this trunk",
         )
     left = tuple(_unfolded(folded, reasons))
     parameters = sum(p.numel() for p in folded.parameters())
@@ -107,8 +107,8 @@ def fold(module: M, sizes: Sequence[tuple[int, int]], channels: int = 3) -> tupl
 
 
 def _unfolded(folded: nn.Module, reasons: dict[str, str]) -> Iterator[Unfolded]:
-    """Yield the layers that stayed, but not the layers inside of these."""
-    inside = "."  # the prefix of no name
+    """Yield the layers that were not merged, but not the layers inside of these."""
+    inside = "."  # matches no name
     for name, part in folded.named_modules():
         reason = reasons.get(name) or why_not_folded(part)
         if reason and not name.startswith(inside):
@@ -118,7 +118,7 @@ def _unfolded(folded: nn.Module, reasons: dict[str, str]) -> Iterator[Unfolded]:
 
 
 def _merge_adapters(work: nn.Module, inputs: Sequence[Tensor], plan: _Plan) -> dict[str, str]:
-    """Merge adapters and add them to the plan; return why the others cannot be, by name."""
+    """Merge adapters and add them to the plan; return why others cannot be merged, by name."""
     adapted = {name: part for name, part in work.named_modules() if isinstance(part, Adapted)}
     reasons: dict[str, str] = {}
     with _input_sizes(adapted.values()) as sizes, torch.no_grad():
@@ -137,19 +137,19 @@ def _merge_adapters(work: nn.Module, inputs: Sequence[Tensor], plan: _Plan) -> d
 
 
 def _merged(adapted: Adapted, sizes: Iterable[Sequence[int]]) -> Weights | str:
-    """Return the layer's weight and bias with the adapter in them, or why that cannot be."""
+    """Return the layer's weight and bias with the adapter merged, or why it cannot be merged."""
     layer, adapter = adapted.layer, adapted.adapter
     if not isinstance(layer, nn.Linear | nn.Conv2d):
         return f"it adapts a {type(layer).__name__}"
     if "Std" in type(layer).__name__ or hasattr(layer, "parametrizations"):
         return "it adapts a layer that computes its kernel (standardized weights)"
     if not isinstance(adapter, Adapter):
-        return "it is an adapter that cannot be merged"
+        return "this kind of adapter cannot be merged"
     return adapter.merged(layer, sizes)
 
 
 def _fold_norms(work: nn.Module, inputs: Sequence[Tensor], plan: _Plan) -> dict[str, str]:
-    """Merge norms where every pass allows it; return why the others cannot be, by name."""
+    """Merge norms if every pass allows it; return why others cannot be merged, by name."""
     passes = [Pairs(work, x) for x in inputs]
     name_of = {part: name for name, part in work.named_modules()}
     for norm, layer in passes[0].layer.items():
@@ -178,9 +178,7 @@ def _in_float64(work: nn.Module, inputs: list[Tensor]) -> tuple[nn.Module, list[
 
 
 @contextmanager
-def _input_sizes(
-    parts: Iterable[nn.Module],
-) -> Iterator[dict[nn.Module, set[tuple[int, ...]]]]:
+def _input_sizes(parts: Iterable[nn.Module]) -> Iterator[dict[nn.Module, set[tuple[int, ...]]]]:
     """Record the sizes (h, w) of these modules' inputs while the block runs."""
     sizes: dict[nn.Module, set[tuple[int, ...]]] = {}
 

@@ -1,9 +1,9 @@
-"""Which norms can be merged into which layers, from one observed pass.
+"""Find the norms that can be merged into a layer, from one recorded pass.
 
 A batch norm with running statistics is merged into a convolution or linear layer if it is the only
-reader of that layer's output, each of the two runs once, and both own their weights. A flattening
-that keeps the channels, as between a transformer's linear layer and its BatchNorm1d, may lie
-between.
+reader of that layer's output, each of the two runs once, and neither shares its weights. Between
+the two may be a flattening that keeps the channels, as between a transformer's linear layer and its
+BatchNorm1d.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RESHAPES = frozenset({"flatten", "reshape", "view"})
 
 
 class Pairs:
-    """What one pass of a module allows: the `layer` of each norm, and the `reason` where none."""
+    """For each norm of a pass the `layer` to merge it into, or the `reason` why there is none."""
 
     def __init__(self, module: nn.Module, x: Tensor) -> None:
         owners = Owners(module)
@@ -45,9 +45,9 @@ class Pairs:
 
 
 def remainder(norm: nn.Module) -> nn.Module | None:
-    """Return what is left of a norm without its affine map: an identity, or its activation.
+    """Return a norm without its affine map: an identity, or its activation.
 
-    None for a class that may compute something else.
+    Returns None for a class that may compute something else.
     """
     forward: Callable[..., Any] = type(norm).forward
     if isinstance(norm, BatchNormAct2d) and forward is BatchNormAct2d.forward:

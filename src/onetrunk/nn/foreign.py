@@ -1,6 +1,6 @@
-"""Networks from elsewhere: timm's with their classifiers, and which outputs are a domain's classes.
+"""Networks of timm with their classifiers, and the outputs that match a domain's classes.
 
-A class of a domain is every output of the same name, apart from case, blanks, `_` and `-`. An
+A class matches every output of the same name, apart from case, blanks, `_` and `-`. An
 output may have several names: ImageNet's have synonyms ("great white shark, white shark, …") and
 the number of a synset.
 """
@@ -24,10 +24,10 @@ from onetrunk.nn.weights import load_weights
 from onetrunk.progress import say
 
 Label = tuple[str, ...]  # the names of one output
-Places = Mapping[str, tuple[int, ...]]  # by class its outputs
+Places = Mapping[str, tuple[int, ...]]  # the outputs of each class
 
 NO_OUTPUT = -1e4  # the logit of a class without an output
-CROP = 0.875  # timm's, where a model has none
+CROP = 0.875  # timm's default
 FITS: Mapping[str, Fit] = {"center": "crop", "squash": "squash", "border": "pad"}
 
 
@@ -40,9 +40,9 @@ def create_timm(
     """Return timm's network.
 
     Args:
-        arch: Its name, with or without "timm/".
-        weights: True for timm's own, or the path of a file.
-        num_classes: The outputs of its classifier; None: its own number, 0: no classifier.
+        arch: The name, with or without "timm/".
+        weights: True for timm's, or the path of a file.
+        num_classes: The outputs of its classifier; None: unchanged, 0: no classifier.
         options: Arguments of the network. Raises TypeError for one that it does not have.
     """
     import timm
@@ -58,19 +58,19 @@ def create_timm(
         return net
     hub = logging.getLogger("huggingface_hub")
     level = hub.level
-    say(f"the weights of timm/{name}: from this machine's cache, else from the network")
-    hub.setLevel(logging.ERROR)  # it warns about every one of many tries
+    say(f"loading the weights of timm/{name} from the cache, or else from the network")
+    hub.setLevel(logging.ERROR)  # it warns about each retry
     try:
         return timm.create_model(name, pretrained=True, **settings)
     except TypeError:
         raise
-    except Exception as error:  # of any of the libraries that fetch them
+    except Exception as error:  # from any of the libraries that download
         config = timm.get_pretrained_cfg(name)
         where = config.url if config else None
         if config and config.hf_hub_id:
             where = f"model.safetensors of https://huggingface.co/{config.hf_hub_id}"
         raise Failed(
-            f"the pretrained weights of timm/{name} could not be fetched",
+            f"the pretrained weights of timm/{name} could not be downloaded",
             got=str(error).split("\n")[0][:120] or type(error).__name__,
             try_=f"download {where or 'them'} elsewhere and give the path of the file",
         ) from None
@@ -92,7 +92,7 @@ def timm_pixels(net: Any) -> Pixels:
 
 
 def timm_labels(arch: str, net: Any) -> list[Label]:
-    """Return the names of a classifier's outputs: its own, or ImageNet's by their number."""
+    """Return the names of a classifier's outputs: from its configuration, or ImageNet's."""
     from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
     own = net.pretrained_cfg.get("label_names")
@@ -126,7 +126,7 @@ def match_classes(classes: Sequence[str], labels: Sequence[Label]) -> dict[str, 
 
 
 def missing_classes(places: Places) -> list[str]:
-    """Return the classes that no output has the name of."""
+    """Return the classes without an output of the same name."""
     return [name for name, outputs in places.items() if not outputs]
 
 

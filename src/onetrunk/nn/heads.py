@@ -83,7 +83,7 @@ class Dense(nn.Conv2d):
 class Refined(nn.Module):
     """One prediction per pixel of a trunk's own decoded map: a 3×3 of the same width, then a 1×1.
 
-    Nothing is between the two (Liu, Johns & Davison 2019; Li, Liu & Bilen 2022).
+    There is no activation between the two (Liu, Johns & Davison 2019; Li, Liu & Bilen 2022).
     """
 
     def __init__(self, task: Task, inside: int) -> None:
@@ -115,9 +115,8 @@ def make_head(
     """Return a new head for one task.
 
     Args:
-        task: The task.
         inside: Channels of the features.
-        head: The user's own head.
+        head: A user's head.
         decoded: Whether the trunk contains a decoder.
     """
     if task.width < 1 and task.kind != "embed":
@@ -147,11 +146,10 @@ class Heads(nn.Module):
     """All heads of one domain, with the decoder that its dense tasks share.
 
     Args:
-        tasks: The domain's tasks.
         num_features: Width of the pooled features.
         pyramid: Channels and reduction of each map, finest first.
-        own: The user's own heads, by task.
-        decoded: Whether the last map is that of a decoder.
+        own: Users' heads, by task.
+        decoded: Whether the last map is the output of a decoder.
     """
 
     def __init__(
@@ -178,11 +176,6 @@ class Heads(nn.Module):
             self.of[key_of(task.name)] = make_head(task, inside, own.get(task.name), decoded)
 
     @property
-    def needs_pyramid(self) -> bool:
-        """Whether a dense task reads the trunk's maps."""
-        return self.decoder is not None
-
-    @property
     def needs_pooled(self) -> bool:
         """Whether a task reads pooled features."""
         return any(not task.dense for task in self.tasks)
@@ -205,7 +198,7 @@ class Heads(nn.Module):
         return self.prediction(pooled_BC, self.decoded(pyramid), size)
 
     def decoded(self, pyramid: Sequence[Tensor] | Mapping[int, Tensor]) -> Tensor | None:
-        """Return the map that dense tasks read, where there is one."""
+        """Return the map for dense tasks; None without any."""
         return self.decoder(pyramid) if self.decoder is not None else None
 
     def prediction(
@@ -221,5 +214,5 @@ class Heads(nn.Module):
 
 
 def key_of(task: str) -> str:
-    """Return the key of a task in `Heads.of`: an nn.ModuleDict refuses names such as "type"."""
+    """Return the key of a task in `Heads.of`: `nn.ModuleDict` does not allow "type" and others."""
     return f"task_{task}"

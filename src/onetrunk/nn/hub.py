@@ -49,9 +49,8 @@ class HubMixin:
 
         Args:
             repo_id: `owner/name`. The repository is created if it does not exist.
-            private: Whether a new repository is private; by default as the owner's settings say.
+            private: Whether a new repository is private; by default the owner's setting.
             token: An access token; by default the one that `hf auth login` stored.
-            commit_message: The message of the commit.
             revision: The branch to commit to; by default the main one.
         """
         hub = _hub("push_to_hub")
@@ -129,8 +128,7 @@ def model_card(model: HubMixin, repo_id: str) -> str:
         tags=["onetrunk", "pytorch", "multi-domain-learning", *sorted(kinds)],
         license=licence if licence in LICENCES else None,
         model_name=repo_id,
-        eval_results=[_result(hub, card, key) for card in cards for key in _headlines(card)]
-        or None,
+        eval_results=[result for card in cards for result in _headlines(hub, card)] or None,
     )
     one = cards[0].name
     sections = [
@@ -165,19 +163,23 @@ def model_card(model: HubMixin, repo_id: str) -> str:
             if licence
             else "The licence of the trunk's initial weights is not recorded. "
         )
-        + "The images that the domains were trained on may have licences of their own.",
+        + "The images that the domains were trained on may have other licences.",
     ]
     text = "\n\n".join(section for section in sections if section)
     return f"---\n{data.to_yaml()}\n---\n\n{text}\n"
+
+
+def _test_scores(card: Card) -> list[tuple[str, str, str]]:
+    """Return the task, the metric and the key of each test score; a task's headline is first."""
+    keys = [(*key.split("/"), key) for key in card.scores if key.count("/") == 2]
+    return [(task, metric, key) for split, task, metric, key in keys if split == "test"]
 
 
 def _scores(cards: list[Card]) -> str:
     rows = [
         (card.name, task, metric, _number(card, key))
         for card in cards
-        for key in card.scores
-        if (parts := key.split("/"))[0] == "test" and len(parts) == 3
-        for task, metric in [(parts[1], parts[2])]
+        for task, metric, key in _test_scores(card)
     ]
     if not rows:
         return ""
@@ -189,33 +191,27 @@ def _scores(cards: list[Card]) -> str:
 
 
 def _number(card: Card, key: str) -> str:
-    """A score with its interval, if the pack has one."""
+    """Return a score with its interval, if the pack has one."""
     low, high = (card.scores.get(f"{key}/{end}") for end in ("low", "high"))
     text = f"{card.scores[key]:.4g}"
     return text if low is None or high is None else f"{text} ({low:.4g} to {high:.4g})"
 
 
-def _headlines(card: Card) -> list[str]:
-    """The key of the first test score of each task, which is its headline."""
-    first: dict[str, str] = {}
-    for key in card.scores:
-        split, _, rest = key.partition("/")
-        if split == "test" and rest.count("/") == 1:
-            first.setdefault(rest.split("/")[0], key)
-    return list(first.values())
-
-
-def _result(hub: ModuleType, card: Card, key: str) -> Any:
-    _, task, metric = key.split("/")
-    kind = card.task(task).kind
-    return hub.EvalResult(
-        task_type=PIPELINES.get(kind, kind),
-        dataset_type=card.name,
-        dataset_name=card.name,
-        dataset_split="test",
-        metric_type=metric,
-        metric_value=card.scores[key],
-    )
+def _headlines(hub: ModuleType, card: Card) -> list[Any]:
+    """Return the first test score of each task as the Hub's EvalResult."""
+    results = {}
+    for task, metric, key in _test_scores(card):
+        kind = card.task(task).kind
+        if task not in results:
+            results[task] = hub.EvalResult(
+                task_type=PIPELINES.get(kind, kind),
+                dataset_type=card.name,
+                dataset_name=card.name,
+                dataset_split="test",
+                metric_type=metric,
+                metric_value=card.scores[key],
+            )
+    return list(results.values())
 
 
 def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
@@ -224,7 +220,7 @@ def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def _plain(text: object) -> str:
-    """Text that Markdown shows as it is: names come from anywhere."""
+    """Escape a text for Markdown: names may have any characters."""
     return "".join(f"\\{c}" if c in "\\`*_[]<>|~" else c for c in str(text) if c.isprintable())
 
 
@@ -241,7 +237,7 @@ def _hub(need: str) -> ModuleType:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What the Hub's client raises for names, access, the network and the disk."""
+    """Return the errors that the Hub's client raises for names, access, network and disk."""
     from huggingface_hub import errors
 
     # its bases are OSError and the error of the HTTP library, which differs between versions
@@ -249,7 +245,7 @@ def _failures() -> tuple[type[Exception], ...]:
 
 
 def _refused(error: Exception, what: str) -> BadInput | Failed:
-    """The Hub's error in one line: bad input, if the repository's name or access is at fault."""
+    """Return the Hub's error in one line, as BadInput if the name or the access is wrong."""
     from huggingface_hub import errors
 
     line = str(error).strip().split("\n")[0][:200] or type(error).__name__

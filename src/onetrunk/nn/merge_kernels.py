@@ -2,10 +2,9 @@
 
 With z = W∗x + b, a norm's frozen statistics s·z + t (s = γ/√(σ²+ε), t = β − s·μ):
 
-- norm behind it:        s·(W∗x + b) + t            =  (s·W)∗x + (s·b + t)
+- norm after it:         s·(W∗x + b) + t            =  (s·W)∗x + (s·b + t)
 - parallel adapter:      W∗x + A∗x                  =  W'∗x, W' = W with A added at one tap
 - series adapter:        z + A∗(s·z + t)            =  M·z + A·t, M = I + A·diag(s)
-- low rank (LoRA):       W·x + α·U·(D·x)            =  (W + α·U·D)·x
 
 Kernels are (out, in/groups, …taps); the weights of linear layers have no taps. A 1×1 adapter is
 added at the tap padding/dilation, which reads the same pixel (Rebuffi et al. 2018 for the center of
@@ -60,14 +59,14 @@ def _per_out(vector_O: Tensor, weight: Tensor) -> Tensor:
 
 
 def fold_norm(weight: Tensor, bias: Tensor | None, norm: Affine) -> tuple[Tensor, Tensor]:
-    """Return weight and bias of a layer with the norm behind it merged, float64."""
+    """Return weight and bias of a layer with the norm after it merged, in float64."""
     new = weight.double() * _per_out(norm.scale_C, weight)
     shift = norm.shift_C
     return new, shift.clone() if bias is None else norm.scale_C * bias.double() + shift
 
 
 def fold_parallel(weight: Tensor, adapter: Tensor, tap: Sequence[int]) -> Tensor:
-    """Return the kernel of a convolution with a 1×1 of the same groups beside it, float64."""
+    """Return the kernel of a convolution plus a parallel 1×1 of the same groups, in float64."""
     new = weight.double().clone()
     at_tap_OI = new
     for place in reversed(tap):
@@ -79,7 +78,7 @@ def fold_parallel(weight: Tensor, adapter: Tensor, tap: Sequence[int]) -> Tensor
 def fold_series(
     weight: Tensor, bias: Tensor | None, adapter: Tensor, norm: Affine, groups: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Return the kernel and bias of a convolution with z + A∗norm(z) behind it, float64.
+    """Return the kernel and bias of a convolution followed by z + A∗norm(z), in float64.
 
     `adapter` (out, out/groups, 1, 1) mixes the output channels within each group.
     """
@@ -96,13 +95,6 @@ def fold_series(
     return new, shift
 
 
-def fold_low_rank(weight: Tensor, down: Tensor, up: Tensor, scale: float = 1.0) -> Tensor:
-    """Return the weight of a pointwise or linear layer with α·up·(down·x) beside it, float64."""
-    out, rank = up.shape[0], up.shape[1]
-    product = up.double().reshape(out, rank) @ down.double().reshape(rank, -1)
-    return weight.double() + scale * product.reshape(weight.shape)
-
-
 def taps(
     kernel: Sequence[int],
     stride: Sequence[int],
@@ -112,7 +104,7 @@ def taps(
 ) -> tuple[int, ...] | None:
     """Return the tap that reads, for every output pixel o, the input pixel stride·o.
 
-    That is where a 1×1 beside the kernel is added. None: no tap reads this pixel.
+    A parallel 1×1 is added at this tap. Returns None if no tap reads this pixel.
 
     Args:
         padding: Pixels before the first pixel of each side, or "same" as torch or timm pad.

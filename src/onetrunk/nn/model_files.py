@@ -4,9 +4,9 @@ Networks of one domain each (sharing = "none") are saved side by side, each unde
 
 The header of the trunk's file holds its settings and the order of its domains. If domains are added
 or removed later, `model/domains.json` has their names instead: the trunk's file, which is large and
-often shared, is never written again, and a pack that is not listed is not yet a domain. Nothing
-that is read is trusted: names, shapes and finiteness are checked as those of packs. The folder is
-replaced atomically.
+often shared, is never written again, and a pack that is not listed does not count as a domain.
+Files are not trusted: names, shapes and finiteness are checked as for packs. The folder is replaced
+atomically.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ FORMAT = 1
 TRUNK = "trunk.safetensors"
 PACKS = "packs"
 LISTED = "domains.json"
-# The arguments of the trunk, and what else its file must describe.
+# The arguments of the trunk, and all keys that its file must have.
 ARGUMENTS = ("arch", "norm", "sharing", "own_stages", "adapters", "adapter_layers")
 KEYS = (*ARGUMENTS, "pair", "licence", "sha256", "domains")
 
 
 class Model(Protocol):
-    """What a model needs to be written and read: `onetrunk.Universal`."""
+    """The interface of a model that can be saved and loaded: `onetrunk.Universal`."""
 
     trunk: Trunk
     domains: dict[str, Card]
@@ -88,8 +88,7 @@ def load_model(folder: str | PathLike[str], domain: str | None, kind: type[M]) -
 
     Args:
         folder: The folder of a run, or one that `save` wrote.
-        domain: Of a folder with one network per domain: which of them.
-        kind: The class of the model.
+        domain: The domain, if the folder has one network per domain.
     """
     place = _model_folder(folder)
     if (place / TRUNK).is_file():
@@ -110,7 +109,7 @@ def load_model(folder: str | PathLike[str], domain: str | None, kind: type[M]) -
 
 
 def load_models(folder: str | PathLike[str], kind: type[M]) -> dict[str, M]:
-    """Load the model of each domain: the same for all of them, or one network each."""
+    """Load the model of each domain: one model for all of them, or one network each."""
     place = _model_folder(folder)
     if (place / TRUNK).is_file():
         model = _read(place, kind)
@@ -168,8 +167,7 @@ def listed(place: Path, default: Sequence[str] | None = None) -> list[str]:
     """Return the domains of the model in a folder `model`, in order.
 
     Args:
-        place: The folder.
-        default: The list in the header of the trunk's file, where it is known already.
+        default: The list in the header of the trunk's file, if it is known.
     """
     try:
         text = (place / LISTED).read_bytes()
@@ -188,7 +186,7 @@ def listed(place: Path, default: Sequence[str] | None = None) -> list[str]:
 
 
 def relist(place: Path, names: Sequence[str]) -> None:
-    """Make these the domains of the model in a folder `model`; their packs are there already."""
+    """Write the list of domains of the model in a folder `model`; their packs must exist."""
     write_atomic(place / LISTED, json.dumps({"format": FORMAT, "domains": list(names)}) + "\n")
 
 

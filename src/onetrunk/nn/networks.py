@@ -1,4 +1,4 @@
-"""The built-in trunks: the papers' residual networks as plain modules, and SegNet (segnet.py).
+"""The built-in trunks: residual networks of the papers as plain modules, and SegNet (segnet.py).
 
 | name | paper | stem | stages (channels × units) |
 |---|---|---|---|
@@ -142,10 +142,6 @@ class ResNet(nn.Module):
             x_BCHW = getattr(self, stage.module)(x_BCHW)
             maps.append(x_BCHW)
         return maps
-
-    def forward_features(self, x_BCHW: Tensor) -> Tensor:
-        """Return the last stage's map, (B, num_features, h, w)."""
-        return self.forward_pyramid(x_BCHW)[-1]
 
     def pooled(self, pyramid: Sequence[Tensor]) -> Tensor:
         """Return the mean over the pixels of the last map, (B, num_features)."""

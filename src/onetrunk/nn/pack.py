@@ -2,7 +2,7 @@
 
 The metadata has one key, `onetrunk`, with one JSON document: the format, the domain's card (name,
 tasks, labels, pixels, provenance, scores), the trunk that the pack fits (its settings and SHA-256),
-and the licence of that trunk's weights. Tensors are named `slots/LAYER/…` and `heads/…`. A file is
+and the licence of that trunk's weights. Tensors are named `slots/LAYER/…` and `heads/…`. Files are
 not trusted: everything is checked before a model changes.
 """
 
@@ -29,14 +29,14 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Pack:
-    """One domain outside of a model."""
+    """Everything that one domain owns, outside of a model."""
 
     card: Card
     trunk: Mapping[str, Any]  # the settings of its trunk, as `Trunk.describe` returns them
     sha256: str  # of its trunk
     licence: str | None
     tensors: Mapping[str, Tensor]
-    banks: tuple[str, ...] = ()  # kinds of the banks that its slots come from
+    banks: tuple[str, ...] = ()  # kinds of the banks of its slots
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the pack to a file."""
@@ -85,7 +85,7 @@ class Pack:
         )
 
     def check_trunk(self, trunk: Trunk, sha256: str) -> None:
-        """Refuse a trunk that this pack does not fit.
+        """Raise BadInput if the pack does not fit a trunk.
 
         Args:
             sha256: The trunk's fingerprint.
@@ -104,7 +104,7 @@ class Pack:
                 try_="load the trunk that it was trained on",
             )
         if ":" in self.card.adapters and self.card.adapters != trunk.adapters:
-            # A file must not name code that runs.
+            # A file must not choose code to run.
             raise BadInput(
                 f"{where} has adapters that are not built in",
                 got=self.card.adapters,

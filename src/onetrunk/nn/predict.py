@@ -1,4 +1,4 @@
-"""Prediction on images as they come: files, folders, pictures, arrays."""
+"""Prediction for files, folders, pictures and arrays."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def output_of(task: Task, output: Tensor) -> dict[str, Any]:
     """Return one image's output in terms of the task.
 
     classify: {"label", "score", "scores"}; multilabel: {"labels", "scores"}; regress: {"values"};
-    embed: {"vector"}; segment: {"map", "classes"}; depth, normals: {"map"}. Maps have the size to
-    which the domain's images are brought.
+    embed: {"vector"}; segment: {"map", "classes"}; depth, normals: {"map"}. Maps have the size
+    of the domain's images.
     """
     output = output.detach().float().cpu()
     if task.kind == "classify":
@@ -104,7 +104,7 @@ def output_of(task: Task, output: Tensor) -> dict[str, Any]:
 
 
 def _batches(cards: Sequence[Card], norm: Norm) -> Iterator[list[int]]:
-    """Yield the places of images of one size, sorted by domain, at most BATCH and of equal numbers.
+    """Yield positions of images of one size, sorted by domain, in similar parts of at most BATCH.
 
     A norm that uses the statistics of the batch gets all images of a size at once.
     """

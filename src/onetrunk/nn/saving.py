@@ -10,7 +10,7 @@ from onetrunk.nn.universal import Universal
 
 
 def save(model: Universal, folder: str | PathLike[str]) -> Path:
-    """Write the model into `folder`/model, in place of the one that is there."""
+    """Write the model into `folder`/model; a model that is already there is replaced."""
     return save_models({"": model}, folder)
 
 
@@ -19,11 +19,11 @@ def load(folder: str | PathLike[str], domain: str | None = None) -> Universal:
 
     Args:
         folder: The folder of a run, or one that `save` wrote.
-        domain: Of a folder with one network per domain: which of them.
+        domain: The domain, if the folder has one network per domain.
     """
     return load_model(folder, domain, Universal)
 
 
 def models_of(folder: str | PathLike[str]) -> dict[str, Universal]:
-    """Load the model of each domain: the same for all of them, or one network each."""
+    """Load the model of each domain: one model for all of them, or one network each."""
     return load_models(folder, Universal)

@@ -4,11 +4,11 @@ Badrinarayanan, Kendall & Cipolla, "SegNet: A Deep Convolutional Encoder-Decoder
 Image Segmentation", TPAMI 2017, in the widths that the multi-task papers run (Liu, Johns & Davison
 2019; Li, Liu & Bilen 2022): 64-128-256-512-512, Xavier initialisation.
 
-Five stages down, each of two or three (3×3, norm, ReLU) and a 2×2 max-pool that records the
-positions of the maxima; five stages up, each of which puts the pixels of its map at those
-positions, zeros at the others, and convolves. At odd sizes the last pool is over fewer pixels. The
+The encoder has five stages of two or three (3×3, norm, ReLU) and a 2×2 max-pool that records the
+positions of the maxima. The decoder has five stages that put the pixels of their map at those
+positions, zeros at the others, and convolve. At odd sizes the last pool is over fewer pixels. The
 deepest map (reduction 32) is pooled for whole-image tasks; the last one (64 channels, full size) is
-what dense heads read.
+the input of dense heads.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Stage:
 class SegNet(nn.Module):
     """The trunk: `stem`, `down2` to `down5`, then `up5` to `up1`."""
 
-    decoded = True  # the last map is that of a decoder
+    decoded = True  # the last map is the output of a decoder
 
     def __init__(self, in_chans: int = 3) -> None:
         super().__init__()
@@ -79,10 +79,6 @@ class SegNet(nn.Module):
             maps.append(x_BCHW)
         return maps
 
-    def forward_features(self, x_BCHW: Tensor) -> Tensor:
-        """Return the last stage's map, (B, 64, H, W)."""
-        return self.forward_pyramid(x_BCHW)[-1]
-
     def pooled(self, pyramid: Sequence[Tensor]) -> Tensor:
         """Return the mean over the pixels of the deepest map, (B, num_features)."""
         return pyramid[len(self.stages) // 2 - 1].mean((2, 3))
@@ -110,7 +106,7 @@ def pool(x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def unpool(y_BChw: Tensor, place_BChw: Tensor, size: Sequence[int]) -> Tensor:
-    """Return each value at its place among four pixels, zeros at the others; (B, C, *size).
+    """Return (B, C, *size): each value at its position among four pixels, zeros at the others.
 
     Unlike torch's max_unpool2d, which scatters, this is deterministic and can be exported to ONNX.
     """

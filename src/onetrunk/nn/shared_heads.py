@@ -1,8 +1,8 @@
 """Full sharing: domains with the same labels share the weights of their heads.
 
-By default classes are paired by name, where two domains have the same set of labels in any order.
-They are paired by index, where two domains have the same number of classes, only on request (the
-experiment of Bilen & Vedaldi 2017).
+By default classes are paired by name, if two domains have the same set of labels in any order. On
+request they are paired by index, if two domains have the same number of classes (the experiment of
+Bilen & Vedaldi 2017).
 """
 
 from __future__ import annotations
@@ -55,14 +55,12 @@ def join(
     new: Heads,
     pair: str,
 ) -> None:
-    """Replace heads of a new domain by shared ones where another domain has the same labels.
+    """Replace heads of a new domain by shared ones if another domain has the same labels.
 
     Args:
         shared: The model's shared heads; new ones are appended.
-        cards: The model's domains.
-        heads: Their heads.
-        card: The new domain.
-        new: Its heads.
+        cards, heads: Those of the model's domains.
+        card, new: The card and the heads of the new domain.
         pair: "name" or "index".
     """
     for task in card.tasks:
@@ -114,7 +112,7 @@ def _order(head: SharedHead, task: Task, other: Task, pair: str) -> list[int] | 
 
 
 def separate(heads: Heads) -> Heads:
-    """Return a copy of a domain's heads that shares nothing."""
+    """Return a copy of a domain's heads, none of which is shared."""
     memo: dict[int, object] = {}
     for head in heads.of.values():
         if isinstance(head, SharedHead):
@@ -123,12 +121,12 @@ def separate(heads: Heads) -> Heads:
 
 
 def check_equal(heads: Heads, given: Mapping[str, Tensor], where: str) -> None:
-    """Refuse weights of shared heads that differ from the model's."""
+    """Raise BadInput for weights of shared heads that differ from the model's."""
     for key, value in separate(heads).state_dict().items():
         head = heads.of[key.split(".")[1]] if key.startswith("of.") else None
         if isinstance(head, SharedHead) and not torch.equal(given[key].to(value), value):
             raise BadInput(
                 f"{where}: its head differs from the one that this model's domains share",
                 got=key,
-                try_="load it into a copy of the model that it came from",
+                try_="load it into a copy of the model that it was saved from",
             )

@@ -1,13 +1,13 @@
 """The switch: the domain, or the domain of each image, that a model is running.
 
 There is one per model. Banks read it; only a call of the model sets it. The choice is kept in a
-context variable, so threads and asyncio tasks do not share it. Two places have no such context:
+context variable, so threads and asyncio tasks do not share it. Two cases need more:
 
 - the backward pass, which on a GPU runs in a thread of autograd and, under gradient checkpointing,
-  runs the forward pass again: `keep` ties the choice of a pass to its features, so that the
-  backward pass finds it there (by autograd's graph task, which is unique to a backward pass);
-- a trace (torch.compile, torch.export), which cannot read context variables: there an attribute
-  holds the choice, set and reset inside the trace.
+  runs the forward pass again: `keep` attaches the choice of a pass to its features, and the
+  backward pass stores it by autograd's graph task, which is unique to a backward pass;
+- a trace (torch.compile, torch.export), which cannot read context variables: an attribute has the
+  choice, which is set and reset inside the trace.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Switch:
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         self.names: tuple[str, ...] = tuple(names)
-        self.lock = threading.RLock()  # held while banks rearrange their storage
+        self.lock = threading.RLock()  # locked while banks rearrange their storage
         self._now: ContextVar[tuple[Choice, int] | None] = ContextVar("domain", default=None)
         self._backward: dict[int, Choice] = {}  # by graph task
         self._traced: Choice | None = None
@@ -64,7 +64,7 @@ class Switch:
             return self._traced
         now = self._now.get()
         task: int = torch._C._current_graph_task_id()  # -1 outside of a backward pass
-        # A choice made outside of this backward pass does not hold for layers that it runs again.
+        # A choice set outside of this backward pass does not apply to layers that it runs again.
         if now is not None and (task == -1 or now[1] == task):
             return now[0]
         if task in self._backward:
@@ -72,6 +72,11 @@ class Switch:
         if now is not None:
             return now[0]
         raise Failed("no domain is running", try_="model(images, domain=NAME)")
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """The row of each domain."""
+        return {name: row for row, name in enumerate(self.names)}
 
     @contextmanager
     def using(self, choice: Choice) -> Iterator[None]:
@@ -90,7 +95,7 @@ class Switch:
             self._now.reset(token)
 
     def keep(self, features: Iterable[Tensor], choice: Choice) -> None:
-        """Tie the choice of a pass to its features, so that the backward pass finds it.
+        """Attach the choice of a pass to its features, for the backward pass.
 
         Autograd visits later passes first and finishes one before the next, so the hooks on a
         pass's features run before any of its layers is computed again.

@@ -1,4 +1,4 @@
-"""Which calls make and read which tensors in one forward pass.
+"""Record which calls make and read each tensor in a forward pass.
 
 A norm can be merged into the layer before it only if nothing else reads the tensor between the two.
 A torch-function mode records every function of the pass with its arguments and result, whether a
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-# Functions that return their argument when they have nothing to do: then they do not read it.
+# Functions that may return their argument unchanged: then they do not read it.
 SAME = frozenset({"dropout", "dropout1d", "dropout2d", "dropout3d", "contiguous", "to", "float"})
 # Functions that read the values of their first tensor, and only the shape of the others.
 SHAPED = frozenset({"reshape_as", "view_as", "expand_as", "type_as"})
@@ -45,7 +45,7 @@ class Uses:
     outputs: frozenset[int] = frozenset()
     _made: dict[int, Call] = field(default_factory=dict)
     _read: dict[int, list[Call]] = field(default_factory=lambda: defaultdict(list))
-    _held: list[Any] = field(default_factory=list)  # keeps tensors alive, so that ids stay unique
+    _kept: list[Any] = field(default_factory=list)  # keeps tensors alive, so that ids stay unique
 
     def maker(self, tensor: Tensor) -> Call | None:
         """Return the call that made this tensor."""
@@ -61,9 +61,9 @@ class Uses:
 
     def add(self, call: Call) -> None:
         """Record a call."""
-        self._held.append(call)
-        given = [leaf for leaf in tree_leaves((call.args, dict(call.kwargs))) if _is(leaf)]
-        made = [leaf for leaf in tree_leaves(call.out) if _is(leaf)]
+        self._kept.append(call)
+        given = [leaf for leaf in tree_leaves((call.args, dict(call.kwargs))) if _is_tensor(leaf)]
+        made = [leaf for leaf in tree_leaves(call.out) if _is_tensor(leaf)]
         if not made and call.name in OUTSIDE:
             return
         if call.name in SHAPED:
@@ -78,7 +78,7 @@ class Uses:
                 self._made[id(tensor)] = call
 
 
-def _is(leaf: object) -> bool:
+def _is_tensor(leaf: object) -> bool:
     return isinstance(leaf, Tensor)
 
 
@@ -104,8 +104,8 @@ def record_uses(module: nn.Module, *inputs: Any) -> Uses:
     uses = Uses()
     with torch.no_grad(), _Recorder(uses):
         out = module(*inputs)
-    leaves = [leaf for leaf in tree_leaves(out) if _is(leaf)]
-    uses._held.append(leaves)
+    leaves = [leaf for leaf in tree_leaves(out) if _is_tensor(leaf)]
+    uses._kept.append(leaves)
     uses.outputs = frozenset(id(leaf) for leaf in leaves)
     return uses
 
@@ -116,8 +116,8 @@ class Owners:
     def __init__(self, module: nn.Module) -> None:
         self._of: dict[int, list[tuple[nn.Module, str]]] = defaultdict(list)
         for part in module.modules():
-            for home in (part._parameters, part._buffers):
-                for key, tensor in home.items():
+            for tensors in (part._parameters, part._buffers):
+                for key, tensor in tensors.items():
                     if tensor is not None:
                         self._of[id(tensor)].append((part, key))
 
@@ -128,7 +128,7 @@ class Owners:
 
 
 def swap(module: nn.Module, part: nn.Module, new: nn.Module) -> None:
-    """Replace a submodule in every place where it stands."""
+    """Replace a submodule wherever it is used."""
     for parent in list(module.modules()):
         for name, child in list(parent._modules.items()):
             if child is part:

@@ -1,4 +1,4 @@
-"""The trunk: a backbone with a bank in every place where domains may differ."""
+"""The trunk: a backbone with banks in place of the layers in which domains may differ."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from onetrunk.nn.norms import Norm, check_norm, find_norm, is_norm
 from onetrunk.nn.switch import Mixed, Switch
 from onetrunk.nn.trunk_settings import Sharing, TrunkSettings
 
-LARGE = 1024 * 1024  # pixels; larger images are measured at a half, a quarter, … of their sides
+LARGE = 1024 * 1024  # pixels; for larger images, shapes are measured at 1/2, 1/4, … of their sides
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Shape:
 
     features: int  # width of the pooled features
     pyramid: tuple[tuple[int, int], ...]  # channels and reduction of each map, finest first
-    decoded: bool = False  # whether the last map is a decoder's, which dense heads read as it is
+    decoded: bool = False  # whether the last map is the output of a decoder
 
 
 class Trunk(nn.Module):
@@ -99,7 +99,7 @@ class Trunk(nn.Module):
 
     @property
     def norm_method(self) -> Norm:
-        """What the norm needs and can do."""
+        """The norm method."""
         return find_norm(self.norm)
 
     @property
@@ -121,7 +121,7 @@ class Trunk(nn.Module):
     # -- banks
 
     def _own(self, given: Sequence[int | str]) -> tuple[str, ...]:
-        """Put banks in the place of these stages; return their names."""
+        """Replace these stages by banks; return their names."""
         stages = self.stages
         names: list[str] = []
         for stage in given:
@@ -147,7 +147,7 @@ class Trunk(nn.Module):
         norms = {path: layer for path, layer in self._unowned() if is_norm(layer)}
         check_norm(self.norm, self.arch, list(norms.values()))
         method = self.norm_method
-        replaced: dict[int, nn.Module] = {}  # a layer that stands in two places gets one bank
+        replaced: dict[int, nn.Module] = {}  # a layer that is used in two places gets one bank
         for path, layer in norms.items():
             if id(layer) not in replaced:
                 replaced[id(layer)] = method.replace(layer, path, self.switch)
@@ -252,7 +252,7 @@ class Trunk(nn.Module):
         size: tuple[int, int],
         adapters: tuple[str, int | None],
     ) -> tuple[dict[str, nn.Module], Shape]:
-        """Return the slots that the network can run with, and its shapes; the trunk stays as it is.
+        """Return the slots that the network can run with, and its shapes, without changing it.
 
         Both depend on shapes alone, so the network runs only for a new size or new adapters. (A
         user's adapters may depend on more, so they always run.)
@@ -265,7 +265,7 @@ class Trunk(nn.Module):
             self.attach(name, slots)
             try:
                 shape = self._tried[(*adapters, size)] = self.measure(name, size)
-                banks = self.banks()  # without those that measuring has taken back
+                banks = self.banks()  # without those that `measure` has removed
                 slots = {path: slot for path, slot in slots.items() if path in banks}
             finally:
                 self.detach(name)
@@ -275,8 +275,8 @@ class Trunk(nn.Module):
     def measure(self, name: str, size: tuple[int, int]) -> Shape:
         """Run a domain's pure and mixed batch at its size; return the shapes of the outputs.
 
-        Layers that no bank can replace are found here: adapters there are taken back, with the
-        reason in `skipped`.
+        Adapters of layers that a bank cannot replace are removed here, with the reason in
+        `skipped`.
         """
         like = next(self.net.parameters())
         tried = size
@@ -300,7 +300,7 @@ class Trunk(nn.Module):
                         self(images)
                     break
                 except Unfit as unfit:
-                    self._take_back(unfit)
+                    self._restore_layer(unfit)
         except OnetrunkError:
             raise
         except (RuntimeError, AssertionError, ValueError, IndexError, TypeError) as error:
@@ -318,8 +318,8 @@ class Trunk(nn.Module):
         shapes = [(m.shape[1], r) for m, r in zip(maps, self.reductions, strict=True)]
         return Shape(pooled.shape[1], tuple(shapes), self.backbone.decoded)
 
-    def _take_back(self, unfit: Unfit) -> None:
-        """Put the layer back in the place of a bank, or raise where the user asked for the bank."""
+    def _restore_layer(self, unfit: Unfit) -> None:
+        """Put the layer back in place of a bank; raise BadInput if the user requested the bank."""
         bank = self.banks().get(unfit.path)
         adapts = isinstance(bank, AdapterBank)
         if (
@@ -334,7 +334,7 @@ class Trunk(nn.Module):
         self.skipped[unfit.path] = unfit.reason
         self._put(unfit.path, bank.get_submodule(bank.inner).requires_grad_(True))
 
-    # -- what is shared
+    # -- shared tensors
 
     def shared(self) -> dict[str, Tensor]:
         """Return the shared tensors by their names in the backbone without banks."""
@@ -367,7 +367,7 @@ class Trunk(nn.Module):
         }
 
     def plain(self, name: str) -> Trunk:
-        """Return a copy for one domain, with that domain's plain modules in the place of banks."""
+        """Return a copy for one domain, with plain modules in place of banks."""
         memo: dict[int, object] = {}
         for bank in self.banks().values():
             memo[id(bank)] = bank.resolve(name)

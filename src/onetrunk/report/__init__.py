@@ -1,1 +1,1 @@
-"""The report: one self-contained page that answers "one network or N?"."""
+"""The report: one self-contained HTML page on whether one network is enough."""

@@ -1,7 +1,7 @@
 """The geometry of the charts; templates/charts.html.j2 draws them as inline SVG.
 
 Strips and scatter plots place their marks in percent of a box that stretches, so that marks and
-letters keep their size on a phone. Line charts have a fixed shape and stand side by side.
+letters keep their size on a phone. Line charts have a fixed shape and are placed side by side.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ COLOURS, SHAPES = 10, 5  # of the marks of domains
 WIDTH, HEIGHT = 300.0, 150.0  # of a line chart, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 38.0, 8.0, 8.0, 20.0
 MAX_POINTS = 400  # of a curve
-CLIP = 1.2  # heights of a line chart: higher values lie outside of its box
-SETTLED = 0.12  # share of the steps; earlier values may lie above the chart
+CLIP = 1.2  # heights of a line chart, at which higher values are clipped
+SETTLED = 0.12  # share of the steps; earlier values may be above the chart
 NEIGHBOURS = 8  # of the same domain, by which the density at a point is measured
 LETTER, LINE = 1.1, 4.0  # width and height of a name's letters, in percent of a scatter plot
 ASPECT = 1.6  # width of a scatter plot divided by its height
@@ -76,8 +76,8 @@ class Strip:
 
     Args:
         result: The class that colours it.
-        ends: The ends of the interval that lie within the scale.
-        band: From where to where the shaded margin goes.
+        ends: The ends of the interval that are within the scale.
+        band: The ends of the shaded margin.
     """
 
     label: str
@@ -178,7 +178,7 @@ class LineChart:
 
 
 def line_chart(series: Sequence[Series], label: str) -> LineChart:
-    """Place curves over steps in a chart that starts at 0; early values may lie above it."""
+    """Place curves over steps in a chart that starts at 0; early values may be above it."""
     drawn = [each for each in series if each.points]
     last = max((x for each in drawn for x, _ in each.points), default=1.0) or 1.0
     settled = [y for each in drawn for x, y in each.points if x >= SETTLED * last]
@@ -243,7 +243,7 @@ def mark_of(domain: int) -> Mark:
 def scatter_plot(
     xy_N2: NDArray[np.float64], domain_N: NDArray[np.int64], names: Sequence[str], label: str
 ) -> ScatterPlot:
-    """Place points with their domains' marks, and each domain's name where most of it lies."""
+    """Place points with their domains' marks, and each domain's name at its densest point."""
     xy_N2 = fit_to_box(xy_N2)
     order = np.random.default_rng(0).permutation(len(xy_N2))  # no domain covers another
     points = tuple(
@@ -316,7 +316,7 @@ def heat_map(
     diagonal: Sequence[float] | None,
     caption: str,
 ) -> HeatMap:
-    """Colour numbers from −1 to 1; `diagonal` holds other numbers there, in brackets."""
+    """Colour numbers from −1 to 1; those of `diagonal` are shown on the diagonal, in brackets."""
 
     def cell(i: int, j: int) -> HeatCell:
         if i == j:

@@ -11,7 +11,7 @@ import numpy as np
 from onetrunk.errors import BadInput
 from onetrunk.eval.budget import Budget, Cost, budget
 from onetrunk.eval.intervals import differences, percentiles, replicates, wilson
-from onetrunk.eval.metrics import as_error
+from onetrunk.eval.metrics import SCORES, as_error
 from onetrunk.eval.outcomes import Key, Outcomes
 from onetrunk.eval.summary import decathlon_score, delta_mtl
 from onetrunk.eval.table import Better, Row, Table
@@ -74,7 +74,7 @@ class Column:
         return _total(budget.separate for budget in self.budgets.values())
 
     def task_label(self, key: Key) -> str:
-        """Return the task, or nothing if it is the domain's only one and named as its kind."""
+        """Return the task's name; "" if it is the domain's only task and named like its kind."""
         several = sum(domain == key[0] for domain, _ in self.scores) > 1
         return key[1] if several or key[1] != self.scores[key].row.kind else ""
 
@@ -155,10 +155,10 @@ def over_seeds(rows: Sequence[Row]) -> Estimate:
 
 
 def _interval(row: Row) -> tuple[float, float] | None:
-    """Return the interval in the table; that of a share of images follows from their number."""
+    """Return the interval in the table; for a share of images it follows from their number."""
     if row.low is not None and row.high is not None:
         return row.low, row.high
-    if row.kind in ("classify", "embed") and row.count:
+    if SCORES[row.kind].share_of_images and row.count:
         return wilson(row.value / 100, row.count)
     return None
 
@@ -171,20 +171,20 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def compare(group: RunGroup, baseline: RunGroup) -> tuple[TaskComparison, ...]:
-    """Compare every task that both have a score of."""
+    """Compare every task that has a score on both sides."""
     ours, theirs = scores_of(group), scores_of(baseline)
     paired = _paired_differences(group, baseline)
     comparisons = []
-    for key, mine in ours.items():
+    for key, score in ours.items():
         other = theirs.get(key)
-        if other is None or other.row.metric != mine.row.metric:
+        if other is None or other.row.metric != score.row.metric:
             continue
-        difference = paired.get(key) or unpaired_difference(mine, other)
-        margin = margin_of(mine.row.unit, other.error)
+        difference = paired.get(key) or unpaired_difference(score, other)
+        margin = margin_of(score.row.unit, other.error)
         comparisons.append(
             TaskComparison(
                 *key,
-                mine.estimate,
+                score.estimate,
                 other.estimate,
                 difference,
                 margin,
@@ -269,7 +269,7 @@ def _common_outcomes(
 
 
 def common_classify_keys(columns: Sequence[Column]) -> list[Key]:
-    """Return the classification tasks that every column has a score of."""
+    """Return the classification tasks that have a score in every column."""
     return [
         key
         for key, score in columns[0].scores.items()

@@ -46,7 +46,7 @@ class TaskCurves:
 
     @property
     def title(self) -> str:
-        """The domain, with the task unless that is plain classification."""
+        """The domain, with the task unless it is `classify`."""
         return self.domain if self.task == "classify" else f"{self.domain}/{self.task}"
 
 

@@ -38,7 +38,7 @@ class Example:
 
 @dataclass(frozen=True)
 class ExampleRow:
-    """Examples chosen in one way."""
+    """Examples with one rule of selection."""
 
     heading: str
     examples: tuple[Example, ...]
@@ -118,8 +118,8 @@ def predict(
 
 
 @dataclass(frozen=True)
-class _Chosen:
-    """An example before its thumbnails are made."""
+class _ExampleDraft:
+    """An example without its thumbnails."""
 
     rows: tuple[int, ...]  # indices into the sample
     truth: str
@@ -128,18 +128,18 @@ class _Chosen:
     confidence: float | None = None
 
 
-_Rows = list[tuple[str, list[_Chosen]]]  # heading, examples
+_Rows = list[tuple[str, list[_ExampleDraft]]]  # heading, examples
 
 
 def _classify(task: Task, output: Tensor, target: Tensor, seed: int) -> _Rows:
     score, best = output.softmax(1).max(1)
     known = target != NO_CLASS
 
-    def chosen(row: int) -> _Chosen:
+    def chosen(row: int) -> _ExampleDraft:
         truth, predicted = int(target[row]), int(best[row])
         names = task.classes
         correct = truth == predicted
-        return _Chosen((row,), names[truth], names[predicted], correct, float(score[row]))
+        return _ExampleDraft((row,), names[truth], names[predicted], correct, float(score[row]))
 
     correct = torch.nonzero(known & (best == target)).flatten().numpy()
     wrong = torch.nonzero(known & (best != target)).flatten()
@@ -158,8 +158,10 @@ def _multilabel(task: Task, output: Tensor, target: Tensor, seed: int) -> _Rows:
     def names(row: Tensor) -> str:
         return ", ".join(c for c, on in zip(task.classes, row.tolist(), strict=True) if on) or "–"
 
-    def chosen(row: int) -> _Chosen:
-        return _Chosen((row,), names(target[row] == 1), names(predicted[row]), not mistakes[row])
+    def chosen(row: int) -> _ExampleDraft:
+        return _ExampleDraft(
+            (row,), names(target[row] == 1), names(predicted[row]), not mistakes[row]
+        )
 
     correct = torch.nonzero(known & (mistakes == 0)).flatten().numpy()
     wrong = torch.nonzero(known & (mistakes > 0)).flatten()
@@ -179,8 +181,8 @@ def _regress(task: Task, output: Tensor, target: Tensor, seed: int) -> _Rows:
     def numbers(row: Tensor) -> str:
         return ", ".join(f"{v:.4g}" for v in row[:4].tolist()) + unit
 
-    def chosen(row: int, correct: bool) -> _Chosen:
-        return _Chosen((row,), numbers(target[row]), numbers(output[row]), correct)
+    def chosen(row: int, correct: bool) -> _ExampleDraft:
+        return _ExampleDraft((row,), numbers(target[row]), numbers(output[row]), correct)
 
     half = len(order) // 2
     small, large = order[:half], order[half:]
@@ -199,15 +201,15 @@ def _embed(task: Task, output: Tensor, target: Tensor, seed: int) -> _Rows:
     cosine = output[known] @ output[known].T
     cosine.fill_diagonal_(-2)
     score, best = cosine.max(1)
-    has_mate = (label[:, None] == label[None]).sum(1) > 1  # another image of its class
-    correct = has_mate & (label[best] == label)
+    has_positive = (label[:, None] == label[None]).sum(1) > 1  # another image of its class
+    correct = has_positive & (label[best] == label)
 
-    def chosen(i: int) -> _Chosen:
+    def chosen(i: int) -> _ExampleDraft:
         rows = (int(known[i]), int(known[best[i]]))
         truth, predicted = (task.classes[int(target[row])] for row in rows)
-        return _Chosen(rows, truth, predicted, bool(correct[i]), float(score[i]))
+        return _ExampleDraft(rows, truth, predicted, bool(correct[i]), float(score[i]))
 
-    wrong = torch.nonzero(has_mate & ~correct).flatten()
+    wrong = torch.nonzero(has_positive & ~correct).flatten()
     similar = wrong[score[wrong].argsort(descending=True)].tolist()
     picked = _random(torch.nonzero(correct).flatten().numpy(), seed)
     return [
@@ -228,14 +230,14 @@ _CHOOSE = {
 
 
 def _random(rows: NDArray[np.int64], seed: int) -> list[int]:
-    """Draw as many of these as a row shows."""
+    """Draw the random examples of one row."""
     rng = np.random.default_rng(seed)
     picked: list[int] = rng.choice(rows, min(ROW_LENGTH, len(rows)), replace=False).tolist()
     return picked
 
 
 def _with_images(
-    split: Split, indices: NDArray[np.int64], chosen: Sequence[_Chosen]
+    split: Split, indices: NDArray[np.int64], chosen: Sequence[_ExampleDraft]
 ) -> tuple[Example, ...]:
     return tuple(
         Example(
@@ -251,7 +253,7 @@ def _with_images(
 
 
 def _images(split: Split, indices: NDArray[np.int64]) -> U8:
-    """Return images (B, H, W, 3) as the model gets them, before normalization."""
+    """Return images (B, H, W, 3) as the model receives them, before normalization."""
     images, _ = split.stored(indices)
     centred: U8 = split.pixels.centre(images)
     return centred

@@ -1,4 +1,4 @@
-"""What the report shows, as data: the page is rendered from this and nothing else."""
+"""The content of the report as data, from which the page is rendered."""
 
 from __future__ import annotations
 

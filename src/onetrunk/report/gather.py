@@ -1,7 +1,7 @@
-"""Gathering what the report shows: read run folders, measure their networks, decide.
+"""Collects the content of the report: reads run folders, measures networks, makes the verdict.
 
-What cannot be measured (a source that is gone, a run that is not finished) is left out with its
-reason; the rest is reported.
+What cannot be measured (because a source is missing, or a run not finished) is left out, and the
+reason is reported.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def gather(
     images: bool = True,
     seed: int = 0,
 ) -> Findings:
-    """Read the runs, measure what their networks allow, and decide.
+    """Read the runs, measure their networks, and make the verdict.
 
     Args:
         runs: Folders of runs, one column each.
@@ -126,7 +126,7 @@ def gather(
 
 
 class Attempt:
-    """Call functions that may fail, and keep the reasons of those that did.
+    """Calls functions that may fail, and stores the reasons of failures.
 
     Args:
         files: Whether a reason may name files.
@@ -173,8 +173,8 @@ def _measure(
         examples = attempt("examples", lambda: task_examples(networks, domains, seed=seed))
         found = replace(found, examples=examples or ())
     if several:
-        alike = attempt("similarity", lambda: similarity(networks, domains, seed=seed))
-        found = replace(found, similarity=alike)
+        cka = attempt("similarity", lambda: similarity(networks, domains, seed=seed))
+        found = replace(found, similarity=cka)
     if group.separate:
         return found
     if several:
@@ -230,8 +230,6 @@ def external_baseline(path: Path, domains: Sequence[Domain]) -> RunGroup:
         evaluated = evaluate_predictions(path, domains)
     else:
         evaluated = evaluate_checkpoint(path.as_posix(), domains)
-    for note in evaluated.notes:
-        say(note)
     scores = {"test": evaluated.table().to_json()}
     return RunGroup(path.name, (RunFiles(path, "", {}, scores, {}, (), evaluated.outcomes()),))
 
@@ -253,12 +251,11 @@ def _domains(group: RunGroup, models: Models) -> list[Domain]:
 def _candidate(
     group: RunGroup, column: Column, baseline: Column | None, reference: RunGroup
 ) -> Candidate:
-    ours = column.cost
-    theirs = baseline.cost if baseline else column.separate_cost
+    cost = column.cost
+    separate = baseline.cost if baseline else column.separate_cost
     return Candidate(
-        column.name,
         column.comparisons,
-        size_ratio=ours.bytes / theirs.bytes if ours and theirs and theirs.bytes else None,
+        size_ratio=cost.bytes / separate.bytes if cost and separate and separate.bytes else None,
         frozen=group.frozen,
         seeds=max(1, column.finished),
         val_error=validation_error(group, reference),
@@ -286,7 +283,7 @@ def _splits(group: RunGroup) -> tuple[DomainSplits, ...]:
 
 
 def without_paths(recipe: str) -> str:
-    """Return a recipe's text without paths; a source keeps its kind."""
+    """Return a recipe's text without paths; of a source, only its kind is shown."""
 
     def hide(line: re.Match[str]) -> str:
         value = line["value"]

@@ -1,4 +1,4 @@
-"""Findings to one self-contained page: no script, no external address, every name escaped.
+"""Rendering of findings as a self-contained page: no scripts, no external resources, all escaped.
 
 The markup is in the templates; this module prepares the charts and tables that they show.
 """
@@ -41,7 +41,7 @@ from onetrunk.report.findings import Findings
 from onetrunk.report.map_examples import class_colour
 from onetrunk.report.verdict import RESULTS, RULES, Result, TaskComparison, results_by_domain
 
-MAX_IMAGES_FACTOR = 20  # more than this many times the test images are not worth suggesting
+MAX_IMAGES_FACTOR = 20  # larger multiples of the number of test images are not suggested
 MAX_CLASSES = 40  # in the legend of a class map
 THUMBNAIL = 84  # pixels on the page
 
@@ -65,7 +65,7 @@ def page(findings: Findings) -> str:
 
 @cache
 def environment() -> Environment:
-    """Return the environment of the templates: everything is escaped, and a typo is an error."""
+    """Return the environment of the templates, which escapes everything and refuses typos."""
     jinja = Environment(
         loader=PackageLoader("onetrunk.report"),
         autoescape=True,
@@ -107,7 +107,7 @@ class ScoreRow:
     """One task in the table of scores."""
 
     key: Key
-    task: str  # shown below the domain; "" where it says nothing more
+    task: str  # shown below the domain; "" for a domain's only task
     score: Score
     comparison: TaskComparison | None
     strip: Strip | None
@@ -186,7 +186,7 @@ def _shown_values(comparison: TaskComparison) -> list[float]:
 
 
 def images_needed(comparison: TaskComparison, count: int) -> int | None:
-    """Return how many test images would decide if the difference stayed: intervals ∝ 1/√n."""
+    """Return how many test images would decide at the same difference: intervals ∝ 1/√n."""
     d = comparison.difference
     if comparison.result != "undecided" or d.low is None or d.high is None:
         return None

@@ -21,7 +21,7 @@ def report(
     out: PathOrName = "report.html",
     images: bool = True,
 ) -> Path:
-    """Write one self-contained page that answers "one network or N?" and return its path.
+    """Write a self-contained page that compares runs with a baseline, and return its path.
 
     Args:
         runs: Folders of runs, one column each. The seeds of one recipe (`seed-0`, `seed-1`, …)

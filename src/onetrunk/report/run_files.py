@@ -1,4 +1,4 @@
-"""Run folders as the report reads them: their files only, whatever state the run is in."""
+"""The files of run folders, as the report reads them; runs need not be finished."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 from onetrunk.errors import BadInput
 from onetrunk.eval.outcomes import Outcomes
 from onetrunk.eval.table import Row, Table
-from onetrunk.runs.open import read_outcomes, read_scores
+from onetrunk.runs.experiment import SWEEP
+from onetrunk.runs.open import read_json, read_outcomes, read_scores
 from onetrunk.store.run_folder import METRICS, RECIPE, SCORES
 
 ENVIRONMENT = "environment.json"
-SWEEP = "sweep.json"  # in a folder that holds the runs of several settings
-SEED = "seed-"  # prefix of the folders that `--seeds` makes, one per seed
+SEED = "seed-"  # prefix of the folders of single seeds, which `--seeds` creates
 
 PathOrName = str | PathLike[str]
 
@@ -44,7 +44,7 @@ class RunFiles:
             recipe = tomllib.loads(text)
         except (OSError, ValueError, RecursionError) as error:
             raise _unreadable(path / RECIPE, error) from None
-        scores, environment = read_scores(path), _read_json(path / ENVIRONMENT)
+        scores, environment = read_scores(path), read_json(path / ENVIRONMENT)
         return cls(path, text, recipe, scores, environment, tuple(_read_records(path / METRICS)))
 
     @property
@@ -80,12 +80,11 @@ class RunFiles:
         try:
             return Table.from_json(document)
         except BadInput as error:
-            where = f"cannot read {self.path.name}/{SCORES}: {error.expected}"
-            raise BadInput(where, got=error.got, available=error.available) from None
+            raise error.within(f"{self.path.name}/{SCORES}: {split}") from None
 
     @cached_property
     def outcomes(self) -> Outcomes | None:
-        """What each test image adds to the scores, where the run kept it."""
+        """What each test image contributes to the scores, if the run stored it."""
         if self.given_outcomes is not None:
             return self.given_outcomes
         return None if self.test is None else read_outcomes(self.path)
@@ -153,7 +152,7 @@ def read_groups(paths: Sequence[PathOrName]) -> list[RunGroup]:
 
 
 def setting_folders(path: Path) -> list[Path]:
-    """Return the folder itself, or the folders of the settings if it is that of a sweep."""
+    """Return the folder itself, or for a sweep the folders of its settings."""
     if (path / SWEEP).is_file() and not any(path.glob(f"{SEED}*")):
         settings = {recipe.parent.parent for recipe in path.glob(f"*/{SEED}*/{RECIPE}")}
         return sorted(settings) or [path]
@@ -182,7 +181,7 @@ def run_folders(path: Path) -> list[Path]:
 
 
 def match_single_task_domains(baseline: RunGroup, groups: Iterable[RunGroup]) -> RunGroup:
-    """Rename the baseline's single-task domains to the domains that they stand for.
+    """Rename the baseline's single-task domains to the domains that they are part of.
 
     A network with several tasks of `rooms` is compared with the networks `rooms-depth`,
     `rooms-normals`, …, because the domains of one recipe need distinct names. A domain
@@ -225,18 +224,6 @@ def _rename_domains(run: RunFiles, names: Mapping[str, str]) -> RunFiles:
 
 def _unreadable(path: Path, reason: Exception | str | None) -> BadInput:
     return BadInput(f"cannot read {path.parent.name}/{path.name}", got=str(reason)[:160])
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    try:
-        document = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise _unreadable(path, error) from None
-    if not isinstance(document, dict):
-        raise _unreadable(path, f"{type(document).__name__} instead of an object")
-    return document
 
 
 def _read_records(path: Path) -> Iterator[Mapping[str, Any]]:

@@ -1,4 +1,4 @@
-"""The verdict on "one network or N?", decided from the scores by fixed rules.
+"""The verdict on whether one network is enough, made from the scores by fixed rules.
 
 Each task of each domain has a difference d = error of the one network − error of the separate
 network, both as numbers where lower is better, with a 95 % interval, and a margin m that the one
@@ -63,8 +63,6 @@ class TaskComparison:
     """One task of one domain, predicted by the one network and by the baseline.
 
     Args:
-        ours: The score of the one network.
-        baseline: The score of the baseline.
         difference: Our error minus the baseline's; above 0 the one network is worse.
         margin: How much the one network may lose.
         paired: Whether the interval comes from the outcomes of the same images.
@@ -82,15 +80,14 @@ class TaskComparison:
 
 @dataclass(frozen=True)
 class Candidate:
-    """What the verdict needs to know of one column.
+    """The facts about one column that the verdict depends on.
 
     Args:
-        size_ratio: Its bytes divided by those of the separate networks.
+        size_ratio: Its size divided by the size of the separate networks.
         frozen: Whether only heads were trained.
         separate: Whether it is one network per domain.
     """
 
-    name: str
     comparisons: Sequence[TaskComparison]
     size_ratio: float | None = None
     frozen: bool = False
@@ -128,7 +125,7 @@ def result_of(difference: Estimate, margin: float) -> Result:
 
 
 def results_by_domain(comparisons: Sequence[TaskComparison]) -> dict[str, Result]:
-    """Return the result of each domain: that of its worst task."""
+    """Return the result of each domain, which is the result of its worst task."""
     results: dict[str, Result] = {}
     for row in comparisons:
         results[row.domain] = max(results.get(row.domain, "better"), row.result, key=RESULTS.index)

@@ -201,12 +201,7 @@ def finish(
     tables = {split: evaluation.table() for split, evaluation in evaluated.items()}
     for model in models.values():
         for name, card in model.domains.items():
-            scores = {
-                f"{split}/{row.task}/{row.metric}": row.value
-                for split, table in tables.items()
-                for row in table.rows
-                if row.domain == name
-            }
+            scores = {**tables["val"].scores_of(name), **tables["test"].scores_of(name)}
             model.domains[name] = card.with_record(card.provenance, scores)
     with run.writing("the model"):
         save_models(models, run.path)
@@ -217,7 +212,7 @@ def finish(
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "seed": recipe.seed,
             "frozen": recipe.train.frozen,
-            **({"taught": taught} if taught else {}),
+            **({"teachers": taught} if taught else {}),
             **{split: table.to_json() for split, table in tables.items()},
             "best": {
                 part: {"step": s.step, "score": s.score if isfinite(s.score) else None}

@@ -215,11 +215,7 @@ def _evaluate(
             model.add_pack(old)
     with runner.run.writing(OUTCOMES):
         evaluated["test"].outcomes().save(runner.run.path / OUTCOMES)
-    scores = {
-        f"{split}/{row.task}/{row.metric}": row.value
-        for split, table in tables.items()
-        for row in table.rows
-    }
+    scores = {**tables["val"].scores_of(name), **tables["test"].scores_of(name)}
     entry = pack_history.event(event, domain, recipe, chosen, scores)
     provenance = {
         "seed": recipe.seed,

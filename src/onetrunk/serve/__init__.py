@@ -1,1 +1,1 @@
-"""How a model is used: export, the mixed-domain engine and the HTTP app."""
+"""Deployment of models: export to ONNX."""

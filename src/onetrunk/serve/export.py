@@ -3,8 +3,8 @@
 One domain: input `images` (batch, 3, H, W); outputs named DOMAIN/TASK. All domains: a second input
 `domain` (batch,), the place of each image's domain in the list of domains in the metadata; every
 head runs on every image, and the outputs for image i are those of its domain. The batch size is
-free, the image size is that of the domain. The metadata holds under the key `onetrunk` one JSON
-document with what else a reader needs, the labels and the pixels; docs/onnx.md reads it.
+free, the image size is that of the domain. The key `onetrunk` of the metadata holds a JSON document
+with the labels and the pixel settings; docs/onnx.md shows how to use it.
 """
 
 from __future__ import annotations
@@ -62,8 +62,6 @@ def export(model: Universal, path: str | PathLike[str], domain: str | None = Non
     """Write an ONNX file, after comparing its outputs with those of PyTorch.
 
     Args:
-        model: The model.
-        path: The file.
         domain: The domain to export; by default all of them.
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
@@ -97,7 +95,7 @@ def export(model: Universal, path: str | PathLike[str], domain: str | None = Non
 
 
 def check_one_size(cards: list[Card]) -> None:
-    """Refuse domains of different sizes."""
+    """Raise BadInput for domains of different sizes."""
     sizes = {card.name: "×".join(map(str, card.pixels.size)) for card in cards}
     if len(set(sizes.values())) > 1:
         raise BadInput(

@@ -1,11 +1,11 @@
-"""Atomic files and folders: written beside their place, synced to disk, and renamed into it.
+"""Atomic files and folders: written under a temporary name, synced to disk, and renamed.
 
-Nobody ever reads a half-written file or folder under its own name. A writer that is killed leaves
-one of two things beside the place, and `clear_leftovers` clears both up:
+A file or folder is never incomplete under its final name. A killed writer may leave one of these in
+the same folder, which `clear_leftovers` removes or renames back:
 
 - `.NAME.XXXXXXXX.part`: a file or folder that was being written or removed;
-- `.NAME.old`: a folder that was being replaced. No system renames over a folder that holds files,
-  so the old one is set aside until the new one is in its place.
+- `.NAME.old`: a folder that was being replaced. A folder with files cannot be renamed over, so the
+  old one has this name until the new one has replaced it.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?:[0-9a-f]{8}\.part|(?P<old>old))")
 
 @contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """Open a binary file that takes its place when the block ends without an error."""
+    """Open a binary file that gets its final name when the block ends without an error."""
     with atomic_path(path) as part, part.open("xb") as file:
         yield file
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a path to write a file to; the file takes its place when the block ends.
+    """Yield a path to write a file to; the file gets its final name when the block ends.
 
     For writers that take a path and not an open file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # tempfile is not used because its files are readable by their owner alone
+    # not tempfile, whose files only their owner can read
     part = _beside(path)
     try:
         yield part
@@ -48,7 +48,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; it takes its place, or replaces the folder there, at the end.
+    """Yield an empty folder to fill; at the end it is renamed, and replaces an existing folder.
 
     The files in it are synced here. If the replacement fails, the old folder is put back.
     """
@@ -73,19 +73,19 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 def replace_file(part: Path, path: Path) -> None:
-    """Sync a finished file and rename it to `path`, in place of the file that is there."""
+    """Sync a finished file and rename it to `path`, which is replaced."""
     _sync(part)
     os.replace(part, path)
     sync_folder(path.parent)
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder, renaming it first: half of it is never left under its name."""
+    """Remove a folder, renaming it first, so that it is never incomplete under its name."""
     _remove_as(folder, folder.name)
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder and its parents so that they outlast a power cut."""
+    """Create a folder and its parents, durably."""
     new = [each for each in (folder, *folder.parents) if not each.exists()]
     if new:
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,13 +94,13 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the renames in a folder durable. Windows does so without being asked."""
+    """Make the renames in a folder durable; on Windows they always are."""
     if os.name != "nt":
         _sync(folder)
 
 
 def clear_leftovers(folder: Path, names: re.Pattern[str]) -> None:
-    """Clear up after killed writers of the files and folders whose names match `names`."""
+    """Remove or rename back what killed writers of files and folders named `names` left."""
     for path in list(folder.iterdir()) if folder.is_dir() else []:
         match = LEFTOVER.fullmatch(path.name)
         if match is None or not names.fullmatch(match["name"]):

@@ -26,15 +26,11 @@ STEP = re.compile(r"step-(0|[1-9][0-9]*)")
 
 @dataclass(frozen=True)
 class Saved:
-    """An intact checkpoint.
-
-    Attributes:
-        state: What was passed to `save`.
-    """
+    """An intact checkpoint."""
 
     step: int
     path: Path
-    state: dict[str, Any]
+    state: dict[str, Any]  # as it was passed to `save`
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors, on the CPU."""
@@ -42,7 +38,7 @@ class Saved:
 
 
 def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
-    """Write `folder`/step-N, or replace the one that is there."""
+    """Write or replace `folder`/step-N."""
     path = folder / f"step-{step}"
     with atomic_folder(path) as part:
         with (part / TENSORS).open("xb") as file:
@@ -54,7 +50,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[
 
 
 def read(folder: Path, step: int) -> Saved:
-    """Read the checkpoint of a step; refuse it if it is not what was written."""
+    """Read the checkpoint of a step; raise BadInput if it is damaged."""
     path = folder / f"step-{step}"
     damaged = f"the checkpoint {path} is damaged"
     try:
@@ -111,7 +107,7 @@ def prune(folder: Path, keep: int, also: Collection[int]) -> None:
 
 
 def tidy(folder: Path) -> None:
-    """Clear up after a killed writer of checkpoints."""
+    """Remove what killed writers of checkpoints left."""
     clear_leftovers(folder, STEP)
 
 

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from io import FileIO
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -31,8 +30,8 @@ RECIPE, METRICS, SCORES, LOCK = "recipe.toml", "metrics.jsonl", "scores.json", "
 CHECKPOINTS = "checkpoints"
 PART = re.compile(r"|[a-z0-9][a-z0-9_-]{0,63}")  # "", or the name of a specialist
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-# files that do not make a folder somebody else's: our lock, a recipe whose writer was killed, and
-# what desktops leave everywhere
+# files that a folder without a recipe may have: a lock, a recipe whose writer was killed, and files
+# of desktops
 IGNORED = re.compile(r"\.lock|\.recipe\.toml\..*|\.DS_Store|desktop\.ini|Thumbs\.db")
 WRITTEN = re.compile(r"[a-z]+|[a-z_-]+\.(toml|json|safetensors|html|csv)")  # at the top of a run
 
@@ -43,7 +42,7 @@ class RunFolder:
         with RunFolder.open("runs/shop", recipe_text, resume=True) as run:
             run.log({"step": 1, "loss": 0.5})
 
-    Made by `open` and `hold`, not by its constructor.
+    Use `open` or `hold` instead of the constructor.
 
     Args:
         command: The command that continues the work, for messages; by default the training's.
@@ -52,7 +51,7 @@ class RunFolder:
     def __init__(self, path: Path, lock: FileLock, command: str | None = None) -> None:
         self.path = path
         self.command = command or f"onetrunk train {shell(path / RECIPE)} --resume"
-        self._instead = (  # of a run with another recipe
+        self._instead = (  # what to do if the recipe differs
             f"another `out`, or {self.command}" if command is None else f"remove {shell(path)}"
         )
         self._lock = lock
@@ -108,7 +107,7 @@ class RunFolder:
         with self.writing("the run's folder"):
             self._clear_leftovers()
         if not path.exists():
-            _refuse_foreign(self.path)  # again, now that nobody else writes here
+            _refuse_foreign(self.path)  # again, now that the folder is locked
             self.write(RECIPE, recipe)
             return
         try:
@@ -141,14 +140,14 @@ class RunFolder:
             before = file.seek(0, os.SEEK_END)
             try:
                 done = 0
-                while done < len(line):  # a disk that fills up takes only a part
+                while done < len(line):  # a write may be partial if the disk is full
                     done += file.write(line[done:])
             except OSError:
                 file.truncate(before)
                 raise
 
     def _open_metrics(self) -> FileIO:
-        if self._metrics is None:  # unbuffered: the system has the line when `log` returns
+        if self._metrics is None:  # unbuffered, so that a kill loses no line
             self._metrics = (self.path / METRICS).open("ab", buffering=0)
         return self._metrics
 
@@ -190,7 +189,7 @@ class RunFolder:
         return checkpoint.steps(self._place(part))
 
     def rewind(self, saved: Saved | None) -> None:
-        """Cut the lines of metrics.jsonl that follow a checkpoint; all lines for None."""
+        """Remove the lines of metrics.jsonl after a checkpoint; all lines for None."""
         step, size = (saved.step, saved.state["metrics_bytes"]) if saved else (0, 0)
         with self.writing(METRICS):
             file = self._open_metrics()
@@ -205,7 +204,7 @@ class RunFolder:
             checkpoint.prune(self._place(part), keep, also)
 
     def write(self, name: str, document: Mapping[str, Any] | str) -> Path:
-        """Write a file of the run, text or JSON, or replace the one that is there."""
+        """Write or replace a file of the run, text or JSON."""
         path = self.path / name
         text = document if isinstance(document, str) else strict_json(document, indent=2) + "\n"
         with self.writing(name):
@@ -242,8 +241,8 @@ class RunFolder:
             full = error.errno in DISK_FULL
             reason = "the disk is full" if full else error.strerror or str(error)
             raise Failed(
-                f"cannot write {what}: {reason}; what was finished in {self.path} is intact",
-                try_=f"{'free some space' if full else 'repair that'}, then {self.command}",
+                f"cannot write {what}: {reason}; finished files in {self.path} are intact",
+                try_=f"{'free some space' if full else 'solve this'}, then {self.command}",
             ) from error
 
     def close(self) -> None:
@@ -256,17 +255,12 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Refuse a folder that holds other things than a run, and a file in its place."""
+    """Raise BadInput for a folder with other things than a run, and for a file."""
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"expected a folder for a run: {folder} is a file", try_="another `out`")
     if not folder.exists() or (folder / RECIPE).exists():

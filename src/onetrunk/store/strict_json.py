@@ -1,4 +1,4 @@
-"""Strict JSON: every reader accepts it, and reading it gives back what was written."""
+"""Strict JSON, which every reader accepts and which is read back without changes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from onetrunk.errors import BadInput
 
 
 def strict_json(document: object, *, indent: int | None = None) -> str:
-    """Return a document as JSON; refuse what would not be read back as it is.
+    """Return a document as JSON; raise BadInput for values that JSON cannot express.
 
-    Floats are read back to the bit, and a tuple as a list.
+    Floats are read back to the bit, tuples as lists.
     """
     check(document, "")
     return json.dumps(document, allow_nan=False, ensure_ascii=False, indent=indent)
 
 
 def check(value: object, path: str) -> None:
-    """Refuse what strict JSON cannot express: NaN, keys that are not text, other objects."""
+    """Raise BadInput for NaN, infinity, keys that are not text, and other objects."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if not isinstance(key, str):
@@ -37,7 +37,7 @@ def check(value: object, path: str) -> None:
 
 
 def nulls(value: Any) -> Any:
-    """Return a document with null in place of every number that is not finite."""
+    """Return a document with None in place of numbers that are not finite."""
     if isinstance(value, Mapping):
         return {key: nulls(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -1,9 +1,9 @@
 """Safetensors files: named tensors with a header, written without a copy and read with checks.
 
 A file is the length of its header (8 bytes), the header in JSON, and the tensors' bytes one after
-another. Tensors are written straight from their memory: safetensors' own writer copies every byte
-before it writes the first one, and reports a full disk in its own words. `RowsWriter` writes arrays
-of equal length a few rows at a time, and continues after a kill. Reading trusts nothing in a file.
+another. Tensors are written directly from their memory, as safetensors' writer copies all of them
+first and hides the error of a full disk. `RowsWriter` writes arrays of equal length a few rows at a
+time, and can continue after a kill. Files are not trusted when they are read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
@@ -56,7 +55,7 @@ RowSpec = tuple[str, tuple[int, ...]]  # a name in ROW_DTYPES, and the shape of 
 
 @dataclass(frozen=True)
 class Header:
-    """The header of a file: what it is, and where each tensor lies."""
+    """The header of a file: its metadata, and the position of each tensor."""
 
     metadata: Mapping[str, str]
     tensors: Mapping[str, Any]  # name -> dtype, shape, data_offsets; not checked
@@ -90,7 +89,7 @@ class Header:
 def read_header(path: Path, file: IO[bytes] | None = None) -> Header:
     """Read the header of a file, or of an open file at its start.
 
-    Raises `BadInput` for a file of anything else, and `OSError` where it cannot be read.
+    Raises BadInput for another kind of file, and OSError if it cannot be read.
     """
     if file is None:
         with path.open("rb") as opened:
@@ -111,10 +110,7 @@ def read_header(path: Path, file: IO[bytes] | None = None) -> Header:
 def write_tensors(
     file: IO[bytes], tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> str:
-    """Write tensors of any device, by value and in row-major order.
-
-    Returns the SHA-256 of all bytes written.
-    """
+    """Write tensors of any device in row-major order; return the SHA-256 of all bytes."""
     if sys.byteorder != "little":
         raise BadInput(
             "safetensors files are little-endian", got=f"a {sys.byteorder}-endian machine"
@@ -152,9 +148,9 @@ def read_tensors(path: Path, file: IO[bytes] | None = None) -> dict[str, Tensor]
 class RowsWriter:
     """Write arrays of `count` rows each, a few rows at a time.
 
-    The file is written beside its place under a fixed name, and a mark beside it holds how many
-    rows are safe on disk: the next writer of the same file continues after these. Rows are written
-    with `write` and not through a memory map, because a map ends the process on a full disk.
+    The file is written under a temporary name, and a second file (the mark) has the number of rows
+    that are synced to disk: the next writer of the same file continues after these. Rows are not
+    written through a memory map, because that kills the process if the disk is full.
 
         with RowsWriter(path, {"x": ("F16", (64,))}, count=1000, about="features") as file:
             while file.done < file.count:
@@ -185,7 +181,7 @@ class RowsWriter:
         return np.dtype(ROW_DTYPES[code]).itemsize * math.prod(shape)
 
     def _rows_on_disk(self) -> int:
-        """Return the number of rows that an earlier writer of the very same file finished."""
+        """Return the number of rows that an earlier writer of the same file has synced."""
         try:
             mark = json.loads(self._mark.read_text("utf-8"))
             if mark["of"] == self._digest and self._part.stat().st_size <= self.bytes:
@@ -202,12 +198,7 @@ class RowsWriter:
         self._file = self._part.open("r+b")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -230,16 +221,16 @@ class RowsWriter:
         self.done += rows
 
     def keep(self) -> None:
-        """Sync what has been written, so that a later writer can continue after it."""
+        """Sync the written rows, so that a later writer can continue after them."""
         file = self._opened()
         file.flush()
         os.fsync(file.fileno())
         write_atomic(self._mark, json.dumps({"rows": self.done, "of": self._digest}))
 
     def finish(self) -> None:
-        """Move the complete file into its place."""
+        """Give the complete file its final name."""
         self.keep()
-        self.__exit__(None, None, None)
+        self.__exit__()
         replace_file(self._part, self.path)
         self._mark.unlink(missing_ok=True)
 
@@ -251,14 +242,14 @@ def read_rows(path: Path) -> tuple[str, dict[str, NDArray[Any]]]:
         length = path.stat().st_size - header.size
         about = header.metadata["about"]
         if not isinstance(about, str):
-            raise TypeError("about is not a text")
+            raise TypeError("about is not text")
         arrays = {}
         for name, entry in header.tensors.items():
             shape = tuple(int(side) for side in entry["shape"])
             begin, end = (int(place) for place in entry["data_offsets"])
             dtype = np.dtype(ROW_DTYPES[entry["dtype"]])
             if min(shape) < 1 or not 0 <= begin < end <= length:
-                raise ValueError(f"{name} lies outside the file")
+                raise ValueError(f"{name} is outside the file")
             if math.prod(shape) * dtype.itemsize != end - begin:
                 raise ValueError(f"{name} has another size than its shape")
             array = np.memmap(path, dtype, "r", header.size + begin, shape)
@@ -268,7 +259,7 @@ def read_rows(path: Path) -> tuple[str, dict[str, NDArray[Any]]]:
         raise BadInput(f"cannot read {path.name}", got=error.strerror or str(error)) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         got = error.got if isinstance(error, BadInput) else str(error)[:100]
-        raise BadInput(f"{path.name} holds no rows that onetrunk wrote", got=got) from None
+        raise BadInput(f"{path.name} was not written by RowsWriter", got=got) from None
 
 
 def _make_header(
@@ -277,8 +268,7 @@ def _make_header(
     """Return the bytes before the tensors, where each starts (in order), and where the last ends.
 
     Args:
-        tensors: By name the code of the dtype, the shape, and the bytes of one element.
-        metadata: Texts about the file.
+        tensors: For each name the code of the dtype, the shape, and the bytes of one element.
     """
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     starts: dict[str, int] = {}
@@ -293,7 +283,7 @@ def _make_header(
     text += b" " * (-len(text) % 8)
     if metadata and len(text) > MAX_HEADER:
         raise BadInput(
-            f"the header of a file that describes itself has at most {MAX_HEADER:,} bytes",
+            f"expected a header of at most {MAX_HEADER:,} bytes for a file with metadata",
             got=f"{len(text):,}",
         )
     return struct.pack("<Q", len(text)) + text, starts, end

@@ -1,10 +1,10 @@
-"""The conformance suite: what every method has to do, built in or a user's.
+"""The conformance suite: checks of methods, built in or a user's.
 
     from onetrunk.testing import check_adapter, check_norm
     check_norm("mypackage.norms:thing")
     check_adapter("mypackage.adapters:thing")
 
-Each function runs all checks that apply and raises AssertionError with what is wrong.
+Each function runs all checks that apply and raises AssertionError for the first that fails.
 
 | function | method |
 |---|---|

@@ -1,4 +1,4 @@
-"""Conformance of norms and adapters: what a model with them has to do."""
+"""Conformance of norms and adapters, checked in models that use them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,6 @@ def check_trunk(make: MakeTrunk, size: Size = 64, fold: bool = True) -> None:
 
     Args:
         make: Returns a new trunk.
-        size: The size of the images.
         fold: Whether to check that folded networks predict the same.
     """
     check_start(make, size)
@@ -109,7 +108,7 @@ def _fit_statistics(model: Universal, name: str, images: Tensor) -> None:
 
 
 def make_images(count: int, size: Size, seed: int = 0) -> Tensor:
-    """Return normalized noise, smooth enough to survive a network."""
+    """Return normalized noise with coarse structure, so that features of images differ."""
     height, width = (size, size) if isinstance(size, int) else size
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(count, 3, 8, 8, generator=generator)
@@ -127,7 +126,7 @@ def difference(got: Tensor, expected: Tensor) -> float:
 
 
 def check_start(make: MakeTrunk, size: Size) -> None:
-    """A new model computes exactly what the plain trunk does, if its norm promises that."""
+    """A new model has exactly the outputs of the plain trunk, if its norm declares that."""
     torch.manual_seed(0)
     trunk = make()
     if not trunk.norm_method.starts_unchanged or trunk.sharing not in ("deep", "full"):
@@ -194,7 +193,7 @@ def check_mixed_batches(model: Universal, size: Size) -> None:
 
 
 def check_gradients(model: Universal, size: Size) -> None:
-    """A pure batch trains what is shared and its own slots; no optimizer moves another domain's."""
+    """A pure batch trains shared and its own parameters; those of other domains do not change."""
     model.train()
     parameters = list(model.parameters())
     before = {name: _state(model, name) for name in NAMES}
@@ -262,7 +261,7 @@ def check_packs(model: Universal, size: Size) -> None:
 
 
 def check_copies(model: Universal, size: Size) -> None:
-    """A deep copy and a pickled copy give the same outputs, and share nothing with the model."""
+    """A deep copy and a pickled copy have the same outputs and share no tensors with the model."""
     x = make_images(4, size)
     with torch.no_grad():
         model(x, [NAMES[i % 3] for i in range(4)])  # builds the tables of the banks

@@ -21,7 +21,6 @@ def check_source(make: Callable[[], Source], absolute: str = "") -> None:
     """Check a source.
 
     Args:
-        make: Opens the source.
         absolute: A path of this machine that no key may contain.
     """
     source, again = make(), make()
@@ -32,19 +31,19 @@ def check_source(make: Callable[[], Source], absolute: str = "") -> None:
     assert items, "it has no images"
     assert items == list(source.items()) == list(again.items()), "its images change"
     assert source.tasks == again.tasks, "its tasks change"
-    assert all(isinstance(note, str) for note in getattr(source, "notes", [])), "a note is no text"
+    assert all(isinstance(note, str) for note in getattr(source, "notes", [])), "a note is not text"
     keys = [item.key for item in items]
     assert len(set(keys)) == len(keys), "two images have one key"
     for item in items:
         check_item(item, tasks, absolute)
-        image = PIXELS.read(again.image(item.where))  # opened anew, as in another process
+        image = PIXELS.read(again.image(item.where))  # opened again, as in another process
         assert image.shape == (8, 8, 3), f"{item.key}: an image of shape {image.shape}"
         for task in source.tasks:
             target = source.target(item.where, task.name)
             assert task.dense or target is None, f"{item.key}: {task.name} has no dense targets"
             if target is not None:
                 check_target(task, target)
-    copy = pickle.loads(pickle.dumps(source))  # as a worker process gets it
+    copy = pickle.loads(pickle.dumps(source))  # as in a worker process
     expected, got = (PIXELS.read(each.image(items[-1].where)) for each in (source, copy))
     assert np.array_equal(got, expected), "a pickled copy reads another image"
 

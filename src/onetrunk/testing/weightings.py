@@ -3,7 +3,7 @@
     check_weighting("mypackage.weightings:thing", scale="direction")
 
 The losses of the units are quadratic functions of the same few numbers, which are drawn at random
-in every step. Nothing is optimized, so every weighting gets the same gradients, some of which
+in every step. They are not optimized, so every weighting gets the same gradients, some of which
 conflict.
 """
 
@@ -69,11 +69,11 @@ class Problem:
             return [(factors or {}).get(unit, 1.0) * self.loss(unit, x) for unit in of]
 
         x, weights = self.point(number), None
-        found = losses(x)
-        numbers = torch.stack(found).detach()
+        unit_losses = losses(x)
+        numbers = torch.stack(unit_losses).detach()
         if weighting.needs_gradients:
             jacobian = Jacobian([x], units)
-            jacobian.add(list(zip(present, found, strict=True)))
+            jacobian.add(list(zip(present, unit_losses, strict=True)))
             jacobian.apply(weighting)
             assert x.grad is not None, "no gradient of the shared numbers"
             gradient = x.grad
@@ -81,7 +81,7 @@ class Problem:
             weights = weighting.weights(numbers if weighting.needs_losses else None, present)
             assert weights.shape == (len(present),), f"weights of shape {tuple(weights.shape)}"
             assert not weights.requires_grad, "weights with a graph"
-            mean = (weights * torch.stack(found)).mean()
+            mean = (weights * torch.stack(unit_losses)).mean()
             (gradient,) = torch.autograd.grad(mean, x)
         assert bool(gradient.isfinite().all()), f"step {number}: {gradient}"
         weighting.update(numbers, present)
@@ -106,8 +106,6 @@ def check_weighting(
     Args:
         name: Its name, or "package.module:thing".
         scale: What stays the same if the loss of one unit is multiplied.
-        settings: Its settings.
-        device: Where to run.
     """
     problem = Problem(name, settings or {}, device)
     before = torch.get_rng_state()
@@ -121,7 +119,7 @@ def check_weighting(
 
 
 def check_single_unit(problem: Problem) -> None:
-    """A run of one unit has weight 1, or is refused; a first step of one unit has its gradient."""
+    """A run of one unit has weight 1 or is an error; a first step of one unit has its gradient."""
     weighting = problem.make()
     if not weighting.needs_gradients:
         weighting = problem.make(UNITS[:1])
@@ -170,12 +168,12 @@ def check_resume(problem: Problem) -> None:
         expected, _ = problem.step(one, UNITS, present, number)
         got, _ = problem.step(other, UNITS, present, number)
         assert torch.equal(got, expected), f"after resuming, {_far(got, expected):.1e} off"
-    held = [key for key in saved if not torch.equal(given[key], saved[key])]
-    assert not held, f"it changes the checkpoint's {', '.join(held)}"
+    changed = [key for key in saved if not torch.equal(given[key], saved[key])]
+    assert not changed, f"it changes the checkpoint's {', '.join(changed)}"
 
 
 def check_scale(problem: Problem, scale: Scale) -> None:
-    """Multiplying the loss of one unit leaves unchanged what is declared."""
+    """If the loss of one unit is multiplied, exactly the declared quantity stays the same."""
     one, other = problem.make(), problem.make()
     same_weights = same_direction = True
     for number in range(6):

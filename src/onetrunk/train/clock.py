@@ -1,4 +1,4 @@
-"""The clock of a run: how far it is, what is due, and the running means since the last log line."""
+"""The clock of a run (progress, and what is due), and running means since the last log line."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from onetrunk.config import Train
 
-EVALUATIONS = 10  # in a run, where the recipe sets no interval
-LINES = 100  # log lines in a run, where the recipe sets no interval
+EVALUATIONS = 10  # in a run, if the recipe sets no interval
+LINES = 100  # log lines in a run, if the recipe sets no interval
 MAX_LOG_INTERVAL = 50  # steps
 
 
@@ -24,7 +25,7 @@ class Clock:
     evaluate: int  # steps between evaluations; 0: EVALUATIONS of them, by progress
     log: int  # steps between log lines
     step: int = 0
-    seconds: float = 0.0  # of training, those before a restart included
+    seconds: float = 0.0  # of training, including those before a restart
     tenth: int = 0  # evaluations that became due by progress
     began: float = 0.0
 
@@ -42,7 +43,7 @@ class Clock:
         )
 
     def start(self) -> None:
-        """Start, or continue, to count seconds."""
+        """Start or continue counting seconds."""
         self.began = time.monotonic() - self.seconds
 
     def tick(self) -> None:
@@ -99,8 +100,8 @@ class Means:
     """Running means since the last log line; saved, so that a resumed run logs the same lines."""
 
     losses: dict[str, float] = field(default_factory=dict)  # sums, by "domain/task"
-    taught: dict[str, float] = field(default_factory=dict)  # sums, by "domain features" and so on
-    counts: Counter[str] = field(default_factory=Counter)  # of both
+    distilled: dict[str, float] = field(default_factory=dict)  # sums, by "domain features" etc.
+    counts: Counter[str] = field(default_factory=Counter)  # of the values in both sums
     images: Counter[str] = field(default_factory=Counter)  # by domain
     rate: float = 0.0  # the trunk's learning rate in the last step
     since: float = 0.0  # the clock's seconds at the last line
@@ -110,10 +111,10 @@ class Means:
         losses: Mapping[str, float],
         images: Mapping[str, int],
         rate: float,
-        taught: Mapping[str, float] | None = None,
+        distilled: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         """Add the values of one step."""
-        for sums, values in ((self.losses, losses), (self.taught, taught or {})):
+        for sums, values in ((self.losses, losses), (self.distilled, distilled)):
             for key, loss in values.items():
                 sums[key] = sums.get(key, 0.0) + loss
             self.counts.update(values.keys())
@@ -121,31 +122,30 @@ class Means:
         self.rate = rate
 
     def take(self, clock: Clock) -> dict[str, Any]:
-        """Return the fields of a log line, and start again from zero."""
-        taught = {key: total / self.counts[key] for key, total in self.taught.items()}
-        took = max(clock.seconds - self.since, 1e-9)
+        """Return the fields of a log line, and reset the means."""
+        distilled = {key: total / self.counts[key] for key, total in self.distilled.items()}
+        seconds = max(clock.seconds - self.since, 1e-9)
         record = {
             "lr": self.rate,
             "loss": {unit: total / self.counts[unit] for unit, total in self.losses.items()},
-            **({"taught": taught} if taught else {}),
-            "images_per_s": {name: round(n / took, 1) for name, n in self.images.items()},
+            **({"distilled": distilled} if distilled else {}),
+            "images_per_s": {name: round(n / seconds, 1) for name, n in self.images.items()},
             "seconds": round(clock.seconds, 3),
             "left_s": round(clock.left, 1),
         }
-        self.losses, self.taught, self.counts, self.images = {}, {}, Counter(), Counter()
+        self.losses, self.distilled, self.counts, self.images = {}, {}, Counter(), Counter()
         self.since = clock.seconds
         return record
 
     def state(self) -> dict[str, Any]:
         """The state for a checkpoint, as JSON."""
-        # copies: the sums change while a state is held
-        sums = {"losses": {**self.losses}, "counts": {**self.counts}, "images": {**self.images}}
-        sums |= {"taught": {**self.taught}} if self.taught else {}
-        return {**sums, "rate": self.rate, "since": self.since}
+        # copied, because the sums may change before the state is written
+        sums = {"losses": {**self.losses}, "distilled": {**self.distilled}}
+        counts = {"counts": {**self.counts}, "images": {**self.images}}
+        return {**sums, **counts, "rate": self.rate, "since": self.since}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Load the state from a checkpoint."""
-        self.losses, self.rate = dict(state["losses"]), state["rate"]
-        self.taught = dict(state.get("taught", {}))
+        self.losses, self.distilled = dict(state["losses"]), dict(state["distilled"])
         self.counts, self.images = Counter(state["counts"]), Counter(state["images"])
-        self.since = state["since"]
+        self.rate, self.since = state["rate"], state["since"]

@@ -83,7 +83,7 @@ class ConsoleLogger:
         now = time.monotonic()
         if self._live is not None:
             self._draw(now)
-        elif record["val"]:  # nothing, where no domain has labels
+        elif record["val"]:  # no line if no domain has labels
             self._printed = now
             best = ", the best so far" if record["best"] else ""
             self._say(
@@ -92,14 +92,14 @@ class ConsoleLogger:
             )
 
     def end(self) -> None:
-        """Leave the last table, or print a last line."""
+        """Leave the last table on the terminal, or print a last line."""
         if self._live is not None:
             self._live.update(self._table(self._live.console))
             self._live.stop()
             self._live = None
         elif self._begun:
-            took = f" after {duration(self._seconds)}" if self._seconds else ""
-            self._say(f"{self._at()}: end{took}{self._chosen('; best {} at step {}')}")
+            elapsed = f" after {duration(self._seconds)}" if self._seconds else ""
+            self._say(f"{self._at()}: end{elapsed}{self._chosen('; best {} at step {}')}")
         self._begun = False
 
     def _draw(self, now: float) -> None:
@@ -174,19 +174,19 @@ def duration(seconds: float) -> str:
 
 
 def _joined(values: Mapping[str, float]) -> str:
-    """The number of one task; of several, each with its name."""
+    """Format the number of one task; of several tasks, each with its name."""
     if len(values) == 1:
         return number(next(iter(values.values())))
     return " ".join(f"{task} {number(value)}" for task, value in values.items())
 
 
 def _bare(values: Mapping[str, float]) -> str:
-    """Numbers without names."""
+    """Format numbers without names."""
     return " ".join(map(number, values.values()))
 
 
 def _val(values: Mapping[str, float]) -> str:
-    """`error 12.30`; of several tasks `category 12.30 price 0.410`."""
+    """Format metrics: `error 12.30`; of several tasks `category 12.30 price 0.410`."""
     if len(values) == 1:
         ((unit, value),) = values.items()
         return f"{unit.rpartition('/')[2]} {number(value)}"

@@ -33,7 +33,7 @@ def choose_device(requested: str | torch.device | None = None) -> torch.device:
 
 @dataclass
 class Precision:
-    """Autocast where the device gains from it, and a scaler where float16 needs one."""
+    """Autocast if the device gains from it, and a gradient scaler for float16."""
 
     device: torch.device
     dtype: torch.dtype = torch.float32
@@ -41,7 +41,7 @@ class Precision:
 
     @classmethod
     def of(cls, name: str, device: torch.device) -> Precision:
-        """`auto`: on CUDA bfloat16 (float16 where the GPU lacks it), elsewhere float32."""
+        """Return a precision; `auto`: bfloat16 on CUDA (float16 if unsupported), else float32."""
         if name == "auto":
             name = "float32"
             if device.type == "cuda":
@@ -51,18 +51,13 @@ class Precision:
         return cls(device, dtype, scaler)
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """The context of forward passes."""
+        """Return the context of forward passes."""
         if self.dtype == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.dtype)
 
     def backward(self, loss: Tensor, retain: bool = False) -> None:
-        """Backward pass of a loss, scaled up for float16.
-
-        Args:
-            loss: A scalar.
-            retain: Whether to keep its graph for another backward pass.
-        """
+        """Run the backward pass of a loss, scaled for float16; `retain` keeps its graph."""
         scaled = loss if self.scaler is None else self.scaler.scale(loss)
         scaled.backward(retain_graph=retain)  # type: ignore[no-untyped-call]
 
@@ -82,7 +77,7 @@ class Precision:
 def deterministic(wanted: bool, device: torch.device) -> Iterator[None]:
     """Use deterministic algorithms in the block, and restore torch's generators after it.
 
-    An operation without such an algorithm warns once and is run.
+    An operation without a deterministic algorithm is run with a warning.
     """
     before = torch.are_deterministic_algorithms_enabled()
     warn = torch.is_deterministic_algorithms_warn_only_enabled()
@@ -93,7 +88,7 @@ def deterministic(wanted: bool, device: torch.device) -> Iterator[None]:
         try:
             if wanted:
                 torch.use_deterministic_algorithms(True, warn_only=True)
-                memory.fill_uninitialized_memory = False  # it only costs time
+                memory.fill_uninitialized_memory = False  # not needed, and slow
             yield
         finally:
             torch.use_deterministic_algorithms(before, warn_only=warn)

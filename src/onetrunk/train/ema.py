@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights, θ̄ ← d·θ̄ + (1 − d)·θ, to evaluate and to keep.
+"""Exponential moving average of the weights, θ̄ ← d·θ̄ + (1 − d)·θ, which is evaluated and kept.
 
 A domain's own weights are averaged in the steps that changed them. Running statistics are averaged
 too, so that the averaged weights are used with statistics of about the same age.
@@ -45,7 +45,7 @@ class Average:
     @contextmanager
     @torch.no_grad()
     def applied(self) -> Iterator[None]:
-        """Inside the block the model has its averaged weights."""
+        """Use the averaged weights inside the block."""
         pairs = [
             (tensor, self.averaged[owner][key])
             for owner, live in self.live.items()
@@ -61,7 +61,7 @@ class Average:
                 live.copy_(saved)
 
     def state(self) -> dict[str, Tensor]:
-        """The averages by the tensors' names in the model, for a checkpoint."""
+        """Return the averages by the tensors' names in the model, for a checkpoint."""
         return {key: tensor for own in self.averaged.values() for key, tensor in own.items()}
 
     @torch.no_grad()

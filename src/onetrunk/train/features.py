@@ -1,7 +1,7 @@
 """The pooled features of a split, computed once and kept in a memory-mapped file of the run.
 
 The file `features/DOMAIN/SPLIT.rows` holds one row per image. A killed run continues after the rows
-that are safe on disk. A finished run does not need the files.
+that were saved. A finished run does not need the files.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from onetrunk.store.tensors import RowSpec, RowsWriter, read_rows
 from onetrunk.train.interrupt import Stop, stopped
 
 FOLDER = "features"
-EVERY = 10.0  # seconds between saves: the work that a kill can lose
+EVERY = 10.0  # seconds between saves; a killed run loses at most this much work
 F32 = NDArray[np.float32]
 
 
@@ -43,8 +43,8 @@ class Features:
     rows: F32  # (n, C), memory-mapped
     places: NDArray[np.int64]
     batches: tuple[slice, ...]  # the rows of each forward pass
-    seconds: float  # that computing them took, since the run was last started
-    digest: str  # of what they depend on
+    seconds: float  # of computation since the run was last started
+    digest: str  # of everything that they depend on, except images
 
 
 def compute_features(
@@ -57,7 +57,7 @@ def compute_features(
     path = run.path / FOLDER / domain.name / f"{split}.rows"
     digest = digest_of(model, domain.name)
     began = time.monotonic()
-    if parts and not _is_of(path, digest):
+    if parts and not _is_current(path, digest):
         _compute(model, domain.name, images, parts, path, digest, run, stop)
     rows = read_rows(path)[1]["features"] if parts else np.zeros((0, 0), np.float32)
     ends = np.cumsum([0, *map(len, parts)])
@@ -134,8 +134,8 @@ def digest_of(model: Universal, name: str) -> str:
     return digest.hexdigest()
 
 
-def _is_of(path: Path, digest: str) -> bool:
-    """Whether a finished file holds features of these weights."""
+def _is_current(path: Path, digest: str) -> bool:
+    """Return whether a finished file holds features of these weights."""
     try:
         return read_rows(path)[0] == digest
     except BadInput:  # absent or damaged

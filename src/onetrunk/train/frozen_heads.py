@@ -2,8 +2,8 @@
 
 Heads on pooled features are linear. So features are computed once (features.py), and the heads are
 solved on them in double precision (linear_heads.py): no augmentation, each domain with its own size
-and normalization. Of a grid of L2 strengths λ the one with the lowest headline error on validation
-is kept, the stronger of equals (Kornblith et al. 2019 evaluate trunks so). Decoders of dense tasks
+and normalization. Of a grid of L2 strengths λ, the one with the lowest headline validation error is
+kept, the stronger one in a tie (as Kornblith et al. 2019 evaluate trunks). Decoders of dense tasks
 are trained by the ordinary loop, from images through the frozen trunk in evaluation mode.
 """
 
@@ -46,7 +46,7 @@ from onetrunk.train.linear_heads import (
     DEFAULT,
     GRID,
     Design,
-    Solved,
+    Solution,
     classify,
     contrast,
     multilabel,
@@ -69,7 +69,7 @@ def fit_heads(
     device: torch.device,
     seed: int = 0,
 ) -> Selection:
-    """Train only heads and decoders; arguments as of `fit`."""
+    """Train only heads and decoders; the arguments are those of `fit`."""
     check_heads(model)
     model.to(device)
     logged = _logged_units(run)
@@ -90,22 +90,22 @@ def fit_heads(
 
 
 def check_heads(model: Universal) -> None:
-    """Refuse heads that are not linear: a user's own, and heads that domains share."""
+    """Refuse heads that are not linear (user-defined ones), and heads that domains share."""
     for name, card in model.domains.items():
         for task in card.tasks:
             head = model.heads_of(name).head(task.name)
             if not task.dense and type(head) not in (Pooled, Numbers, Embed):
                 shared = model.trunk.sharing == "full"
                 raise BadInput(
-                    f"train.frozen: the head of {name}/{task.name} must be a linear one of its own",
-                    got="a head that domains share" if shared else type(head).__name__,
+                    f"train.frozen: expected a linear, unshared head for {name}/{task.name}",
+                    got="a shared head" if shared else type(head).__name__,
                     try_="sharing = 'deep'" if shared else "train.frozen = false",
                 )
 
 
 @contextmanager
 def only_decoders_trainable(model: Universal, domains: Sequence[Domain]) -> Iterator[None]:
-    """Inside the block only the decoders and dense heads of these domains require gradients."""
+    """Let only the decoders and dense heads of these domains require gradients in the block."""
     before = [(p, p.requires_grad) for p in model.parameters()]
     for parameter, _ in before:
         parameter.requires_grad_(False)
@@ -145,12 +145,12 @@ def _fit_linear(
         unit = f"{domain.name}/{task.name}"
         head = LinearHead(model.heads_of(domain.name).head(task.name), task, domain, val)
         path = run.path / FOLDER / domain.name / f"{task.name}.safetensors"
-        chosen = load_chosen(path, features.digest)
+        chosen = load_solution(path, features.digest)
         if chosen is None:
             chosen = head.choose(features, train, seed, stop, run.path)
-            save_chosen(chosen, path, features.digest, run)
-        head.load(chosen.solved)
-        l2 = strengths[task.name] = chosen.solved.l2
+            save_solution(chosen, path, features.digest, run)
+        head.load(chosen.solution)
+        l2 = strengths[task.name] = chosen.solution.l2
         result = TaskResult(domain.name, task, domain.val, head.evaluate(), val.places)
         task_rows = result.rows(False)
         rows += task_rows
@@ -162,7 +162,7 @@ def _fit_linear(
                 "frozen": unit,
                 "l2": l2,
                 "grid": [[each, None if math.isnan(e) else e] for each, e in chosen.grid],
-                "gradient": chosen.solved.gradient,
+                "gradient": chosen.solution.gradient,
                 "val": {f"{unit}/{row.metric}": row.value for row in headlines},
                 "seconds": round(seconds + chosen.seconds, 3),
             }
@@ -178,7 +178,7 @@ def _fit_linear(
 
 
 def _logged_units(run: RunFolder) -> set[str]:
-    """The units whose heads are in metrics.jsonl already."""
+    """Return the units whose heads are in metrics.jsonl already."""
     try:
         lines = (run.path / METRICS).read_text("utf-8").splitlines()
     except FileNotFoundError:
@@ -187,10 +187,10 @@ def _logged_units(run: RunFolder) -> set[str]:
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """The solution with the lowest validation error, and how it was chosen."""
+class ChosenSolution:
+    """The solution with the lowest validation error, and the errors of the whole grid."""
 
-    solved: Solved
+    solution: Solution
     grid: tuple[tuple[float, float], ...]  # λ, headline error on validation (NaN: not defined)
     seconds: float
 
@@ -204,7 +204,9 @@ class LinearHead:
     domain: Domain
     val: Features
 
-    def choose(self, features: Features, train: Train, seed: int, stop: Stop, run: Path) -> Chosen:
+    def choose(
+        self, features: Features, train: Train, seed: int, stop: Stop, run: Path
+    ) -> ChosenSolution:
         """Solve for every λ of the grid, and choose by the validation error."""
         began = time.monotonic()
         embed = self.task.kind == "embed"
@@ -212,22 +214,22 @@ class LinearHead:
         if math.isnan(self.error()):
             grid = (CONTRAST_DEFAULT if embed else DEFAULT,)
         best, lowest, tried = None, math.inf, []
-        for solved in self.solve(features, grid, train, seed):
-            self.load(solved)
+        for solution in self.solve(features, grid, train, seed):
+            self.load(solution)
             error = self.error()
-            tried.append((solved.l2, error))
+            tried.append((solution.l2, error))
             if best is None or error < lowest:
-                best, lowest = solved, error
+                best, lowest = solution, error
             if stop.requested and len(tried) < len(grid):
                 unit = f"{self.domain.name}/{self.task.name}"
-                raise stopped(f"at the head of {unit}", run, "features and finished heads")
+                raise stopped(f"at the head of {unit}", run)
         if best is None:
             raise ValueError("the grid is empty")
-        return Chosen(best, tuple(tried), time.monotonic() - began)
+        return ChosenSolution(best, tuple(tried), time.monotonic() - began)
 
     def solve(
         self, features: Features, grid: Sequence[float], train: Train, seed: int
-    ) -> Iterator[Solved]:
+    ) -> Iterator[Solution]:
         """Yield the optimum for each λ, over the training images with a label."""
         task, device = self.task, next(self.module.parameters()).device
         device = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
@@ -248,12 +250,12 @@ class LinearHead:
         return classify(x, target, weights, len(task.classes), grid)
 
     @torch.no_grad()
-    def load(self, solved: Solved) -> None:
+    def load(self, solution: Solution) -> None:
         """Copy a solution into the head."""
         linear = linear_of(self.module)
-        linear.weight.copy_(solved.weight)
+        linear.weight.copy_(solution.weight)
         if linear.bias is not None:
-            linear.bias.copy_(solved.bias)
+            linear.bias.copy_(solution.bias)
 
     def evaluate(self) -> Scores:
         """Return the validation scores, computed in the batches of an evaluation."""
@@ -266,37 +268,37 @@ class LinearHead:
         return scores
 
     def error(self) -> float:
-        """The headline error on validation; NaN where no image has the labels for it."""
+        """Return the headline validation error; NaN where no image has the labels for it."""
         value = self.evaluate().compute().get(headline(self.task.kind).name, math.nan)
         return as_error(self.task.kind, value)
 
 
-def save_chosen(chosen: Chosen, path: Path, digest: str, run: RunFolder) -> None:
-    """Save a solved head, with the digest of the features that it fits."""
-    solved = chosen.solved
-    gradient = math.nan if solved.gradient is None else solved.gradient
-    numbers = [solved.l2, gradient, chosen.seconds]
+def save_solution(chosen: ChosenSolution, path: Path, digest: str, run: RunFolder) -> None:
+    """Save a head's solution, with the digest of the features that it was solved on."""
+    solution = chosen.solution
+    gradient = math.nan if solution.gradient is None else solution.gradient
+    numbers = [solution.l2, gradient, chosen.seconds]
     tensors = {
-        "weight": solved.weight,
-        "bias": solved.bias,
+        "weight": solution.weight,
+        "bias": solution.bias,
         "numbers": torch.tensor(numbers, dtype=torch.float64),
         "grid": torch.tensor(chosen.grid, dtype=torch.float64),
-        "of": torch.tensor(list(bytes.fromhex(digest)), dtype=torch.uint8),
+        "digest": torch.tensor(list(bytes.fromhex(digest)), dtype=torch.uint8),
     }
     with run.writing(f"the head {path.name}"), atomic(path) as file:
         write_tensors(file, tensors)
 
 
-def load_chosen(path: Path, digest: str) -> Chosen | None:
-    """Return a head that was solved on these features before the run was killed, or None."""
+def load_solution(path: Path, digest: str) -> ChosenSolution | None:
+    """Return the solution that was saved for these features before the run was killed, if any."""
     try:
         tensors = read_tensors(path)
-        if bytes(tensors["of"].tolist()).hex() != digest:
+        if bytes(tensors["digest"].tolist()).hex() != digest:
             return None
         l2, gradient, seconds = tensors["numbers"].tolist()
-        solved = Solved(
+        solution = Solution(
             l2, tensors["weight"], tensors["bias"], None if math.isnan(gradient) else gradient
         )
-        return Chosen(solved, tuple((a, b) for a, b in tensors["grid"].tolist()), seconds)
+        return ChosenSolution(solution, tuple((a, b) for a, b in tensors["grid"].tolist()), seconds)
     except (OSError, BadInput, KeyError, ValueError):
         return None

@@ -1,4 +1,4 @@
-"""Initialise models from a finished run: its trunk, and the slots and heads of known domains."""
+"""Initialize models from a finished run: its trunk, and the slots and heads of known domains."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from onetrunk.progress import say
 def start_from(folder: Path, models: Mapping[str, Universal]) -> None:
     """Copy the weights of a finished run (`init = RUN`) into these models.
 
-    Specialists each continue from the specialist of their domain; from a run of one network all of
-    them start with its trunk.
+    Each specialist continues from the specialist of its domain. If the run has one network, all
+    specialists start from its trunk.
     """
     available = models_of(folder)
     if not available:
         raise BadInput(f"init: the model in {folder} has no domains", try_="train it first")
     several = len({id(other) for other in available.values()}) > 1
     for part, model in models.items():
-        if several and part not in available:  # no rule says whose trunk it should take
+        if several and part not in available:  # it is not defined whose trunk to use
             raise BadInput(
                 f"init: {folder} holds a network for each domain, "
                 + (f"but none for {part}" if part else "so there is no single one to start from"),
@@ -54,8 +54,7 @@ def load_shared(folder: Path, setting: str = "") -> Universal:
     """Load the network of a run whose domains all share it.
 
     Args:
-        folder: The folder of the run.
-        setting: What needs it, to begin the error with: "distill.lwf: ".
+        setting: The beginning of the error, for example "distill.lwf: ".
     """
     available = models_of(folder)
     models = {id(model): model for model in available.values()}
@@ -71,10 +70,10 @@ def load_shared(folder: Path, setting: str = "") -> Universal:
 
 @torch.no_grad()
 def copy_weights(model: Universal, other: Universal) -> list[str]:
-    """Copy the shared weights of another model, and those of the domains that both have.
+    """Copy the shared weights of another model, and the weights of domains that both have.
 
-    A domain is copied if its tasks and adapters are the same in both; any other starts as a new
-    domain does. Returns the names of the copied domains.
+    A domain is copied if its tasks and adapters are the same in both; any other is initialized
+    as a new domain. Returns the names of the copied domains.
     """
     model.trunk.load_shared(other.trunk.shared())
     known: list[str] = []
@@ -100,7 +99,7 @@ def copy_weights(model: Universal, other: Universal) -> list[str]:
 
 
 def _copy_head(head: nn.Module, other: nn.Module, copied: set[int]) -> None:
-    """Copy a head; a head that domains share takes each row at its place in this domain's order."""
+    """Copy a head; the rows of a shared head are in the order of its own classes."""
     if not isinstance(head, SharedHead):
         head.load_state_dict(other.state_dict())
         return

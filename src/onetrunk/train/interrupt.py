@@ -19,16 +19,10 @@ class Stopped(Failed):
     """Training was stopped by a signal; `try_` is the command that resumes it. Exit code 1."""
 
 
-def stopped(where: str, run: Path, saved: str = "all of it") -> Stopped:
-    """Return the error to raise.
-
-    Args:
-        where: Where it stopped, for example "at step 3 of 40".
-        run: The folder of the run.
-        saved: What was saved there.
-    """
+def stopped(where: str, run: Path) -> Stopped:
+    """Return the error to raise; `where` is for example "at step 3 of 40"."""
     resume = f"onetrunk train {shlex.quote(str(run / 'recipe.toml'))} --resume"
-    return Stopped(f"stopped {where}, {saved} kept in {run}", try_=resume)
+    return Stopped(f"stopped {where}; the progress is saved in {run}", try_=resume)
 
 
 @dataclass
@@ -51,7 +45,7 @@ def stoppable() -> Iterator[Stop]:
             raise KeyboardInterrupt
         stop.requested = True
         with suppress(RuntimeError, OSError):  # another line is being printed, or stderr is closed
-            say("stopping after this step; press Ctrl-C again to stop at once")
+            say("stopping after this step; press Ctrl-C again to stop immediately")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -1,8 +1,8 @@
-"""The gradients of a step's units on their shared parameters, and the gradient made of them.
+"""The gradients of a step's units on their shared parameters, and their combination.
 
-Losses are added all at once, or a batch at a time (then only one batch's graph is held). Each call
-costs one backward pass for each unit in it: K passes in all where every unit has one batch. The row
-of a unit is the mean over its batches. Parameters that only one unit uses get their gradient
+Losses are added together, or a batch at a time (then only one batch's graph is in memory). Each
+call costs one backward pass for each unit in it: K passes in all if every unit has one batch. The
+row of a unit is the mean over its batches. Parameters that only one unit uses get their gradient
 directly.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from onetrunk.errors import Diverged
 from onetrunk.train.weighting import Weighting
 
-COLUMNS = 1 << 20  # of J that are converted to float64 at once
+COLUMNS = 1 << 20  # of J that are converted to float64 at a time
 
 
 class Jacobian:
@@ -25,7 +25,6 @@ class Jacobian:
     Args:
         shared: The parameters that several units share; P numbers in all.
         units: The names of the run's units.
-        scaler: The scaler of float16 training.
     """
 
     def __init__(
@@ -85,7 +84,7 @@ class Jacobian:
         for i, (piece, parameter) in enumerate(zip(pieces, self.shared, strict=True)):
             gradient = gradients[i]
             if gradient is not None:
-                piece.view(parameter.shape).add_(gradient)  # by index, whatever the layout
+                piece.view(parameter.shape).add_(gradient)  # by index: memory layouts may differ
                 self.reached[i] = True
         for parameter, gradient in zip(own, gradients[len(self.shared) :], strict=True):
             if gradient is None:
@@ -100,11 +99,11 @@ class Jacobian:
         return sorted(self.rows)
 
     def losses(self) -> Tensor:
-        """(K,) The mean loss of each unit over its batches."""
+        """Return the mean loss of each unit over its batches, (K,)."""
         return torch.stack([self.sums[unit] / self.counts[unit] for unit in self.present])
 
     def matrix(self) -> Tensor:
-        """(K, P) J; with a scaler it may hold infinities from an overflow."""
+        """Return J, (K, P); with a scaler it may hold infinities from an overflow."""
         J = torch.stack([self.rows[unit] / self.counts[unit] for unit in self.present])
         return J if self.scaler is None else J / self._scale(J)
 
@@ -156,7 +155,7 @@ def shared_gradient(
 
 
 def gram(jacobian_KP: Tensor) -> Tensor:
-    """Return J·Jᵀ, summed in float64 where the device has it: its small eigenvalues matter."""
+    """Return J·Jᵀ, in float64 if the device has it, because its small eigenvalues matter."""
     dtype = torch.float32 if jacobian_KP.device.type == "mps" else torch.float64
     parts = (part.to(dtype) for part in torch.split(jacobian_KP, COLUMNS, dim=1))
     total = jacobian_KP.new_zeros((len(jacobian_KP),) * 2, dtype=dtype)

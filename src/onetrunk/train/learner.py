@@ -1,4 +1,4 @@
-"""The learner: a model with everything that changes while it is trained, and one step of training.
+"""The learner: a model with all state that changes in training, and one step of training.
 
 A step is a list of pure batches. L = mean over the step's batches of w·ℓ, so every domain counts
 equally whatever its size (Bilen & Vedaldi 2017). Shared parameters take ∇L; a domain's own
@@ -32,8 +32,8 @@ from onetrunk.train.distill.teachers import Teacher
 from onetrunk.train.ema import Average
 from onetrunk.train.losses import Losses
 from onetrunk.train.mixup import Mixup
-from onetrunk.train.objective import Again, BatchLosses, Objective
-from onetrunk.train.optimizer import Optimizers
+from onetrunk.train.objective import BatchLosses, Objective, Rerun
+from onetrunk.train.optimizer import Optimizers, tensors_under
 from onetrunk.train.selection import Selection
 from onetrunk.train.weighting import Weighting
 
@@ -68,7 +68,7 @@ class Learner:
     def __post_init__(self) -> None:
         train, domains = self.train, self.domains
         self.model.to(self.device)
-        self.model.zero_grad()  # gradients of the caller's are no part of the first step
+        self.model.zero_grad()  # left by the caller
         if train.channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.precision = Precision.of(train.precision, self.device)
@@ -133,13 +133,13 @@ class Learner:
         losses: dict[tuple[str, str], list[Tensor]] = {}  # by domain, and "/task" or " distilled"
         self.objective.begin(batches)
         for group in passes:
-            group_losses, again = self._forward(group)
+            group_losses, rerun = self._forward(group)
             for each in group_losses:
                 for task, loss in each.losses.items():
                     losses.setdefault((each.batch.domain, f"/{task}"), []).append(loss.detach())
                 for source, loss in each.distilled.items():
                     losses.setdefault((each.batch.domain, f" {source}"), []).append(loss.detach())
-            self.objective.add(group_losses, again)
+            self.objective.add(group_losses, rerun)
         values = self._finite(losses, batches)
         self.objective.finish()
 
@@ -148,7 +148,7 @@ class Learner:
             if own := self.optimizers.gradients([name]) + self.distiller.gradients([name]):
                 torch._foreach_mul_(own, len(batches) / count)
         if self.train.clip:
-            self.precision.unscale(self.optimizers.of(times))
+            self.precision.unscale(self.optimizers.for_domains(times))
             self.optimizers.clip(times)
 
         progress, scaler = self.clock.progress, self.precision.scaler
@@ -160,12 +160,12 @@ class Learner:
             self.average.step(times)
 
         units = {domain + key: v for (domain, key), v in values.items() if key.startswith("/")}
-        taught = {domain + key: v for (domain, key), v in values.items() if key.startswith(" ")}
+        distilled = {domain + key: v for (domain, key), v in values.items() if key.startswith(" ")}
         images = Counter(batch.domain for batch in batches for _ in batch.places)
-        self.means.add(units, images, rate, taught)
+        self.means.add(units, images, rate, distilled)
         return units
 
-    def _forward(self, group: Sequence[Batch]) -> tuple[list[BatchLosses], Again]:
+    def _forward(self, group: Sequence[Batch]) -> tuple[list[BatchLosses], Rerun]:
         """Run batches through the network together; return their losses."""
         inputs = [self.mixup(self._moved(batch), self.clock.step) for batch in group]
         names = [batch.domain for batch in group]
@@ -200,7 +200,7 @@ class Learner:
     ) -> dict[tuple[str, str], float]:
         """Return the mean losses as numbers; raise NotFinite before any parameter has changed."""
         flat = torch.stack([loss for values in losses.values() for loss in values])
-        numbers = iter(flat.tolist())  # the only wait for the device in a step
+        numbers = iter(flat.tolist())  # the only synchronization with the device in a step
         means: dict[tuple[str, str], float] = {}
         for (domain, key), tensors in losses.items():
             values = [next(numbers) for _ in tensors]
@@ -215,15 +215,15 @@ class Learner:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Outputs the block the model has its averaged weights, if they are kept."""
+        """Use the averaged weights inside the block, if they are kept."""
         with self.average.applied() if self.average is not None else nullcontext():
             yield
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Everything that the next step depends on: tensors, and plain values as JSON."""
+        """Return everything that the next step depends on: tensors, and other values as JSON."""
         weights = self.model.state_dict()
         floats = [name for name, tensor in weights.items() if tensor.is_floating_point()]
-        # one check for all: a check of each tensor would wait for the device each time
+        # one check for all tensors, because each check synchronizes with the device
         finite = torch.stack([torch.isfinite(weights[name]).all() for name in floats])
         if not bool(finite.all()):
             name = next(n for n, fine in zip(floats, finite.tolist(), strict=True) if not fine)
@@ -251,9 +251,9 @@ class Learner:
     def restore(self, saved: Saved) -> None:
         """Load a checkpoint."""
         tensors = saved.tensors()
-        self.model.load_state_dict(_under("model", tensors))
+        self.model.load_state_dict(tensors_under("model", tensors))
         for prefix, part in self._parts().items():
-            part.restore(_under(prefix, tensors))
+            part.restore(tensors_under(prefix, tensors))
         torch.set_rng_state(tensors["random/cpu"])
         if "random/cuda" in tensors and self.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["random/cuda"], self.device)
@@ -267,18 +267,15 @@ class Learner:
     def load_evaluated(self, saved: Saved) -> None:
         """Load the weights that were evaluated at a checkpoint: the averaged ones, if kept."""
         tensors = saved.tensors()
-        self.model.load_state_dict(_under("model", tensors) | _under("average", tensors))
+        self.model.load_state_dict(
+            tensors_under("model", tensors) | tensors_under("average", tensors)
+        )
 
     def _parts(self) -> dict[str, Optimizers | Distiller | Weighting | Average]:
-        """What has tensors of its own to save, by their prefix in a checkpoint."""
+        """Return the parts that have tensors to save, by their prefix in a checkpoint."""
         parts: dict[str, Optimizers | Distiller | Weighting | Average] = {
             "optimizer": self.optimizers,
             "distill": self.distiller,
             "weighting": self.objective.weighting,
         }
         return parts if self.average is None else {**parts, "average": self.average}
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    start = f"{prefix}/"
-    return {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}

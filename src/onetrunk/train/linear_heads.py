@@ -1,13 +1,13 @@
 """Linear heads on fixed features, each solved to its optimum in double precision.
 
-| kind | minimised over W, b, with x the standardised features | by |
+| kind | minimized over W, b, with x the standardized features | by |
 |---|---|---|
 | classify | mean cross-entropy (with class weights, if set) + λ/2·‖W‖² | L-BFGS |
 | multilabel | mean over images of Σ_c binary cross-entropy + λ/2·‖W‖² | L-BFGS |
-| regress | mean of ½(y − Wx − b)², y standardised, + λ/2·‖W‖² | closed form |
+| regress | mean of ½(y − Wx − b)², y standardized, + λ/2·‖W‖² | closed form |
 | embed | supervised contrast of Wz/‖Wz‖ + λ/2·‖W − W₀‖², see `contrast` | Adam, large batches |
 
-The bias is not regularised. With standardised features one λ has about the same effect for every
+The bias is not regularized. With standardized features one λ has about the same effect for every
 trunk; solutions are converted back to the raw features.
 """
 
@@ -31,21 +31,25 @@ CONTRAST_GRID = (1e2, 1e1, 1.0, 1e-1, 1e-2)
 DEFAULT, CONTRAST_DEFAULT = 1e-3, 1.0  # λ where no validation image has a label
 TOLERANCE = 1e-6  # L-BFGS stops when no entry of the gradient is larger
 MAX_ITERATIONS = 500  # of L-BFGS
-CHUNK = 2**22  # numbers that are converted to double precision at once
+CHUNK = 2**22  # numbers that are converted to double precision at a time
 KEEP = 2**26  # numbers kept in double precision (512 MB); more are converted in every pass
 FLAT = 1e-5  # a feature whose std is a smaller share of its RMS than this counts as constant
 # of the supervised contrast
-STEPS, ROWS, PER_CLASS = 150, 512, 8  # steps; images in one; images of a class in one, at most
+STEPS, ROWS, PER_CLASS = (
+    150,
+    512,
+    8,
+)  # steps; images in a batch; images of a class in a batch, at most
 RATE = 0.02  # learning rate, in units of the entries of W₀
 DIRECTIONS = 512  # principal directions, at most
 SMALL = 1e-4  # directions with a smaller variance, relative to the first, are dropped
 
 F32 = NDArray[np.float32]
-Loss = Callable[[Tensor, slice], Tensor]  # (outputs of some rows, which rows) to their loss
+Loss = Callable[[Tensor, slice], Tensor]  # (outputs of rows, the slice of these rows) to their loss
 
 
 @dataclass(frozen=True)
-class Solved:
+class Solution:
     """The optimum for one λ."""
 
     l2: float
@@ -55,14 +59,13 @@ class Solved:
 
 
 class Design:
-    """The design matrix of a solver: standardised rows (f − μ)/σ of features (n, C), by chunks.
+    """The design matrix of a solver: standardized rows (f − μ)/σ of features (n, C), in chunks.
 
     A feature that is constant over these rows is 0 here, so its weight stays 0.
 
     Args:
         features: The raw features.
-        rows: Which of their rows.
-        device: Where to compute.
+        rows: The rows of them that are used.
         centre: Whether to subtract μ.
     """
 
@@ -90,11 +93,11 @@ class Design:
         return len(self.rows)
 
     def chunks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Yield slices of the rows, and their standardised features."""
+        """Yield slices of the rows, and their standardized features."""
         yield from self._standardized() if self._kept is None else self._kept
 
     def take(self, places: NDArray[np.int64]) -> Tensor:
-        """Return the standardised features of these rows."""
+        """Return the standardized features of these rows."""
         return (self._double(places) - self.mean) * self.scale
 
     def gram(self) -> Tensor:
@@ -105,7 +108,7 @@ class Design:
         return gram
 
     def unscaled(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Convert a linear map of standardised features into one of raw features."""
+        """Convert a linear map of standardized features into one of raw features."""
         plain = weight * self.scale
         return plain, bias - plain @ self.mean
 
@@ -126,7 +129,7 @@ class Design:
 
 def classify(
     x: Design, target_n: Tensor, weights_C: Tensor | None, classes: int, grid: Sequence[float]
-) -> Iterator[Solved]:
+) -> Iterator[Solution]:
     """Multinomial logistic regression for each λ, each warm-started from the last."""
     target = target_n.to(x.device)
     weights = None if weights_C is None else weights_C.to(x.device, torch.float64)
@@ -138,7 +141,7 @@ def classify(
     return logistic(x, loss, classes, grid)
 
 
-def multilabel(x: Design, target_nC: Tensor, grid: Sequence[float]) -> Iterator[Solved]:
+def multilabel(x: Design, target_nC: Tensor, grid: Sequence[float]) -> Iterator[Solution]:
     """Binary logistic regression of each class, with one λ for all."""
     target = target_nC.to(x.device, torch.float64)
 
@@ -149,13 +152,13 @@ def multilabel(x: Design, target_nC: Tensor, grid: Sequence[float]) -> Iterator[
     return logistic(x, loss, target.shape[1], grid)
 
 
-def logistic(x: Design, loss: Loss, outputs: int, grid: Sequence[float]) -> Iterator[Solved]:
-    """Minimise the rows' losses + λ/2·‖W‖² over W and b: smooth and convex, so by L-BFGS.
+def logistic(x: Design, loss: Loss, outputs: int, grid: Sequence[float]) -> Iterator[Solution]:
+    """Minimize the rows' losses + λ/2·‖W‖² over W and b: smooth and convex, so by L-BFGS.
 
-    (Liu & Nocedal 1989, torch's, with strong Wolfe conditions.) The Hessian is at most about
-    XᵀX/4n + λ, which serves as preconditioner: variables are coordinates along its eigenvectors,
-    scaled by the inverse roots of its eigenvalues. Without it correlated features, as a trunk's
-    are, would cost hundreds of steps.
+    (Liu & Nocedal 1989; torch's implementation, with strong Wolfe conditions.) The Hessian is at
+    most about XᵀX/4n + λ, which serves as preconditioner: variables are coordinates along its
+    eigenvectors, scaled by the inverse roots of its eigenvalues. Without it, the correlated
+    features of a trunk would cost hundreds of steps.
     """
     values, vectors = torch.linalg.eigh(x.gram())
     weight = torch.zeros(outputs, x.width, dtype=torch.float64, device=x.device)
@@ -175,9 +178,9 @@ def logistic(x: Design, loss: Loss, outputs: int, grid: Sequence[float]) -> Iter
 
     for l2 in grid:
         unit = (values.clamp_min(0) / 4 + l2).rsqrt()
-        turned = ((weight @ vectors) / unit).requires_grad_()
+        rotated = ((weight @ vectors) / unit).requires_grad_()
         optimizer = torch.optim.LBFGS(
-            [turned, bias],
+            [rotated, bias],
             max_iter=MAX_ITERATIONS,
             tolerance_grad=TOLERANCE,
             tolerance_change=1e-15,
@@ -185,20 +188,20 @@ def logistic(x: Design, loss: Loss, outputs: int, grid: Sequence[float]) -> Iter
             line_search_fn="strong_wolfe",
         )
 
-        def objective(turned: Tensor = turned, unit: Tensor = unit, l2: float = l2) -> float:
+        def objective(rotated: Tensor = rotated, unit: Tensor = unit, l2: float = l2) -> float:
             bias.grad = None
-            current = ((turned.detach() * unit) @ vectors.T).requires_grad_()
+            current = ((rotated.detach() * unit) @ vectors.T).requires_grad_()
             value = backward(current, l2)
-            turned.grad = (_grad(current) @ vectors) * unit
+            rotated.grad = (_grad(current) @ vectors) * unit
             return value
 
         optimizer.step(objective)  # type: ignore[no-untyped-call]
-        weight = ((turned.detach() * unit) @ vectors.T).requires_grad_()
+        weight = ((rotated.detach() * unit) @ vectors.T).requires_grad_()
         bias.grad = None
         backward(weight, l2)
         gradient = torch.cat([_grad(weight).flatten(), _grad(bias)]).abs().max()
         weight = weight.detach()
-        yield Solved(l2, *x.unscaled(weight, bias.detach()), float(gradient))
+        yield Solution(l2, *x.unscaled(weight, bias.detach()), float(gradient))
 
 
 def _grad(tensor: Tensor) -> Tensor:
@@ -207,7 +210,7 @@ def _grad(tensor: Tensor) -> Tensor:
     return tensor.grad
 
 
-def ridge(x: Design, target_nN: Tensor, grid: Sequence[float]) -> Iterator[Solved]:
+def ridge(x: Design, target_nN: Tensor, grid: Sequence[float]) -> Iterator[Solution]:
     """W = (XᵀX/n + λ)⁻¹ Xᵀy/n by one eigendecomposition for all λ; no target may be missing."""
     target = target_nN.to(x.device, torch.float64)
     mean = target.mean(0)
@@ -215,22 +218,22 @@ def ridge(x: Design, target_nN: Tensor, grid: Sequence[float]) -> Iterator[Solve
     for at, rows in x.chunks():
         cross += rows.T @ (target[at] - mean) / len(x)
     values, vectors = torch.linalg.eigh(x.gram())
-    turned = vectors.T @ cross
+    rotated = vectors.T @ cross
     for l2 in grid:
-        weight = (vectors @ (turned / (values.clamp_min(0) + l2)[:, None])).T
-        yield Solved(l2, *x.unscaled(weight, mean))
+        weight = (vectors @ (rotated / (values.clamp_min(0) + l2)[:, None])).T
+        yield Solution(l2, *x.unscaled(weight, mean))
 
 
 def contrast(
     x: Design, target_n: Tensor, width: int, grid: Sequence[float], seed: int
-) -> Iterator[Solved]:
+) -> Iterator[Solution]:
     """Learn a linear map by supervised contrast, for each λ from the same start.
 
     z are the images' coordinates along the mean's direction and the principal directions orthogonal
     to it, each divided by its root mean square. W₀ drops the mean and restores the scale of the
     leading others: the map to principal components. The length of an embedding has no meaning, so λ
-    does not pull W to 0 but to W₀. Batches hold all images where these are few, else classes drawn
-    by the seed, each with several images, so that every image has another of its class.
+    does not pull W to 0 but to W₀. Batches contain all images if these are few, else random
+    classes with several images each, so that every image has another one of its class.
 
     `x` must not be centred.
     """
@@ -256,14 +259,14 @@ def contrast(
             optimizer.step()
             schedule.step()
         total_map = weight.detach() @ normalize
-        yield Solved(l2, *x.unscaled(total_map, torch.zeros_like(total_map[:, 0])))
+        yield Solution(l2, *x.unscaled(total_map, torch.zeros_like(total_map[:, 0])))
 
 
 def directions(x: Design) -> tuple[Tensor, Tensor]:
     """Return (R, C) the mean's direction, then principal directions; (R,) their second moments.
 
-    All images share the mean: with a map that starts along it all embeddings are alike, and the
-    contrast does not leave that point. As one coordinate among others it serves as a bias.
+    If the map started along the mean, which all features have in common, all embeddings would be
+    nearly equal and could not be separated. As one coordinate among others, the mean is a bias.
     """
     total = torch.zeros(x.width, dtype=torch.float64, device=x.device)
     for _, rows in x.chunks():

@@ -1,4 +1,4 @@
-"""Loggers: the console, TensorBoard, and objects of the user's own.
+"""Loggers: the console, TensorBoard, and user-defined ones.
 
 A logger receives what metrics.jsonl receives. It cannot change the training: it gets copies, and
 one that raises an error is reported once and switched off.
@@ -56,7 +56,7 @@ class TensorBoardLogger:
         self._writer: SummaryWriter | None = None
 
     def begin(self, plan: Mapping[str, Any]) -> None:
-        """Close the last part; the writer opens with the first value."""
+        """Close the file of the previous part; the first value opens the next one."""
         self.end()
         self._part = plan["part"]
 
@@ -85,7 +85,7 @@ class TensorBoardLogger:
         if value is None:
             return
         if self._writer is None:
-            # purge what a killed run wrote after its last checkpoint: it is written again
+            # remove what a killed run wrote after its last checkpoint; it will be written again
             self._writer = self._make(str(self._folder / self._part), purge_step=step)
         self._writer.add_scalar(name, value, step)
 
@@ -94,7 +94,7 @@ BUILT_IN: Mapping[str, Factory] = {"tensorboard": TensorBoardLogger}
 
 
 def load_logger(name: str) -> Factory:
-    """Return the factory of a logger: "tensorboard" or a user's own "package.module:thing"."""
+    """Return the factory of a logger: "tensorboard" or "package.module:thing"."""
     if name in BUILT_IN:
         return BUILT_IN[name]
     factory = load_object(name, "logger", BUILT_IN)
@@ -136,30 +136,28 @@ class Loggers:
 
     def begin(self, plan: Mapping[str, Any]) -> None:
         """Call each logger."""
-        self._call("begin", lambda logger: logger.begin(copy.deepcopy(dict(plan))))
+        self._call("begin", plan)
 
     def log_step(self, record: Mapping[str, Any]) -> None:
         """Call each logger."""
-        self._call("log_step", lambda logger: logger.log_step(copy.deepcopy(dict(record))))
+        self._call("log_step", record)
 
     def log_evaluation(self, record: Mapping[str, Any]) -> None:
         """Call each logger."""
-        self._call(
-            "log_evaluation", lambda logger: logger.log_evaluation(copy.deepcopy(dict(record)))
-        )
+        self._call("log_evaluation", record)
 
     def end(self) -> None:
         """Call each logger."""
-        self._call("end", lambda logger: logger.end())
+        self._call("end")
 
-    def _call(self, method: str, call: Callable[[Logger], None]) -> None:
+    def _call(self, method: str, *records: Mapping[str, Any]) -> None:
         for name, logger in list(self.loggers):
             try:
-                call(logger)
+                getattr(logger, method)(*(copy.deepcopy(dict(record)) for record in records))
             except Exception as error:  # a user's code can raise anything
                 self.loggers.remove((name, logger))
                 line = f"the logger {name} failed in {method} ({_shown(error)}) and is switched off"
-                say(printable(f"{line}; training goes on"))
+                say(printable(f"{line}; training continues"))
 
 
 def _shown(error: Exception) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from types import MappingProxyType
 from typing import Any
 
@@ -26,7 +26,7 @@ from onetrunk.train.loggers import Logger
 from onetrunk.train.selection import Selection
 
 NO_TEACHERS: Mapping[str, Sequence[Teacher]] = MappingProxyType({})
-CHECKPOINT = 300.0  # seconds between checkpoints, at most, whatever `train.checkpoint_every`
+CHECKPOINT = 300.0  # the longest time between checkpoints, in seconds
 
 
 def fit(
@@ -76,7 +76,10 @@ def train_loop(learner: Learner, run: RunFolder, logger: Logger, part: str, stop
 
     clock.start()
     written = time.monotonic()  # of the last checkpoint
-    with logging(logger, plan), closing(learner.passes()) as steps:
+    logger.begin(plan)
+    with ExitStack() as stack:
+        stack.callback(logger.end)
+        steps = stack.enter_context(closing(learner.passes()))
         while stop.requested or not (clock.over or selection.out_of_patience):
             if stop.requested:
                 save(learner, run, part)
@@ -85,7 +88,7 @@ def train_loop(learner: Learner, run: RunFolder, logger: Logger, part: str, stop
             # step
             try:
                 passes = next(steps)
-            except Failed:  # images cannot be read: a data worker died, or a disk is gone
+            except Failed:  # images cannot be read: a data worker died, or a disk is missing
                 if stop.requested:  # because the workers got the signal, too
                     continue
                 save(learner, run, part)
@@ -110,16 +113,6 @@ def train_loop(learner: Learner, run: RunFolder, logger: Logger, part: str, stop
             if evaluated or late or clock.step % learner.train.checkpoint_every == 0:
                 save(learner, run, part)
                 written = time.monotonic()
-
-
-@contextmanager
-def logging(logger: Logger, plan: Mapping[str, Any]) -> Iterator[None]:
-    """Begin the logger's part, and end it however the block ends."""
-    logger.begin(plan)
-    try:
-        yield
-    finally:
-        logger.end()
 
 
 def validate(learner: Learner) -> dict[str, Any]:

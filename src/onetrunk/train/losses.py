@@ -10,8 +10,8 @@
 | normals | 1 − ⟨n̂, n⟩ | labelled pixels |
 | embed | supervised contrast (Khosla et al. 2020, L_out), τ = 0.1 | images with positives |
 
-A batch without any label has the loss 0 and a gradient of 0. No value is read on the CPU, so
-nothing waits for the device.
+A batch without any label has the loss 0 and a gradient of 0. No value is read on the CPU, which
+would synchronize with the device.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def embed(out_BC: Tensor, target_B: Tensor) -> Tensor:
     itself = torch.eye(len(out_BC), dtype=torch.bool, device=out_BC.device)
     known = target_B != NO_CLASS
     similarity = out_BC @ out_BC.T / TEMPERATURE
-    # the lowest number, not −∞: the softmax of an image without any other must be finite
+    # the lowest number, not −∞: the softmax of a row without other images must be finite
     lowest = torch.finfo(similarity.dtype).min
     similarity = similarity.masked_fill(itself | ~known, lowest)
     positives = (target_B[:, None] == target_B) & ~itself & known
@@ -97,12 +97,12 @@ def embed(out_BC: Tensor, target_B: Tensor) -> Tensor:
 
 
 def mean_of(each: Tensor, known: Tensor) -> Tensor:
-    """The mean over what is labelled, 0 where nothing is."""
+    """Return the mean over the known entries; 0 if there are none."""
     return torch.where(known, each, 0).sum() / known.sum().clamp_min(1)
 
 
 class Constant:
-    """A tensor that is copied to each device once: a copy in each step would wait for it."""
+    """A tensor that is copied to each device once: a copy in each step would synchronize."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
@@ -131,10 +131,9 @@ def make_loss(
     """Create the loss of one task.
 
     Args:
-        task: The task.
-        domain: Its domain, whose training labels give class weights and scales; by default none.
-        smooth: Label smoothing.
-        weighted: Whether to weigh the classes.
+        domain: The domain whose training labels give class weights and scales, if any.
+        smooth: The label smoothing.
+        weighted: Whether classes are weighted.
     """
     if task.kind in PLAIN:
         return PLAIN[task.kind]
@@ -166,12 +165,16 @@ class Losses:
         """Return the loss of each task, summed over the shares; never in half precision."""
         losses: dict[str, Tensor] = {}
         for task, loss in self.of[domain].items():
-            out = outputs[task]
-            out = out if out.dtype == torch.float64 else out.float()
+            out = full_precision(outputs[task])
             losses[task] = torch.stack(
                 [s * loss(out, targets[task]) for s, targets in shares]
             ).sum()
         return losses
+
+
+def full_precision(tensor: Tensor) -> Tensor:
+    """Return the tensor in float32, or in float64 if it has that type."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def class_weights(domain: Domain, task: Task) -> Tensor:

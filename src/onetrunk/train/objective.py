@@ -2,9 +2,9 @@
 
 L = mean over the step's batches of w_domain · [ w_label · mean over its tasks of λ·ℓ + distilled ],
 
-λ the weight that the loss weighting gives to the unit (domain, task): 1 for `equal`. A weighting
-that works on gradients replaces this sum on the parameters that several units share: the trunk, and
-of a domain with several tasks its slots and its decoder; heads are always trained on their own
+where λ is the weight of the unit (domain, task) in the loss weighting: 1 for `equal`. A weighting
+that works on gradients replaces this sum on the parameters that several units share: the trunk,
+and the slots and the decoder of a domain with several tasks; heads are always trained on their own
 losses. A domain without labels has no units; only teachers contribute to its loss.
 """
 
@@ -37,13 +37,12 @@ class BatchLosses:
     distilled: dict[str, Tensor]  # by "features", "logits", "old predictions"; already weighted
 
 
-Again = Callable[
-    [], list[BatchLosses]
-]  # one more forward pass of the same images, without teachers
+# one more forward pass of the same images, without teachers
+Rerun = Callable[[], list[BatchLosses]]
 
 
 class Objective:
-    """Makes the gradients of each step, with the run's loss weighting.
+    """Computes the gradients of each step, with the run's loss weighting.
 
     Call `begin` before a step, `add` after each forward pass, `finish` when the losses are known to
     be finite, `after_update` when the parameters have changed.
@@ -90,29 +89,29 @@ class Objective:
         self.present = sorted(
             self.number[f"{name}/{task}"] for name in self.times for task in self.tasks[name]
         )
-        self.plain = self.weighting.uniform or not self.present  # no loss is multiplied
-        self.by_gradients = not self.plain and self.weighting.needs_gradients
-        self.held: list[BatchLosses] = []
-        self.again: list[Again] = []
+        self.unweighted = self.weighting.uniform or not self.present  # no loss is multiplied
+        self.by_gradients = not self.unweighted and self.weighting.needs_gradients
+        self.batches: list[BatchLosses] = []
+        self.reruns: list[Rerun] = []
         self.sums: dict[int, Tensor] = {}
         self.lambdas: Mapping[int, Tensor] | None = None  # None: not known yet
-        if self.plain:
+        if self.unweighted:
             self.lambdas = {}
         elif self.by_gradients:
             self.jacobian = Jacobian(self.shared, self.units, self.precision.scaler)
         elif not self.weighting.needs_losses:
             self.lambdas = self._by_unit(self.weighting.weights(None, self.present))
 
-    def add(self, batches: Sequence[BatchLosses], again: Again) -> None:
+    def add(self, batches: Sequence[BatchLosses], rerun: Rerun) -> None:
         """Add the batches of one forward pass."""
-        if not self.plain:
+        if not self.unweighted:
             self._sum(batches)
             if self.weighting.needs_losses_after:
-                self.again.append(again)
+                self.reruns.append(rerun)
         if self.by_gradients:
             self._add_rows(batches)
         elif self.lambdas is None:
-            self.held += batches  # with their graphs
+            self.batches += batches  # with their graphs
         else:
             self._backward(batches, self.lambdas)
 
@@ -122,21 +121,21 @@ class Objective:
             self.jacobian.apply(self.weighting)
         elif self.lambdas is None:
             weights = self.weighting.weights(self._losses(), self.present)
-            self._backward(self.held, self._by_unit(weights))
+            self._backward(self.batches, self._by_unit(weights))
 
     def after_update(self) -> None:
         """Update the weighting, after the parameters have changed."""
-        if self.plain:
+        if self.unweighted:
             return
         self.weighting.update(self._losses(), self.present)
         if self.weighting.needs_losses_after:
             self.sums = {}
             stats = [m for name in ("", *self.times) for m in self.stats[name]]
             with torch.no_grad(), restored(stats):
-                for again in self.again:
-                    self._sum(again())
+                for rerun in self.reruns:
+                    self._sum(rerun())
             self.weighting.update_after(self._losses(), self.present)
-        self.held, self.again, self.sums = [], [], {}
+        self.batches, self.reruns, self.sums = [], [], {}
 
     def _sum(self, batches: Sequence[BatchLosses]) -> None:
         for each in batches:
@@ -146,12 +145,12 @@ class Objective:
                 self.sums[unit] = loss.detach() if before is None else before + loss.detach()
 
     def _backward(self, batches: Sequence[BatchLosses], lambdas: Mapping[int, Tensor]) -> None:
-        """Backward pass of L, or of these batches' part of it."""
+        """Run the backward pass of L, or of these batches' part of it."""
         total = torch.zeros((), device=self.precision.device)
         for each in batches:
             name = each.batch.domain
             losses = [
-                loss if self.plain else lambdas[self.number[f"{name}/{task}"]] * loss
+                loss if self.unweighted else lambdas[self.number[f"{name}/{task}"]] * loss
                 for task, loss in each.losses.items()
             ]
             mean = torch.stack(losses).mean() if losses else torch.zeros_like(total)
@@ -188,7 +187,7 @@ class Objective:
         )
 
     def _losses(self) -> Tensor:
-        """(K,) The mean loss of each unit over its batches."""
+        """Return the mean loss of each unit over its batches, (K,)."""
         means = [
             self.sums[unit] / self.times[self.units[unit].partition("/")[0]]
             for unit in self.present
@@ -205,8 +204,7 @@ def shared_and_own(
     """Return the parameters that several units train, and those of each unit alone.
 
     Args:
-        model: The network.
-        tasks: The names of the tasks of each domain.
+        tasks: Names of tasks, by domain.
     """
     shared = list(model.shared_parameters().values())
     own: dict[str, list[nn.Parameter]] = {}
@@ -236,7 +234,7 @@ def running_stats(model: Universal) -> dict[str, list[Tensor]]:
 
 @contextmanager
 def restored(tensors: Sequence[Tensor]) -> Iterator[None]:
-    """After the block these tensors have their values again."""
+    """Restore the values of these tensors after the block."""
     before = [tensor.clone() for tensor in tensors]
     try:
         yield

@@ -1,8 +1,8 @@
 """Optimizers: which one updates which parameters, at which learning rate.
 
-The shared parameters have one optimizer and the own parameters of each domain another. So a step
-costs what the domains in it cost, however many others there are, and a domain that is not in a step
-is not changed by it, neither by momentum nor by weight decay.
+The shared parameters have one optimizer, and the own parameters of each domain another. So domains
+that are not in a step add nothing to its cost, and do not change, neither by momentum nor by weight
+decay.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Optimizers:
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in named.items():
             rate = train.lr * (train.head_lr_factor if name.startswith("heads/") else 1.0)
-            # norm scales and biases are vectors; decaying them to zero does not regularise
+            # norm scales and biases are vectors; decaying them to zero does not regularize
             groups.setdefault((rate, decay if parameter.ndim > 1 else 0.0), []).append(parameter)
         param_groups = [
             {"params": parameters, "lr": rate, "weight_decay": decay, "peak": rate}
@@ -60,24 +60,26 @@ class Optimizers:
         )
         for parameter in named.values() if train.momentum else ():
             # torch creates the buffer at a parameter's first gradient: its fused kernel fails where
-            # only some of a group have one, and keeps garbage where float16 overflowed
+            # only some of a group have one, and leaves invalid values where float16 overflowed
             sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return sgd
 
-    def of(self, domains: Iterable[str]) -> Iterator[tuple[str, torch.optim.Optimizer]]:
-        """The optimizers that a step with these domains uses, with their owners."""
+    def for_domains(self, domains: Iterable[str]) -> Iterator[tuple[str, torch.optim.Optimizer]]:
+        """Yield the optimizers that a step with these domains uses, with their owners."""
         for owner in (SHARED, *domains):
             if owner in self.optimizers:
                 yield owner, self.optimizers[owner]
 
     def gradients(self, domains: Iterable[str]) -> list[Tensor]:
-        """The gradients of these domains' own parameters."""
+        """Return the gradients of these domains' own parameters."""
         every = (p.grad for name in domains for p in self.parameters.get(name, {}).values())
         return [grad for grad in every if grad is not None]
 
     def clip(self, domains: Iterable[str]) -> None:
         """Scale the step's gradients down to the norm `train.clip`."""
-        used = [p for owner, _ in self.of(domains) for p in self.parameters[owner].values()]
+        used = [
+            p for owner, _ in self.for_domains(domains) for p in self.parameters[owner].values()
+        ]
         total = nn.utils.get_total_norm([p.grad for p in used if p.grad is not None])
         # float16 may overflow for one owner, whose step is then skipped; NaN would spread to all
         total = total.nan_to_num(nan=math.inf, posinf=math.inf)
@@ -88,7 +90,7 @@ class Optimizers:
     ) -> float:
         """Update the parameters, clear their gradients, and return the trunk's learning rate."""
         factor = rate_at(progress, self.train)
-        for _, optimizer in self.of(domains):
+        for _, optimizer in self.for_domains(domains):
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * factor
             if scaler is None:
@@ -99,7 +101,7 @@ class Optimizers:
         return self.train.lr * factor
 
     def state(self) -> dict[str, Tensor]:
-        """The state of all optimizers, for a checkpoint."""
+        """Return the state of all optimizers, for a checkpoint."""
         return optimizer_state(self.optimizers, self.parameters)
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -136,6 +138,12 @@ def load_optimizer_state(
         else:
             value = value.to(parameter.device)  # fused kernels keep step counts on the device
         optimizers[owner].state[parameter][key] = value
+
+
+def tensors_under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with `prefix/`, without it."""
+    start = f"{prefix}/"
+    return {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
 
 
 def rate_at(progress: float, train: Train) -> float:

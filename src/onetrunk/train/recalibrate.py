@@ -3,7 +3,7 @@
 For networks whose features have changed since the statistics were collected: merged networks, and
 domains added to a trunk without training (Li et al. 2017, "Revisiting batch normalization for
 practical domain adaptation"). Statistics are means over batches, not decaying averages (Wu &
-Johnson 2021, "Rethinking 'Batch' in BatchNorm"): all norms in one pass, each normalising by the
+Johnson 2021, "Rethinking 'Batch' in BatchNorm"): all norms in one pass, each normalizing by the
 batch.
 """
 
@@ -39,7 +39,7 @@ def recalibrate(
 ) -> None:
     """Replace each domain's running statistics by means over batches of its training images.
 
-    Images are not augmented; they are drawn by the domain's name. Nothing else changes.
+    Images are not augmented; their choice depends on the domain's name. Nothing else changes.
     """
     for domain in distinct_domains(domains):
         own = model_for(model, domain.name)
@@ -55,7 +55,7 @@ def recalibrate(
 
 @contextmanager
 def _collecting(model: Universal, name: str) -> Iterator[None]:
-    """Inside the block this domain's norms collect the plain mean of their batches' statistics."""
+    """Let this domain's norms collect the mean of their batches' statistics inside the block."""
     norms: list[Any] = []  # modules with running statistics
     layers: list[Any] = []  # replaced layers, whose momentum may govern the update
     for bank in model.trunk.banks().values():

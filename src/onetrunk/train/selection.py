@@ -1,9 +1,9 @@
-"""Which step's weights are kept: those with the lowest mean validation error, and early stopping.
+"""Selection of the step with the lowest mean validation error, and early stopping.
 
 Where all tasks are of one kind, the score is the mean of the domains' headline errors (a domain's
-error is the mean over its tasks). Where kinds mix, percent, metres and degrees have no mean: each
-unit's error is divided by its error at the run's first evaluation, so the score starts at 1. (This
-weighs the units against each other within a run; Δ between runs has a stored baseline.)
+error is the mean over its tasks). Percent, metres and degrees cannot be averaged, so where kinds
+mix each unit's error is divided by its error at the run's first evaluation, and the score starts
+at 1. (This only compares steps of one run; Δ between runs uses a stored baseline.)
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from onetrunk.errors import Failed
 from onetrunk.eval.metrics import as_error
 from onetrunk.eval.table import Row, Table
 
-MIN_FIRST = 1e-3  # smaller first errors count as this, else their units would dominate the score
+MIN_FIRST = 1e-3  # lower limit of first errors, so that no unit dominates the score
 
 
 @dataclass

@@ -27,7 +27,7 @@ def test_classes_without_splits(photo: Any, opened: Any, tmp_path: Path) -> None
         ("dog/deep/er/1.JPG", None, "dog"),
     ]
     assert source.tasks[0].classes == ("cat", "dog")
-    assert source.notes == ["passed over, not images by their endings: 1 (cat/notes.md)"]
+    assert source.notes == ["ignored, not images by their endings: 1 (cat/notes.md)"]
 
 
 def test_splits_have_their_usual_names(built: Any, opened: Any) -> None:

@@ -163,7 +163,7 @@ def test_paths_stay_inside(path: str, shop: Path, opened: Any, tmp_path_factory:
             {},
             "fill in all or none",
         ),
-        ("path,m\nimg/a.png,m.png\n", {"m": "segment"}, {}, "task m: expected classes"),
+        ("path,m\nimg/a.png,m.png\n", {"m": "segment"}, {}, "task m: expected the classes"),
         ('path,label\nimg/a.png,"x\n', None, {}, "not CSV"),
     ],
 )

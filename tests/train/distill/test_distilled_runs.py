@@ -106,7 +106,7 @@ def test_checkpoints_hold_no_tensor_of_a_teacher() -> None:
         assert isinstance(teacher, Specialist)
         taught |= {tensor.data_ptr() for tensor in teacher.net.state_dict().values()}
     assert not taught & {tensor.data_ptr() for tensor in tensors.values()}
-    assert json.loads(json.dumps(state))["means"]["taught"].keys() == {
+    assert json.loads(json.dumps(state))["means"]["distilled"].keys() == {
         "ants features", "ants logits", "bees features", "bees logits"
     }  # fmt: skip
 
@@ -185,7 +185,7 @@ def test_two_stages(place: Path) -> None:
     )
     for run, teacher in ((proxy, "runs/specialists"), (student, "runs/proxy")):
         scores = json.loads((run.folder / "scores.json").read_text())
-        assert scores["taught"]["bees"] == [
+        assert scores["teachers"]["bees"] == [
             {
                 "teacher": teacher,
                 "predictions": ["classify"],
@@ -193,7 +193,7 @@ def test_two_stages(place: Path) -> None:
                 "loss": "cosine",
             }
         ]
-        logged = [line["taught"] for line in lines(run.folder) if "taught" in line]
+        logged = [line["distilled"] for line in lines(run.folder) if "distilled" in line]
         assert set(logged[-1]) == {
             f"{d} {w}" for d in ("ants", "bees") for w in ("features", "logits")
         }
@@ -216,7 +216,7 @@ def test_too_small_batches_use_the_fallback_and_are_recorded(
     run = train_recipe(small, device="cpu")
     printed = capsys.readouterr().err
     assert "too small for cka: bees (batches of 4): cosine" in printed
-    taught = json.loads((run.folder / "scores.json").read_text())["taught"]
+    taught = json.loads((run.folder / "scores.json").read_text())["teachers"]
     assert [taught["ants"][0]["loss"], taught["bees"][0]["loss"]] == ["cka", "cosine"]
     assert taught["bees"][0]["replaces"] == "cka" and "replaces" not in taught["ants"][0]
 

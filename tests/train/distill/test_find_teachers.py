@@ -183,7 +183,7 @@ def test_a_users_feature_loss_is_used(tmp_path: Path) -> None:
         distill=Distill(features="torch.nn.functional:mse_loss"),
         train=Train(steps=2, batch=4),
     )
-    assert run.scores["taught"]["ants"][0]["loss"] == "torch.nn.functional:mse_loss"
+    assert run.scores["teachers"]["ants"][0]["loss"] == "torch.nn.functional:mse_loss"
 
 
 def test_frozen_training_has_no_teachers(tmp_path: Path) -> None:

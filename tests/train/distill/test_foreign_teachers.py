@@ -269,7 +269,9 @@ def test_without_matching_names_it_gives_features_alone(
     half = Domain("half", noise(24, ["tench", "unheard"]), size=8)
     find_teachers({"half": "timm/test_resnet:test_resnet.safetensors"}, [half], files)
     printed = capsys.readouterr().err
-    assert "half/classify: timm/test_resnet:test_resnet.safetensors gives features alone" in printed
+    assert (
+        "half/classify: timm/test_resnet:test_resnet.safetensors only provides features" in printed
+    )
     assert "unheard" in printed
 
 

@@ -225,7 +225,7 @@ def test_a_step_descends_both_losses() -> None:
             expected = start[name] - 0.1 * parameter.grad * (2 if mine else 1)
             torch.testing.assert_close(now[name], expected, rtol=1e-4, atol=1e-6)
     record = made.means.take(made.clock)
-    assert set(record["taught"]) == {"cats old predictions", "dogs old predictions"}
+    assert set(record["distilled"]) == {"cats old predictions", "dogs old predictions"}
     assert set(record["loss"]) == {"cats/classify", "dogs/classify"}
 
 
@@ -294,10 +294,10 @@ def test_with_teachers_and_joined_batches() -> None:
     for passes in steps(made, 2):
         made.step(passes)
     record = made.means.take(made.clock)
-    assert set(record["taught"]) == {
+    assert set(record["distilled"]) == {
         f"{d} {w}" for d in ("cats", "dogs") for w in ("features", "logits", "old predictions")
     }
-    assert record["taught"]["cats old predictions"] > 0
+    assert record["distilled"]["cats old predictions"] > 0
 
 
 # -- resumed runs

@@ -96,7 +96,7 @@ def test_a_network_for_each_new_domain(place: Path, capsys: pytest.CaptureFixtur
     plain = train_recipe(recipe(place, "plain", "cats dogs", 0, "old", "none"), device="cpu")
     for name in ("cats", "dogs"):
         logged = [line for line in lines(run.folder) if line["part"] == name and "loss" in line]
-        assert [set(line["taught"]) for line in logged] == [{f"{name} old predictions"}] * 4
+        assert [set(line["distilled"]) for line in logged] == [{f"{name} old predictions"}] * 4
         assert not same(weights(run.models[name]), weights(plain.models[name]))
         for kind in ("trunk.safetensors", f"packs/{name}.pack"):
             keys = []
@@ -109,7 +109,7 @@ def test_a_network_for_each_new_domain(place: Path, capsys: pytest.CaptureFixtur
                     "dogs",
                 ]
             assert keys[0] == keys[1]
-    assert not any("taught" in line for line in lines(plain.folder))
+    assert not any("distilled" in line for line in lines(plain.folder))
     again = train_recipe(one, resume=True, device="cpu")
     assert again.scores == run.scores
 
@@ -120,7 +120,7 @@ def test_domains_that_are_trained_again_are_not_old(place: Path) -> None:
     assert held is not None
     assert held.old == ("ants",)
     run = train_recipe(one, device="cpu")
-    logged = [line["taught"] for line in lines(run.folder) if "taught" in line]
+    logged = [line["distilled"] for line in lines(run.folder) if "distilled" in line]
     assert set(logged[-1]) == {"bees old predictions", "cats old predictions"}
     assert list(load(run.folder).domains) == ["bees", "cats"]
 

@@ -29,7 +29,7 @@ from onetrunk.train.device import Precision
 from onetrunk.train.distill import precompute as precompute_module
 from onetrunk.train.distill.foreign import Foreign
 from onetrunk.train.distill.precompute import precompute, write
-from onetrunk.train.distill.stored_teachers import Stored
+from onetrunk.train.distill.stored_teachers import StoredTeacher
 from onetrunk.train.interrupt import Stop, Stopped
 from tests.helpers.errors import raises
 from tests.helpers.fakes import Fake, dense_source
@@ -67,7 +67,7 @@ def test_the_student_receives_the_teachers_views(
     teacher, count = PixelTeacher(), len(domain.train)
     write(tmp_path / "f", teacher, domain, Fixed(3, 99), ["pooled"], Precision(CPU))
     assert len(teacher.images) == 3 * count
-    stored = Stored(tmp_path / "f", domain, ["classify"])
+    stored = StoredTeacher(tmp_path / "f", domain, ["classify"])
     assert stored.fixed == Fixed(3, 99)
     views = set()
     loader = Loader([domain], 5, seed=1, workers=workers, fixed={"ants": stored.fixed})
@@ -101,7 +101,7 @@ def test_stored_outputs_are_the_teachers_in_half_precision(tmp_path: Path) -> No
     fixed = Fixed(2, 5)
     points = ["decoded"]
     write(tmp_path / "f", teacher, domain, fixed, points, Precision(CPU))
-    stored = Stored(tmp_path / "f", domain, teacher.tasks)
+    stored = StoredTeacher(tmp_path / "f", domain, teacher.tasks)
     assert (stored.predictions, stored.widths) == (teacher.predictions, {"decoded": 64})
     (batch,) = next(iter(Loader([domain], 4, fixed={"rooms": fixed})))
     expected, found = (t.forward(batch.images, batch, points) for t in (teacher, stored))
@@ -123,7 +123,7 @@ def test_predicted_numbers_are_stored_in_single_precision(tmp_path: Path) -> Non
 
     guest = Foreign(nn.Identity(), look, pixels=domain.pixels)
     path = precompute(guest, domain, tmp_path / "f", views=1, device="cpu")
-    stored = Stored(path, domain, ["price"])
+    stored = StoredTeacher(path, domain, ["price"])
     assert stored.arrays["predictions/price"].dtype == np.float32
     assert abs(stored.arrays["predictions/price"] - 3e5).max() < 10
     foreign = Foreign(nn.Identity(), lambda x: x.mean((2, 3)) + 3e5, pixels=domain.pixels)
@@ -239,7 +239,7 @@ def test_a_request_to_stop_keeps_what_is_done(tmp_path: Path) -> None:
 def test_a_file_of_other_views_is_refused(tmp_path: Path) -> None:
     domain = worlds("ants")[0]
     path = precompute(specialists([domain])["ants"][0], domain, tmp_path / "f", views=2)
-    Stored(path, domain, ["classify"])
+    StoredTeacher(path, domain, ["classify"])
     others = [
         (["24 images of ants, 28 here"], Domain("ants", noise(44), size=8)),
         (["augment", "flip False, here True"], worlds("ants", flip=True)[0]),
@@ -251,13 +251,13 @@ def test_a_file_of_other_views_is_refused(tmp_path: Path) -> None:
     ]
     for facts, other in others:
         with raises(BadInput, *facts) as caught:
-            Stored(path, other, ["classify"])
+            StoredTeacher(path, other, ["classify"])
         assert len(caught.value.errors) == 1
     with raises(BadInput, path.name, try_="remove it"):
         precompute(specialists([domain])["ants"][0], domain, path, views=3)
     write_other(tmp_path / "other")
     with raises(BadInput, "other", "teacher"):
-        Stored(tmp_path / "other", domain, ["classify"])
+        StoredTeacher(tmp_path / "other", domain, ["classify"])
 
 
 def write_other(path: Path) -> None:
@@ -306,10 +306,10 @@ def taught_with_mixup(place: Path, domain: Domain) -> None:
 def test_classes_in_another_order_are_reordered(tmp_path: Path) -> None:
     domain = worlds("ants")[0]
     path = precompute(specialists([domain])["ants"][0], domain, tmp_path / "f", views=1)
-    plain = Stored(path, domain, ["classify"])
+    plain = StoredTeacher(path, domain, ["classify"])
     turned = worlds("ants")[0]
     turned.__dict__["tasks"] = (domain.tasks[0].with_classes(["b", "a"]),)
-    other = Stored(path, turned, ["classify"])
+    other = StoredTeacher(path, turned, ["classify"])
     (batch,) = next(iter(Loader([domain], 4, fixed={"ants": plain.fixed})))
     a, b = (t.forward(batch.images, batch, []).predictions["classify"] for t in (plain, other))
     assert a.equal(b[:, [1, 0]])

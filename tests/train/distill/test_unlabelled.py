@@ -120,7 +120,7 @@ def test_features_alone_train_it_beside_a_domain_with_labels(tmp_path: Path) -> 
         train=Train(**SHORT),
     )
     scores = json.loads((tmp_path / "run/scores.json").read_text())
-    assert scores["taught"]["web"] == [
+    assert scores["teachers"]["web"] == [
         {
             "teacher": "Conv2d",
             "predictions": [],
@@ -128,7 +128,7 @@ def test_features_alone_train_it_beside_a_domain_with_labels(tmp_path: Path) -> 
             "loss": "cosine",
         }
     ]
-    assert scores["taught"]["ants"] == []
+    assert scores["teachers"]["ants"] == []
     assert scores["best"][""]["score"] is not None  # chosen on the ants
     assert {row.domain for row in run.table.rows} == {"ants"}
 
@@ -171,7 +171,7 @@ def test_gradient_weightings_beside_images_without_labels(tmp_path: Path) -> Non
     )
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     found = [json.loads(line) for line in lines]
-    assert any("web features" in line.get("taught", {}) for line in found)
+    assert any("web features" in line.get("distilled", {}) for line in found)
 
 
 def test_without_a_teacher_it_is_refused_before_training(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_class_means_are_chosen_for_classes_of_one_colour(run: Path) -> None:
     about = added.record["added"]
     assert about["chosen"].startswith("class means: ")
     assert "held out in" in about["chosen"]
-    ways = {each["way"]: each["error"] for each in added.record["tried"]}
+    ways = {each["method"]: each["error"] for each in added.record["tried"]}
     assert "parallel" in ways
     assert ways["class means"] == min(ways.values())
     assert load(run).domains["few"].provenance["adapters"] == "none"

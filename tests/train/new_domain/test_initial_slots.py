@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 import torch
 
@@ -66,7 +68,7 @@ def test_the_source_with_the_lowest_error_is_taken(monkeypatch: pytest.MonkeyPat
     found = initial_slots.choose_initial_slots(scratch, model, domain, "auto", 0)
     assert (found.source, found.new_statistics) == ("trunk", True)
     other = scratch_of(model, domain)
-    initial_slots.InitialSlots(**found.to_json()).apply(other, model, domain, 0)
+    initial_slots.InitialSlots(**asdict(found)).apply(other, model, domain, 0)
     mine, theirs = initial_slots.slots_of(scratch, "new"), initial_slots.slots_of(other, "new")
     assert all(mine[key].equal(theirs[key]) for key in mine)
     assert not torch.equal(

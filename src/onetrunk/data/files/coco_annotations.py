@@ -26,9 +26,10 @@ class Annotations:
             numbers would take many times the size of the file.
 
     Attributes:
-        labelled: Whether the file has annotations; one of a test split has none.
+        labelled: Whether the file has annotations; that of a test split may have none.
         categories: The names of the classes by id, in the order of the ids.
         of_image: The annotations of each image, by its id.
+        by_id: The images by their ids.
     """
 
     def __init__(
@@ -46,11 +47,11 @@ class Annotations:
         self.images: list[dict[str, Any]] = self._list(document, "images", ("id", "file_name"))
         self.categories = self._categories(document)
         self.of_image: dict[int, list[dict[str, Any]]] = {}
-        known = {image["id"] for image in self.images}
-        if len(known) < len(self.images):
+        self.by_id = {image["id"]: image for image in self.images}
+        if len(self.by_id) < len(self.images):
             raise BadInput(f"{name}: two images with the same id")
         for annotation in self._list(document, "annotations", ("image_id", "category_id")):
-            if annotation["image_id"] not in known:
+            if annotation["image_id"] not in self.by_id:
                 raise BadInput(
                     f"{name}: an annotation of an unknown image", got=annotation["image_id"]
                 )
@@ -82,8 +83,8 @@ class Annotations:
         )
 
 
-def first_that_holds(folders: Iterable[Path], files: Sequence[str], name: str) -> Path:
-    """Return the first folder that holds one of the first files."""
+def find_image_folder(folders: Iterable[Path], files: Sequence[str], name: str) -> Path:
+    """Return the first folder that contains one of the first few files."""
     existing = list(dict.fromkeys(folder for folder in folders if folder.is_dir()))
     for folder in existing:
         root = Root(folder)
@@ -123,7 +124,7 @@ def paint(
 def _runs_of(segmentation: Any, height: int, width: int) -> list[int]:
     """Return one object as run lengths, alternately outside and inside, down the columns.
 
-    All values are checked first, because the C code of pycocotools trusts them.
+    All values are checked first, because pycocotools does not check them in its C code.
     """
     if isinstance(segmentation, dict):
         if list(segmentation.get("size") or []) != [height, width]:
@@ -150,7 +151,7 @@ def _runs_of(segmentation: Any, height: int, width: int) -> list[int]:
 
 
 def _unpack(text: str) -> list[int] | None:
-    """Decode COCO's compressed run lengths: 5 bits per letter, differences to two before."""
+    """Decode COCO's run lengths: 5 bits per letter, stored as differences to two before."""
     runs: list[int] = []
     value = shift = 0
     for letter in text:
@@ -185,7 +186,7 @@ def compact(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def import_mask(name: str) -> Any:
-    """Import the module `mask` of pycocotools; `name` is the source's, for the error."""
+    """Import the module `mask` of pycocotools; `name` is that of the source, for the error."""
     try:
         from pycocotools import mask
     except ImportError:

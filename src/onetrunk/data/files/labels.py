@@ -1,4 +1,4 @@
-"""Labels from cells of tables, JSON documents and datasets; nothing is guessed or renamed.
+"""Labels from cells of tables, JSON documents and datasets.
 
 White space around a name is removed. An empty cell, None and a missing key mean "not labelled".
 """
@@ -16,7 +16,7 @@ from onetrunk.data.sources import Label
 from onetrunk.data.task import Kind, Task
 from onetrunk.errors import BadInput
 
-LABEL_COLUMNS = ("label", "class", "category", "target")  # looked for if no task is requested
+LABEL_COLUMNS = ("label", "class", "category", "target")  # tried if no task is requested
 
 
 def label_of(task: Task, cells: Sequence[Any], where: str) -> Label:
@@ -56,7 +56,7 @@ def class_name(value: Any, where: str) -> str | None:
 
 
 def class_names(value: Any, where: str) -> tuple[str, ...] | None:
-    """Return several classes from `a|b`, `a;b` or a list; `[]` means that it has none of them."""
+    """Return classes from `a|b`, `a;b` or a list; `[]` means that none is present."""
     if empty(value):
         return None
     if isinstance(value, str):
@@ -120,24 +120,36 @@ def _json_list(text: str, where: str) -> list[Any]:
 
 
 def read_json(
-    text: str | bytes, what: str, object_hook: Callable[[dict[str, Any]], Any] | None = None
+    text: str | bytes, name: str, object_hook: Callable[[dict[str, Any]], Any] | None = None
 ) -> Any:
-    """Parse a JSON document; `what` names it in the error for any other text."""
+    """Parse a JSON document; `name` is that of the document, for the error."""
     try:
         return json.loads(text, object_hook=object_hook)
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"{what}: not JSON", got=str(error)[:120]) from None
+        raise BadInput(f"{name}: not JSON", got=str(error)[:120]) from None
 
 
 def unique_names(names: Sequence[str], ids: Sequence[object]) -> list[str]:
-    """Return the names of classes; a name that two classes share gets the class's id."""
+    """Return the names of classes, with the id appended to a name that occurs twice."""
     times = Counter(names)
     marked = [f"{n} ({i})" if times[n] > 1 else n for n, i in zip(names, ids, strict=True)]
     return marked if len(set(marked)) == len(marked) else [str(i) for i in ids]
 
 
+def fixed_classes(source: str, task: Task, classes: Sequence[str]) -> Task:
+    """Return the task with the source's classes; raise BadInput if the user gave other ones."""
+    if task.classes and task.classes != tuple(classes):  # masks hold indices of classes
+        raise BadInput(
+            f"{source}: task {task.name}: its classes are fixed by the source",
+            got=", ".join(task.classes[:8]),
+            available=classes,
+            try_="leave out classes",
+        )
+    return task.with_classes(classes)
+
+
 def check_kinds(source: str, tasks: Iterable[Task], kinds: Collection[Kind], try_: str) -> None:
-    """Refuse tasks of a kind that a source has no labels for."""
+    """Raise BadInput for tasks of a kind that a source has no labels for."""
     for task in tasks:
         if task.kind not in kinds:
             raise BadInput(

@@ -1,4 +1,4 @@
-"""Paths of sources: image files, roots that no path leads out of, names of splits."""
+"""Paths of sources: image files, paths restricted to a root folder, names of splits."""
 
 from __future__ import annotations
 
@@ -77,14 +77,14 @@ def stamp(path: str | os.PathLike[str]) -> str:
 
 
 def regular(path: Path) -> Path:
-    """Return the path of a regular file; a pipe or a device might never end, and is refused."""
+    """Return the path of a regular file; raise BadImage for pipes and devices, which may block."""
     if stamp(path) == "special":
         raise BadImage("not a regular file")
     return path
 
 
 class Root:
-    """A folder whose files are found by name; no path and no link leads out of it."""
+    """A folder whose files are found by name; paths and links to the outside are rejected."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
@@ -99,14 +99,14 @@ class Root:
             return None
         # text instead of Path: this runs once per image, and pathlib would cost more than decoding
         path = os.path.normpath(os.path.join(self._folder, name))
-        if os.path.isabs(name):  # it may be spelled with a link
+        if os.path.isabs(name):  # its folder may be given by a link
             path = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
         if not path.startswith(self._within):
             return None
         parent = os.path.dirname(path)
         if parent not in self._parents:
-            self._parents[parent] = self._holds(parent)
-        if not self._parents[parent] or (os.path.islink(path) and not self._holds(path)):
+            self._parents[parent] = self._contains(parent)
+        if not self._parents[parent] or (os.path.islink(path) and not self._contains(path)):
             return None
         return Path(path)
 
@@ -121,15 +121,15 @@ class Root:
             raise BadImage("its path or a link leads out of the source's folder")
         return regular(path)
 
-    def _holds(self, path: str) -> bool:
+    def _contains(self, path: str) -> bool:
         real = Path(os.path.realpath(path))
         return real == self.folder or real.is_relative_to(self.folder)
 
 
-def outside(what: str, got: str) -> BadInput:
-    """Return the error for a path that leads out of its root."""
+def outside(place: str, got: str) -> BadInput:
+    """Return the error for a path that leads out of the source's folder."""
     return BadInput(
-        f"{what}: the path or a link leads out of the source's folder",
+        f"{place}: the path or a link leads out of the source's folder",
         got=got,
         try_="move the file inside, or use the folder that holds both as the source",
     )

@@ -1,4 +1,4 @@
-"""Rows of CSV, TSV, JSON-lines and Parquet files, streamed, each with its place for messages."""
+"""Rows of CSV, TSV, JSON-lines and Parquet files, streamed, each with its line number."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq")
 
 
 class Rows:
-    """A table: its columns, and its rows as often as they are read."""
+    """A table file: its columns, and an iterator over its rows."""
 
     def __init__(self, path: Path, name: str) -> None:
         self._path = path
@@ -34,8 +34,7 @@ class Rows:
         self.columns = self._columns()
         if len(set(self.columns)) < len(self.columns) or not all(self.columns):
             raise BadInput(
-                f"{name}: expected a different name for every column",
-                got=shorten(self.columns, 20),
+                f"{name}: expected a different name for every column", got=shorten(self.columns, 20)
             )
 
     def read(self, columns: Sequence[str]) -> Iterator[tuple[str, Row]]:
@@ -78,7 +77,7 @@ class Rows:
                 file.seek(0)
                 delimiter = "\t" if self._kind == ".tsv" else ","
                 if self._kind == ".csv" and "," not in first and ";" in first:
-                    delimiter = ";"  # of spreadsheets in countries with a decimal comma
+                    delimiter = ";"  # from spreadsheets with a decimal comma
                 reader = csv.reader(file, delimiter=delimiter, strict=True)
                 header = True
                 for cells in reader:
@@ -86,9 +85,8 @@ class Rows:
                         yield reader.line_num, [c.strip() for c in cells] if header else cells
                     header = False
         except csv.Error as error:
-            raise BadInput(
-                f"{self.name}: line {reader.line_num}: not CSV", got=str(error)
-            ) from None
+            where = f"{self.name}: line {reader.line_num}"
+            raise BadInput(f"{where}: not CSV", got=str(error)) from None
         except UnicodeDecodeError:
             raise BadInput(f"{self.name}: not UTF-8", try_="save the table as UTF-8") from None
 
@@ -99,7 +97,7 @@ class Rows:
             if len(cells) != len(columns):
                 raise BadInput(
                     f"{self.name}: line {number}: expected {len(columns)} cells",
-                    got=f"{len(cells)}",
+                    got=len(cells),
                     try_="put cells that contain the separator in quotes",
                 )
             yield f"line {number}", dict(zip(columns, cells, strict=True))
@@ -128,7 +126,7 @@ class Rows:
     def _next(self, batches: Iterator[Any]) -> Any:
         try:
             return next(batches, None)
-        except Exception as error:  # pyarrow raises anything on a broken file
+        except Exception as error:  # pyarrow may raise any exception
             raise BadInput(f"{self.name}: a damaged Parquet file", got=reason_of(error)) from None
 
     def _parquet_file(self) -> Any:

@@ -11,8 +11,8 @@ from typing import BinaryIO, Protocol
 from onetrunk.errors import BadInput
 
 SMALL = frozenset({"cls", "json", "txt"})  # endings of labels
-SMALL_BYTES = 1 << 20
-LARGE_BYTES = 1 << 29  # of an image, at most
+SMALL_BYTES = 1 << 20  # the most bytes of labels
+LARGE_BYTES = 1 << 29  # of images
 PICKLES = frozenset({"pyd", "pkl", "pickle", "pth", "pt", "dill", "joblib"})
 AGAIN = "write or download it again"
 CLEAN = "write the shard again without it"
@@ -20,7 +20,7 @@ COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\
 
 
 class Readable(Protocol):
-    """A file that is read forward."""
+    """The methods of a file that reading a tar needs."""
 
     def read(self, size: int, /) -> bytes: ...
     def seek(self, offset: int, /) -> object: ...
@@ -48,7 +48,7 @@ class Member:
 
 
 def members(file: Readable, name: str, *, length: int | None, check: bool) -> Iterator[Member]:
-    """Yield the files of a tar in order; damaged and hostile archives are refused.
+    """Yield the files of a tar in order; raise BadInput for a damaged or hostile tar.
 
     Args:
         name: The name of the tar for messages.
@@ -65,7 +65,7 @@ def members(file: Readable, name: str, *, length: int | None, check: bool) -> It
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:  # type: ignore[call-overload]
             while (info := tar.next()) is not None:
-                tar.members.clear()  # or tarfile would keep them all
+                tar.members.clear()  # otherwise tarfile keeps all of them
                 if not info.isdir():
                     yield _member(file, info, name, length, check)
             end = tar.offset
@@ -88,25 +88,25 @@ def _starts(file: Readable, magic: bytes) -> bool:
 def _member(
     file: Readable, info: tarfile.TarInfo, name: str, length: int | None, check: bool
 ) -> Member:
-    what = f"{name}: {info.name!a}"
+    place = f"{name}: {info.name!a}"
     folder, slash, base = info.name.rpartition("/")
     stem, _, ending = base.partition(".")
     ending = ending.lower()
     if not info.isreg() or info.issparse():
         raise BadInput(
-            f"{what} is not a regular file (but a link, a device or a sparse file)", try_=CLEAN
+            f"{place} is a link, a device or a sparse file, not a regular file", try_=CLEAN
         )
     if ending.rpartition(".")[2] in PICKLES:
-        raise BadInput(f"{what} would run code when it is read (a pickle)", try_=CLEAN)
+        raise BadInput(f"{place} would run code when it is read (a pickle)", try_=CLEAN)
     limit = SMALL_BYTES if ending in SMALL else LARGE_BYTES
     if not 0 <= info.size <= limit:
-        raise BadInput(f"{what}: expected at most {limit} bytes", got=info.size, try_=CLEAN)
+        raise BadInput(f"{place}: expected at most {limit} bytes", got=info.size, try_=CLEAN)
     if length is not None and info.offset_data + info.size > length:
-        raise BadInput(f"{what} reaches beyond the end of the tar", try_=AGAIN)
+        raise BadInput(f"{place} reaches beyond the end of the tar", try_=AGAIN)
     try:
         info.name.encode("utf-8")
     except UnicodeEncodeError:
-        raise BadInput(f"{what}: a name that is not UTF-8", try_=CLEAN) from None
+        raise BadInput(f"{place}: a name that is not UTF-8", try_=CLEAN) from None
     data, crc = None, 0
     if check or ending in SMALL:
         file.seek(info.offset_data)
@@ -117,13 +117,13 @@ def _member(
             if ending in SMALL:
                 parts.append(part)
         if left:
-            raise BadInput(f"{what} is cut short", try_=AGAIN)
+            raise BadInput(f"{place} is truncated", try_=AGAIN)
         data = b"".join(parts) if ending in SMALL else None
     return Member(f"{folder}{slash}{stem}", ending, info.offset_data, info.size, data, crc)
 
 
 class Forward:
-    """A stream with `tell`, forward `seek`, and going back by one block, as reading a tar needs."""
+    """A stream with `tell`, and a `seek` that can go forward, or back by one block, for tarfile."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream

@@ -31,21 +31,21 @@ DENSE_KINDS = tuple(ENDINGS)
 
 def read_target(task: Task, raw: Path | bytes) -> NDArray[Any]:
     """Read a target as `Source.target` returns it; raise BadImage with the reason."""
-    with naming(task.name):
+    with as_bad_image(task.name):
         if task.kind == "segment":
             return _segment(raw, len(task.classes))
         return _depth(raw) if task.kind == "depth" else _normals(raw)
 
 
 @contextmanager
-def naming(what: str) -> Iterator[None]:
-    """Turn any error of reading a broken file into a BadImage that names what it holds."""
+def as_bad_image(name: str) -> Iterator[None]:
+    """Turn any error of the block, which reads a broken file, into a BadImage with this name."""
     try:
         yield
     except FileNotFoundError:
-        raise BadImage(f"{what}: no such file") from None
-    except Exception as error:  # decoders raise anything on a broken file
-        raise BadImage(f"{what}: {reason_of(error)}") from None
+        raise BadImage(f"{name}: no such file") from None
+    except Exception as error:  # decoders may raise any exception
+        raise BadImage(f"{name}: {reason_of(error)}") from None
 
 
 def largest_class(raw: Path | bytes) -> int:
@@ -61,7 +61,7 @@ def _picture(raw: Path | bytes) -> Image.Image:
 
 
 def _segment(raw: Path | bytes, classes: int) -> NDArray[np.uint8]:
-    labels = _indices(raw) if _is_npy(raw) else _painted(raw)
+    labels = _npy_indices(raw) if _is_npy(raw) else _picture_indices(raw)
     if labels.min(initial=0) < 0 or labels.max(initial=0) > NO_PIXEL:
         raise BadImage(f"expected class indices of 0 to 254, got up to {labels.max()}")
     labels = labels.astype(np.uint8)
@@ -71,14 +71,14 @@ def _segment(raw: Path | bytes, classes: int) -> NDArray[np.uint8]:
     return labels
 
 
-def _painted(raw: Path | bytes) -> NDArray[Any]:
+def _picture_indices(raw: Path | bytes) -> NDArray[Any]:
     picture = _picture(raw)
     if picture.mode not in ("1", "L", "P") and not picture.mode.startswith("I"):
         raise BadImage(f"expected a class index per pixel (grey or palette), got {picture.mode}")
     return np.asarray(picture)
 
 
-def _indices(raw: Path | bytes) -> NDArray[Any]:
+def _npy_indices(raw: Path | bytes) -> NDArray[Any]:
     labels = read_npy(raw, "fiu")
     if labels.ndim != 2:
         raise BadImage(f"expected class indices (H, W), got {labels.shape}")
@@ -129,7 +129,7 @@ def _is_npy(raw: Path | bytes) -> bool:
 def read_npy(raw: Path | bytes, kinds: str = "f") -> NDArray[Any]:
     """Read an NPY array of these kinds of numbers (numpy's letters); never a pickle.
 
-    A file is memory-mapped, so that a false header costs no memory.
+    A file is memory-mapped, so that a header with a false shape costs no memory.
     """
     if isinstance(raw, bytes):
         array = np.load(io.BytesIO(raw), allow_pickle=False)

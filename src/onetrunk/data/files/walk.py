@@ -11,11 +11,11 @@ from onetrunk.errors import BadInput, shorten
 
 
 class Walk:
-    """One reading of a folder tree.
+    """A traversal of a folder tree.
 
     Attributes:
-        problems: What makes the tree unusable.
-        remarks: Lines for people.
+        problems: Why the tree cannot be used.
+        remarks: Messages for the user.
     """
 
     def __init__(self, root: Root) -> None:
@@ -23,7 +23,7 @@ class Walk:
         self._entries: dict[str, tuple[list[str], list[str]]] = {}
         self.problems: list[str] = []
         self.remarks: list[str] = []
-        self._passed_over: list[str] = []
+        self._ignored: list[str] = []
         self._links: list[str] = []
 
     def folders(self, folder: str) -> list[str]:
@@ -50,20 +50,20 @@ class Walk:
                 yield path
 
     def notes(self) -> list[str]:
-        """Return what people should know, a line each."""
+        """Return the messages for the user, a line each."""
         notes = list(self.remarks)
-        if self._passed_over:
-            notes.append(f"passed over, not images by their endings: {counted(self._passed_over)}")
+        if self._ignored:
+            notes.append(f"ignored, not images by their endings: {counted(self._ignored)}")
         if self._links:
-            notes.append(f"passed over, links that lead out or in a circle: {counted(self._links)}")
+            notes.append(f"ignored, links that lead out or in a circle: {counted(self._links)}")
         return notes
 
     def raise_problems(self, name: str) -> None:
-        """Raise one error with all problems; `name` is the source's."""
+        """Raise one error with all problems; `name` is that of the source."""
         if self.problems:
             raise BadInput(
                 "; ".join([f"{name}: {self.problems[0]}", *self.problems[1:], *self.notes()]),
-                try_="correct what is named; expected ROOT/CLASS/…, ROOT/SPLIT/CLASS/… or "
+                try_="correct these files; expected ROOT/CLASS/…, ROOT/SPLIT/CLASS/… or "
                 "ROOT/images/… with targets beside images/",
             )
 
@@ -105,7 +105,7 @@ class Walk:
         ):
             files.append(entry.name)
         else:
-            self._passed_over.append(path)
+            self._ignored.append(path)
 
 
 def counted(names: list[str]) -> str:

@@ -2,8 +2,8 @@
 
 A step is a list of draws, each of one domain. The same seed gives the same draws on any machine,
 with any number of workers, from any step on: the state of a sampler is the number of the step and
-how many batches each domain has given. Each public file of this package is one way of choosing the
-domains of a step; it binds its class to `SAMPLER`.
+the number of batches of each domain so far. Each public file of this package is one way of choosing
+the domains of a step; it binds its class to `SAMPLER`.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def views_seed(seed: int, domain: str) -> int:
 
 @dataclass
 class Sampler:
-    """Draw the steps of a training.
+    """Draws the steps of a training.
 
     Args:
         sizes: The number of training images of each domain.
@@ -87,7 +87,7 @@ class Sampler:
         temperature: T of the sampler `temperature`.
         fixed: The domains with a limited number of views.
         step: The number of steps drawn so far.
-        given: The number of batches that each domain has given.
+        given: The number of batches of each domain so far.
     """
 
     sizes: Mapping[str, int]
@@ -137,16 +137,16 @@ class Sampler:
     def restore(self, state: Mapping[str, object]) -> None:
         """Continue from a state of a sampler with the same domains, sizes and settings.
 
-        With others, images would be left out and seen twice.
+        With other ones, some images would be skipped and others repeated.
         """
         given, plan = state["given"], state["plan"]
         if not isinstance(given, Mapping) or set(given) != set(self.sizes):
             raise BadInput(
-                "the state of the sampler is of other domains", got=given, available=self.sizes
+                "the state of the sampler belongs to other domains", got=given, available=self.sizes
             )
         if plan != self._plan():
             raise BadInput(
-                "the state of the sampler is of other images, batch sizes, sampling or seed",
+                "the state of the sampler belongs to other images, batch sizes, sampling or seed",
                 got=plan,
                 available=[str(self._plan())],
                 try_="resume with the same data and settings, or start a new run",

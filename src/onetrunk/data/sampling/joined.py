@@ -1,4 +1,4 @@
-"""`joined`: the draws of `round-robin` in one forward pass; shared norms see mixed batches."""
+"""`joined`: the draws of `round-robin` in one forward pass; shared norms get mixed batches."""
 
 from __future__ import annotations
 

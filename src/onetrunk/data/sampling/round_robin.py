@@ -1,4 +1,4 @@
-"""`round-robin`: each domain gives one batch per step, so all count equally."""
+"""`round-robin`: one batch of each domain per step, so all domains count equally."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Sources of images, and the function that opens one by its name: `"folder:photos"`.
 
 Each public file of this package is one source. It binds its class to `SOURCE`, and its prefix is
-the file's name: `folder.py` reads `folder:…`. A source lists its images without decoding anything
-and reads one image at a time. It never resizes, normalizes, splits or caches: a domain does that,
-in the same way for all sources.
+the file's name: `folder.py` reads `folder:…`. A source lists its images without decoding them, and
+reads one image at a time. Resizing, normalization, splits by hash and the cache are not part of a
+source: `Domain` does them in the same way for all sources.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Item:
     """One image of a source, not yet read.
 
     Attributes:
-        key: Its name for people, unique in the source and stable: a path relative to the source,
-            with forward slashes. Splits by hash depend on it, or on `group`.
-        where: What the source needs to find the image again; often the key.
-        stamp: Text that changes when the content does: size and time of a file, hash of a row. The
-            cache is keyed by it.
+        key: Its name, unique in the source and stable: a path relative to the source, with forward
+            slashes. Splits by hash depend on it, or on `group`.
+        where: Where the source finds the image; often the key.
+        stamp: Text that changes with the content: size and time of a file, hash of a row. It is
+            part of the key of the cache.
         split: "train", "val" or "test" if the source has splits.
         group: Images of one group are never in two splits.
         labels: By the name of a task.
@@ -51,7 +51,7 @@ class Item:
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """The user's settings of a source, beside its name. A source uses those that concern it.
+    """The user's settings of a source, beside its name. A source uses the ones that apply to it.
 
     Attributes:
         base: Where relative paths start: the folder of the recipe, or the current one.
@@ -70,25 +70,25 @@ class SourceOptions:
 
 @runtime_checkable
 class Source(Protocol):
-    """What every source has, a user's own included.
+    """The interface of a source, built in or a user's.
 
     These attributes are optional:
 
-    - `notes: list[str]`: lines for people, such as files passed over or splits not used. They are
-      complete once `items()` has been read to its end.
-    - `unlabelled = True`: the images have no labels in any split, and are taught by teachers alone.
-    - `size: (height, width)`: the size that the images are made for.
+    - `notes: list[str]`: messages for the user, for example about ignored files or splits. They are
+      complete after `items()` has been read to its end.
+    - `unlabelled = True`: the images have no labels in any split, and are used for distillation.
+    - `size: (height, width)`: the natural size of the images.
     - `flip: bool`: whether a mirrored image has the same label.
 
-    `items()` may raise for a problem that is found only while it is read.
+    `items()` may raise an error for a problem that is found while it is read.
     """
 
     tasks: tuple[Task, ...]
-    """The tasks that its images are labelled for. Their classes may be empty, and are then the
-    names that occur; a segment task always has its classes."""
+    """The tasks that its images have labels for. If their classes are empty, they are the names in
+    the labels; a segment task always has classes."""
 
     def items(self) -> Iterator[Item]:
-        """Yield every image once, in an order that depends on the content alone."""
+        """Yield every image once, in an order that depends only on the content."""
         ...
 
     def image(self, where: str) -> Raw:
@@ -108,6 +108,14 @@ class Source(Protocol):
         ...
 
 
+class NoTargets:
+    """A base of sources without dense targets."""
+
+    def target(self, where: str, task: str) -> NDArray[Any] | None:
+        """Return None: no image has a target."""
+        return None
+
+
 OpenSource = Callable[[str, SourceOptions], Source]  # called with what follows the prefix
 SOURCES = Registry[OpenSource]("onetrunk.data.sources", "source")
 
@@ -115,7 +123,7 @@ SOURCES = Registry[OpenSource]("onetrunk.data.sources", "source")
 def open_source(name: str, options: SourceOptions) -> Source:
     """Open the source of `"prefix:rest"`, or a user's own `"package.module:thing"`.
 
-    A source is made by calling its class with (rest, options); for a user's own, rest is "".
+    The class of the source is called with (rest, options); for a user's own, rest is "".
     """
     prefix, colon, rest = name.partition(":")
     if colon and prefix in SOURCES:

@@ -1,8 +1,8 @@
 """Scenes as arrays, the usual format of dense benchmarks: ROOT/SPLIT/KIND/N.npy.
 
 SPLIT is train or val. KIND is image, (H, W, 3) floats in 0…1 or 8 bits, or the folder of a kind of
-target. N is a number. There is no test split, and papers evaluate (and often choose) on val. Here
-val is therefore the test split, and val is cut from train by hash.
+target. N is a number. There is no test split, and papers evaluate (and often select models) on val.
+Therefore val is used as the test split, and a new val is taken from train by hash.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from numpy.typing import NDArray
 
 from onetrunk.data.files.labels import check_kinds
 from onetrunk.data.files.paths import Root, stamp
-from onetrunk.data.files.targets import naming, read_npy, read_target
+from onetrunk.data.files.targets import as_bad_image, read_npy, read_target
 from onetrunk.data.pixels import BadImage
 from onetrunk.data.sources import Item, SourceOptions
 from onetrunk.data.task import Kind, Task
 from onetrunk.errors import BadInput, shorten
 
 NUMBERED = re.compile(r"(\d+)\.npy")
-SLACK = 1e-3  # by which resizing may have moved a pixel out of 0…1
+SLACK = 1e-3  # how far resizing may have moved a pixel out of 0…1
 
 
 class Scenes:
     """One archive: numbered images, and targets with the same numbers.
 
     Args:
-        places: The folder of each kind's targets, unless the user names another one.
+        places: The default folder of each kind's targets.
     """
 
     def __init__(
@@ -48,13 +48,13 @@ class Scenes:
             raise BadInput(
                 f"{name}: expected files train/image/N.npy and val/image/N.npy",
                 available=sorted(f"{p.parent.name}/{p.name}" for p in folder.glob("*/*")),
-                try_="name the folder that holds train/ and val/",
+                try_="the folder that holds train/ and val/",
             )
         self._splits = {"train": "train", "val": "val", "test": "test"}
         if not self._numbers["test"]:
             self._splits["val"] = "test"
             self.notes.append(
-                "its val images are used as the test split, as it has none; val is cut from train"
+                "its val images are used as the test split, as it has none; val is taken from train"
             )
         self.tasks = self._read_tasks(options.tasks, places)
         self.size = self._size()
@@ -74,7 +74,7 @@ class Scenes:
     def image(self, where: str) -> NDArray[Any]:
         """Return the array of an image."""
         split, _, number = where.partition("/")
-        with naming("image"):
+        with as_bad_image("image"):
             pixels = read_npy(self._root.open(f"{split}/image/{number}.npy"), "fu")
             if pixels.ndim != 3 or pixels.shape[2] != 3:
                 raise BadImage(f"expected (H, W, 3), got {pixels.shape}")
@@ -108,7 +108,9 @@ class Scenes:
     ) -> tuple[Task, ...]:
         """Return the tasks with the folder of their targets as their column."""
         if requested is None:
-            requested = tuple(Task(kind, kind) for kind in places if self._holds(places[kind]))
+            requested = tuple(
+                Task(kind, kind) for kind in places if self._has_targets(places[kind])
+            )
             if not requested:
                 raise BadInput(
                     f"{self.name}: no targets beside its images",
@@ -119,7 +121,7 @@ class Scenes:
         tasks = []
         for task in requested:
             folder = task.column or places[task.kind]
-            if not self._holds(folder):
+            if not self._has_targets(folder):
                 beside = {p.parent.name for p in self._root.folder.glob("*/*/*.npy")}
                 raise BadInput(
                     f"{self.name}: task {task.name}: no such folder of targets",
@@ -130,7 +132,7 @@ class Scenes:
             tasks.append(Task(task.name, task.kind, task.classes, 1, folder, task.unit))
         return tuple(tasks)
 
-    def _holds(self, folder: str) -> bool:
+    def _has_targets(self, folder: str) -> bool:
         return any(_numbers(self._root.folder / split / folder) for split in ("train", "val"))
 
     def _size(self) -> tuple[int, int]:
@@ -197,15 +199,3 @@ def _numbers(folder: Path) -> list[int]:
         return []
     matches = (NUMBERED.fullmatch(path.name) for path in folder.iterdir())
     return sorted(int(match[1]) for match in matches if match)
-
-
-def with_classes(name: str, task: Task, classes: tuple[str, ...]) -> Task:
-    """Return the task with the archive's classes; other names are refused, as maps hold numbers."""
-    if task.classes and task.classes != classes:
-        raise BadInput(
-            f"{name}: task {task.name}: its classes are fixed by the archive",
-            got=", ".join(task.classes[:8]),
-            available=classes,
-            try_="leave out classes",
-        )
-    return task.with_classes(classes)

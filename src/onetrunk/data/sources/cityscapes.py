@@ -5,20 +5,22 @@ CVPR 2019, made from Cordts et al.'s Cityscapes (128×256 or 256×512; 2975 trai
 evaluation): PATH/{train,val}/{image,label_7,label_19,depth}/N.npy, or one folder `label`; -1 is not
 labelled.
 
-The files do not tell which classes `label` holds or in which unit `depth` is, so the user has to:
+The files contain neither the classes of `label` nor the unit of `depth`, so both are required:
 
-- `depth=disparity` is what these archives hold: Cityscapes' 16-bit disparities divided by 65535.
-  Near is large, 0 is not labelled, and 1.85 divided by a value is about the distance in metres.
-- `depth=metres` is for arrays that have been converted to metres.
+- `depth=disparity` for the original archives: Cityscapes' 16-bit disparities divided by 65535. Near
+  pixels have large values, 0 is not labelled, and 1.85 divided by a value is about the distance in
+  metres.
+- `depth=metres` for arrays that have been converted to metres.
 
-Values are used as they are.
+Values are used unchanged.
 """
 
 from __future__ import annotations
 
+from onetrunk.data.files.labels import fixed_classes
 from onetrunk.data.files.paths import existing_folder
 from onetrunk.data.sources import SourceOptions
-from onetrunk.data.sources._scenes import Scenes, parse_query, with_classes
+from onetrunk.data.sources._scenes import Scenes, parse_query
 from onetrunk.data.task import Kind, Task
 from onetrunk.errors import BadInput
 
@@ -43,7 +45,7 @@ class Cityscapes(Scenes):
         label = f"label_{given.get('classes')}"
         if not any((folder / split / label).is_dir() for split in ("train", "val")):
             label = "label"
-        if "classes" not in given:  # refused below, where the error lists what is missing
+        if "classes" not in given:  # the error below lists what is missing
             present = sorted(folder.glob("train/label*"))
             label = present[0].name if present else label
         places: dict[Kind, str] = {"segment": label, "depth": "depth"}
@@ -57,12 +59,12 @@ class Cityscapes(Scenes):
             query = {**given, **{key: "…" for key, _ in missing}}
             raise BadInput(
                 f"{self.name}: expected {' and '.join(key for key, _ in missing)} after the path, "
-                "as its files do not tell",
+                "which its files do not contain",
                 available=[values for _, values in missing],
                 try_=f"cityscapes:{path}?{'&'.join(f'{k}={v}' for k, v in sorted(query.items()))}",
             )
         self.tasks = tuple(
-            with_classes(self.name, task, CLASSES[given["classes"]])
+            fixed_classes(self.name, task, CLASSES[given["classes"]])
             if task.kind == "segment"
             else Task(task.name, task.kind, column=task.column, unit=UNITS[given["depth"]])
             for task in self.tasks

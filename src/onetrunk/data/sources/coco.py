@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from onetrunk.data.files.coco_annotations import (
     Annotations,
     compact,
-    first_that_holds,
+    find_image_folder,
     import_mask,
     paint,
 )
-from onetrunk.data.files.labels import check_kinds, unique_names
+from onetrunk.data.files.labels import check_kinds, fixed_classes, unique_names
 from onetrunk.data.files.paths import Root, existing_path, outside, split_in, stamp
 from onetrunk.data.sources import Item, Label, SourceOptions
 from onetrunk.data.task import NO_PIXEL, Task
@@ -126,26 +126,11 @@ class Coco:
                         got=len(names) - 1,
                         try_='tasks = ["multilabel"], or a file with fewer categories',
                     )
-            if task.classes and list(task.classes) != names:
-                raise BadInput(
-                    f"{self.name}: task {task.name}: its classes are fixed by the file",
-                    got=", ".join(task.classes[:8]),
-                    available=names,
-                    try_="leave out classes",
-                )
-            tasks.append(task.with_classes(names))
+            tasks.append(fixed_classes(self.name, task, names))
         return tuple(tasks)
 
 
 SOURCE = Coco
-
-
-class _Document(Annotations):
-    """Annotations with compact coordinates, and images by their id."""
-
-    def __init__(self, path: Path, name: str) -> None:
-        super().__init__(path, name, compact)
-        self.by_id = {image["id"]: image for image in self.images}
 
 
 class _Part:
@@ -157,13 +142,14 @@ class _Part:
         self.labelled = True
         self._source = source
         self._images = images
-        self._document: _Document | None = None
+        self._document: Annotations | None = None
         self._root: Root | None = None
 
-    def read(self) -> _Document:
+    def read(self) -> Annotations:
         """Return the annotations."""
         if self._document is None:
-            self._document = _Document(self.file, f"{self._source}: {self.file.name}")
+            name = f"{self._source}: {self.file.name}"
+            self._document = Annotations(self.file, name, compact)
             self.labelled = self._document.labelled
         return self._document
 
@@ -178,7 +164,9 @@ class _Part:
             if not names:
                 raise BadInput(f"{self._source}: {self.file.name}: no images")
             folders = likely if self._images is None else [self._images]
-            self._root = Root(first_that_holds(folders, names, f"{self._source}: {self.file.name}"))
+            self._root = Root(
+                find_image_folder(folders, names, f"{self._source}: {self.file.name}")
+            )
         return self._root
 
 

@@ -1,7 +1,7 @@
 """`decathlon:ROOT/NAME` (or `decathlon:ROOT:NAME`): one domain of the Visual Decathlon.
 
 ROOT holds annotations/NAME_train.json, NAME_val.json and NAME_test_stripped.json, and the images
-that they name: data/NAME/train/…. Test images have no labels. Rebuffi, Bilen & Vedaldi, "Learning
+that they list: data/NAME/train/…. Test images have no labels. Rebuffi, Bilen & Vedaldi, "Learning
 multiple visual domains with residual adapters", NeurIPS 2017.
 """
 
@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from numpy.typing import NDArray
-
-from onetrunk.data.files.coco_annotations import Annotations, first_that_holds
+from onetrunk.data.files.coco_annotations import Annotations, find_image_folder
 from onetrunk.data.files.labels import check_kinds
 from onetrunk.data.files.paths import Root, existing_path, outside, stamp
-from onetrunk.data.sources import Item, SourceOptions
+from onetrunk.data.sources import Item, NoTargets, SourceOptions
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, shorten
 
@@ -28,7 +25,7 @@ FILES = {
 FOLDERS = ("", "decathlon-1.0", "decathlon-1.0-data")  # of the two unpacked archives
 
 
-class Decathlon:
+class Decathlon(NoTargets):
     """One domain of the challenge, with its splits."""
 
     def __init__(self, rest: str, options: SourceOptions) -> None:
@@ -82,10 +79,6 @@ class Decathlon:
         """Return the path of an image."""
         return self._root.open(where)
 
-    def target(self, where: str, task: str) -> NDArray[Any] | None:
-        """Return None: there are no dense targets."""
-        return None
-
     def test_ids(self) -> dict[str, int]:
         """Return the ids of all test images for the evaluation server, by their keys."""
         if "test" not in self._parts:
@@ -135,11 +128,11 @@ class Decathlon:
         """Return the folder where the names of images start; `data/` may be missing in it."""
         likely = [folder / inner for inner in FOLDERS]
         try:
-            return first_that_holds(likely, names, self.name)
+            return find_image_folder(likely, names, self.name)
         except BadInput:
             self._strip = "data/"
             short = [name.removeprefix(self._strip) for name in names]
-            return first_that_holds(likely, short, self.name)
+            return find_image_folder(likely, short, self.name)
 
 
 SOURCE = Decathlon

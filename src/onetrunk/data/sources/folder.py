@@ -36,7 +36,7 @@ class Folder:
         self.notes: list[str] = []
         self._root = Root(existing_folder(options.base, rest, "folder", "table:FILE"))
         self._walk = Walk(self._root)
-        folders = {self._place_of(task) for task in options.tasks or () if task.dense}
+        folders = {self._folder_of(task) for task in options.tasks or () if task.dense}
         self._parts, self._dense = self._layout(folders or set(DENSE_KINDS), bool(folders))
         if "" not in (folder for _, folder in self._parts) and self._walk.files(""):
             loose = self._walk.files("")
@@ -79,7 +79,7 @@ class Folder:
             walk.problems.append(f"classes without images: {counted(empty)}")
         if listed:
             walk.problems += [
-                f"task {task}: no file in {self._place_of(self._task(task))}/ matches an image"
+                f"task {task}: no file in {self._folder_of(self._task(task))}/ matches an image"
                 for task, n in matched.items()
                 if n == 0
             ]
@@ -104,31 +104,31 @@ class Folder:
         return next(task for task in self.tasks if task.name == name)
 
     @staticmethod
-    def _place_of(task: Task) -> str:
+    def _folder_of(task: Task) -> str:
         return task.column or task.kind
 
     def _targets(self, key: str, task: Task) -> list[Path]:
         """Return the target files of an image: one, none, or several, which is an error."""
         beside, _, inner = f"/{key}".partition("/images/")
-        stem = f"{beside}/{self._place_of(task)}/{os.path.splitext(inner)[0]}".lstrip("/")
+        stem = f"{beside}/{self._folder_of(task)}/{os.path.splitext(inner)[0]}".lstrip("/")
         found = [self._root.find(stem + ending) for ending in ENDINGS.get(task.kind, ())]
         return [path for path in found if path is not None and path.is_file()]
 
-    def _layout(self, dense: set[str], sure: bool) -> tuple[list[tuple[str | None, str]], bool]:
-        """Return the folders of class folders or images with their splits, and if dense.
+    def _layout(
+        self, dense: set[str], requested: bool
+    ) -> tuple[list[tuple[str | None, str]], bool]:
+        """Return the folders to read with their splits, and whether they have dense targets.
 
         Args:
-            dense: The names of folders that may hold targets.
-            sure: Whether the user requested dense targets.
+            dense: The names of folders that may contain targets.
+            requested: Whether the user requested dense targets.
         """
         top = self._walk.folders("")
-        images = "images" in top and (sure or dense & set(top) or top == ["images"])
+        images = "images" in top and (requested or dense & set(top) or top == ["images"])
         if images:
             inner = self._walk.folders("images")
             if others := set(top) - {"images", *dense}:
-                self._walk.remarks.append(
-                    f"folders beside images/ passed over: {counted([*others])}"
-                )
+                self._walk.remarks.append(f"folders beside images/ ignored: {counted([*others])}")
             if inner and all(map(split_of, inner)):
                 return [(split_of(name), f"images/{name}") for name in inner], True
             return [(None, "images")], True
@@ -136,13 +136,13 @@ class Folder:
         if splits and len(splits) == len(top):
             with_images = [name for name in top if "images" in self._walk.folders(name)]
             beside = {folder for name in with_images for folder in self._walk.folders(name)}
-            if with_images and (sure or beside & dense or beside == {"images"}):
+            if with_images and (requested or beside & dense or beside == {"images"}):
                 return [(split_of(name), f"{name}/images") for name in with_images], True
             return [(split_of(name), name) for name in top], False
         if any(self._walk.folders(name) and not self._walk.files(name) for name in splits):
             rest = [name for name in top if name not in splits]
             raise BadInput(
-                f"{self.name}: folders of splits beside other folders",
+                f"{self.name}: expected only folders of splits, or none",
                 got=shorten(top),
                 try_=f"move {shorten(rest, 3)} into a split, or out of the folder",
             )
@@ -155,12 +155,8 @@ class Folder:
             requested = tuple(Task(kind, kind) for kind in DENSE_KINDS if kind in available)
         requested = requested or (Task("classify", "classify"),)
         kinds: tuple[Kind, ...] = ("classify", "embed", *(DENSE_KINDS if self._dense else ()))
-        check_kinds(
-            self.name,
-            requested,
-            kinds,
-            "table: for other labels, images/ for dense targets beside it",
-        )
+        try_ = "table: for other labels, images/ for dense targets beside it"
+        check_kinds(self.name, requested, kinds, try_)
         plain = any(not task.dense for task in requested)
         names = {c for _, f in self._parts for c in self._walk.folders(f)} if plain else set()
         self._classes = sorted(names)
@@ -177,7 +173,7 @@ class Folder:
         """Return the classes in classes.txt, else "0" to the largest index in the maps."""
         lists: dict[str, list[str]] = {}
         for _, folder in self._parts:
-            name = f"{folder.partition('images')[0]}{self._place_of(task)}/classes.txt"
+            name = f"{folder.partition('images')[0]}{self._folder_of(task)}/classes.txt"
             path = self._root.find(name)
             if path is not None and path.is_file():
                 try:
@@ -200,7 +196,7 @@ class Folder:
                         continue
         self._walk.remarks.append(
             f"{read} maps read to find the largest class index of task {task.name}: {largest} "
-            f"({NO_PIXEL} is not labelled); {self._place_of(task)}/classes.txt can name the classes"
+            f"({NO_PIXEL} is not labelled); {self._folder_of(task)}/classes.txt can name them"
         )
         return [str(index) for index in range(largest + 1)]
 

@@ -13,19 +13,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from onetrunk.data.files.labels import LABEL_COLUMNS, check_kinds, empty, label_of
 from onetrunk.data.files.paths import regular, split_of
 from onetrunk.data.pixels import BadImage
-from onetrunk.data.sources import Item, Label, SourceOptions
+from onetrunk.data.sources import Item, Label, NoTargets, SourceOptions
 from onetrunk.data.task import Kind, Task, check_name
 from onetrunk.errors import BadInput, Failed, Missing, shorten
 
 KINDS: tuple[Kind, ...] = ("classify", "embed", "multilabel", "regress")
 
 
-class HuggingFace:
+class HuggingFace(NoTargets):
     """A dataset on disk or on the hub."""
 
     def __init__(self, rest: str, options: SourceOptions) -> None:
@@ -51,7 +49,7 @@ class HuggingFace:
     def items(self) -> Iterator[Item]:
         """Yield every row, split by split, without reading images."""
         for name, part in self._splits.items():
-            stamp = part._fingerprint  # the library's own hash of what the rows hold
+            stamp = part._fingerprint  # the library's hash of the content of the rows
             for index, row in enumerate(self._rows(part)):
                 labels: dict[str, Label] = {}
                 for task in self.tasks:
@@ -90,26 +88,22 @@ class HuggingFace:
             raise BadImage("neither bytes nor a path in this row")
         return regular(Path(value["path"]))
 
-    def target(self, where: str, task: str) -> NDArray[Any] | None:
-        """Return None: there are no dense targets."""
-        return None
-
     def _usable_splits(self, loaded: Any) -> dict[str, Any]:
-        """Return the splits by name; others than train, val and test are left out with a note."""
+        """Return train, val and test by name; other splits are ignored with a note."""
         if not isinstance(loaded, dict):
             return {str(loaded.split or "all"): loaded}
         usable: dict[str, Any] = {name: part for name, part in loaded.items() if split_of(name)}
         if not usable and len(loaded) == 1:
             return dict(loaded)
-        left = [name for name in loaded if name not in usable]
+        ignored = [name for name in loaded if name not in usable]
         if not usable:
             raise BadInput(
                 f"{self.name}: expected splits train, val or test",
-                got=shorten(left),
+                got=shorten(ignored),
                 try_="save the dataset with such splits",
             )
-        if left:
-            self.notes.append(f"splits not used: {shorten(left)}")
+        if ignored:
+            self.notes.append(f"splits not used: {shorten(ignored)}")
         order = ("train", "val", "test")
         return dict(sorted(usable.items(), key=lambda i: (order.index(str(split_of(i[0]))), i[0])))
 
@@ -207,10 +201,9 @@ def _load(rest: str, base: Path, datasets: Any) -> Any:
         return datasets.load_dataset(owner, config or None)
     except BadInput:
         raise
-    except Exception as error:  # the library, its files and the network raise anything
+    except Exception as error:  # the library may raise any exception
         raise Failed(
             f"{name}: cannot be loaded",
             got=" ".join(f"{type(error).__name__}: {error}".split())[:200],
-            try_="check the name and the network, or save_to_disk on a machine that loads it, and "
-            "hf:FOLDER here",
+            try_="check the name and the network, or save_to_disk elsewhere and hf:FOLDER here",
         ) from None

@@ -4,13 +4,13 @@ The preprocessed archive of Liu, Johns & Davison, "End-to-End Multi-Task Learnin
 CVPR 2019, made from Silberman et al.'s NYU Depth v2 (288×384; 795 training images, 654 for
 evaluation): PATH/{train,val}/{image,label,depth,normal}/N.npy; label -1 is not labelled.
 
-The archive does not tell which way the axes of its normals point. They are measured against its
-depth and turned to x right, y up, z to the viewer; a note reports what was found.
-`nyuv2:PATH?normals=left-up-viewer` sets them instead.
+The archive does not document the directions of the axes of its normals. They are measured with its
+depth, and the normals are converted to x right, y up, z to the viewer; a note reports the measured
+directions. `nyuv2:PATH?normals=left-up-viewer` sets them instead.
 
-How they are measured: through a pinhole camera the pixels of a depth map are points in space,
-neighbouring points span a surface, and its normal faces the viewer. The cosine between measured and
-stored values, for each axis, is near 1 if the axis agrees and near -1 if it is reversed.
+The measurement: with a pinhole camera the pixels of a depth map are points in space, neighbouring
+points span a surface, and its normal faces the viewer. For each axis, the cosine between measured
+and stored values is near 1 if the axis agrees and near -1 if it is reversed.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onetrunk.data.files.labels import fixed_classes
 from onetrunk.data.files.paths import existing_folder
-from onetrunk.data.files.targets import naming, read_npy, read_target
+from onetrunk.data.files.targets import as_bad_image, read_npy, read_target
 from onetrunk.data.pixels import BadImage
 from onetrunk.data.sources import SourceOptions
-from onetrunk.data.sources._scenes import Scenes, parse_query, with_classes
+from onetrunk.data.sources._scenes import Scenes, parse_query
 from onetrunk.data.task import Kind, Task
 from onetrunk.errors import BadInput
 
@@ -37,18 +38,22 @@ CLASSES = (
     *("table", "tv", "wall", "window"),
 )
 PLACES: dict[Kind, str] = {"segment": "label", "depth": "depth", "normals": "normal"}
-AXES = (("right", "left"), ("up", "down"), ("viewer", "scene"))  # ours, and the reverse
+AXES = (
+    ("right", "left"),
+    ("up", "down"),
+    ("viewer", "scene"),
+)  # the converted direction, and its reverse
 FACINGS = ["-".join(words) for words in itertools.product(*AXES)]
 MEASURED = 16  # images that the axes are measured on
-MIN_COSINE = 0.2  # that decides on a sign
+MIN_COSINE = 0.2  # for a clear sign
 MIN_LENGTH = 0.5  # shorter normals are unknown; resizing shortens the others
 FOCAL = 0.9  # of the image's width; signs do not need the true focal length
-STEPS = 96  # per width, between the points of a surface: over several pixels noise weighs less
+STEPS = 96  # per width, between the points of a surface: distances of several pixels reduce noise
 EDGE = 0.05  # neighbours whose depths differ by more, relatively, are on two surfaces
 
 
 class NYUv2(Scenes):
-    """The archive, with its normals turned to our axes."""
+    """The archive, with its normals converted to x right, y up, z to the viewer."""
 
     def __init__(self, rest: str, options: SourceOptions) -> None:
         path, given = parse_query(rest, {"normals": FACINGS}, "nyuv2")
@@ -65,10 +70,10 @@ class NYUv2(Scenes):
             self.mark = f"normals={facing}"
 
     def read(self, task: Task, path: Path) -> NDArray[Any]:
-        """Read a target; normals in our axes and of length 1."""
+        """Read a target; normals are converted, and have length 1."""
         if task.kind != "normals":
             return read_target(task, path)
-        with naming(task.name):
+        with as_bad_image(task.name):
             normals = read_npy(path).astype(np.float32)
             if normals.ndim != 3 or normals.shape[2] != 3:
                 raise BadImage(f"expected normals (H, W, 3), got {normals.shape}")
@@ -121,7 +126,7 @@ SOURCE = NYUv2
 def _described(name: str, task: Task) -> Task:
     """Return the task with its classes or its unit."""
     if task.kind == "segment":
-        return with_classes(name, task, CLASSES)
+        return fixed_classes(name, task, CLASSES)
     return Task(task.name, task.kind, column=task.column, unit="m" if task.kind == "depth" else "")
 
 

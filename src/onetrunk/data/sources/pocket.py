@@ -40,7 +40,7 @@ def cards() -> dict[str, dict[str, Any]]:
 
 
 class Pocket:
-    """An embedded domain. Its sheets are read when the first tile is."""
+    """An embedded domain. A sheet is read together with its first tile."""
 
     def __init__(self, rest: str, options: SourceOptions) -> None:
         if rest not in cards():

@@ -161,7 +161,7 @@ class Table:
 
     @staticmethod
     def _no_fraction(value: Any, task: Task, where: str) -> None:
-        """Refuse measurements in a column that was only guessed to hold classes."""
+        """Raise BadInput for fractions in a column that is only assumed to hold classes."""
         try:
             fraction = isinstance(value, (str, float)) and not float(value).is_integer()
         except (ValueError, OverflowError):
@@ -195,7 +195,7 @@ class Table:
                 task = replace(task, outputs=len(columns))
             if task.kind == "segment" and not task.classes:
                 raise BadInput(
-                    f"{self.name}: task {task.name}: expected classes; a table has none for maps",
+                    f"{self.name}: task {task.name}: expected the classes of the maps",
                     try_='classes = ["background", …], in the order of their indices',
                 )
             tasks.append(task)
@@ -220,11 +220,9 @@ class Table:
         raise self._no_column(f"no column for {kind} ({', '.join(usual)})", None, kind)
 
     def _no_column(self, what: str, got: str | None, kind: str) -> BadInput:
-        column = "COLUMN"
-        if kind in ("image", "split"):
-            try_ = f'{kind} = "{column}"'
-        else:
-            try_ = f'tasks = {{ NAME = {{ kind = "{kind}", column = "{column}" }} }}'
+        try_ = f'{kind} = "COLUMN"'
+        if kind not in ("image", "split"):
+            try_ = f'tasks = {{ NAME = {{ kind = "{kind}", column = "COLUMN" }} }}'
         return BadInput(f"{self.name}: {what}", got=got, available=self._rows.columns, try_=try_)
 
 

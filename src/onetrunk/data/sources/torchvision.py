@@ -1,7 +1,7 @@
 """`torchvision:NAME[:ROOT]`: any classification dataset class of torchvision, by name.
 
-ROOT is `data` by default. Files that are there are used; missing ones are downloaded if the class
-is able to. The splits are those of the class, by its argument `train=` or `split=`.
+ROOT is `data` by default. Existing files are used; missing ones are downloaded if the class can do
+this. The splits are those of the class, by its argument `train=` or `split=`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from PIL import Image
 from onetrunk.data.files.labels import check_kinds, unique_names
 from onetrunk.data.files.paths import regular, stamp
 from onetrunk.data.pixels import BadImage, reason_of
-from onetrunk.data.sources import Item, SourceOptions
+from onetrunk.data.sources import Item, NoTargets, SourceOptions
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Failed, shorten
 
@@ -33,7 +33,7 @@ LABELS = ("targets", "labels", "_labels", "y")  # attributes with the labels of 
 PATHS = ("samples", "_samples", "_image_files", "_images", "imgs")  # and with their paths
 
 
-class TorchVision:
+class TorchVision(NoTargets):
     """A dataset class of torchvision with all its splits."""
 
     def __init__(self, rest: str, options: SourceOptions) -> None:
@@ -83,20 +83,18 @@ class TorchVision:
             return regular(paths[int(index)])
         try:
             picture = self._parts[split][int(index)][0]
-        except Exception as error:  # decoders raise anything on a broken file
+        except Exception as error:  # decoders may raise any exception
             raise BadImage(reason_of(error)) from None
         if not isinstance(picture, Image.Image):
             raise BadImage(f"expected a picture, got {type(picture).__name__}")
         return picture
 
-    def target(self, where: str, task: str) -> NDArray[Any] | None:
-        """Return None: there are no dense targets."""
-        return None
-
     def _find(self, name: str) -> Any:
         from torchvision import datasets
 
-        known = {n.lower(): n for n in datasets.__all__ if "root" in _arguments(datasets, n)}
+        known = {
+            n.lower(): n for n in datasets.__all__ if "root" in _arguments_of(getattr(datasets, n))
+        }
         dataset = known.get(name.lower())
         if dataset is None:
             raise BadInput(
@@ -104,7 +102,8 @@ class TorchVision:
             )
         if dataset in REFUSED:
             raise BadInput(
-                f"{self.name}: refused, {REFUSED[dataset]}", try_="save it as class folders"
+                f"{self.name}: not supported, as {REFUSED[dataset]}",
+                try_="save it as class folders",
             )
         return getattr(datasets, dataset)
 
@@ -128,7 +127,7 @@ class TorchVision:
         return parts
 
     def _make(self, **split: Any) -> Any:
-        """Make a dataset from local files, or else by download if the class is able to."""
+        """Make a dataset from local files, or else by download if the class supports it."""
         tries: list[dict[str, Any]] = [split]
         if "download" in _arguments_of(self._class):
             tries.append({"download": True, **split})
@@ -197,21 +196,16 @@ class _NoSplit(Exception):
     """The class has no split of this name."""
 
 
-def _arguments_of(made: Any) -> set[str]:
+def _arguments_of(dataset: Any) -> set[str]:
     """Return the names of a class's arguments, including those that it passes on to its bases."""
     names: set[str] = set()
-    for base in inspect.getmro(made):
+    for base in inspect.getmro(dataset) if inspect.isclass(dataset) else ():
         if "__init__" in vars(base):
             parameters = inspect.signature(base).parameters.values()
             names |= {p.name for p in parameters}
             if not any(p.kind is p.VAR_KEYWORD for p in parameters):
                 break
     return names
-
-
-def _arguments(module: Any, name: str) -> set[str]:
-    made = getattr(module, name)
-    return _arguments_of(made) if inspect.isclass(made) else set()
 
 
 def _labels(part: Any) -> list[int] | None:
@@ -222,11 +216,9 @@ def _labels(part: Any) -> list[int] | None:
             return [_one_label(value, type(part).__name__) for value in values]
     for attribute in PATHS:
         pairs = getattr(part, attribute, None)
-        if (
-            pairs is not None
-            and len(pairs) == len(part) > 0
-            and isinstance(pairs[0], (tuple, list))
-        ):
+        if pairs is None or len(pairs) != len(part) or len(part) == 0:
+            continue
+        if isinstance(pairs[0], (tuple, list)):
             return [_one_label(pair[1], type(part).__name__) for pair in pairs]
     return None
 

@@ -23,13 +23,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from onetrunk.data.files.labels import LABEL_COLUMNS, check_kinds, empty, label_of, read_json
 from onetrunk.data.files.paths import IMAGE_ENDINGS, split_in, split_of, stamp
 from onetrunk.data.files.tar import Forward, Member, members
 from onetrunk.data.pixels import BadImage, reason_of
-from onetrunk.data.sources import Item, Label, SourceOptions
+from onetrunk.data.sources import Item, Label, NoTargets, SourceOptions
 from onetrunk.data.task import Kind, Task
 from onetrunk.errors import BadInput, Failed, Missing, shorten
 
@@ -37,11 +35,11 @@ KINDS: tuple[Kind, ...] = ("classify", "embed", "multilabel", "regress")
 MAX_SHARDS = 100_000
 TRIES = 3  # to read from a URL
 TIMEOUT = 30.0  # seconds
-TEMPORARY = (408, 425, 429, 500, 502, 503, 504)  # status codes that may soon be others
+TEMPORARY = (408, 425, 429, 500, 502, 503, 504)  # status codes after which a retry may succeed
 Sample = dict[str, Member]  # ending -> member
 
 
-class WebDataset:
+class WebDataset(NoTargets):
     """Shards in the format of the webdataset package."""
 
     def __init__(self, rest: str, options: SourceOptions) -> None:
@@ -66,7 +64,7 @@ class WebDataset:
         for at, shard in enumerate(self._shards):
             remote, shard_stamp = _remote(shard), ""
             if remote:
-                read_range(shard, 0, 1)  # fails now if the server cannot send single samples
+                read_range(shard, 0, 1)  # fails now if the server cannot send ranges
             else:
                 shard_stamp = stamp(shard)
             for key, sample in self._samples(at):
@@ -107,12 +105,8 @@ class WebDataset:
         except OSError as error:
             raise BadImage(reason_of(error)) from None
 
-    def target(self, where: str, task: str) -> NDArray[Any] | None:
-        """Return None: there are no dense targets."""
-        return None
-
     def _samples(self, at: int) -> Iterator[tuple[str, Sample]]:
-        """Yield the neighbouring members of each sample; a key that occurs again is refused."""
+        """Yield the neighbouring members of each sample; raise BadInput for a repeated key."""
         keys: set[str] = set()
         for key, group in itertools.groupby(self._members(at), key=lambda member: member.key):
             sample: Sample = {}
@@ -252,7 +246,7 @@ def _braces(pattern: str, name: str) -> list[str]:
         from braceexpand import braceexpand
     except ImportError:
         raise Missing("braceexpand", "webdataset", f"{name}: a pattern with braces") from None
-    count = 1  # counted first, because braceexpand would build them all
+    count = 1  # counted first, because braceexpand makes a list of them
     for group in re.findall(r"\{([^{}]*)\}", pattern):
         ends = re.fullmatch(r"(\d+)\.\.(\d+)(?:\.\.\d+)?", group)
         count *= abs(int(ends[2]) - int(ends[1])) + 1 if ends else group.count(",") + 1

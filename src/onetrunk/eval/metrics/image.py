@@ -14,7 +14,7 @@ from onetrunk.data.task import NO_CLASS, NO_LABEL, Task
 from onetrunk.eval.metrics.scores import F64, Metric, Scores, exact_sum, to_double
 
 BINS = 15  # of the calibration error
-CHUNK = 2**24  # inner products that are in memory at once
+CHUNK = 2**24  # inner products in memory at a time
 
 
 class Classify(Scores):
@@ -26,7 +26,7 @@ class Classify(Scores):
 
     Calibration error: Σ_b n_b/n · |accuracy_b − confidence_b| over 15 equal bins of the confidence
     of the predicted class (Guo et al. 2017). torchmetrics puts a confidence of exactly 1, which
-    confident networks reach in single precision, into a bin of its own: 7.5 instead of 2.5 % on 50
+    confident networks reach in single precision, into a separate bin: 7.5 instead of 2.5 % on 50
     images of confidence 1 with 45 right and 50 of 0.95, all right.
     """
 
@@ -85,7 +85,7 @@ class Multilabel(Scores):
     Average precision is the area under the step curve of precision over recall, with ties taken
     together: AP = Σ_k (R_k − R_{k−1})·P_k over distinct scores, highest first. torchmetrics takes
     the sigmoid of logits, which in single precision is 1 from 17 on and loses their order, gives a
-    class without any image 0 and averages that, and takes nine times as long (50,000 images, 80
+    class without any image 0 and averages that, and is nine times slower (50,000 images, 80
     labels).
     """
 

@@ -50,14 +50,14 @@ class Scores(ABC):
     metrics: ClassVar[tuple[Metric, ...]]  # the headline first
     outcome_arrays: ClassVar[tuple[str, ...]] = ("sum", "count")  # empty: no sum over images
     share_of_images: ClassVar[bool] = False  # the headline is 100 · Σ sum / Σ count over images
-    needs: ClassVar[str] = "an image with a label"  # what the headline is undefined without
+    needs: ClassVar[str] = "an image with a label"  # without which the headline is undefined
 
     def __init__(self, task: Task) -> None:
         self.task = task
         self._batches: dict[str, list[Tensor]] = {}
 
     def update(self, out: Tensor, target: Tensor) -> None:
-        """Add a batch: outputs as the head gives them, targets as the split gives them."""
+        """Add a batch: the head's outputs and the split's targets."""
         target = target.to(out.device, non_blocking=True)
         out = out.detach()
         self._check_shape(out, target)
@@ -66,7 +66,7 @@ class Scores(ABC):
 
     @abstractmethod
     def _add(self, out: Tensor, target: Tensor) -> None:
-        """Keep what the metrics need of each image, and which images are `labelled`."""
+        """Store what the metrics need of each image, and which images are `labelled`."""
 
     @abstractmethod
     def _compute(self) -> dict[str, float]:
@@ -121,19 +121,19 @@ class Scores(ABC):
             self._batches.setdefault(name, []).append(value)
 
     def tensor(self, name: str) -> Tensor:
-        """Return what was kept under a name, of all images."""
+        """Return what was stored under a name for all images."""
         batches = self._batches[name]
         if len(batches) > 1:
             batches[:] = [torch.cat(batches)]
         return batches[0]
 
     def array(self, name: str) -> NDArray[Any]:
-        """Return what was kept under a name, of all images, as an array."""
+        """Return what was stored under a name for all images, as an array."""
         array: NDArray[Any] = self.tensor(name).cpu().numpy()
         return array
 
     def _check_shape(self, out: Tensor, target: Tensor) -> None:
-        """Refuse outputs of another shape, which a user's own head may return."""
+        """Refuse outputs of another shape, which a user-defined head may return."""
         map_size = target.shape[-2:] if self.task.dense else ()
         width = self.task.width or (out.shape[1] if out.ndim == 2 else 0)
         expected = (target.shape[0], width, *map_size)

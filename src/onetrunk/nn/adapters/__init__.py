@@ -8,8 +8,8 @@
 | `series` | z = f(x), y = z + A∗BN(z) |
 | `lora` | y = f(x) + B∗(A∗x), A of f's own shape to r channels (Hu et al. 2022) |
 
-The norm behind the layer, which the domain owns, is the outer BN of the papers. A, or B, starts at
-zero, so a new adapter has no effect before it is trained. What A is depends on f:
+The domain's norm after the layer takes the role of the outer BN of the papers. A, or B, starts at
+zero, so a new adapter has no effect before it is trained. The form of A depends on f:
 
 | f | parallel, series | lora |
 |---|---|---|
@@ -71,13 +71,13 @@ def find_adapter(name: str) -> AdapterMethod:
 
 
 def check_adapters(name: str) -> None:
-    """Refuse an unknown value of `adapters`."""
+    """Raise BadInput for an unknown value of `adapters`."""
     if name != NO_ADAPTERS:
         find_adapter(name)
 
 
 def check_rank(name: str, rank: int | None) -> None:
-    """Refuse a rank that no adapter of this method can have."""
+    """Raise BadInput for a rank that no adapter of this method can have."""
     if rank is None:
         return
     if name == NO_ADAPTERS or not find_adapter(name).takes_rank:
@@ -88,7 +88,7 @@ def check_rank(name: str, rank: int | None) -> None:
 
 
 def make_adapter(name: str, layer: nn.Module, rank: int | None = None) -> nn.Module | None:
-    """Return a new adapter, without effect, for this layer; None where the layer takes none."""
+    """Return a new adapter for a layer, without effect at first; None if it takes none."""
     check_rank(name, rank)
     if name == NO_ADAPTERS:
         return None

@@ -22,10 +22,10 @@ class AdapterBank(Bank):
     def __init__(self, layer: nn.Module, path: str, switch: Switch) -> None:
         super().__init__(path, switch)
         self.layer = layer
-        self._batchable: tuple[tuple[str, ...], bool] | None = None  # with these domains
+        self._batchable: bool | None = None  # None: not known
 
     def make_slot(self) -> None:
-        """Return None: a domain names its adapters, and `make_adapter` makes them."""
+        """Return None: each domain has adapters of its choice, which `make_adapter` makes."""
 
     def run(self, x: Tensor, slot: nn.Module | None) -> Tensor:
         """Run the layer, then the adapter, if there is one."""
@@ -35,7 +35,7 @@ class AdapterBank(Bank):
         return y if slot is None else slot(x, y)
 
     def gather(self, x: Tensor, index: Tensor) -> Tensor | None:
-        """Run the layer over the whole batch, then the adapters batched or by segment."""
+        """Run the layer over the batch, then the adapters batched or by segment."""
         choice = self.switch.read()
         segments = choice if isinstance(choice, Mixed) and choice.names else None
         first: Any = next((self.slots[name] for name in self.slots), None)
@@ -48,26 +48,20 @@ class AdapterBank(Bank):
         return None if segments is None else self._segments(x, self.layer(x), segments)
 
     def _can_batch(self, kind: type[Adapter]) -> bool:
-        """Return whether all adapters can be batched; the result is kept until domains change."""
+        """Return whether all adapters can be batched; the result is kept until slots change."""
         if torch.compiler.is_compiling():  # a stored result would compile the graph again
             return kind.can_batch([self.slots[name] for name in self.slots])
-        names = self.switch.names
-        if self._batchable is None or self._batchable[0] != names:
-            self._batchable = names, kind.can_batch([self.slots[name] for name in self.slots])
-        return self._batchable[1]
+        if self._batchable is None:
+            self._batchable = kind.can_batch([self.slots[name] for name in self.slots])
+        return self._batchable
 
-    def attach(self, name: str, slot: nn.Module | None) -> None:
-        """Add the adapter of a domain."""
-        super().attach(name, slot)
-        self._batchable = None
-
-    def detach(self, name: str) -> None:
-        """Remove the adapter of a domain."""
-        super().detach(name)
+    def clear_cache(self) -> None:
+        """Drop cached values that depend on the slots."""
+        super().clear_cache()
         self._batchable = None
 
     def by_segment(self, x: Tensor, choice: Mixed) -> Tensor:
-        """Run the layer over the whole batch, and only the adapters by segment."""
+        """Run the layer over the batch, and only the adapters by segment."""
         return self._segments(x, self.layer(x), choice)
 
     def _segments(self, x: Tensor, y: Tensor, choice: Mixed) -> Tensor:

@@ -22,13 +22,12 @@ class Adapter(nn.Module):
         return y
 
     def merged(self, layer: nn.Linear | nn.Conv2d, sizes: Iterable[Sequence[int]]) -> Weights | str:
-        """Return the layer's weight and bias with this adapter in them, or why that cannot be.
+        """Return the layer's weight and bias with this adapter merged, or why it cannot be merged.
 
         Args:
-            layer: The adapted layer.
             sizes: The sizes (h, w) of the images or maps that reach it.
         """
-        return "it is an adapter that cannot be merged"
+        return "this kind of adapter cannot be merged"
 
     @classmethod
     def can_batch(cls, slots: Sequence[nn.Module]) -> bool:
@@ -46,7 +45,7 @@ class Adapter(nn.Module):
 
 
 class Adapted(nn.Module):
-    """A layer with one adapter: what an adapter bank is for one domain."""
+    """A layer with one adapter: the plain equivalent of an adapter bank for one domain."""
 
     def __init__(self, layer: nn.Module, adapter: nn.Module) -> None:
         super().__init__()
@@ -59,15 +58,15 @@ class Adapted(nn.Module):
 
 
 class AdapterMethod(ABC):
-    """How adapters of one kind are made. The class attributes are what the package asks for."""
+    """How adapters of one kind are made. Class attributes declare what the method supports."""
 
-    # Types of layers that it adapts; other layers are passed over without a reason.
+    # Types of layers that it adapts; other layers are ignored.
     layer_types: ClassVar[tuple[type[nn.Module], ...]] = (nn.Conv2d, nn.Linear)
     # Whether the user may choose a rank.
     takes_rank: ClassVar[bool] = True
 
     def why_not(self, layer: nn.Module) -> str:
-        """Return why this layer takes no adapter; empty where it takes one."""
+        """Return why this layer takes no adapter; an empty string if it takes one."""
         if isinstance(layer, nn.Linear):
             return ""
         if not isinstance(layer, nn.Conv2d):
@@ -83,7 +82,7 @@ class AdapterMethod(ABC):
 
     @abstractmethod
     def make(self, layer: Any, rank: int | None) -> nn.Module | None:
-        """Return a new adapter, without effect, for a layer for which `why_not` is empty."""
+        """Return a new adapter, without effect at first, for a layer that `why_not` accepts."""
 
 
 class UserAdapter(AdapterMethod):

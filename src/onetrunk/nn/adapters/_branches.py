@@ -11,10 +11,10 @@ from torch import Tensor, nn
 class StridedPointwise(nn.Conv2d):
     """A 1×1 convolution with a stride, which subsamples its input first.
 
-    The result is that of the stride inside of the convolution, but oneDNN (as of PyTorch 2.15)
-    writes past its buffer in the weight gradient of the latter for channels_last images of few
-    channels: wrong gradients, or a crash (https://github.com/uxlfoundation/oneDNN/issues/6035). An
-    adapter beside a strided stem is such a layer.
+    It computes the same as a strided convolution, for which oneDNN (as of PyTorch 2.15) writes past
+    its buffer in the weight gradient for channels_last images of few channels, as in an adapter of
+    a strided stem: gradients are wrong, or the process crashes
+    (https://github.com/uxlfoundation/oneDNN/issues/6035).
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,12 +41,12 @@ def is_pointwise(module: nn.Module) -> bool:
 
 
 def rank_for(inside: int, out: int, rank: int | None) -> int:
-    """Return the rank of a low-rank pair: the default, or the one asked for, within the widths."""
+    """Return the rank of a low-rank pair: the default, or the given one, at most the widths."""
     return max(4, min(inside, out) // 16) if rank is None else min(rank, inside, out)
 
 
 def low_rank(down: nn.Conv2d | nn.Linear, out: int) -> nn.Sequential:
-    """Return a low-rank map, without effect at first: its second layer starts at zero."""
+    """Return a low-rank pair, without effect at first: its second layer starts at zero."""
     up: nn.Conv2d | nn.Linear
     if isinstance(down, nn.Linear):
         up = nn.Linear(down.out_features, out, bias=False)
@@ -74,7 +74,7 @@ def first_layer(branch: nn.Module) -> nn.Module:
 
 
 def kernel_of(branch: nn.Module) -> Tensor | None:
-    """Return a branch as one kernel, float64; None where it is not one linear map.
+    """Return a branch as one kernel in float64; None if it is not one linear map.
 
     A branch is a convolution, a linear layer, or a low-rank pair of them (k×k, then 1×1).
     """

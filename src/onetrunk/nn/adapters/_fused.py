@@ -2,7 +2,7 @@
 
 f(x) + A∗x is one convolution by W′, which is W with A added to its middle tap: both are linear.
 (Ding et al. 2021 merge branches like this after training.) The forward pass and the gradient of the
-input then cost what the bare layer costs, and the weight gradient is only that of A, a 1×1's.
+input then cost what the bare layer costs, and only the 1×1 A has a weight gradient.
 """
 
 from __future__ import annotations
@@ -79,6 +79,6 @@ def _has_hooks(module: nn.Module) -> bool:
 
 
 def fused(x: Tensor, layer: nn.Conv2d, branch: nn.Conv2d) -> Tensor:
-    """Return layer(x) + branch(x), to rounding."""
+    """Return layer(x) + branch(x), up to rounding."""
     y: Tensor = FusedConvolution.apply(x, branch.weight, layer.weight, layer.bias, layer)
     return y

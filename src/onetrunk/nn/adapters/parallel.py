@@ -36,7 +36,7 @@ class Parallel(Adapter):
         return y + self.branch(x)  # type: ignore[no-any-return]
 
     def run(self, layer: nn.Module, x: Tensor) -> Tensor:
-        """Run the layer and the branch, as one convolution where that is possible."""
+        """Run the layer and the branch, as one convolution if possible."""
         if _fused.can_fuse(x, layer, self.branch):
             return _fused.fused(x, layer, self.branch)  # type: ignore[arg-type]
         return super().run(layer, x)
@@ -82,7 +82,7 @@ class Parallel(Adapter):
     def merged(self, layer: nn.Linear | nn.Conv2d, sizes: Iterable[Sequence[int]]) -> Weights | str:
         """Add the branch's kernel to the layer's.
 
-        A 1×1 goes to the tap that reads the same pixel, a k×k of the layer's geometry everywhere.
+        A 1×1 is added at the tap that reads the same pixel, a k×k at all taps.
         """
         kernel, first = kernel_of(self.branch), first_layer(self.branch)
         if kernel is None or kernel.shape[:2] != layer.weight.shape[:2]:
@@ -123,7 +123,7 @@ def _product(x_BPC: Tensor, y_BPC: Tensor, first: Tensor, rest: list[Tensor]) ->
 
 
 def _padding(conv: nn.Conv2d) -> tuple[int, ...] | str:
-    if type(conv).__name__.endswith("Same"):  # timm's, which does not use torch's padding argument
+    if type(conv).__name__.endswith("Same"):  # timm's, without torch's padding argument
         return "same"
     return conv.padding
 

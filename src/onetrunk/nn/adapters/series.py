@@ -58,10 +58,10 @@ def _dense(kernel: Tensor, groups: int) -> Tensor:
 
 
 class SeriesAdapters(AdapterMethod):
-    """A norm and a branch behind the layer."""
+    """A norm and a branch after the layer."""
 
     def make(self, layer: nn.Conv2d | nn.Linear, rank: int | None) -> Series:
-        """Return a batch norm and a 1×1 or a low-rank pair; a layer norm behind linear layers."""
+        """Return a batch norm and a 1×1 or a low-rank pair; a layer norm after linear layers."""
         if isinstance(layer, nn.Conv2d):
             out = layer.out_channels
             branch = pointwise_branch(layer, out, (1, 1), rank)

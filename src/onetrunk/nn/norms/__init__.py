@@ -14,7 +14,7 @@ and affine), Chang et al. 2019.
 
 Each method is one file of this package that binds `NORM` to a subclass of `Norm`. A user's norm,
 "package.module:thing", is such a subclass, or a function that is called as
-`thing(layer, path, switch)` with each norm layer of the trunk and returns what takes its place: a
+`thing(layer, path, switch)` with each norm layer of the trunk and returns its replacement: a
 `Bank`, a plain module, or the layer itself.
 """
 
@@ -58,7 +58,7 @@ def find_norm(name: str) -> Norm:
 
 
 def check_norm(name: str, arch: str, layers: Sequence[nn.Module]) -> None:
-    """Refuse a norm that a trunk with these norm layers cannot have."""
+    """Raise BadInput for a norm that a trunk with these norm layers does not support."""
     method = find_norm(name)
     if isinstance(method, UserNorm) or not method.replaces_layers:
         return
@@ -67,7 +67,7 @@ def check_norm(name: str, arch: str, layers: Sequence[nn.Module]) -> None:
             f"{arch} has no norm layers that a domain could own (networks with standardized "
             "weights normalize those instead)",
             got=name,
-            try_="norm = 'shared', with adapters if domains shall differ",
+            try_="norm = 'shared', with adapters",
         )
     if method.needs_running_statistics and not any(map(is_batch_norm, layers)):
         kinds = ", ".join(sorted({type(layer).__name__ for layer in layers}))

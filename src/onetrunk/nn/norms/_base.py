@@ -1,4 +1,4 @@
-"""What norm methods have in common: their interface, and the arithmetic of their banks."""
+"""The interface of norm methods, and functions that their banks share."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from onetrunk.errors import BadInput
 from onetrunk.nn.switch import Switch
 
-# Norms by their names, but part of the computation of a block.
+# Named like norms, but part of the computation of a block.
 _NOT_NORMS = ("GlobalResponseNorm", "L2Norm", "WeightNorm", "SpectralNorm")
 OWN_STATISTICS = "takes statistics from each image itself"
 
 
 class Norm(ABC):
-    """A norm method. The class attributes are what the rest of the package asks for."""
+    """A norm method. Class attributes declare what it needs and supports."""
 
     # Whether it replaces norm layers at all; such a method needs a trunk that has some.
     replaces_layers: ClassVar[bool] = True
     # Whether it needs norm layers that keep running statistics (batch norms).
     needs_running_statistics: ClassVar[bool] = False
-    # Whether each domain has running statistics of its own, which can be computed again.
+    # Whether each domain has separate running statistics, which can be computed again.
     domain_statistics: ClassVar[bool] = False
-    # Whether it normalizes by the statistics of the test batch, so predictions depend on the batch.
+    # Whether it normalizes by statistics of the batch in evaluation, too.
     batch_statistics: ClassVar[bool] = False
-    # The fewest images of one domain that it can predict at once.
+    # The minimum number of images of one domain in a prediction.
     min_images: ClassVar[int] = 1
     # Whether a network with it can be exported.
     exports: ClassVar[bool] = True
-    # Whether a model with new slots computes exactly what the plain trunk does.
+    # Whether a model with new slots has exactly the outputs of the plain trunk.
     starts_unchanged: ClassVar[bool] = False
 
     @abstractmethod
     def replace(self, layer: nn.Module, path: str, switch: Switch) -> nn.Module:
-        """Return the module that takes the place of a norm layer, or the layer itself."""
+        """Return the replacement of a norm layer, or the layer itself."""
 
 
 class UserNorm(Norm):
@@ -67,7 +67,7 @@ class Statistics(nn.Module):
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Return whether this layer normalizes: one of torch's or timm's, or one by name and scale."""
+    """Return whether this is a norm layer of torch or timm, or one by its name and parameters."""
     name = type(module).__name__
     if any(word in name for word in _NOT_NORMS):
         return False
@@ -76,7 +76,7 @@ def is_norm(module: nn.Module) -> bool:
     if not known and "Norm" not in name and name != "Affine":
         return False
     own = (*module._parameters.values(), *module._buffers.values())
-    # More than one number a channel in a submodule: a layer that contains a norm.
+    # A submodule with matrices: a layer that contains a norm.
     wide = any(p.ndim > 1 for child in module.children() for p in child.parameters())
     return any(tensor is not None for tensor in own) and not wide
 
@@ -87,7 +87,7 @@ def is_batch_norm(module: nn.Module) -> TypeGuard[_BatchNorm]:
 
 
 def keeps_statistics(module: nn.Module) -> bool:
-    """Return whether running statistics of this module move in training."""
+    """Return whether this module has running statistics, which training updates."""
     return is_batch_norm(module) or isinstance(module, Statistics)
 
 
@@ -133,7 +133,7 @@ def instance_norm(
 
 
 def drop_statistics(layer: Any) -> Any:
-    """Make a batch norm keep no running statistics, in place."""
+    """Remove the running statistics of a batch norm, in place."""
     for key in ("running_mean", "running_var", "num_batches_tracked"):
         layer._buffers[key] = None
     layer.track_running_stats = False

@@ -3,49 +3,36 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from onetrunk.nn.bank import Bank
+from onetrunk.nn.bank import CopyBank
 from onetrunk.nn.norms._base import Norm, affine, finish
 from onetrunk.nn.switch import Switch
 
-Family = Literal["batch", "channel", "trailing"]  # over what it normalizes, and where channels are
+Family = Literal["batch", "channel", "trailing"]  # what it normalizes over, and where channels are
 _STATE = {"weight", "bias", "running_mean", "running_var"}
 
 
-class DomainNorm(Bank):
+class DomainNorm(CopyBank):
     """Norm layers by domain, each a copy of the replaced one.
 
-    A copy serves any norm, with the activation that some contain. Where the formula is known
-    (`family_of`), a mixed batch runs in one gather: with a = s/√(σ²+ε) and c = b − μ·a,
-    y = a[d]·x + c[d] where statistics are kept; where they are taken from the image, the norm
-    without scale and bias runs first.
+    This works for any norm, including an activation that some contain. If the formula is known
+    (`family_of`), a mixed batch runs in one gather. With running statistics, y = a[d]·x + c[d] for
+    a = s/√(σ²+ε) and c = b − μ·a; with statistics of each image, the norm without scale and bias
+    runs first.
     """
 
-    is_template = True
     normalizes_batches = True
-    origin: Any
 
     def __init__(self, layer: nn.Module, path: str, switch: Switch) -> None:
-        super().__init__(path, switch)
-        self.origin = layer.requires_grad_(False)
+        super().__init__(layer, path, switch)
         self.keys = [key for key, t in layer.state_dict().items() if t.is_floating_point()]
         self.family = family_of(layer) if set(self.keys) <= _STATE else None
         self.bare = _strip(layer) if self.family in ("channel", "trailing") else None
-
-    def make_slot(self) -> nn.Module:
-        """Return a copy of the replaced layer."""
-        slot: nn.Module = copy.deepcopy(self.origin)
-        return slot.requires_grad_(True).train(self.training)
-
-    def run(self, x: Tensor, slot: nn.Module | None) -> Tensor:
-        """Run the domain's own layer."""
-        y: Tensor = self.required(slot)(x)
-        return y
 
     def gather(self, x: Tensor, index: Tensor) -> Tensor | None:
         """Compute one multiply-add with the scale and shift of each image."""
@@ -56,23 +43,17 @@ class DomainNorm(Bank):
         if self.family == "batch":
             if "running_var" not in tensors:
                 return None
-            mean, factor = (
-                tensors["running_mean"],
-                torch.rsqrt(tensors["running_var"] + self.origin.eps),
-            )
+            mean = tensors["running_mean"]
+            factor = torch.rsqrt(tensors["running_var"] + self.origin.eps)
             scale = factor if scale is None else scale * factor
             shift = -mean * scale if shift is None else torch.addcmul(shift, mean, scale, value=-1)
         elif self.bare is not None:
             x = self.bare(x)
         return finish(self.origin, affine(x, scale, shift, trailing=self.family == "trailing"))
 
-    def resolve(self, name: str) -> nn.Module:
-        """Return a copy of the domain's own layer."""
-        return copy.deepcopy(self.slots[name])
-
 
 def family_of(layer: nn.Module) -> Family | None:
-    """Return over what a norm of a known formula normalizes; None for any other."""
+    """Return the family of a norm whose formula is known; None for any other."""
     name = type(layer).__name__
     if isinstance(layer, _BatchNorm):
         return "batch"

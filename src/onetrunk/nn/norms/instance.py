@@ -19,7 +19,7 @@ from onetrunk.nn.switch import Switch
 
 
 class InstanceNorm(Replacement):
-    """A batch norm's scale and bias behind the statistics of each image and channel."""
+    """Normalization by each image and channel, with the scale and bias of a batch norm."""
 
     why_not_folded = OWN_STATISTICS
     origin: Any

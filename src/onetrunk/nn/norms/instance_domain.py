@@ -32,7 +32,7 @@ class Affine(nn.Module):
 
 
 class InstanceDomainBank(Bank):
-    """Scale and bias by domain behind the statistics of each image and channel."""
+    """Normalization by each image and channel, with scale and bias by domain."""
 
     is_template = True
     origin: Any

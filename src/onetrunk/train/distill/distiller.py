@@ -7,7 +7,7 @@ For a domain with tasks t, each with its teachers k (Li, Liu & Bilen 2022):
 f_p are the student's features at point p, g_kp the teacher's, A_kp an aligner of the domain, and a
 the annealing factor. Teachers without predictions of a task have no term ℓ_logits, and its mean is
 over the others. The features of a teacher of several tasks are compared once and weighted by the
-number of tasks. Every batch is given to the teachers of its own domain only, in the same view.
+number of tasks. A batch is only passed to the teachers of its domain, as the same views.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from onetrunk.train.device import Precision
 from onetrunk.train.distill.matching import to_common_shape
 from onetrunk.train.distill.targets import Targets, make_targets
 from onetrunk.train.distill.teachers import Teacher
-from onetrunk.train.optimizer import load_optimizer_state, optimizer_state
+from onetrunk.train.losses import full_precision
+from onetrunk.train.optimizer import load_optimizer_state, optimizer_state, tensors_under
 
 
 class Distiller:
@@ -50,11 +51,11 @@ class Distiller:
         self.task_counts = {domain.name: len(domain.tasks) for domain in domains}
         self.targets: dict[str, list[Targets]] = {}
         for domain in domains:
-            if mine := teachers.get(domain.name, ()):
-                for teacher in mine:
+            if assigned := teachers.get(domain.name, ()):
+                for teacher in assigned:
                     teacher.to(precision.device, train.channels_last)
                 self.targets[domain.name] = make_targets(
-                    model, domain, mine, distill, domain.batch or train.batch, precision.device
+                    model, domain, assigned, distill, domain.batch or train.batch, precision.device
                 )
         self.points = {
             name: tuple(dict.fromkeys(point for each in targets for point, _ in each.pairs))
@@ -80,7 +81,7 @@ class Distiller:
         }
 
     def present(self, domain: str, step: int) -> list[Targets]:
-        """Return the targets of a step: `drop` leaves out some of several teachers, never all."""
+        """Return the targets of a step: `teacher_dropout` leaves out some teachers, never all."""
         targets = self.targets.get(domain, [])
         count, drop = len(targets), self.distill.teacher_dropout
         if count < 2 or not drop:
@@ -103,8 +104,9 @@ class Distiller:
         losses: dict[str, list[Tensor]] = {}
         present = self.present(batch.domain, step)
         factor = annealing_factor(progress, self.distill.annealing)
-        with_features = Counter(task for each in present if each.pairs
-                                for task in each.feature_weights)  # fmt: skip
+        with_features = Counter(
+            task for each in present if each.pairs for task in each.feature_weights
+        )
         with_predictions = Counter(task for each in present for task in each.prediction_losses)
         for each in present:
             points = tuple(dict.fromkeys(point for _, point in each.pairs))
@@ -113,11 +115,11 @@ class Distiller:
             weight = sum(
                 w / max(with_features[task], 1) for task, w in each.feature_weights.items()
             )
-            for (mine, theirs), aligner in zip(each.pairs, each.aligners, strict=True):
-                t = full_precision(teacher.features[theirs])
-                if theirs in each.standardizers:
-                    t = each.standardizers[theirs](t)
-                a, t = to_common_shape(aligner(full_precision(student.features[mine])), t)
+            for (point, teacher_point), aligner in zip(each.pairs, each.aligners, strict=True):
+                t = full_precision(teacher.features[teacher_point])
+                if teacher_point in each.standardizers:
+                    t = each.standardizers[teacher_point](t)
+                a, t = to_common_shape(aligner(full_precision(student.features[point])), t)
                 if each.feature_loss is not None:
                     loss = each.feature_loss(a, t.to(a.dtype))
                     losses.setdefault("features", []).append(weight * loss)
@@ -167,11 +169,7 @@ class Distiller:
         for name, named in self.parameters.items():
             for key, parameter in named.items():
                 parameter.copy_(tensors[f"weights/{name}/{key}"])
-        optim = {
-            place.removeprefix("optim/"): tensor
-            for place, tensor in tensors.items()
-            if place.startswith("optim/")
-        }
+        optim = tensors_under("optim", tensors)
         load_optimizer_state(self.optimizers, self.parameters, optim)
 
 
@@ -182,8 +180,3 @@ def annealing_factor(progress: float, annealing: str) -> float:
     if annealing == "cosine":
         return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
     return 1.0
-
-
-def full_precision(tensor: Tensor) -> Tensor:
-    """Return the tensor in float32, or in float64 if it has that type."""
-    return tensor if tensor.dtype == torch.float64 else tensor.float()

@@ -15,7 +15,7 @@ from onetrunk.progress import say
 from onetrunk.store.run_folder import RECIPE, SCORES
 from onetrunk.train.distill.foreign import PREFIX, Foreign, ForeignTeacher, TimmCheckpoint
 from onetrunk.train.distill.stored_teachers import PREFIX as STORED
-from onetrunk.train.distill.stored_teachers import Stored
+from onetrunk.train.distill.stored_teachers import StoredTeacher
 from onetrunk.train.distill.teachers import Specialist, Teacher
 
 OneTeacher = str | Path | Universal | Foreign | Teacher
@@ -48,9 +48,9 @@ def find_teachers(
         if name not in names:
             errors.append(BadInput("distill.teachers: no such domain", got=name, available=names))
     for domain in domains:
-        mine = by_domain.get(domain.name, ())
+        given = by_domain.get(domain.name, ())
         try:
-            teachers[domain.name] = finder.of(domain, mine, for_all=by_domain is not source)
+            teachers[domain.name] = finder.of(domain, given, for_all=by_domain is not source)
         except OnetrunkError as error:
             errors.append(error)
     if not errors and not any(teachers.values()):
@@ -61,8 +61,8 @@ def find_teachers(
                 available=sorted(finder.known) or None,
             )
         )
-    if errors:  # one run that several domains name is reported once
-        raise BadInput.several(list({str(error): error for error in errors}.values()))
+    if errors:
+        raise BadInput.several(errors)
     for line in [*finder.notes, *_notes(teachers)]:
         say(f"note: {line}")
     return teachers
@@ -70,19 +70,19 @@ def find_teachers(
 
 def _notes(teachers: Mapping[str, Sequence[Teacher]]) -> list[str]:
     """Return notes on domains without a teacher, and on teachers whose images are converted."""
-    untaught = [name for name, mine in teachers.items() if not mine]
+    without = [name for name, assigned in teachers.items() if not assigned]
     converted = [
         name
-        for name, mine in teachers.items()
+        for name, assigned in teachers.items()
         if any(
             converter.changes_images
-            for teacher in mine
+            for teacher in assigned
             if (converter := getattr(teacher, "converter", None)) is not None
         )
     ]
     notes = []
-    if untaught:
-        notes.append(f"no teacher for {', '.join(untaught)}: trained from labels alone")
+    if without:
+        notes.append(f"no teacher for {', '.join(without)}: trained from labels alone")
     if converted:
         notes.append(
             f"the teachers of {', '.join(converted)} use another image size or normalization; "
@@ -92,7 +92,7 @@ def _notes(teachers: Mapping[str, Sequence[Teacher]]) -> list[str]:
 
 
 class _Finder:
-    """Reads every run and every checkpoint once, however many domains it teaches."""
+    """Finds teachers; every run and every checkpoint is read once for all domains."""
 
     def __init__(self, root: Path, logits: bool) -> None:
         self.root = root
@@ -113,16 +113,20 @@ class _Finder:
                     raise BadInput(
                         f"distill.teachers.{domain.name}: no such task", got=task, available=tasks
                     )
-            return [t for task, one in source.items() for t in self._each(domain, one, [task])]
-        return self._each(domain, source, tasks, for_all)
+            return [
+                t for task, one in source.items() for t in self._from_sources(domain, one, [task])
+            ]
+        return self._from_sources(domain, source, tasks, for_all)
 
-    def _each(
+    def _from_sources(
         self, domain: Domain, source: Teachers, tasks: Sequence[str], for_all: bool = False
     ) -> list[Teacher]:
         several = source if isinstance(source, list | tuple) else [cast(OneTeacher, source)]
-        return [teacher for one in several for teacher in self._one(domain, one, tasks, for_all)]
+        return [
+            teacher for one in several for teacher in self._from_source(domain, one, tasks, for_all)
+        ]
 
-    def _one(
+    def _from_source(
         self, domain: Domain, source: OneTeacher, tasks: Sequence[str], for_all: bool
     ) -> Sequence[Teacher]:
         if isinstance(source, Foreign):
@@ -148,7 +152,7 @@ class _Finder:
             )
         if text.startswith(STORED):
             path = self.root / text.removeprefix(STORED)
-            return [Stored(path, domain, tasks, self.logits)]
+            return [StoredTeacher(path, domain, tasks, self.logits)]
         if text.startswith(PREFIX):
             if text not in self.checkpoints:
                 self.checkpoints[text] = TimmCheckpoint(text, self.root)
@@ -170,8 +174,8 @@ class _Finder:
     ) -> list[Teacher]:
         """Return the domains of a run that teach this domain, each with the tasks it teaches.
 
-        A task is taught by the run's domain of the same name, else by one called DOMAIN-TASK. If
-        the run was given for this domain and has only one domain, that one teaches it.
+        The teacher of a task is the run's domain of the same name, else one called DOMAIN-TASK. If
+        the run was given for this domain and has only one domain, that one is the teacher.
         """
         self.known.update(models)
         tasks_of: dict[str, list[str]] = {}
@@ -190,8 +194,8 @@ class _Finder:
                 available=[f"{known}/{task}" for known in models for task in _tasks(models, known)],
             )
         return [
-            Specialist(models[teacher], teacher, domain, mine, name, self.logits)
-            for teacher, mine in tasks_of.items()
+            Specialist(models[teacher], teacher, domain, names, name, self.logits)
+            for teacher, names in tasks_of.items()
         ]
 
 
@@ -216,6 +220,3 @@ def _models(folder: Path) -> dict[str, Universal]:
             try_=f"onetrunk train {recipe}",
         )
     return models_of(folder)
-
-
-# -- settings given from Python

@@ -1,4 +1,4 @@
-"""Teachers that are not onetrunk networks: modules of the user's, and checkpoints of timm.
+"""Teachers that are not onetrunk networks: user-defined modules, and timm checkpoints.
 
     Foreign(net, lambda x: {"pooled": net.embed(x), "classify": net(x)},
             classes={"classify": ["cat", "dog"]}, pixels=Pixels((224, 224), mean=…, std=…))
@@ -9,7 +9,7 @@ One such network may teach several domains.
 a file. Its features are the pooled ones, which its classifier reads, and its last map (of a
 transformer, its tokens). Its size and normalization come from timm's configuration, or from the
 config.json that timm writes beside a file. It predicts a classify task if its classifier has an
-output for each class; for any other task it gives features alone.
+output for each class; for any other task it only provides features.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ Function = Callable[[Tensor], Tensor | Mapping[str, Tensor]]
 
 
 class Foreign:
-    """A network of the user's as a teacher. It is frozen, and runs in evaluation mode.
+    """A user-defined network as a teacher, frozen and in evaluation mode.
 
     Args:
         module: The network.
         function: Maps normalized images to features, (B, C) or maps (B, C, h, w), or to a mapping
-            with features by point ("pooled", "bottleneck", a name in `distill.at`) and predictions
-            by task; by default the module itself.
+            with features by point ("pooled", "bottleneck", a name in `distill.feature_layers`) and
+            predictions by task; by default the module itself.
         pixels: The size and normalization of its images.
         classes: By task the names of its outputs, in order; a tuple for one with several names.
             The classes of a domain are found by name, apart from case and blanks.
@@ -88,7 +88,7 @@ class Foreign:
             return {POOLED if outputs.ndim == 2 else BOTTLENECK: outputs}
         return dict(outputs)
 
-    def try_out(self) -> dict[str, Tensor]:
+    def probe(self) -> dict[str, Tensor]:
         """Freeze the network and return its outputs for two black images, after checking them."""
         self.module.requires_grad_(False)
         height, width = self.pixels.size
@@ -117,17 +117,17 @@ class ForeignTeacher:
         self, foreign: Foreign, domain: Domain, tasks: Sequence[str], logits: bool = True
     ) -> None:
         self.foreign, self.name, self.tasks = foreign, foreign.name, tuple(tasks)
-        outputs = foreign.try_out()
+        outputs = foreign.probe()
         known = {task.name: task for task in domain.tasks if task.name in tasks}
-        self.taught = {name: known[name] for name in outputs if name in known and logits}
-        self.predictions = tuple(self.taught)
+        self.predicted = {name: known[name] for name in outputs if name in known and logits}
+        self.predictions = tuple(self.predicted)
         tasks_elsewhere = {*known, *foreign.classes}  # predictions for other domains: no features
         self.widths: Mapping[str, int] = {
             key: t.shape[1] for key, t in outputs.items() if key not in tasks_elsewhere
         }
         self.places: dict[str, Tensor | None] = {
             name: self._places(task, outputs[name], f"{self.name}: {domain.name}/{name}")
-            for name, task in self.taught.items()
+            for name, task in self.predicted.items()
         }
         self.converter = ImageConverter(domain.pixels, foreign.pixels)
 
@@ -145,7 +145,8 @@ class ForeignTeacher:
         outputs = self.foreign.forward(self.converter(images))
         size = (images.shape[-2], images.shape[-1])
         predictions = {
-            name: self._prediction(task, outputs[name], size) for name, task in self.taught.items()
+            name: self._prediction(task, outputs[name], size)
+            for name, task in self.predicted.items()
         }
         return Outputs(predictions, {point: outputs[point] for point in points})
 
@@ -163,7 +164,7 @@ class ForeignTeacher:
         return F.normalize(output, dim=1) if task.kind == "normals" else output
 
     def _places(self, task: Task, output: Tensor, where: str) -> Tensor | None:
-        """Return the outputs of the domain's classes: (C,), or (C, most outputs of one class)."""
+        """Return the outputs of the domain's classes: (C,), or (C, outputs per class)."""
         form = "maps (B, C, h, w)" if task.dense else "rows (B, C)"
         if (output.ndim == 4) != task.dense:
             raise BadInput(f"teacher {where}: expected {form}", got=tuple(output.shape))
@@ -196,7 +197,7 @@ class ForeignTeacher:
 
 
 class TimmCheckpoint:
-    """A timm network, loaded once however many domains it teaches.
+    """A timm network, loaded once for all domains that it teaches.
 
     Args:
         text: timm/NAME, or timm/NAME:FILE.
@@ -225,7 +226,7 @@ class TimmCheckpoint:
     def of(
         self, domain: Domain, tasks: Sequence[str], logits: bool
     ) -> tuple[ForeignTeacher, list[str]]:
-        """Return it as the teacher of one domain, and notes."""
+        """Return the teacher of one domain, and notes."""
         notes: list[str] = []
         predicted: dict[str, list[Label]] = {}
         for task in domain.tasks if logits and self.labels else ():
@@ -235,8 +236,8 @@ class TimmCheckpoint:
                     predicted[task.name] = self.labels or []
                 elif len(missing) < len(task.classes):
                     notes.append(
-                        f"{domain.name}/{task.name}: {self.name} gives features alone, because it "
-                        f"has no output for {len(missing)} of {len(task.classes)} classes: "
+                        f"{domain.name}/{task.name}: {self.name} only provides features, because "
+                        f"it has no output for {len(missing)} of {len(task.classes)} classes: "
                         f"{shorten(missing, 8)}"
                     )
 
@@ -273,7 +274,7 @@ def _without_classifier(arch: str, path: Path, error: BadInput) -> Any:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    """Return the config.json beside a file of weights, where there is one."""
+    """Return the config.json beside a file of weights, if there is one."""
     beside = path.parent / "config.json"
     if not beside.is_file():
         return {}
@@ -298,6 +299,6 @@ def _pixels(name: str, net: Any, config: object) -> Pixels:
         torch.tensor([own.mean, own.std]).reshape(2, 3)
     except (ValueError, TypeError, RuntimeError) as error:
         raise BadInput(
-            f"teacher {name}: config.json names no size and normalization", got=str(error)[:100]
+            f"teacher {name}: config.json has no valid size and normalization", got=str(error)[:100]
         ) from None
     return own

@@ -1,6 +1,6 @@
 """Learning without forgetting: predictions of old domains on new images (Li & Hoiem 2016).
 
-A run that starts from another one (`init = RUN`) moves its trunk from θ₀ to θ. The domains of RUN
+A run that starts from another one (`init = RUN`) trains its trunk from θ₀ to θ. The domains of RUN
 that are not trained here are old. Each step takes one of them, o, in turn, and adds to the loss of
 a batch x
 
@@ -27,10 +27,10 @@ from onetrunk.nn.shared_heads import SharedHead
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
 from onetrunk.train.device import Precision
-from onetrunk.train.distill.distiller import full_precision
 from onetrunk.train.distill.prediction_losses import PredictionLoss, make_prediction_loss
 from onetrunk.train.distill.teachers import ImageConverter
 from onetrunk.train.initialize import load_shared
+from onetrunk.train.losses import full_precision
 
 
 class OldPredictions:
@@ -68,7 +68,7 @@ class OldPredictions:
         self.trunk: dict[str, Tensor] = {}  # of the trained model, by the old network's names
 
     def follow(self, model: Universal, precision: Precision, channels_last: bool) -> None:
-        """Use the trunk of this model, which is trained, and move to its device."""
+        """Use the trunk of the model in training, and move to its device."""
         like = next(model.parameters())
         self.before.to(like.device, like.dtype)
         if channels_last:

@@ -1,4 +1,4 @@
-"""Which of a student's features is compared with which of a teacher's."""
+"""Matching of the student's feature points with the teacher's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from onetrunk.train.distill.teachers import Teacher
 
 Pairs = tuple[tuple[str, str], ...]  # (student's point, teacher's point)
 
-# By point of the student the teacher's points that it can be compared with, best first. Both dense
+# By point of the student: the teacher's points that it can be compared with, best first. Both dense
 # points are compared with the decoded map (Li et al.). Any other point is compared with the
 # teacher's point of the same name.
 CANDIDATES: Mapping[str, tuple[str, ...]] = {
@@ -49,7 +49,7 @@ def match_features(
     matches = {point: teacher_point(point, teacher.widths) for point in points}
     if missing := [point for point, match in matches.items() if match is None]:
         raise BadInput(
-            f"teacher {teacher.name}: it has no features to compare those of {domain.name} with",
+            f"teacher {teacher.name}: it has no features that match these points of {domain.name}",
             got=shorten(missing),
             available=teacher.widths,
             try_='distill.feature_layers = [a point that both have], or features = "none"',
@@ -58,14 +58,14 @@ def match_features(
 
 
 def default_points(domain: Domain, teacher: Teacher) -> tuple[str, ...]:
-    """Return the points that the heads of the taught tasks read (Li, Liu & Bilen 2022)."""
+    """Return the points that the heads of the teacher's tasks read (Li, Liu & Bilen 2022)."""
     dense = [task.dense for task in domain.tasks if task.name in teacher.tasks]
     pooled = () if all(dense) else (POOLED,)
     return (*pooled, *((BOTTLENECK, DECODED) if any(dense) else ()))
 
 
 def teacher_point(point: str, teacher_widths: Mapping[str, int]) -> str | None:
-    """Return the teacher's point that a student's point is compared with, if there is one."""
+    """Return the teacher's point that is compared with a student's point, if there is one."""
     candidates = CANDIDATES.get(point, (point,))
     return next((name for name in candidates if name in teacher_widths), None)
 

@@ -1,4 +1,4 @@
-"""The plan of a distillation: what every teacher teaches, checked before training."""
+"""The plan of a distillation: the features and predictions of each teacher that are used."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def plan(
     distill: Distill,
     train: Train,
 ) -> Record:
-    """Return what every teacher teaches, as the run's scores record it.
+    """Return the features and predictions of each teacher, as scores.json records them.
 
     All problems are raised as one BadInput. Domains whose batches are too small for the feature
     loss are printed as a note, and recorded with its fallback.
@@ -36,10 +36,10 @@ def plan(
     model_of = {name: model for model in models.values() for name in model.domains}
     for domain in domains:
         batch = domain.batch or train.batch
-        mine = teachers.get(domain.name, ())
+        assigned = teachers.get(domain.name, ())
         entries = record.setdefault(domain.name, [])
-        errors += _view_errors(domain, mine, distill, train)
-        for teacher in mine:
+        errors += _view_errors(domain, assigned, distill, train)
+        for teacher in assigned:
             try:
                 loss = name_for_batch(distill.features, batch)
                 widths = feature_widths(model_of[domain.name], domain.name)
@@ -53,7 +53,7 @@ def plan(
                 names = ", ".join(teacher.predictions) or "nothing"
                 errors.append(
                     BadInput(
-                        f"teacher {teacher.name}: it has nothing to teach {domain.name}",
+                        f"teacher {teacher.name}: it has no target for {domain.name}",
                         got=f"features = {distill.features!r}, predictions of {names}",
                         try_="logits = true, or features that it has",
                     )
@@ -65,8 +65,8 @@ def plan(
                     entry["replaces"] = distill.features
                     too_small[domain.name] = f"{domain.name} (batches of {batch}): {loss}"
             entries.append(entry)
-    if errors:  # what holds for several teachers is reported once
-        raise BadInput.several(list({str(error): error for error in errors}.values()))
+    if errors:
+        raise BadInput.several(errors)
     if too_small:
         say(f"note: batches too small for {distill.features}: {'; '.join(too_small.values())}")
     return record
@@ -75,7 +75,7 @@ def plan(
 def _view_errors(
     domain: Domain, teachers: Sequence[Teacher], distill: Distill, train: Train
 ) -> list[OnetrunkError]:
-    """Return what does not fit the precomputed views of a domain."""
+    """Return conflicts of the settings with the precomputed views of a domain."""
     try:
         fixed = fixed_of(teachers)
     except OnetrunkError as error:

@@ -30,7 +30,13 @@ from onetrunk.store.tensors import RowSpec, RowsWriter
 from onetrunk.train.device import Precision, choose_device, deterministic
 from onetrunk.train.distill.find_teachers import Teachers, find_teachers
 from onetrunk.train.distill.matching import default_points, match_features, teacher_point
-from onetrunk.train.distill.stored_teachers import FEATURES, PREDICTIONS, Header, Stored, fixed_of
+from onetrunk.train.distill.stored_teachers import (
+    FEATURES,
+    PREDICTIONS,
+    Header,
+    StoredTeacher,
+    fixed_of,
+)
 from onetrunk.train.distill.teachers import Teacher, feature_widths
 from onetrunk.train.interrupt import Stop, stopped
 
@@ -53,12 +59,12 @@ def precompute(
 ) -> Path:
     """Write a teacher's outputs for `views` views of each training image, for `features:FILE`.
 
-    A call that was interrupted is continued. A run can use the file if its training images, pixels
-    and augmentation are the same; the seed of the views is in the file.
+    An interrupted call is resumed by calling it again. A run can use the file if its training
+    images, pixels and augmentation are the same; the seed of the views is in the file.
 
     Args:
         teacher: One teacher, as in `ot.train(…, teachers=…)`, or one by task.
-        seed: Of the views' augmentation.
+        seed: The seed of the views' augmentation.
         at: The teacher's feature points; by default those that the domain's tasks need.
         logits: Whether predictions are stored as well as features.
     """
@@ -97,17 +103,17 @@ def precompute_for_run(
     model_of = {name: model for model in models.values() for name in model.domains}
     stored: dict[str, list[Teacher]] = {}
     for domain in domains:
-        mine = teachers.get(domain.name, ())
-        fixed = fixed_of(mine) or Fixed(distill.views, views_seed(seed, domain.name))
-        for number, teacher in enumerate(mine):
-            if not isinstance(teacher, Stored):
+        assigned = teachers.get(domain.name, ())
+        fixed = fixed_of(assigned) or Fixed(distill.views, views_seed(seed, domain.name))
+        for number, teacher in enumerate(assigned):
+            if not isinstance(teacher, StoredTeacher):
                 widths = feature_widths(model_of[domain.name], domain.name)
                 points = [point for _, point in match_features(domain, teacher, distill, widths)]
                 path = run.path / FOLDER / f"{domain.name}-{number}.safetensors"
                 teacher.to(precision.device, True)
                 with run.writing(f"the features of {domain.name}"):
                     write(path, teacher, domain, fixed, points, precision, (stop, run.path))
-                teacher = Stored(path, domain, teacher.tasks, distill.logits)
+                teacher = StoredTeacher(path, domain, teacher.tasks, distill.logits)
             stored.setdefault(domain.name, []).append(teacher)
     return stored
 
@@ -124,13 +130,13 @@ def write(
     """Write a teacher's outputs for the views of a domain; an existing file of them is kept.
 
     Args:
-        stop: The request to stop, and the run that is then to be resumed.
+        stop: The request to stop, and the folder of the run.
     """
     count = len(domain.train)
     header = Header.of(domain, teacher.name, teacher.predictions, fixed)
     if path.exists():
         names = {*(FEATURES + p for p in points), *(PREDICTIONS + t for t in teacher.predictions)}
-        existing = Stored(path, domain, [task.name for task in domain.tasks])
+        existing = StoredTeacher(path, domain, [task.name for task in domain.tasks])
         if existing.header != header or {*existing.arrays} != names:
             raise BadInput(
                 f"{path.name} already exists with the outputs of other views or another teacher",
@@ -196,7 +202,7 @@ def _check_disk(path: Path, file: RowsWriter) -> None:
     if file.bytes > free:
         raise Failed(
             f"{size}, and {free / 1e9:,.1f} GB are free",
-            try_="fewer distill.views, other points in distill.feature_layers, or distill.views = 0",
+            try_="fewer distill.views (0: none), or other distill.feature_layers",
         )
     if file.bytes > LARGE_FILE and not file.done:
         say(size)

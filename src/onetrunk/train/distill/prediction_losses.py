@@ -7,7 +7,7 @@
 | multilabel | T²·KL of the Bernoulli distributions sigmoid(·/T) | (image, class) pairs |
 | regress, depth, normals | the loss of the labels, with the teacher's prediction as target | |
 
-There is none for `embed`: embeddings are taught by features.
+There is none for `embed`: a student learns embeddings from features.
 """
 
 from __future__ import annotations

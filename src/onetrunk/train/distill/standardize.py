@@ -1,4 +1,4 @@
-"""Standardized teacher features: mean 0 and variance 1 per channel, over the taught domain.
+"""Standardized teacher features: mean 0 and variance 1 per channel, over a domain's images.
 
 `channel` divides each channel by its standard deviation.
 

@@ -87,8 +87,8 @@ class Header(BaseModel, frozen=True, strict=True, extra="forbid"):
             ) from None
 
 
-class Stored:
-    """The outputs in a file as a teacher."""
+class StoredTeacher:
+    """A file of precomputed outputs, used as a teacher."""
 
     converter = None  # the file holds outputs for the student's own views
 
@@ -103,9 +103,9 @@ class Stored:
         for name, array in self.arrays.items():
             if len(array) != rows or array.ndim not in (2, 4):
                 raise BadInput(f"{path.name}: {name}: expected {rows} rows", got=array.shape)
-        mine = {task.name: task for task in domain.tasks if task.name in tasks}
-        self.predictions = tuple(name for name in mine if name in header.predictions and logits)
-        self.order = {name: self._order(path.name, domain, mine[name]) for name in self.predictions}
+        by_name = {task.name: task for task in domain.tasks if task.name in tasks}
+        self.predictions = tuple(t for t in by_name if t in header.predictions and logits)
+        self.order = {t: self._order(path.name, domain, by_name[t]) for t in self.predictions}
         self.widths: Mapping[str, int] = {
             name.removeprefix(FEATURES): int(array.shape[1])
             for name, array in self.arrays.items()
@@ -149,7 +149,7 @@ class Stored:
 
 def fixed_of(teachers: Sequence[Teacher]) -> Fixed | None:
     """Return the views of the stored teachers of one domain, which must all be the same."""
-    stored = [teacher for teacher in teachers if isinstance(teacher, Stored)]
+    stored = [teacher for teacher in teachers if isinstance(teacher, StoredTeacher)]
     if len({teacher.fixed for teacher in stored}) > 1:
         raise BadInput(
             f"{stored[0].header.domain}: expected precomputed features of the same views",
@@ -168,15 +168,15 @@ def check_header(file: str, header: Header, domain: Domain) -> None:
             got=f"{header.images:,} images of {header.domain}, {expected.images:,} here",
             try_="precompute the features from these images",
         )
-    for name, theirs, mine in (
+    for name, stored, current in (
         ("pixels", header.pixels, expected.pixels),
         ("augment", header.augment, expected.augment),
     ):
-        if theirs != mine:
-            keys = [key for key in mine if theirs.get(key) != mine[key]]
+        if stored != current:
+            keys = [key for key in current if stored.get(key) != current[key]]
             raise BadInput(
                 f"{file}: it was made with other {name} settings than those of {domain.name}",
-                got="; ".join(f"{key} {theirs.get(key)}, here {mine[key]}" for key in keys),
+                got="; ".join(f"{key} {stored.get(key)}, here {current[key]}" for key in keys),
                 try_="use the same settings, or precompute the features with these",
             )
 

@@ -1,4 +1,4 @@
-"""What each teacher of a domain teaches: its features, through aligners, and its predictions."""
+"""The targets that a domain's teachers provide: features, through aligners, and predictions."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Aligner(nn.Module):
     """Maps the student's features to the teacher's width; discarded after training.
 
     `linear` is A·f, a 1×1 convolution on maps, without bias (Li, Liu & Bilen 2022). `hidden` is
-    A₂·ReLU(A₁·f + b) with as many hidden units as the wider of the two features. The less an
-    aligner can fit, the more the student itself has to learn.
+    A₂·ReLU(A₁·f + b) with as many hidden units as the wider of the two features. It fits the
+    teacher better, and leaves less for the student to learn.
 
     Args:
-        student: Number of the student's channels.
-        teacher: Number of the teacher's channels.
+        student: The number of the student's channels.
+        teacher: The number of the teacher's channels.
         kind: "linear" or "hidden".
     """
 
@@ -47,16 +47,13 @@ class Aligner(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map rows (B, C), or every pixel of maps (B, C, h, w)."""
-        if features.ndim == 2:
-            mapped: Tensor = self.layers(features)
-            return mapped
-        mapped = self.layers(features.movedim(1, -1))
+        mapped: Tensor = self.layers(features.movedim(1, -1))
         return mapped.movedim(-1, 1)
 
 
 @dataclass(eq=False)
 class Targets:
-    """What one teacher teaches of one domain."""
+    """The targets of one domain from one teacher, with their losses and weights."""
 
     teacher: Teacher
     pairs: Pairs
@@ -114,7 +111,7 @@ def make_targets(
 
 
 def share_a_task(teachers: Sequence[Teacher]) -> bool:
-    """Whether two of the teachers teach the same task by their features."""
+    """Return whether features of several teachers are targets of one task."""
     counts = Counter(task for teacher in teachers if teacher.widths for task in teacher.tasks)
     return any(count > 1 for count in counts.values())
 

@@ -53,11 +53,11 @@ class ImageConverter:
     def __init__(self, student: Pixels, teacher: Pixels) -> None:
         self.size = None if student.size == teacher.size else teacher.size
         equal = (student.mean, student.std) == (teacher.mean, teacher.std)
-        mine = torch.tensor([student.mean, student.std])
-        theirs = torch.tensor([teacher.mean, teacher.std])
+        source = torch.tensor([student.mean, student.std])
+        target = torch.tensor([teacher.mean, teacher.std])
         # t = (s·std + mean − mean')/std'
-        self.scale = None if equal else (mine[1] / theirs[1]).reshape(1, 3, 1, 1)
-        self.shift = ((mine[0] - theirs[0]) / theirs[1]).reshape(1, 3, 1, 1)
+        self.scale = None if equal else (source[1] / target[1]).reshape(1, 3, 1, 1)
+        self.shift = ((source[0] - target[0]) / target[1]).reshape(1, 3, 1, 1)
 
     @property
     def changes_images(self) -> bool:
@@ -84,8 +84,8 @@ class Specialist:
 
     Args:
         teacher_domain: The domain's name in the teacher.
-        domain: The student's domain that is taught.
-        tasks: The student's tasks that are taught.
+        domain: The student's domain.
+        tasks: The student's tasks that it teaches.
         name: Shown in messages and records.
         logits: Whether its predictions are used as well as its features.
     """

@@ -1,10 +1,10 @@
 """The choice of a method for a domain with few images, by cross-validation (Stone 1974).
 
-Below 8 images per class there are too few to hold out a validation split. So validation images are
+With fewer than 8 images per class, a validation split would be too small. So validation images are
 trained on as well, and every method is evaluated on folds, in which each image is held out once.
 The methods, simplest first, are class means (class_means.py), a linear head, and adapters that
-start from the class means of their fold. The first method with the fewest errors is taken and
-trained on all images.
+start from the class means of their fold. The method with the fewest errors (the simplest in a tie)
+is chosen and trained on all images.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from torch import Tensor, nn
 from onetrunk.data.domain import Domain
 from onetrunk.data.split import Split
 from onetrunk.data.task import NO_CLASS, Task
+from onetrunk.eval.feature_map import pooled_features
 from onetrunk.nn.heads import Pooled
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
 from onetrunk.train.fewshot.class_means import class_means
 from onetrunk.train.fewshot.folds import Rows, Subset, make_folds, train_on_all
-from onetrunk.train.linear_heads import Design, Solved, classify
-from onetrunk.train.new_domain.initial_slots import pooled_features
+from onetrunk.train.linear_heads import Design, Solution, classify
 from onetrunk.train.new_domain.trials import HEADS_ONLY, AdapterKind, TrialRunner
 
-FEW_STEPS, FEW_BATCH = 60, 32  # of adapters, if the user gives no other length
+FEW_STEPS, FEW_BATCH = 60, 32  # of adapters, by default
 L2 = (1e1, 1.0, 1e-1, 1e-2, 1e-3)  # strengths of the linear head's penalty
 
 
@@ -52,7 +52,7 @@ class Method:
     def to_json(self) -> dict[str, Any]:
         """Return the record for the scores."""
         rank = self.kind.rank
-        return {"way": self.name, "adapters": self.kind.name, "rank": rank, "error": self.error}
+        return {"method": self.name, "adapters": self.kind.name, "rank": rank, "error": self.error}
 
 
 def choose_method(
@@ -61,7 +61,7 @@ def choose_method(
     """Train the method with the lowest error on held-out images, and keep its pack.
 
     Args:
-        kinds: The adapters that are candidates beside class means and linear heads.
+        kinds: The adapters that are candidates besides class means and linear heads.
 
     Returns:
         The method, all methods, and the reason for the choice.
@@ -81,7 +81,7 @@ def choose_method(
     for kind in kinds:
         if kind != HEADS_ONLY:
             methods.append(Method(kind.label, kind, None, _adapters_error(runner, kind, folds)))
-    best = min(methods, key=lambda method: method.error or 0.0)  # among equals the simplest
+    best = min(methods, key=lambda method: method.error or 0.0)  # the simplest in a tie
     held_out = sum(len(fold.val) for fold in folds)
     reason = (
         f"{best.name}: {best.error:.1f} % error on {held_out} images held out in {len(folds)} "
@@ -151,8 +151,8 @@ def solve_head(
     if l2 is None:
         return class_means(x, target, len(task.classes))
     design = Design(x.numpy(), np.arange(len(labelled)), torch.device("cpu"))
-    solved: Solved = next(iter(classify(design, target, None, len(task.classes), (l2,))))
-    return solved.weight, solved.bias
+    solution: Solution = next(iter(classify(design, target, None, len(task.classes), (l2,))))
+    return solution.weight, solution.bias
 
 
 def _heads_error(features: FrozenFeatures, folds: Sequence[Subset], l2: float | None) -> float:

@@ -37,7 +37,7 @@ def class_means(features_nC: Tensor, labels_n: Tensor, classes: int) -> tuple[Te
 def class_means_error(
     fitted: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], classes: int
 ) -> float:
-    """Return the error in percent on held-out (features, labels), with the means of others."""
+    """Return the error in percent on held-out (features, labels), with class means of `fitted`."""
     weight, bias = class_means(*fitted, classes)
     features, labels = held_out
     predicted = (features.double() @ weight.T + bias).argmax(1)

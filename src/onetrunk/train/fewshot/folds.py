@@ -19,7 +19,7 @@ Rows = NDArray[np.int64]  # places in the index of a domain
 
 
 class Subset(Domain):
-    """A domain with other images in its splits; everything else is that of the domain."""
+    """A domain with other splits; everything else is taken from the original domain."""
 
     def __init__(self, domain: Domain, rows: dict[str, Rows]) -> None:
         domain.check()
@@ -33,11 +33,11 @@ class Subset(Domain):
         }
 
     def good(self, split: str) -> Rows:
-        """Return the images of a split; the domain has checked that they can be read."""
+        """Return the images of a split; the original domain has checked that they are readable."""
         return self._rows[split]
 
     def check(self) -> None:
-        """Do nothing: the domain is checked."""
+        """Do nothing: the original domain has been checked."""
 
 
 def has_few_images(domain: Domain, setting: Few) -> bool:
@@ -68,12 +68,12 @@ def make_folds(domain: Domain, seed: int) -> list[Subset]:
     fold_of = np.full(len(rows), -1)
     first = 0
     for label in np.unique(labels):
-        mine = np.flatnonzero(labels == label)
-        if len(mine) < 2 or label == NO_CLASS:
+        members = np.flatnonzero(labels == label)
+        if len(members) < 2 or label == NO_CLASS:
             continue
-        order = permutation(seed_of(seed, domain.name, "folds"), int(label), len(mine))
-        fold_of[mine[order]] = (first + np.arange(len(mine))) % FOLDS
-        first += len(mine)
+        order = permutation(seed_of(seed, domain.name, "folds"), int(label), len(members))
+        fold_of[members[order]] = (first + np.arange(len(members))) % FOLDS
+        first += len(members)
     test = domain.test.rows
     return [
         Subset(domain, {"train": rows[fold_of != k], "val": rows[fold_of == k], "test": test})

@@ -1,5 +1,5 @@
-"""Training a new domain for a finished model, as a pack; nothing else in the model changes.
+"""Training of a new domain for a finished model, as a pack; the rest of the model does not change.
 
-A copy of the trunk with the new domain alone, the scratch model, goes through the ordinary training
-loop, once for every kind of adapters that is tried. The model in use is not touched.
+A copy of the trunk with only the new domain, the scratch model, is trained by the ordinary loop,
+once for every kind of adapters that is tried. The model in use is not modified.
 """

@@ -64,7 +64,7 @@ def _initial_bytes(runner: TrialRunner, kind: AdapterKind) -> int | None:
 def search_adapters(runner: TrialRunner) -> tuple[TrialResult, list[TrialResult], str]:
     """Train every candidate; return the best result, all results, and the reason for the choice.
 
-    The best has the lowest validation error; among equals, the smallest pack.
+    The best has the lowest validation error; in a tie, the smallest pack.
     """
     results = [runner.trial(kind) for kind in candidates(runner)]
     best = min(results, key=lambda result: (result.error, result.bytes))

@@ -3,16 +3,15 @@
 A trunk that was trained from scratch with norms of each domain has trained only those norms, and
 not the layers that its banks replaced. So the slots of every domain and the trunk's own layers are
 compared on some of the new images: class means of one half classify the other half (nearest by
-cosine, see class_means.py), and the source with the fewest errors is taken. It is then compared
-with itself after recomputing running statistics from the new images (Li et al. 2016). Without
-classes the slots are those of the first domain with a task of the same kind.
+cosine, see class_means.py), and the source with the fewest errors is chosen. It is then compared
+with a variant whose running statistics are recomputed from the new images (Li et al. 2016). Without
+classes, the slots of the first domain with a task of the same kind are copied.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,14 +23,14 @@ from onetrunk.data.seeded import permutation, seed_of
 from onetrunk.data.split import Split
 from onetrunk.data.task import NO_CLASS
 from onetrunk.errors import BadInput
-from onetrunk.eval.evaluate import inference
+from onetrunk.eval.feature_map import pooled_features
 from onetrunk.nn.modes import eval_mode
 from onetrunk.nn.norms import keeps_statistics
 from onetrunk.nn.universal import Universal
 from onetrunk.train.fewshot.class_means import class_means_error
 
 TRUNK = "trunk"  # the layers that banks replaced
-IMAGES = 256  # that sources are compared on
+IMAGES = 256  # on which the sources are compared
 MAX_SOURCES = 16
 STATISTICS_BATCHES = 30  # forward passes that recompute running statistics
 BATCH = 64
@@ -50,10 +49,6 @@ class InitialSlots:
     source: str
     new_statistics: bool
     errors: Mapping[str, float]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields for a file."""
-        return asdict(self)
 
     @property
     def description(self) -> str:
@@ -116,7 +111,7 @@ def choose_initial_slots(
         for source in [TRUNK, *_drawn(names, seed)]:
             copy_from(source)
             errors[source] = error()
-    # among equals the first domain, because its slots are trained
+    # in a tie the first domain, because its slots are trained
     best = min([*_drawn(names, seed), TRUNK], key=lambda source: errors.get(source, 0.0))
     copy_from(best)
     if not half or not recompute_statistics(scratch, domain, seed):
@@ -137,7 +132,7 @@ def check_start(model: Universal, name: str, start: str) -> None:
 
 
 def slots_of(model: Universal, name: str) -> dict[str, Tensor]:
-    """Return a domain's tensors without those of its heads."""
+    """Return a domain's tensors, except for its heads."""
     return {key: value for key, value in model.own(name).items() if key.startswith("slots/")}
 
 
@@ -150,11 +145,10 @@ def copy_slots(
     scratch: Universal, name: str, model: Universal, source: str, fresh: Mapping[str, Tensor]
 ) -> None:
     """Copy slots of the model's domain `source` where they fit, and `fresh` elsewhere."""
-    theirs = {} if source == TRUNK else slots_of(model, source)
+    slots = {} if source == TRUNK else slots_of(model, source)
     for key, tensor in slots_of(scratch, name).items():
-        other = theirs.get(key)
-        fits = other is not None and other.shape == tensor.shape
-        tensor.copy_(other if other is not None and fits else fresh[key])
+        slot = slots.get(key)
+        tensor.copy_(slot if slot is not None and slot.shape == tensor.shape else fresh[key])
 
 
 def _drawn(names: list[str], seed: int) -> list[str]:
@@ -182,14 +176,6 @@ def _labelled_images(domain: Domain, task: str, seed: int) -> tuple[list[Tensor]
     targets_N = torch.cat(labels)
     order_N = torch.from_numpy(permutation(seed_of(seed, "halves"), 0, len(targets_N)))
     return list(torch.split(torch.cat(images)[order_N], BATCH)), targets_N[order_N]
-
-
-def pooled_features(model: Universal, name: str, images: Sequence[Tensor]) -> Tensor:
-    """Return a domain's pooled features of batches, on the CPU."""
-    like = next(model.parameters())
-    with inference(model), model.trunk.switch.using(name):
-        features = [model.trunk(x.to(device=like.device, dtype=like.dtype))[0] for x in images]
-    return torch.cat([f.float().cpu() for f in features])
 
 
 def recompute_statistics(model: Universal, domain: Domain, seed: int) -> bool:

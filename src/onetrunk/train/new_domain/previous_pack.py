@@ -1,4 +1,4 @@
-"""What an updated domain takes from its previous pack: slots, and head rows by name of class."""
+"""Reuse of the previous pack in an update: its slots, and its heads' rows by class name."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def rename_classes(pack: Pack, names: Mapping[str, str]) -> Pack:
             raise BadInput(f"{pack.card.name}: no such class", got=old, available=sorted(known))
         if new in known and new not in names:
             raise BadInput(
-                f"{pack.card.name}: expected a new name, and this class exists",
+                f"{pack.card.name}: expected a class name that does not exist yet",
                 got=f"{old}={new}",
                 available=sorted(known),
-                try_="update with a SOURCE in which the two classes are one",
+                try_="update with a SOURCE in which the two classes are merged",
             )
     tasks = [task.with_classes([names.get(c, c) for c in task.classes]) for task in pack.card.tasks]
     renamed = replace(pack, card=replace(pack.card, tasks=tuple(tasks)))
@@ -48,7 +48,7 @@ def rename_classes(pack: Pack, names: Mapping[str, str]) -> Pack:
 
 
 def select_classes(pack: Pack, tasks: Sequence[Task]) -> Pack:
-    """Return the pack with the rows of these tasks' classes, all of which it has."""
+    """Return the pack with only the classes of these tasks, in their order."""
     tensors = dict(pack.tensors)
     for old, new in zip(pack.card.tasks, tasks, strict=True):
         if old.kind not in BY_CLASS or old.classes == new.classes:
@@ -89,10 +89,10 @@ def copy_previous(model: Universal, previous: Pack) -> None:
 
 
 def check_unshared_heads(model: Universal, name: str) -> None:
-    """Check that a domain's heads are its own: classes of shared heads cannot be changed."""
+    """Refuse a domain whose heads are shared: their classes cannot be changed."""
     if any(isinstance(head, SharedHead) for head in model.heads_of(name).of.values()):
         raise BadInput(
-            f"{name}: expected heads of its own, and they are shared with other domains",
+            f"{name}: its classes cannot change, because its heads are shared with other domains",
             got="sharing = 'full'",
             try_="onetrunk remove it, and add it again",
         )

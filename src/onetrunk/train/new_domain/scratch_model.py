@@ -46,7 +46,7 @@ def make_scratch_model(model: Universal, card: Card, seed: int) -> Universal:
 
 
 def unfreeze_own(model: Universal, name: str) -> None:
-    """Make the slots and heads of a domain trainable; all that is shared is frozen."""
+    """Make the slots and heads of a domain trainable, and freeze everything that is shared."""
     model.learn_only(name)
     others = {
         id(head.held[0])
@@ -64,12 +64,12 @@ def _shared_heads(model: Universal, name: str) -> list[SharedHead]:
 
 
 def has_own_slots(model: Universal, name: str) -> bool:
-    """Return whether the domain owns anything beside its heads."""
+    """Return whether the domain has slots, and not only heads."""
     return any(key.startswith("slots/") for key in model.own(name))
 
 
 def check_own_norms(model: Universal, name: str, kind: str) -> None:
-    """Check that a domain with adapters = "norm" has norms of its own in this trunk."""
+    """Check that a domain with adapters = "norm" has its own norms in this trunk."""
     if kind == "norm" and not has_own_slots(model, name):
         raise BadInput(
             f"adapters = 'norm': expected a trunk with norms of each domain ({model.trunk.arch})",

@@ -10,7 +10,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from onetrunk.nn.card import Card
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
-from onetrunk.store.run_folder import CHECKPOINTS, RunFolder, Saved
+from onetrunk.store.run_folder import CHECKPOINTS, METRICS, RunFolder, Saved
 from onetrunk.train.features import FOLDER
 from onetrunk.train.frozen_heads import fit_heads
 from onetrunk.train.loggers import Logger
@@ -46,15 +46,10 @@ TRIALS = "trials"
 
 @dataclass(frozen=True)
 class AdapterKind:
-    """What a new domain owns beside its heads: adapters, "norm", or "none".
-
-    Args:
-        name: The adapters' name, "norm" or "none".
-        rank: The rank of low-rank adapters.
-    """
+    """The adapters of a new domain, or "norm" or "none" in their place."""
 
     name: str
-    rank: int | None = None
+    rank: int | None = None  # of low-rank adapters
 
     @property
     def label(self) -> str:
@@ -93,7 +88,7 @@ class TrialResult:
 class TrialRunner:
     """Trains and records the trials of one new or updated domain."""
 
-    model: Universal  # in use; never changed here
+    model: Universal  # in use; it is not changed
     domain: Domain
     recipe: AddRecipe
     run: RunFolder
@@ -107,7 +102,7 @@ class TrialRunner:
         self.done: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
 
     def record(self, key: str, value: Mapping[str, Any]) -> None:
-        """Record something as done, durably."""
+        """Write a finished step to the run's folder."""
         self.done[key] = dict(value)
         self.run.write(f"{TRIALS}.json", self.done)
 
@@ -136,7 +131,7 @@ class TrialRunner:
         initial = choose_initial_slots(model, self.model, self.domain, self.recipe.add.start, seed)
         if initial.errors:
             say(f"{self.domain.name} {initial.description}")
-        self.record(key, initial.to_json())
+        self.record(key, asdict(initial))
 
     def train(self, model: Universal, kind: AdapterKind, part: str, domain: Domain) -> Selection:
         """Train a scratch model in a part of the run; continue where an interrupted one ended."""
@@ -157,7 +152,7 @@ class TrialRunner:
         )
 
     def _with_decay(self, model: Universal, domain: Domain) -> Train:
-        """Return the training settings with a weight decay that suits the size of the adapters."""
+        """Return the training settings with a weight decay for the size of the adapters."""
         factor, train = self.recipe.add.decay, self.recipe.train
         if factor is None:
             adapters = count_adapter_parameters(model, domain.name)
@@ -173,7 +168,7 @@ class TrialRunner:
 
     def delete_checkpoints(self, part: str) -> None:
         """Delete the checkpoints of a finished part, and keep the lines that it logged."""
-        path = self.run.path / "metrics.jsonl"
+        path = self.run.path / METRICS
         self.record("lines", {"bytes": path.stat().st_size if path.exists() else 0})
         shutil.rmtree(self.run.path / CHECKPOINTS / part, ignore_errors=True)
 

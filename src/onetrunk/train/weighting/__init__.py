@@ -22,15 +22,15 @@ Factory = Callable[[Setup, Mapping[str, object]], Weighting]  # usually the clas
 
 
 class Weightings(Registry[Factory]):
-    """The methods of this package, those of TorchJD, and users' own."""
+    """The methods of this package, TorchJD's, and user-defined ones."""
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """All built-in names, those of TorchJD whether it is installed or not."""
+        """All built-in names; TorchJD's also if it is not installed."""
         return tuple(sorted((*super().names, *TORCHJD)))
 
     def load(self, name: str) -> Factory:
-        """Return the class of a built-in method, or the factory of a user's own."""
+        """Return the class of a built-in method, or a user-defined factory."""
         if name in TORCHJD:
             return TORCHJD[name]
         if name in NOT_OFFERED:
@@ -59,7 +59,7 @@ def make_weighting(
     Args:
         name: A name in WEIGHTINGS, or "package.module:thing", called as thing(setup, settings).
         units: The units of the run, as "domain/task".
-        seed: Of methods that draw.
+        seed: The seed of random draws.
         device: Where the losses are.
         settings: `train.weighting_settings`.
         epoch: Steps in an epoch.

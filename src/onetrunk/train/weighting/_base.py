@@ -1,4 +1,4 @@
-"""The base class of loss weightings, and what several of them share.
+"""The base class of loss weightings, and helpers of several of them.
 
 A unit is a (domain, task) pair, written "domain/task". A step holds K of the run's N units; methods
 get the values of these K, and `present`, the indices of these units in the run's list.
@@ -15,13 +15,13 @@ from torch import Tensor
 
 from onetrunk.settings import Settings
 
-MIN_LOSS = 1e-8  # smaller losses count as this: they are divided by, and their logarithm is taken
+MIN_LOSS = 1e-8  # lower limit of losses, before a division or a logarithm
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # of Adam
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a weighting gets about its run."""
+    """The properties of a run that a weighting may use."""
 
     units: tuple[str, ...]
     seed: int = 0
@@ -29,25 +29,25 @@ class Setup:
     epoch: int = 100  # steps in an epoch, the window of methods that work by epochs
 
     def index(self, present: Sequence[int]) -> Tensor:
-        """The numbers of units as an index tensor."""
+        """Return the indices of units as a tensor."""
         return torch.tensor(list(present), dtype=torch.long, device=self.device)
 
 
 class NoSettings(Settings):
-    """The settings of a method without any."""
+    """The settings of a method that has none."""
 
 
 class Weighting:
     """A loss weighting, created as `thing(setup, settings)`.
 
     A step calls one of `weights`, `weights_from_gram` and `combine`, then `update`, then (with
-    `needs_losses_after`) `update_after`. The flags say what a method needs, and a run pays only for
-    that. Without any flag, the weights are known before the losses are, and each batch's graph is
-    freed at once.
+    `needs_losses_after`) `update_after`. The flags declare what a method needs, and a run only pays
+    for that. Without any flag, the weights are known before the losses, and each batch's graph is
+    freed immediately.
     """
 
     needs_losses: ClassVar[bool] = False
-    """`weights` depends on all losses of the step, so the graphs of all its batches are held."""
+    """`weights` depends on all losses of the step, so the graphs of all its batches are kept."""
     needs_losses_after: ClassVar[bool] = False
     """`update_after` gets the same batches' losses after the step: one more forward pass."""
     needs_gram: ClassVar[bool] = False
@@ -77,7 +77,7 @@ class Weighting:
         return int(self.saved["step"])
 
     def weights(self, losses_K: Tensor | None, present: Sequence[int]) -> Tensor:
-        """Return one weight for each unit of the step, all 1 where all units are alike.
+        """Return one weight for each unit of the step, all 1 if the units do not differ.
 
         The shared gradient is Σ_k w_k·g_k / K. `losses_K` is None without `needs_losses`.
         """
@@ -94,27 +94,27 @@ class Weighting:
         raise NotImplementedError(f"{type(self).__name__} does not use the Jacobian")
 
     def update(self, losses_K: Tensor, present: Sequence[int]) -> None:
-        """Take the step's losses (detached) after the step is done."""
+        """Update the state with the step's losses (detached), after the step."""
         self.saved["step"] += 1
 
     def update_after(self, losses_K: Tensor, present: Sequence[int]) -> None:
-        """Take the losses of the same batches after the step (with `needs_losses_after`)."""
+        """Update the state with the same batches' losses after it (with `needs_losses_after`)."""
 
     def state(self) -> dict[str, Tensor]:
-        """All that the next step depends on; live tensors, to be written before it."""
+        """Return all that the next step depends on: live tensors, to be written before it."""
         return dict(self.saved)
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Load a state, to the bit."""
+        """Load what `state` returned."""
         for name, tensor in self.saved.items():
             tensor.copy_(tensors[name])
 
     def full(self, value: float) -> Tensor:
-        """(N,) The same number for each unit of the run."""
+        """Return the same number for each unit of the run, (N,)."""
         return torch.full((len(self.setup.units),), float(value), device=self.setup.device)
 
     def positive(self, losses_K: Tensor | None) -> Tensor:
-        """The losses in float32 on the method's device, at least MIN_LOSS."""
+        """Return the losses in float32 on the method's device, at least MIN_LOSS."""
         if losses_K is None:
             raise RuntimeError(f"{type(self).__name__} needs the losses of the step")
         return losses_K.detach().to(self.setup.device, torch.float32).clamp_min(MIN_LOSS)
@@ -130,7 +130,7 @@ def adam_state(value_N: Tensor, name: str) -> dict[str, Tensor]:
 def adam_step(
     saved: dict[str, Tensor], name: str, index_K: Tensor, grad_K: Tensor, lr: float
 ) -> None:
-    """Adam (Kingma & Ba 2015), θ ← θ − lr·m̂/(√v̂ + ε), for the units of a step; others stay."""
+    """Adam (Kingma & Ba 2015), θ ← θ − lr·m̂/(√v̂ + ε), for the units of a step only."""
     mean, square, count = (saved[f"{name}/{part}"] for part in ("mean", "square", "count"))
     grad_K = grad_K.to(mean)
     count[index_K] += 1

@@ -1,8 +1,8 @@
-"""TorchJD's weightings (Quinton & Rey 2024, arXiv:2406.16232; torchjd.org), by our names.
+"""TorchJD's weightings (Quinton & Rey 2024, arXiv:2406.16232; torchjd.org), under onetrunk's names.
 
 Methods that need only G = J·Jᵀ return weights; methods that need J itself return the gradient.
 Solvers run on the CPU in float64, on G scaled to a mean squared length of 1: no result depends on
-that scale, and their small constants then do not mistake short gradients for zero.
+that scale, and without it their small constants would treat short gradients as zero.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ REGULARIZATION = 1e-4  # of the gradients' total squared length, so that G has a
 class TorchJD(Weighting):
     """A method of `torchjd.aggregation`."""
 
-    name: ClassVar[str]  # our name; random draws depend on it
+    name: ClassVar[str]  # onetrunk's name; random draws depend on it
     class_name: ClassVar[str]  # in torchjd.aggregation
     requires: ClassVar[str] = ""  # a package that it needs besides TorchJD
-    sums: ClassVar[bool] = False  # the method adds up the units; others average them
+    sums: ClassVar[bool] = False  # whether the method adds the units; others average them
 
     def __init__(self, setup: Setup, settings: Mapping[str, object]) -> None:
         super().__init__(setup, settings)
@@ -52,12 +52,12 @@ class TorchJD(Weighting):
             raise Missing(package, "torchjd", f"the weighting {self.name}") from None
 
     def arguments(self) -> dict[str, object]:
-        """Arguments of the method beside the settings."""
+        """Return the arguments of the method besides the settings."""
         return {}
 
     @contextmanager
     def seeded(self, device: torch.device) -> Iterator[None]:
-        """Torch's generators, seeded by seed, name and step; restored after the block."""
+        """Seed torch's generators by seed, name and step; restore them after the block."""
         devices = [device.index or 0] if device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             start_generators(seed_of(self.setup.seed, self.name, self.step), device)
@@ -149,7 +149,7 @@ class Projecting(FromGram):
         linalg = self.load("torchjd.linalg")
 
         class Projector(linalg.DualConeProjector):  # type: ignore[misc, name-defined]
-            """`project`, in the form that TorchJD calls."""
+            """`project` as a projector of TorchJD."""
 
             def __call__(self, U: Tensor, G: Tensor) -> Tensor:
                 return torch.from_numpy(project(U.double().numpy(), G.double().numpy())).to(U)
@@ -194,8 +194,8 @@ class IMTLG(FromGram):
 class MGDASettings(Settings):
     """Settings of mgda."""
 
-    epsilon: float = Field(default=1e-3, gt=0, description="stop where a step is shorter")
-    max_iters: int = Field(default=100, ge=1, description="most iterations")
+    epsilon: float = Field(default=1e-3, gt=0, description="stop when a step is shorter")
+    max_iters: int = Field(default=100, ge=1, description="maximum number of iterations")
 
 
 class MGDA(FromGram):
@@ -212,13 +212,13 @@ class PCGrad(FromGram):
 
 
 class ConFIG(FromJacobian):
-    """The same cosine with all gradients (Liu et al. 2024)."""
+    """The direction with the same cosine to all gradients (Liu et al. 2024)."""
 
     name, class_name = "config", "ConFIG"
 
 
 class GradDrop(FromJacobian):
-    """Keep gradients of one sign in each number, drawn by their share (Chen et al. 2020)."""
+    """For each parameter keep the gradients of one sign, drawn by share (Chen et al. 2020)."""
 
     name, class_name = "graddrop", "GradDrop"
 
@@ -227,18 +227,18 @@ GRAM = (AlignedMTL, CAGrad, DualProj, FairGrad, IMTLG, MGDA, PCGrad, UPGrad)
 JACOBIAN = (ConFIG, GradDrop)
 TORCHJD: Mapping[str, type[TorchJD]] = {method.name: method for method in (*GRAM, *JACOBIAN)}
 NOT_OFFERED = {  # further methods of TorchJD, and why they are missing
-    "constant": "it is our 'fixed'",
+    "constant": "it is the same as 'fixed'",
     "cr-mogm": "it smooths another method's weights",
     "excess-mtl": "its state cannot be saved and restored from outside",
     "gradvac": "its state cannot be saved and restored from outside",
     "krum": "it defends against forged gradients by dropping units",
-    "mean": "it is our 'equal'",
+    "mean": "it is the same as 'equal'",
     "modo": "it needs two independent batches of each unit in a step",
     "nash-mtl": "its solver ecos is under the GPL; fairgrad with alpha = 1 has the same solution",
     "pcd": "it needs one primary unit that the others serve",
-    "random": "it is our 'rlw'",
+    "random": "it is the same as 'rlw'",
     "sdmgrad": "it needs two independent batches of each unit in a step",
-    "sum": "it is our 'equal'",
+    "sum": "it is the same as 'equal'",
     "trimmed-mean": "it defends against forged gradients by dropping the largest entries",
 }
 
@@ -246,7 +246,7 @@ NOT_OFFERED = {  # further methods of TorchJD, and why they are missing
 def project(lower: NDArray[np.float64], gram: NDArray[np.float64]) -> NDArray[np.float64]:
     """Project Jᵀu, for each row u of `lower`, onto the cone of gradients without conflicts.
 
-    The projection is Jᵀv, v the minimiser of vᵀGv over v ≥ u (Quinton & Rey 2024, proposition 1).
+    The projection is Jᵀv, v the minimizer of vᵀGv over v ≥ u (Quinton & Rey 2024, proposition 1).
     With G = L·Lᵀ and v = u + z that is the non-negative least squares problem min ‖Lᵀz + Lᵀu‖ over
     z ≥ 0, which the method of Lawson & Hanson (1974) solves exactly. TorchJD itself uses quadprog,
     which is under the GPL.

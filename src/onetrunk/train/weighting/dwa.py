@@ -20,7 +20,7 @@ from onetrunk.train.weighting._base import Setup, Weighting
 class DwaSettings(Settings):
     """Settings of dwa."""
 
-    temperature: float = Field(default=2.0, gt=0, description="T; large values level the weights")
+    temperature: float = Field(default=2.0, gt=0, description="T; larger: more equal weights")
     window: int = Field(default=0, ge=0, description="steps in a window; 0: an epoch")
 
 

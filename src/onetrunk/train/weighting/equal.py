@@ -1,6 +1,6 @@
 """Equal weights, w = 1.
 
-Hard to beat where the scales of the losses are sensible (Xin et al. 2022; Kurin et al. 2022).
+A strong baseline if the losses have similar scales (Xin et al. 2022; Kurin et al. 2022).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Fast adaptive multitask optimization (Liu, Feng, Stone & Liu, "FAMO", NeurIPS 2023,
 arXiv:2306.03792): all losses fall at the same rate, without any unit's own gradient.
 
-Logits ξ give z = softmax(ξ); the step minimises c·Σ z_u·log ℓ_u, c = 1/Σ(z_u/ℓ_u), so it uses a
+Logits ξ give z = softmax(ξ); the step minimizes c·Σ z_u·log ℓ_u, c = 1/Σ(z_u/ℓ_u), so it uses a
 convex combination of the gradients. Then δ_u = log ℓ_u − log ℓ_u' measures how much each loss has
 fallen in this step, and Adam moves ξ along (∂z/∂ξ)ᵀδ + γξ: the unit whose loss fell most loses
 weight. The losses ℓ' of the same batches after the step cost one more forward pass.

@@ -2,7 +2,7 @@
 loss balancing in deep multitask networks", ICML 2018, arXiv:1711.02257).
 
 The target of G_u = w_u·‖g_u‖ is Ḡ·r_u^α, Ḡ the mean of G over the step's units and
-r_u = (ℓ_u/ℓ_u(0)) over its mean: units that learn slowly get longer gradients. The weights minimise
+r_u = (ℓ_u/ℓ_u(0)) over its mean: units that learn slowly get longer gradients. The weights minimize
 Σ|G_u − Ḡ·r_u^α|, with the target held fixed, and keep a mean of 1.
 """
 
@@ -21,7 +21,9 @@ from onetrunk.train.weighting._base import Setup, Weighting, adam_state, adam_st
 class GradnormSettings(Settings):
     """Settings of gradnorm."""
 
-    alpha: float = Field(default=1.5, ge=0, description="strength of the pull to one training rate")
+    alpha: float = Field(
+        default=1.5, ge=0, description="strength of the pull towards equal training rates"
+    )
     lr: float = Field(default=0.025, gt=0, description="learning rate of log-weights, by Adam")
 
 

@@ -1,9 +1,9 @@
 """Smooth Tchebycheff scalarization (Lin, Zhang, Yang, Liu, Wang & Zhang, "Smooth Tchebycheff
 scalarization for multi-objective optimization", ICML 2024, arXiv:2402.19078).
 
-The step minimises μ·log Σ_u exp(f_u/μ), a smooth maximum. As in the authors' multi-task experiments
+The step minimizes μ·log Σ_u exp(f_u/μ), a smooth maximum. As in the authors' multi-task experiments
 f_u = log(ℓ_u/ℓ⁰_u), ℓ⁰ the unit's mean loss over its first `warmup` steps, in which f = 0: then the
-step minimises the mean of the log-losses. ∇f = ∇ℓ/ℓ, so w_u ∝ (ℓ_u/ℓ⁰_u)^(1/μ) / ℓ_u.
+step minimizes the mean of the log-losses. ∇f = ∇ℓ/ℓ, so w_u ∝ (ℓ_u/ℓ⁰_u)^(1/μ) / ℓ_u.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from onetrunk.train.weighting._base import Setup, Weighting
 class StchSettings(Settings):
     """Settings of stch."""
 
-    mu: float = Field(default=1.0, gt=0, description="towards 0 only the worst unit counts")
+    mu: float = Field(default=1.0, gt=0, description="closer to 0, only the worst unit counts")
     warmup: int = Field(default=0, ge=0, description="steps of a unit; 0: an epoch")
 
 
