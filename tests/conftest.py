@@ -1,4 +1,4 @@
-"""What every test gets: a cache and a thread of its own, children that import this checkout."""
+"""Fixtures of every test: a separate cache, one thread, and child processes that import src."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SRC = Path(onetrunk.__file__).parents[1]
 
 @pytest.fixture(autouse=True)
 def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache folder, in the environment, so that child processes use it too."""
+    """Use an empty cache folder, also in child processes."""
     home = tmp_path / "cache-of-this-test"
     monkeypatch.setenv("ONETRUNK_CACHE", str(home))
     path = os.environ.get("PYTHONPATH")
@@ -26,7 +26,7 @@ def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Small networks run fastest, and the same everywhere, on one thread."""
+    """Run PyTorch on one thread, which is fastest for small networks and reproducible."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     before = torch.get_num_threads()
     torch.set_num_threads(1)

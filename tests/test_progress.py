@@ -14,7 +14,7 @@ from onetrunk.progress import Track, say
 
 
 class Clock:
-    """A clock that is set by hand."""
+    """A clock whose time is set by the test."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0

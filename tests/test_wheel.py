@@ -1,4 +1,4 @@
-"""What is installed is the wheel, not the checkout: it must hold all that the package reads."""
+"""The wheel contains all files that the package reads."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def onetrunk(
 
     def run(*words: str) -> Ran:
         monkeypatch.setattr(sys, "argv", ["onetrunk", *words])
-        capsys.readouterr()  # what came before is not the command's
+        capsys.readouterr()  # drop earlier output
         code = 0
         try:
             cli.main()

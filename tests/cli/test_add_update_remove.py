@@ -31,15 +31,15 @@ PETS = ("--set", "domains.pets.size=8", "--set", "train.steps=2")
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
     train_recipe(Recipe.parse(TEXT, folder))
     return folder / "run"
 
 
 @pytest.fixture
-def run(made: Path, tmp_path: Path) -> Path:
-    shutil.copytree(made, tmp_path / "run")
+def run(trained: Path, tmp_path: Path) -> Path:
+    shutil.copytree(trained, tmp_path / "run")
     photos(tmp_path / "pets")
     return tmp_path / "run"
 
@@ -118,12 +118,12 @@ def test_a_renamed_class_is_evaluated_on_the_images_of_its_old_name(
     assert onetrunk("update", "run", "pets", "--rename", "cat=zebra").code == 0
     assert onetrunk("update", "run", "pets", "--rename", "zebra=tiger").code == 0
     assert error() == before
-    others = onetrunk("add", "run", "more", "folder:pets", "--set", "domains.more.size=8")
-    assert "random images" not in others.out
-    (run.parent / "pets/cat").rename(run.parent / "pets/tiger")  # the source follows
-    assert 0 <= error() <= 100  # in other splits, as the hash is of the path
+    ran = onetrunk("add", "run", "more", "folder:pets", "--set", "domains.more.size=8")
+    assert "random images" not in ran.out
+    (run.parent / "pets/cat").rename(run.parent / "pets/tiger")  # the folder is renamed, too
+    assert 0 <= error() <= 100  # the splits change: they depend on a hash of the path
     assert onetrunk("update", "run", "pets", "--drop", "dog").code == 0
-    assert error() == 0.0  # of one class
+    assert error() == 0.0  # one class is left
 
 
 def test_a_domain_of_the_training_is_relabeled_and_restored(onetrunk: Onetrunk, run: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_domain_of_the_training_is_relabeled_and_restored(onetrunk: Onetrunk, 
     assert record["cost"]["own"]["parameters"] == sum(p.numel() for p in own)
     ran = onetrunk("update", "run", "digits", "--undo")
     assert ran.code == 0, ran.err
-    assert "digits: unchanged to the bit: pets" in ran.out  # which was added after that version
+    assert "digits: unchanged to the bit: pets" in ran.out  # pets was added after that version
 
 
 def test_a_removed_pack_is_imported_under_another_name(onetrunk: Onetrunk, run: Path) -> None:
@@ -168,7 +168,7 @@ def test_suggested_commands_are_quoted(onetrunk: Onetrunk, run: Path) -> None:
     assert one_line(ran).endswith("try: remove 'my run/adding/pets'")
 
 
-def test_a_trained_domain_that_is_not_in_use_yet_is_not_replaced(
+def test_a_trained_pack_that_is_not_published_is_not_replaced(
     onetrunk: Onetrunk, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -188,12 +188,12 @@ def test_a_trained_domain_that_is_not_in_use_yet_is_not_replaced(
 def test_the_scores_of_a_pack_from_another_run(onetrunk: Onetrunk, run: Path) -> None:
     shutil.copytree(run, run.parent / "other")
     assert onetrunk("add", "run", "pets", "folder:pets", *PETS).code == 0
-    here = json.loads(onetrunk("info", "run", "--json").out)["domains"]["pets"]["scores"]
+    scores = json.loads(onetrunk("info", "run", "--json").out)["domains"]["pets"]["scores"]
     pack = "pack:run/model/packs/pets.pack"
     assert onetrunk("add", "other", "pets", pack).code == 0
-    there = json.loads(onetrunk("info", "other", "--json").out)["domains"]["pets"]["scores"]
-    error = here["classify"].split(" (")[0]  # without its interval
-    assert there == {"classify": f"{error}, recorded in its pack"}
+    imported = json.loads(onetrunk("info", "other", "--json").out)["domains"]["pets"]["scores"]
+    error = scores["classify"].split(" (")[0]  # without its interval
+    assert imported == {"classify": f"{error}, recorded in its pack"}
 
 
 @pytest.mark.usefixtures("run")
@@ -207,7 +207,7 @@ def test_a_run_without_domains(onetrunk: Onetrunk) -> None:
 
 
 @pytest.mark.usefixtures("run")
-def test_all_attempts_are_shown(onetrunk: Onetrunk) -> None:
+def test_every_tried_adapter_is_printed(onetrunk: Onetrunk) -> None:
     ran = onetrunk(
         "add", "run", "pets", "folder:pets", *PETS, "--adapters", "auto", "--budget", "2%"
     )
@@ -256,11 +256,11 @@ def test_errors_are_one_line(
 ) -> None:
     assert re.search(facts, one_line(onetrunk(*words)))
     assert list(load(run).domains) == ["digits"]
-    assert not (run / "adding/pets").exists()  # it would prevent the next attempt
+    assert not (run / "adding/pets").exists()  # a leftover folder would block the next `add`
 
 
 @pytest.mark.parametrize(("text", "value"), [("5%", 0.05), ("0.05", 0.05), ("150%", 1.5)])
-def test_a_share(text: str, value: float) -> None:
+def test_shares_are_parsed(text: str, value: float) -> None:
     assert share(text) == pytest.approx(value)
     for wrong in ("0", "-1%", "nan", "inf", "%"):
         with pytest.raises(BadInput):

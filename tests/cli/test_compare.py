@@ -1,4 +1,4 @@
-"""`onetrunk compare`: rows are what the other verbs would make, and the run stays unchanged."""
+"""`onetrunk compare`: its rows equal the results of the other verbs; the run is unchanged."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ SOME = "fine-tune,feature-extractor,parallel-low-rank,joint"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
     train_recipe(Recipe.parse(TEXT, folder))
     photos(folder / "pets")
     return folder
 
 
 @pytest.fixture
-def at(made: Path, tmp_path: Path) -> Path:
-    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+def folder(trained: Path, tmp_path: Path) -> Path:
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
@@ -57,51 +57,51 @@ def stamps(folder: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
-def test_rows_are_what_the_other_verbs_make(onetrunk: Onetrunk, at: Path) -> None:
-    before = stamps(at / "run")
+def test_rows_equal_the_results_of_the_other_verbs(onetrunk: Onetrunk, folder: Path) -> None:
+    before = stamps(folder / "run")
     ran = onetrunk("compare", "run", *PETS, "--methods", SOME, "--out", "rows", "--json")
     assert ran.code == 0, ran.err
-    assert stamps(at / "run") == before
+    assert stamps(folder / "run") == before
     found = json.loads(ran.out)
     assert list(found["rows"]) == ["feature-extractor", "fine-tune", "parallel-low-rank", "joint"]
     rows = {name: row["0"] for name, row in found["rows"].items()}
-    run, pets = load(at / "run"), Domain("pets", "folder:pets", size=8, base=at)
+    run, pets = load(folder / "run"), Domain("pets", "folder:pets", size=8, base=folder)
     digits = Domain("digits", "pocket:optdigits", size=8)
 
     result = add(run, pets, adapters="parallel", rank=8, train=Train(steps=2, batch=4))
     low = rows["parallel-low-rank"]
     assert low["errors"] == {"pets": result.table.errors()["pets"]}
-    assert low["old"] == pytest.approx(evaluate(load(at / "run"), [digits], "test").errors())
+    assert low["old"] == pytest.approx(evaluate(load(folder / "run"), [digits], "test").errors())
     own = sum(p.numel() for p in result.model.parameters_of("pets").values())
-    alone = sum(p.numel() for p in load(at / "run").shared_parameters().values())
-    first = sum(p.numel() for p in load(at / "run").parameters_of("digits").values())
+    alone = sum(p.numel() for p in load(folder / "run").shared_parameters().values())
+    first = sum(p.numel() for p in load(folder / "run").parameters_of("digits").values())
     assert low["parameters"] == alone + first + own
     assert low["seconds"]["pets"] > 0
 
-    tuned = load(at / "rows/fine-tune/seed-0/pets", "pets")
-    moved = load(at / "run")
+    tuned = load(folder / "rows/fine-tune/seed-0/pets", "pets")
+    moved = load(folder / "run")
     moved.trunk.load_shared(tuned.trunk.shared())
     assert rows["fine-tune"]["old"] == domain_errors(evaluate(moved, [digits], "test"))
     assert not all(
         tensor.equal(tuned.trunk.shared()[key])
-        for key, tensor in load(at / "run").trunk.shared().items()
+        for key, tensor in load(folder / "run").trunk.shared().items()
     )
     assert rows["fine-tune"]["parameters"] > 1.9 * found["one"]
 
-    joint = load(at / "rows/joint/seed-0")
+    joint = load(folder / "rows/joint/seed-0")
     assert {**rows["joint"]["errors"], **rows["joint"]["old"]} == pytest.approx(
         evaluate(joint, [digits, pets], "test").errors()
     )
     assert rows["joint"]["bytes"].keys() == {"pets"}
 
 
-def test_finished_runs_are_not_trained_again(onetrunk: Onetrunk, at: Path) -> None:
+def test_finished_runs_are_not_trained_again(onetrunk: Onetrunk, folder: Path) -> None:
     few = ("compare", "run", *PETS, "--out", "rows", "--methods")
     assert onetrunk(*few, "norm-only,scratch").code == 0
-    before = stamps(at / "rows")
+    before = stamps(folder / "rows")
     again = onetrunk(*few, "norm-only,scratch")
     assert again.code == 0, again.err
-    after = stamps(at / "rows")
+    after = stamps(folder / "rows")
     files = [name for name in before if name != "compare.json"]
     assert [name for name in files if before[name] != after[name]] == []
     assert before["compare.json"][1] == after["compare.json"][1]
@@ -111,20 +111,22 @@ def test_finished_runs_are_not_trained_again(onetrunk: Onetrunk, at: Path) -> No
     other = onetrunk(*few, "lora,norm-only", "--set", "train.steps=3")
     assert "rows/norm-only/seed-0/pets" in one_line(other)
     assert "train.steps" in other.err
-    assert not (at / "rows/lora").exists()  # found before any training
-    (at / "pets/dog/000.png").write_bytes((at / "pets/cat/000.png").read_bytes())
+    assert not (folder / "rows/lora").exists()  # refused before any training
+    (folder / "pets/dog/000.png").write_bytes((folder / "pets/cat/000.png").read_bytes())
     changed = onetrunk(*few, "norm-only")
     assert changed.code == 2 and "images of pets" in changed.err
 
 
-def test_few_images_are_trained_by_the_method_of_the_row(onetrunk: Onetrunk, at: Path) -> None:
+def test_few_images_are_trained_by_the_method_of_the_row(onetrunk: Onetrunk, folder: Path) -> None:
     for split, each in (("train", 3), ("val", 2), ("test", 2)):
-        photos(at / "few" / split, each=each)
+        photos(folder / "few" / split, each=each)
     few = ("--domain", "few=folder:few", "--set", "domains.few.size=8")
     ran = onetrunk("compare", "run", *few, "--out", "rows", "--methods", "norm-only")
     assert ran.code == 0, ran.err
-    lines = (at / "rows/norm-only/seed-0/few/metrics.jsonl").read_text().splitlines()
-    assert {json.loads(line)["part"] for line in lines} == {"norm"}  # no folds, no class means
+    lines = (folder / "rows/norm-only/seed-0/few/metrics.jsonl").read_text().splitlines()
+    assert {json.loads(line)["part"] for line in lines} == {
+        "norm"
+    }  # neither cross-validation nor class means
 
 
 def test_joint_starts_from_the_initial_weights_of_the_run(
@@ -141,20 +143,20 @@ def test_joint_starts_from_the_initial_weights_of_the_run(
     assert not Recipe.read(tmp_path / "rows/scratch/seed-0/pets").trunk.pretrained
 
 
-def test_hours_are_for_each_domain_of_one_network(onetrunk: Onetrunk, at: Path) -> None:
+def test_hours_are_multiplied_by_the_domains_of_a_network(onetrunk: Onetrunk, folder: Path) -> None:
     words = ("--methods", "joint,scratch", "--set", "train.hours=0.0001")
     ran = onetrunk("compare", "run", *PETS, "--out", "rows", *words)
     assert ran.code == 0, ran.err
-    assert Recipe.read(at / "rows/joint/seed-0/recipe.toml").train.hours == 0.0002
-    assert Recipe.read(at / "rows/scratch/seed-0/pets/recipe.toml").train.hours == 0.0001
+    assert Recipe.read(folder / "rows/joint/seed-0/recipe.toml").train.hours == 0.0002
+    assert Recipe.read(folder / "rows/scratch/seed-0/pets/recipe.toml").train.hours == 0.0001
 
 
-def test_rows_of_other_images_or_another_model_are_not_in_the_table(
-    onetrunk: Onetrunk, at: Path
+def test_rows_for_other_images_or_another_model_are_left_out(
+    onetrunk: Onetrunk, folder: Path
 ) -> None:
     pets = ("compare", "run", *PETS, "--out", "rows", "--json", "--methods")
     assert onetrunk(*pets, "feature-extractor").code == 0
-    photos(at / "more", ("cat", "dog", "fish"))
+    photos(folder / "more", ("cat", "dog", "fish"))
     more = [word.replace("folder:pets", "folder:more") for word in pets]
     assert list(json.loads(onetrunk(*more, "norm-only").out)["rows"]) == ["norm-only"]
     assert onetrunk(*pets, "feature-extractor").code == 0
@@ -163,14 +165,14 @@ def test_rows_of_other_images_or_another_model_are_not_in_the_table(
     assert list(json.loads(onetrunk(*pets, "lora").out)["rows"]) == ["lora"]
 
 
-def test_a_score_where_the_baseline_has_no_error() -> None:
+def test_scores_with_a_baseline_without_errors() -> None:
     row = {"0": {"errors": {"pets": 0.0}}}
     document = {"domains": {"pets": ["classify"]}, "images": {"pets": 50}}
     base, points = method_scores({**document, "rows": {"scratch": row, "lora": row}})
     assert (base, points) == ("scratch", {"scratch": 1000.0, "lora": 1000.0})
 
 
-def test_half_a_wrong_image_is_the_smallest_error_where_images_are_counted() -> None:
+def test_a_baseline_error_of_zero_counts_as_half_a_wrong_image() -> None:
     row = {"0": {"errors": {"tags": 0.5}}}
     document = {"domains": {"tags": ["multilabel"]}, "images": {"tags": 50}}
     assert method_scores({**document, "rows": {"scratch": row}}) == ("scratch", {"scratch": 250.0})
@@ -178,7 +180,7 @@ def test_half_a_wrong_image_is_the_smallest_error_where_images_are_counted() -> 
     assert method_scores({**document, "rows": {"scratch": row}}) == ("scratch", {})
 
 
-def test_metres_and_percent_of_old_domains_have_no_mean() -> None:
+def test_errors_in_metres_and_percent_have_no_mean() -> None:
     own = {"digits": ["classify"], "rooms": ["depth"], "both": ["classify", "depth"]}
     rows = {"lora": {"0": {"old": {"digits": 10.0, "rooms": 7.0, "both": 9.0}}}}
     assert old_mean({"own": own, "rows": rows}, "lora") == 10.0
@@ -186,13 +188,14 @@ def test_metres_and_percent_of_old_domains_have_no_mean() -> None:
     assert old_mean({"own": own, "rows": rows}, "lora") is None
 
 
-def test_networks_of_scratch_are_the_teachers(onetrunk: Onetrunk, at: Path) -> None:
+def test_scratch_models_are_the_teachers(onetrunk: Onetrunk, folder: Path) -> None:
     ran = onetrunk("compare", "run", *PETS, "--methods", "distilled-parallel", "--out", "rows")
     assert ran.code == 0, ran.err
-    assert load(at / "rows/distilled-parallel/seed-0").trunk.adapters == "parallel"
-    taught = json.loads((at / "rows/distilled-parallel/seed-0/scores.json").read_text())["teachers"]
-    assert taught.keys() == {"digits", "pets"}
-    assert load(at / "rows/scratch/seed-0/digits", "digits").trunk.sharing == "none"
+    student = folder / "rows/distilled-parallel/seed-0"
+    assert load(student).trunk.adapters == "parallel"
+    teachers = json.loads((student / "scores.json").read_text())["teachers"]
+    assert teachers.keys() == {"digits", "pets"}
+    assert load(folder / "rows/scratch/seed-0/digits", "digits").trunk.sharing == "none"
 
 
 @pytest.mark.parametrize(
@@ -207,15 +210,15 @@ def test_networks_of_scratch_are_the_teachers(onetrunk: Onetrunk, at: Path) -> N
     ],
 )
 def test_errors_are_one_line(
-    onetrunk: Onetrunk, at: Path, words: tuple[str, ...], facts: str
+    onetrunk: Onetrunk, folder: Path, words: tuple[str, ...], facts: str
 ) -> None:
     ran = onetrunk("compare", "run", *words, "--out", "rows")
     assert ran.code == 2
     assert facts in one_line(ran)
-    assert not (at / "rows").exists()
+    assert not (folder / "rows").exists()
 
 
-def test_what_a_method_cannot_do_is_found_before_any_training(
+def test_unsupported_methods_are_refused_before_any_training(
     onetrunk: Onetrunk, tmp_path: Path
 ) -> None:
     shared = TEXT.replace('"resnet20"', '"resnet20", norm = "shared"')
@@ -231,41 +234,41 @@ def test_what_a_method_cannot_do_is_found_before_any_training(
 
 
 def test_domains_that_need_teachers_are_checked_before_any_training(
-    onetrunk: Onetrunk, at: Path
+    onetrunk: Onetrunk, folder: Path
 ) -> None:
-    photos(at / "one/train", ("cat",), each=3)
-    photos(at / "one/test", ("cat",), each=3)
+    photos(folder / "one/train", ("cat",), each=3)
+    photos(folder / "one/test", ("cat",), each=3)
     words = ("--set", "domains.one.size=8", "--adapters", "none")
     assert onetrunk("add", "run", "one", "folder:one", *words).code == 0
     ran = onetrunk("compare", "run", *PETS, "--out", "rows")
     assert "one: " in one_line(ran) and "split val" in ran.err
-    assert not (at / "rows").exists()
+    assert not (folder / "rows").exists()
 
 
-def test_domains_that_lwf_cannot_train_are_found_before_any_training(
-    onetrunk: Onetrunk, at: Path
+def test_domains_that_lwf_cannot_train_are_refused_before_any_training(
+    onetrunk: Onetrunk, folder: Path
 ) -> None:
     sets = ("--set", "domains.one.size=8", "--set", 'domains.one.tasks=["embed"]')
     assert onetrunk("add", "run", "one", "folder:pets", *sets, "--adapters", "norm").code == 0
     ran = onetrunk("compare", "run", *PETS, "--out", "rows", "--methods", "norm-only,lwf")
     error = one_line(ran)
     assert "distill.lwf" in error and "got: 'one'" in error
-    assert not (at / "rows").exists()
+    assert not (folder / "rows").exists()
 
 
-def test_a_method_that_diverges_has_no_row(onetrunk: Onetrunk, at: Path) -> None:
+def test_a_method_that_diverges_has_no_row(onetrunk: Onetrunk, folder: Path) -> None:
     sets = ("--set", "train.optimizer=sgd", "--set", "train.lr=1e30", "--set", "train.warmup=0")
     words = ("compare", "run", *PETS, "--out", "rows", *sets, "--methods")
     ran = onetrunk(*words, "scratch,feature-extractor")
     assert ran.code == 1
     assert "error: " in ran.err and "scratch, seed 0; try: " in ran.err
-    found = json.loads((at / "rows/compare.json").read_text())
+    found = json.loads((folder / "rows/compare.json").read_text())
     assert list(found["rows"]) == ["feature-extractor"]
     assert "pets/classify" in found["failed"]["scratch, seed 0"]
     assert onetrunk(*words, "norm-only").code == 1  # the failure is still reported
 
 
-@pytest.mark.usefixtures("at")
+@pytest.mark.usefixtures("folder")
 def test_after_a_stop_the_same_command_is_suggested(
     onetrunk: Onetrunk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,22 +281,22 @@ def test_after_a_stop_the_same_command_is_suggested(
     assert ran.err.endswith("stopped at step 1 of 2; try: run the same command again\n")
 
 
-def test_runs_are_not_written_among_images(onetrunk: Onetrunk, at: Path) -> None:
-    before = stamps(at / "pets")
+def test_runs_are_not_written_among_images(onetrunk: Onetrunk, folder: Path) -> None:
+    before = stamps(folder / "pets")
     ran = onetrunk("compare", "run", *PETS, "--out", "pets", "--methods", "norm-only")
     assert "pets is not the folder" in one_line(ran)
-    assert stamps(at / "pets") == before
+    assert stamps(folder / "pets") == before
 
 
-@pytest.mark.usefixtures("at")
+@pytest.mark.usefixtures("folder")
 def test_a_missing_run(onetrunk: Onetrunk) -> None:
     ran = onetrunk("compare", "nowhere", *PETS)
     assert ran.code == 2 and "nowhere" in one_line(ran)
 
 
-def test_an_unfinished_run(onetrunk: Onetrunk, at: Path) -> None:
-    shutil.rmtree(at / "run/model")
-    (at / "run/scores.json").unlink()
+def test_an_unfinished_run(onetrunk: Onetrunk, folder: Path) -> None:
+    shutil.rmtree(folder / "run/model")
+    (folder / "run/scores.json").unlink()
     error = one_line(onetrunk("compare", "run", *PETS))
     assert "the run run is not finished" in error
     assert error.endswith("try: onetrunk train run/recipe.toml --resume")

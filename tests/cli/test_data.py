@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from onetrunk.cli import data
-from onetrunk.data.cache import cache_home as place
+from onetrunk.data.cache import cache_home
 from onetrunk.errors import Failed
 from tests.helpers.verbs import Ran, one_line, photos
 
 
-def test_alone_it_lists_the_embedded_domains(onetrunk: Callable[..., Ran]) -> None:
+def test_without_a_source_embedded_domains_are_listed(onetrunk: Callable[..., Ran]) -> None:
     ran = onetrunk("data")
     assert ran.code == 0
     for name in ("digits", "glyphs", "flags"):
@@ -47,12 +47,10 @@ def test_a_source_is_described(onetrunk: Callable[..., Ran]) -> None:
         r"cache +[\d.]+ MB of decoded images",
     ):
         assert re.search(line, ran.out), line
-    assert str(place()) in ran.out.replace("\n", "")
+    assert str(cache_home()) in ran.out.replace("\n", "")
 
 
-def test_a_source_as_json_is_json_and_nothing_else(
-    onetrunk: Callable[..., Ran], tmp_path: Path
-) -> None:
+def test_json_output_is_json_only(onetrunk: Callable[..., Ran], tmp_path: Path) -> None:
     root = photos(tmp_path / "photos")
     (root / "cat/ø\x1b[31m日本.jpg").write_bytes(b"a text")
     (root / "cat/plain.jpg").write_bytes(b"a text")
@@ -66,11 +64,11 @@ def test_a_source_as_json_is_json_and_nothing_else(
     assert "wrote sheet.png" in ran.err
 
 
-def test_a_hostile_name_is_shown_and_not_obeyed(
+def test_markup_and_control_characters_in_names_are_escaped(
     onetrunk: Callable[..., Ran], tmp_path: Path
 ) -> None:
     root = photos(tmp_path / "photos", ("[bold]cat[", "do\x1b[31mg"))
-    # the path is markup itself, [/red], and sets a terminal's title
+    # the path contains markup, [/red], and a control sequence that sets a terminal's title
     (root / "[bold]cat[" / "red]\x1b]0;title\x07.jpg").write_bytes(b"a text")
     for i in range(5):
         (root / "[bold]cat[" / f"{i:03}.png").unlink()
@@ -96,13 +94,13 @@ def test_a_sheet_is_a_png(onetrunk: Callable[..., Ran], tmp_path: Path) -> None:
 
 def test_purge_empties_the_cache(onetrunk: Callable[..., Ran]) -> None:
     onetrunk("data", "pocket:optdigits")
-    assert any(place().rglob("images.bin"))
+    assert any(cache_home().rglob("images.bin"))
     ran = onetrunk("data", "--purge")
     assert ran.code == 0
-    assert re.fullmatch(rf"deleted [\d.]+ MB from {re.escape(str(place()))}\n", ran.out)
-    assert list(place().iterdir()) == []
+    assert re.fullmatch(rf"deleted [\d.]+ MB from {re.escape(str(cache_home()))}\n", ran.out)
+    assert list(cache_home().iterdir()) == []
     assert json.loads(onetrunk("data", "--purge", "--json").out) == {
-        "emptied": str(place()),
+        "emptied": str(cache_home()),
         "bytes": 0,
     }
     again = onetrunk("data", "pocket:optdigits", "--purge", "--json")
@@ -116,11 +114,11 @@ BAD = {
     "an unknown verb": (("dta",), "data"),
     "an unknown embedded domain": (("data", "pocket:digit"), "available: digits"),
     "an unknown prefix": (("data", "foldr:photos"), "available: folder:"),
-    "a folder that is not there": (("data", "folder:nowhere"), "nowhere"),
+    "a missing folder": (("data", "folder:nowhere"), "nowhere"),
     "an empty folder": (("data", "folder:empty"), "empty"),
     "a class without images": (("data", "folder:hollow"), "classes without images: 1 (dog)"),
-    "a size of letters": (("data", "pocket:digits", "--size", "big"), "HEIGHTxWIDTH"),
-    "a size of nothing": (("data", "pocket:digits", "--size", "0"), "size of 1 to 16384 pixels"),
+    "a size that is not a number": (("data", "pocket:digits", "--size", "big"), "HEIGHTxWIDTH"),
+    "a size of zero": (("data", "pocket:digits", "--size", "0"), "size of 1 to 16384 pixels"),
     "three sizes": (("data", "pocket:digits", "--size", "1x2x3"), "HEIGHTxWIDTH"),
     "an unknown fit": (("data", "pocket:digits", "--fit", "padd"), "available: pad"),
     "a task without kind": (("data", "pocket:digits", "--task", "a"), "NAME=KIND"),
@@ -129,12 +127,12 @@ BAD = {
         ("data", "pocket:digits", "--task", "a=classify", "--task", "a=embed"),
         "twice",
     ),
-    "a task that is not there": (
+    "an unknown task": (
         ("data", "pocket:digits", "--task", "price=regress"),
         "classify (classify)",
     ),
-    "a sheet that is no PNG": (("data", "pocket:digits", "--sheet", "a.txt"), "PNG"),
-    "a column that is not there": (
+    "a sheet that is not a PNG": (("data", "pocket:digits", "--sheet", "a.txt"), "PNG"),
+    "an unknown column": (
         ("data", "table:shop.csv", "--task", "a=classify:colour"),
         "colour",
     ),
@@ -151,9 +149,9 @@ def test_bad_input_is_one_line_and_exit_code_2(
     (tmp_path / "hollow/dog").mkdir()
     (tmp_path / "shop.csv").write_text("path,label\nhollow/cat/000.png,a\n")
     (tmp_path / "escape.csv").write_text("path,label\n../../secret.png,a\n")
-    words, said = BAD[name]
+    words, fact = BAD[name]
     ran = onetrunk(*words)
-    assert said in one_line(ran)
+    assert fact in one_line(ran)
     assert "try:" in ran.err or "available:" in ran.err or "got:" in ran.err
     assert ran.out == ""
 
@@ -184,7 +182,7 @@ def test_a_failure_is_exit_code_1(
     assert one_line(ran, 1) == "error: the disk is full; try: free some space"
 
 
-def test_ctrl_c_says_how_to_go_on(
+def test_ctrl_c_prints_how_to_continue(
     onetrunk: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> None:
@@ -198,13 +196,13 @@ def test_ctrl_c_says_how_to_go_on(
     )
 
 
-def test_a_programmers_mistake_is_not_dressed_up(
+def test_other_exceptions_keep_their_traceback(
     onetrunk: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def mistake(*_: object) -> None:
+    def divide(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(data, "inspect", mistake)
+    monkeypatch.setattr(data, "inspect", divide)
     with pytest.raises(ZeroDivisionError):
         onetrunk("data", "pocket:digits")
 
@@ -238,8 +236,8 @@ def test_size_group_fit_and_task_reach_the_domain(
     assert found["tasks"][0]["classes"] == ["a", "b"]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="a closed pipe is another error on Windows")
-def test_a_reader_that_goes_away_is_no_traceback() -> None:
+@pytest.mark.skipif(os.name == "nt", reason="a closed pipe raises another error on Windows")
+def test_a_closed_output_pipe_gives_no_traceback() -> None:
     child = subprocess.Popen(
         [sys.executable, "-m", "onetrunk", "data"],
         stdout=subprocess.PIPE,

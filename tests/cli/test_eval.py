@@ -1,4 +1,4 @@
-"""`onetrunk eval`, `predict` and `info` over the run of a model that nobody trained."""
+"""`onetrunk eval`, `predict` and `info` with the run of an untrained model."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ size = [16, 24]
 
 
 def odd_photos(root: Path) -> None:
-    """Pictures of every sort: turned by EXIF, grey, transparent, 16 bits, wide."""
+    """Write photos of many kinds: rotated by EXIF, grey, transparent, with 16 bits, wide."""
     rng = np.random.default_rng(0)
-    for place, kind in enumerate(("cat", "dog", "fish")):
+    for index, kind in enumerate(("cat", "dog", "fish")):
         (root / kind).mkdir(parents=True)
         for i in range(24):
-            pixels = rng.integers(0, 256, (20 + i, 40 - i, 3), np.uint8) // 2 + 40 * place
+            pixels = rng.integers(0, 256, (20 + i, 40 - i, 3), np.uint8) // 2 + 40 * index
             picture = Image.fromarray(pixels)
             path = root / kind / f"{i:02}.png"
             if i % 4 == 0:
@@ -63,7 +63,7 @@ def odd_photos(root: Path) -> None:
 
 
 def scenes(root: Path, count: int = 30) -> None:
-    """Pictures with a class, a depth and a normal for every pixel."""
+    """Write photos with a class, a depth and a normal for every pixel."""
     rng = np.random.default_rng(1)
     for part in ("images", "segment", "depth", "normals"):
         (root / part).mkdir(parents=True)
@@ -78,7 +78,7 @@ def scenes(root: Path, count: int = 30) -> None:
 
 
 def make_run(folder: Path, text: str = RECIPE, sets: tuple[str, ...] = ()) -> Path:
-    """A finished run's folder."""
+    """Write the folder of a finished run and return it."""
     recipe = Recipe.parse(text, folder, sets)
     run = recipe.out_folder
     run.mkdir(parents=True)
@@ -109,7 +109,7 @@ def run(tmp_path: Path) -> Path:
 # -- eval
 
 
-def test_eval_says_what_evaluate_says(onetrunk: Onetrunk, run: Path) -> None:
+def test_eval_prints_the_table_of_evaluate(onetrunk: Onetrunk, run: Path) -> None:
     expected = evaluate(models_of(run), Recipe.read(run).make_domains(), progress=False)
     found = json.loads(onetrunk("eval", "runs/two", "--json").out)
     assert Table.from_json(found) == expected
@@ -121,11 +121,11 @@ def test_eval_says_what_evaluate_says(onetrunk: Onetrunk, run: Path) -> None:
     assert onetrunk("eval", str(run), "--latex").out == expected.to_latex()
 
 
-def test_eval_for_people(onetrunk: Onetrunk, run: Path) -> None:
+def test_eval_prints_tables_and_confusions(onetrunk: Onetrunk, run: Path) -> None:
     ran = onetrunk("eval", str(run), "--domain", "shop", "--split", "val")
     assert ran.code == 0
-    for said in ("scores on val", "shop", "most confused classes", "ece", "  onetrunk predict"):
-        assert said in ran.out, said
+    for fact in ("scores on val", "shop", "most confused classes", "ece", "  onetrunk predict"):
+        assert fact in ran.out, fact
     assert "rooms" not in ran.out
     rooms = onetrunk("eval", str(run), "--domain", "rooms")
     assert "miou" in rooms.out
@@ -135,9 +135,7 @@ def test_eval_for_people(onetrunk: Onetrunk, run: Path) -> None:
     assert "maps averaged" not in rooms.out
 
 
-def test_eval_where_there_is_nothing_to_evaluate(
-    onetrunk: Onetrunk, run: Path, tmp_path: Path
-) -> None:
+def test_errors_of_eval(onetrunk: Onetrunk, run: Path, tmp_path: Path) -> None:
     assert "available: shop, rooms" in one_line(onetrunk("eval", str(run), "--domain", "shp"))
     assert "--split" in one_line(onetrunk("eval", str(run), "--split", "train"))
     assert "one of --json" in one_line(onetrunk("eval", str(run), "--json", "--csv"))
@@ -151,9 +149,7 @@ def test_eval_where_there_is_nothing_to_evaluate(
 # -- predict
 
 
-def test_the_error_of_predict_is_that_of_eval(
-    onetrunk: Onetrunk, run: Path, tmp_path: Path
-) -> None:
+def test_predict_has_the_same_error_as_eval(onetrunk: Onetrunk, run: Path, tmp_path: Path) -> None:
     table = Table.from_json(
         json.loads(onetrunk("eval", str(run), "--domain", "shop", "--json").out)
     )
@@ -171,8 +167,8 @@ def test_the_error_of_predict_is_that_of_eval(
     assert 100 * sum(wrong) / len(wrong) == pytest.approx(table.value("shop"))
     model = models_of(run)["shop"]
     predictions = model.predict([tmp_path / row["file"] for row in rows], domain="shop")
-    said = [f"{a['classify']['score']:.4g}" for a in predictions]
-    assert [f"{float(row['classify_score']):.4g}" for row in rows] == said
+    scores = [f"{prediction['classify']['score']:.4g}" for prediction in predictions]
+    assert [f"{float(row['classify_score']):.4g}" for row in rows] == scores
 
 
 def test_json_lines_hold_every_score(onetrunk: Onetrunk, run: Path) -> None:
@@ -212,7 +208,7 @@ def test_maps_are_written_with_pictures_of_them(
     ran = onetrunk(*words, "--out", "maps", "--format", "jsonl")
     assert ran.code == 0, ran.err
     rows = {row["file"]: row for row in map(json.loads, ran.out.splitlines())}
-    assert len({row["segment"]["map"] for row in rows.values()}) == 3  # a.png and a.bmp, too
+    assert len({row["segment"]["map"] for row in rows.values()}) == 3  # also for a.png and a.bmp
     model = models_of(run)["rooms"]
     tasks = {task.name: task for task in model.domains["rooms"].tasks}
     for file, row in rows.items():
@@ -237,23 +233,23 @@ def test_maps_are_written_with_pictures_of_them(
     assert "try: --out maps/" in one_line(onetrunk(*words))
 
 
-def test_predict_where_it_cannot(onetrunk: Onetrunk, run: Path, tmp_path: Path) -> None:
+def test_errors_of_predict(onetrunk: Onetrunk, run: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    place = str(run)
-    for words, said in (
-        ((place, "photos"), "available: shop, rooms"),
-        ((place, "photos", "--domain", "shp"), "got: 'shp'; available: shop"),
-        ((place, "fotos", "--domain", "shop"), "no such image or folder: fotos; got: 'fotos'"),
-        ((place, "empty", "--domain", "shop"), "the folder empty"),
-        ((place, "photos", "--domain", "shop", "--out", "maps"), "--out is for maps"),
-        ((place, "photos", "--domain", "shop", "--format", "xml"), "available: csv, jsonl"),
+    path = str(run)
+    for words, fact in (
+        ((path, "photos"), "available: shop, rooms"),
+        ((path, "photos", "--domain", "shp"), "got: 'shp'; available: shop"),
+        ((path, "fotos", "--domain", "shop"), "no such image or folder: fotos; got: 'fotos'"),
+        ((path, "empty", "--domain", "shop"), "the folder empty"),
+        ((path, "photos", "--domain", "shop", "--out", "maps"), "--out is for maps"),
+        ((path, "photos", "--domain", "shop", "--format", "xml"), "available: csv, jsonl"),
         ((str(tmp_path), "photos"), "no model in"),
     ):
-        assert said in one_line(onetrunk("predict", *words)), words
-    assert onetrunk("predict", place).code == 2
+        assert fact in one_line(onetrunk("predict", *words)), words
+    assert onetrunk("predict", path).code == 2
 
 
-def test_one_domain_needs_no_name_and_a_batch_norm_its_batch(
+def test_a_single_domain_is_the_default_and_shared_batch_norms_need_several_images(
     onetrunk: Onetrunk, tmp_path: Path
 ) -> None:
     odd_photos(tmp_path / "photos")
@@ -270,13 +266,13 @@ def test_one_domain_needs_no_name_and_a_batch_norm_its_batch(
 def test_info_shows_domains_scores_and_sources(onetrunk: Onetrunk, run: Path) -> None:
     ran = onetrunk("info", str(run))
     assert ran.code == 0
-    for said in (
+    for fact in (
         "two in",
         "resnet20, norm domain, sharing deep; 1 network of",
         "3: cat, dog, fish",
     ):
-        assert said in ran.out, said
-    for said in (
+        assert fact in ran.out, fact
+    for fact in (
         "shop",
         "12×20",
         "folder:photos",
@@ -285,7 +281,7 @@ def test_info_shows_domains_scores_and_sources(onetrunk: Onetrunk, run: Path) ->
         "miou ",
         "  onetrunk eval",
     ):
-        assert said in ran.out, said
+        assert fact in ran.out, fact
     found = json.loads(onetrunk("info", str(run), "--json").out)
     assert found["domains"]["shop"]["tasks"][0]["classes"] == ["cat", "dog", "fish"]
     assert found["domains"]["shop"]["size"] == [12, 20]
@@ -293,7 +289,9 @@ def test_info_shows_domains_scores_and_sources(onetrunk: Onetrunk, run: Path) ->
     assert found["trunk"]["arch"] == "resnet20"
 
 
-def test_info_of_specialists_and_of_a_bare_model(onetrunk: Onetrunk, tmp_path: Path) -> None:
+def test_info_of_specialists_and_of_a_model_without_recipe(
+    onetrunk: Onetrunk, tmp_path: Path
+) -> None:
     odd_photos(tmp_path / "photos")
     scenes(tmp_path / "scenes")
     run = make_run(tmp_path, RECIPE, ("trunk.sharing=none", "trunk.norm=shared"))
@@ -312,7 +310,7 @@ def test_info_of_specialists_and_of_a_bare_model(onetrunk: Onetrunk, tmp_path: P
     assert "no model in" in one_line(onetrunk("info", str(tmp_path)))
 
 
-def test_info_of_a_run_that_is_not_finished(onetrunk: Onetrunk, run: Path) -> None:
+def test_info_of_an_unfinished_run(onetrunk: Onetrunk, run: Path) -> None:
     shutil.rmtree(run / "model")
     (run / "checkpoints/step-40").mkdir(parents=True)
     ran = onetrunk("info", str(run))

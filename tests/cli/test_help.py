@@ -1,4 +1,4 @@
-"""The help, the version and completion: complete, grouped, and without importing PyTorch."""
+"""Help, version and shell completion, which do not import PyTorch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from importlib.metadata import version
 import pytest
 from typer.testing import CliRunner
 
-from onetrunk.cli.app import VERBS, build, load
+from onetrunk.cli.app import VERBS, Verb, build, load
 
 PROBE = """
 import sys
@@ -38,14 +38,14 @@ def test_the_help_lists_every_verb_in_a_group() -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
-def test_every_verb_shows_an_example_that_names_it(verb) -> None:  # type: ignore[no-untyped-def]
+def test_every_verb_shows_an_example_that_names_it(verb: Verb) -> None:
     text = CliRunner().invoke(build(), [verb.name, "--help"]).output
     assert verb.summary.split()[0] in text
     assert f"onetrunk {verb.name}" in text.split("Examples")[1]
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
-def test_every_option_is_explained(verb) -> None:  # type: ignore[no-untyped-def]
+def test_every_option_is_explained(verb: Verb) -> None:
     for parameter in load(verb).params:
         assert parameter.help, parameter.name
 
@@ -55,11 +55,11 @@ def test_the_version() -> None:
 
 
 def test_verbs_and_options_are_completed() -> None:
-    def complete(words: str, place: int) -> list[str]:
+    def complete(words: str, position: int) -> list[str]:
         variables = {
             "_ONETRUNK_COMPLETE": "complete_bash",
             "COMP_WORDS": words,
-            "COMP_CWORD": str(place),
+            "COMP_CWORD": str(position),
         }
         code = "import sys; sys.argv = ['onetrunk']; from onetrunk.cli.app import main; main()"
         done = subprocess.run(

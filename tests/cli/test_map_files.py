@@ -1,4 +1,4 @@
-"""Maps as files: a legend of each class's own colour, depth in millimetres, inverse depth."""
+"""Map files: the legend of class colours, depth in millimetres, inverse depth."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IMAGE = np.full((4, 6, 3), 128, np.uint8)
 
 
 @pytest.mark.parametrize("count", [1, 13, 70])
-def test_a_legend_shows_every_class_in_its_own_colour(count: int) -> None:
+def test_the_legend_shows_the_colour_of_every_class(count: int) -> None:
     task = Task("parts", "segment", tuple(f"class {i} \x1b[31mß" for i in range(count)))
     picture = legend(task)
     drawn = np.asarray(picture).reshape(-1, 3)
@@ -25,8 +25,8 @@ def test_a_legend_shows_every_class_in_its_own_colour(count: int) -> None:
     assert picture.height <= 700
 
 
-def test_depth_is_read_back_from_its_picture(tmp_path: Path) -> None:
-    metres = np.float32([[0.0012, 2.5, 70, -1, 9.9994, 0.5]]).repeat(4, 0)
+def test_depth_is_stored_as_millimetres(tmp_path: Path) -> None:
+    metres = np.array([[0.0012, 2.5, 70, -1, 9.9994, 0.5]], np.float32).repeat(4, 0)
     expected = [1, 2500, 65_535, 0, 9999, 500]
     assert millimetres(metres)[0].tolist() == expected
     depth = Task("depth", "depth", unit="m")
@@ -37,9 +37,9 @@ def test_depth_is_read_back_from_its_picture(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.load(tmp_path / "a.depth.npy"), metres)
 
 
-def test_inverse_depth_is_no_picture_of_millimetres(tmp_path: Path) -> None:
+def test_inverse_depth_has_no_picture_in_millimetres(tmp_path: Path) -> None:
     near = Task("depth", "depth", unit="disparity")
-    values = np.float32([[0.01, 0.4]]).repeat(4, 0).repeat(3, 1)
+    values = np.array([[0.01, 0.4]], np.float32).repeat(4, 0).repeat(3, 1)
     Maps(tmp_path).write(PurePosixPath("a.jpg"), IMAGE, {near: values})
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == [
         "a.depth.npy",
@@ -49,7 +49,7 @@ def test_inverse_depth_is_no_picture_of_millimetres(tmp_path: Path) -> None:
     np.testing.assert_array_equal(inverse, metres)  # near is bright in both
 
 
-def test_classes_are_named_once_for_a_folder(tmp_path: Path) -> None:
+def test_classes_and_legend_are_written_once_per_folder(tmp_path: Path) -> None:
     task = Task("parts", "segment", ("sky", "sea"))
     maps = Maps(tmp_path)
     for name in ("a.png", "b.png"):

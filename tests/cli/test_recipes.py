@@ -10,7 +10,7 @@ from onetrunk.config import named_recipes
 from tests.helpers.verbs import Ran, one_line
 
 
-def test_it_lists_them_with_a_line_each(onetrunk: Callable[..., Ran]) -> None:
+def test_named_recipes_are_listed_with_a_line_each(onetrunk: Callable[..., Ran]) -> None:
     ran = onetrunk("recipes")
     assert ran.code == 0
     for name, text in named_recipes().items():
@@ -20,14 +20,16 @@ def test_it_lists_them_with_a_line_each(onetrunk: Callable[..., Ran]) -> None:
     assert json.loads(onetrunk("recipes", "--json").out) == named_recipes()
 
 
-def test_one_is_printed_as_it_is(onetrunk: Callable[..., Ran]) -> None:
+def test_a_named_recipe_is_printed_unchanged(onetrunk: Callable[..., Ran]) -> None:
     ran = onetrunk("recipes", "folders")
     assert ran.out == named_recipes()["folders"]
     assert tomllib.loads(ran.out)["trunk"]["pretrained"] is True
     assert json.loads(onetrunk("recipes", "folders", "--json").out) == {"folders": ran.out}
 
 
-def test_an_unknown_one_says_what_there_is(onetrunk: Callable[..., Ran]) -> None:
+def test_an_unknown_recipe_is_refused_with_the_available_names(
+    onetrunk: Callable[..., Ran],
+) -> None:
     line = one_line(onetrunk("recipes", "folder"))
     assert "got: 'folder'; available: folders" in line
 

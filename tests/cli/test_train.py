@@ -1,4 +1,4 @@
-"""`onetrunk train`: which recipe reaches the training, and what is said of it."""
+"""`onetrunk train`: the recipe that is trained, and what is printed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Trained(Run):
 
 
 class Stub:
-    """In place of the training: what it was asked for."""
+    """Record the arguments of `train_recipe` and `sweep` instead of training."""
 
     def __init__(self) -> None:
         self.recipes: list[Recipe] = []
@@ -75,10 +75,10 @@ class Stub:
 
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> Stub:
-    made = Stub()
-    monkeypatch.setattr(train, "train_recipe", made.train)
-    monkeypatch.setattr(train, "sweep", made.sweep)
-    return made
+    stub = Stub()
+    monkeypatch.setattr(train, "train_recipe", stub.train)
+    monkeypatch.setattr(train, "sweep", stub.sweep)
+    return stub
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def shop(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_file_and_its_sets(onetrunk: Onetrunk, stub: Stub, shop: Path) -> None:
+def test_a_recipe_file_with_set_options(onetrunk: Onetrunk, stub: Stub, shop: Path) -> None:
     ran = onetrunk(
         "train", str(shop), "--set", "train.lr=0.1", "--set", "seed=3", "--device", "cpu"
     )
@@ -103,7 +103,7 @@ def test_a_file_and_its_sets(onetrunk: Onetrunk, stub: Stub, shop: Path) -> None
     assert "best: step 30, chosen on validation" in ran.out
 
 
-def test_a_named_recipe_runs_where_the_user_is(
+def test_a_named_recipe_runs_in_the_current_folder(
     onetrunk: Onetrunk, stub: Stub, tmp_path: Path
 ) -> None:
     (tmp_path / "pocket").mkdir()  # a folder of the same name is ./pocket
@@ -112,7 +112,9 @@ def test_a_named_recipe_runs_where_the_user_is(
     assert stub.options["resume"] is True
 
 
-def test_a_runs_folder_is_a_recipe_too(onetrunk: Onetrunk, stub: Stub, shop: Path) -> None:
+def test_the_folder_of_a_run_is_accepted_as_its_recipe(
+    onetrunk: Onetrunk, stub: Stub, shop: Path
+) -> None:
     run = shop.parent / "runs/shop"
     run.mkdir(parents=True)
     moved = Recipe.read(shop).moved_to(run)
@@ -122,13 +124,13 @@ def test_a_runs_folder_is_a_recipe_too(onetrunk: Onetrunk, stub: Stub, shop: Pat
 
 
 @pytest.mark.usefixtures("stub")
-def test_json_is_json_alone(onetrunk: Onetrunk, shop: Path) -> None:
+def test_json_output_is_json_only(onetrunk: Onetrunk, shop: Path) -> None:
     found = json.loads(onetrunk("train", str(shop), "--json").out)
     assert found["scores"] == SCORES
     assert Path(found["run"]).name == "shop"
 
 
-def test_out_is_where_the_user_says(
+def test_out_is_relative_to_the_current_folder(
     onetrunk: Onetrunk, stub: Stub, shop: Path, tmp_path: Path
 ) -> None:
     assert onetrunk("train", str(shop), "--out", "else where/é").code == 0
@@ -136,7 +138,7 @@ def test_out_is_where_the_user_says(
     assert stub.recipes[0].out == "../else where/é"
 
 
-def test_domains_make_a_recipe_that_is_written(
+def test_a_recipe_is_written_from_domain_options(
     onetrunk: Onetrunk, stub: Stub, tmp_path: Path
 ) -> None:
     photos(tmp_path / "photos")
@@ -151,14 +153,14 @@ def test_domains_make_a_recipe_that_is_written(
     assert Recipe.read(written) == stub.recipes[0]
     assert stub.recipes[0].domains[0].size == 16
     before = written.read_text()
-    assert onetrunk(*words, "--resume").code == 0  # the same again is the same file
+    assert onetrunk(*words, "--resume").code == 0  # the same command writes the same file
     line = one_line(onetrunk(*words, "--set", "train.lr=0.1"))
     assert "shop-digits.toml exists with other content" in line
     assert written.read_text() == before
     assert len(stub.recipes) == 2
 
 
-def test_a_recipe_that_cannot_run_is_not_written(
+def test_a_recipe_that_cannot_be_trained_is_not_written(
     onetrunk: Onetrunk, stub: Stub, tmp_path: Path
 ) -> None:
     ran = onetrunk("train", "--domain", "shop=folder:nowhere")
@@ -191,12 +193,12 @@ def test_seeds_and_grids_are_a_sweep(onetrunk: Onetrunk, stub: Stub, shop: Path)
 
 
 def test_a_dry_run_writes_nothing(onetrunk: Onetrunk, stub: Stub, tmp_path: Path) -> None:
-    words = ("train", "--domain", "digits=pocket:optdigits", "--dry-run")
-    words = (*words, "--set", "trunk.arch=resnet20", "--set", "train.batch=4")
+    words = ["train", "--domain", "digits=pocket:optdigits", "--dry-run"]
+    words += ["--set", "trunk.arch=resnet20", "--set", "train.batch=4"]
     ran = onetrunk(*words)
     assert ran.code == 0
-    for said in ("steps", "4,000", "images/s", "MB", "Nothing was written"):
-        assert said in ran.out, said
+    for fact in ("steps", "4,000", "images/s", "MB", "Nothing was written"):
+        assert fact in ran.out, fact
     found = json.loads(onetrunk(*words, "--json").out)
     assert found["parts"][""]["steps"] == 4000
     assert stub.recipes == []
@@ -211,15 +213,15 @@ BAD = {
         ("recipes/shop.toml", "--set", "train.lr"),
         "--set KEY=VALUE; got: 'train.lr'",
     ),
-    "a set of nothing known": (("recipes/shop.toml", "--set", "train.lrr=1"), "available: lr"),
+    "a set of an unknown key": (("recipes/shop.toml", "--set", "train.lrr=1"), "available: lr"),
     "a domain without a source": (("--domain", "digits"), "--domain NAME=SOURCE; got: 'digits'"),
-    "seeds of letters": (("recipes/shop.toml", "--seeds", "a,b"), "--seeds"),
+    "seeds that are not numbers": (("recipes/shop.toml", "--seeds", "a,b"), "--seeds"),
     "a seed twice": (("recipes/shop.toml", "--seeds", "1,1"), "'1,1'"),
     "a dry run of several": (
         ("recipes/shop.toml", "--dry-run", "--seeds", "0,1"),
         "--dry-run",
     ),
-    "a grid with a bad end": (
+    "a grid with a bad value": (
         ("recipes/shop.toml", "--set", "train.lr=0.1,0"),
         "train.lr: expected a number",
     ),
@@ -231,13 +233,13 @@ def test_bad_input_is_one_line_and_exit_code_2(
     name: str, onetrunk: Onetrunk, stub: Stub, shop: Path
 ) -> None:
     assert shop.is_file()
-    words, said = BAD[name]
-    assert said in one_line(onetrunk("train", *words))
+    words, fact = BAD[name]
+    assert fact in one_line(onetrunk("train", *words))
     assert stub.recipes == []
 
 
 @pytest.mark.usefixtures("stub")
-def test_all_that_is_wrong_is_listed_at_once(onetrunk: Onetrunk, tmp_path: Path) -> None:
+def test_all_errors_are_listed_at_once(onetrunk: Onetrunk, tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text(
         TEXT + '[[domains]]\nname = "lost"\nsource = "folder:lost"\n[train]\nlr = 0\nlrate = 1\n'
     )
@@ -252,7 +254,7 @@ def test_all_that_is_wrong_is_listed_at_once(onetrunk: Onetrunk, tmp_path: Path)
     assert all(line.startswith("error: ") for line in lines)
 
 
-def test_ctrl_c_says_how_to_go_on(
+def test_ctrl_c_prints_how_to_continue(
     onetrunk: Onetrunk, shop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(recipe: Recipe, **_: object) -> None:
@@ -268,13 +270,13 @@ def test_ctrl_c_says_how_to_go_on(
 
 def test_help_shows_examples(onetrunk: Onetrunk) -> None:
     out = onetrunk("train", "--help").out
-    for said in ("--domain", "--set", "--resume", "--seeds", "--dry-run", "--device", "--json"):
-        assert said in out
+    for option in ("--domain", "--set", "--resume", "--seeds", "--dry-run", "--device", "--json"):
+        assert option in out
     assert "onetrunk train pocket-quick" in out
 
 
 @pytest.mark.slow
-def test_a_recipe_is_trained_to_its_end(onetrunk: Onetrunk, shop: Path) -> None:
+def test_a_finished_recipe_is_not_trained_again(onetrunk: Onetrunk, shop: Path) -> None:
     words = ("train", str(shop), "--set", "train.steps=6", "--set", "train.batch=8")
     ran = onetrunk(*words)
     assert ran.code == 0, ran.err

@@ -1,4 +1,4 @@
-"""Checks before training: everything that is wrong is found and listed at once."""
+"""Checks before training: all problems are listed at once."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_all_problems_are_listed_at_once(tmp_path: Path) -> None:
     assert all("Traceback" not in str(error) for error in found)
 
 
-def test_an_unknown_trunk_is_listed_beside_other_problems(tmp_path: Path) -> None:
+def test_an_unknown_trunk_is_listed_with_other_problems(tmp_path: Path) -> None:
     bad = '[[domains]]\nname = "missing"\nsource = "folder:nowhere"\n'
     found = problems(bad + DIGITS, tmp_path, "trunk.arch=resnet21")
     assert [error.place for error in found] == ["domains.missing", "trunk"]
@@ -160,7 +160,7 @@ def test_init_is_a_folder_with_a_model(tmp_path: Path) -> None:
     assert (error.place, error.got) == ("init", "runs/new")
 
 
-def test_missing_data_is_listed_beside_wrong_keys(tmp_path: Path) -> None:
+def test_missing_data_is_listed_with_wrong_keys(tmp_path: Path) -> None:
     bad = '[[domains]]\nname = "missing"\nsource = "folder:nowhere"\n'
     text = HEAD + bad + DIGITS + "size = 0\n[train]\nlr = 0\n"
     with pytest.raises(BadInput) as caught:

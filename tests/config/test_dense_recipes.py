@@ -1,4 +1,4 @@
-"""The recipes over archives of arrays, on small archives of their layout."""
+"""The recipes for archives of arrays, with small archives of the same layout."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import pytest
 
 from onetrunk.config import Recipe
 
-PLACES = {"nyuv2": ("label", "depth", "normal"), "cityscapes": ("label_7", "depth")}
+ARRAYS = {"nyuv2": ("label", "depth", "normal"), "cityscapes": ("label_7", "depth")}
 TASKS = {
     "nyuv2": {"segment": ("", 13), "depth": ("m", 0), "normals": ("", 0)},
     "cityscapes": {"segment": ("", 7), "depth": ("disparity", 0)},
 }
 
 
-def archive(root: Path, places: tuple[str, ...]) -> None:
-    """Scenes of a floor that comes nearer downwards, between walls that turn away."""
+def archive(root: Path, names: tuple[str, ...]) -> None:
+    """Write scenes of a floor, nearer at the bottom, between slanted walls."""
     height, width = 36, 48
     across = (np.arange(width) - width / 2 + 0.5) / (0.9 * width)
     up = -(np.arange(height)[:, None] - height / 2 + 0.5) / (0.9 * width)
@@ -33,17 +33,17 @@ def archive(root: Path, places: tuple[str, ...]) -> None:
             "normal": np.broadcast_to(side, (height, width, 3)),
         }
         for split in ("train", "val"):
-            for what in ("image", *places):
-                (root / split / what).mkdir(parents=True, exist_ok=True)
-                np.save(root / split / what / f"{i}.npy", arrays[what])
+            for name in ("image", *names):
+                (root / split / name).mkdir(parents=True, exist_ok=True)
+                np.save(root / split / name / f"{i}.npy", arrays[name])
 
 
 @pytest.mark.parametrize("data", TASKS)
-def test_together_and_apart_read_the_same(
+def test_both_recipes_read_the_same_data(
     data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    archive(tmp_path / "data" / data, PLACES[data])
+    archive(tmp_path / "data" / data, ARRAYS[data])
     one = Recipe.named(f"universal-2022-{data}")
     each = Recipe.named(f"universal-2022-{data}-specialists")
     (together,) = one.make_domains()

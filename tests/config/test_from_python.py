@@ -1,4 +1,4 @@
-"""The recipe of a training that was set up in Python makes the same model and domains again."""
+"""Recipes of trainings from Python give the same model and domains when they are read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.helpers.worlds import network, settings, worlds
 
 
 def shop(root: Path) -> Path:
-    """Files, and a table that says what they are."""
+    """Write images and a table of their labels."""
     rng = np.random.default_rng(0)
     rows = ["image,category,price,item,part"]
     for i in range(40):
@@ -31,7 +31,7 @@ def shop(root: Path) -> Path:
     return root
 
 
-WAYS: dict[str, dict[str, Any]] = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
     "pixels": {"size": (12, 16), "fit": "pad", "fill": 7, "margin": 2, "normalize": "imagenet"},
     "numbers": {"normalize": ((0.1, 0.2, 0.3), (0.5, 0.25, 0.125)), "weight": 2, "batch": 3},
@@ -47,9 +47,9 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_domain_is_the_same_when_read_back(way: str, tmp_path: Path) -> None:
-    given = {"size": 8, "tasks": [Task("what", "classify", column="category")], **WAYS[way]}
+@pytest.mark.parametrize("case", SETTINGS)
+def test_a_domain_is_the_same_when_read_back(case: str, tmp_path: Path) -> None:
+    given = {"size": 8, "tasks": [Task("what", "classify", column="category")], **SETTINGS[case]}
     domain = Domain("shop", "table:shop.csv", base=shop(tmp_path), image="image", **given)
     recipe = recipe_of(network([domain]), [domain], settings(), 3, tmp_path / "runs" / "one")
     (again,) = Recipe.parse(recipe.to_toml(), tmp_path / "elsewhere").make_domains()

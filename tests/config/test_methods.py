@@ -40,17 +40,20 @@ def rows(**errors: float) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
     return {name: {"0": {"errors": {"d": error}}} for name, error in errors.items()}
 
 
-def test_scores_are_counted_from_the_first_baseline_that_is_there() -> None:
-    found = rows(scratch=20.0, parallel=10.0)
-    document = {"domains": {"d": ["classify"]}, "images": {"d": 100}, "rows": found}
-    base, found = method_scores(document)
+def test_scores_are_relative_to_the_first_available_baseline() -> None:
+    document = {
+        "domains": {"d": ["classify"]},
+        "images": {"d": 100},
+        "rows": rows(scratch=20.0, parallel=10.0),
+    }
+    base, scores = method_scores(document)
     assert base == "scratch"
     # (1 − 20/40)² and (1 − 10/40)² of 1000
-    assert found == pytest.approx({"scratch": 250.0, "parallel": 562.5})
+    assert scores == pytest.approx({"scratch": 250.0, "parallel": 562.5})
     assert method_scores({**document, "rows": rows(parallel=10.0)}) == ("", {})
     assert method_scores({**document, "domains": {"d": ["depth"]}})[1] == {}
 
 
-def test_metres_have_no_mean_with_shares() -> None:
+def test_errors_in_metres_and_percent_have_no_mean() -> None:
     assert in_percent({"domains": {"a": ["classify"], "b": ["segment", "multilabel"]}})
     assert not in_percent({"domains": {"a": ["classify"], "b": ["depth"]}})

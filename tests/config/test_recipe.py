@@ -301,7 +301,7 @@ def test_named_recipes() -> None:
     assert list(found) == sorted(found)
     assert Recipe.named("pocket-quick").name == "pocket-quick"
     assert Recipe.named("pocket-quick", ["seed=3"]).seed == 3
-    with raises(BadInput, "available: pocket-quick", got="pocket-quik"):
+    with raises(BadInput, got="pocket-quik", available=["pocket-quick"]):
         Recipe.named("pocket-quik")
 
 
@@ -369,13 +369,13 @@ def test_weights_depend_only_on_the_seed() -> None:
     before = torch.get_rng_state()
     first = models()
     assert list(first) == [""]
-    assert torch.equal(torch.get_rng_state(), before)  # the caller's generator is as before
+    assert torch.equal(torch.get_rng_state(), before)  # the caller's generator is unchanged
     torch.rand(7)
     assert same(weights(first[""]), weights(models()[""]))
     assert not same(weights(first[""]), weights(models("seed=5")[""]))
 
 
-def test_a_specialist_depends_on_its_own_name() -> None:
+def test_the_weights_of_a_specialist_depend_on_its_name() -> None:
     both = models("trunk.sharing=none")
     assert {name: list(model.domains) for name, model in both.items()} == {
         "digits": ["digits"],
@@ -410,7 +410,7 @@ def test_a_file_of_weights_is_searched_from_the_folder_of_the_recipe(tmp_path: P
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_the_generator_of_the_device_is_as_before() -> None:
+def test_the_generator_of_the_device_is_unchanged() -> None:
     before = torch.cuda.get_rng_state()
     models()
     assert torch.equal(torch.cuda.get_rng_state(), before)

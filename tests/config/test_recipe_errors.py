@@ -1,4 +1,4 @@
-"""What is wrong in the text of a recipe: all of it at once, one error for each key."""
+"""Errors in the text of a recipe: all are reported at once, one for each key."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def check(error: OnetrunkError, place: str, got: object, fact: str | list[str]) 
         assert type(error.got) is type(got)
     if isinstance(fact, str):
         assert fact in error.expected
-    else:  # the names that are near come first
+    else:  # similar names come first
         assert f"available: {', '.join(fact)}" in str(error)
 
 

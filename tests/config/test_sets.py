@@ -1,4 +1,4 @@
-"""`--set`: values as in TOML, bare words as text, and grids of values between commas."""
+"""`--set`: values as in TOML, unquoted text, and comma-separated grids of values."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ def test_grid() -> None:
 
 def test_sets_do_not_change_the_given_document() -> None:
     document = {"train": {"lr": 1.0}, "domains": [{"name": "a", "size": 3}]}
-    made = apply_sets(document, ["train.lr=2.0", "domains.a.size=4", "trunk.norm=shared"])
+    changed = apply_sets(document, ["train.lr=2.0", "domains.a.size=4", "trunk.norm=shared"])
     assert document == {"train": {"lr": 1.0}, "domains": [{"name": "a", "size": 3}]}
-    assert made == {
+    assert changed == {
         "train": {"lr": 2.0},
         "domains": [{"name": "a", "size": 4}],
         "trunk": {"norm": "shared"},
@@ -87,20 +87,20 @@ def test_one_length_replaces_another() -> None:
     document = {"train": {"steps": 5, "lr": 1.0}}
     assert apply_sets(document, ["train.epochs=3"])["train"] == {"lr": 1.0, "epochs": 3}
     both = apply_sets(document, ["train.epochs=3", "train.steps=4"])["train"]
-    assert both == {"lr": 1.0, "epochs": 3, "steps": 4}  # and the recipe refuses it
+    assert both == {"lr": 1.0, "epochs": 3, "steps": 4}  # which a recipe refuses
 
 
 @pytest.mark.parametrize(
-    ("text", "place", "fact"),
+    ("text", "fields"),
     [
-        ("lr", "", "KEY=VALUE"),
-        ("=1", "", "KEY=VALUE"),
-        ("train..lr=1", "", "KEY=VALUE"),
-        ("domains.b.size=1", "--set domains.b", "available: a"),
-        ("domains.a=1", "--set domains", "domains.NAME.KEY"),
-        ("domains.a.size.x=1", "--set domains.a.size", "domains.a.size.x"),
+        ("lr", {"place": "", "got": "lr", "try_": "--set train.lr=0.1"}),
+        ("=1", {"place": "", "got": "=1", "try_": "--set train.lr=0.1"}),
+        ("train..lr=1", {"place": "", "got": "train..lr=1", "try_": "--set train.lr=0.1"}),
+        ("domains.b.size=1", {"place": "--set domains.b", "got": "b", "available": ["a"]}),
+        ("domains.a=1", {"place": "--set domains", "got": "domains.a", "try_": "NAME.KEY"}),
+        ("domains.a.size.x=1", {"place": "--set domains.a.size", "got": "domains.a.size.x"}),
     ],
 )
-def test_wrong_sets(text: str, place: str, fact: str) -> None:
-    with raises(BadInput, fact, place=place):
+def test_wrong_sets(text: str, fields: dict[str, Any]) -> None:
+    with raises(BadInput, **fields):
         apply_sets({"domains": [{"name": "a", "size": 3}]}, [text])

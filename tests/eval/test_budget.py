@@ -1,6 +1,7 @@
 """Budgets: counted by hand, and as a table."""
 
 import json
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -19,10 +20,10 @@ def domain(name: str, classes: int, size: int = 32) -> Domain:
     return Domain(name, None, [Task("classify", "classify", labels)], size=size)
 
 
-def model(**keys: object) -> Universal:
+def model(**keys: Any) -> Universal:
     torch.manual_seed(0)
     domains = [domain("a", 10), domain("b", 3, 24)]
-    return Universal(Trunk("resnet20", **keys), domains)  # type: ignore[arg-type]
+    return Universal(Trunk("resnet20", **keys), domains)
 
 
 def by_hand(size: int, classes: int) -> int:
@@ -71,7 +72,7 @@ def test_the_cost_of_adapters() -> None:
 
 
 @pytest.mark.parametrize("sharing", ["full", "none"])
-def test_no_parameter_is_counted_twice(sharing: str) -> None:
+def test_no_parameter_is_counted_twice(sharing: Literal["full", "none"]) -> None:
     torch.manual_seed(0)
     domains = [domain("a", 4)] if sharing == "none" else [domain("a", 4), domain("b", 4)]
     universal = Universal(Trunk("resnet20", sharing=sharing), domains)

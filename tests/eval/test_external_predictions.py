@@ -1,4 +1,4 @@
-"""Tables of predictions: the same scores as those of our own model, notes and refusals."""
+"""Tables of predictions: the same scores as those of the model, notes and bad input."""
 
 import csv
 import json
@@ -37,11 +37,11 @@ def both(count: int = 40) -> Domain:
     rng = np.random.default_rng(0)
     listed = []
     for item in labelled(count, splits=("train", "train", "val", "test")):
-        place = int(item.where)
-        labels = {"letter": item.labels["classify"], "number": (float(rng.normal()), 1.0 * place)}
-        if place % 16 == 14:
+        number = int(item.where)
+        labels = {"letter": item.labels["classify"], "number": (float(rng.normal()), 1.0 * number)}
+        if number % 16 == 14:
             labels = {"letter": labels["letter"]}
-        if place % 16 == 15:
+        if number % 16 == 15:
             labels = {"number": labels["number"]}
         listed.append(replace(item, labels=labels))
     return Domain(
@@ -82,10 +82,10 @@ def test_scores_equal_those_of_the_model(tmp_path: Path) -> None:
     domains = [foxes(), both()]
     model = Universal(Trunk("resnet20"), domains)
     rows = [row for domain in domains for row in predicted(model, domain)]
-    np.random.default_rng(0).shuffle(rows)  # type: ignore[arg-type]
-    found = evaluate_predictions(written(tmp_path / "theirs.csv", rows), domains)
-    ours = evaluate_split(model, domains)
-    expected = ours.table()
+    np.random.default_rng(0).shuffle(rows)
+    found = evaluate_predictions(written(tmp_path / "predictions.csv", rows), domains)
+    result = evaluate_split(model, domains)
+    expected = result.table()
     table = found.table()
     assert [r.metric for r in table.rows] == [r.metric for r in expected.rows if r.metric != "ece"]
     for row in table.rows:
@@ -93,8 +93,8 @@ def test_scores_equal_those_of_the_model(tmp_path: Path) -> None:
         assert (row.count, row.headline) == (same.count, same.headline)
         assert row.value == pytest.approx(same.value, rel=1e-5)
         assert (row.low is None) == (same.low is None)
-    assert found.notes == () and found.name == "theirs.csv"
-    for difference in differences(ours.outcomes(), found.outcomes()):
+    assert found.notes == () and found.name == "predictions.csv"
+    for difference in differences(result.outcomes(), found.outcomes()):
         assert difference.value == pytest.approx(0, abs=1e-5) and not difference.clear
 
 
@@ -112,7 +112,7 @@ def test_file_formats_paths_and_spellings(tmp_path: Path) -> None:
 
 
 def test_images_are_found_by_the_longest_end_of_a_path() -> None:
-    places = {"1.png": 0, "a/1.png": -1, "b/c/1.png": 2}
+    rows_by_path = {"1.png": 0, "a/1.png": -1, "b/c/1.png": 2}
     ends = {
         "1.png": 0,
         "/data/1.png": 0,
@@ -127,7 +127,7 @@ def test_images_are_found_by_the_longest_end_of_a_path() -> None:
         "": None,
         "1.png/": None,
     }
-    assert {path: find_place(path, places) for path in ends} == ends
+    assert {path: find_place(path, rows_by_path) for path in ends} == ends
 
 
 def test_rows_that_do_not_match_are_counted_and_named(

@@ -1,4 +1,4 @@
-"""Agreement of gradients: by autograd on each batch, properties, and what is refused."""
+"""Agreement of gradients: against autograd on each batch, properties, and bad input."""
 
 from collections.abc import Mapping
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from onetrunk.data.domain import Domain
@@ -27,10 +28,10 @@ def two() -> tuple[Universal, list[Domain]]:
     return network(domains), domains
 
 
-def flat(model: Universal, of: Domain, places: np.ndarray) -> Tensor:
-    images, targets = of.val.batch(places)
+def flat(model: Universal, domain: Domain, rows: NDArray[np.int64]) -> Tensor:
+    images, targets = domain.val.batch(rows)
     model.zero_grad()
-    entropy(of.name, model(images, domain=of.name), targets).backward()
+    torch.autograd.backward(entropy(domain.name, model(images, domain=domain.name), targets))
     shared = model.shared_parameters().values()
     return torch.cat([p.grad.flatten().clone() for p in shared if p.grad is not None])
 
@@ -44,9 +45,9 @@ def test_cosines_of_two_batches_of_each_domain() -> None:
     found = gradient_agreement(model, domains, entropy, batches=2, batch=12)
     halves = {}
     for of in domains:
-        places = sample_places(of.val, of.name, 24, 0)
-        places = np.random.default_rng(0).permutation(places)
-        halves[of.name] = [flat(model, of, part) for part in np.array_split(places, 2)]
+        rows = sample_places(of.val, of.name, 24, 0)
+        rows = np.random.default_rng(0).permutation(rows)
+        halves[of.name] = [flat(model, of, part) for part in np.array_split(rows, 2)]
     (a, b), (c, d) = halves["a"], halves["b"]
     assert found.cosine[0, 1] == pytest.approx(cosine(a + b, c + d), abs=1e-4)
     assert found.own[0] == pytest.approx(cosine(a, b), abs=1e-4)

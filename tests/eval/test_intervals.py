@@ -1,4 +1,4 @@
-"""Intervals and paired differences: textbook values, slow references, and what is refused."""
+"""Intervals and paired differences: textbook values, slow references, and bad input."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onetrunk.data.seeded import seed_of
 from onetrunk.errors import BadInput
 from onetrunk.eval import intervals
 from onetrunk.eval.intervals import differences, interval, replicates, wilson
@@ -27,7 +28,7 @@ def task_outcomes(
 
 
 def outcomes(tasks: Mapping[str, TaskOutcomes], digest: str = "same") -> Outcomes:
-    """Outcomes of one task "t" in each of these domains."""
+    """Return outcomes of one task "t" in each of these domains."""
     by_key = {(domain, "t"): one for domain, one in tasks.items()}
     return Outcomes("test", by_key, dict.fromkeys(tasks, digest))
 
@@ -69,7 +70,7 @@ def test_replicates_are_scores_of_drawn_images(kind: str) -> None:
     scores = scored(kind, out, target)
     one = TaskOutcomes(kind, scores.per_image())
     found = replicates(outcomes({"d": one}), draws=5)["d", "t"]
-    weights = np.concatenate(list(intervals._weights(intervals.seed_of(0, "d", 12), 12, 5)))
+    weights = np.concatenate(list(intervals._weights(seed_of(0, "d", 12), 12, 5)))
     assert weights.sum(1).tolist() == [12] * 5
     for value, weight in zip(found, weights.astype(int), strict=True):
         taken = np.repeat(np.arange(12), weight)
@@ -77,7 +78,7 @@ def test_replicates_are_scores_of_drawn_images(kind: str) -> None:
         if kind == "regress":  # in standard deviations of all targets
             off = (out - target).double().numpy()[taken]
             off = off[~np.isnan(off[:, 0])]
-            std = scores.stds()  # type: ignore[attr-defined]
+            std = scores.stds()
             assert value == pytest.approx((np.sqrt((off**2).mean(0)) / std).mean())
         else:
             assert value == pytest.approx(next(iter(again.values())))

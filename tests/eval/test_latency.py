@@ -1,4 +1,4 @@
-"""Latency: which variants are timed and that they take turns, not how fast they are."""
+"""Latency: the variants that are timed and their order, not their speed."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def test_every_variant_of_every_row() -> None:
     assert model.training and model.trunk.training
 
 
-def test_without_a_baseline_the_folded_networks_take_its_place() -> None:
+def test_without_a_baseline_folded_networks_are_the_baseline() -> None:
     domains = [domain("a"), domain("b", seed=1)]
     found = latency(network(domains), batch=4, seconds=0)
     assert not found.trained

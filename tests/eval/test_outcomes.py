@@ -1,4 +1,4 @@
-"""Outcomes: their sums give the headline, files are read back, damaged ones are refused."""
+"""Outcomes: sums over images give the headline; files are read back; damaged files."""
 
 import json
 from collections.abc import Callable
@@ -24,7 +24,7 @@ WITH_OUTCOMES = [kind for kind in KINDS if kind != "multilabel"]
 
 
 def evaluated(kind: str, seed: int = 0, order: Any = None) -> TaskResult:
-    """A result of noise as outputs, for images that were evaluated in this order."""
+    """Return the result of random outputs for images that are evaluated in this order."""
     out, target = random_outputs(kind, seed=seed)
     order = np.arange(len(out)) if order is None else order
     images = Domain(kind, small(4 * len(out), classes=("a",)), size=8).test
@@ -137,7 +137,7 @@ def test_a_damaged_file_is_refused_in_one_line(
     assert "\n" not in str(error.value) and str(tmp_path) not in str(error.value)
 
 
-def test_a_refusal_has_the_fields_of_its_cause(outcomes: Outcomes, tmp_path: Path) -> None:
+def test_an_error_has_the_fields_of_its_cause(outcomes: Outcomes, tmp_path: Path) -> None:
     path = outcomes.save(tmp_path / "outcomes.safetensors")
     DAMAGED["an unknown kind"](path)
     with raises(BadInput, path.name, "classify/t", got="detect", available=WITH_OUTCOMES):

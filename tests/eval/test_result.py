@@ -37,7 +37,7 @@ def test_only_headlines_have_intervals(model: Universal, domain: Domain) -> None
     assert evaluate(model, [domain], intervals=False).row("small").low is None
 
 
-def test_table_and_outcomes_agree_image_by_image(
+def test_table_and_outcomes_agree_for_each_image(
     model: Universal, domain: Domain, tmp_path: Path
 ) -> None:
     result = evaluate_split(model, [domain])

@@ -14,7 +14,7 @@ from tests.helpers.small import domain, network
 
 
 def by_definition(x: Tensor, y: Tensor) -> float:
-    """CKA with the centring matrix, as in the paper."""
+    """Return CKA with the centring matrix, as in the paper."""
     n = len(x)
     h = torch.eye(n, dtype=torch.float64) - 1 / n
     k, m = x.double() @ x.double().T, y.double() @ y.double().T
@@ -26,7 +26,7 @@ def by_definition(x: Tensor, y: Tensor) -> float:
 
 
 def by_sums(x: Tensor, y: Tensor) -> float:
-    """CKA with HSIC as a mean over all different i, j, q, r (Song et al., section 2)."""
+    """Return CKA with HSIC as a mean over different i, j, q, r (Song et al., section 2)."""
     n = len(x)
     a, b = (v.double() - v.double().mean(0) for v in (x, y))
     k, m = a @ a.T, b @ b.T
@@ -68,7 +68,7 @@ def test_pinned_value() -> None:
 
 
 @pytest.mark.parametrize("unbiased", [False, True])
-def test_rotation_scale_and_shift_change_nothing(unbiased: bool) -> None:
+def test_cka_is_invariant_to_rotation_scale_and_shift(unbiased: bool) -> None:
     x, y = random(40, 6), random(40, 6) + random(40, 6, seed=1)
     rotation = torch.linalg.qr(random(6, 6, seed=2)).Q
     value = linear_cka(x, y, unbiased)

@@ -1,7 +1,7 @@
-"""timm checkpoints: outputs by name, and images prepared by their own settings."""
+"""timm checkpoints: classes by name, and images prepared by the settings of the checkpoint."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -36,9 +36,9 @@ def zoo(count: int = 80) -> Domain:
 def test_names_of_imagenet() -> None:
     _, names = build(ARCH, False, None)
     assert len(names) == 1000
-    places = match_classes(CLASSES, names)
-    assert places_table(places, 1000).tolist()[3:] == [[134, 517], [1000, 1000]]
-    assert places == {
+    columns = match_classes(CLASSES, names)
+    assert places_table(columns, 1000).tolist()[3:] == [[134, 517], [1000, 1000]]
+    assert columns == {
         "Great_White-Shark": (2,),
         "tench": (0,),
         "n01443537": (1,),
@@ -49,11 +49,11 @@ def test_names_of_imagenet() -> None:
 
 def test_logits_of_classes_by_hand() -> None:
     logits = torch.tensor([[1.0, 2.0, 3.0], [0.0, -5.0, 9.0]])
-    places = torch.tensor([[2, 3], [0, 1], [3, 3]])  # 3: no output
-    found = class_logits(logits, places)
+    columns = torch.tensor([[2, 3], [0, 1], [3, 3]])  # 3: no output
+    found = class_logits(logits, columns)
     expected = torch.stack([logits[:, 2], logits[:, :2].logsumexp(1), torch.full((2,), -1e4)], 1)
     assert torch.allclose(found, expected)
-    assert class_logits(logits * torch.nan, places).isnan().any()
+    assert class_logits(logits * torch.nan, columns).isnan().any()
 
 
 def test_evaluation_by_hand(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,9 +133,10 @@ def test_other_kinds_and_unknown_classes_are_left_out(
 )
 def test_pixels(config: dict[str, Any], expected: Pixels) -> None:
     net = timm.create_model("test_resnet")
-    net.pretrained_cfg = {**net.pretrained_cfg, **config}
+    settings = {**cast(dict[str, Any], net.pretrained_cfg), **config}
+    net.__dict__["pretrained_cfg"] = settings
     assert timm_pixels(net) == expected
-    net.pretrained_cfg["input_size"] = (1, 28, 28)
+    settings["input_size"] = (1, 28, 28)
     with raises(BadInput, got="1 channels"):
         timm_pixels(net)
 
@@ -184,7 +185,7 @@ def test_outputs_that_are_not_finite(tmp_path: Path) -> None:
 
 
 def test_images_are_read_from_their_files(weights: Path, cache_home: Path) -> None:
-    """At 168×168 the cache of a large source would be larger than anything that is trained on."""
+    """The cache of a large source at 168×168 would be larger than any that is used in training."""
     domain = zoo(16)
     evaluate_checkpoint(ARCH, [domain], weights=weights)
     assert [f.name.split("-")[1] for f in cache_home.iterdir() if f.is_dir()] == ["12x12"]

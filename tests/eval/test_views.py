@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from onetrunk.errors import BadInput
 from onetrunk.eval.evaluate import evaluate, evaluate_split, plan_batches
 from onetrunk.eval.table import Table
 from onetrunk.eval.views import Views, predict_views
+from onetrunk.nn.universal import Universal
 from tests.helpers.errors import raises
 from tests.helpers.small import DENSE, domain, network
 
@@ -43,7 +44,7 @@ class FunctionModel:
 def average(
     function: Callable[[Tensor], dict[str, Tensor]], x: Tensor, *tasks: Task, views: Views = ALL
 ) -> Any:
-    return predict_views(FunctionModel(function), x, "any", tasks, views)  # type: ignore[arg-type]
+    return predict_views(cast(Universal, FunctionModel(function)), x, "any", tasks, views)
 
 
 def test_depth_is_scaled_back() -> None:
@@ -96,12 +97,12 @@ def test_tasks_without_maps_are_predicted_once_at_the_images_size() -> None:
     x = torch.arange(3 * 12 * 16.0).view(1, 3, 12, 16)
     for views in (ALL, Views((0.5, 2.0)), Views((2.0,), mirror=True)):
         counting = FunctionModel(sizes)
-        found = predict_views(counting, x, "any", (KIND, METRES), views)  # type: ignore[arg-type]
+        found = predict_views(cast(Universal, counting), x, "any", (KIND, METRES), views)
         assert found["kind"].tolist() == [[16, 0]]
         extra = 0 if 1.0 in views.scales else 1
         assert len(counting.sizes) == len(views.scales) * (1 + views.mirror) + extra
     counting = FunctionModel(sizes)
-    predict_views(counting, x, "any", (KIND,), ALL)  # type: ignore[arg-type]
+    predict_views(cast(Universal, counting), x, "any", (KIND,), ALL)
     assert counting.sizes == [(12, 16)]
 
 
@@ -125,7 +126,8 @@ def test_a_table_of_averaged_views_equals_a_slow_average_and_has_a_note() -> Non
     assert table.row("rooms", "kind") == plain.row("rooms", "kind")
 
     x, targets = rooms.test.batch(np.arange(10))
-    depths, parts = [], []
+    depths: list[Tensor] = []
+    parts: list[Tensor] = []
     for image in x:
         for side in (12, 16):
             view = F.interpolate(image[None], (side, side), mode="bilinear", antialias=True)

@@ -12,17 +12,17 @@ from onetrunk.nn.switch import Switch
 
 @pytest.mark.parametrize(("stride", "groups"), [((2, 2), 1), ((2, 1), 1), ((3, 3), 4)])
 def test_equal_to_a_convolution_with_a_stride(stride: tuple[int, int], groups: int) -> None:
-    made = pointwise(4, 8, stride, groups).double()
-    assert type(made) is StridedPointwise
-    assert is_pointwise(made)
+    layer = pointwise(4, 8, stride, groups).double()
+    assert type(layer) is StridedPointwise
+    assert is_pointwise(layer)
     x = torch.randn(2, 4, 7, 8, dtype=torch.float64, requires_grad=True)
-    ours = made(x)
-    theirs = F.conv2d(x, made.weight, None, stride, groups=groups)
-    torch.testing.assert_close(ours, theirs)
-    back = torch.randn_like(ours)
+    got = layer(x)
+    expected = F.conv2d(x, layer.weight, None, stride, groups=groups)
+    torch.testing.assert_close(got, expected)
+    back = torch.randn_like(got)
     for mine, other in zip(
-        torch.autograd.grad(ours, (x, made.weight), back),
-        torch.autograd.grad(theirs, (x, made.weight), back),
+        torch.autograd.grad(got, (x, layer.weight), back),
+        torch.autograd.grad(expected, (x, layer.weight), back),
         strict=True,
     ):
         torch.testing.assert_close(mine, other)
@@ -49,11 +49,11 @@ def test_gradients_beside_a_strided_stem(rank: int | None, frozen: bool) -> None
         x = torch.randn(32, 3, size, size).to(memory_format=torch.channels_last)
         y = bank.run(x, adapter)
         back = torch.randn_like(y)
-        (ours,) = torch.autograd.grad(y, last, back)
+        (got,) = torch.autograd.grad(y, last, back)
         kernel = last.detach().double().requires_grad_()
         read = x.double()[:, :, ::2, ::2]
         if rank is not None:
             first = next(adapter.parameters())
             read = F.conv2d(read, first.detach().double())
-        (wanted,) = torch.autograd.grad(F.conv2d(read, kernel), kernel, back.double())
-        torch.testing.assert_close(ours.double(), wanted, rtol=1e-4, atol=1e-2)
+        (expected,) = torch.autograd.grad(F.conv2d(read, kernel), kernel, back.double())
+        torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-2)

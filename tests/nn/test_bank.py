@@ -1,18 +1,23 @@
 """Banks: tables whose rows are the storage of the slots, through every change of a model."""
 
+from __future__ import annotations
+
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
 from safetensors.torch import save as save_tensors
+from torch import Tensor
 
 from onetrunk.nn.trunk import Trunk
+from onetrunk.nn.universal import Universal
 from onetrunk.testing.models import NAMES, difference, make_images, make_model
 
 ORDER = ["cats", "ants", "bees", "ants"]
 
 
-def _check(model):
+def _check(model: Universal) -> None:
     x = make_images(4, 32)
     with torch.no_grad():
         mixed = model(x, ORDER)
@@ -20,44 +25,50 @@ def _check(model):
             assert difference(mixed[i]["classify"], model(x[i : i + 1], name)["classify"][0]) < 1e-5
 
 
-def _scale(model):
+def _scale(model: Universal) -> None:
     for parameter in model.parameters_of("ants").values():
         parameter.data = parameter.data * 1.5  # other storage
 
 
-def _step(model):
-    model(make_images(4, 32), "ants")["classify"].sum().backward()
+def _step(model: Universal) -> None:
+    torch.autograd.backward(model(make_images(4, 32), "ants")["classify"].sum())
     torch.optim.SGD(model.parameters(), lr=0.1).step()
 
 
-def _stats(model):
+def _stats(model: Universal) -> None:
     model.train()
     with torch.no_grad():
         model(make_images(4, 32), "bees")
     model.eval()
 
 
-def _more(model):
+def _readd(model: Universal) -> None:
+    pack = model.pack("ants")
+    model.remove("ants")
+    model.add_pack(pack)
+
+
+def _changed(model: Universal) -> dict[str, Tensor]:
     state = model.state_dict()
     return {k: v + 0.01 if v.is_floating_point() else v for k, v in state.items()}
 
 
-CHANGES = {
+CHANGES: dict[str, Callable[[Universal], object]] = {
     "in place": lambda m: [p.data.mul_(1.5) for p in m.parameters_of("cats").values()],
     "other storage": _scale,
     "a step": _step,
     "stats": _stats,
-    "a state dict": lambda m: m.load_state_dict(_more(m)),
-    "assigned": lambda m: m.load_state_dict(_more(m), assign=True),
+    "a state dict": lambda m: m.load_state_dict(_changed(m)),
+    "assigned": lambda m: m.load_state_dict(_changed(m), assign=True),
     "to and fro": lambda m: m.double().float(),
-    "removed and added": lambda m: (lambda p: (m.remove("ants"), m.add_pack(p)))(m.pack("ants")),
+    "removed and added": _readd,
     "channels last": lambda m: m.to(memory_format=torch.channels_last),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("adapters", ["none", "parallel"])
-def test_tables_follow_every_change(change, adapters):
+def test_tables_follow_every_change(change: str, adapters: str) -> None:
     model = make_model(lambda: Trunk("resnet20", adapters=adapters), 32)
     _check(model)
     CHANGES[change](model)
@@ -65,16 +76,16 @@ def test_tables_follow_every_change(change, adapters):
     _check(copy.deepcopy(model))
 
 
-def test_a_table_built_in_inference_mode_can_be_trained():
+def test_a_table_built_in_inference_mode_can_be_trained() -> None:
     model = make_model(lambda: Trunk("resnet20"), 32)
     with torch.inference_mode():
         model(make_images(4, 32), ORDER)
-    model(make_images(4, 32), "ants")["classify"].sum().backward()
-    model(make_images(4, 32), ORDER)[0]["classify"].sum().backward()
+    torch.autograd.backward(model(make_images(4, 32), "ants")["classify"].sum())
+    torch.autograd.backward(model(make_images(4, 32), ORDER)[0]["classify"].sum())
     assert all(p.grad is not None for p in model.parameters_of("cats").values())
 
 
-def test_tables_are_not_saved_beside_the_slots():
+def test_tables_are_not_saved_beside_the_slots() -> None:
     model = make_model(lambda: Trunk("resnet20"), 32)
     with torch.no_grad():
         model(make_images(4, 32), ORDER)
@@ -84,7 +95,7 @@ def test_tables_are_not_saved_beside_the_slots():
 
 
 @pytest.mark.parametrize("count", [1, 2, 10, 100])
-def test_any_number_of_domains(count):
+def test_any_number_of_domains(count: int) -> None:
     names = tuple(f"d{i}" for i in range(count))
     model = make_model(lambda: Trunk("timm/test_vit"), 32, names)
     order = [names[(7 * i) % count] for i in range(12)]
@@ -95,7 +106,7 @@ def test_any_number_of_domains(count):
             assert difference(mixed[i]["classify"], model(x[i : i + 1], name)["classify"][0]) < 1e-5
 
 
-def test_a_domain_adds_only_its_slots():
+def test_a_domain_adds_only_its_slots() -> None:
     model = make_model(lambda: Trunk("resnet20"), 32)
     own = sum(p.numel() for p in model.parameters_of("ants").values())
     shared = sum(p.numel() for p in model.shared_parameters().values())

@@ -1,4 +1,8 @@
-"""The smallest model of every timm module: with banks it gives the outputs of the plain network."""
+"""The smallest model of each timm module has the same outputs with and without banks."""
+
+from __future__ import annotations
+
+from typing import Any, cast
 
 import pytest
 import timm
@@ -20,7 +24,7 @@ HUGE = ("large", "huge", "giant", "xlarge", "gigantic", "so400m", "_7b", "_1b")
 REFUSED = ("nfnet",)
 
 
-def _smallest(module):
+def _smallest(module: str) -> tuple[int, str]:
     """Return the model with the fewest parameters, counted on the meta device."""
     sizes = []
     for name in timm.list_models(module=module):
@@ -38,7 +42,7 @@ def _smallest(module):
 
 
 @pytest.mark.parametrize("module", timm.list_modules())
-def test_every_module_of_timm(module):
+def test_every_module_of_timm(module: str) -> None:
     count, name = _smallest(module)
     if count > LARGEST:
         pytest.skip(f"no member under {LARGEST:,} parameters")
@@ -48,7 +52,9 @@ def test_every_module_of_timm(module):
             Trunk(f"timm/{name}")
         return
     trunk = Trunk(f"timm/{name}")
-    size = tuple(trunk.net.pretrained_cfg.get("input_size", (3, 224, 224))[1:])
+    settings = cast(dict[str, Any], trunk.net.pretrained_cfg)
+    _, height, width = settings.get("input_size", (3, 224, 224))
+    size = (height, width)
     model = Universal(trunk, [make_domain("a", size), make_domain("b", size)]).eval()
     x = make_images(2, size)
     with torch.no_grad():

@@ -1,6 +1,7 @@
 """Folding: equal outputs with every norm and adapter, and the reasons for layers that stay."""
 
 import copy
+from typing import Any, cast
 
 import pytest
 import timm
@@ -177,19 +178,23 @@ class Unfoldable(nn.Module):
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         y: Tensor = self.conv(x)
         z: Tensor = self.norm(y)
+        out: Tensor
         if self.way == "read":
             return z + y.mean()
         if self.way == "returned":
             return z, y
         if self.way == "twice":
-            return z + self.norm(self.conv(z))
+            out = z + self.norm(self.conv(z))
+            return out
         if self.way == "tied":
-            return z + self.twin(x)
+            out = z + self.twin(x)
+            return out
         if self.way == "weight read":
             return z + self.conv.weight.mean()
         if self.way == "functional":
             return z + F.batch_norm(y, self.other.running_mean, self.other.running_var)
-        return self.other(F.pad(z, (1, 1, 1, 1)))  # "before padding": the second one stays
+        out = self.other(F.pad(z, (1, 1, 1, 1)))  # "before padding": the second one stays
+        return out
 
 
 @pytest.mark.parametrize(
@@ -217,13 +222,15 @@ def test_by_hand() -> None:
     conv, norm = nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
     module = calibrate(nn.Sequential(conv, nn.Dropout(), norm, nn.ReLU()))
     folded, report = fold(module, [(8, 8)])
-    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()  # type: ignore[union-attr]
+    mean, var = norm.get_buffer("running_mean").double(), norm.get_buffer("running_var").double()
+    weight, bias = folded.get_parameter("0.weight"), folded.get_parameter("0.bias")
+    scale = norm.weight.double() / (var + norm.eps).sqrt()
     for channel in range(4):
         want = conv.weight[channel].double() * scale[channel]
-        torch.testing.assert_close(folded[0].weight[channel], want.float())
-        shift = norm.bias[channel].double() - scale[channel] * norm.running_mean[channel].double()  # type: ignore[index]
-        torch.testing.assert_close(folded[0].bias[channel], shift.float())
-    assert isinstance(folded[2], nn.Identity)
+        torch.testing.assert_close(weight[channel], want.float())
+        shift = norm.bias[channel].double() - scale[channel] * mean[channel]
+        torch.testing.assert_close(bias[channel], shift.float())
+    assert isinstance(folded.get_submodule("2"), nn.Identity)
     assert isinstance(report, FoldReport)
 
 
@@ -271,8 +278,8 @@ def test_random_statistics() -> None:
     net = nets.build("resnet26")
     for part in net.modules():
         if isinstance(part, nn.BatchNorm2d):
-            nn.init.uniform_(part.running_var, 1e-3, 10)  # type: ignore[arg-type]
-            nn.init.normal_(part.running_mean)  # type: ignore[arg-type]
+            nn.init.uniform_(part.get_buffer("running_var"), 1e-3, 10)
+            nn.init.normal_(part.get_buffer("running_mean"))
     _, report = fold(net, [SIZE])
     assert report.error < 1e-10
     assert report.norms == 25
@@ -313,7 +320,8 @@ def test_identity_norms_do_not_change_weights() -> None:
 def test_families(name: str, norms: int, left: int) -> None:
     torch.manual_seed(0)
     net = timm.create_model(name, num_classes=0)
-    side = net.default_cfg["input_size"][-1] if net.default_cfg.get("fixed_input_size") else 96
+    settings = cast(dict[str, Any], net.default_cfg)
+    side: int = settings["input_size"][-1] if settings.get("fixed_input_size") else 96
     module = calibrate(net, (side, side))
     folded, report = fold(module, [(side, side)])
     check_equal(module, folded, (side, side))

@@ -44,9 +44,9 @@ def test_values_and_gradients(make: Callable[[], nn.Conv2d], size: tuple[int, in
     expected, got = layer(x) + branch(x), fused(x, layer, branch)
     torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
     back = torch.randn_like(expected)
-    want = torch.autograd.grad(expected, (x, branch.weight), back)
-    got = torch.autograd.grad(got, (x, branch.weight), back)
-    torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+    expected_gradients = torch.autograd.grad(expected, (x, branch.weight), back)
+    gradients = torch.autograd.grad(got, (x, branch.weight), back)
+    torch.testing.assert_close(gradients, expected_gradients, rtol=1e-12, atol=1e-12)
 
 
 CHANGES: dict[str, Callable[[nn.Conv2d, nn.Conv2d], object]] = {

@@ -76,16 +76,18 @@ def test_the_decoder_by_hand() -> None:
     torch.manual_seed(0)
     decoder = Decoder(RESNET20, width=8).double().eval()
     nn.init.normal_(decoder.norm.weight)
-    nn.init.normal_(decoder.norm.running_mean)  # type: ignore[arg-type]
+    nn.init.normal_(decoder.get_buffer("norm.running_mean"))
     maps = [torch.randn(2, c, -(-19 // r), -(-26 // r), dtype=torch.float64) for c, r in RESNET20]
 
     def lateral(level: int, x: Tensor) -> Tensor:
-        return torch.einsum("bchw,oc->bohw", x, decoder.laterals[level].weight[:, :, 0, 0])
+        weight = decoder.get_parameter(f"laterals.{level}.weight")
+        return torch.einsum("bchw,oc->bohw", x, weight[:, :, 0, 0])
 
     up = F.interpolate(lateral(1, maps[3]), size=(10, 13), mode="bilinear")
     y = F.conv2d(lateral(0, maps[2]) + up, decoder.conv.weight, padding=1)
     n = decoder.norm
-    y = (y - n.running_mean[:, None, None]) / (n.running_var[:, None, None] + n.eps).sqrt()
+    mean, var = n.get_buffer("running_mean"), n.get_buffer("running_var")
+    y = (y - mean[:, None, None]) / (var[:, None, None] + n.eps).sqrt()
     y = (n.weight[:, None, None] * y + n.bias[:, None, None]).relu()
     torch.testing.assert_close(decoder(maps), y, rtol=1e-12, atol=1e-12)
 

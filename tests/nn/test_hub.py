@@ -1,4 +1,4 @@
-"""The Hub, with its client's functions replaced by a folder: nothing here uses the network."""
+"""Uploads and downloads, with a folder in the place of the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.helpers.errors import raises
 
 @pytest.fixture
 def model() -> ot.Universal:
-    """Two domains with scores; one has names that Markdown and HTML would obey."""
+    """Return a model of two domains with scores; one has Markdown and HTML in its names."""
     domains = [
         ot.Domain(
             "digits", tasks={"classify": {"kind": "classify", "classes": ["0", "1"]}}, size=32
@@ -31,7 +31,7 @@ def model() -> ot.Universal:
             "signs", tasks={"sign": {"kind": "classify", "classes": ["<b>|", "b", "c"]}}, size=32
         ),
     ]
-    made = ot.Universal(ot.Trunk("resnet20", norm="domain"), domains).eval()
+    model = ot.Universal(ot.Trunk("resnet20", norm="domain"), domains).eval()
     scores = {
         "val/classify/error": 3.0,
         "test/classify/error": 4.25,
@@ -39,12 +39,12 @@ def model() -> ot.Universal:
         "test/classify/error/high": 5.0,
         "test/classify/ece": 1.5,
     }
-    made.domains["digits"] = made.domains["digits"].with_record({}, scores)
-    return made
+    model.domains["digits"] = model.domains["digits"].with_record({}, scores)
+    return model
 
 
 class FakeHub:
-    """Keeps what is uploaded in a folder."""
+    """A Hub that stores uploads in a folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -107,9 +107,12 @@ def test_a_folder_is_loaded_without_the_hub(model: ot.Universal, tmp_path: Path)
 def test_the_card_has_metadata_scores_with_intervals_and_usage(model: ot.Universal) -> None:
     text = model_card(model, "me/shop")
     card = huggingface_hub.ModelCard(text)
+    assert isinstance(card.data, huggingface_hub.ModelCardData)
     assert card.data.library_name == "onetrunk"
     assert card.data.pipeline_tag == "image-classification"
-    (result,) = card.data.eval_results
+    results = card.data.eval_results
+    assert results is not None
+    (result,) = results
     assert (result.dataset_name, result.metric_type, result.metric_value) == (
         "digits",
         "error",

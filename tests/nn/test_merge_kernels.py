@@ -1,4 +1,6 @@
-"""Merging, each formula against the layers themselves run one after the other in float64."""
+"""Merged kernels have the outputs of the separate layers, in float64."""
+
+from typing import Literal, get_args
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ def norm_of(channels: int) -> nn.BatchNorm2d:
     norm = nn.BatchNorm2d(channels).double().eval()
     for name in ("weight", "bias", "running_mean"):
         nn.init.normal_(getattr(norm, name))
-    nn.init.uniform_(norm.running_var, 0.1, 3)  # type: ignore[arg-type]
+    nn.init.uniform_(norm.get_buffer("running_var"), 0.1, 3)
     return norm
 
 
@@ -83,7 +85,7 @@ def test_parallel_adapter_sits_at_padding_over_dilation(
     x = torch.randn(2, 2, *size, dtype=D)
     plain = F.conv2d(x, weight, None, stride, padding, dilation, groups)
     beside = F.conv2d(x, adapter, None, stride, groups=groups)
-    # where padding makes more outputs than the adapter has, the adapter reads what is not there
+    # with more padding, the layer has outputs at which the adapter has none
     h, w = min(plain.shape[2], beside.shape[2]), min(plain.shape[3], beside.shape[3])
     folded = F.conv2d(
         x, merge.fold_parallel(weight, adapter, tap), None, stride, padding, dilation, groups
@@ -91,8 +93,11 @@ def test_parallel_adapter_sits_at_padding_over_dilation(
     close(folded[:, :, :h, :w], plain[:, :, :h, :w] + beside[:, :, :h, :w])
 
 
-@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
-def test_parallel_adapter_under_other_paddings(mode: str) -> None:
+Padding = Literal["reflect", "replicate", "circular"]
+
+
+@pytest.mark.parametrize("mode", get_args(Padding))
+def test_parallel_adapter_under_other_paddings(mode: Padding) -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(3, 4, 3, 2, 1, padding_mode=mode).double()
     adapter = nn.Conv2d(3, 4, 1, 2, bias=False).double()

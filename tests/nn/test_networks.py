@@ -1,4 +1,4 @@
-"""The built-in trunks: what the papers count, the shapes that leave each stage, slow references."""
+"""Built-in networks: published parameter counts, shapes of stages, slow references."""
 
 import math
 
@@ -27,21 +27,21 @@ def convolutions(net: nn.Module) -> int:
         ("segnet", 24_981_069 - 7_168 * 3 - 37_773),
     ],
 )
-def test_convolutions_count_what_the_papers_count(name: str, count: int) -> None:
+def test_parameter_counts_of_the_papers(name: str, count: int) -> None:
     assert convolutions(nets.build(name)) == count
 
 
 @pytest.mark.parametrize("name", nets.NAMES)
 @pytest.mark.parametrize("size", [(32, 32), (37, 50)])
-def test_each_stage_leaves_the_map_that_it_says(name: str, size: tuple[int, int]) -> None:
+def test_shapes_of_the_maps_of_each_stage(name: str, size: tuple[int, int]) -> None:
     net = nets.build(name).eval()
     x = torch.randn(2, 3, *size)
     maps = net.forward_pyramid(x)
     assert net.stages[0].name == "stem"
     assert len(net.stages) == len(maps)
-    for stage, made in zip(net.stages, maps, strict=True):
-        assert made.shape[:2] == (2, stage.channels)
-        for got, side in zip(made.shape[2:], size, strict=True):
+    for stage, output in zip(net.stages, maps, strict=True):
+        assert output.shape[:2] == (2, stage.channels)
+        for got, side in zip(output.shape[2:], size, strict=True):
             assert abs(got - math.ceil(side / stage.reduction)) <= 1
     assert net(x).shape == (2, net.num_features)
 
@@ -62,13 +62,13 @@ def test_meta_dataset_images_of_84_give_512_features() -> None:
     assert net.num_features == 512
 
 
-def test_resnet26_is_its_formula_written_out() -> None:
+def test_resnet26_by_hand() -> None:
     torch.manual_seed(0)
     net = nets.build("resnet26").double().train()
     x = torch.randn(3, 3, 16, 16, dtype=torch.float64)
     want = net.forward_pyramid(x)[-1]
 
-    def norm(y: torch.Tensor) -> torch.Tensor:  # freshly made: scale 1, bias 0, batch statistics
+    def norm(y: torch.Tensor) -> torch.Tensor:  # initial scale 1 and bias 0, batch statistics
         mean, var = y.mean((0, 2, 3), True), y.var((0, 2, 3), unbiased=False, keepdim=True)
         return (y - mean) / (var + 1e-5).sqrt()
 
@@ -94,13 +94,13 @@ def test_shortcuts_subsample_and_pad_with_zeros() -> None:
     assert pooled[0, 0].tolist() == [
         [2.0, 3.5],
         [6.5, 8.0],
-    ]  # at the odd edge the mean of fewer pixels
+    ]  # at the odd edge, the mean of fewer pixels
     assert pooled.shape == (1, 3, 2, 2)
 
 
 def test_he_initialisation() -> None:
     torch.manual_seed(0)
-    weight = nets.build("resnet26").stage3.unit2.conv1.weight
+    weight = nets.build("resnet26").get_parameter("stage3.unit2.conv1.weight")
     assert weight.std().item() == pytest.approx(math.sqrt(2 / (9 * 256)), rel=0.01)
     assert abs(weight.mean().item()) < 1e-3
 

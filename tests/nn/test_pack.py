@@ -1,13 +1,19 @@
 """Packs: their content, and refusals, which never change the model."""
 
+from __future__ import annotations
+
 import copy
 import json
 import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
@@ -19,14 +25,16 @@ from onetrunk.store.tensors import KEY, MAX_HEADER
 from onetrunk.testing.models import make_domain, make_images, make_model
 from tests.helpers.errors import raises
 
+Change = Callable[[dict[str, Tensor]], None]  # changes the tensors of a pack
+
 
 @pytest.fixture(scope="module")
-def model():
+def model() -> Universal:
     return make_model(lambda: Trunk("resnet20", adapters="parallel"), 32)
 
 
 @pytest.fixture(scope="module")
-def fresh(model):
+def fresh(model: Universal) -> Universal:
     other = copy.deepcopy(model)
     for name in list(other.domains):
         other.remove(name)
@@ -34,22 +42,22 @@ def fresh(model):
 
 
 @pytest.fixture
-def path(model, tmp_path):
+def path(model: Universal, tmp_path: Path) -> Path:
     return model.pack("bees").save(tmp_path / "bees.pack")
 
 
-def _edit(path, document=None, tensors=None):
+def _edit(path: Path, document: dict[str, Any] | None = None, change: Change | None = None) -> Path:
     state = load_file(path)
     with safe_open(path, "pt") as file:
         header = json.loads(file.metadata()[KEY])
     header.update(document or {})
-    if tensors:
-        tensors(state)
+    if change:
+        change(state)
     save_file(state, path, {KEY: json.dumps(header)})
     return path
 
 
-def test_content_read_by_safetensors(model, path):
+def test_content_read_by_safetensors(model: Universal, path: Path) -> None:
     with safe_open(path, "pt") as file:
         document = json.loads(file.metadata()[KEY])
         names = set(file.keys())
@@ -64,13 +72,13 @@ def test_content_read_by_safetensors(model, path):
     assert all(name.startswith(("slots/", "heads/")) for name in names)
 
 
-def test_a_pack_holds_no_path_of_this_machine(path):
+def test_a_pack_holds_no_path_of_this_machine(path: Path) -> None:
     text = path.read_bytes().decode("latin-1")
     for secret in (str(path.parent), "/home/", "/root"):
         assert secret not in text
 
 
-def test_a_pack_is_a_snapshot(model):
+def test_a_pack_is_a_snapshot(model: Universal) -> None:
     pack = model.pack("cats")
     before = {k: v.clone() for k, v in pack.tensors.items()}
     twin = copy.deepcopy(model)
@@ -80,31 +88,31 @@ def test_a_pack_is_a_snapshot(model):
     assert all(torch.equal(v, before[k]) for k, v in again.tensors.items())
 
 
-def _nan(state):
+def _nan(state: dict[str, Tensor]) -> None:
     state["slots/stem.norm/weight"][0] = float("nan")
 
 
-def _shape(state):
+def _shape(state: dict[str, Tensor]) -> None:
     state["slots/stem.norm/weight"] = torch.zeros(99)
 
 
-def _integer(state):
+def _integer(state: dict[str, Tensor]) -> None:
     state["slots/stem.norm/weight"] = state["slots/stem.norm/weight"].to(torch.int64)
 
 
-def _missing(state):
+def _missing(state: dict[str, Tensor]) -> None:
     del state["slots/stem.norm/weight"]
 
 
-def _unexpected(state):
+def _unexpected(state: dict[str, Tensor]) -> None:
     state["slots/../../etc/weight"] = torch.zeros(1)
 
 
-def _negative(state):
+def _negative(state: dict[str, Tensor]) -> None:
     state["slots/stem.norm/running_var"][0] = -1.0
 
 
-DOCUMENTS = {
+DOCUMENTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "format 2": ({"format": 2}, ["bees.pack", "format 2"]),
     "format 0": ({"format": 0}, ["bees.pack", "format 0"]),
     "no format": ({"format": "new"}, ["bees.pack"]),
@@ -172,7 +180,7 @@ DOCUMENTS = {
     "another rank": ({"rank": 2}, ["pack bees", "slots/"]),
     "unknown adapters": ({"adapters": "os:system"}, ["adapters", "os:system"]),
 }
-TENSORS = {
+TENSORS: dict[str, tuple[Change, list[str]]] = {
     "NaN": (_nan, ["slots/stem.norm/weight", "NaN"]),
     "a shape": (_shape, ["slots/stem.norm/weight"]),
     "a type": (_integer, ["slots/stem.norm/weight"]),
@@ -182,7 +190,7 @@ TENSORS = {
 }
 
 
-def _refused(fresh, path, facts):
+def _refused(fresh: Universal, path: Path, facts: list[str]) -> None:
     before = {k: v.clone() for k, v in fresh.state_dict().items()}
     with raises(BadInput, *facts) as error:
         fresh.load_pack(path)
@@ -195,27 +203,27 @@ def _refused(fresh, path, facts):
 
 
 @pytest.mark.parametrize("case", DOCUMENTS)
-def test_hostile_documents(fresh, path, case):
+def test_hostile_documents(fresh: Universal, path: Path, case: str) -> None:
     document, facts = DOCUMENTS[case]
     _refused(fresh, _edit(path, document), facts)
 
 
 @pytest.mark.parametrize("case", TENSORS)
-def test_hostile_tensors(fresh, path, case):
+def test_hostile_tensors(fresh: Universal, path: Path, case: str) -> None:
     change, facts = TENSORS[case]
-    _refused(fresh, _edit(path, tensors=change), facts)
+    _refused(fresh, _edit(path, change=change), facts)
 
 
-def _huge_header(data):
+def _huge_header(data: bytes) -> bytes:
     return struct.pack("<Q", MAX_HEADER + 1) + data[8:]
 
 
-def _deep(_):
+def _deep(_: bytes) -> bytes:
     header = b'{"__metadata__":' + b"[" * 50_000
     return struct.pack("<Q", len(header)) + header
 
 
-BYTES = {
+BYTES: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda _: b"",
     "four bytes": lambda data: data[:4],
     "half": lambda data: data[: len(data) // 2],
@@ -229,36 +237,42 @@ BYTES = {
 
 
 @pytest.mark.parametrize("case", BYTES)
-def test_broken_files(fresh, path, case):
+def test_broken_files(fresh: Universal, path: Path, case: str) -> None:
     path.write_bytes(BYTES[case](path.read_bytes()))
     _refused(fresh, path, ["bees.pack"])
 
 
-def test_no_such_file(fresh, tmp_path):
+def test_no_such_file(fresh: Universal, tmp_path: Path) -> None:
     _refused(fresh, tmp_path / "none.pack", ["none.pack"])
 
 
-def test_another_trunk_is_named(path):
+def test_another_trunk_is_named(path: Path) -> None:
     other = Universal(Trunk("resnet38"))
     with raises(BadInput, "pack bees", "arch", "resnet38", got="resnet20"):
         other.load_pack(path)
 
 
-def test_a_domain_is_not_overwritten(model, path):
+def test_a_domain_is_not_overwritten(model: Universal, path: Path) -> None:
     with raises(BadInput, got="bees", available=["ants", "bees", "cats"]):
         model.load_pack(path)
 
 
-def test_an_interrupted_save_leaves_the_old_pack(model, path, monkeypatch):
+def _full_disk(*_: object) -> None:
+    raise OSError("disk full")
+
+
+def test_an_interrupted_save_leaves_the_old_pack(
+    model: Universal, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = path.read_bytes()
-    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("os.replace", _full_disk)
     with pytest.raises(OSError, match="disk full"):
         model.pack("cats").save(path)
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_dense_tasks_and_full_sharing(tmp_path):
+def test_dense_tasks_and_full_sharing(tmp_path: Path) -> None:
     tasks = [Task("classify", "classify", ("x", "y")), Task("parts", "segment", ("p", "q", "r"))]
     turned = [Task("classify", "classify", ("y", "x")), Task("depth", "depth")]
     model = Universal(
@@ -276,7 +290,7 @@ def test_dense_tasks_and_full_sharing(tmp_path):
     assert after["depth"].shape == (2, 1, 33, 33)
 
 
-def test_shared_heads_must_agree(tmp_path):
+def test_shared_heads_must_agree(tmp_path: Path) -> None:
     model = Universal(
         Trunk("resnet20", sharing="full"), [make_domain("a"), make_domain("b")]
     ).eval()
@@ -290,7 +304,7 @@ def test_shared_heads_must_agree(tmp_path):
     assert list(model.domains) == ["a"]
 
 
-def test_a_pack_keeps_the_rank(fresh, tmp_path):
+def test_a_pack_keeps_the_rank(fresh: Universal, tmp_path: Path) -> None:
     model = copy.deepcopy(fresh)
     model.add_domain(make_domain("dogs"), adapters="parallel", rank=2)
     path = model.pack("dogs").save(tmp_path / "dogs.pack")
@@ -299,11 +313,11 @@ def test_a_pack_keeps_the_rank(fresh, tmp_path):
     assert other.domains["dogs"].rank == 2
     x = make_images(2, 32)
     with torch.no_grad():
-        ours, theirs = (m.eval()(x, "dogs")["classify"] for m in (model, other))
-    assert torch.equal(ours, theirs)
+        before, after = (m.eval()(x, "dogs")["classify"] for m in (model, other))
+    assert torch.equal(before, after)
 
 
-def test_a_pack_keeps_provenance_and_scores(model, tmp_path):
+def test_a_pack_keeps_provenance_and_scores(model: Universal, tmp_path: Path) -> None:
     card = model.domains["ants"].with_record({"seed": 3}, {"error": 4.5})
     model.domains["ants"] = card
     opened = Pack.open(model.pack("ants").save(tmp_path / "ants.pack"))

@@ -1,20 +1,28 @@
 """Predictions from files, pictures and arrays, prepared by the domain's pixels."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from onetrunk.data.domain import Domain
+from onetrunk.data.pixels import Raw
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
+from onetrunk.nn.predict import Prediction
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
 from tests.helpers.errors import raises
 
 
 @pytest.fixture(scope="module")
-def model():
+def model() -> Universal:
     torch.manual_seed(0)
     every = [
         Task("what", "classify", ("x", "y")),
@@ -35,13 +43,19 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def picture():
+def picture() -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
 
 
-def test_one_image(model, picture):
+def predict_one(model: Universal, image: NDArray[np.uint8], domain: str) -> Prediction:
+    prediction = model.predict(image, domain)
+    assert isinstance(prediction, dict)
+    return prediction
+
+
+def test_one_image(model: Universal, picture: NDArray[np.uint8]) -> None:
     model.train()
-    prediction = model.predict(picture, "shop")
+    prediction = predict_one(model, picture, "shop")
     assert model.training  # the mode is restored
     what = prediction["what"]
     assert what["label"] in ("u", "v", "w")
@@ -54,28 +68,32 @@ def test_one_image(model, picture):
     assert what["scores"] == pytest.approx(dict(zip("uvw", expected.tolist(), strict=True)))
 
 
-def test_every_form_gives_the_same(model, picture, tmp_path):
+def test_every_form_gives_the_same(
+    model: Universal, picture: NDArray[np.uint8], tmp_path: Path
+) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(picture).save(path)
-    forms = [picture, Image.fromarray(picture), path, str(path), path.read_bytes()]
+    forms: list[Raw] = [picture, Image.fromarray(picture), path, str(path), path.read_bytes()]
     predictions = model.predict(forms, "shop")
     assert len(predictions) == len(forms)
     for prediction in predictions:
         assert prediction["what"]["scores"] == pytest.approx(predictions[0]["what"]["scores"])
-    assert model.predict(tmp_path, "shop")[0]["what"]["label"] == predictions[0]["what"]["label"]
+    of_folder = model.predict(tmp_path, "shop")
+    assert isinstance(of_folder, list)
+    assert of_folder[0]["what"]["label"] == predictions[0]["what"]["label"]
     assert len(model.predict(np.stack([picture, picture]), "shop")) == 2
 
 
-def test_mixed_domains_and_sizes(model, picture):
+def test_mixed_domains_and_sizes(model: Universal, picture: NDArray[np.uint8]) -> None:
     names = ["shop", "all", "shop", "all", "all"]
     predictions = model.predict([picture] * 5, names)
     for name, prediction in zip(names, predictions, strict=True):
-        alone = model.predict(picture, name)["what"]["scores"]
+        alone = predict_one(model, picture, name)["what"]["scores"]
         assert prediction["what"]["scores"] == pytest.approx(alone, abs=1e-5)
 
 
-def test_every_kind(model, picture):
-    prediction = model.predict(picture, "all")
+def test_every_kind(model: Universal, picture: NDArray[np.uint8]) -> None:
+    prediction = predict_one(model, picture, "all")
     assert set(prediction["tags"]) == {"labels", "scores"}
     assert len(prediction["count"]["values"]) == 2
     assert np.linalg.norm(prediction["like"]["vector"]) == pytest.approx(1, abs=1e-5)
@@ -98,17 +116,19 @@ def test_every_kind(model, picture):
         ([np.zeros((4, 4), np.uint8)], ["shop", "all"], [], {"got": "2 for 1 images"}),
     ],
 )
-def test_bad_input(model, images, domain, facts, fields):
+def test_bad_input(
+    model: Universal, images: Any, domain: str | list[str], facts: list[str], fields: dict[str, Any]
+) -> None:
     with raises(BadInput, *facts, **fields):
         model.predict(images, domain)
 
 
-def test_an_empty_folder(model, tmp_path):
+def test_an_empty_folder(model: Universal, tmp_path: Path) -> None:
     with raises(BadInput, "folder", got=str(tmp_path)):
         model.predict(tmp_path, "shop")
 
 
-def test_shared_batch_needs_several_images(picture):
+def test_shared_batch_needs_several_images(picture: NDArray[np.uint8]) -> None:
     task = [Task("what", "classify", ("u", "v"))]
     model = Universal(Trunk("resnet20", norm="shared-batch"), [Domain("a", None, task, size=32)])
     with raises(BadInput, "8 images", got="7 of a"):

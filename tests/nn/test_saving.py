@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,9 +20,9 @@ DOMAINS = (
 )
 
 
-def make_model(**keys: object) -> ot.Universal:
+def make_model(**keys: Any) -> ot.Universal:
     torch.manual_seed(3)
-    model = ot.Universal(ot.Trunk("resnet20", **keys), DOMAINS).eval()  # type: ignore[arg-type]
+    model = ot.Universal(ot.Trunk("resnet20", **keys), DOMAINS).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -97,15 +98,15 @@ def test_a_damaged_folder_is_refused_in_one_line(tmp_path: Path, harm: str) -> N
 
 
 def test_the_list_of_domains(tmp_path: Path) -> None:
-    place = ot.save(make_model(), tmp_path)
-    trunk = place / "trunk.safetensors"
+    folder = ot.save(make_model(), tmp_path)
+    trunk = folder / "trunk.safetensors"
     before = trunk.read_bytes(), trunk.stat().st_mtime_ns
-    assert listed(place) == ["signs", "faces"]
+    assert listed(folder) == ["signs", "faces"]
     larger = ot.load(tmp_path)
     larger.add_domain(ot.Domain("maps", None, [ot.Task("age", "regress")], size=32))
-    larger.pack("maps").save(place / "packs" / "maps.pack")
+    larger.pack("maps").save(folder / "packs" / "maps.pack")
     assert list(ot.load(tmp_path).domains) == ["signs", "faces"]  # maps is not listed yet
-    relist(place, ["maps", "signs"])
+    relist(folder, ["maps", "signs"])
     assert list(ot.load(tmp_path).domains) == ["maps", "signs"]
     assert (trunk.read_bytes(), trunk.stat().st_mtime_ns) == before
     ot.save(larger, tmp_path)  # writes the trunk again
@@ -121,16 +122,16 @@ def test_the_list_of_domains(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_hostile_list_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
-    place = ot.save(make_model(), tmp_path)
-    (place / "domains.json").write_text(text)
+    folder = ot.save(make_model(), tmp_path)
+    (folder / "domains.json").write_text(text)
     with pytest.raises(ot.BadInput) as refused:
         ot.load(tmp_path)
     assert "\n" not in str(refused.value)
 
 
 def test_a_pack_under_another_name_is_refused(tmp_path: Path) -> None:
-    place = ot.save(make_model(), tmp_path)
-    (place / "packs" / "faces.pack").rename(place / "packs" / "signs.pack")
-    relist(place, ["signs"])
+    folder = ot.save(make_model(), tmp_path)
+    (folder / "packs" / "faces.pack").rename(folder / "packs" / "signs.pack")
+    relist(folder, ["signs"])
     with raises(ot.BadInput, "signs.pack", got="faces"):
         ot.load(tmp_path)

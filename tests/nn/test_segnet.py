@@ -27,7 +27,7 @@ TASKS = [
 
 
 def reference(net: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
-    """The forward pass with max_unpool2d, written out."""
+    """Return the maps of the forward pass, computed with `max_unpool2d`."""
     convs = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
     norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
     layers = iter(zip(convs, norms, strict=True))
@@ -46,7 +46,8 @@ def reference(net: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
         indices.append(index)
         maps.append(x)
     for count in (3, 3, 3, 2, 2):
-        x = block(F.max_unpool2d(x, indices.pop(), 2, output_size=sizes.pop()), count)
+        height, width = sizes.pop()
+        x = block(F.max_unpool2d(x, indices.pop(), (2, 2), output_size=(height, width)), count)
         maps.append(x)
     return maps
 
@@ -60,27 +61,28 @@ def test_by_hand() -> None:
     for got, want in zip(found, expected, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
     weight = torch.randn_like(found[-1])
-    ours = torch.autograd.grad((found[-1] * weight).sum(), list(net.parameters()))
-    theirs = torch.autograd.grad((expected[-1] * weight).sum(), list(net.parameters()))
-    for got, want in zip(ours, theirs, strict=True):
+    gradients = torch.autograd.grad((found[-1] * weight).sum(), list(net.parameters()))
+    expected_gradients = torch.autograd.grad((expected[-1] * weight).sum(), list(net.parameters()))
+    for got, want in zip(gradients, expected_gradients, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(net(x), expected[4].mean((2, 3)), rtol=1e-9, atol=1e-9)
 
 
 def test_unpooling_restores_the_places_of_the_maxima() -> None:
     x = torch.tensor([[[[1.0, 5, 2], [4, 3, 2], [7, 6, 9]]]])
-    maxima, place = pool(x)
+    maxima, positions = pool(x)
     assert maxima[0, 0].tolist() == [[5, 2], [7, 9]]  # at the odd edge the maximum of fewer pixels
-    assert place[0, 0].tolist() == [[1, 0], [0, 0]]  # of equals, the first
-    back = unpool(maxima * 10, place, (3, 3))
+    assert positions[0, 0].tolist() == [[1, 0], [0, 0]]  # of equals, the first
+    back = unpool(maxima * 10, positions, (3, 3))
     assert back[0, 0].tolist() == [[0, 50, 20], [0, 0, 0], [70, 0, 90]]
     wide = torch.randn(2, 5, 12, 10)
     for layout in (torch.contiguous_format, torch.channels_last):
         given = wide.relu().to(memory_format=layout)  # many equals
-        maxima, place = pool(given)
+        maxima, positions = pool(given)
         expected, index = F.max_pool2d(given, 2, return_indices=True)
         assert torch.equal(maxima, expected)
-        assert torch.equal(unpool(maxima, place, (12, 10)), F.max_unpool2d(expected, index, 2))
+        unpooled = F.max_unpool2d(expected, index, (2, 2))
+        assert torch.equal(unpool(maxima, positions, (12, 10)), unpooled)
 
 
 def test_dense_heads_read_the_last_map() -> None:
@@ -97,15 +99,16 @@ def test_dense_heads_read_the_last_map() -> None:
         with model.trunk.switch.using("rooms"):
             _, (last,) = model.trunk(x, False, [9])
         head = heads.head("depth")
-        written = F.conv2d(last, head.conv.weight, head.conv.bias, padding=1)
-        written = F.conv2d(written, head.last.weight, head.last.bias)
+        tensor = head.get_parameter
+        expected = F.conv2d(last, tensor("conv.weight"), tensor("conv.bias"), padding=1)
+        expected = F.conv2d(expected, tensor("last.weight"), tensor("last.bias"))
     assert {name: tuple(y.shape[1:]) for name, y in out.items()} == {
         "segment": (3, 33, 50),
         "depth": (1, 33, 50),
         "normals": (3, 33, 50),
         "kind": (2,),
     }
-    torch.testing.assert_close(out["depth"], written, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(out["depth"], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_full_sharing_of_a_dense_head() -> None:

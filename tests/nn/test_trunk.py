@@ -1,11 +1,16 @@
 """Trunks: stages, weights from files, what is shared."""
 
+from __future__ import annotations
+
 import logging
+from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from onetrunk.errors import BadInput, Failed
 from onetrunk.nn import networks as nets
@@ -25,12 +30,12 @@ STAGES = {
 
 
 @pytest.mark.parametrize("arch", STAGES)
-def test_stages_have_names(arch):
+def test_stages_have_names(arch: str) -> None:
     assert Trunk(arch).stages[: len(STAGES[arch])] == STAGES[arch]
 
 
 @pytest.mark.parametrize(("given", "name"), [(1, "layer1"), ("layer1", "layer1"), (0, "stem")])
-def test_own_stages_by_name_or_number(given, name):
+def test_own_stages_by_name_or_number(given: int | str, name: str) -> None:
     trunk = Trunk("timm/resnet18", sharing="partial", own_stages=[given])
     assert trunk.own_stages == (name,)
     owned = [path for path, bank in trunk.banks().items() if isinstance(bank, StageBank)]
@@ -39,10 +44,12 @@ def test_own_stages_by_name_or_number(given, name):
     assert any(key.startswith(f"slots/{owned[0]}/") for key in model.parameters_of("b"))
 
 
-def test_weights_that_cannot_be_fetched(monkeypatch, capsys):
+def test_weights_that_cannot_be_fetched(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     create = timm.create_model
 
-    def offline(name, pretrained=False, **options):
+    def offline(name: str, pretrained: bool = False, **options: Any) -> nn.Module:
         logging.getLogger("huggingface_hub.utils").warning("Retrying in 8s")
         if pretrained:
             raise OSError("no network\nmore of it")
@@ -56,7 +63,7 @@ def test_weights_that_cannot_be_fetched(monkeypatch, capsys):
     Trunk("timm/test_resnet")
 
 
-def test_a_stage_that_no_domain_can_own():
+def test_a_stage_that_no_domain_can_own() -> None:
     with raises(BadInput, "timm/test_vit", "stem", available=["blocks.0"]):
         Trunk("timm/test_vit", sharing="partial", own_stages=["stem"])
 
@@ -73,12 +80,12 @@ def test_a_stage_that_no_domain_can_own():
         ({"pretrained": "not/there.safetensors"}, ["pretrained"], {"got": "there.safetensors"}),
     ],
 )
-def test_bad_arguments(keys, facts, fields):
+def test_bad_arguments(keys: dict[str, Any], facts: list[str], fields: dict[str, Any]) -> None:
     with raises(BadInput, *facts, **fields):
         Trunk("resnet20", **keys)
 
 
-def test_unknown_archs():
+def test_unknown_archs() -> None:
     with raises(BadInput, "timm", got="resnet1888", available=["resnet18"]):
         Trunk("timm/resnet1888")
     with raises(BadInput, got="resnet21", available=nets.NAMES):
@@ -86,7 +93,7 @@ def test_unknown_archs():
 
 
 @pytest.mark.parametrize("form", ["safetensors", "pth", "nested"])
-def test_weights_from_a_file(tmp_path, form):
+def test_weights_from_a_file(tmp_path: Path, form: str) -> None:
     net = timm.create_model("test_resnet", num_classes=7)
     state = net.state_dict()
     path = tmp_path / ("w.safetensors" if form == "safetensors" else "w.pth")
@@ -100,7 +107,7 @@ def test_weights_from_a_file(tmp_path, form):
     assert set(state) - set(shared) == {"fc.weight", "fc.bias"}
 
 
-def test_tensors_that_do_not_fit_are_listed(tmp_path):
+def test_tensors_that_do_not_fit_are_listed(tmp_path: Path) -> None:
     state = nets.build("resnet20").state_dict()
     state["stage1.unit1.conv1.weight"] = torch.zeros(1)
     state["extra"] = torch.zeros(1)
@@ -112,9 +119,9 @@ def test_tensors_that_do_not_fit_are_listed(tmp_path):
         Trunk("resnet20", pretrained=tmp_path / "w.safetensors")
 
 
-def test_a_pickle_is_not_run(tmp_path):
+def test_a_pickle_is_not_run(tmp_path: Path) -> None:
     class Evil:
-        def __reduce__(self):
+        def __reduce__(self) -> tuple[Any, ...]:
             return (open, (str(tmp_path / "owned"), "w"))
 
     torch.save({"stem.conv.weight": Evil()}, tmp_path / "w.pth")
@@ -124,14 +131,14 @@ def test_a_pickle_is_not_run(tmp_path):
 
 
 @pytest.mark.parametrize("keys", [{}, {"norm": "domain-stats"}, {"norm": "instance-domain"}])
-def test_names_of_shared_tensors(keys):
+def test_names_of_shared_tensors(keys: dict[str, Any]) -> None:
     model = make_model(lambda: Trunk("resnet20", adapters="parallel", **keys), 32)
     plain = set(nets.build("resnet20").state_dict())
     assert set(model.trunk.shared()) <= plain
     assert {k for k in plain if "conv" in k} <= set(model.trunk.shared())
 
 
-def test_the_fingerprint_depends_on_shared_tensors_alone():
+def test_the_fingerprint_depends_on_shared_tensors_alone() -> None:
     model = make_model(lambda: Trunk("resnet20"), 32)
     before = model.trunk.fingerprint()
     for parameter in model.parameters_of("ants").values():
@@ -143,7 +150,7 @@ def test_the_fingerprint_depends_on_shared_tensors_alone():
     assert model.trunk.fingerprint() != before
 
 
-def test_two_sizes_of_one_transformer():
+def test_two_sizes_of_one_transformer() -> None:
     model = Universal(
         Trunk("timm/test_vit"), [make_domain("a", 64), make_domain("b", (48, 80))]
     ).eval()

@@ -1,9 +1,14 @@
 """The universal network: calls, bad input, full sharing, training of one domain."""
 
+from __future__ import annotations
+
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
@@ -15,13 +20,13 @@ from tests.helpers.errors import raises
 
 
 @pytest.fixture(scope="module")
-def model():
+def model() -> Universal:
     return make_model(lambda: Trunk("resnet20"), 32)
 
 
 X = make_images(2, 32)
-ANTS = {"got": "antz", "available": NAMES}
-BAD = {
+ANTS: dict[str, Any] = {"got": "antz", "available": NAMES}
+BAD: dict[str, tuple[Callable[[Any], object], list[str], dict[str, Any]]] = {
     "unknown domain": (lambda m: m(X, "antz"), [], ANTS),
     "unknown in a list": (lambda m: m(X, ["ants", "antz"]), [], ANTS),
     "a short list": (
@@ -69,7 +74,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input(model, case):
+def test_bad_input(model: Universal, case: str) -> None:
     call, facts, fields = BAD[case]
     with raises(BadInput, *facts, **fields) as error:
         call(model)
@@ -77,7 +82,7 @@ def test_bad_input(model, case):
     assert list(model.domains) == list(NAMES)
 
 
-def test_sizes_that_a_trunk_cannot_take():
+def test_sizes_that_a_trunk_cannot_take() -> None:
     for arch, size in (("timm/levit_128s", 64), ("timm/test_vit", 8)):
         model = Universal(Trunk(arch))
         with raises(BadInput, "small", arch, f"{size}×{size}"):
@@ -86,7 +91,7 @@ def test_sizes_that_a_trunk_cannot_take():
         assert not any(len(bank.slots) for bank in model.trunk.banks().values())
 
 
-def test_images_of_several_sizes(model):
+def test_images_of_several_sizes(model: Universal) -> None:
     sizes = [(32, 32), (40, 24), (32, 32), (40, 24)]
     order = ["bees", "ants", "ants", "cats"]
     pictures = [make_images(1, size, seed)[0] for seed, size in enumerate(sizes)]
@@ -97,7 +102,7 @@ def test_images_of_several_sizes(model):
             assert difference(prediction["classify"], alone) < 1e-5
 
 
-def test_an_index_without_a_compiler(model):
+def test_an_index_without_a_compiler(model: Universal) -> None:
     x, order = make_images(4, 32), ["cats", "ants", "cats", "bees"]
     with torch.no_grad():
         by_index = model(x, model.index(order))
@@ -106,7 +111,7 @@ def test_an_index_without_a_compiler(model):
         assert difference(by_index[name]["classify"][i], by_name[i]["classify"]) < 1e-5
 
 
-def test_an_index_cannot_be_trained_with_batch_norms():
+def test_an_index_cannot_be_trained_with_batch_norms() -> None:
     model = make_model(lambda: Trunk("resnet20"), 32)
     index = model.index(["ants", "bees"])
     with raises(Failed, "segments", try_="a list of names"):
@@ -114,7 +119,7 @@ def test_an_index_cannot_be_trained_with_batch_norms():
 
 
 @pytest.mark.parametrize(("arch", "size"), [("resnet26", 32), ("timm/test_vit", 64)])
-def test_adapters_by_index(arch, size):
+def test_adapters_by_index(arch: str, size: int) -> None:
     model = make_model(lambda: Trunk(arch, adapters="parallel"), size)
     x, order = make_images(3, size), ["cats", "ants", "cats"]
     with torch.no_grad():
@@ -124,7 +129,7 @@ def test_adapters_by_index(arch, size):
             assert difference(by_index[name]["classify"][i], alone) < 1e-5
 
 
-def test_loading_shared_tensors():
+def test_loading_shared_tensors() -> None:
     model, other = make_model(lambda: Trunk("resnet20"), 32), Trunk("resnet20")
     other.load_shared({k: v.detach().clone() for k, v in model.trunk.shared().items()})
     assert other.fingerprint() == model.trunk.fingerprint()
@@ -132,7 +137,7 @@ def test_loading_shared_tensors():
         other.load_shared({})
 
 
-def test_every_kind_of_task_at_an_odd_size():
+def test_every_kind_of_task_at_an_odd_size() -> None:
     tasks = [
         Task("what", "classify", ("x", "y")),
         Task("tags", "multilabel", ("p", "q", "r")),
@@ -163,7 +168,7 @@ def test_every_kind_of_task_at_an_odd_size():
     assert set(mixed[0]) == {"classify"}
 
 
-def test_full_sharing_pairs_classes_by_name():
+def test_full_sharing_pairs_classes_by_name() -> None:
     trunk = Trunk("resnet20", sharing="full", norm="shared")
     model = Universal(
         trunk,
@@ -188,7 +193,7 @@ def test_full_sharing_pairs_classes_by_name():
     assert torch.equal(model(x, "b")["classify"], b)
 
 
-def test_full_sharing_pairs_classes_by_index_on_request():
+def test_full_sharing_pairs_classes_by_index_on_request() -> None:
     domains = [make_domain("a", classes=("x", "y")), make_domain("b", classes=("u", "v"))]
     model = Universal(Trunk("resnet20", sharing="full", norm="shared"), domains, pair="index")
     x = make_images(2, 32)
@@ -196,7 +201,7 @@ def test_full_sharing_pairs_classes_by_index_on_request():
     assert torch.equal(model(x, "a")["classify"], model(x, "b")["classify"])
 
 
-def test_without_sharing_a_model_has_one_domain():
+def test_without_sharing_a_model_has_one_domain() -> None:
     model = Universal(Trunk("resnet20", sharing="none", norm="shared"), [make_domain("a")])
     assert not model.shared_parameters()
     assert len(model.parameters_of("a")) == len(list(model.parameters()))
@@ -204,30 +209,33 @@ def test_without_sharing_a_model_has_one_domain():
         model.add_domain(make_domain("b"))
 
 
-def test_training_one_domain_keeps_the_rest_in_evaluation_mode():
+def test_training_one_domain_keeps_the_rest_in_evaluation_mode() -> None:
     model = make_model(lambda: Trunk("timm/test_vit", adapters="lora"), 64)
-    model.trunk.net.blocks[0].mlp.drop1.p = 0.9
+    dropout = model.trunk.net.get_submodule("blocks.0.mlp.drop1")
+    assert isinstance(dropout, nn.Dropout)
+    dropout.p = 0.9
     model.learn_only("bees")
     model.train()
     with torch.no_grad():
         x = make_images(2, 64)
         assert torch.equal(model(x, "bees")["classify"], model(x, "bees")["classify"])
-    assert not model.trunk.net.blocks[0].mlp.drop1.training
+    assert not dropout.training
     learns = {k for k, p in model.named_parameters() if p.requires_grad}
     assert learns
     assert all(".bees." in key for key in learns)
     model.learn_only(None)
-    assert model.trunk.net.blocks[0].mlp.drop1.training
+    assert dropout.training
     assert all(p.requires_grad for p in model.shared_parameters().values())
     for bank in model.trunk.banks().values():  # templates are never trained
         if hasattr(bank, "origin"):
             assert not any(p.requires_grad for p in bank.origin.parameters())
 
 
-def test_a_trunk_that_mixes_images_refuses_mixed_batches(monkeypatch):
+def test_a_trunk_that_mixes_images_refuses_mixed_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model(lambda: Trunk("resnet20"), 32)
     net = model.trunk.net
     plain = net.forward_pyramid
+    assert callable(plain)
     monkeypatch.setattr(net, "forward_pyramid", lambda x: plain(x + x.mean(0, keepdim=True)))
     with raises(BadInput, "resnet20", got="a mixed batch", try_="one domain per call"):
         model(make_images(3, 32), ["ants", "bees", "ants"])

@@ -1,4 +1,4 @@
-"""The baselines of a recipe: three runs beside its own, and one document."""
+"""The baselines of a recipe: three runs next to its own, and their document."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
 
 from onetrunk.config import Recipe, Train
 from onetrunk.errors import BadInput
@@ -16,9 +17,11 @@ from onetrunk.eval.evaluate import evaluate
 from onetrunk.eval.table import Table
 from onetrunk.nn.model_files import save_models
 from onetrunk.nn.saving import models_of
+from onetrunk.nn.universal import Universal
 from onetrunk.runs import experiment
 from onetrunk.runs.baselines import check_start, compare_baselines, mean_error, variant
 from onetrunk.runs.experiment import seconds_of
+from onetrunk.runs.open import Run
 from onetrunk.runs.train import train, train_recipe
 from tests.helpers.errors import raises
 from tests.helpers.worlds import network, settings, worlds
@@ -46,15 +49,15 @@ lr = 0.01
 
 
 def photos(root: Path, seed: int) -> None:
-    """Three splits, two classes: bright and dark."""
+    """Write images of two classes, bright and dark, in three splits."""
     rng = np.random.default_rng(seed)
     for split, count in (("train", 12), ("val", 6), ("test", 6)):
         for label, level in (("dark", 0), ("bright", 120)):
-            place = root / split / label
-            place.mkdir(parents=True)
+            folder = root / split / label
+            folder.mkdir(parents=True)
             for i in range(count):
                 image = level + rng.integers(0, 120, (8, 8, 3))
-                Image.fromarray(image.astype(np.uint8)).save(place / f"{i}.png")
+                Image.fromarray(image.astype(np.uint8)).save(folder / f"{i}.png")
 
 
 @pytest.fixture
@@ -64,7 +67,7 @@ def recipe(tmp_path: Path) -> Recipe:
     return Recipe.parse(TEXT, tmp_path)
 
 
-def test_three_ordinary_runs_and_their_scores(recipe: Recipe, tmp_path: Path) -> None:
+def test_baselines_are_ordinary_runs(recipe: Recipe, tmp_path: Path) -> None:
     found = compare_baselines(recipe, device="cpu")
     assert json.loads((tmp_path / "runs/two-baselines.json").read_text()) == found
     assert list(found["runs"]) == ["frozen", "finetune", "joint"]
@@ -78,8 +81,8 @@ def test_three_ordinary_runs_and_their_scores(recipe: Recipe, tmp_path: Path) ->
         values = {row["domain"]: row["values"][kind] for row in found["rows"]}
         assert values == pytest.approx({d: table.value(d) for d in ("one", "other")})
         assert run["mean_error"] == pytest.approx(sum(values.values()) / 2)
-        each = {id(model): model for model in models.values()}.values()
-        assert run["parameters"] == sum(p.numel() for m in each for p in learned(m))
+        networks = {id(model): model for model in models.values()}.values()
+        assert run["parameters"] == sum(p.numel() for m in networks for p in trained(m))
         assert 0 < run["seconds"] == seconds_of(folder)
     multiples = {kind: run["networks"] for kind, run in found["runs"].items()}
     assert multiples["finetune"] == 2
@@ -89,8 +92,8 @@ def test_three_ordinary_runs_and_their_scores(recipe: Recipe, tmp_path: Path) ->
     )
 
 
-def learned(model: Any) -> list[Any]:
-    """The trunk's and the heads' parameters; a bank's template is none of them."""
+def trained(model: Universal) -> list[nn.Parameter]:
+    """Return the parameters that are trained, which excludes the templates of banks."""
     owned = [t for name in model.domains for t in model.parameters_of(name).values()]
     return list({id(p): p for p in [*model.shared_parameters().values(), *owned]}.values())
 
@@ -99,11 +102,10 @@ def test_finished_baselines_are_not_trained_again(
     recipe: Recipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ran: list[str] = []
-    real = experiment.train_recipe
 
-    def counted(one: Recipe, **given: Any) -> Any:
-        ran.append(one.out)
-        return real(one, **given)
+    def counted(recipe: Recipe, **given: Any) -> Run:
+        ran.append(recipe.out)
+        return train_recipe(recipe, **given)
 
     monkeypatch.setattr(experiment, "train_recipe", counted)
     first = compare_baselines(recipe, ["frozen"], device="cpu")
@@ -119,29 +121,27 @@ def test_finished_baselines_are_not_trained_again(
 def test_a_stopped_baseline_continues(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = compare_baselines(recipe.with_sets(['out="runs/whole"']), ["finetune"], device="cpu")
-    real = experiment.train_recipe
+    uninterrupted = compare_baselines(
+        recipe.with_sets(['out="runs/uninterrupted"']), ["finetune"], device="cpu"
+    )
 
-    def dies(one: Recipe, **given: Any) -> Any:
-        from onetrunk.runs import train as under
-
-        def stop(*_: Any, **__: Any) -> Any:
+    def interrupted(recipe: Recipe, **given: Any) -> Run:
+        def interrupt(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(under, "finish", stop)
-            return real(one, **given)
+            patch.setattr("onetrunk.runs.train.finish", interrupt)
+            return train_recipe(recipe, **given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(experiment, "train_recipe", dies)
+        patch.setattr(experiment, "train_recipe", interrupted)
         with pytest.raises(KeyboardInterrupt):
             compare_baselines(recipe, ["finetune"], device="cpu")
     with raises(BadInput, "two-finetune", try_="--resume"):
         compare_baselines(recipe, ["frozen", "finetune"], device="cpu")
     assert not (tmp_path / "runs/two-frozen").exists()  # refused before any training
     found = compare_baselines(recipe, ["finetune"], resume=True, device="cpu")
-    for ours, expected in zip(found["rows"], whole["rows"], strict=True):
-        assert ours == expected
+    assert found["rows"] == uninterrupted["rows"]
 
 
 def test_a_folder_with_another_run_is_refused_before_any_training(
@@ -162,7 +162,7 @@ def test_methods_are_checked(recipe: Recipe, methods: list[str], got: str) -> No
 
 
 def changed(recipe: Recipe, kind: str) -> dict[str, Any]:
-    """The keys that differ, with their new values."""
+    """Return the keys of a baseline that differ from the recipe, with their values."""
     before, after = recipe.document(), variant(recipe, kind).document()
     flat = [
         {**d, **{f"{t}.{k}": v for t in ("trunk", "train") for k, v in d[t].items()}}
@@ -189,12 +189,12 @@ def test_the_recipes_of_the_baselines(recipe: Recipe) -> None:
     assert long.name == "a" * 55 + "-finetune"
 
 
-def test_from_a_run_the_trunk_is_that_runs_as_it_left_it(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_frozen_baseline_keeps_the_initial_trunk(recipe: Recipe, tmp_path: Path) -> None:
     start = train_recipe(recipe.with_sets(['out="runs/start"']), device="cpu")
-    on = recipe.with_sets(['init="runs/start"'])
+    continued = recipe.with_sets(['init="runs/start"'])
     with raises(BadInput, "joint", got="norm = 'domain'", try_="--methods frozen,finetune"):
-        compare_baselines(on, device="cpu")
-    found = compare_baselines(on, ["frozen"], device="cpu")
+        compare_baselines(continued, device="cpu")
+    found = compare_baselines(continued, ["frozen"], device="cpu")
     assert found["runs"]["frozen"]["weights"] == "of runs/start"
     ours = models_of(tmp_path / "runs/two-frozen")["one"]
     for name in ("one", "other"):
@@ -205,19 +205,19 @@ def test_from_a_run_the_trunk_is_that_runs_as_it_left_it(recipe: Recipe, tmp_pat
         assert tensor.cpu().equal(ours.trunk.shared()[key]), key
 
 
-def test_own_stages_of_a_run_cannot_be_left_behind(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_baseline_cannot_drop_own_stages(recipe: Recipe, tmp_path: Path) -> None:
     sets = ['trunk.sharing="partial"', "trunk.own_stages=[1]", 'trunk.norm="shared"']
     partial = recipe.with_sets(sets)
     save_models(partial.make_model(partial.make_domains()), tmp_path / "runs/start")
-    on = partial.with_sets(['init="runs/start"'])
+    continued = partial.with_sets(['init="runs/start"'])
     for kind in ("finetune", "joint"):
         with raises(BadInput, kind, got="own_stages = [1]", try_="--methods frozen"):
-            compare_baselines(on, [kind])
-    check_start(on, "frozen")
-    check_start(partial, "joint")  # without init, nothing is left behind
+            compare_baselines(continued, [kind])
+    check_start(continued, "frozen")
+    check_start(partial, "joint")  # without `init` there is nothing to drop
 
 
-def test_one_frozen_trunk_serves_a_recipe_of_specialists(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_frozen_baseline_of_specialists_shares_a_trunk(recipe: Recipe, tmp_path: Path) -> None:
     alone = recipe.with_sets(['trunk.sharing="none"', 'init="runs/start"'])
     (tmp_path / "runs/start/model").mkdir(parents=True)
     (tmp_path / "runs/start/model/trunk.safetensors").touch()
@@ -226,7 +226,7 @@ def test_one_frozen_trunk_serves_a_recipe_of_specialists(recipe: Recipe, tmp_pat
     assert variant(alone, "frozen").trunk.sharing == "none"
 
 
-def test_kinds_of_tasks_that_have_no_mean() -> None:
+def test_mean_error() -> None:
     def table(*rows: tuple[str, str, float]) -> Table:
         units = {"error": ("classify", "%"), "abs": ("depth", "m"), "nrmse": ("regress", "")}
         return Table.from_json(
@@ -256,7 +256,7 @@ def test_kinds_of_tasks_that_have_no_mean() -> None:
     assert mean_error(Table((), "val")) is None
 
 
-def test_seconds_are_of_all_heads_and_all_networks(tmp_path: Path) -> None:
+def test_seconds_are_summed_over_heads_and_networks(tmp_path: Path) -> None:
     records = [
         {"step": 0, "part": "", "frozen": "a/t", "seconds": 2.0},
         {"step": 0, "part": "", "frozen": "b/t", "seconds": 3.0},
@@ -270,7 +270,7 @@ def test_seconds_are_of_all_heads_and_all_networks(tmp_path: Path) -> None:
     assert seconds_of(tmp_path) == 32.5
 
 
-def test_the_seconds_of_a_training_count_up(tmp_path: Path) -> None:
+def test_seconds_of_a_run_are_those_of_its_last_step(tmp_path: Path) -> None:
     domains = worlds("one")
     given = settings(steps=3).model_dump(exclude_unset=True)
     run = train(network(domains), domains, out=tmp_path / "run", device="cpu", train=Train(**given))

@@ -1,4 +1,4 @@
-"""A dry run estimates the numbers of a training and writes no file."""
+"""A dry run estimates time, memory and disk space of a training and writes no file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.helpers.errors import raises
 from tests.helpers.worlds import recipe
 
 
-def test_the_estimates_are_those_of_the_training(tmp_path: Path) -> None:
+def test_estimates_are_close_to_the_measured_values(tmp_path: Path) -> None:
     one = recipe(tmp_path)
     chance = torch.get_rng_state()
     found = dry_run(one, "cpu")
@@ -38,7 +38,7 @@ def test_the_estimates_are_those_of_the_training(tmp_path: Path) -> None:
     assert found["memory_bytes"] == pytest.approx(peak_memory(torch.device("cpu")), rel=0.5)
 
 
-def test_specialists_are_a_part_each(tmp_path: Path) -> None:
+def test_each_specialist_is_estimated(tmp_path: Path) -> None:
     one = recipe(tmp_path).with_sets(["trunk.sharing=none", "train.epochs=2"])
     found = dry_run(one, "cpu")
     assert list(found["parts"]) == ["digits"]

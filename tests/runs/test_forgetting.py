@@ -12,13 +12,15 @@ from onetrunk.eval.table import Table
 from onetrunk.runs.forgetting import describe, score_changes
 from onetrunk.runs.train import train
 from tests.helpers.added import FEW, finished
+from tests.helpers.fakes import Fake
 from tests.helpers.worlds import network, noise, worlds
 
 
 def test_old_domains_are_compared_on_the_same_images(run: Path, tmp_path: Path) -> None:
     one, _, three = worlds("one", "two", "three")
     two = Domain("two", noise(60, "abc", 123), size=8)  # a domain of that name with other images
-    two.source.listed = two.source.listed[:50]  # type: ignore[union-attr]
+    assert isinstance(two.source, Fake)
+    two.source.listed = two.source.listed[:50]
     domains = [one, two, three]
     done = train(network(domains, seed=3), domains, out=tmp_path / "moved", train=Train(**FEW))
     (change,) = score_changes(run, tmp_path / "moved")

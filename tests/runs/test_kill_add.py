@@ -1,4 +1,4 @@
-"""`onetrunk add` continues after a kill and ends with the same pack; a second one is refused."""
+"""`onetrunk add` resumes after a kill with the same result; a second process is refused."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def set_words(sets: tuple[str, ...]) -> list[str]:
 
 
 class Additions:
-    """A server in a folder with a finished run, and the outcome of an addition without a kill."""
+    """A server in a folder with a finished run, and the expected outcome of `add`."""
 
     def __init__(self, folder: Path) -> None:
-        self.server = Server(folder / "here", threads=1)
+        self.server = Server(folder / "work", threads=1)
         code, text = self.server.run(*TRAIN, *set_words(SETS), "--out", "fresh")
         assert code == 0, text
         self.begin()
@@ -56,13 +56,13 @@ class Additions:
 
 @pytest.fixture(scope="module")
 def additions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Additions]:
-    made = Additions(tmp_path_factory.mktemp("add"))
-    yield made
-    made.server.close()
+    additions = Additions(tmp_path_factory.mktemp("add"))
+    yield additions
+    additions.server.close()
 
 
 def outcome(run: Path) -> dict[str, Any]:
-    """What an addition wrote, without dates."""
+    """Return what `add` wrote, without times."""
     pack = Pack.open(run / "model/packs/flags.pack")
     text = (run / "added/flags/metrics.jsonl").read_text()
     return {
@@ -74,8 +74,8 @@ def outcome(run: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("at", [0, 3, 17, 41])
-def test_after_a_kill_it_ends_with_the_same_outcome(additions: Additions, at: int) -> None:
-    """Killed before its first line, in its steps and at its end; the model stays intact."""
+def test_a_killed_add_is_resumed_with_the_same_outcome(additions: Additions, at: int) -> None:
+    """The kill comes before the first line, during the steps, or at the end."""
     additions.begin()
     work = additions.run / "adding/flags"
     trunk = (additions.run / "model/trunk.safetensors").read_bytes()
@@ -92,7 +92,7 @@ def test_after_a_kill_it_ends_with_the_same_outcome(additions: Additions, at: in
     assert (additions.run / "model/trunk.safetensors").read_bytes() == trunk
 
 
-def test_when_stopped_it_names_the_command_that_continues(additions: Additions) -> None:
+def test_a_stopped_add_suggests_the_command_that_resumes_it(additions: Additions) -> None:
     additions.begin()
     work = additions.run / "adding/flags"
     code, text = additions.server.run(
@@ -121,7 +121,7 @@ def test_a_second_add_is_refused_at_the_same_time(additions: Additions) -> None:
     assert list(load(additions.run).domains) == ["digits"]
 
 
-def test_an_unfinished_run_takes_no_domain(additions: Additions) -> None:
+def test_domains_cannot_be_added_to_an_unfinished_run(additions: Additions) -> None:
     additions.begin()
     (additions.run / "scores.json").unlink()
     code, text = additions.server.run(*ADD)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,9 @@ def rows(run: Path) -> dict[str, Any]:
 def test_a_removed_pack_is_imported_to_the_bit(run: Path) -> None:
     add(run, more(), train=Train(**FEW))
     update(run, Domain("new", noise(60, "abcd", 300), size=8), train=Train(**FEW))
-    before, scores, known = predictions(run), rows(run), outcomes(run)
+    before, scores, digests = predictions(run), rows(run), outcomes(run)
     pack = (run / "model/packs/new.pack").read_bytes()
-    for name in ("new", "one"):  # one that was added, and one of the training
+    for name in ("new", "one"):  # an added domain, and one of the training
         path = pack_store.remove(run, name)
         assert path == run / "removed" / name / f"{name}.pack"
         assert name not in load(run).domains
@@ -54,13 +55,13 @@ def test_a_removed_pack_is_imported_to_the_bit(run: Path) -> None:
         assert same(before, predictions(run, *before))
         assert name not in result.unchanged.fingerprints
         assert rows(run) == scores
-        assert outcomes(run) == known
+        assert outcomes(run) == digests
     assert (run / "model/packs/new.pack").read_bytes() == pack
-    undo(run, "new")  # its history was restored, too
+    undo(run, "new")  # its history was also restored
     assert load(run).domains["new"].task("classify").classes == ("a", "b", "c")
 
 
-def test_a_second_removed_domain_of_a_name_does_not_replace_the_first(run: Path) -> None:
+def test_a_second_removed_pack_does_not_replace_the_first(run: Path) -> None:
     add(run, more(), train=Train(**FEW))
     first = (run / "model/packs/new.pack").read_bytes()
     pack_store.remove(run, "new")
@@ -69,7 +70,7 @@ def test_a_second_removed_domain_of_a_name_does_not_replace_the_first(run: Path)
     assert (run / "removed/new/new.pack").read_bytes() == first
 
 
-def test_a_pack_goes_to_another_machine(run: Path, tmp_path: Path) -> None:
+def test_a_pack_is_imported_into_a_copy_of_the_run(run: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(run, other)
     add(run, more(), train=Train(**FEW))
@@ -80,20 +81,20 @@ def test_a_pack_goes_to_another_machine(run: Path, tmp_path: Path) -> None:
     assert same(before, predictions(other))
     assert (other / "model/packs/new.pack").read_bytes() == file.read_bytes()
     assert Run(other).scores["added"]["new"]["from"] == "sent.pack"
-    assert "new" not in Run(other).domains  # its images are elsewhere
+    assert "new" not in Run(other).domains  # its images are not available there
     import_pack(other, "second", file)  # under another name
     again = predictions(other, "second")["second"]["classify"]
     assert again.equal(before["new"]["classify"])
 
 
-def test_a_domain_is_added_to_a_folder_of_save(tmp_path: Path) -> None:
+def test_a_domain_is_added_to_a_saved_model(tmp_path: Path) -> None:
     model = network(worlds("one"))
-    save(model, tmp_path / "kept")
-    before = predictions(tmp_path / "kept")
-    add(tmp_path / "kept", more(), train=Train(**FEW))
-    assert same(before, predictions(tmp_path / "kept", "one"))
-    assert list(load(tmp_path / "kept").domains) == ["one", "new"]
-    assert not (tmp_path / "kept/scores.json").exists()
+    save(model, tmp_path / "saved")
+    before = predictions(tmp_path / "saved")
+    add(tmp_path / "saved", more(), train=Train(**FEW))
+    assert same(before, predictions(tmp_path / "saved", "one"))
+    assert list(load(tmp_path / "saved").domains) == ["one", "new"]
+    assert not (tmp_path / "saved/scores.json").exists()
 
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
@@ -113,16 +114,16 @@ def test_hostile_packs_are_refused_in_one_line(run: Path, tmp_path: Path, case: 
 
 def test_a_pack_of_another_trunk_is_refused_by_its_hash(run: Path, tmp_path: Path) -> None:
     other = network(worlds("one", "two"), seed=5)
-    refused(run, other.pack("one").save(tmp_path / "theirs.pack"), "weights")
+    refused(run, other.pack("one").save(tmp_path / "other.pack"), "weights")
     other = network(worlds("one"), arch="resnet38")
-    refused(run, other.pack("one").save(tmp_path / "theirs.pack"), "arch", "resnet20")
+    refused(run, other.pack("one").save(tmp_path / "other.pack"), "arch", "resnet20")
     refused(run, tmp_path / "nowhere.pack", "nowhere.pack")
 
 
 def refused(run: Path, file: Path, *facts: str) -> None:
     before = files(run)
     with raises(BadInput, *facts) as error:
-        import_pack(run, "theirs", file)
+        import_pack(run, "other", file)
     assert "\n" not in str(error.value)
     assert files(run) == before
 
@@ -131,71 +132,72 @@ class Killed(BaseException):
     """As if the process had ended here."""
 
 
-@pytest.mark.parametrize("what", ["add", "update", "remove", "remove trained", "undo"])
+@pytest.mark.parametrize("command", ["add", "update", "remove", "remove trained", "undo"])
 def test_after_a_kill_at_any_write_the_model_is_intact_and_the_command_completes(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    """Writing goes through os.replace and os.rename: the process dies at each of them in turn."""
-    if what not in ("add", "remove trained"):
+    """All writes end in os.replace or os.rename; the process is killed at each in turn."""
+    if command not in ("add", "remove trained"):
         add(run, more(), train=Train(**FEW))
-    if what == "undo":
+    if command == "undo":
         update(run, Domain("new", noise(60, "abcd", 300), size=8), train=Train(**FEW))
     done = tmp_path / "done"
-    if what in ("add", "update"):  # trained once; the kills come while it is put into use
+    if command in ("add", "update"):  # train once; the kills follow while the pack is published
         work = run / "adding/new"
-        publish, taken = pack_store.publish, []
-        monkeypatch.setattr(pack_store, "publish", lambda _, name: taken.append(name) or die())
-        with pytest.raises(Killed):
-            start(run, what)
-        assert taken
+        published: list[str] = []
+
+        def publish(_: object, name: str) -> None:
+            published.append(name)
+            raise Killed
+
+        with monkeypatch.context() as patched:
+            patched.setattr(pack_store, "publish", publish)
+            with pytest.raises(Killed):
+                start(run, command)
+        assert published
         assert (work / "new.pack").exists()
-        monkeypatch.setattr(pack_store, "publish", publish)
     shutil.copytree(run, tmp_path / "begun")
     shutil.copytree(run, done)
     before = predictions(run)
-    start(done, what)
+    start(done, command)
     after = predictions(done)
-    life = 0
+    at = 0
     while True:
-        life += 1
-        here = tmp_path / f"life-{life}"
-        shutil.copytree(tmp_path / "begun", here)
-        ended = dying(monkeypatch, life, lambda here=here: start(here, what))
-        found = predictions(here)  # an intact model, before or after
-        assert same(found, before) or same(found, after), life
-        if ended:
+        at += 1
+        copy = tmp_path / f"killed-at-{at}"
+        shutil.copytree(tmp_path / "begun", copy)
+        completed = completes(monkeypatch, at, partial(start, copy, command))
+        current = predictions(copy)  # an intact model, before or after
+        assert same(current, before) or same(current, after), at
+        if completed:
             break
-        with suppress(BadInput) if what not in ("add", "update") else nullcontext():
-            start(here, what)  # those two may have been done before it died, and say so
-        assert same(predictions(here), after), life
-        assert kept(here) == kept(done), life
-        assert rows(here) == rows(done), life
-        shutil.rmtree(here)
-    assert life > 3
+        with suppress(BadInput) if command not in ("add", "update") else nullcontext():
+            start(copy, command)  # the others refuse if they had completed before the kill
+        assert same(predictions(copy), after), at
+        assert kept(copy) == kept(done), at
+        assert rows(copy) == rows(done), at
+        shutil.rmtree(copy)
+    assert at > 3
 
 
 def kept(run: Path) -> set[str]:
-    """The files of a run but for what a kill may leave twice."""
+    """Return the files of a run, without those that a kill may leave twice."""
     return {name for name in files(run) if not name.startswith((".", "removed/", "history/"))}
 
 
-def start(run: Path, what: str) -> None:
-    if what == "add":
+def start(run: Path, command: str) -> None:
+    if command == "add":
         add(run, more(), resume=True, train=Train(**FEW))
-    elif what == "update":
+    elif command == "update":
         update(run, Domain("new", noise(60, "abcd", 300), size=8), resume=True, train=Train(**FEW))
-    elif what == "undo":
+    elif command == "undo":
         undo(run, "new")
     else:
-        pack_store.remove(run, "one" if what == "remove trained" else "new")
+        pack_store.remove(run, "one" if command == "remove trained" else "new")
 
 
-def die() -> None:
-    raise Killed
-
-
-def dying(monkeypatch: pytest.MonkeyPatch, at: int, act: Callable[[], None]) -> bool:
-    """Act, and die at the `at`-th rename; whether it ended before."""
+def completes(monkeypatch: pytest.MonkeyPatch, at: int, act: Callable[[], None]) -> bool:
+    """Act, and be killed at rename number `at`; return whether it completed before."""
     count = 0
     with monkeypatch.context() as patched:
         for module in (pack_store, atomic):
@@ -236,16 +238,17 @@ def test_a_second_writer_is_refused_at_once(run: Path) -> None:
 def test_a_reader_tolerates_a_removal_at_the_same_time(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The domain is removed after the list was read and before its pack is."""
-    listed, first = model_files.listed, []
+    """The domain is removed after the list of domains is read and before its pack is read."""
+    listed = model_files.listed
+    read: list[list[str]] = []
 
     def slow(place: Path, default: Any = None) -> list[str]:
-        found = listed(place, default)
-        if not first:
-            first.append(found)
-            pack_store.relist(place, ["two"])
+        names = listed(place, default)
+        if not read:
+            read.append(names)
+            model_files.relist(place, ["two"])
             pack_store.pack_path(run, "one").unlink()
-        return found
+        return names
 
     monkeypatch.setattr(model_files, "listed", slow)
     assert list(load(run).domains) == ["two"]

@@ -52,7 +52,7 @@ def test_update_and_undo_to_the_bit(run: Path) -> None:
         undo(run, "new")
 
 
-def test_a_domain_of_the_training_is_updated_too(run: Path) -> None:
+def test_a_domain_of_the_training_is_updated(run: Path) -> None:
     before, scores, outcomes = predictions(run), Run(run).scores, Run(run).outcomes
     trunk = (run / "model/trunk.safetensors").read_bytes()
     pack = (run / "model/packs/one.pack").read_bytes()
@@ -67,7 +67,7 @@ def test_a_domain_of_the_training_is_updated_too(run: Path) -> None:
     assert same(before, predictions(run))
     assert (run / "model/packs/one.pack").read_bytes() == pack
     assert (run / "model/trunk.safetensors").read_bytes() == trunk
-    assert Run(run).scores == scores  # those of the training are its record again
+    assert Run(run).scores == scores  # the scores of the training again
     again = Run(run).outcomes
     assert (
         again is not None and outcomes is not None and again.image_digests == outcomes.image_digests
@@ -77,7 +77,7 @@ def test_a_domain_of_the_training_is_updated_too(run: Path) -> None:
     assert sorted(history) == ["undone-2", "undone-3"]
 
 
-def test_a_renamed_class_stands_where_its_source_has_it(run: Path) -> None:
+def test_renamed_classes_are_sorted_like_those_of_the_source(run: Path) -> None:
     before, (_, weight) = predictions(run), head(run, "two")
     relabel(run, "two", rename={"a": "zebra"})
     classes, rows = head(run, "two")
@@ -87,7 +87,7 @@ def test_a_renamed_class_stands_where_its_source_has_it(run: Path) -> None:
     torch.testing.assert_close(predictions(run, "two")["two"]["classify"], expected)
 
 
-def test_renaming_and_dropping_train_nothing(run: Path) -> None:
+def test_renaming_and_dropping_classes_does_not_train(run: Path) -> None:
     before, (_, weight) = predictions(run), head(run, "one")
     relabel(run, "one", rename={"b": "zebra"})
     classes, rows = head(run, "one")
@@ -104,12 +104,12 @@ def test_renaming_and_dropping_train_nothing(run: Path) -> None:
     assert head(run, "one")[0] == ("a", "b")
 
 
-def test_a_domain_keeps_its_kind_of_adapters(run: Path) -> None:
+def test_an_updated_domain_keeps_its_kind_of_adapters(run: Path) -> None:
     add(run, more("bare"), adapters="none")
     slots = {k: v for k, v in load(run).pack("bare").tensors.items() if k.startswith("slots/")}
     update(run, Domain("bare", noise(60, "abcd", 300), size=8))
     after = load(run).pack("bare").tensors
-    assert all(after[key].equal(value) for key, value in slots.items())  # the head alone
+    assert all(after[key].equal(value) for key, value in slots.items())  # only the head was trained
     add(run, more("low", first=800), adapters="lora", rank=3, train=Train(**FEW))
     update(run, Domain("low", noise(60, "abcd", 300), size=8), train=Train(**FEW))
     card = load(run).domains["low"]

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -13,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from onetrunk.data.domain import Domain
-from onetrunk.data.pixels import Pixels
+from onetrunk.data.pixels import Fit, Pixels
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Missing
 from onetrunk.nn.trunk import Trunk
@@ -151,13 +152,14 @@ def code_of_page() -> str:
 
 
 @pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
-def test_the_page_prepares_images_as_training_does(tmp_path: Path, fit: str) -> None:
+def test_the_page_prepares_images_as_training_does(tmp_path: Path, fit: Fit) -> None:
     files = pictures(tmp_path)
-    lines, namespace = code_of_page().split("session =")[0], {}
+    lines = code_of_page().split("session =")[0]
+    namespace: dict[str, Any] = {}
     exec(lines, namespace)
     prepare = namespace["prepare"]
     for size, margin in (((16, 16), 0), ((20, 33), 5), ((64, 48), 8), ((32, 32), 0)):
-        settings = Pixels(size, fit, margin, 77, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))  # type: ignore[arg-type]
+        settings = Pixels(size, fit, margin, 77, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
         for file in files:
             want = settings.prepare([file])[0].numpy()
             got = prepare(file, json.loads(json.dumps(settings.to_json())))

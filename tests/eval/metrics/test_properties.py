@@ -53,7 +53,7 @@ def test_images_with_hidden_labels_do_not_change_the_scores(
     out, target = random_outputs(kind, count, seed)
     hidden = torch.tensor(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)))
     masked = target.clone()
-    masked[hidden] = EMPTY.get(kind, float("nan") if kind == "regress" else 0)  # type: ignore[assignment]
+    masked[hidden] = EMPTY.get(kind, float("nan") if kind == "regress" else 0)
     alone = scored(kind, out[~hidden], target[~hidden])
     assert scored(kind, out, masked).compute() == pytest.approx(alone.compute(), rel=1e-12)
 
@@ -73,14 +73,14 @@ def test_half_precision_and_memory_formats(kind: str) -> None:
 def test_the_order_of_classes_does_not_matter(kind: str) -> None:
     out, target = random_outputs(kind)
     order = torch.tensor([3, 0, 4, 1, 2])
-    place = order.argsort()  # of class c in the new order
+    position = order.argsort()  # of class c in the new order
     if kind == "multilabel":
         moved, renamed = out[:, order], target[:, order]
     else:
         moved = out if kind == "embed" else out[:, order]
         empty = EMPTY[kind]
         known = target != empty
-        renamed = torch.where(known, place[target.long() * known], empty).to(target.dtype)
+        renamed = torch.where(known, position[target.long() * known], empty).to(target.dtype)
     found = scored(kind, moved, renamed).compute()
     assert found == pytest.approx(scored(kind, out, target).compute(), rel=1e-6)
 

@@ -1,4 +1,4 @@
-"""Scores of every kind: slow references, torchmetrics where it is right, pinned values."""
+"""Scores of every kind: slow references, torchmetrics where it is correct, pinned values."""
 
 import math
 
@@ -18,7 +18,9 @@ from tests.helpers.outputs import TASKS, random_outputs, scored
 
 
 def slow_classify(out: Tensor, target: Tensor) -> dict[str, float]:
-    wrong, by_class, bins = [], {}, {}
+    wrong = []
+    by_class: dict[int, list[bool]] = {}
+    bins: dict[int, list[tuple[float, bool]]] = {}
     for logits, label in zip(out.double(), target.tolist(), strict=True):
         if label == NO_CLASS:
             continue
@@ -29,7 +31,7 @@ def slow_classify(out: Tensor, target: Tensor) -> dict[str, float]:
         bins.setdefault(min(int(max(p) * 15), 14), []).append((max(p), not missed))
     ece = 0.0
     for members in bins.values():
-        confidence, right = np.mean([m[0] for m in members]), np.mean([m[1] for m in members])
+        confidence, right = (float(np.mean(values)) for values in zip(*members, strict=True))
         ece += len(members) / len(wrong) * abs(confidence - right)
     return {
         "error": 100 * float(np.mean(wrong)),
@@ -96,7 +98,9 @@ def slow_normals(out: Tensor, target: Tensor) -> dict[str, float]:
         if np.linalg.norm(b) > 0.5:
             cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
             angles.append(math.degrees(math.acos(min(1, max(-1, cosine)))))
-    within = {f"within_{int(x)}": 100 * np.mean(np.array(angles) < x) for x in (11.25, 22.5, 30)}
+    within = {
+        f"within_{int(x)}": float(100 * np.mean(np.array(angles) < x)) for x in (11.25, 22.5, 30)
+    }
     return {"mean": float(np.mean(angles)), "median": float(np.median(angles)), **within}
 
 
@@ -203,7 +207,7 @@ def test_a_confidence_of_one_is_in_the_last_bin() -> None:
     assert found["ece"] == pytest.approx(2.5, abs=1e-4)
 
 
-def test_scores_equal_torchmetrics_where_it_is_right() -> None:
+def test_scores_equal_torchmetrics_where_it_is_correct() -> None:
     from torchmetrics.functional.classification import (
         multiclass_accuracy,
         multiclass_calibration_error,
@@ -233,7 +237,7 @@ def test_scores_equal_torchmetrics_where_it_is_right() -> None:
 def test_average_precision_of_large_logits_and_of_a_class_without_images() -> None:
     out = torch.tensor([[40.0, 1, 0, 0, 0], [30.0, 0, 0, 0, 0], [20.0, 2, 0, 0, 0]])
     target = torch.tensor([[1, 0, 0, 0, 0], [0, 0, 0, 0, 0], [1, 1, 0, 0, 0]], dtype=torch.uint8)
-    # class a: order 40, 30, 20 → (1 + 2/3)/2, though every sigmoid is 1; b: 1; the others: no one
+    # class a: order 40, 30, 20 → (1 + 2/3)/2, though every sigmoid is 1; b: 1; others: no images
     found = scored("multilabel", out, target).compute()
     assert found["map_error"] == pytest.approx(100 * (1 - (5 / 6 + 1) / 2))
     assert scored("multilabel", out, target * 0).compute() == {}
@@ -256,7 +260,7 @@ def test_an_output_with_equal_targets_is_left_out_of_nrmse() -> None:
     one = Task("t", "regress", outputs=1)
     alone = scored("regress", out[:, :1], target[:, :1], task=one).compute()
     assert found["nrmse"] == pytest.approx(alone["nrmse"])
-    target[:, 1] = torch.where(target[:, 1].isnan(), math.nan, 0.1)  # whose mean is rounded
+    target[:, 1] = torch.where(target[:, 1].isnan(), math.nan, 0.1)  # their mean is rounded
     assert scored("regress", out, target).compute()["nrmse"] == pytest.approx(alone["nrmse"])
     target[:, 0] = target[:, 1]
     assert list(scored("regress", out, target).compute()) == ["rmse", "mae"]

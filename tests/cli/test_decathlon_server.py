@@ -1,4 +1,4 @@
-"""The Visual Decathlon from its official layout to the file that its server takes."""
+"""The Visual Decathlon: from its official layout to the file for the evaluation server."""
 
 from __future__ import annotations
 
@@ -39,26 +39,28 @@ eval_every = 2
 
 
 def layout(root: Path) -> dict[str, dict[int, str]]:
-    """A small copy of the true structure; by domain the ids of its test images with their paths.
+    """Write a small copy of the official layout; return the paths of test images by domain and id.
 
-    As in the devkit: ids go through over all domains, a domain's categories have an offset of its
-    own, the categories stand in no order, the test has images and no annotations.
+    As in the devkit, image ids are unique over all domains, category ids have an offset per domain,
+    categories are not sorted, and the test split has images but no annotations.
     """
     rng = np.random.default_rng(0)
     tests: dict[str, dict[int, str]] = {}
-    for place, (name, classes) in enumerate(DOMAINS.items()):
-        offset = 10_000_000 * (place + 1)
+    for index, (name, classes) in enumerate(DOMAINS.items()):
+        offset = 10_000_000 * (index + 1)
         numbers = iter(range(offset + 1, offset + 1000))
         categories = [
             {"id": offset + c + 1, "name": f"kind {c}", "supercategory": ""} for c in range(classes)
         ]
         tests[name] = {}
         for split, each in COUNTS.items():
-            images, rows = [], []
+            images: list[dict[str, Any]] = []
+            rows = []
             for i in range(each * classes):
                 number, c = next(numbers), i % classes
                 folder = "" if split == "test" else f"{c + 1:04d}/"
-                file = f"data/{name}/{split}/{folder}{900 - i:06d}.jpg"  # against the ids' order
+                # file names are in the reverse order of the ids
+                file = f"data/{name}/{split}/{folder}{900 - i:06d}.jpg"
                 (root / file).parent.mkdir(parents=True, exist_ok=True)
                 pixels = rng.integers(0, 40, (12, 9 + i % 4, 3), np.uint8) + 60 * c
                 Image.fromarray(pixels).save(root / file)
@@ -89,7 +91,7 @@ USUAL = {name: f"decathlon:decathlon/{name}" for name in DOMAINS}
 
 
 @pytest.mark.parametrize("sharing", ["deep", "none"])
-def test_from_the_layout_to_the_servers_file(
+def test_results_equal_predictions_of_single_files(
     onetrunk: Onetrunk, tmp_path: Path, sharing: str
 ) -> None:
     tests = layout(tmp_path / "decathlon")
@@ -104,19 +106,20 @@ def test_from_the_layout_to_the_servers_file(
     rows = json.loads((tmp_path / "sent/results.json").read_text())
     assert all(set(row) == {"image_id", "category_id"} for row in rows)
     assert [row["image_id"] for row in rows] == [i for ids in tests.values() for i in ids]
-    said = {row["image_id"]: row["category_id"] for row in rows}
-    assert len(said) == len(rows) == 36
-    assert len(set(said.values())) > len(DOMAINS)  # more than one class a domain: an order shows
+    submitted = {row["image_id"]: row["category_id"] for row in rows}
+    assert len(submitted) == len(rows) == 36
+    # some domains have several predicted classes, so that a wrong order would be noticed
+    assert len(set(submitted.values())) > len(DOMAINS)
 
     models = models_of("runs/ten")
-    for place, (name, ids) in enumerate(tests.items()):  # image by image, from its file
+    for index, (name, ids) in enumerate(tests.items()):  # from the files of the images
         files = [tmp_path / "decathlon" / file for file in ids.values()]
         predictions = models[name].predict(files, domain=name)
         labels = [
             int(prediction["classify"]["label"].removeprefix("kind ")) for prediction in predictions
         ]
-        offset = 10_000_000 * (place + 1)
-        assert [said[i] for i in ids] == [offset + c + 1 for c in labels]
+        offset = 10_000_000 * (index + 1)
+        assert [submitted[i] for i in ids] == [offset + c + 1 for c in labels]
 
     again = onetrunk("predict", "runs/ten", "--decathlon", "sent/results.zip")
     assert "try: send it to the evaluation server" in again.err
@@ -125,7 +128,7 @@ def test_from_the_layout_to_the_servers_file(
         assert json.loads(archive.read("results.json")) == rows
 
 
-def test_test_images_have_no_scores_and_validation_does(onetrunk: Onetrunk, tmp_path: Path) -> None:
+def test_only_validation_has_scores(onetrunk: Onetrunk, tmp_path: Path) -> None:
     layout(tmp_path / "decathlon")
     (tmp_path / "ten.toml").write_text(recipe(USUAL))
     assert onetrunk("train", "ten.toml").code == 0
@@ -141,7 +144,7 @@ def test_test_images_have_no_scores_and_validation_does(onetrunk: Onetrunk, tmp_
     assert "dtd" in onetrunk("eval", "runs/ten", "--split", "val").out
 
 
-def test_what_cannot_be_sent(onetrunk: Onetrunk, tmp_path: Path) -> None:
+def test_errors_of_predict_decathlon(onetrunk: Onetrunk, tmp_path: Path) -> None:
     home = tmp_path / "decathlon"
     layout(home)
     (tmp_path / "ten.toml").write_text(recipe({**USUAL, "other": "pocket:optdigits"}))
@@ -157,16 +160,18 @@ def test_what_cannot_be_sent(onetrunk: Onetrunk, tmp_path: Path) -> None:
     )
     assert "expected image files" in one_line(onetrunk(*words))
     ran = onetrunk(*words, "--decathlon", "results.json")
-    assert "36 images of aircraft, dtd, vgg-flowers" in ran.err  # the other is no one of the ten
+    assert (
+        "36 images of aircraft, dtd, vgg-flowers" in ran.err
+    )  # `other` is not part of the challenge
     ran = onetrunk(*words, "--decathlon", "one.json", "--domain", "dtd")
     assert "wrote one.json: 8 images of dtd; try:" in ran.err
     (home / "data/dtd/test/000900.jpg").write_bytes(b"cut")
-    said = one_line(onetrunk(*words, "--decathlon", "results.json"))
-    assert "dtd" in said and "1 cannot be read" in said and "000900.jpg" in said
-    assert len(json.loads((tmp_path / "results.json").read_text())) == 36  # as it was
+    message = one_line(onetrunk(*words, "--decathlon", "results.json"))
+    assert "dtd" in message and "1 cannot be read" in message and "000900.jpg" in message
+    assert len(json.loads((tmp_path / "results.json").read_text())) == 36  # unchanged
 
 
-def built(home: Path, *names: str, **more: Any) -> list[Domain]:
+def make_domains(home: Path, *names: str, **more: Any) -> list[Domain]:
     return [Domain(n, f"decathlon:{home}/{n}", size=8, cache=False, **more) for n in names]
 
 
@@ -175,30 +180,30 @@ def model_of(domains: list[Domain], tmp_path: Path) -> Any:
     return Recipe.parse(text, tmp_path).make_model(domains)[""]
 
 
-def test_ids_that_two_domains_share_are_refused(tmp_path: Path) -> None:
+def test_image_ids_in_two_domains_are_refused(tmp_path: Path) -> None:
     home = tmp_path / "decathlon"
     layout(home)
-    (one,) = built(home, "dtd")
+    (one,) = make_domains(home, "dtd")
     two = Domain("again", f"decathlon:{home}/dtd", size=8, cache=False)
     with raises(BadInput, " in dtd and again", try_="--domain NAME") as error:
         decathlon_results(model_of([one, two], tmp_path), [one, two])
     assert str(error.value.got).startswith("200")
 
 
-def test_without_test_annotations_nothing_of_train_is_sent(tmp_path: Path) -> None:
-    """Its test split is then cut from train, whose images nobody asked about."""
+def test_a_domain_without_a_list_of_test_images_is_refused(tmp_path: Path) -> None:
+    """Its test split is then a part of the training images, which the server does not expect."""
     home = tmp_path / "decathlon"
     layout(home)
     (home / "annotations/dtd_test_stripped.json").unlink()
-    domains = built(home, "dtd")
+    domains = make_domains(home, "dtd")
     with raises(BadInput, "dtd", try_="dtd_test_stripped"):
         decathlon_results(model_of(domains, tmp_path), domains)
 
 
-def test_only_domains_with_classes_of_the_challenge(tmp_path: Path) -> None:
+def test_only_classification_domains_of_the_challenge_are_accepted(tmp_path: Path) -> None:
     home = tmp_path / "decathlon"
     layout(home)
-    embed = built(home, "dtd", tasks=["embed"])
+    embed = make_domains(home, "dtd", tasks=["embed"])
     with raises(BadInput, "dtd", "classify", got="embed"):
         decathlon_results(model_of(embed, tmp_path), embed)
     other = [Domain("digits", "pocket:optdigits")]
@@ -206,30 +211,34 @@ def test_only_domains_with_classes_of_the_challenge(tmp_path: Path) -> None:
         decathlon_results(model_of(other, tmp_path), other)
 
 
-def test_classes_in_the_users_order_keep_their_ids(tmp_path: Path) -> None:
+def test_reordered_classes_keep_their_ids(tmp_path: Path) -> None:
     home = tmp_path / "decathlon"
     layout(home)
     order = ("kind 1", "kind 0")
-    (turned,) = built(home, "dtd", tasks={"which": {"kind": "classify", "classes": order}})
-    model = model_of([turned], tmp_path).eval()
+    (reordered,) = make_domains(
+        home, "dtd", tasks={"which": {"kind": "classify", "classes": order}}
+    )
+    model = model_of([reordered], tmp_path).eval()
     head = model.heads_of("dtd").head("which")
     last = [p for p in head.parameters() if p.shape == (2,)][-1]
-    last.data.copy_(last.data.new_tensor([100.0, -100.0]))  # everything is the first: kind 1
-    found = decathlon_results(model, [turned])
+    last.data.copy_(
+        last.data.new_tensor([100.0, -100.0])
+    )  # the first class, kind 1, is always predicted
+    found = decathlon_results(model, [reordered])
     assert set(found.categories["dtd"].values()) == {20_000_002}
     last.data.fill_(float("nan"))
     with raises(Failed, "dtd/which", "data/dtd/test/"):
-        decathlon_results(model, [turned])
+        decathlon_results(model, [reordered])
 
 
-def test_the_ten_by_the_challenges_names() -> None:
+def test_missing_domains_are_named_as_in_the_challenge() -> None:
     assert len(set(OFFICIAL_NAMES)) == 10
     full = Results({name: {i: 1} for i, name in enumerate(OFFICIAL_NAMES)})
     assert (len(full), full.missing) == (10, ())
     assert Results({"dtd": {}}).missing == tuple(n for n in OFFICIAL_NAMES if n != "dtd")
 
 
-def test_the_sources_own_ids(tmp_path: Path) -> None:
+def test_ids_of_the_source(tmp_path: Path) -> None:
     tests = layout(tmp_path / "decathlon")
     source = open_source("decathlon:decathlon/dtd", SourceOptions(tmp_path))
     assert isinstance(source, Decathlon)
