@@ -118,7 +118,7 @@ BAD = {
     "an empty folder": (("data", "folder:empty"), "empty"),
     "a class without images": (("data", "folder:hollow"), "classes without images: 1 (dog)"),
     "a size that is not a number": (("data", "pocket:digits", "--size", "big"), "HEIGHTxWIDTH"),
-    "a size of zero": (("data", "pocket:digits", "--size", "0"), "size of 1 to 16384 pixels"),
+    "a size of zero": (("data", "pocket:digits", "--size", "0"), "1 to 16384 pixels"),
     "three sizes": (("data", "pocket:digits", "--size", "1x2x3"), "HEIGHTxWIDTH"),
     "an unknown fit": (("data", "pocket:digits", "--fit", "padd"), "available: pad"),
     "a task without kind": (("data", "pocket:digits", "--task", "a"), "NAME=KIND"),
