@@ -138,7 +138,7 @@ def test_out_is_relative_to_the_current_folder(
     assert stub.recipes[0].out == "../else where/é"
 
 
-def test_a_recipe_is_written_from_domain_options(
+def test_domain_options_make_a_recipe_and_leave_no_file_behind(
     onetrunk: Onetrunk, stub: Stub, tmp_path: Path
 ) -> None:
     photos(tmp_path / "photos")
@@ -146,18 +146,12 @@ def test_a_recipe_is_written_from_domain_options(
         *("train", "--domain", "shop=folder:photos", "--domain", "digits=pocket:optdigits"),
         *("--set", "trunk.arch=resnet20", "--set", "domains.shop.size=16"),
     )
-    ran = onetrunk(*words)
-    assert ran.code == 0
-    written = tmp_path / "shop-digits.toml"
-    assert f"wrote {written.name}" in ran.err
-    assert Recipe.read(written) == stub.recipes[0]
+    assert onetrunk(*words).code == 0
     assert stub.recipes[0].domains[0].size == 16
-    before = written.read_text()
-    assert onetrunk(*words, "--resume").code == 0  # the same command writes the same file
-    line = one_line(onetrunk(*words, "--set", "train.lr=0.1"))
-    assert "shop-digits.toml exists with other content" in line
-    assert written.read_text() == before
-    assert len(stub.recipes) == 2
+    assert onetrunk(*words, "--set", "train.lr=0.1", "--out", "runs/other").code == 0
+    assert stub.recipes[1].train.lr == 0.1
+    assert stub.recipes[1].out_folder.resolve() == tmp_path / "runs/other"
+    assert list(tmp_path.glob("*.toml")) == []
 
 
 def test_a_recipe_that_cannot_be_trained_is_not_written(

@@ -30,7 +30,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Export a model to ONNX."""
-    model = load(run)
+    model = load(run, domain)
     path = export(model, out, domain=domain)
     names = [domain] if domain is not None else list(model.domains)
     if as_json:

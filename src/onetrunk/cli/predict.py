@@ -110,8 +110,10 @@ def command(
     if maps is not None:
         named = next((f", colours: {t.name}.legend.png" for t in dense if t.classes), "")
         say(f"{len(files):,} images{wrote}; pictures: {out}/*.overlay.png{named}")
-    else:
+    elif form == "csv":
         say(f"{len(files):,} images; --format jsonl prints the score of every class")
+    else:
+        say(f"{len(files):,} images")
 
 
 def _model(run: Run, domain: str | None) -> tuple[Universal, str]:

@@ -15,7 +15,7 @@ from rich.table import Table as Grid
 
 from onetrunk.cli.output import console, print_json, suggest
 from onetrunk.config import Recipe, named_recipes
-from onetrunk.config.check import check, parse_and_check
+from onetrunk.config.check import parse_and_check
 from onetrunk.config.recipe import FILE, read_text
 from onetrunk.config.sets import grid as varied
 from onetrunk.config.to_toml import inline
@@ -28,7 +28,6 @@ from onetrunk.runs.experiment import sweep
 from onetrunk.runs.forgetting import describe, score_changes
 from onetrunk.runs.open import Run
 from onetrunk.runs.train import train_recipe
-from onetrunk.store.atomic import write_atomic
 
 NOTES = """With sharing = "none" in the recipe, a separate network is trained for each domain."""
 EXAMPLES = """# folders of images, without a recipe
@@ -85,8 +84,6 @@ def command(
             )
         _show_dry(dry_run(resolved, device), as_json)
         return
-    if domain:
-        resolved = _write_recipe(resolved)
     try:
         if numbers is None and len(grid) == 1:
             run = train_recipe(resolved, resume=resume, device=device)
@@ -155,23 +152,6 @@ def seeds_of(text: str) -> list[int]:
     if max(numbers) >= 2**63:
         raise BadInput("--seeds expects numbers below 2^63", got=text, try_="--seeds 0,1")
     return numbers
-
-
-def _write_recipe(recipe: Recipe) -> Recipe:
-    """Write the recipe of --domain to NAME.toml, so that it can be edited and reused."""
-    path = Path(f"{recipe.name}.toml")
-    text = recipe.to_toml()
-    if path.exists():
-        if path.read_text("utf-8") == text:
-            return recipe
-        raise BadInput(
-            f"{path} exists with other content and is not overwritten",
-            try_=f"onetrunk train {path}, or choose another name with --set name=NAME",
-        )
-    check(recipe)  # write only recipes that can be trained
-    write_atomic(path, text)
-    say(f"wrote {path}, the recipe with every setting")
-    return recipe
 
 
 def _show_run(run: Run, as_json: bool, init: Path | None) -> None:

@@ -161,7 +161,7 @@ def model_card(model: HubMixin, repo_id: str) -> str:
         + (
             f"The trunk started from weights under the licence {_plain(licence)}. "
             if licence
-            else "The licence of the trunk's initial weights is not recorded. "
+            else "No licence of pretrained weights is recorded for the trunk. "
         )
         + "The images that the domains were trained on may have other licences.",
     ]

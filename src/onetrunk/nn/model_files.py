@@ -103,7 +103,7 @@ def load_model(folder: str | PathLike[str], domain: str | None, kind: type[M]) -
             f"{Path(folder).name} has one network per domain; name one of them",
             got=domain,
             available=names,
-            try_=f"onetrunk.load({str(folder)!r}, domain={names[0]!r})",
+            try_=f"--domain {names[0]}, or onetrunk.load(folder, domain={names[0]!r})",
         )
     return _read(place / domain, kind)
 
