@@ -154,14 +154,14 @@ def test_domain_options_make_a_recipe_and_leave_no_file_behind(
     assert list(tmp_path.glob("*.toml")) == []
 
 
-def test_a_recipe_that_cannot_be_trained_is_not_written(
-    onetrunk: Onetrunk, stub: Stub, tmp_path: Path
+def test_domains_that_cannot_be_read_leave_nothing_behind(
+    onetrunk: Onetrunk, tmp_path: Path
 ) -> None:
     ran = onetrunk("train", "--domain", "shop=folder:nowhere")
     assert ran.code == 2
     assert "error: domains.shop: folder:nowhere: no such file or folder" in ran.err
     assert list(tmp_path.glob("*.toml")) == []
-    assert stub.recipes == []
+    assert not (tmp_path / "runs").exists()
 
 
 def test_seeds_and_grids_are_a_sweep(onetrunk: Onetrunk, stub: Stub, shop: Path) -> None:
