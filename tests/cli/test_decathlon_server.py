@@ -122,7 +122,7 @@ def test_results_equal_predictions_of_single_files(
         assert [submitted[i] for i in ids] == [offset + c + 1 for c in labels]
 
     again = onetrunk("predict", "runs/ten", "--decathlon", "sent/results.zip")
-    assert "try: send it to the evaluation server" in again.err
+    assert "results.zip: 36 images" in again.err
     with zipfile.ZipFile(tmp_path / "sent/results.zip") as archive:
         assert archive.namelist() == ["results.json"]
         assert json.loads(archive.read("results.json")) == rows

@@ -115,7 +115,7 @@ def test_finished_baselines_are_not_trained_again(
     assert again == first
     assert both["runs"]["frozen"] == first["runs"]["frozen"]
     assert list(both["runs"]) == ["joint", "frozen"]
-    assert capsys.readouterr().err.count("runs/two-frozen is finished") == 2
+    assert capsys.readouterr().err.count("runs/two-frozen is already finished") == 2
 
 
 def test_a_stopped_baseline_continues(

@@ -116,7 +116,7 @@ def test_a_missing_package_is_named(
 def test_a_users_weighting_gets_setup_and_settings(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "users_weighting.py").write_text(
         "from onetrunk.train.weighting import Weighting\n"
         "class Mine(Weighting):\n"
         "    needs_losses = True\n"
@@ -127,11 +127,11 @@ def test_a_users_weighting_gets_setup_and_settings(
         "    def __init__(self, setup, settings): pass\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    made: Any = make_weighting("mine:Mine", UNITS, seed=3, settings={"a": [1]}, epoch=7)
+    made: Any = make_weighting("users_weighting:Mine", UNITS, seed=3, settings={"a": [1]}, epoch=7)
     assert made.setup == Setup(UNITS, 3, torch.device("cpu"), 7)
     assert made.given == {"a": [1]}
-    with raises(BadInput, "mine:Other", "Weighting", got="Other"):
-        make_weighting("mine:Other", UNITS)
+    with raises(BadInput, "users_weighting:Other", "Weighting", got="Other"):
+        make_weighting("users_weighting:Other", UNITS)
 
 
 def test_weights_that_are_not_finite_end_the_run() -> None:
