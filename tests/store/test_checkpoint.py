@@ -313,7 +313,6 @@ LIMIT = """
 import resource, sys, torch
 from onetrunk.errors import Failed
 from onetrunk.store.run_folder import RunFolder
-from tests.helpers.errors import raises
 with RunFolder.open(sys.argv[1], "") as run:
     run.log({"step": 1})
     run.save("", 1, {"a": torch.ones(1000)}, {})
@@ -361,7 +360,6 @@ FILL = """
 import sys, torch
 from onetrunk.errors import Failed
 from onetrunk.store.run_folder import RunFolder
-from tests.helpers.errors import raises
 with RunFolder.open(sys.argv[1] + "/run", "") as run:
     step = 0
     try:

@@ -40,8 +40,8 @@ class Domain:
             `data.sources.Source`. A domain without a source has no images; its tasks (with classes)
             and its size are all that a model needs.
         tasks: Kinds, a table of tasks by name, or Task objects; None: all of the source.
-        size, fit, margin, fill, flip, augment, normalize, image, group, split, weight, batch,
-            allow_bad: The keys of a recipe's [[domains]] table: `onetrunk recipes keys`.
+        size: This and the arguments up to `allow_bad` are the keys of a recipe's [[domains]]
+            table; `onetrunk recipes keys` describes them.
         base: The folder that relative paths start from.
         cache: The folder for decoded images; None: the default one; False: store no pixels.
     """
