@@ -23,11 +23,10 @@ extensions = [
     "sphinx.ext.napoleon",
     "markdown_docstrings",
     "public_api",
-    "recipe_keys",
+    "command_line",
     "source_tree",
 ]
 exclude_patterns = ["_ext"]
-recipe_keys_required = False  # until `onetrunk recipes keys` exists
 
 highlight_language = "text"  # of blocks that name no language
 

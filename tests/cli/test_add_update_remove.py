@@ -13,6 +13,7 @@ import pytest
 from onetrunk.cli.add import share
 from onetrunk.config import Recipe
 from onetrunk.errors import BadInput, Failed
+from onetrunk.eval.budget import scaled
 from onetrunk.nn.saving import load
 from onetrunk.runs import pack_store
 from onetrunk.runs.open import Run
@@ -53,11 +54,15 @@ def test_a_domain_is_added_evaluated_removed_and_imported(onetrunk: Onetrunk, ru
     assert "  onetrunk predict run IMAGE --domain pets\n" in ran.out
     ran = onetrunk("info", "run")
     assert ran.code == 0, ran.err
-    (line,) = [line for line in ran.out.splitlines() if line.startswith("│ pets")]
-    assert "folder:pets, added 2" in line and " kB " in line and "error " in line
+    lines = ran.out.splitlines()
+    (first,) = [place for place, line in enumerate(lines) if line.startswith("pets: ")]
+    block = " ".join(" ".join(lines[first : first + 5]).split())
+    assert "from folder:pets, added 2" in block and " kB" in block and "test error " in block
     found = json.loads(onetrunk("info", "run", "--json").out)["domains"]["pets"]
     assert found["provenance"]["history"][0]["event"] == "added"
-    assert found["pack_bytes"] == (run / "model/packs/pets.pack").stat().st_size
+    size = (run / "model/packs/pets.pack").stat().st_size
+    assert found["pack_bytes"] == size
+    assert json.loads((run / "added/pets/scores.json").read_text())["added"]["bytes"] == size
     table = json.loads(onetrunk("eval", "run", "--json").out)
     assert {row["domain"] for row in table["rows"]} == {"digits", "pets"}
     image = next((run.parent / "pets/cat").iterdir())
@@ -76,7 +81,8 @@ def test_updates_from_the_command_line(onetrunk: Onetrunk, run: Path) -> None:
     assert onetrunk("add", "run", "pets", "folder:pets", *PETS).code == 0
     photos(run.parent / "more", ("cat", "dog", "fish"))
     ran = onetrunk("add", "run", "pets", "folder:more", *PETS)
-    assert "with other classes" in one_line(ran)
+    refused = one_line(ran)
+    assert "with other classes" in refused and "new: fish" in refused
     assert ran.err.strip().endswith("try: onetrunk update run pets folder:more")
     ran = onetrunk("eval", "run", "--domain", "pets")
     assert ran.code == 0
@@ -132,13 +138,14 @@ def test_a_domain_of_the_training_is_relabeled_and_restored(onetrunk: Onetrunk, 
     assert ran.code == 0, ran.err
     assert "digits: unchanged to the bit: pets" in ran.out
     record = Run(run).record("digits")
-    tensors = load(run).pack("digits").tensors.values()
-    assert record["added"]["bytes"] == sum(t.numel() * t.element_size() for t in tensors)
+    assert record["added"]["bytes"] == (run / "model/packs/digits.pack").stat().st_size
     own = load(run).parameters_of("digits").values()
     assert record["cost"]["own"]["parameters"] == sum(p.numel() for p in own)
     ran = onetrunk("update", "run", "digits", "--undo")
     assert ran.code == 0, ran.err
     assert "digits: unchanged to the bit: pets" in ran.out  # pets was added after that version
+    size = (run / "model/packs/digits.pack").stat().st_size
+    assert f"digits.pack: {scaled(size, 'B')}, " in ran.out
 
 
 def test_a_removed_pack_is_imported_under_another_name(onetrunk: Onetrunk, run: Path) -> None:
@@ -192,8 +199,10 @@ def test_the_scores_of_a_pack_from_another_run(onetrunk: Onetrunk, run: Path) ->
     pack = "pack:run/model/packs/pets.pack"
     assert onetrunk("add", "other", "pets", pack).code == 0
     imported = json.loads(onetrunk("info", "other", "--json").out)["domains"]["pets"]["scores"]
-    error = scores["classify"].split(" (")[0]  # without its interval
-    assert imported == {"classify": f"{error}, recorded in its pack"}
+    score = scores["classify"]
+    assert imported["classify"]["value"] == score["value"]
+    assert (score["recorded_in"], imported["classify"]["recorded_in"]) == ("run", "pack")
+    assert "as recorded in its pack" in " ".join(onetrunk("info", "other").out.split())
 
 
 @pytest.mark.usefixtures("run")

@@ -16,7 +16,7 @@ from PIL import Image
 from onetrunk.config import Recipe
 from onetrunk.data.files.targets import read_target
 from onetrunk.eval.evaluate import evaluate
-from onetrunk.eval.table import Table
+from onetrunk.eval.table import Table, number
 from onetrunk.nn import networks as nets
 from onetrunk.nn.model_files import save_models
 from onetrunk.nn.saving import models_of
@@ -269,13 +269,16 @@ def test_a_single_domain_is_the_default_and_shared_batch_norms_need_several_imag
 # -- info
 
 
-def test_info_shows_domains_scores_and_sources(onetrunk: Onetrunk, run: Path) -> None:
+def test_info_shows_domains_scores_and_sources(
+    onetrunk: Onetrunk, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     ran = onetrunk("info", str(run))
     assert ran.code == 0
     for fact in (
         "two in",
         "resnet20, norm domain, sharing deep; 1 network of",
-        "3: cat, dog, fish",
+        "3 classes: cat, dog, fish",
     ):
         assert fact in ran.out, fact
     for fact in (
@@ -288,7 +291,12 @@ def test_info_shows_domains_scores_and_sources(onetrunk: Onetrunk, run: Path) ->
         "  onetrunk eval",
     ):
         assert fact in ran.out, fact
+    described = ran.out.split("Next, run:")[0].splitlines()[1:]  # without the run's path
+    assert max(map(len, described)) <= 80
     found = json.loads(onetrunk("info", str(run), "--json").out)
+    score = found["domains"]["shop"]["scores"]["classify"]
+    assert 0 <= score["low"] <= score["value"] <= score["high"] <= 100
+    assert score["unit"] == "%" and score["images"] == found["domains"]["shop"]["images"]["test"]
     assert found["domains"]["shop"]["tasks"][0]["classes"] == ["cat", "dog", "fish"]
     assert found["domains"]["shop"]["size"] == [12, 20]
     assert found["domains"]["rooms"]["images"]["test"] > 0
@@ -314,6 +322,18 @@ def test_info_of_specialists_and_of_a_model_without_recipe(
     assert "2 networks" in ran.out
     assert "onetrunk eval" not in ran.out
     assert "no model in" in one_line(onetrunk("info", str(tmp_path)))
+
+
+def test_info_never_cuts_a_source_or_an_interval(
+    onetrunk: Onetrunk, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "48")
+    wide = " ".join(onetrunk("info", str(run)).out.split())
+    for row in json.loads(onetrunk("eval", str(run), "--json").out)["rows"]:
+        if row["headline"] and row["kind"] == "classify":
+            assert f"({number(row['low'], '%')}–{number(row['high'], '%')})" in wide
+    assert "from folder:photos" in wide
+    assert "…" not in wide  # three classes fit
 
 
 def test_info_of_an_unfinished_run(onetrunk: Onetrunk, run: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from sphinx.errors import ExtensionError
 
 import onetrunk
 
@@ -93,10 +94,17 @@ def test_docstrings_become_restructured_text(monkeypatch: pytest.MonkeyPatch) ->
     assert "\n".join(translated).strip() == "\n".join(TRANSLATED).strip()
 
 
-def test_recipe_keys_are_shown_as_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    language_of = extension("recipe_keys", monkeypatch).language_of
-    assert language_of("[train]\nsteps = 1  # a word\n") == "toml"
-    assert language_of("train.steps   1   a word\n") == "text"
+def test_the_output_of_commands_is_read_without_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    command_line = extension("command_line", monkeypatch)
+    keys, help_text = (
+        command_line.printed("recipes", "keys"),
+        command_line.printed("info", "--help"),
+    )
+    assert "steps" in keys
+    assert "onetrunk info runs/" in help_text
+    assert "\x1b" not in keys + help_text
+    with pytest.raises(ExtensionError, match="failed"):
+        command_line.printed("recipes", "no-such-recipe")
 
 
 def test_the_source_tree_lists_every_file_with_its_summary(

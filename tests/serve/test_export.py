@@ -209,6 +209,8 @@ def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         export(model, tmp_path / "all.onnx")
     with raises(BadInput, got="shop", available=["a", "b"]):
         export(model, tmp_path / "all.onnx", domain="shop")
+    with raises(BadInput, ".onnx", got="a.txt", try_="a.onnx"):
+        export(model, tmp_path / "a.txt", domain="a")
     with raises(BadInput, "folder", got=str(tmp_path / "nowhere")):
         export(model, tmp_path / "nowhere" / "all.onnx", domain="a")
     batch = Universal(Trunk("resnet20", norm="shared-batch"), [Domain("a", None, [CLASSIFY])])

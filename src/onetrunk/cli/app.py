@@ -16,6 +16,7 @@ from typer.core import TyperCommand
 from onetrunk.errors import BadInput, Missing, OnetrunkError, printable
 
 HELP = "One vision network for all of your image domains and tasks."
+EXIT_CODES = "Exit codes: 0 done, 1 the work failed or was interrupted, 2 invalid input."
 START, TRAIN, DOMAINS, USE = "Start", "Train and compare", "Add and change domains", "Use"
 
 
@@ -64,9 +65,9 @@ def load(verb: Verb) -> Any:
     """Import the module of a command and build the command."""
     module = importlib.import_module(f"onetrunk.cli.{verb.name}")
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    notes = [module.NOTES] if hasattr(module, "NOTES") else []
+    notes = [" ".join(part.split()) for part in getattr(module, "NOTES", "").split("\n\n")]
     examples = "\b\n" + "\n".join(f"  {line}" for line in module.EXAMPLES.splitlines())
-    text = "\n\n".join([verb.summary, *notes, "[bold]Examples[/bold]", examples])
+    text = "\n\n".join([verb.summary, *filter(None, notes), "[bold]Examples[/bold]", examples])
     app.command(verb.name, help=text)(module.command)
     return typer.main.get_command(app)
 
@@ -79,7 +80,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
     )
-    app.callback(help=HELP)(_global_options)
+    app.callback(help=HELP, epilog=EXIT_CODES)(_global_options)
     for verb in VERBS:
         app.command(verb.name, cls=LazyCommand, help=verb.summary, rich_help_panel=verb.group)(
             _placeholder

@@ -9,7 +9,7 @@ import typer
 
 from onetrunk.cli.output import print_json
 from onetrunk.nn.saving import load
-from onetrunk.serve.export import export
+from onetrunk.serve.export import check_onnx_path, export
 
 EXAMPLES = """# one domain as a plain folded network
 onetrunk export runs/shop shop.onnx --domain catalogue
@@ -30,6 +30,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Export a model to ONNX."""
+    check_onnx_path(out)
     model = load(run, domain)
     path = export(model, out, domain=domain)
     names = [domain] if domain is not None else list(model.domains)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table as Grid
 
 from onetrunk.cli.output import console, print_json, suggest
 from onetrunk.config.add_recipe import read_add_recipe
@@ -96,19 +95,36 @@ def _parameters(model: Universal) -> int:
     return sum({id(p): p.numel() for p in parameters}.values())
 
 
-def _headlines(card: Card, scores: Mapping[str, Any]) -> dict[str, str]:
-    """Format the test score of each task; for an imported pack, the score in its header."""
-    scores_of_pack = {}
+def _headlines(card: Card, scores: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the test score of each task; for an imported pack, the score in its header."""
+    found = {}
     for task in card.tasks:
         metric = headline(task.kind)
-        value = card.scores.get(f"test/{task.name}/{metric.name}")
+        key = f"test/{task.name}/{metric.name}"
+        value, low, high = (card.scores.get(key + end) for end in ("", "/low", "/high"))
         if isinstance(value, int | float):
-            score = f"{metric.name} {number(value, metric.unit)}{spaced(metric.unit)}"
-            scores_of_pack[task.name] = f"{score}, recorded in its pack"
+            found[task.name] = {
+                "metric": metric.name,
+                "value": value,
+                "unit": metric.unit,
+                "low": low,
+                "high": high,
+                "images": None,
+                "recorded_in": "pack",
+            }
     rows = Table.from_json(scores["test"]).headlines() if "test" in scores else []
-    return scores_of_pack | {
-        row.task: f"{row.metric} {row.text}" for row in rows if row.domain == card.name
-    }
+    for row in rows:
+        if row.domain == card.name:
+            found[row.task] = {
+                "metric": row.metric,
+                "value": row.value,
+                "unit": row.unit,
+                "low": row.low,
+                "high": row.high,
+                "images": row.count,
+                "recorded_in": "run",
+            }
+    return found
 
 
 def _task(task: Task) -> dict[str, Any]:
@@ -122,10 +138,12 @@ def _task(task: Task) -> dict[str, Any]:
 
 
 def _show(found: Mapping[str, Any]) -> None:
-    trunk = found["trunk"]
+    """Print the run, and a block of lines for each domain that fits a narrow terminal."""
+    trunk, columns = found["trunk"], max(40, console().width)
     lines = [f"{found['name'] or 'a model'} in {found['run']}"]
     if found["finished"]:
-        lines.append(f"finished {found['finished']}, seed {found['seed']}")
+        date = str(found["finished"])[:16].replace("T", " ")
+        lines.append(f"finished {date} UTC, seed {found['seed']}")
     lines.append(
         f"{trunk.get('arch')}, norm {trunk.get('norm')}, sharing {trunk.get('sharing')}; "
         f"{found['networks']} network{'s' * (found['networks'] != 1)} of "
@@ -133,37 +151,70 @@ def _show(found: Mapping[str, Any]) -> None:
     )
     if trunk.get("licence"):
         lines.append(f"licence of the trunk's weights: {trunk['licence']}")
-    print("\n".join(printable(line) for line in lines))
-    grid = Grid()
-    for column in ("domain", "task", "pixels", "classes", "score on test", "pack", "from"):
-        grid.add_column(column)
     for name, domain in found["domains"].items():
         height, width = domain["size"]
-        for place, task in enumerate(domain["tasks"]):
-            classes = task["classes"]
-            listed = (
-                f"{len(classes):,}: {', '.join(classes[:3])}{', …' * (len(classes) > 3)}"
-                if classes
-                else ""
-            )
-            score = domain["scores"].get(task["name"], "")
-            label = task["name"]
-            label += "" if task["kind"] == task["name"] else f" ({task['kind']})"
-            size, origin = scaled(domain["pack_bytes"], "B"), _origin(domain)
-            first = (name, f"{height}×{width}", size, origin) if not place else [""] * 4
-            row = (first[0], label, first[1], listed, score, *first[2:])
-            grid.add_row(*(escape(printable(str(cell))) for cell in row))
-    console().print(grid)
+        size = scaled(domain["pack_bytes"], "B")
+        origin = _origin(domain)
+        lines += ["", f"{name}: {height}×{width} pixels, a pack of {size}{origin}"]
+        for task in domain["tasks"]:
+            lines += [f"  {_label(task)}: {_score(domain['scores'].get(task['name']))}"]
+            if task["classes"]:
+                lines += [f"    {_classes(task['classes'], columns - 4)}"]
+    for line in lines:
+        indent = " " * (len(line) - len(line.lstrip()) + 2)
+        print("\n".join(wrap(printable(line), columns, subsequent_indent=indent)))
+
+
+def wrap(line: str, columns: int, subsequent_indent: str) -> list[str]:
+    """Split a line between words; paths and other long words are never cut."""
+    return textwrap.wrap(
+        line,
+        columns,
+        subsequent_indent=subsequent_indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    ) or [""]
+
+
+def _label(task: Mapping[str, Any]) -> str:
+    """Return the name of a task, and its kind where that is another word."""
+    name, kind = task["name"], task["kind"]
+    return str(name) if name == kind else f"{name} ({kind})"
+
+
+def _score(score: Mapping[str, Any] | None) -> str:
+    """Describe the test score of a task."""
+    if score is None:
+        return "no test score"
+    unit = score["unit"]
+    text = f"test {score['metric']} {number(score['value'], unit)}{spaced(unit)}"
+    if isinstance(score["low"], int | float) and isinstance(score["high"], int | float):
+        text += f" ({number(score['low'], unit)}–{number(score['high'], unit)})"
+    if score["images"] is not None:
+        text += f" on {score['images']:,} images"
+    return text + (", as recorded in its pack" if score["recorded_in"] == "pack" else "")
+
+
+def _classes(classes: Sequence[str], columns: int) -> str:
+    """List as many classes as fit into one line; at least one."""
+    counted = f"{len(classes):,} class{'es' * (len(classes) != 1)}: "
+    shown = len(classes)
+    while True:
+        listed = counted + ", ".join(classes[:shown]) + ", …" * (shown < len(classes))
+        if shown == 1 or len(printable(listed)) <= columns:
+            return listed
+        shown -= 1
 
 
 def _origin(domain: Mapping[str, Any]) -> str:
-    """Return the source of a domain's images or pack, and the date of its last change."""
+    """Describe the source of a domain's images or pack, and its last change."""
     events = domain["provenance"].get("history")
     last = events[-1] if isinstance(events, list) and events else None
     since = ""
     if isinstance(last, dict):  # a pack may contain anything here
         since = f"{last.get('event', '')} {str(last.get('date', ''))[:10]}".strip()
-    return ", ".join(part for part in (domain["source"] or "", since) if part)
+    source = f"from {domain['source']}" if domain["source"] else ""
+    return "".join(f", {part}" for part in (source, since) if part)
 
 
 def _unfinished(run: Run, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
-from onetrunk.errors import BadInput
+from onetrunk.errors import BadInput, shorten
 from onetrunk.settings import NAME, read_dataclass
 
 Kind = Literal["classify", "multilabel", "regress", "segment", "depth", "normals", "embed"]
@@ -82,6 +82,13 @@ class Task:
             raise BadInput(
                 f"expected at most {NO_PIXEL} classes of task {self.name}", got=len(self.classes)
             )
+
+    def class_differences(self, before: Task) -> list[str]:
+        """Name the classes that this task has and `before` does not, and the reverse."""
+        new = [name for name in self.classes if name not in before.classes]
+        dropped = [name for name in before.classes if name not in self.classes]
+        words = [f"new: {shorten(new, 6)}"] if new else []
+        return words + ([f"dropped: {shorten(dropped, 6)}"] if dropped else [])
 
     @property
     def dense(self) -> bool:

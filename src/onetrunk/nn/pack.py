@@ -22,7 +22,7 @@ from onetrunk.nn.batches import check_tensors
 from onetrunk.nn.card import Card
 from onetrunk.nn.trunk import Trunk
 from onetrunk.store.atomic import atomic
-from onetrunk.store.tensors import KEY, read_header, read_tensors, write_tensors
+from onetrunk.store.tensors import KEY, file_bytes, read_header, read_tensors, write_tensors
 
 FORMAT = 1
 
@@ -40,6 +40,16 @@ class Pack:
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the pack to a file."""
+        with atomic(Path(path)) as file:
+            write_tensors(file, self.tensors, self._metadata())
+        return Path(path)
+
+    @property
+    def file_bytes(self) -> int:
+        """The size of the file that `save` writes."""
+        return file_bytes(self.tensors, self._metadata())
+
+    def _metadata(self) -> dict[str, str]:
         document = {
             "format": FORMAT,
             **self.card.to_json(),
@@ -48,9 +58,7 @@ class Pack:
             "licence": self.licence,
             "banks": list(self.banks),
         }
-        with atomic(Path(path)) as file:
-            write_tensors(file, self.tensors, {KEY: json.dumps(document, allow_nan=False)})
-        return Path(path)
+        return {KEY: json.dumps(document, allow_nan=False)}
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> Pack:

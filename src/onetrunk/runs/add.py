@@ -138,7 +138,11 @@ def _name_taken(where: str, run: str, domain: Domain, model: Universal) -> BadIn
     if _kinds(domain.tasks) == _kinds(tasks) and _classes(domain.tasks) != _classes(tasks):
         return BadInput(
             f"{where} already has a domain {domain.name}, with other classes",
-            got=f"{len(domain.tasks[0].classes)} classes, it has {len(tasks[0].classes)}",
+            got="; ".join(
+                difference
+                for task, old in zip(domain.tasks, tasks, strict=True)
+                for difference in task.class_differences(old) or [f"{task.name}: another order"]
+            ),
             try_=update,
         )
     return BadInput(

@@ -40,7 +40,6 @@ from onetrunk.train.new_domain.scratch_model import check_own_norms, make_scratc
 from onetrunk.train.new_domain.trials import (
     AdapterKind,
     TrialRunner,
-    pack_bytes,
     trunk_bytes,
     with_record,
 )
@@ -248,8 +247,8 @@ def _evaluate(
 
 
 def pack_sizes(model: Universal, pack: Pack) -> dict[str, Any]:
-    """Return the adapters of a pack, its bytes, and its size as a share of the trunk's."""
-    size = pack_bytes(pack)
+    """Return the adapters of a pack, the size of its file, and that as a share of the trunk's."""
+    size = pack.file_bytes
     return {"adapters": pack.card.adapters, "bytes": size, "share": size / trunk_bytes(model)}
 
 

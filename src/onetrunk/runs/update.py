@@ -18,7 +18,7 @@ from onetrunk.config import Train
 from onetrunk.config.add_recipe import Few
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
-from onetrunk.errors import BadInput, shorten
+from onetrunk.errors import BadInput
 from onetrunk.nn.adapters import NO_ADAPTERS
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.saving import load
@@ -143,12 +143,9 @@ def _describe_changes(before: Sequence[Task], now: Sequence[Task]) -> str:
             parts.append(f"{task.name} is new")
             continue
         was = old[task.name]
-        new = [c for c in task.classes if c not in was.classes]
-        dropped = [c for c in was.classes if c not in task.classes]
-        kept = len(task.classes) - len(new)
+        kept = len(set(task.classes) & set(was.classes))
         words = [f"{kept} classes keep their rows"] if kept else []
-        words += [f"new: {shorten(new, 6)}"] if new else []
-        words += [f"dropped: {shorten(dropped, 6)}"] if dropped else []
+        words += task.class_differences(was)
         if words:
             parts.append(f"{task.name}: {'; '.join(words)}")
     return "; ".join(parts) or "the same tasks"

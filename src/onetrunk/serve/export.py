@@ -68,8 +68,7 @@ def export(model: Universal, path: str | PathLike[str], domain: str | None = Non
         if importlib.util.find_spec(package) is None:
             raise Missing(package, "onnx", "export to ONNX")
     path = Path(path)
-    if not path.parent.is_dir():
-        raise BadInput("export: no such folder", got=str(path.parent), try_="create it first")
+    check_onnx_path(path)
     cards = list(model.domains.values())
     if not cards:
         raise BadInput("export: expected a model with domains", got="none")
@@ -92,6 +91,18 @@ def export(model: Universal, path: str | PathLike[str], domain: str | None = Non
         net = _AllDomains(copied)
     _write(net.eval(), inputs, cards, model.trunk.licence, path)
     return path
+
+
+def check_onnx_path(path: Path) -> None:
+    """Raise BadInput for a path that an ONNX file cannot be written to."""
+    if path.suffix.lower() != ".onnx":
+        raise BadInput(
+            "export: expected a file name that ends in .onnx",
+            got=path.name,
+            try_=str(path.with_suffix(".onnx")),
+        )
+    if not path.parent.is_dir():
+        raise BadInput("export: no such folder", got=str(path.parent), try_="create it first")
 
 
 def check_one_size(cards: list[Card]) -> None:

@@ -122,10 +122,7 @@ def write_tensors(
                 got=f"{tensor.dtype}, {tensor.layout}",
                 available=DTYPES,
             )
-    header, starts, _ = _make_header(
-        {name: (DTYPES[t.dtype], tuple(t.shape), t.element_size()) for name, t in tensors.items()},
-        metadata,
-    )
+    header, starts, _ = _make_header(_specs(tensors), metadata)
     file.write(header)
     digest = hashlib.sha256(header)
     for name in starts:
@@ -135,6 +132,19 @@ def write_tensors(
             file.write(data)
             digest.update(data)
     return digest.hexdigest()
+
+
+def file_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> int:
+    """Return the size of the file that `write_tensors` writes."""
+    header, _, end = _make_header(_specs(tensors), metadata)
+    return len(header) + end
+
+
+def _specs(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, tuple[int, ...], int]]:
+    """Return the code of the dtype, the shape and the bytes of one element of each tensor."""
+    return {
+        name: (DTYPES[t.dtype], tuple(t.shape), t.element_size()) for name, t in tensors.items()
+    }
 
 
 def read_tensors(path: Path, file: IO[bytes] | None = None) -> dict[str, Tensor]:
