@@ -7,7 +7,14 @@ import pytest
 from PIL import Image
 
 from onetrunk.data import duplicates
-from onetrunk.data.duplicates import BITS, GREY, difference_hash, near_pairs, thumbnail
+from onetrunk.data.duplicates import (
+    BITS,
+    GREY,
+    difference_hash,
+    near_groups,
+    near_pairs,
+    thumbnail,
+)
 from tests.helpers.fakes import picture
 
 
@@ -15,7 +22,8 @@ def smooth(seed: int, count: int = 1) -> np.ndarray:
     """Return thumbnails of soft blobs, which resemble photographs more than noise does."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(20, 236, (count, 4, 4), dtype=np.uint8)
-    return np.stack([np.asarray(Image.fromarray(c).resize((16, 16))) for c in coarse])
+    thumbs = [np.asarray(Image.fromarray(c).resize((16, 16))) for c in coarse]
+    return np.array(thumbs, np.uint8).reshape(count, 16, 16)
 
 
 def slow_hash(thumb: np.ndarray) -> list[bool]:
@@ -93,3 +101,53 @@ def test_without_images_there_are_no_pairs() -> None:
     none = np.zeros((0, 16, 16), np.uint8)
     for a, b in ((none, none), (none, smooth(1, 3)), (smooth(1, 3), none)):
         assert near_pairs(a, b).shape == (0, 2)
+
+
+def slow_groups(thumbs: np.ndarray) -> list[int]:
+    """The first image of each image's group, by following all pairs until nothing changes."""
+    group = list(range(len(thumbs)))
+    pairs = slow_pairs(thumbs, thumbs)
+    while True:
+        before = list(group)
+        for i, j in pairs:
+            group[i] = group[j] = min(group[i], group[j])
+        if group == before:
+            return group
+
+
+@pytest.mark.parametrize("small", [2, 256])
+def test_groups_are_those_of_comparing_all_images(
+    small: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duplicates, "SMALL", small)
+    rng = np.random.default_rng(5)
+    a = smooth(6, 30)
+    chain = [a[0].astype(int) + 3 * step for step in range(8)]  # each near the next ones alone
+    copies = a[:10].astype(int) + rng.integers(-2, 3, a[:10].shape)
+    thumbs = np.concatenate([a, copies, chain, a[20:23]]).clip(0, 255).astype(np.uint8)
+    thumbs = thumbs[rng.permutation(len(thumbs))]
+    expected = slow_groups(thumbs)
+    assert near_groups(thumbs).tolist() == expected
+    sizes = np.bincount(expected)
+    assert sizes.max() >= 9 and (sizes == 2).sum() >= 8
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_groups_of_hardly_any_images(count: int) -> None:
+    assert near_groups(smooth(1, count).reshape(count, 16, 16)).tolist() == list(range(count))
+
+
+def test_many_near_images_are_compared_with_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = 0
+    gap = duplicates._gap
+
+    def counted(thumbs: np.ndarray, other: np.ndarray) -> np.ndarray:
+        nonlocal compared
+        compared += len(thumbs)
+        return gap(thumbs, other)
+
+    monkeypatch.setattr(duplicates, "_gap", counted)
+    rng = np.random.default_rng(8)
+    frames = smooth(2, 1).astype(int) + rng.integers(-2, 3, (2000, 16, 16))
+    assert set(near_groups(frames.clip(0, 255).astype(np.uint8))) == {0}
+    assert compared < 20_000  # of 2 million pairs

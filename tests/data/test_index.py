@@ -10,7 +10,8 @@ import pytest
 
 from onetrunk.data.index import Index, read_index
 from onetrunk.data.sources import Item, Label
-from onetrunk.data.splitting import SPLITS, share
+from onetrunk.data.splitting import SPLITS, hash_of
+from onetrunk.data.stratified import KnownSplits
 from onetrunk.data.task import NO_CLASS, NO_LABEL, Kind, Task, read_tasks
 from onetrunk.errors import BadInput
 from tests.helpers.errors import raises
@@ -51,22 +52,87 @@ MANY = [item(f"photos/{i:05}.jpg") for i in range(4000)]
 
 def test_splits_by_hash_are_70_15_15() -> None:
     index = read(*MANY)
-    share_of = np.bincount(index.split, minlength=3) / len(MANY)
-    # three standard deviations of 4,000 draws are 0.022 and 0.017
-    np.testing.assert_allclose(share_of, [0.70, 0.15, 0.15], atol=0.022)
+    assert np.bincount(index.split).tolist() == [2800, 600, 600]
     assert index.how == "70/15/15 by hash of the path"
 
 
 def test_the_hash_of_a_name_is_pinned() -> None:
     # other numbers here would move every user's images into other splits
-    assert share("photos/00000.jpg") == pytest.approx(0.265750099041948, abs=1e-15)
-    assert share("ø") == pytest.approx(0.2328826202882475, abs=1e-15)
+    assert hash_of("photos/00000.jpg") / 2**64 == pytest.approx(0.265750099041948, abs=1e-15)
+    assert hash_of("ø") / 2**64 == pytest.approx(0.2328826202882475, abs=1e-15)
 
 
-def test_adding_files_never_moves_old_ones() -> None:
-    before = splits_of(read(*MANY[::2]))
-    after = splits_of(read(*MANY, *(item(f"zzz/{i}") for i in range(100))))
+def test_every_class_is_divided_by_itself() -> None:
+    counts = {"a": 34, "b": 34, "c": 100, "d": 10, "e": 3, "f": 2, "g": 1}
+    items = [item(f"{c}/{i}", c) for c, count in counts.items() for i in range(count)]
+    index = read(*items)
+    found = splits_of(index)
+    by_class = {
+        c: [sum(found[f"{c}/{i}"] == s for i in range(count)) for s in SPLITS]
+        for c, count in counts.items()
+    }
+    assert by_class == {
+        "a": [24, 5, 5],
+        "b": [24, 5, 5],
+        "c": [70, 15, 15],
+        "d": [7, 1, 2],
+        "e": [1, 1, 1],
+        "f": [1, 0, 1],
+        "g": [1, 0, 0],
+    }
+    assert index.how == "70/15/15 by hash of the path in each class"
+
+
+def test_a_class_is_divided_alike_whatever_other_classes_there_are() -> None:
+    some = [item(f"a/{i}", "a") for i in range(37)]
+    other = [item(f"b/{i}", "b") for i in range(41)]
+    before, after = splits_of(read(*some)), splits_of(read(*some, *other))
     assert {key: after[key] for key in before} == before
+
+
+def test_images_without_a_label_are_a_class_of_their_own() -> None:
+    items = [item(f"a{i}") for i in range(40)] + [item(f"n{i}", None) for i in range(40)]
+    found = splits_of(read(*items))
+    for letter in "an":
+        counts = Counter(found[f"{letter}{i}"] for i in range(40))
+        assert counts == {"train": 28, "val": 6, "test": 6}
+
+
+def test_other_kinds_of_tasks_count_as_one_class() -> None:
+    for kind in ("multilabel", "embed"):
+        items = [item(f"{i}", "ab"[i % 2]) for i in range(40)]
+        index = read(*items, task=Task("t", kind))
+        assert np.bincount(index.split).tolist() == [28, 6, 6]
+        assert index.how == "70/15/15 by hash of the path"
+
+
+def test_few_old_images_move_when_files_are_added_and_hardly_any_from_train_to_test() -> None:
+    items = [item(f"photos/{i:05}.jpg", "abcd"[i % 4]) for i in range(800)]
+    before, after = splits_of(read(*items[:400])), splits_of(read(*items))
+    moved = Counter((split, after[key]) for key, split in before.items() if split != after[key])
+    assert 0 < moved.total() < 0.12 * 400
+    assert moved["train", "test"] == moved["test", "train"] == 0
+
+
+def test_known_images_keep_their_split_and_new_ones_fill_the_shares() -> None:
+    items = [item(f"photos/{i:05}.jpg", "abcd"[i % 4]) for i in range(800)]
+    before = read(*items[:400])
+    after = read(*items, known=before.assigned)
+    assert splits_of(before).items() <= splits_of(after).items()
+    for c in range(4):
+        counts = np.bincount(after.split[after.labels["classify"] == c])
+        assert counts.tolist() == [140, 30, 30]
+    none = read(*items[:400], known=KnownSplits.of(np.array([7], np.uint64), np.zeros(1, np.uint8)))
+    assert splits_of(none) == splits_of(before)
+
+
+def test_a_split_of_the_source_has_priority_over_a_known_one() -> None:
+    items = [item(f"{i}") for i in range(40)]
+    known = read(*items).assigned
+    named = [item(f"{i}", split=("train", "test")[i % 2]) for i in range(40)]
+    found = splits_of(read(*named, known=known))
+    assert all(found[f"{i}"] == "test" for i in range(1, 40, 2))
+    assert Counter(found[f"{i}"] for i in range(0, 40, 2)).keys() == {"train", "val"}
 
 
 def test_the_order_of_listing_changes_nothing() -> None:
@@ -85,6 +151,31 @@ def test_groups_are_never_in_two_splits() -> None:
     assert all(len(codes) == 1 for codes in met.values())
     assert set().union(*met.values()) == {0, 1, 2}
     assert index.how == "70/15/15 by hash of the group"
+    assert np.bincount(index.split).tolist() == [700, 150, 150]
+
+
+def test_groups_are_divided_by_the_class_of_most_of_their_images() -> None:
+    items = [
+        item(f"{g:03}-{i}", "b" if g % 2 and i else "a", group=f"g{g}")
+        for g in range(60)
+        for i in range(3)
+    ]
+    index = read(*items)
+    assert index.how == "70/15/15 by hash of the group in each class"
+    codes = index.split.reshape(60, 3)
+    assert (codes == codes[:, :1]).all()
+    for odd in (0, 1):  # groups of "a" alone, and groups of mostly "b"
+        assert np.bincount(codes[odd::2, 0])[0] == 21
+        assert set(np.bincount(codes[odd::2, 0])[1:].tolist()) <= {4, 5}
+
+
+def test_a_large_group_is_trained_on() -> None:
+    for name in "xyz":  # whatever its hash
+        items = [item(f"{name}-{i}", group=name) for i in range(60)]
+        items += [item(f"{i}") for i in range(40)]
+        found = splits_of(read(*items))
+        assert Counter(found.values()) == {"train": 70, "val": 15, "test": 15}
+        assert found[f"{name}-0"] == "train"
 
 
 def test_a_pattern_finds_the_group_in_the_path() -> None:
@@ -136,16 +227,25 @@ def test_missing_splits_are_cut_from_train_alone(lacking: tuple[str, ...]) -> No
     counts = Counter(split for key, split in found.items() if key.startswith("train"))
     wanted = {"train": 0.70, **dict.fromkeys(lacking, 0.15)}
     for split, part in wanted.items():
-        assert counts[split] / 2000 == pytest.approx(part / sum(wanted.values()), abs=0.03)
+        assert counts[split] / 2000 == pytest.approx(part / sum(wanted.values()), abs=3e-4)
     assert f"{' and '.join(lacking)} cut from train" in index.how
 
 
-def test_a_cut_is_stable_and_keeps_groups_together() -> None:
+def test_a_cut_keeps_groups_together() -> None:
     items = [item(f"{i:04}", split="train", group=f"g{i // 4}") for i in range(800)]
-    found, half = splits_of(read(*items)), splits_of(read(*items[:400]))
-    assert {key: found[key] for key in half} == half
+    found = splits_of(read(*items))
+    assert Counter(found.values()) == {"train": 560, "val": 120, "test": 120}
     for i in range(0, 800, 4):
         assert len({found[f"{j:04}"] for j in range(i, i + 4)}) == 1
+
+
+def test_a_cut_takes_its_share_of_every_class() -> None:
+    items = [item(f"{c}{i:03}", c, "train") for c in "abc" for i in range(40)]
+    items += [item(f"test{c}", c, "test") for c in "abc"]
+    index = read(*items)
+    assert index.how == "from the source; val cut from train by hash of the path in each class"
+    for c in range(3):
+        assert np.bincount(index.split[index.labels["classify"] == c]).tolist() == [33, 7, 1]
 
 
 @pytest.mark.parametrize("named", [("train",), ("train", "val"), SPLITS], ids=str)
@@ -165,7 +265,7 @@ def test_items_without_a_split_are_split_by_hash_and_reported() -> None:
     items = [item(f"{i:04}", split="test" if i < 50 else None) for i in range(1000)]
     index = read(*items)
     assert set(list(splits_of(index).values())[:50]) == {"test"}
-    assert np.bincount(index.split[50:]).tolist() == pytest.approx([665, 142, 142], abs=40)
+    assert np.bincount(index.split[50:]).tolist() == pytest.approx([665, 142.5, 142.5], abs=0.5)
     assert "items without a split 70/15/15" in index.how
     assert "cut from train" not in index.how
 
@@ -288,46 +388,41 @@ def test_a_task_without_any_label_in_train_is_refused(kind: Kind) -> None:
     assert "train has no labelled image" in nothing
 
 
-def nearly(letter: str, far: bool, count: int) -> list[str]:
-    """Names whose hash lies in train, or does not."""
-    names = (f"{letter}{i}.png" for i in range(99))
-    return [name for name in names if (share(name) >= 0.7) == far][:count]
-
-
-def test_a_class_that_the_hash_leaves_without_a_train_image_gets_one() -> None:
+def test_classes_of_one_image_are_trained_on() -> None:
     index = read(*(item(f"{c}.png", c) for c in "abcdefghij"))
     assert set(splits_of(index).values()) == {"train"}
+    assert not any("moved" in line for line in index.warnings)
+
+
+def held_out(*items: Item, **more: Any) -> list[str]:
+    """Return the keys of the images that are not in train."""
+    return [key for key, split in splits_of(read(*items, **more)).items() if split != "train"]
+
+
+def test_the_image_of_a_tag_with_the_smallest_hash_is_moved_to_train() -> None:
+    items = [item(f"{i}.png", ("a",)) for i in range(40)]
+    tags = Task("tags", "multilabel")
+    far = held_out(*items, task=tags)
+    rare = [item(i.key, ("a", "b") if i.key in far else ("a",)) for i in items]
+    index = read(*rare, task=tags)
     (line,) = [line for line in index.warnings if "moved" in line]
-    alone = [c for c in "abcdefghij" if share(f"{c}.png") >= 0.7]
-    assert line.endswith(": " + ", ".join(alone))
-
-
-def test_only_the_nearest_image_is_moved_to_train() -> None:
-    many, far = [item(f"{i}.png", "a") for i in range(40)], nearly("z", True, 5)
-    before, after = read(*many), read(*many, *(item(name, "b") for name in far))
-    assert [name for name in far if splits_of(after)[name] == "train"] == [min(far, key=share)]
-    assert splits_of(before).items() <= splits_of(after).items()
+    assert line.endswith(": b")
+    assert {*far} - {*held_out(*rare, task=tags)} == {min(far, key=hash_of)}
 
 
 def test_a_group_is_moved_to_train_together() -> None:
-    group, known = nearly("g", True, 1)[0], nearly("g", False, 1)[0]
-    items = [item(f"{i}.png", "a", group=known) for i in range(3)]
-    items += [item("4.png", "b", group=group), item("5.png", "a", group=group)]
-    assert set(splits_of(read(*items)).values()) == {"train"}
-
-
-def test_tags_that_the_hash_leaves_without_a_train_image_get_one() -> None:
-    far, near = nearly("z", True, 3), nearly("a", False, 3)
-    items = [item(name, ("a",)) for name in near] + [item(name, ("a", "b")) for name in far]
-    found = splits_of(read(*items, task=Task("tags", "multilabel")))
-    assert {name for name in found if found[name] == "train"} == {*near, min(far, key=share)}
+    items = [item(f"{g}-{i}", group=f"g{g}") for g in range(20) for i in range(3)]
+    far = held_out(*items)[0].split("-")[0]  # its first image gets a class of its own
+    rare = [item(i.key, "b" if i.key == f"{far}-0" else "a", group=i.group) for i in items]
+    found = splits_of(read(*rare))
+    assert {found[f"{far}-{i}"] for i in range(3)} == {"train"}
 
 
 def test_a_class_that_the_source_puts_in_test_alone_is_not_moved() -> None:
     named = [item(f"{s}a", "a", s) for s in SPLITS]
     assert "train lacks 1 of 2 classes: b" in refused(*named, item("1", "b", "test"))
-    one = read(*named, item(nearly("z", True, 1)[0], "b"))  # without a split
-    assert splits_of(one)[nearly("z", True, 1)[0]] == "train"
+    one = read(*named, item("z", "b"))  # without a split
+    assert splits_of(one)["z"] == "train"
 
 
 def test_a_class_missing_from_train_is_an_error_from_val_or_test_a_warning() -> None:

@@ -17,6 +17,7 @@ from onetrunk.config.recipe import Recipe, seeded_weights
 from onetrunk.config.sets import apply_sets
 from onetrunk.data.domain import Domain
 from onetrunk.data.domain_settings import DomainSettings
+from onetrunk.data.kept_splits import splits_of
 from onetrunk.errors import BadInput, Missing, OnetrunkError
 from onetrunk.nn.bank import Bank
 from onetrunk.nn.norms import find_norm
@@ -40,7 +41,7 @@ def check(recipe: Recipe) -> Checked:
     domains: list[Domain] = []
     for settings in recipe.domains:
         try:
-            domain = _open(settings, recipe.root)
+            domain = _open(settings, recipe.root, recipe.init_folder)
             _ = domain.splits
         except (BadInput, Missing) as error:
             errors += _about(settings.name, error)
@@ -87,10 +88,16 @@ def parse_and_check(
     raise BadInput.several(errors)
 
 
-def _open(settings: DomainSettings, root: Path) -> Domain:
-    """Return the domain with its images listed but not decoded."""
+def _open(settings: DomainSettings, root: Path, init: Path | None = None) -> Domain:
+    """Return the domain with its images listed but not decoded.
+
+    Args:
+        init: The run to start from; images that it was trained on keep their split.
+    """
     domain = Domain.of(settings, root)
-    _ = domain.index, domain.augmentation
+    if init is not None:
+        domain = domain.keeping(splits_of(init, domain.name))
+    _ = domain.listing, domain.augmentation
     return domain
 
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from onetrunk.data.augment import Augment
 from onetrunk.data.cache import Decoded, decode_all
-from onetrunk.data.domain_settings import DomainSettings, Stats
+from onetrunk.data.domain_settings import Conflicts, DomainSettings, Duplicates, Stats
+from onetrunk.data.duplicate_groups import find_duplicates, resolve
 from onetrunk.data.index import Index, check_classes, read_index
 from onetrunk.data.pixels import Fit, Pixels
 from onetrunk.data.renamed import RenamedClasses
@@ -23,6 +24,7 @@ from onetrunk.data.sources import Source, SourceOptions, open_source
 from onetrunk.data.split import Split
 from onetrunk.data.splitting import SPLITS
 from onetrunk.data.stored_images import GOOD
+from onetrunk.data.stratified import NOTHING_KNOWN, KnownSplits
 from onetrunk.data.task import Task, TasksLike, check_name
 from onetrunk.errors import BadInput, printable
 
@@ -62,6 +64,8 @@ class Domain:
         image: str | None = None,
         group: str | None = None,
         split: str | None = None,
+        duplicates: Duplicates = "keep",
+        conflicts: Conflicts = "keep",
         weight: float = 1.0,
         batch: int | None = None,
         allow_bad: bool = False,
@@ -81,6 +85,7 @@ class Domain:
         self.cache = cache
         self._requested = self.settings.tasks
         self._renamed: Mapping[str, str | None] = {}
+        self._known = NOTHING_KNOWN
 
     @classmethod
     def of(cls, settings: DomainSettings, base: str | Path = ".") -> Self:
@@ -129,11 +134,29 @@ class Domain:
             names: The new name of each class that changes; None removes it.
             tasks: The tasks with the new classes.
         """
+        domain = self._unread()
+        domain._renamed, domain._requested = dict(names), tuple(tasks)
+        return domain
+
+    def keeping(self, known: KnownSplits) -> Domain:
+        """Return a domain with the same images, of which known ones keep their split.
+
+        Args:
+            known: Splits that were assigned by hash before, as `index.assigned` of a domain. Where
+                the source names the split of an image, that split counts.
+        """
+        if not len(known.units):
+            return self
+        domain = self._unread()
+        domain._known = known
+        return domain
+
+    def _unread(self) -> Domain:
+        """Return a copy of which nothing has been read."""
         domain = copy(self)
         for name, attribute in vars(Domain).items():
             if isinstance(attribute, cached_property):
                 domain.__dict__.pop(name, None)
-        domain._renamed, domain._requested = dict(names), tuple(tasks)
         return domain
 
     @property
@@ -142,15 +165,41 @@ class Domain:
         return self.source is not None and bool(getattr(self.opened, "unlabelled", False))
 
     @cached_property
+    def listing(self) -> Index:
+        """Its images by name, duplicates included, without decoding any."""
+        group = self.settings.group
+        return read_index(self.opened, self.name, self._requested, group, self._known)
+
+    @cached_property
     def index(self) -> Index:
-        """Its images by name, with splits and labels, without decoding any."""
-        return read_index(self.opened, self.name, self._requested, self.settings.group)
+        """Its images by name, with splits and labels.
+
+        To find duplicates, all images are decoded; with the default settings none is.
+        """
+        given = self.settings
+        if given.duplicates == "keep" and given.conflicts == "keep":
+            return self.listing
+        return resolve(
+            self.listing,
+            find_duplicates(self.listing, self.decoded.records),
+            self.name,
+            together=given.duplicates != "keep",
+            drop=given.duplicates == "drop",
+            drop_conflicts=given.conflicts == "drop",
+            known=self._known,
+            unlabelled=self.unlabelled,
+        )
+
+    @property
+    def assigned(self) -> KnownSplits:
+        """All splits that were assigned by hash, also those of images that are gone now."""
+        return self.index.assigned.merged(self._known)
 
     @cached_property
     def tasks(self) -> tuple[Task, ...]:
         """Its tasks with their classes."""
         if self.source is not None:
-            return self.index.tasks
+            return self.listing.tasks
         if self._requested is None:
             raise BadInput(
                 f"domain {self.name} has neither a source nor tasks",
@@ -175,7 +224,7 @@ class Domain:
         home = Path(self.cache) if self.cache else None
         return decode_all(
             self.opened,
-            self.index,
+            self.listing,
             self.shape,
             name=self.name,
             home=home,

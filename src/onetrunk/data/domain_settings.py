@@ -16,6 +16,8 @@ from onetrunk.errors import BadInput
 from onetrunk.settings import AUTO, EMPTY, Settings, fields_of, read_dataclass
 
 Stats = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and std of RGB
+Duplicates = Literal["keep", "group", "drop"]
+Conflicts = Literal["keep", "drop"]
 NORMALIZATIONS = ("dataset", "imagenet")
 MAX_SIDE = 16_384
 
@@ -120,6 +122,13 @@ class DomainSettings(Settings):
     )
     split: Annotated[str | None, EMPTY] = Field(
         default=None, description="Column that holds the split"
+    )
+    duplicates: Duplicates = Field(
+        default="keep",
+        description="Identical and near images: as they are, in one split, or all but one left out",
+    )
+    conflicts: Conflicts = Field(
+        default="keep", description="The same image under two labels: as it is, or left out"
     )
     weight: float = Field(default=1.0, gt=0, description="Weight of the domain's loss")
     batch: Annotated[int | None, AUTO] = Field(

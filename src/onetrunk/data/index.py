@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,26 @@ from numpy.typing import NDArray
 
 from onetrunk.data.files.labels import fixed_classes
 from onetrunk.data.sources import Item, Label, Source
-from onetrunk.data.splitting import EXAMPLES, SPLITS, groups_of, move_nearest, split_codes
+from onetrunk.data.splitting import (
+    EXAMPLES,
+    SPLITS,
+    check_groups,
+    describe,
+    given_splits,
+    groups_of,
+    hash_of,
+    move_to_train,
+    units_of,
+)
+from onetrunk.data.stratified import (
+    LEFT_OUT,
+    NOTHING_KNOWN,
+    TRAIN,
+    Codes,
+    KnownSplits,
+    Units,
+    assign,
+)
 from onetrunk.data.task import NO_CLASS, NO_LABEL, Task
 from onetrunk.errors import BadInput, shorten
 
@@ -58,20 +77,34 @@ class Index:
     Attributes:
         keys: Names of the images, for messages.
         where: Where the source finds each image.
-        split: 0 for train, 1 for val, 2 for test.
         labels: By task, without dense targets, which are read with the images.
-        how: How the splits were made, for messages.
+        given: The split that the source gives to each image: 0 for train, 1 for val, 2 for test,
+            255 without one.
+        units: A hash of each image's group, or else of its key; see `stratified`.
+        grouped: Whether some images are in a group.
+        joined: The units that stay together in a split; several units may be joined to one.
         fingerprint: A hash of all keys and stamps, which changes with the data.
+        notes: Messages of the source.
+        split: 0 for train, 1 for val, 2 for test, 3 for an image that is left out.
+        by_hash: Which images were assigned to their split by hash.
+        how: How the splits were made, for messages.
+        warnings: All messages, also those on the splits.
     """
 
     tasks: tuple[Task, ...]
     keys: Strings
     where: Strings
-    split: NDArray[np.uint8]
     labels: dict[str, NDArray[Any]]
-    how: str
+    given: Codes
+    units: Units
+    grouped: bool
     fingerprint: str
-    warnings: list[str]
+    notes: list[str]
+    joined: Units
+    split: Codes = field(default_factory=lambda: np.zeros(0, np.uint8))
+    by_hash: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    how: str = ""
+    warnings: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -80,24 +113,77 @@ class Index:
         """Return the positions of the items of one split."""
         return np.flatnonzero(self.split == SPLITS.index(split))
 
+    @property
+    def assigned(self) -> KnownSplits:
+        """The splits of all units that were assigned by hash."""
+        kept = self.by_hash & (self.split != LEFT_OUT)
+        return KnownSplits.of(self.units[kept], self.split[kept])
+
 
 def read_index(
-    source: Source, name: str, requested: Sequence[Task] | None = None, group: str | None = None
+    source: Source,
+    name: str,
+    requested: Sequence[Task] | None = None,
+    group: str | None = None,
+    known: KnownSplits = NOTHING_KNOWN,
 ) -> Index:
-    """Read the complete list of a source once.
+    """Read the complete list of a source once, and divide it into splits.
 
     Args:
         name: The name of the domain, for messages.
         requested: The tasks to use, which the source must have; None for all tasks it has.
         group: A regular expression that finds the group in an item's key.
+        known: The splits of images that were assigned before.
     """
+    errors: list[BadInput] = []
+    index = _listed(source, name, requested, group, errors)
+    index = _divided(index, name, known, errors, bool(getattr(source, "unlabelled", False)))
+    if errors:
+        raise BadInput.several(errors)
+    return index
+
+
+def divided(
+    index: Index,
+    name: str,
+    known: KnownSplits = NOTHING_KNOWN,
+    joined: Units | None = None,
+    left_out: NDArray[np.bool_] | None = None,
+    unlabelled: bool = False,
+) -> Index:
+    """Return an index with new splits.
+
+    Args:
+        index: The index.
+        name: The name of the domain, for messages.
+        known: The splits of images that were assigned before.
+        joined: For each image, the unit that its own is joined to.
+        left_out: Images that are in no split.
+        unlabelled: Whether the source has no labels by design.
+    """
+    errors: list[BadInput] = []
+    if joined is not None:
+        index = replace(index, joined=joined)
+    index = _divided(index, name, known, errors, unlabelled, left_out)
+    if errors:
+        raise BadInput.several(errors)
+    return index
+
+
+def _listed(
+    source: Source,
+    name: str,
+    requested: Sequence[Task] | None,
+    group: str | None,
+    errors: list[BadInput],
+) -> Index:
+    """Return the index without splits; append what is wrong to the errors."""
     items = sorted(source.items(), key=lambda item: item.key)
     if not items:
         raise BadInput(
             f"{name}: no images in its source", try_="onetrunk data SOURCE shows what is read"
         )
-    errors: list[BadInput] = []
-    warnings = list(getattr(source, "notes", ()))
+    notes = list(getattr(source, "notes", ()))
     keys = [item.key for item in items]
     if twice := [a for a, b in itertools.pairwise(keys) if a == b]:
         errors.append(
@@ -107,21 +193,14 @@ def read_index(
                 try_="list each image once",
             )
         )
-    groups = groups_of(items, name, group, warnings)
-    codes, hashes, how = split_codes(items, groups, name, errors)
+    groups = groups_of(items, name, group, notes)
+    given = given_splits(items, name)
+    check_groups(groups, given, name, errors)
     tasks: list[Task] = []
     labels: dict[str, NDArray[Any]] = {}
     for task in _tasks(source, name, requested):
         if not task.dense:
-            before = len(errors)
             task, labels[task.name] = _labels(task, items, name, errors)
-            if moved := _fill_train(task, labels[task.name], codes, hashes):
-                warnings.append(
-                    f"task {task.name}: the hash left no training image for some classes, so one "
-                    f"image of each was moved to train: {shorten(moved, EXAMPLES)}"
-                )
-            if len(errors) == before and not getattr(source, "unlabelled", False):
-                check_classes(task, labels[task.name], codes, name, errors, warnings)
         tasks.append(task)
     if not tasks:
         errors.append(
@@ -130,15 +209,64 @@ def read_index(
                 try_="--task NAME=KIND, or tasks in the recipe",
             )
         )
-    if errors:
-        raise BadInput.several(errors)
+    units = units_of(items, groups)
     digest = hashlib.sha256()
     for item in items:
         digest.update(f"{item.key}\0{item.stamp}\0".encode("utf-8", "surrogateescape"))
-    where = Strings(item.where for item in items)
     return Index(
-        tuple(tasks), Strings(keys), where, codes, labels, how, digest.hexdigest(), warnings
+        tasks=tuple(tasks),
+        keys=Strings(keys),
+        where=Strings(item.where for item in items),
+        labels=labels,
+        given=given,
+        units=units,
+        grouped=any(each is not None for each in groups),
+        fingerprint=digest.hexdigest(),
+        notes=notes,
+        joined=units,
     )
+
+
+def _divided(
+    index: Index,
+    name: str,
+    known: KnownSplits,
+    errors: list[BadInput],
+    unlabelled: bool,
+    left_out: NDArray[np.bool_] | None = None,
+) -> Index:
+    """Return the index with splits; append the classes that train lacks to the errors."""
+    task = next((t for t in index.tasks if t.kind == "classify"), None)
+    names = ["", *(task.classes if task else ())]  # the first is that of images without a label
+    strata = np.zeros(len(index), np.int64)
+    if task is not None:
+        strata = index.labels[task.name].astype(np.int64) - NO_CLASS
+    coins = np.array([hash_of(each) % 2 == 0 for each in names])
+    used = np.ones(len(index), np.bool_) if left_out is None else ~left_out
+    codes = np.full(len(index), LEFT_OUT, np.uint8)
+    by_hash = np.zeros(len(index), np.bool_)
+    codes[used], by_hash[used] = assign(
+        index.joined[used],
+        index.given[used],
+        strata[used],
+        coins,
+        known.find(index.units[used]),
+    )
+    warnings = list(index.notes)
+    for task in index.tasks:
+        if task.dense:
+            continue
+        if moved := _fill_train(task, index, codes, by_hash):
+            warnings.append(
+                f"task {task.name}: some classes had no training image, so one image of each was "
+                f"moved to train: {shorten(moved, EXAMPLES)}"
+            )
+        about = f"{name}: task {task.name}: "
+        if not unlabelled and not any(each.expected.startswith(about) for each in errors):
+            check_classes(task, index.labels[task.name], codes, name, errors, warnings)
+    unit = "group" if index.grouped else "path"
+    how = describe(index.given[used], unit, classes=len(names) > 2)
+    return replace(index, split=codes, by_hash=by_hash, how=how, warnings=warnings)
 
 
 def _tasks(source: Source, name: str, requested: Sequence[Task] | None) -> list[Task]:
@@ -246,18 +374,19 @@ def _numbers(
     return Task(task.name, "regress", (), width, task.column, task.unit), values
 
 
-def _fill_train(
-    task: Task, values: NDArray[Any], codes: NDArray[np.uint8], hashes: NDArray[np.float64]
-) -> list[str]:
-    """Move an image to train for each class without one there; return these classes."""
+def _fill_train(task: Task, index: Index, codes: Codes, by_hash: NDArray[np.bool_]) -> list[str]:
+    """Move a unit to train for each class without an image there; return these classes."""
     if not task.classes:
         return []
-    empty = np.flatnonzero(class_counts(task, values[codes == 0]) == 0)
+    values = index.labels[task.name]
+    empty = np.flatnonzero(class_counts(task, values[codes == TRAIN]) == 0)
     many = task.kind == "multilabel"
     return [
         task.classes[place]
         for place in empty
-        if move_nearest(values[:, place] == 1 if many else values == place, codes, hashes)
+        if move_to_train(
+            values[:, place] == 1 if many else values == place, codes, index.joined, by_hash
+        )
     ]
 
 

@@ -1,30 +1,30 @@
-"""Train, val and test: from the source, or by a hash of the group or else the key.
+"""Train, val and test: as the source names them, otherwise by hash within each class.
 
-A hash depends only on a name, so new files do not change the split of existing ones, and images of
-one group are never in two splits. One exception: if the hash leaves a small class without a
-training image, the image whose hash is nearest to train is moved there.
+This file finds the groups and the units of a source, and says how its splits were made;
+`stratified` assigns them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onetrunk.data.sources import Item
+from onetrunk.data.stratified import LEFT_OUT, NOT_GIVEN, TRAIN, Codes, Units
 from onetrunk.errors import BadInput, shorten
 
 SPLITS = ("train", "val", "test")
-SHARES = (0.70, 0.15, 0.15)  # of splits by hash
 EXAMPLES = 5  # names listed in one message
 
 
-def share(name: str) -> float:
-    """Return a number in [0, 1) that depends only on the name."""
+def hash_of(name: str) -> int:
+    """Return a number below 2⁶⁴ that depends only on the name."""
     digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
+    return int.from_bytes(digest, "big")
 
 
 def groups_of(
@@ -58,53 +58,39 @@ def groups_of(
     return groups
 
 
-def split_codes(
-    items: list[Item], groups: list[str | None], name: str, errors: list[BadInput]
-) -> tuple[NDArray[np.uint8], NDArray[np.float64], str]:
-    """Assign each item to a split: as given, or by hash of the group or key.
-
-    Returns:
-        The position of each item's split in SPLITS, the hash of the items that were assigned by it
-        (1 for the others), and how the splits were made, for messages.
-    """
+def given_splits(items: list[Item], name: str) -> Codes:
+    """Return the split that the source gives to each item; NOT_GIVEN without one."""
     given = {item.split for item in items}
     if unknown := sorted(str(s) for s in given - {*SPLITS, None}):
         raise BadInput(f"{name}: unknown split", got=unknown[0], available=SPLITS)
     named = given - {None}
     if named and "train" not in named and None not in given:
         raise BadInput(f"{name}: no split is named train", available=sorted(str(s) for s in named))
-    missing = [s for s in SPLITS if s not in named]
-    shares = dict(zip(SPLITS, SHARES, strict=True))
-    codes, hashes = np.zeros(len(items), np.uint8), np.ones(len(items))
-    cut = {s: shares[s] / (shares["train"] + sum(shares[m] for m in missing)) for s in missing}
-    of_group: dict[str, int] = {}  # the split that the source gives to a group
-    for i, (item, group) in enumerate(zip(items, groups, strict=True)):
-        u = share(item.key if group is None else group)
-        if item.split is None or item.split == "train":
-            hashes[i] = u
-        if item.split is None:
-            codes[i] = 0 if u < SHARES[0] else 1 if u < SHARES[0] + SHARES[1] else 2
-        elif item.split == "train" and missing:
-            # missing splits get the training images with the largest hashes
-            bottom = 1.0
-            for s in missing:
-                bottom -= cut[s]
-                if u >= bottom:
-                    codes[i] = SPLITS.index(s)
-                    break
-        else:
-            codes[i] = SPLITS.index(item.split)
-        if item.split is not None and group is not None:
-            of_group[group] = int(codes[i])
-    for i, (item, group) in enumerate(zip(items, groups, strict=True)):
-        if item.split is None and group in of_group:
-            codes[i] = of_group[group]
-            hashes[i] = 1.0
+    return np.array(
+        [NOT_GIVEN if item.split is None else SPLITS.index(item.split) for item in items], np.uint8
+    )
+
+
+def units_of(items: list[Item], groups: Sequence[str | None]) -> Units:
+    """Return the unit of each item: a hash of its group, or else of its key."""
+    return np.array(
+        [
+            hash_of(item.key if group is None else group)
+            for item, group in zip(items, groups, strict=True)
+        ],
+        np.uint64,
+    )
+
+
+def check_groups(
+    groups: Sequence[str | None], given: Codes, name: str, errors: list[BadInput]
+) -> None:
+    """Append an error if the source puts the images of a group into several splits."""
     first: dict[str, int] = {}
     straddling = {
         group
-        for group, code in zip(groups, codes.tolist(), strict=True)
-        if group is not None and first.setdefault(group, code) != code
+        for group, code in zip(groups, given.tolist(), strict=True)
+        if group is not None and code != NOT_GIVEN and first.setdefault(group, code) != code
     }
     if straddling:
         errors.append(
@@ -114,26 +100,37 @@ def split_codes(
                 try_="leave out the split column or the group",
             )
         )
-    unit = "group" if any(g is not None for g in groups) else "path"
+
+
+def describe(given: Codes, unit: str, classes: bool) -> str:
+    """Describe how the splits were made.
+
+    Args:
+        unit: "path" or "group".
+        classes: Whether each class is divided by itself.
+    """
+    by_hash = f"by hash of the {unit}" + (" in each class" if classes else "")
+    named = {SPLITS[code] for code in np.unique(given).tolist() if code < LEFT_OUT}
     if not named:
-        return codes, hashes, f"70/15/15 by hash of the {unit}"
+        return f"70/15/15 {by_hash}"
     how = "from the source"
+    missing = [s for s in SPLITS if s not in named]
     if missing and "train" in named:
-        how += f"; {' and '.join(missing)} cut from train by hash of the {unit}"
-    if None in given:
-        how += f"; items without a split 70/15/15 by hash of the {unit}"
-    return codes, hashes, how
+        how += f"; {' and '.join(missing)} cut from train {by_hash}"
+    if (given == NOT_GIVEN).any():
+        how += f"; items without a split 70/15/15 {by_hash}"
+    return how
 
 
-def move_nearest(
-    members: NDArray[np.bool_], codes: NDArray[np.uint8], hashes: NDArray[np.float64]
+def move_to_train(
+    members: NDArray[np.bool_], codes: Codes, units: Units, by_hash: NDArray[np.bool_]
 ) -> bool:
-    """Move the member of a class whose hash is nearest to train there, with its group.
+    """Move the unit with the smallest hash that contains members of a class to train.
 
     Returns False if no member was assigned by hash.
     """
-    nearest = hashes[members].min(initial=1.0)
-    if nearest == 1.0:
+    movable = members & by_hash & (codes != LEFT_OUT)
+    if not movable.any():
         return False
-    codes[hashes == nearest] = 0  # a group shares its hash
+    codes[by_hash & (units == units[movable].min()) & (codes != LEFT_OUT)] = TRAIN
     return True

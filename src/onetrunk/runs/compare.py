@@ -248,7 +248,7 @@ class NewDomains:
         """Refuse a finished pack of other images."""
         (domain,) = (each for each in self.new if each.name == training.folder.name)
         with RunFolder.open(training.folder, training.recipe_text, resume=True) as run:
-            check_data(run, environment([domain], 0, choose_device(self.device)))
+            check_data(run, environment([domain], 0, choose_device(self.device)), [domain])
 
     def _result_of_packs(self, top: Path) -> MethodResult:
         records = {domain.name: read_json(top / domain.name / SCORES) for domain in self.new}

@@ -1,4 +1,4 @@
-"""The environment of a run: versions, hardware, seed, and fingerprints of the data."""
+"""The environment of a run: versions, hardware, seed, and fingerprints and splits of the data."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from onetrunk.data.domain import Domain
+from onetrunk.data.kept_splits import FILE as SPLITS_FILE
+from onetrunk.data.kept_splits import save_splits
 from onetrunk.errors import BadInput
 from onetrunk.store.run_folder import RunFolder
 
@@ -32,10 +34,18 @@ def environment(domains: Sequence[Domain], seed: int, device: torch.device) -> d
     }
 
 
-def check_data(run: RunFolder, now: dict[str, Any]) -> None:
-    """Write environment.json; if the run continues, raise BadInput if its images have changed."""
+def check_data(run: RunFolder, now: dict[str, Any], domains: Sequence[Domain]) -> None:
+    """Write environment.json and the splits by hash; or check that the images have not changed.
+
+    Args:
+        run: The run. If it continues, BadInput is raised for changed images.
+        now: The content of environment.json.
+        domains: The domains of the training.
+    """
     path = run.path / NAME
     if not path.exists():
+        with run.writing(SPLITS_FILE):
+            save_splits(run.path, {d.name: d.assigned for d in domains})
         run.write(NAME, now)
         return
     before = json.loads(path.read_text("utf-8"))["data"]

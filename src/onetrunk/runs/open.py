@@ -4,6 +4,8 @@
 RUN/recipe.toml  scores.json  outcomes.safetensors    of the training; never changed once finished
 RUN/model/                   the trunk and the packs in use; domains.json lists them
 RUN/added/NAME/              the record of a domain that was added or changed after the training
+RUN/splits.safetensors       which images are in which split, where this was decided by hash; also
+                             in added/NAME. New images of a source never move the others.
 ```
 
 Scores are stored once: those of the training in `scores.json`, and those of a domain that was added
@@ -22,6 +24,8 @@ from typing import Any, Literal
 from onetrunk.config import Recipe
 from onetrunk.config.add_recipe import added_domain
 from onetrunk.data.domain import Domain
+from onetrunk.data.kept_splits import ADDED, splits_of
+from onetrunk.data.stratified import KnownSplits
 from onetrunk.errors import BadInput, OnetrunkError
 from onetrunk.eval.budget import Budget, Cost, DomainCost
 from onetrunk.eval.outcomes import Outcomes
@@ -34,7 +38,7 @@ from onetrunk.runs.pack_history import RELABELED, current_class
 from onetrunk.store.checkpoint import steps
 from onetrunk.store.run_folder import CHECKPOINTS, RECIPE, SCORES, shell
 
-MODEL, ADDED, HISTORY = "model", "added", "history"
+MODEL, HISTORY = "model", "history"
 OUTCOMES = "outcomes.safetensors"
 SPLITS = ("val", "test")  # with a table in scores.json
 BY_DOMAIN = ("splits", "bad", "own_best", "added")  # tables of scores.json with a key per domain
@@ -177,10 +181,15 @@ class Run:
             found = {domain.name: domain for domain in self.recipe.make_domains()}
         for name, place in self.added_folders.items():
             found[name] = added_domain(place)
+        found = {name: domain.keeping(self.kept_splits(name)) for name, domain in found.items()}
         names = shared_model_names(self.folder)
         if not names:
             return found
         return {name: self._relabeled(found[name]) for name in names if name in found}
+
+    def kept_splits(self, name: str) -> KnownSplits:
+        """The splits of a domain's images that were decided by hash when it was trained last."""
+        return splits_of(self.folder, name)
 
     @property
     def added_folders(self) -> dict[str, Path]:
@@ -198,7 +207,8 @@ class Run:
             found = {}
             for name, place in self.added_folders.items():
                 try:
-                    found[name] = self._relabeled(added_domain(place))
+                    domain = added_domain(place).keeping(self.kept_splits(name))
+                    found[name] = self._relabeled(domain)
                 except OnetrunkError:
                     continue
             return found

@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from onetrunk.config.add_recipe import read_add_recipe
+from onetrunk.data.kept_splits import ADDED
+from onetrunk.data.kept_splits import FILE as SPLITS_FILE
 from onetrunk.errors import BadInput
 from onetrunk.nn.model_files import PACKS, listed, relist
 from onetrunk.nn.pack import Pack
-from onetrunk.runs.open import ADDED, HISTORY, MODEL, OUTCOMES, Run, domain_outcomes
+from onetrunk.runs.open import HISTORY, MODEL, OUTCOMES, Run, domain_outcomes
 from onetrunk.store.atomic import (
     atomic_folder,
     make_folder,
@@ -97,6 +99,8 @@ def replace_pack(
                 update={"version": number + 1}
             )
             write_atomic(part / RECIPE, settings.to_toml())
+            if (run / ADDED / name / SPLITS_FILE).is_file():
+                shutil.copyfile(run / ADDED / name / SPLITS_FILE, part / SPLITS_FILE)
         outcomes = domain_outcomes(run, name) if keep_outcomes else None
         if outcomes is not None:
             outcomes.save(part / OUTCOMES)

@@ -150,7 +150,7 @@ def train_models(
             for part, model in models.items():
                 copy_weights(model, load(run.path, part or None))
             return Run(run.path, models)
-        check_data(run, environment(domains, recipe.seed, place))
+        check_data(run, environment(domains, recipe.seed, place), domains)
         last = [saved for part in models if (saved := run.last(part)) is not None]
         run.rewind(last[-1] if last else None)
         if recipe.distill.views and by_domain:

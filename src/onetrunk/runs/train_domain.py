@@ -84,7 +84,7 @@ def train_domain(
     _check(model, domain, recipe, few_images)
     began = time.monotonic()
     with RunFolder.open(work, recipe.to_toml(), resume=resume, command=command) as run:
-        check_data(run, environment([domain], recipe.seed, device))
+        check_data(run, environment([domain], recipe.seed, device), [domain])
         before = fingerprints(model, others, name)
         logger = make_logger(recipe.train.loggers, work)
         runner = TrialRunner(model, domain, recipe, run, logger, device, old, start)

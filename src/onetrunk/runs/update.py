@@ -1,8 +1,8 @@
 """Update a domain of a run to other classes or images; only its pack changes.
 
 Training starts from the present pack. Classes that remain keep their rows of the head, matched by
-name. The previous version is kept in the history, and `undo` puts it back into use. `relabel`
-renames and drops classes without training.
+name. Images that the domain was trained on keep their split. The previous version is kept in the
+history, and `undo` puts it back into use. `relabel` renames and drops classes without training.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ def update(
         train: Settings of the training; those that are not set are those of the run.
     """
     folder, name = Path(run), domain.name
+    domain = domain.keeping(Run(folder).kept_splits(name))
     settings = {} if train is None else train.given()
     given = {
         "adapters": adapters,
