@@ -28,6 +28,7 @@ from .runs.update import relabel, undo, update
 from .serve.export import export
 from .train.distill.foreign import Foreign
 from .train.distill.precompute import precompute
+from .train.suspicious_labels import SuspiciousLabel, suspicious_labels
 
 __all__ = [
     "Augment",
@@ -48,6 +49,7 @@ __all__ = [
     "Recipe",
     "Run",
     "Split",
+    "SuspiciousLabel",
     "Table",
     "Task",
     "Train",
@@ -68,6 +70,7 @@ __all__ = [
     "remove",
     "report",
     "save",
+    "suspicious_labels",
     "train",
     "undo",
     "update",

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from onetrunk.cli.duplicates import show_duplicates
 from onetrunk.cli.output import console, counted, print_json, suggest
 from onetrunk.data.cache import cache_home, purge
 from onetrunk.data.contact_sheet import check_path, contact_sheet
@@ -27,6 +28,10 @@ onetrunk data
 onetrunk data pocket:digits --sheet digits.png
 # your own images, a folder for each class
 onetrunk data folder:photos
+# duplicates: what would be grouped and left out
+onetrunk data folder:photos --fix-duplicates
+# labels that the features of a trained run contradict
+onetrunk data folder:photos --model runs/shop --domain catalogue
 # a table with two label columns; images of one item stay in one split
 onetrunk data table:shop.csv --task category=classify \\
     --task price=regress --group item_id
@@ -44,8 +49,8 @@ def command(
         str | None, typer.Option(help="Image size for training: 64, or HEIGHTxWIDTH.")
     ] = None,
     fit: Annotated[
-        str, typer.Option(help="How images are resized: squash, pad or crop.")
-    ] = "squash",
+        str | None, typer.Option(help="How images are resized: squash (default), pad or crop.")
+    ] = None,
     task: Annotated[
         list[str] | None, typer.Option(help="A task, NAME=KIND or NAME=KIND:COLUMN; repeatable.")
     ] = None,
@@ -58,6 +63,32 @@ def command(
     sheet: Annotated[
         Path | None, typer.Option(help="Write a contact sheet to this PNG file.")
     ] = None,
+    fix_duplicates: Annotated[
+        bool,
+        typer.Option(
+            "--fix-duplicates",
+            help="Show which images the settings for duplicates would group and leave out, and the "
+            "lines for a recipe. No file is changed.",
+        ),
+    ] = False,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a run: list images whose label its features contradict."),
+    ] = None,
+    domain: Annotated[
+        str | None,
+        typer.Option(
+            help="With --model: the run's domain whose layers the images pass; without SOURCE, "
+            "also the images to check."
+        ),
+    ] = None,
+    top: Annotated[
+        int, typer.Option(min=1, help="With --model: number of images to print; files have all.")
+    ] = 20,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="With --model: write all suspicious labels to this CSV file."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     purge_cache: Annotated[
         bool, typer.Option("--purge", help="Delete the cache of decoded images.")
@@ -66,6 +97,7 @@ def command(
     """Inspect a source of images."""
     if sheet is not None:
         check_path(sheet)
+    _check_options(fix_duplicates, model, domain, out, sheet)
     if purge_cache:
         home, freed = purge()
         if source is None and as_json:
@@ -77,20 +109,38 @@ def command(
             )
         if source is None:
             return
+    settings: dict[str, Any] = {
+        "tasks": _tasks(task),
+        "size": _size(size),
+        "fit": _fit(fit) if fit is not None else None,
+        "image": image,
+        "group": group,
+        "split": split,
+    }
+    given = {key: value for key, value in settings.items() if value is not None}
+    if model is not None:
+        from onetrunk.cli.suspicious_labels import check_out, domain_to_check, show_suspicious
+
+        check_out(out)
+        network, images, through = domain_to_check(model, source, domain, given)
+        show_suspicious(
+            network, images, through, folder=model, top=top, as_json=as_json, out=out, sheet=sheet
+        )
+        return
     if source is None:
+        if fix_duplicates:
+            raise BadInput(
+                "--fix-duplicates expects a SOURCE",
+                got="none",
+                try_="onetrunk data folder:photos --fix-duplicates",
+            )
         _list_embedded(as_json)
         return
-    domain = Domain(
-        "data",
-        source,
-        tasks=_tasks(task),
-        size=_size(size),
-        fit=_fit(fit),
-        image=image,
-        group=group,
-        split=split,
-    )
-    found = inspect(domain)
+    inspected = Domain("data", source, **given)
+    if fix_duplicates:
+        show_duplicates(inspected, as_json)
+        return
+    found = inspect(inspected)
     if as_json:
         print_json(found.to_json())
     else:
@@ -98,8 +148,29 @@ def command(
     if found.refused:
         raise BadInput(found.refused)
     if sheet is not None:
-        contact_sheet(domain, sheet)
+        contact_sheet(inspected, sheet)
         print(f"wrote {sheet}", file=sys.stderr if as_json else sys.stdout)
+
+
+def _check_options(
+    fix_duplicates: bool,
+    model: Path | None,
+    domain: str | None,
+    out: Path | None,
+    sheet: Path | None,
+) -> None:
+    """Raise BadInput for options that belong to another form of the command."""
+    if model is None and (domain is not None or out is not None):
+        raise BadInput(
+            "--domain and --out belong to --model",
+            got=f"--domain {domain}" if domain is not None else f"--out {out}",
+            try_="--model RUN",
+        )
+    if fix_duplicates and (model is not None or sheet is not None):
+        raise BadInput(
+            "--fix-duplicates takes neither --model nor --sheet",
+            got="--model" if model is not None else "--sheet",
+        )
 
 
 def _tasks(given: list[str] | None) -> dict[str, dict[str, str]] | None:
@@ -198,6 +269,8 @@ def _show(found: Inspection) -> None:
             row(
                 "duplicates", f"{len(pairs):,} {name}: {shorten([' = '.join(p) for p in pairs], 3)}"
             )
+    if found.exact or found.near or found.conflicts:
+        row("", "--fix-duplicates shows what can be done")
     if not found.exact and not found.near:
         row("duplicates", "none across splits")
     for warning in found.warnings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ ROWS = 60  # the most classes that are shown
 TILE = 64  # pixels; smaller images are enlarged to about this height
 PAPER, INK, GREY = (250, 250, 248), (20, 20, 20), (120, 120, 120)
 GAP, TEXT, LEFT = 4, 15, 150  # pixels
+Row = tuple[str, list[U8]]  # a name and its tiles
 
 
 def contact_sheet(domain: Domain, path: Path, split: str = "train") -> None:
@@ -32,6 +34,28 @@ def contact_sheet(domain: Domain, path: Path, split: str = "train") -> None:
         raise BadInput(f"{domain.name}: the {split} split has no images to draw")
     dense = [task for task in domain.tasks if task.dense]
     rows = _dense_rows(part, dense) if dense else _class_rows(part, domain.tasks)
+    _write(rows, domain, path)
+
+
+def rows_sheet(domain: Domain, path: Path, rows: Sequence[tuple[str, Sequence[int]]]) -> None:
+    """Write a PNG of named rows of images.
+
+    Args:
+        rows: The name of each row, and its images by their places in the domain's index; of more
+            than fit into a row or on a sheet, the first ones are shown.
+    """
+    check_path(path)
+    frames = domain.decoded.frames
+    tiles: list[Row] = [
+        (name, list(frames.read(np.array(places[:COLUMNS]))[0])) for name, places in rows[:ROWS]
+    ]
+    if len(rows) > ROWS:
+        tiles.append((f"… and {len(rows) - ROWS} more rows", []))
+    _write(tiles, domain, path)
+
+
+def _write(rows: list[Row], domain: Domain, path: Path) -> None:
+    """Write a PNG of rows of tiles."""
     picture = _compose(rows, TILE / domain.shape.size[0])
     try:
         with atomic(path) as file:
@@ -46,9 +70,6 @@ def check_path(path: Path) -> None:
     """Raise BadInput if a path is not that of a PNG file."""
     if path.suffix.lower() != ".png" or path.is_dir():
         raise BadInput("expected the path of a PNG file", got=str(path), try_="--sheet sheet.png")
-
-
-Row = tuple[str, list[U8]]  # a name and its tiles
 
 
 def _class_rows(part: Split, tasks: tuple[Task, ...]) -> list[Row]:

@@ -17,14 +17,14 @@ from onetrunk.data.augment import Augment
 from onetrunk.data.cache import Decoded, decode_all
 from onetrunk.data.domain_settings import Conflicts, DomainSettings, Duplicates, Stats
 from onetrunk.data.duplicate_groups import find_duplicates, resolve
-from onetrunk.data.index import Index, check_classes, read_index
+from onetrunk.data.index import Index, check_classes, few_images, read_index
 from onetrunk.data.pixels import Fit, Pixels
 from onetrunk.data.renamed import RenamedClasses
 from onetrunk.data.sources import Source, SourceOptions, open_source
 from onetrunk.data.split import Split
 from onetrunk.data.splitting import SPLITS
 from onetrunk.data.stored_images import GOOD
-from onetrunk.data.stratified import NOTHING_KNOWN, KnownSplits
+from onetrunk.data.stratified import LEFT_OUT, NOTHING_KNOWN, KnownSplits
 from onetrunk.data.task import Task, TasksLike, check_name
 from onetrunk.errors import BadInput, printable
 
@@ -316,15 +316,26 @@ class Domain:
         for task in () if self.unlabelled else self.tasks:
             if task.classes and task.name in self.index.labels:
                 codes = self.index.split.copy()
-                codes[self.decoded.records["status"] != GOOD] = len(SPLITS)
+                codes[self.decoded.records["status"] != GOOD] = LEFT_OUT
                 name = f"{self.name}: of the readable images"
                 check_classes(task, self.index.labels[task.name], codes, name, errors, [])
         if errors:
             raise BadInput.several(errors)
 
+    def warnings(self) -> list[str]:
+        """Return messages on the list of its images and on classes with few images."""
+        codes = self.index.split.copy()
+        codes[self.decoded.records["status"] != GOOD] = LEFT_OUT
+        few = [
+            few_images(task, self.index.labels[task.name], codes)
+            for task in self.tasks
+            if task.kind in ("classify", "multilabel")
+        ]
+        return [*self.index.warnings, *(line for line in few if line)]
+
     def notes(self) -> list[str]:
         """Return messages for the user about its images, for example about unreadable ones."""
-        notes = [printable(f"{self.name}: {line}") for line in self.index.warnings]
+        notes = [printable(f"{self.name}: {line}") for line in self.warnings()]
         notes += [
             f"{self.name}: {split} has no image"
             for split in ("val", "test")

@@ -40,6 +40,8 @@ from onetrunk.data.stratified import (
 from onetrunk.data.task import NO_CLASS, NO_LABEL, Task
 from onetrunk.errors import BadInput, shorten
 
+FEW = 5  # a class with fewer val or test images is reported: its score is little more than chance
+
 
 class Strings:
     """An immutable list of strings in two flat arrays: concatenated UTF-8 bytes, and their ends.
@@ -435,6 +437,25 @@ def check_classes(
             errors.append(BadInput(f"{name}: task {task.name}: {problem}", try_=try_))
         else:
             warnings.append(f"task {task.name}: {problem}")
+
+
+def few_images(task: Task, values: NDArray[Any], codes: Codes) -> str:
+    """Return a line on classes with few images in val or test; "" if there are none.
+
+    Classes without any image are not counted, as `check_classes` reports them.
+    """
+    parts = []
+    for code, split in list(enumerate(SPLITS))[1:]:
+        counts = class_counts(task, values[codes == code])
+        rare = np.flatnonzero((counts > 0) & (counts < FEW))
+        if len(rare):
+            rare = rare[np.argsort(counts[rare], kind="stable")]
+            named = shorten([f"{task.classes[c]} {counts[c]}" for c in rare], EXAMPLES)
+            parts.append(
+                f"{len(rare):,} of {len(task.classes):,} classes have fewer than {FEW} {split} "
+                f"images ({named})"
+            )
+    return f"task {task.name}: {'; '.join(parts)}" if parts else ""
 
 
 def natural(name: str) -> tuple[tuple[tuple[int, int, str], ...], str]:

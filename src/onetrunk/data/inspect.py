@@ -14,6 +14,7 @@ from onetrunk.data.duplicates import near_pairs
 from onetrunk.data.index import class_counts, is_labelled
 from onetrunk.data.splitting import SPLITS
 from onetrunk.data.stored_images import BLANK, GOOD, LONG, MISNAMED, TINY
+from onetrunk.data.stratified import LEFT_OUT
 from onetrunk.data.task import NO_CLASS, Task
 from onetrunk.errors import BadInput
 
@@ -98,7 +99,7 @@ def inspect(domain: Domain) -> Inspection:
     """Inspect all images of a domain."""
     index, decoded = domain.index, domain.decoded
     records = decoded.records
-    good = records["status"] == GOOD
+    good = (records["status"] == GOOD) & (index.split != LEFT_OUT)
     try:
         domain.check()
         refused = ""
@@ -131,7 +132,7 @@ def inspect(domain: Domain) -> Inspection:
         exact=exact,
         near=_near(domain, good, {frozenset(pair) for pair in exact}),
         conflicts=conflicts,
-        warnings=index.warnings,
+        warnings=domain.warnings(),
         refused=refused,
         cache={
             "folder": str(folder),

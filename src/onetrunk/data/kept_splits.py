@@ -53,7 +53,8 @@ def read_splits(folder: Path) -> dict[str, KnownSplits]:
             units, codes = tensors[f"{check_name(name, 'domain')}/units"], tensors[f"{name}/codes"]
             if (
                 part not in ("units", "codes")
-                or (units.dtype, codes.dtype) != (np.uint64, np.uint8)
+                or units.dtype != np.dtype(np.uint64)
+                or codes.dtype != np.dtype(np.uint8)
                 or units.shape != (len(codes),)
                 or codes.max(initial=0) > TEST
             ):
