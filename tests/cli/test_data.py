@@ -59,7 +59,7 @@ def test_json_output_is_json_only(onetrunk: Callable[..., Ran], tmp_path: Path) 
     found = json.loads(ran.out)
     assert sum(found["splits"].values()) == 80
     assert set(found["unreadable"]) == {"cat/ø\x1b[31m日本.jpg", "cat/plain.jpg"}
-    assert found["how"] == "70/15/15 by hash of the path"
+    assert found["how"] == "70/15/15 by hash of the path in each class"
     assert ran.out.isascii()
     assert "wrote sheet.png" in ran.err
 
@@ -211,6 +211,7 @@ def test_help_names_every_option_and_shows_examples(onetrunk: Callable[..., Ran]
     ran = onetrunk("data", "--help")
     assert ran.code == 0
     options = ("size", "fit", "task", "image", "group", "split", "sheet", "json", "purge")
+    options += ("fix-duplicates", "model", "domain", "top", "out")
     assert all(f"--{name}" in ran.out for name in options)
     assert "onetrunk data folder:photos" in ran.out
     assert "Train and compare" in onetrunk("--help").out
@@ -232,8 +233,85 @@ def test_size_group_fit_and_task_reach_the_domain(
     found = json.loads(ran.out)
     assert [task["task"] for task in found["tasks"]] == ["category", "price"]
     assert found["trained_at"] == [6, 12]
-    assert found["how"] == "70/15/15 by hash of the group"
+    assert found["how"] == "70/15/15 by hash of the group in each class"
     assert found["tasks"][0]["classes"] == ["a", "b"]
+
+
+def test_classes_with_few_images_to_evaluate_on_are_named(
+    onetrunk: Callable[..., Ran], tmp_path: Path
+) -> None:
+    root = photos(tmp_path / "photos", ("cat", "dog"), 40)
+    for i in range(20, 40):
+        (root / "dog" / f"{i:03}.png").unlink()
+    ran = onetrunk("data", "folder:photos", "--size", "8", "--json")
+    (line,) = (line for line in json.loads(ran.out)["warnings"] if "fewer than" in line)
+    assert line == (
+        "task classify: 1 of 2 classes have fewer than 5 val images (dog 3); "
+        "1 of 2 classes have fewer than 5 test images (dog 3)"
+    )
+    assert "no image" not in ran.out
+    assert "fewer than" in onetrunk("data", "folder:photos", "--size", "8").out
+
+
+def duplicated(root: Path) -> Path:
+    photos(root)
+    for copy, original in (("dog/x.png", "cat/000.png"), ("cat/y\x1b.png", "cat/001.png")):
+        (root / copy).write_bytes((root / original).read_bytes())
+    return root
+
+
+def test_fix_duplicates_shows_a_plan_and_changes_nothing(
+    onetrunk: Callable[..., Ran], tmp_path: Path
+) -> None:
+    root = duplicated(tmp_path / "photos")
+    before = {path: path.read_bytes() for path in root.rglob("*.png")}
+    ran = onetrunk("data", "folder:photos", "--fix-duplicates")
+    assert ran.code == 0
+    for line in (
+        "4 of 82 images are in 2 groups of identical or near duplicates:",
+        "  cat/000.png = dog/x.png",
+        "  cat/y\\x1b.png, as cat/001.png is kept",
+        "  cat/000.png (cat) = dog/x.png (dog)",
+        "Nothing was changed. For the [[domains]] table of a recipe:",
+        '  duplicates = "group"    # each of 2 groups is in one split',
+        '  duplicates = "drop"     # or leave out 1 images',
+        '  conflicts = "drop"      # leave out 2 images',
+    ):
+        assert line in ran.out.splitlines()
+    assert {path: path.read_bytes() for path in root.rglob("*.png")} == before
+    plan = json.loads(onetrunk("data", "folder:photos", "--fix-duplicates", "--json").out)
+    assert plan["conflicts"] == [{"cat/000.png": "cat", "dog/x.png": "dog"}]
+    assert plan["left_out"] == {"cat/y\x1b.png": "cat/001.png"}
+    assert plan["across_given_splits"] == []
+
+
+def test_fix_duplicates_of_given_splits_says_what_becomes_of_them(
+    onetrunk: Callable[..., Ran], tmp_path: Path
+) -> None:
+    for split in ("train", "val", "test"):
+        photos(tmp_path / "named" / split, each=4)
+    ran = onetrunk("data", "folder:named", "--fix-duplicates")
+    assert "8 groups are in several of the source's own splits" in ran.out
+    assert "  train/cat/000.png, as test/cat/000.png is kept" in ran.out
+    photos(tmp_path / "clean")
+    assert "no duplicates among 80" in onetrunk("data", "folder:clean", "--fix-duplicates").out
+
+
+@pytest.mark.parametrize(
+    ("words", "fact"),
+    [
+        (("--fix-duplicates",), "SOURCE"),
+        (("pocket:digits", "--fix-duplicates", "--sheet", "a.png"), "--sheet"),
+        (("pocket:digits", "--domain", "digits"), "--model"),
+        (("pocket:digits", "--out", "a.csv"), "--model"),
+        (("pocket:digits", "--model", "nowhere"), "nowhere"),
+        (("pocket:digits", "--model", "nowhere", "--out", "a.txt"), "CSV"),
+    ],
+)
+def test_options_of_other_forms_are_refused(
+    words: tuple[str, ...], fact: str, onetrunk: Callable[..., Ran]
+) -> None:
+    assert fact in one_line(onetrunk("data", *words))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a closed pipe raises another error on Windows")

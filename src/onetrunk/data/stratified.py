@@ -123,7 +123,7 @@ def assign(
         allowed[allowed] = shares[before[members[allowed]]] > 0
         old, new = members[allowed], members[~allowed]
         unit_codes[old] = before[old]
-        have = np.bincount(before[old], sizes[old].astype(np.float64), minlength=3)
+        have = np.bincount(before[old], sizes[old], minlength=3).astype(np.float64)
         if len(new):
             unit_codes[new] = fill(sizes[new], shares, have, bool(coins[stratum[members[0]]]))
     by_hash = place[inverse] == NOT_GIVEN
@@ -148,7 +148,7 @@ def majority(
 def fill(
     sizes: NDArray[np.int64],
     shares: NDArray[np.float64],
-    have: NDArray[np.floating],
+    have: NDArray[np.float64],
     coin: bool = False,
 ) -> Codes:
     """Return the splits of the new units of one class.
