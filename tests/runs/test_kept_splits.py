@@ -63,10 +63,10 @@ def test_an_update_moves_no_image(run: Path, root: Path) -> None:
     counts = [result.record["splits"][split] for split in SPLITS]
     assert counts == pytest.approx([98, 21, 21], abs=1)  # 49, 10.5 and 10.5 of each class
 
-    (root / "cat/000.png").rename(root / "kept.png")  # gone, and back in the next version
+    (root / "cat/000.png").rename(root.parent / "kept.png")  # gone, and back in the next version
     grow(root, 5, "again")
     update(run, shop(root), train=Train(**FEW))
-    (root / "kept.png").rename(root / "cat/000.png")
+    (root.parent / "kept.png").rename(root / "cat/000.png")
     latest = splits_of(Run(run).domains["shop"])
     assert grown.items() <= latest.items()
     relabel(run, "shop", rename={"cat": "kitten"})
