@@ -210,8 +210,8 @@ def test_other_exceptions_keep_their_traceback(
 def test_help_names_every_option_and_shows_examples(onetrunk: Callable[..., Ran]) -> None:
     ran = onetrunk("data", "--help")
     assert ran.code == 0
-    options = ("size", "fit", "task", "image", "group", "split", "sheet", "json", "purge")
-    options += ("fix-duplicates", "model", "domain", "top", "out")
+    options = ["size", "fit", "task", "image", "group", "split", "sheet", "json", "purge"]
+    options += ["fix-duplicates", "model", "domain", "top", "out"]
     assert all(f"--{name}" in ran.out for name in options)
     assert "onetrunk data folder:photos" in ran.out
     assert "Train and compare" in onetrunk("--help").out

@@ -23,8 +23,7 @@ Images = dict[str, Raw | Exception]
 def blob(seed: int) -> np.ndarray:
     """A soft picture, whose near copies are near."""
     coarse = np.random.default_rng(seed).integers(30, 220, (4, 4, 3))
-    image: np.ndarray = coarse.repeat(8, 0).repeat(8, 1).astype(np.uint8)
-    return image
+    return coarse.repeat(8, 0).repeat(8, 1).astype(np.uint8)
 
 
 def item(key: str, label: Label = "a", split: str | None = None, where: str = "") -> Item:
@@ -32,7 +31,8 @@ def item(key: str, label: Label = "a", split: str | None = None, where: str = ""
 
 
 def brighter(seed: int, by: int) -> np.ndarray:
-    return np.clip(blob(seed).astype(int) + by, 0, 255).astype(np.uint8)
+    image: np.ndarray = np.clip(blob(seed).astype(int) + by, 0, 255).astype(np.uint8)
+    return image
 
 
 PLAIN = [item(f"{i:02}", "ab"[i % 2]) for i in range(40)]

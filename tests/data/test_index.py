@@ -119,6 +119,7 @@ def test_known_images_keep_their_split_and_new_ones_fill_the_shares() -> None:
     before = read(*items[:400])
     after = read(*items, known=before.assigned)
     assert splits_of(before).items() <= splits_of(after).items()
+    assert after.how.endswith("in each class; 400 images keep their earlier split")
     for c in range(4):
         counts = np.bincount(after.split[after.labels["classify"] == c])
         assert counts.tolist() == [140, 30, 30]

@@ -247,12 +247,9 @@ def _divided(
     used = np.ones(len(index), np.bool_) if left_out is None else ~left_out
     codes = np.full(len(index), LEFT_OUT, np.uint8)
     by_hash = np.zeros(len(index), np.bool_)
+    before = known.find(index.units)
     codes[used], by_hash[used] = assign(
-        index.joined[used],
-        index.given[used],
-        strata[used],
-        coins,
-        known.find(index.units[used]),
+        index.joined[used], index.given[used], strata[used], coins, before[used]
     )
     warnings = list(index.notes)
     for task in index.tasks:
@@ -268,6 +265,8 @@ def _divided(
             check_classes(task, index.labels[task.name], codes, name, errors, warnings)
     unit = "group" if index.grouped else "path"
     how = describe(index.given[used], unit, classes=len(names) > 2)
+    if kept := int((by_hash & (codes == before)).sum()):
+        how += f"; {kept:,} images keep their earlier split"
     return replace(index, split=codes, by_hash=by_hash, how=how, warnings=warnings)
 
 
