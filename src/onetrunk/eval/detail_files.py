@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ IMAGE_FIELDS = ("file", "given", "predicted", "confidence", "error")
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a path that is no folder, or a folder that has other files than those of an evaluation.
+    """Refuse a path that is no folder, or a folder with other files than those of an evaluation.
 
     A folder that does not exist will be created.
     """
@@ -49,14 +49,14 @@ def write_details(results: Sequence[TaskResult], folder: Path) -> list[Path]:
     several = {one.domain for one in results for two in results if _same_domain(one, two)}
     written: list[Path] = []
 
-    def save(name: str, content: str | Callable[[], Image.Image]) -> None:
-        path = folder / name
-        if isinstance(content, str):
-            write_atomic(path, content)
-        else:
-            with atomic(path) as file:
-                content().save(file, "PNG")
-        written.append(path)
+    def text(name: str, content: str) -> None:
+        write_atomic(folder / name, content)
+        written.append(folder / name)
+
+    def picture(name: str, drawn: Image.Image) -> None:
+        with atomic(folder / name) as file:
+            drawn.save(file, "PNG")
+        written.append(folder / name)
 
     for one in results:
         name = f"{one.domain}.{one.task.name}" if one.domain in several else one.domain
@@ -64,17 +64,17 @@ def write_details(results: Sequence[TaskResult], folder: Path) -> list[Path]:
             columns = shown_fields(classes)
             cells = [[getattr(each, column) for column in columns] for each in classes]
             header = ["class", *columns[1:]]  # the first is the label
-            save(f"{name}-classes.csv", _csv(header, cells))
+            text(f"{name}-classes.csv", _csv(header, cells))
         if (matrix := one.confusion()) is not None:
-            save(f"{name}-confusion.csv", matrix.to_csv())
-            save(f"{name}-confusion.png", lambda found=matrix: confusion_picture(found))
+            text(f"{name}-confusion.csv", matrix.to_csv())
+            picture(f"{name}-confusion.png", confusion_picture(matrix))
         if (bins := one.reliability()) is not None:
             cells = [[getattr(each, column) for column in BIN_FIELDS] for each in bins.bins]
-            save(f"{name}-reliability.csv", _csv(BIN_FIELDS, cells))
-            save(f"{name}-reliability.png", lambda found=bins: reliability_picture(found))
+            text(f"{name}-reliability.csv", _csv(BIN_FIELDS, cells))
+            picture(f"{name}-reliability.png", reliability_picture(bins))
         if images := one.worst(len(one.split)):
             cells = [[getattr(each, column) for column in IMAGE_FIELDS] for each in images]
-            save(f"{name}-worst.csv", _csv(IMAGE_FIELDS, cells))
+            text(f"{name}-worst.csv", _csv(IMAGE_FIELDS, cells))
     return written
 
 

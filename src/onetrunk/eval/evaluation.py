@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -98,7 +98,7 @@ class Evaluation(Table):
         return {task: tasks[task]}
 
 
-def _only(domain: str, found: dict[str, Detail | None], what: str) -> Detail:
+def _only(domain: str, found: Mapping[str, Detail | None], what: str) -> Detail:
     """Return the only detail that is known, among those of a domain's tasks."""
     known = {name: detail for name, detail in found.items() if detail is not None}
     if not known:
