@@ -57,14 +57,14 @@ def confusion_picture(matrix: ConfusionMatrix) -> Image.Image:
 
 
 def reliability_picture(found: Reliability) -> Image.Image:
-    """Draw accuracy against confidence; a bar below has the share of images of each bin."""
+    """Draw accuracy against confidence; grey bars below show the images of each bin."""
     left, top, below = 56, 44, 60
     picture = Image.new("RGB", (left + PLOT + 24, top + PLOT + below + 56), PAPER)
     draw = ImageDraw.Draw(picture)
     font, small = text_font(13), text_font(11)
     error = 100 * found.calibration_error
     draw.text((12, 12), f"calibration error (ECE) {error:.2f} %", INK, font)
-    total = max(sum(each.count for each in found.bins), 1)
+    most = max(*(each.count for each in found.bins), 1)
     bottom = top + PLOT
     for tenth in range(0, 11, 2):
         x, y = left + PLOT * tenth / 10, bottom - PLOT * tenth / 10
@@ -78,12 +78,12 @@ def reliability_picture(found: Reliability) -> Image.Image:
             draw.rectangle((x0, bottom - PLOT * each.accuracy, x1, bottom), BLUE)
             gap = ORANGE if each.confidence > each.accuracy else _mix(PAPER, BLUE, 0.4)
             draw.rectangle((x0, bottom - PLOT * high, x1, bottom - PLOT * low), None, gap, 2)
-            height = (below - 10) * each.count / total
+            height = (below - 10) * each.count / most
             draw.rectangle((x0, bottom + below - height, x1, bottom + below), MUTED)
     draw.line((left, bottom, left + PLOT, top), MUTED)
     draw.line((left, bottom, left + PLOT, bottom), INK)
     draw.line((left, bottom + below, left + PLOT, bottom + below), INK)
-    words = "confidence; bars: accuracy, outlined: the gap to the confidence, grey: share of images"
+    words = "confidence; bars: accuracy, outlined: the gap to the confidence, grey: images"
     draw.text((12, bottom + below + 32), words, MUTED, small)
     return picture
 
