@@ -19,7 +19,7 @@ HEADINGS = {"label": "class", "f1": "F1", "average_precision": "AP", "iou": "IoU
 
 
 def class_table(title: str, classes: Sequence[ClassScores]) -> Table:
-    """Return a table with a row for each class and the means over the classes; shares in percent."""
+    """Return a table with a row for each class and for the means over them; shares in percent."""
     names = shown_fields(classes)
     table = Table(title=escape(title), title_justify="left")
     for name in names:
