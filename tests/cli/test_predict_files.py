@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onetrunk.cli import prediction_files
+from onetrunk.cli.prediction_rows import CsvRows
 from onetrunk.data.task import Task
+from onetrunk.nn.predict import Prediction
 from onetrunk.nn.saving import load, save
 from tests.helpers.small import DENSE, domain, network
 from tests.helpers.verbs import Ran, one_line
@@ -48,8 +50,8 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def expected(model: Path, photos: Path) -> list[dict[str, dict[str, object]]]:
-    found: list[dict[str, dict[str, object]]] = load(model).predict(
+def expected(model: Path, photos: Path) -> list[Prediction]:
+    found: list[Prediction] = load(model).predict(
         [photos / f"{i}.png" for i in range(5)], domain="kinds"
     )
     return found
@@ -131,7 +133,7 @@ def test_a_failure_leaves_no_file(
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(prediction_files.CsvRows, "write", fail)
+    monkeypatch.setattr(CsvRows, "write", fail)
     assert predict(onetrunk, model, "--out", "p.csv").code == 1
     assert [path.name for path in photos.parent.iterdir()] == ["photos"]
 
@@ -142,7 +144,7 @@ def test_files_that_cannot_be_written_are_refused_before_the_work(
 ) -> None:
     line = one_line(predict(onetrunk, model, "--out", "photos/0.png/p.csv"))
     assert "0.png is no folder" in line
-    monkeypatch.setattr(prediction_files.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     assert "onetrunk[parquet]" in one_line(predict(onetrunk, model, "--out", "p.parquet"))
 
 
@@ -171,12 +173,12 @@ def test_the_temporary_table_is_beside_its_place(
     onetrunk: Onetrunk, model: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[str]] = []
-    write = prediction_files.CsvRows.write
+    write = CsvRows.write
 
-    def spy(self: prediction_files.CsvRows, *words: object) -> None:
+    def spy(self: CsvRows, *words: object) -> None:
         seen.append(sorted(path.name for path in photos.parent.iterdir()))
         write(self, *words)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(prediction_files.CsvRows, "write", spy)
+    monkeypatch.setattr(CsvRows, "write", spy)
     assert predict(onetrunk, model, "--out", "p.csv").code == 0
     assert "p.csv" not in seen[-1] and any(name.startswith(".p.csv.") for name in seen[-1])
