@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pandas
 import pytest
 
 from onetrunk.data.domain import Domain
@@ -56,6 +55,7 @@ def test_details_by_domain_and_task(evaluation: Evaluation) -> None:
     error = 100 * evaluation.reliability("same", "other").calibration_error
     assert error == pytest.approx(evaluation.value("same", "other", "ece"))
     assert len(evaluation.worst("rooms", "depth", 3)) == 3
+    pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(evaluation.per_class("two"))
     assert list(frame.label) == ["a", "b", "c"] and frame.support.sum() == 24
 
