@@ -106,3 +106,11 @@ def test_saving_writes_its_files_into_a_folder_of_its_own(
         evaluation.save(tmp_path / "photos")
     with raises(BadInput, got=str(tmp_path / "photos/cat.jpg")):
         evaluation.save(tmp_path / "photos/cat.jpg")
+
+
+def test_names_that_are_no_text_are_written(tmp_path: Path) -> None:
+    task = Task("classify", "classify", ("a\udcff", "b", "c"))
+    evaluation = evaluate(network([world := domain("odd", task)]), [world], progress=False)
+    evaluation.save(tmp_path / "new")
+    header = (tmp_path / "new/odd-confusion.csv").read_text().splitlines()[0]
+    assert header == "true,a\\udcff,b,c"

@@ -50,7 +50,8 @@ def write_details(results: Sequence[TaskResult], folder: Path) -> list[Path]:
     written: list[Path] = []
 
     def text(name: str, content: str) -> None:
-        write_atomic(folder / name, content)
+        # names of files and classes may have bytes that are no text
+        write_atomic(folder / name, content.encode("utf-8", "backslashreplace"))
         written.append(folder / name)
 
     def picture(name: str, drawn: Image.Image) -> None:

@@ -138,20 +138,23 @@ class TaskResult:
         if errors is None:
             return []
         ranked = np.argsort(np.where(np.isnan(errors), np.inf, -errors), kind="stable")
-        found = []
-        for image in ranked[: min(limit, int((~np.isnan(errors)).sum()))].tolist():
-            one, place = self.scores.prediction(image), int(self.order[image])
-            found.append(
-                WorstImage(
-                    self.split.key(place),
-                    one.given,
-                    one.predicted,
-                    one.confidence,
-                    float(errors[image]),
-                    place,
-                )
+        worst = ranked[: min(limit, int((~np.isnan(errors)).sum()))]
+        return [
+            WorstImage(
+                file=self.split.key(place),
+                given=one.given,
+                predicted=one.predicted,
+                confidence=one.confidence,
+                error=error,
+                place=place,
             )
-        return found
+            for place, error, one in zip(
+                self.order[worst].tolist(),
+                errors[worst].tolist(),
+                self.scores.predictions(worst.tolist()),
+                strict=True,
+            )
+        ]
 
     def details(self) -> dict[str, Any]:
         """Return classes, confusion matrix, reliability and worst images as plain data."""

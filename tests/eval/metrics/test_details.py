@@ -22,6 +22,7 @@ from onetrunk.eval.metrics.by_class import (
 from onetrunk.eval.metrics.calibration import BINS
 from onetrunk.eval.metrics.confusion import NO_CLASS as NONE
 from onetrunk.eval.metrics.confusion import ConfusionMatrix
+from onetrunk.eval.metrics.scores import ImagePrediction
 from tests.helpers.outputs import CLASSES, TASKS, random_outputs, scored
 
 
@@ -162,7 +163,7 @@ def test_predictions_without_scores_have_classes_but_no_reliability() -> None:
     assert scores.reliability() is None
     matrix = scores.confusion()
     assert matrix is not None and matrix.columns[-1] == NONE and matrix.counts[1, 7] == 1
-    assert scores.prediction(2).predicted == NONE and scores.prediction(2).confidence is None
+    assert scores.predictions([2]) == [ImagePrediction("b", NONE)]
     assert np.isnan(scores.image_errors()).tolist() == [True, False, False]  # type: ignore[arg-type]
 
 
@@ -172,7 +173,7 @@ def test_the_errors_of_images() -> None:
     right, wrong, unknown = scores.image_errors()
     assert math.isnan(right) and math.isnan(unknown)
     assert wrong == pytest.approx(math.log(math.exp(2) + 4))
-    shown = scores.prediction(1)
+    (shown,) = scores.predictions([1])
     assert (shown.given, shown.predicted) == ("b", "a")
     assert shown.confidence == pytest.approx(math.exp(2) / (math.exp(2) + 4))
     labels = torch.tensor([[1, 0, 1, 0, 0], [0, 0, 0, 0, 0]], dtype=torch.uint8)
@@ -181,7 +182,7 @@ def test_the_errors_of_images() -> None:
         torch.tensor([3.0, -3, -3, -3, -3]), labels[0].float()
     )
     assert scores.image_errors()[0] == pytest.approx(float(expected), rel=1e-6)
-    assert scores.prediction(0).given == "a, c" and scores.prediction(1).given == "–"
+    assert [one.given for one in scores.predictions([1, 0])] == ["–", "a, c"]
 
 
 @pytest.mark.parametrize("kind", sorted(TASKS))
@@ -203,4 +204,5 @@ def test_every_kind_ranks_images_as_its_headline_does(kind: str) -> None:
     elif kind == "classify":
         wrong = scores.per_image()["sum"] > 0
         assert (~np.isnan(errors)).tolist() == wrong.tolist()
-    assert isinstance(scores.prediction(int(np.nanargmax(errors))).predicted, str)
+    worst = int(np.nanargmax(errors))
+    assert [one.predicted != "" for one in scores.predictions([worst, worst])] == [True, True]

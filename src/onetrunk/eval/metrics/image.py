@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -129,14 +130,17 @@ class Classify(Scores):
         loss = self.array("loss").astype(np.float64)
         return np.where(wrong, np.nan_to_num(loss, nan=0.0), np.nan)
 
-    def prediction(self, image: int) -> ImagePrediction:
+    def predictions(self, images: Sequence[int]) -> list[ImagePrediction]:
         names = (*self.task.classes, NO_CLASS_LABEL)
-        confidence = float(self.array("confidence")[image])
-        return ImagePrediction(
-            given=names[int(self.array("target")[image])],
-            predicted=names[int(self.array("predicted")[image])],
-            confidence=None if math.isnan(confidence) else confidence,
-        )
+        columns = (self.array(name)[images] for name in ("target", "predicted", "confidence"))
+        return [
+            ImagePrediction(
+                given=names[given],
+                predicted=names[predicted],
+                confidence=None if math.isnan(confidence) else confidence,
+            )
+            for given, predicted, confidence in zip(*(c.tolist() for c in columns), strict=True)
+        ]
 
     def per_image(self) -> dict[str, NDArray[Any]]:
         labelled = self.labelled
@@ -191,10 +195,10 @@ class Multilabel(Scores):
         wrong = self.labelled & ((scores >= 0) != target).any(1)
         return np.where(wrong, loss, np.nan)
 
-    def prediction(self, image: int) -> ImagePrediction:
-        given = self.array("target")[image] == 1
-        predicted = self.array("scores")[image] >= 0
-        return ImagePrediction(self._names(given), self._names(predicted))
+    def predictions(self, images: Sequence[int]) -> list[ImagePrediction]:
+        target, scores = self.array("target")[images], self.array("scores")[images]
+        pairs = zip(target == 1, scores >= 0, strict=True)
+        return [ImagePrediction(self._names(given), self._names(on)) for given, on in pairs]
 
     def _names(self, on: NDArray[np.bool_]) -> str:
         return ", ".join(self.task.classes[i] for i in np.flatnonzero(on)) or "–"
@@ -254,9 +258,9 @@ class Regress(Scores):
             return None
         return np.where(self.labelled, np.sqrt(squares.mean(1)), np.nan)
 
-    def prediction(self, image: int) -> ImagePrediction:
-        given, predicted = self.array("target")[image], self.array("out")[image]
-        return ImagePrediction(self._numbers(given), self._numbers(predicted))
+    def predictions(self, images: Sequence[int]) -> list[ImagePrediction]:
+        pairs = zip(self.array("target")[images], self.array("out")[images], strict=True)
+        return [ImagePrediction(self._numbers(t), self._numbers(y)) for t, y in pairs]
 
     def _numbers(self, values: NDArray[Any]) -> str:
         more = ", …" if len(values) > SHOWN_NUMBERS else ""

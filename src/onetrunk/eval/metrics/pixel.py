@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -75,9 +76,9 @@ class Segment(Scores):
         errors[labelled] = 1 - mean_iou(self.array("areas")[labelled])
         return errors
 
-    def prediction(self, image: int) -> ImagePrediction:
-        iou = mean_iou(self.array("areas")[image])
-        return ImagePrediction(predicted=f"mean IoU {100 * float(iou):.0f} %")
+    def predictions(self, images: Sequence[int]) -> list[ImagePrediction]:
+        shares = mean_iou(self.array("areas")[images]).tolist()
+        return [ImagePrediction(predicted=f"mean IoU {100 * iou:.0f} %") for iou in shares]
 
     @classmethod
     def headlines(cls, sums_RK: F64) -> F64:
@@ -103,11 +104,12 @@ class _PixelErrors(Scores):
         errors[labelled] = self.array("sum")[labelled] / self.array("count")[labelled]
         return errors
 
-    def prediction(self, image: int) -> ImagePrediction:
-        error = float(self.array("sum")[image]) / int(self.array("count")[image])
+    def predictions(self, images: Sequence[int]) -> list[ImagePrediction]:
+        errors = self.array("sum")[images] / self.array("count")[images]
         metric = self.metrics[0]
         unit = self.task.unit if metric.task_unit and self.task.unit else metric.unit
-        return ImagePrediction(predicted=f"error {number(error, unit)}{spaced(unit)}")
+        words = [f"error {number(error, unit)}{spaced(unit)}" for error in errors.tolist()]
+        return [ImagePrediction(predicted=text) for text in words]
 
 
 class Depth(_PixelErrors):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -110,9 +110,9 @@ class Scores(ABC):
         """
         return None
 
-    def prediction(self, image: int) -> ImagePrediction:
-        """Return what is given and predicted for one image, by its number in that order."""
-        return ImagePrediction()
+    def predictions(self, images: Sequence[int]) -> list[ImagePrediction]:
+        """Return what is given and predicted for some images, by their numbers in that order."""
+        return [ImagePrediction() for _ in images]
 
     @property
     def labelled(self) -> NDArray[np.bool_]:
