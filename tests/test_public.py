@@ -17,6 +17,7 @@ PUBLIC = [
     "Distill",
     "Domain",
     "DomainResult",
+    "Evaluation",
     "Failed",
     "Foreign",
     "Loader",

@@ -11,6 +11,7 @@ from .data.task import Task
 from .errors import BadInput, Failed, Missing, OnetrunkError
 from .eval.budget import Budget, budget
 from .eval.evaluate import evaluate
+from .eval.evaluation import Evaluation
 from .eval.summary import decathlon_score, delta_mtl
 from .eval.table import Table
 from .nn.pack import Pack
@@ -39,6 +40,7 @@ __all__ = [
     "Distill",
     "Domain",
     "DomainResult",
+    "Evaluation",
     "Failed",
     "Foreign",
     "Loader",

@@ -109,7 +109,7 @@ def run(tmp_path: Path) -> Path:
 def table_of(ran: Ran) -> Table:
     """Return the table in the output of `onetrunk eval --json`."""
     document = json.loads(ran.out)
-    del document["run"], document["confusions"]
+    del document["run"], document["confusions"], document["details"]
     return Table.from_json(document)
 
 
@@ -145,13 +145,70 @@ def test_eval_prints_tables_and_confusions(onetrunk: Onetrunk, run: Path) -> Non
 
 def test_errors_of_eval(onetrunk: Onetrunk, run: Path, tmp_path: Path) -> None:
     assert "available: shop, rooms" in one_line(onetrunk("eval", str(run), "--domain", "shp"))
-    assert "--split" in one_line(onetrunk("eval", str(run), "--split", "train"))
+    assert "available: test, val, train" in one_line(onetrunk("eval", str(run), "--split", "dev"))
+    assert "--per-class" in one_line(onetrunk("eval", str(run), "--per-class", "--csv"))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/photo.jpg").write_bytes(b"")
+    assert "photo.jpg" in one_line(onetrunk("eval", str(run), "--out", "out"))
     assert "one of --json" in one_line(onetrunk("eval", str(run), "--json", "--csv"))
     assert "got: 'half'" in one_line(onetrunk("eval", str(run), "--scales", "half"))
     assert "0.25 to 4" in one_line(onetrunk("eval", str(run), "--scales", "0.1,1"))
     assert "no model in" in one_line(onetrunk("eval", str(tmp_path)))
     (run / "recipe.toml").unlink()
     assert "recipe.toml" in one_line(onetrunk("eval", str(run)))
+
+
+def test_eval_writes_classes_confusions_reliability_and_worst_images(
+    onetrunk: Onetrunk, run: Path, tmp_path: Path
+) -> None:
+    expected = evaluate(models_of(run), Recipe.read(run).make_domains(), progress=False)
+    ran = onetrunk("eval", str(run), "--per-class", "--out", "evaluation")
+    assert ran.code == 0, ran.err
+    folder = tmp_path / "evaluation"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "rooms.depth-worst.csv",
+        "rooms.normals-worst.csv",
+        "rooms.segment-classes.csv",
+        "rooms.segment-worst.csv",
+        *(f"shop-{name}" for name in ("classes.csv", "confusion.csv", "confusion.png")),
+        *(f"shop-{name}" for name in ("reliability.csv", "reliability.png", "worst.csv")),
+    ]
+    assert "wrote 10 files into evaluation" in ran.out and "macro mean" in ran.out
+    rows = list(csv.reader((folder / "shop-confusion.csv").open()))
+    counts = np.array([row[1:] for row in rows[1:]], int)
+    np.testing.assert_array_equal(counts, expected.confusion("shop").counts)
+    classes = list(csv.DictReader((folder / "shop-classes.csv").open()))
+    assert [row["class"] for row in classes] == ["cat", "dog", "fish"]
+    assert [float(row["recall"]) for row in classes] == [
+        one.recall for one in expected.per_class("shop")
+    ]
+    worst = list(csv.DictReader((folder / "shop-worst.csv").open()))
+    assert len(worst) == counts.sum() - counts.trace()
+    for row in worst:
+        assert (tmp_path / "photos" / row["file"]).is_file()
+        assert row["file"].split("/")[0] == row["given"] != row["predicted"]
+    errors = [float(row["error"]) for row in worst]
+    assert errors == sorted(errors, reverse=True)
+    for name in ("confusion", "reliability"):
+        with Image.open(folder / f"shop-{name}.png") as picture:
+            assert min(picture.size) > 200
+    assert onetrunk("eval", str(run), "--out", "evaluation").code == 0  # its own files
+
+
+def test_train_images_are_evaluated_as_stored_and_with_a_note(
+    onetrunk: Onetrunk, run: Path
+) -> None:
+    ran = onetrunk("eval", str(run), "--domain", "shop", "--split", "train", "--json")
+    document = json.loads(ran.out)
+    domain = Recipe.read(run).make_domains()[0]
+    expected = evaluate(models_of(run), [domain], "train", progress=False)
+    assert table_of(ran) == expected
+    assert document["rows"][0]["count"] == len(domain.train)
+    assert "not a measure of generalization" in ran.err
+    details = document["details"]["shop"]["classify"]
+    assert set(details) == {"classes", "means", "confusion", "reliability", "worst"}
+    cells = details["confusion"]["cells"]
+    assert sum(count for _, _, count in cells) == len(domain.train)
 
 
 # -- predict
@@ -247,8 +304,16 @@ def test_errors_of_predict(onetrunk: Onetrunk, run: Path, tmp_path: Path) -> Non
         ((path, "photos", "--domain", "shp"), "got: 'shp'; available: shop"),
         ((path, "fotos", "--domain", "shop"), "no such image or folder: fotos; got: 'fotos'"),
         ((path, "empty", "--domain", "shop"), "the folder empty"),
-        ((path, "photos", "--domain", "shop", "--out", "maps"), "--out is for maps"),
+        ((path, "photos", "--domain", "shop", "--out", "maps"), "a folder is for maps"),
         ((path, "photos", "--domain", "shop", "--format", "xml"), "available: csv, jsonl"),
+        ((path, "photos", "--domain", "shop", "--out", "a.xlsx"), "available: .csv, .jsonl, .parq"),
+        ((path, "photos", "--domain", "shop", "--out", "photos/cat/01.png"), "got: 'photos/cat"),
+        ((path, "photos", "--domain", "shop", "--out", "a.csv", "--out", "b.csv"), "at most one"),
+        (
+            (path, "photos", "--domain", "shop", "--out", "a.csv", "--format", "csv"),
+            "--format is for standard output",
+        ),
+        ((path, "photos", "--domain", "rooms", "--out", "a.csv"), "--out maps/"),
         ((str(tmp_path), "photos"), "no model in"),
     ):
         assert fact in one_line(onetrunk("predict", *words)), words

@@ -78,6 +78,7 @@ def test_all_findings_are_on_the_page(complete: Findings) -> None:
         "Scores by domain",
         "Size and speed",
         "Example predictions",
+        "Classes and worst images",
         "Features and gradients",
         "Training",
         "Data",

@@ -38,7 +38,7 @@ VERBS = (
     Verb("data", START, "Inspect a source of images: splits, classes, sizes, bad files."),
     Verb("recipes", START, "List the named recipes, or print one to start from."),
     Verb("train", TRAIN, "Train one network for all domains of a recipe."),
-    Verb("eval", TRAIN, "Evaluate a run on its test or validation images."),
+    Verb("eval", TRAIN, "Evaluate a run: scores, classes, confusions, worst images."),
     Verb("report", TRAIN, "Write an HTML page that compares runs with a baseline."),
     Verb("compare", TRAIN, "Compare methods of adding domains, or baselines, in one table."),
     Verb("add", DOMAINS, "Add a domain to a finished run; the trunk stays unchanged."),

@@ -10,9 +10,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table as Grid
 
+from onetrunk.cli.class_table import class_table
 from onetrunk.cli.output import console, print_json, suggest
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput, printable
+from onetrunk.eval.detail_files import check_folder, write_details
 from onetrunk.eval.evaluate import evaluate_split
 from onetrunk.progress import say
 from onetrunk.runs.open import Run
@@ -20,10 +22,15 @@ from onetrunk.train.device import choose_device
 
 EXAMPLES = """onetrunk eval runs/shop
 onetrunk eval runs/shop --domain catalogue --split val
+# precision, recall and F1 of each class
+onetrunk eval runs/shop --per-class
+# confusion matrices, reliability and the worst images as CSV and PNG files
+onetrunk eval runs/shop --out evaluation/
 onetrunk eval runs/shop --latex > table.tex
 # average predicted maps over several scales and mirrored images
 onetrunk eval runs/rooms --scales 0.75,1,1.25 --mirror
 """
+EVALUATED = ("test", "val", "train")
 WORST = 3  # confusions per task in the table; --json has more
 
 
@@ -32,7 +39,19 @@ def command(
     domain: Annotated[
         list[str] | None, typer.Option(help="Evaluate this domain only; repeatable.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Split to evaluate: test or val.")] = "test",
+    split: Annotated[
+        str,
+        typer.Option(help="Split to evaluate: test, val, or train (without augmentation)."),
+    ] = "test",
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Print precision, recall and F1 of each class.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to write classes, confusion matrices, reliability and the worst images to."
+        ),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1 or mps.")] = None,
     scales: Annotated[
         str,
@@ -46,11 +65,18 @@ def command(
     as_latex: Annotated[bool, typer.Option("--latex", help="Print the table as LaTeX.")] = False,
 ) -> None:
     """Evaluate a run's model."""
-    if split not in ("test", "val"):
-        raise BadInput("--split expects test or val", got=split, available=("test", "val"))
+    if split not in EVALUATED:
+        raise BadInput("--split expects a split", got=split, available=EVALUATED)
     if as_json + as_csv + as_latex > 1:
         raise BadInput("expected at most one of --json, --csv and --latex", got="several")
+    if per_class and (as_json or as_csv or as_latex):
+        raise BadInput(
+            "--per-class is for the printed tables; --json and --out have the classes anyway",
+            got="--json, --csv or --latex",
+        )
     factors = _factors(scales)
+    if out is not None:
+        check_folder(out)
     opened = Run(run)
     models = opened.networks
     domains = chosen_domains(opened, domain)
@@ -58,9 +84,13 @@ def command(
         models, domains, split, device=choose_device(device), scales=factors, mirror=mirror
     )
     table = found.table()
+    files = [] if out is None else write_details(found.tasks, out)
+    if split == "train":
+        say("these are the images that the model was trained on: not a measure of generalization")
     if as_json:
-        confused = found.confusions()
-        print_json({"run": str(run), **table.to_json(), "confusions": confused})
+        details = {"confusions": found.confusions(), "details": found.details()}
+        written = {"files": [str(path) for path in files]} if files else {}
+        print_json({"run": str(run), **table.to_json(), **details, **written})
     elif as_csv:
         print(table.to_csv(), end="")
     elif as_latex:
@@ -71,6 +101,11 @@ def command(
         worst = found.confusions(WORST)
         if any(pairs for tasks in worst.values() for pairs in tasks.values()):
             paper.print(_confused(worst))
+        for one in found.tasks if per_class else ():
+            if classes := one.per_class():
+                paper.print(class_table(f"{one.domain}/{one.task.name}: classes", classes))
+        if out is not None:
+            print(f"wrote {len(files)} files into {out}")
         place = shlex.quote(str(run))
         name = table.domains[0] if table.domains else next(iter(models))
         suggest(f"onetrunk predict {place} IMAGE --domain {name}", f"onetrunk info {place}")

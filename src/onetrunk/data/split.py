@@ -44,6 +44,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def part(self, places: NDArray[np.int64]) -> Split:
+        """Return the split with these images only."""
+        return Split(self.name, self.rows[places], self._index, self._frames, self.pixels)
+
     def key(self, i: int) -> str:
         """Return the name of an image."""
         return self._index.keys[self.rows[i]]

@@ -23,10 +23,10 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.seeded import permutation, seed_of
 from onetrunk.data.split import Split
 from onetrunk.errors import BadInput, Diverged, printable
+from onetrunk.eval.evaluation import Evaluation
 from onetrunk.eval.metrics import scores_of
-from onetrunk.eval.model_split import split_for
+from onetrunk.eval.model_split import sample_places, split_for
 from onetrunk.eval.result import EvaluationResult, TaskResult
-from onetrunk.eval.table import Table
 from onetrunk.eval.views import Views, predict_views
 from onetrunk.nn.card import Card
 from onetrunk.nn.modes import eval_mode
@@ -52,10 +52,12 @@ def evaluate(
     progress: bool = True,
     scales: Sequence[float] = (1.0,),
     mirror: bool = False,
-) -> Table:
+) -> Evaluation:
     """Return the scores of a model, or of one model for each domain, on a split of these domains.
 
-    A task without any labelled image in the split has no rows.
+    A task without any labelled image in the split has no rows. Images are not augmented, on no
+    split; scores on `train` tell how well the training images are fitted, not how well new ones
+    are predicted.
 
     Args:
         batch: Images in a batch, at most; fewer where memory requires it.
@@ -75,7 +77,7 @@ def evaluate(
         scales=scales,
         mirror=mirror,
     )
-    return result.table(intervals)
+    return Evaluation.of(result, intervals)
 
 
 def evaluate_split(
@@ -88,8 +90,13 @@ def evaluate_split(
     progress: bool = True,
     scales: Sequence[float] = (1.0,),
     mirror: bool = False,
+    sample: int | None = None,
 ) -> EvaluationResult:
-    """Evaluate as `evaluate` does and return the table, the outcomes and the confusions."""
+    """Evaluate as `evaluate` does and return the table, the outcomes and the confusions.
+
+    Args:
+        sample: Images of each domain, at most, drawn at random with a fixed seed; by default all.
+    """
     if batch < 1:
         raise BadInput("expected a batch of at least one image", got=batch)
     views = Views(tuple(scales), mirror)
@@ -99,6 +106,8 @@ def evaluate_split(
         views.check(domain_model, domain.name)
         card = domain_model.domains[domain.name]
         images = split_for(domain, card, split, quiet=not progress)
+        if sample is not None and len(images) > sample:
+            images = images.part(sample_places(images, domain.name, sample, seed=0))
         if len(images):
             jobs.append((domain_model, domain.name, images))
         elif progress:

@@ -13,24 +13,43 @@ from onetrunk.data.split import Split
 from onetrunk.data.task import Task
 from onetrunk.eval.intervals import interval
 from onetrunk.eval.metrics import metrics_of
-from onetrunk.eval.metrics.image import Classify, Embed
+from onetrunk.eval.metrics.by_class import ClassScores, macro_mean, weighted_mean
+from onetrunk.eval.metrics.calibration import Reliability
+from onetrunk.eval.metrics.confusion import Confusion, ConfusionMatrix
+from onetrunk.eval.metrics.image import Embed
 from onetrunk.eval.metrics.scores import Scores
 from onetrunk.eval.outcomes import Key, Outcomes, TaskOutcomes, digest_names
 from onetrunk.eval.table import Row, Table
 from onetrunk.progress import say
 
 CONFUSIONS = 10  # pairs of classes that are listed by default
-NO_CLASS = "(none of the classes)"  # a prediction of an external model that is not a class
+WORST = 20  # images that are listed by default
 
 
 @dataclass(frozen=True)
-class Confusion:
-    """Images of one class that were predicted as another: number and share of the true class."""
+class WorstImage:
+    """An image whose prediction is among the worst of its split.
 
-    true: str
+    Args:
+        file: The name of the image in its source: for folders, the path below the folder.
+        given: The label, or numbers; empty for maps.
+        predicted: The prediction, or for maps how far it is off.
+        confidence: The probability of the predicted class.
+        error: How wrong it is: the loss of classes and labels; standard deviations of numbers;
+            1 − mean IoU; the mean error of depths and normals.
+        place: Its place in the split.
+    """
+
+    file: str
+    given: str
     predicted: str
-    count: int
-    share: float
+    confidence: float | None
+    error: float
+    place: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return asdict(self)
 
 
 @dataclass
@@ -93,20 +112,62 @@ class TaskResult:
             if metric.name in values
         ]
 
+    def confusion(self) -> ConfusionMatrix | None:
+        """Return the confusion matrix; None for other kinds than `classify`, or without images."""
+        return self.scores.confusion() if self.scores.count else None
+
     def confusions(self, limit: int = CONFUSIONS) -> list[Confusion]:
         """Return the pairs of classes that are confused most often, by number of images."""
-        if not isinstance(self.scores, Classify) or not self.scores.count:
+        matrix = self.confusion()
+        return [] if matrix is None else matrix.pairs(limit)
+
+    def per_class(self) -> tuple[ClassScores, ...]:
+        """Return the scores of each class; none for a kind without classes, or without images."""
+        return self.scores.per_class() if self.scores.count else ()
+
+    def reliability(self) -> Reliability | None:
+        """Return confidence against accuracy; None for other kinds than `classify`."""
+        return self.scores.reliability() if self.scores.count else None
+
+    def worst(self, limit: int = WORST) -> list[WorstImage]:
+        """Return the images with the worst predictions, the worst first.
+
+        Of classes and labels, only images with a wrong prediction are listed. Embeddings have none.
+        """
+        errors = self.scores.image_errors() if self.scores.count else None
+        if errors is None:
             return []
-        true, predicted = self.scores.pairs()
-        classes = (*self.task.classes, NO_CLASS)
-        counts_of_class = np.bincount(true, minlength=len(classes))
-        wrong = np.stack([true, predicted])[:, true != predicted]
-        pairs, counts = np.unique(wrong, axis=1, return_counts=True)
-        confusions = [
-            Confusion(classes[t], classes[p], int(n), float(n / counts_of_class[t]))
-            for (t, p), n in zip(pairs.T, counts, strict=True)
+        ranked = np.argsort(np.where(np.isnan(errors), np.inf, -errors), kind="stable")
+        worst = ranked[: min(limit, int((~np.isnan(errors)).sum()))]
+        return [
+            WorstImage(
+                file=self.split.key(place),
+                given=one.given,
+                predicted=one.predicted,
+                confidence=one.confidence,
+                error=error,
+                place=place,
+            )
+            for place, error, one in zip(
+                self.order[worst].tolist(),
+                errors[worst].tolist(),
+                self.scores.predictions(worst.tolist()),
+                strict=True,
+            )
         ]
-        return sorted(confusions, key=lambda c: (-c.count, -c.share))[:limit]
+
+    def details(self) -> dict[str, Any]:
+        """Return classes, confusion matrix, reliability and worst images as plain data."""
+        classes, matrix, bins = self.per_class(), self.confusion(), self.reliability()
+        found: dict[str, Any] = {}
+        if classes:
+            found["classes"] = [one.to_json() for one in classes]
+            found["means"] = [one(classes).to_json() for one in (macro_mean, weighted_mean)]
+        if matrix is not None:
+            found["confusion"] = matrix.to_json()
+        if bins is not None:
+            found["reliability"] = bins.to_json()
+        return {**found, "worst": [image.to_json() for image in self.worst()]}
 
 
 @dataclass(frozen=True)
@@ -143,3 +204,11 @@ class EvaluationResult:
                 pairs = [asdict(pair) for pair in result.confusions(limit)]
                 confusions.setdefault(result.domain, {})[result.task.name] = pairs
         return confusions
+
+    def details(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Return `TaskResult.details` by domain and task."""
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        for result in self.tasks:
+            if result.scores.count:
+                found.setdefault(result.domain, {})[result.task.name] = result.details()
+        return found

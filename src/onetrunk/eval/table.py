@@ -18,6 +18,7 @@ from rich.markup import escape
 from onetrunk.data.task import KINDS, check_name
 from onetrunk.errors import BadInput, printable
 from onetrunk.settings import read_dataclass
+from onetrunk.store.csv_text import csv_text
 
 Better = Literal["lower", "higher"]
 LATEX = {c: rf"\{c}" for c in "%_&#${}"} | {
@@ -178,7 +179,7 @@ class Table:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Table:
         """Return the table that `to_json` wrote; an invalid document raises BadInput."""
-        return read_dataclass(cls, document)
+        return read_dataclass(Table, document)
 
     def to_csv(self) -> str:
         """Return all fields of all rows as CSV, without rounding."""
@@ -186,7 +187,7 @@ class Table:
         views = {"views": self.views} if self.views else {}
         writer = csv.DictWriter(text, [*FIELDS, *views], lineterminator="\n")
         writer.writeheader()
-        writer.writerows({**asdict(row), **views} for row in self.rows)
+        writer.writerows({**asdict(row), "unit": csv_text(row.unit), **views} for row in self.rows)
         return text.getvalue()
 
     def to_latex(self) -> str:

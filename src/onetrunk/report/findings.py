@@ -10,6 +10,7 @@ from onetrunk.eval.feature_map import FeatureMap
 from onetrunk.eval.gradient_agreement import GradientAgreement
 from onetrunk.eval.latency import Latency
 from onetrunk.eval.similarity import Similarity
+from onetrunk.report.class_errors import TaskErrors
 from onetrunk.report.columns import Column
 from onetrunk.report.curves import TaskCurves
 from onetrunk.report.examples import TaskExamples
@@ -31,6 +32,7 @@ class Measurements:
     """What was measured on the evaluated network; None where that was not possible."""
 
     examples: tuple[TaskExamples, ...] = ()
+    errors: tuple[TaskErrors, ...] = ()
     similarity: Similarity | None = None
     feature_map: FeatureMap | None = None
     gradient_agreement: GradientAgreement | None = None

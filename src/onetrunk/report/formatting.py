@@ -23,6 +23,7 @@ METRIC_WORDS = {
     "mean": "mean angle",
     "recall_at_1": "recall@1",
     "balanced_error": "balanced error",
+    "top5_error": "top-5 error",
     "ece": "calibration error (ECE)",
     "pixel_accuracy": "pixel accuracy",
     "rel": "relative error",

@@ -30,6 +30,7 @@ from onetrunk.eval.timm_checkpoint import evaluate_checkpoint
 from onetrunk.nn.saving import models_of
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
+from onetrunk.report.class_errors import class_errors
 from onetrunk.report.columns import Column, column_of, validation_error
 from onetrunk.report.curves import training_curves
 from onetrunk.report.examples import task_examples
@@ -172,6 +173,9 @@ def _measure(
     if attempt.files and domains:
         examples = attempt("examples", lambda: task_examples(networks, domains, seed=seed))
         found = replace(found, examples=examples or ())
+    if domains:
+        errors = attempt("classes", lambda: class_errors(networks, domains, images=attempt.files))
+        found = replace(found, errors=errors or ())
     if several:
         cka = attempt("similarity", lambda: similarity(networks, domains, seed=seed))
         found = replace(found, similarity=cka)

@@ -14,7 +14,8 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.task import KINDS, NO_CLASS, NO_LABEL, NO_PIXEL, Task
 from onetrunk.eval.evaluate import evaluate
 from onetrunk.eval.metrics import scores_of
-from onetrunk.eval.metrics.image import average_precision, calibration_error
+from onetrunk.eval.metrics.calibration import calibration_error
+from onetrunk.eval.metrics.image import average_precision
 from onetrunk.eval.metrics.pixel import histogram, histogram_median, mean_iou
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal

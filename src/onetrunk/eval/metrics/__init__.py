@@ -2,7 +2,7 @@
 
 | kind | headline | other metrics |
 |---|---|---|
-| classify | error, % | balanced_error, ece |
+| classify | error, % | balanced_error, top5_error (of six or more classes), ece |
 | multilabel | map_error = 100·(1 − mAP), % | |
 | regress | nrmse, in standard deviations of the targets | rmse, mae |
 | segment | miou, % | pixel_accuracy |

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,14 +13,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onetrunk.data.task import NO_CLASS, NO_LABEL, Task
-from onetrunk.eval.metrics.scores import F64, Metric, Scores, exact_sum, to_double
+from onetrunk.eval.metrics.by_class import ClassScores, class_scores
+from onetrunk.eval.metrics.calibration import Reliability, calibration_error, reliability
+from onetrunk.eval.metrics.confusion import NO_CLASS as NO_CLASS_LABEL
+from onetrunk.eval.metrics.confusion import ConfusionMatrix
+from onetrunk.eval.metrics.scores import (
+    F64,
+    ImagePrediction,
+    Metric,
+    Scores,
+    exact_sum,
+    to_double,
+)
 
-BINS = 15  # of the calibration error
+TOP = 5  # of the top-5 error
+SHOWN_NUMBERS = 4  # of one image
 CHUNK = 2**24  # inner products in memory at a time
 
 
 class Classify(Scores):
-    """Top-1 error, balanced error and calibration error, in percent.
+    """Top-1 error, balanced error, top-5 error and calibration error, in percent.
+
+    Top-5 error: the share of images whose class is not among the five with the highest scores; of
+    equal scores, the class that comes first is higher. Not defined for five classes or fewer.
 
     Balanced error: the mean over the classes that have images of each class's share of wrong
     predictions. (torchmetrics' macro recall counts a class that is predicted but has no image as
@@ -31,11 +48,17 @@ class Classify(Scores):
     """
 
     kind = "classify"
-    metrics = (Metric("error", "%"), Metric("balanced_error", "%"), Metric("ece", "%"))
+    metrics = tuple(Metric(name, "%") for name in ("error", "balanced_error", "top5_error", "ece"))
     share_of_images = True
 
     def _add(self, out: Tensor, target: Tensor) -> None:
+        logarithms = out.float().log_softmax(1)
         confidence = out.float().softmax(1).amax(1)
+        true = target.clamp(min=0)[:, None]
+        own = out.gather(1, true)
+        places = torch.arange(out.shape[1], device=out.device)
+        before = (out > own) | ((out == own) & (places < true))
+        self._keep({"rank": before.sum(1), "loss": -logarithms.gather(1, true)[:, 0]})
         self._keep_classes(out.argmax(1), confidence, target)
 
     def add_predicted(self, predicted: NDArray[np.int64], target: NDArray[Any]) -> None:
@@ -44,7 +67,9 @@ class Classify(Scores):
         A class that is not one of the task's, `len(task.classes)`, is always wrong.
         """
         classes, labels = (torch.from_numpy(a.astype(np.int64)) for a in (predicted, target))
-        self._keep_classes(classes, torch.full(labels.shape, torch.nan), labels)
+        unknown = torch.full(labels.shape, torch.nan)
+        self._keep_classes(classes, unknown, labels)
+        self._keep({"rank": torch.full(labels.shape, len(self.task.classes)), "loss": unknown})
         self._keep({"finite": torch.ones(labels.shape, dtype=torch.bool)})
 
     def _keep_classes(self, predicted: Tensor, confidence: Tensor, target: Tensor) -> None:
@@ -68,10 +93,54 @@ class Classify(Scores):
             "error": 100 * float((~right).sum()) / len(right),
             "balanced_error": 100 * (1 - exact_sum(recall) / len(recall)),
         }
+        if not self.has_scores:
+            return metrics
+        if classes > TOP:
+            missed = self.array("rank")[self.labelled] >= TOP
+            metrics["top5_error"] = 100 * float(missed.sum()) / len(missed)
         confidence = self.array("confidence")[self.labelled]
-        if not np.isnan(confidence).any():
-            metrics["ece"] = 100 * calibration_error(confidence, right)
-        return metrics
+        return metrics | {"ece": 100 * calibration_error(confidence, right)}
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether the scores of the classes are known, and not only the predicted classes."""
+        return not np.isnan(self.array("confidence")).any()
+
+    def confusion(self) -> ConfusionMatrix | None:
+        return ConfusionMatrix.of(self.task.classes, *self.pairs())
+
+    def per_class(self) -> tuple[ClassScores, ...]:
+        true, predicted = self.pairs()
+        count = len(self.task.classes)
+        right, found, support = (
+            np.bincount(classes, minlength=count)[:count]
+            for classes in (true[true == predicted], predicted, true)
+        )
+        return class_scores(self.task.classes, right, found, support)
+
+    def reliability(self) -> Reliability | None:
+        if not self.has_scores:
+            return None
+        true, predicted = self.pairs()
+        return reliability(self.array("confidence")[self.labelled], true == predicted)
+
+    def image_errors(self) -> F64 | None:
+        """The cross-entropy of each wrong image."""
+        wrong = self.labelled & (self.array("target") != self.array("predicted"))
+        loss = self.array("loss").astype(np.float64)
+        return np.where(wrong, np.nan_to_num(loss, nan=0.0), np.nan)
+
+    def predictions(self, images: Sequence[int]) -> list[ImagePrediction]:
+        names = (*self.task.classes, NO_CLASS_LABEL)
+        columns = (self.array(name)[images] for name in ("target", "predicted", "confidence"))
+        return [
+            ImagePrediction(
+                given=names[given],
+                predicted=names[predicted],
+                confidence=None if math.isnan(confidence) else confidence,
+            )
+            for given, predicted, confidence in zip(*(c.tolist() for c in columns), strict=True)
+        ]
 
     def per_image(self) -> dict[str, NDArray[Any]]:
         labelled = self.labelled
@@ -105,6 +174,34 @@ class Multilabel(Scores):
 
     def per_image(self) -> dict[str, NDArray[Any]]:
         return {}
+
+    def per_class(self) -> tuple[ClassScores, ...]:
+        """At a probability of 0.5; the average precision is over all thresholds."""
+        scores = self.array("scores")[self.labelled]
+        true = self.array("target")[self.labelled] == 1
+        predicted = scores >= 0  # logits
+        counts = ((predicted & true).sum(0), predicted.sum(0), true.sum(0))
+        return tuple(
+            replace(one, average_precision=average_precision(column, own) if own.any() else None)
+            for one, column, own in zip(
+                class_scores(self.task.classes, *counts), scores.T, true.T, strict=True
+            )
+        )
+
+    def image_errors(self) -> F64 | None:
+        """The mean binary cross-entropy over the labels of each image with a wrong label."""
+        scores, target = self.array("scores").astype(np.float64), self.array("target") == 1
+        loss = np.logaddexp(0, np.where(target, -scores, scores)).mean(1)
+        wrong = self.labelled & ((scores >= 0) != target).any(1)
+        return np.where(wrong, loss, np.nan)
+
+    def predictions(self, images: Sequence[int]) -> list[ImagePrediction]:
+        target, scores = self.array("target")[images], self.array("scores")[images]
+        pairs = zip(target == 1, scores >= 0, strict=True)
+        return [ImagePrediction(self._names(given), self._names(on)) for given, on in pairs]
+
+    def _names(self, on: NDArray[np.bool_]) -> str:
+        return ", ".join(self.task.classes[i] for i in np.flatnonzero(on)) or "–"
 
 
 class Regress(Scores):
@@ -153,6 +250,22 @@ class Regress(Scores):
     def headlines(cls, sums_RK: F64) -> F64:
         headlines: F64 = np.sqrt(sums_RK[:, :-1] / sums_RK[:, -1:]).mean(1)
         return headlines
+
+    def image_errors(self) -> F64 | None:
+        """The root mean square of an image's errors, in standard deviations of the targets."""
+        squares = self.per_image()["sum"]
+        if not squares.shape[1]:
+            return None
+        return np.where(self.labelled, np.sqrt(squares.mean(1)), np.nan)
+
+    def predictions(self, images: Sequence[int]) -> list[ImagePrediction]:
+        pairs = zip(self.array("target")[images], self.array("out")[images], strict=True)
+        return [ImagePrediction(self._numbers(t), self._numbers(y)) for t, y in pairs]
+
+    def _numbers(self, values: NDArray[Any]) -> str:
+        more = ", …" if len(values) > SHOWN_NUMBERS else ""
+        unit = f" {self.task.unit}" if self.task.unit else ""
+        return ", ".join(f"{v:.4g}" for v in values[:SHOWN_NUMBERS].tolist()) + more + unit
 
 
 class Embed(Scores):
@@ -223,20 +336,22 @@ class Embed(Scores):
     def per_image(self) -> dict[str, NDArray[Any]]:
         return {"sum": self.hits(), "count": self.queries.astype(np.float64)}
 
+    def per_class(self) -> tuple[ClassScores, ...]:
+        """The recall@1 of the queries of each class."""
+        queries = self.queries
+        target, hits = self.array("target")[queries], self.hits()[queries]
+        sizes = [(label, hits[target == i]) for i, label in enumerate(self.task.classes)]
+        return tuple(
+            ClassScores(label, len(own), recall=exact_sum(own) / len(own) if len(own) else None)
+            for label, own in sizes
+        )
+
 
 def _std(values: F64) -> float:
     if not len(values) or (values == values[0]).all():
         return 0.0
     mean = exact_sum(values) / len(values)
     return math.sqrt(exact_sum((values - mean) ** 2) / len(values))
-
-
-def calibration_error(confidence: NDArray[Any], right: NDArray[np.bool_]) -> float:
-    """Return the expected calibration error, 0…1: bins [b/15, (b+1)/15), the last one closed."""
-    confidence = confidence.astype(np.float64)
-    bins = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
-    gaps = [exact_sum(right[bins == b] - confidence[bins == b]) for b in range(BINS)]
-    return exact_sum(np.abs(gaps)) / len(confidence)
 
 
 def average_precision(scores: NDArray[Any], true: NDArray[np.bool_]) -> float:

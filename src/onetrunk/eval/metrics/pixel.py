@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onetrunk.data.task import NO_PIXEL, Task
-from onetrunk.eval.metrics.scores import F64, Metric, Scores, exact_sum, to_double
+from onetrunk.eval.metrics.by_class import ClassScores, class_scores
+from onetrunk.eval.metrics.scores import (
+    F64,
+    ImagePrediction,
+    Metric,
+    Scores,
+    exact_sum,
+    to_double,
+)
+from onetrunk.eval.table import number, spaced
 
 BINS_PER_DEGREE = 100  # the median of angles is within half a bin, 0.005°
 WITHIN = {"within_11": 11.25, "within_22": 22.5, "within_30": 30.0}  # degrees
@@ -47,6 +58,28 @@ class Segment(Scores):
     def per_image(self) -> dict[str, NDArray[Any]]:
         return {"areas": self.array("areas")}
 
+    def per_class(self) -> tuple[ClassScores, ...]:
+        """From the pixels of all images together."""
+        areas = self.array("areas").sum(0)
+        unions = (areas[1] + areas[2] - areas[0]).tolist()
+        return tuple(
+            replace(one, iou=right / union if union else None)
+            for one, right, union in zip(
+                class_scores(self.task.classes, *areas), areas[0].tolist(), unions, strict=True
+            )
+        )
+
+    def image_errors(self) -> F64 | None:
+        """1 − the mean IoU of each image's own pixels."""
+        labelled = self.labelled
+        errors = np.full(len(self), np.nan)
+        errors[labelled] = 1 - mean_iou(self.array("areas")[labelled])
+        return errors
+
+    def predictions(self, images: Sequence[int]) -> list[ImagePrediction]:
+        shares = mean_iou(self.array("areas")[images]).tolist()
+        return [ImagePrediction(predicted=f"mean IoU {100 * iou:.0f} %") for iou in shares]
+
     @classmethod
     def headlines(cls, sums_RK: F64) -> F64:
         """Return 100 · mean IoU of each row of flattened (3, classes) areas."""
@@ -63,6 +96,20 @@ class _PixelErrors(Scores):
 
     def per_image(self) -> dict[str, NDArray[Any]]:
         return {name: self.array(name).astype(np.float64) for name in ("sum", "count")}
+
+    def image_errors(self) -> F64 | None:
+        """The mean error over each image's labelled pixels."""
+        labelled = self.labelled
+        errors = np.full(len(self), np.nan)
+        errors[labelled] = self.array("sum")[labelled] / self.array("count")[labelled]
+        return errors
+
+    def predictions(self, images: Sequence[int]) -> list[ImagePrediction]:
+        errors = self.array("sum")[images] / self.array("count")[images]
+        metric = self.metrics[0]
+        unit = self.task.unit if metric.task_unit and self.task.unit else metric.unit
+        words = [f"error {number(error, unit)}{spaced(unit)}" for error in errors.tolist()]
+        return [ImagePrediction(predicted=text) for text in words]
 
 
 class Depth(_PixelErrors):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,6 +21,9 @@ from torch import Tensor
 
 from onetrunk.data.task import Kind, Task
 from onetrunk.errors import BadInput, Failed
+from onetrunk.eval.metrics.by_class import ClassScores
+from onetrunk.eval.metrics.calibration import Reliability
+from onetrunk.eval.metrics.confusion import ConfusionMatrix
 from onetrunk.eval.table import Better
 
 F64 = NDArray[np.float64]
@@ -37,6 +40,15 @@ class Metric:
     unit: str = ""
     better: Better = "lower"
     task_unit: bool = False
+
+
+@dataclass(frozen=True)
+class ImagePrediction:
+    """What is given and what is predicted for one image, in words; empty for maps."""
+
+    given: str = ""
+    predicted: str = ""
+    confidence: float | None = None  # the probability of the predicted class
 
 
 class Scores(ABC):
@@ -78,6 +90,29 @@ class Scores(ABC):
     @abstractmethod
     def per_image(self) -> dict[str, NDArray[Any]]:
         """Return what each image contributes to the headline, in the order of the updates."""
+
+    def confusion(self) -> ConfusionMatrix | None:
+        """Return the confusion matrix; None for a kind that has none."""
+        return None
+
+    def per_class(self) -> tuple[ClassScores, ...]:
+        """Return the scores of each class; none for a kind without classes."""
+        return ()
+
+    def reliability(self) -> Reliability | None:
+        """Return confidence against accuracy; None where there are no confidences."""
+        return None
+
+    def image_errors(self) -> F64 | None:
+        """Return how wrong the prediction of each image is, in the order of the updates.
+
+        It is NaN where an image is right or has no label. None for a kind without such a measure.
+        """
+        return None
+
+    def predictions(self, images: Sequence[int]) -> list[ImagePrediction]:
+        """Return what is given and predicted for some images, by their numbers in that order."""
+        return [ImagePrediction() for _ in images]
 
     @property
     def labelled(self) -> NDArray[np.bool_]:
