@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from onetrunk.data import cache
+from onetrunk.data import cache, cache_room
 from onetrunk.data.cache import cache_home, decode_all, purge
 from onetrunk.data.domain import Domain
 from onetrunk.data.index import read_index
@@ -142,7 +142,7 @@ SLOW_BUILD = """
 import sys, time
 from pathlib import Path
 from tests.helpers.fakes import Files
-from onetrunk.data import cache
+from onetrunk.data import cache, cache_room
 from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import Pixels
 cache.CHUNK_BYTES = 1
@@ -322,7 +322,7 @@ def test_a_file_system_without_allocation_is_supported(
 def test_if_the_disk_is_too_small_images_are_read_from_their_files(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    usage = shutil.disk_usage("/")._replace(free=cache.SPARE + 100)
+    usage = shutil.disk_usage("/")._replace(free=cache_room.SPARE + 100)
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     decoded = build(small())
     err = capsys.readouterr().err
