@@ -86,11 +86,48 @@ def test_a_recipe_with_other_comments_is_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_folder_of_other_files_is_refused_and_left_as_it_is(tmp_path: Path, resume: bool) -> None:
     (tmp_path / "thesis.tex").write_text("x")
-    with raises(BadInput, tmp_path, available=["thesis.tex"]):
+    with raises(BadInput, tmp_path, "thesis.tex", try_="an empty folder"):
         RunFolder.open(tmp_path, RECIPE, resume=resume)
     assert os.listdir(tmp_path) == ["thesis.tex"]
-    with raises(BadInput, tmp_path / "thesis.tex", try_="another `out`"):
+    with raises(BadInput, tmp_path / "thesis.tex", try_="another"):
         RunFolder.open(tmp_path / "thesis.tex", RECIPE)
+
+
+def test_a_run_that_fails_before_its_first_checkpoint_leaves_nothing(tmp_path: Path) -> None:
+    def start(error: type[BaseException], resume: bool = False) -> Path:
+        path = tmp_path / "new/er/run"
+        with pytest.raises(error), RunFolder.open(path, RECIPE, resume=resume) as run:
+            run.write("environment.json", {})
+            run.rewind(None)
+            raise error("stop")
+        return path
+
+    for error in (BadInput, KeyboardInterrupt, ZeroDivisionError):
+        start(error)
+        assert list(tmp_path.iterdir()) == []
+    # the message of `Failed` names the command that continues the run
+    path = start(Failed)
+    assert (path / "recipe.toml").exists()
+    start(KeyboardInterrupt, resume=True)  # not started by this process
+    assert (path / "recipe.toml").exists()
+
+
+def test_a_run_with_progress_is_kept_after_any_error(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), RunFolder.open(tmp_path / "a", RECIPE) as run:
+        run.log({"step": 1})
+        raise KeyboardInterrupt
+    with pytest.raises(BadInput), RunFolder.open(tmp_path / "b", RECIPE) as run:
+        run.write("failed.json", {})
+        raise BadInput("no")
+    assert (tmp_path / "a/recipe.toml").exists()
+    assert (tmp_path / "b/recipe.toml").exists()
+
+
+def test_an_empty_folder_of_the_users_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(BadInput), RunFolder.open(tmp_path / "mine", RECIPE):
+        raise BadInput("no")
+    assert list((tmp_path / "mine").iterdir()) == []
 
 
 def test_leftovers_of_a_killed_start_and_of_desktops_are_accepted(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import inspect
 import io
 import os
 import sys
-from dataclasses import dataclass
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Annotated, Any, get_type_hints
 
@@ -39,14 +39,31 @@ class Verb:
 
 VERBS = (
     Verb("demo", START, "Train four networks and one that replaces them, on bundled images."),
-    Verb("data", START, "Inspect a source of images: splits, classes, sizes, bad files.", decodes=True),
+    Verb(
+        "data",
+        START,
+        "Inspect a source of images: splits, classes, sizes, bad files.",
+        decodes=True,
+    ),
     Verb("recipes", START, "List the named recipes, or print one to start from."),
     Verb("train", TRAIN, "Train one network for all domains of a recipe.", decodes=True),
     Verb("eval", TRAIN, "Evaluate a run on its test or validation images.", decodes=True),
     Verb("report", TRAIN, "Write an HTML page that compares runs with a baseline.", decodes=True),
-    Verb("compare", TRAIN, "Compare methods of adding domains, or baselines, in one table.", decodes=True),
-    Verb("add", DOMAINS, "Add a domain to a finished run; the trunk stays unchanged.", decodes=True),
-    Verb("update", DOMAINS, "Train a domain's pack on changed classes or images, or undo that.", decodes=True),
+    Verb(
+        "compare",
+        TRAIN,
+        "Compare methods of adding domains, or baselines, in one table.",
+        decodes=True,
+    ),
+    Verb(
+        "add", DOMAINS, "Add a domain to a finished run; the trunk stays unchanged.", decodes=True
+    ),
+    Verb(
+        "update",
+        DOMAINS,
+        "Train a domain's pack on changed classes or images, or undo that.",
+        decodes=True,
+    ),
     Verb("remove", DOMAINS, "Remove a domain from a run; its pack is kept."),
     Verb("info", USE, "Show a run's domains, tasks, classes, sizes, scores and history."),
     Verb("predict", USE, "Predict classes, numbers or maps for images."),

@@ -68,7 +68,10 @@ def command(
     ] = None,
     dry: Annotated[
         bool,
-        typer.Option("--dry-run", help="Estimate time, memory and disk from a few images and steps; write nothing."),
+        typer.Option(
+            "--dry-run",
+            help="Estimate time, memory and disk from a few images and steps; write nothing.",
+        ),
     ] = False,
     device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1 or mps.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from onetrunk.data.domain import Domain
-from onetrunk.data.drawing import MAGMA, TABLEAU, colour_scale, text_font, signature
+from onetrunk.data.drawing import MAGMA, TABLEAU, colour_scale, signature, text_font
 from onetrunk.data.index import is_labelled
 from onetrunk.data.pixels import U8
 from onetrunk.data.split import Split

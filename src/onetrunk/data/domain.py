@@ -292,7 +292,6 @@ class Domain:
 
     def check(self) -> None:
         """Raise BadInput if too many images cannot be read, or a class has none left to train."""
-        self.check_classes()
         errors: list[BadInput] = []
         for split in SPLITS:
             bad, rows = self.bad(split), self.index.rows(split)

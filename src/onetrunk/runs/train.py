@@ -263,8 +263,9 @@ def make_teachers(
 
 
 def check_tasks(domains: Sequence[Domain], train: Train) -> None:
-    """Refuse settings that a domain's kinds of tasks do not support."""
+    """Refuse settings that a domain's kinds of tasks do not support, and tasks of one class."""
     for domain in domains:
+        domain.check_classes()
         for task in domain.tasks:
             if train.mixup and task.kind not in MIXABLE:
                 raise BadInput(

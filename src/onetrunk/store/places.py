@@ -11,7 +11,9 @@ from onetrunk.errors import BadInput, shorten
 
 MARK = ".onetrunk"  # a file in folders of results that nothing else identifies
 # what any folder may hold: locks, unfinished files of a killed writer, and files of desktops
-IGNORED = re.compile(r"\.lock|\..*\.(part|old)|\.DS_Store|desktop\.ini|Thumbs\.db")
+IGNORED = re.compile(
+    r"\.lock|\..*\.(part|old)|\.recipe\.toml\..*|\.DS_Store|desktop\.ini|Thumbs\.db"
+)
 SHOWN = 3  # names in an error
 
 
@@ -50,7 +52,7 @@ def check_file(path: Path, option: str = "--out") -> None:
 
 def check_writable(folder: Path) -> None:
     """Raise BadInput unless files can be written to a folder, which is created if missing."""
-    there = next((each for each in (folder, *folder.absolute().parents) if os.path.lexists(each)))
+    there = next(each for each in (folder, *folder.absolute().parents) if os.path.lexists(each))
     if not there.is_dir():
         raise _unwritable(folder, f"{there} is not a folder")
     if not os.access(there, os.W_OK | os.X_OK):
