@@ -104,7 +104,7 @@ FAILING = {
     "an unknown key": ("train", "shop.toml", "--set", "train.step=3"),
     "a missing source": ("train", "--domain", "shop=folder:nowhere"),
     "a class alone": ("train", "--domain", "shop=folder:photos/cat"),
-    "an impossible size": ("train", "shop.toml", "--set", "domains.digits.size=1"),
+    "an impossible size": ("train", "shop.toml", "--set", "domains.digits.size=99999"),
     "a missing teacher": ("train", "shop.toml", "--set", "distill.teachers=nowhere"),
     "an unknown logger": ("train", "shop.toml", "--set", "train.loggers=[a.b:c]"),
     "an unknown device": ("train", "shop.toml", "--device", "abacus"),
@@ -152,7 +152,7 @@ def test_a_refused_cache_leaves_nothing_behind(
 
 
 def test_the_question_is_asked_on_a_terminal(
-    onetrunk: Onetrunk, place: Path, monkeypatch: pytest.MonkeyPatch
+    onetrunk: Onetrunk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache_room, "LARGE", 1000)
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)

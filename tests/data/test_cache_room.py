@@ -16,6 +16,7 @@ from onetrunk.data.cache_room import LIMIT, asking, set_limit
 from onetrunk.data.domain import Domain, check_domains
 from onetrunk.data.index import read_index
 from onetrunk.data.pixels import Pixels
+from onetrunk.data.stored_images import RECORD
 from onetrunk.errors import BadInput
 from tests.helpers.errors import raises
 from tests.helpers.fakes import Fake, small
@@ -36,13 +37,7 @@ def build(source: Fake, side: int = 8) -> Path:
 
 def size_of(side: int) -> int:
     """Return the bytes of a cache of 24 images, records included."""
-    return 24 * (3 * side * side + cache_room_record())
-
-
-def cache_room_record() -> int:
-    from onetrunk.data.stored_images import RECORD
-
-    return RECORD.itemsize
+    return 24 * (3 * side * side + RECORD.itemsize)
 
 
 @pytest.mark.usefixtures("disk")
@@ -104,7 +99,7 @@ def test_the_limit_removes_the_folder_unused_for_longest(
 
 
 def test_what_is_in_use_is_not_removed_and_the_rest_is_read_from_its_files(
-    cache_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     domain = Domain("a", small(), size=8)
     folder = domain.decoded.folder

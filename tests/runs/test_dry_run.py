@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from onetrunk.data import cache_room
+from onetrunk.data import cache_room, sample
+from onetrunk.data.cache import purge
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput
 from onetrunk.runs.dry_run import dry_run, peak_memory
@@ -68,7 +69,7 @@ def test_a_dry_run_writes_nothing_at_all(
     assert files(tmp_path) == before
     assert not cache_home.exists()
     data = found["data"]["digits"]
-    assert (data["images"], data["sampled"], data["cached"]) == (1797, 48, False)
+    assert (data["images"], data["sampled"], data["cached"]) == (1796, 48, False)
 
     train_recipe(recipe(tmp_path), device="cpu")
     folder = next(path for path in cache_home.iterdir() if path.is_dir())
@@ -81,7 +82,7 @@ def test_a_dry_run_writes_nothing_at_all(
     assert again["cache_bytes"] == again["decode_seconds"] == 0
 
 
-def test_only_a_sample_is_decoded_and_stands_for_all(tmp_path: Path) -> None:
+def test_only_a_sample_is_decoded_and_stands_for_all() -> None:
     source = noise(200)
     full = Domain("d", noise(200), size=8)
     domain = Domain("d", source, size=8).sampled(seed=3)
@@ -98,7 +99,7 @@ def test_only_a_sample_is_decoded_and_stands_for_all(tmp_path: Path) -> None:
     assert domain.sample is not None and domain.sample.seconds > 0
 
 
-def test_unreadable_images_of_the_sample_are_a_warning(tmp_path: Path) -> None:
+def test_unreadable_images_of_the_sample_are_a_warning() -> None:
     source = noise(40)
     bad = [str(i) for i in range(40) if i % 4 == 0]
     source.images = {**source.images, **dict.fromkeys(bad, b"a text")}
@@ -107,6 +108,24 @@ def test_unreadable_images_of_the_sample_are_a_warning(tmp_path: Path) -> None:
     source.images = {str(i): b"a text" for i in range(40)}
     with raises(BadInput, "d: ", "not an image", try_="onetrunk data"):
         Domain("d", source, size=8).sampled()
+
+
+def test_the_sample_of_large_images_is_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sample, "MOST_BYTES", 3 * 5 * 3 * 8 * 8)
+    domain = Domain("d", noise(200), size=8).sampled()
+    assert domain.sample is not None
+    assert domain.sample.images == 3 * 5
+
+
+def test_a_distillation_is_estimated_without_writing(tmp_path: Path, cache_home: Path) -> None:
+    one = recipe(tmp_path)
+    train_recipe(one.with_sets(["trunk.sharing=none", "out=teachers"]), device="cpu")
+    purge()
+    before = files(tmp_path)
+    found = dry_run(one.with_sets(["distill.teachers=teachers"]), "cpu")
+    assert files(tmp_path) == before
+    assert list(cache_home.iterdir()) == []
+    assert found["parts"][""]["seconds"] > 0
 
 
 def test_a_large_cache_is_a_warning(

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -93,40 +94,50 @@ def test_a_folder_of_other_files_is_refused_and_left_as_it_is(tmp_path: Path, re
         RunFolder.open(tmp_path / "thesis.tex", RECIPE)
 
 
-def test_a_run_that_fails_before_its_first_checkpoint_leaves_nothing(tmp_path: Path) -> None:
-    def start(error: type[BaseException], resume: bool = False) -> Path:
-        path = tmp_path / "new/er/run"
-        with pytest.raises(error), RunFolder.open(path, RECIPE, resume=resume) as run:
-            run.write("environment.json", {})
-            run.rewind(None)
+def fail(
+    path: Path,
+    error: type[BaseException],
+    before: Callable[[RunFolder], object],
+    resume: bool = False,
+) -> None:
+    """Open a run that ends with an error."""
+
+    def run() -> None:
+        with RunFolder.open(path, RECIPE, resume=resume) as opened:
+            before(opened)
             raise error("stop")
-        return path
+
+    with pytest.raises(error):
+        run()
+
+
+def test_a_run_that_fails_before_its_first_checkpoint_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "new/er/run"
+
+    def start(run: RunFolder) -> None:
+        run.write("environment.json", {})
+        run.rewind(None)
 
     for error in (BadInput, KeyboardInterrupt, ZeroDivisionError):
-        start(error)
+        fail(path, error, start)
         assert list(tmp_path.iterdir()) == []
     # the message of `Failed` names the command that continues the run
-    path = start(Failed)
+    fail(path, Failed, start)
     assert (path / "recipe.toml").exists()
-    start(KeyboardInterrupt, resume=True)  # not started by this process
+    fail(path, KeyboardInterrupt, start, resume=True)  # this object has not started the run
     assert (path / "recipe.toml").exists()
 
 
 def test_a_run_with_progress_is_kept_after_any_error(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), RunFolder.open(tmp_path / "a", RECIPE) as run:
-        run.log({"step": 1})
-        raise KeyboardInterrupt
-    with pytest.raises(BadInput), RunFolder.open(tmp_path / "b", RECIPE) as run:
-        run.write("failed.json", {})
-        raise BadInput("no")
+    fail(tmp_path / "a", KeyboardInterrupt, lambda run: run.log({"step": 1}))
+    fail(tmp_path / "b", BadInput, lambda run: run.write("failed.json", {}))
     assert (tmp_path / "a/recipe.toml").exists()
     assert (tmp_path / "b/recipe.toml").exists()
 
 
 def test_an_empty_folder_of_the_users_is_kept(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
-    with pytest.raises(BadInput), RunFolder.open(tmp_path / "mine", RECIPE):
-        raise BadInput("no")
+    fail(tmp_path / "mine", BadInput, lambda _: None)
     assert list((tmp_path / "mine").iterdir()) == []
 
 

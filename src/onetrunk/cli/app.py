@@ -66,7 +66,7 @@ VERBS = (
     ),
     Verb("remove", DOMAINS, "Remove a domain from a run; its pack is kept."),
     Verb("info", USE, "Show a run's domains, tasks, classes, sizes, scores and history."),
-    Verb("predict", USE, "Predict classes, numbers or maps for images."),
+    Verb("predict", USE, "Predict classes, numbers or maps for images.", decodes=True),
     Verb("export", USE, "Export a model to ONNX."),
 )
 

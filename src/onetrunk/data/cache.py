@@ -41,7 +41,7 @@ from onetrunk.data.cache_entries import (
     remove,
     touch,
 )
-from onetrunk.data.cache_room import Plan, check_large, fits, make_room, nearest
+from onetrunk.data.cache_room import Plan, check_large, make_room, nearest, obstacle
 from onetrunk.data.index import Index
 from onetrunk.data.pixels import Pixels
 from onetrunk.data.sources import Source
@@ -111,9 +111,13 @@ def decode_all(
     """
     layers = layers_of(index.tasks)
     plan = plan_cache(index, pixels, name=name, home=home)
-    if keep and not plan.finished and (keep := fits(plan)):
-        check_large([plan])
-        make_room(plan)
+    if keep and not plan.finished:
+        if reason := obstacle(plan):
+            say(reason)
+            keep = False
+        else:
+            check_large([plan])
+            make_room(plan)
     folder = plan.folder if keep else plan.folder.with_name(f"{plan.folder.name}-records")
     _make(folder.parent, home or cache_home(), name)
     with _locked(folder, name):

@@ -87,27 +87,25 @@ def nearest(path: Path) -> Path:
     return next((each for each in (path, *path.absolute().parents) if each.exists()), Path("/"))
 
 
-def fits(plan: Plan) -> bool:
-    """Return whether the images can be cached, by the free disk and the limit; say why not."""
+def obstacle(plan: Plan) -> str:
+    """Return why the images cannot be cached, by the free disk or the limit; "" if they can."""
     home, size = plan.folder.parent, f"{plan.need / 1e9:.1f} GB"
     free, limit = free_bytes(home) - SPARE, set_limit()
     found = entries(home)
     spare = sum(entry.bytes for entry in evictable(found, plan.folder))
     instead = "images are decoded at every read instead, which is slower"
     if plan.missing > free + spare:
-        say(
+        return (
             f"{plan.name}: the cache would take {size}, and {max(free, 0) / 1e9:.1f} GB are "
             f"free in {home}: {instead}; try: ONETRUNK_CACHE=/a/larger/disk"
         )
-        return False
     others = sum(entry.bytes for entry in found if entry.folder != plan.folder)
     if limit is not None and plan.need + others - spare > limit:
-        say(
+        return (
             f"{plan.name}: the cache would take {size}, and {LIMIT} is "
             f"{os.environ[LIMIT]}: {instead}; try: {LIMIT}={_above(plan.need + others - spare)}"
         )
-        return False
-    return True
+    return ""
 
 
 def large(plans: Sequence[Plan]) -> str:

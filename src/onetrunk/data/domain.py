@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onetrunk.data.augment import Augment
 from onetrunk.data.cache import Decoded, decode_all, plan_cache
 from onetrunk.data.cache_entries import Origin
-from onetrunk.data.cache_room import Plan, asking, check_large, fits
+from onetrunk.data.cache_room import Plan, asking, check_large, obstacle
 from onetrunk.data.domain_settings import DomainSettings, Stats
 from onetrunk.data.index import Index, check_classes, read_index
 from onetrunk.data.pixels import Fit, Pixels
@@ -28,7 +28,7 @@ from onetrunk.data.split import Split
 from onetrunk.data.splitting import SPLITS
 from onetrunk.data.stored_images import GOOD
 from onetrunk.data.task import Task, TasksLike, check_name
-from onetrunk.errors import BadInput, printable
+from onetrunk.errors import BadInput, OnetrunkError, printable
 
 SIZE = 64  # pixels, if neither the user nor the source gives a size
 ONE_OF_SEVERAL = ("classify", "embed", "segment")  # kinds that need two classes
@@ -352,12 +352,13 @@ def asking_once(domains: Sequence[Domain]) -> Iterator[None]:
     Raises BadInput, before anything is decoded, if their caches together need a permission that is
     not given.
     """
-    plans = [
-        plan
-        for domain in domains
-        if domain.sample is None and "decoded" not in vars(domain)
-        if (plan := domain.cache_plan()) is not None and plan.missing and fits(plan)
-    ]
+    plans = []
+    for domain in domains:
+        if domain.sample is None and "decoded" not in vars(domain):
+            with suppress(OnetrunkError):  # raised again when the domain is read
+                plan = domain.cache_plan()
+                if plan is not None and plan.missing and not obstacle(plan):
+                    plans.append(plan)
     check_large(plans)
     with asking(lambda _: True):
         yield

@@ -27,7 +27,8 @@ from onetrunk.data.stored_images import (
 )
 from onetrunk.errors import BadInput
 
-IMAGES = 16  # of each split
+IMAGES = 16  # of each split, if they take at most MOST_BYTES
+MOST_BYTES = 256 * 2**20
 # without thumbnails, which are most of a record: there is a record for every image
 SMALL_RECORD = np.dtype([(n, RECORD[n]) for n in RECORD.names or () if n != "thumb"])
 
@@ -72,7 +73,9 @@ def decode_sample(source: Source, index: Index, pixels: Pixels, name: str, seed:
     """Decode up to 16 images of each split, drawn with a seed, without writing anything."""
     layers = layers_of(index.tasks)
     rng = np.random.default_rng(seed)
-    drawn = {split: _draw(index.rows(split), rng) for split in SPLITS}
+    each = pixels.stored[0] * pixels.stored[1] * 3 + sum(x.bytes(pixels.stored) for x in layers)
+    most = min(IMAGES, max(2, MOST_BYTES // len(SPLITS) // each))
+    drawn = {split: _draw(index.rows(split), most, rng) for split in SPLITS}
     rows = np.concatenate(list(drawn.values()))
 
     def read(row: np.int64) -> ReadImage:
@@ -118,9 +121,9 @@ def decode_sample(source: Source, index: Index, pixels: Pixels, name: str, seed:
     return Sample(decoded, len(rows), seconds * len(index), warnings)
 
 
-def _draw(rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return up to 16 rows in rising order."""
-    if len(rows) <= IMAGES:
+def _draw(rows: NDArray[np.int64], most: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return up to `most` rows in rising order."""
+    if len(rows) <= most:
         return rows
-    drawn: NDArray[np.int64] = np.sort(rng.choice(rows, IMAGES, replace=False))
+    drawn: NDArray[np.int64] = np.sort(rng.choice(rows, most, replace=False))
     return drawn
