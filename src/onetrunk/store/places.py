@@ -60,7 +60,7 @@ def check_writable(folder: Path) -> None:
 
 
 def _unwritable(path: Path, reason: str) -> BadInput:
-    return BadInput(f"cannot write {path}", got=reason, try_="another place, such as runs/NAME")
+    return BadInput(f"cannot write {path}", got=reason, try_="another name or folder")
 
 
 def mark(folder: Path, what: str) -> None:

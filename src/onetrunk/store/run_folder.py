@@ -272,10 +272,12 @@ class RunFolder:
 
     def _is_empty(self) -> bool:
         """Return whether this object started the run, and has no progress in it."""
+        if not (self._begun and self.path.is_dir()):
+            return False
         names = {path.name for path in self.path.iterdir() if not IGNORED.fullmatch(path.name)}
         metrics = self.path / METRICS
         saved = not names <= {*BEGUN} or (metrics.exists() and metrics.stat().st_size > 0)
-        return self._begun and not saved
+        return not saved
 
     def _remove_begun(self) -> None:
         if self._metrics is not None:
