@@ -494,6 +494,28 @@ def test_a_folder_that_cannot_be_written_is_replaced_with_a_message(
     assert str(tmp_path / "file/home") in line and str(decoded.folder.parent) in line
 
 
+def test_a_finished_folder_of_another_user_is_read(
+    cache_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = build(small()).folder
+
+    def denied(path: str, *_: Any, **__: Any) -> int:
+        if str(path).endswith(".lock"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opened(path, *_, **__)
+
+    opened = os.open
+    monkeypatch.setattr(os, "open", denied)  # root may write everywhere
+    source = small()
+    decoded = build(source)
+    assert decoded.folder == folder
+    assert source.reads == []
+    images, _ = decoded.frames.read(np.array([3]))
+    np.testing.assert_array_equal(images[0], PIXELS.read(picture(3)))
+    with raises(Failed, cache_home, got=os.strerror(errno.EACCES)):
+        build(small(25))
+
+
 def test_purge_empties_the_cache_and_returns_the_bytes(cache_home: Path) -> None:
     folder = build(small()).folder
     size = sum(f.stat().st_size for f in folder.iterdir())

@@ -120,15 +120,26 @@ def decode_all(
             make_room(plan)
     folder = plan.folder if keep else plan.folder.with_name(f"{plan.folder.name}-records")
     _make(folder.parent, home or cache_home(), name)
-    with _locked(folder, name):
-        folder.mkdir(exist_ok=True)
-        used = InUse(folder)
-        touch(folder)
-        if not _finished(folder):
-            origin = Origin(f"python:{type(source).__name__}") if origin is None else origin
-            _build(_Job(folder, source, index, pixels, layers, name, keep, origin))
+    origin = Origin(f"python:{type(source).__name__}") if origin is None else origin
+    used = _opened(_Job(folder, source, index, pixels, layers, name, keep, origin))
     frames = Frames(folder if keep else None, source, index.where, pixels, layers, used)
     return Decoded(folder, read_records(folder), read_reasons(folder), frames)
+
+
+def _opened(job: _Job) -> InUse | None:
+    """Decode the images that are missing in a folder, and mark it as in use."""
+    try:
+        with _locked(job.folder, job.name):
+            job.folder.mkdir(exist_ok=True)
+            used = InUse(job.folder)
+            touch(job.folder)
+            if not _finished(job.folder):
+                _build(job)
+            return used
+    except OSError as error:
+        if isinstance(error, PermissionError) and _finished(job.folder):
+            return None  # of another user, to be read only
+        raise _unwritable(job.name, job.folder, error) from None
 
 
 def plan_cache(index: Index, pixels: Pixels, *, name: str, home: Path | None = None) -> Plan:

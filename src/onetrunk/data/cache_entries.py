@@ -157,9 +157,9 @@ def is_in_use(folder: Path) -> bool:
         try:
             with lock:
                 path.unlink(missing_ok=True)
-        except Timeout:
+        except (Timeout, PermissionError):  # a mark of another user may be one in use
             return True
-        except OSError:  # removed meanwhile, or of another user
+        except OSError:  # removed meanwhile
             continue
     return False
 
@@ -171,7 +171,15 @@ def remove(chosen: Iterable[Entry]) -> list[Entry]:
     """
     removed = []
     for entry in chosen:
-        if _remove(entry.folder):
+        try:
+            gone = _remove(entry.folder)
+        except OSError as error:
+            raise Failed(
+                f"{entry.folder} cannot be removed",
+                got=error.strerror or str(error),
+                try_="remove it by hand",
+            ) from None
+        if gone:
             removed.append(entry)
         else:
             say(f"{entry.folder} is kept: a process uses it; try: purge again later")
@@ -191,12 +199,13 @@ def evict(home: Path, needed: int, keep: Path) -> int:
     for entry in reversed(evictable(entries(home), keep)):
         if freed >= needed:
             break
-        if _remove(entry.folder):
-            freed += entry.bytes
-            say(
-                f"removed {entry.bytes / 1e9:.2f} GB of decoded images of "
-                f"{entry.origin or entry.folder.name} from the cache, to make room"
-            )
+        with suppress(OSError):  # of another user
+            if _remove(entry.folder):
+                freed += entry.bytes
+                say(
+                    f"removed {entry.bytes / 1e9:.2f} GB of decoded images of "
+                    f"{entry.origin or entry.folder.name} from the cache, to make room"
+                )
     return freed
 
 
@@ -218,12 +227,6 @@ def _remove(folder: Path) -> bool:
                 Path(lock.lock_file).unlink(missing_ok=True)
     except Timeout:
         return False
-    except OSError as error:
-        raise Failed(
-            f"{folder} cannot be removed",
-            got=error.strerror or str(error),
-            try_="remove it by hand",
-        ) from None
     return True
 
 
