@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from PIL import Image
 
 from onetrunk.cli import data
 from onetrunk.data.cache import cache_home
+from onetrunk.data.cache_entries import USED, entries
 from onetrunk.errors import Failed
 from tests.helpers.verbs import Ran, one_line, photos
 
@@ -92,20 +94,59 @@ def test_a_sheet_is_a_png(onetrunk: Callable[..., Ran], tmp_path: Path) -> None:
         assert min(sheet.size) > 300
 
 
-def test_purge_empties_the_cache(onetrunk: Callable[..., Ran]) -> None:
-    onetrunk("data", "pocket:optdigits")
-    assert any(cache_home().rglob("images.bin"))
-    ran = onetrunk("data", "--purge")
+def cached(*sources: str, onetrunk: Callable[..., Ran]) -> None:
+    for source in sources:
+        assert onetrunk("data", source, "--size", "8").code == 0
+
+
+def test_the_cache_is_listed(onetrunk: Callable[..., Ran], tmp_path: Path) -> None:
+    photos(tmp_path / "photos")
+    cached("pocket:optdigits", "folder:photos", onetrunk=onetrunk)
+    ran = onetrunk("data", "--cache")
     assert ran.code == 0
-    assert re.fullmatch(rf"deleted [\d.]+ MB from {re.escape(str(cache_home()))}\n", ran.out)
+    assert "pocket:optdigits" in ran.out and f"folder:{tmp_path}/photos" in ran.out
+    assert f"in {cache_home()}; limit: " in ran.out
+    found = json.loads(onetrunk("data", "--cache", "--json").out)
+    assert found["cache"] == str(cache_home())
+    last, first = found["entries"]
+    assert (last["images"], last["size"], last["in_use"]) == (80, "8x8", False)
+    assert found["bytes"] == last["bytes"] + first["bytes"]
+
+
+def test_purge_deletes_what_is_chosen(onetrunk: Callable[..., Ran], tmp_path: Path) -> None:
+    photos(tmp_path / "photos")
+    cached("pocket:optdigits", "folder:photos", onetrunk=onetrunk)
+    ran = onetrunk("data", "folder:photos", "--purge", "--dry-run")
+    assert "nothing was deleted" in ran.out and "photos" in ran.out
+    assert len(entries(cache_home())) == 2
+    assert "--yes" in one_line(onetrunk("data", "folder:photos", "--purge")).split("try:")[1]
+    assert len(entries(cache_home())) == 2
+    found = json.loads(onetrunk("data", "folder:photos", "--purge", "--yes", "--json").out)
+    assert [entry["source"] for entry in found["entries"]] == [f"folder:{tmp_path}/photos"]
+    (left,) = entries(cache_home())
+    assert str(left.origin) == "pocket:optdigits"
+    assert "pocket:optdigits" in one_line(onetrunk("data", "folder:photos", "--purge"))
+    # by age
+    os.utime(left.folder / USED, (time.time() - 10 * 86_400,) * 2)
+    assert onetrunk("data", "--purge", "--older-than", "2w").code == 0
+    assert len(entries(cache_home())) == 1
+    assert onetrunk("data", "--purge", "--older-than", "9d", "--yes").code == 0
+    assert entries(cache_home()) == []
+
+
+def test_purge_of_all_asks_on_a_terminal(
+    onetrunk: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached("pocket:optdigits", onetrunk=onetrunk)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    answers = iter([False, True])
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: next(answers))
+    assert onetrunk("data", "--purge", "--all").code == 2
+    assert any(cache_home().rglob("images.bin"))
+    assert "deleted" in onetrunk("data", "--purge", "--all").out
     assert list(cache_home().iterdir()) == []
-    assert json.loads(onetrunk("data", "--purge", "--json").out) == {
-        "emptied": str(cache_home()),
-        "bytes": 0,
-    }
-    again = onetrunk("data", "pocket:optdigits", "--purge", "--json")
-    assert json.loads(again.out)["splits"]["train"] > 0
-    assert "deleted" in again.err
+    assert onetrunk("data", "--purge", "--all").code == 0  # nothing left to ask about
 
 
 BAD = {
@@ -116,7 +157,10 @@ BAD = {
     "an unknown prefix": (("data", "foldr:photos"), "available: folder:"),
     "a missing folder": (("data", "folder:nowhere"), "nowhere"),
     "an empty folder": (("data", "folder:empty"), "empty"),
-    "a class without images": (("data", "folder:hollow"), "classes without images: 1 (dog)"),
+    "a purge of nothing": (("data", "--purge"), "--older-than"),
+    "a purge of all and of some": (("data", "--purge", "--all", "--older-than", "3d"), "--all"),
+    "an age that is none": (("data", "--purge", "--older-than", "soon"), "30d"),
+    "an age without purge": (("data", "--older-than", "3d"), "--purge"),
     "a size that is not a number": (("data", "pocket:digits", "--size", "big"), "HEIGHTxWIDTH"),
     "a size of zero": (("data", "pocket:digits", "--size", "0"), "1 to 16384 pixels"),
     "three sizes": (("data", "pocket:digits", "--size", "1x2x3"), "HEIGHTxWIDTH"),
@@ -146,7 +190,6 @@ def test_bad_input_is_one_line_and_exit_code_2(
 ) -> None:
     (tmp_path / "empty").mkdir()
     photos(tmp_path / "hollow", ("cat",), 20)
-    (tmp_path / "hollow/dog").mkdir()
     (tmp_path / "shop.csv").write_text("path,label\nhollow/cat/000.png,a\n")
     (tmp_path / "escape.csv").write_text("path,label\n../../secret.png,a\n")
     words, fact = BAD[name]
@@ -169,6 +212,37 @@ def test_too_many_bad_files_are_shown_then_refused(
     assert "train images cannot be read, more than max(1 %, 3)" in ran.err
     assert all(line.startswith("error: data: ") for line in ran.err.splitlines())
     assert not (tmp_path / "sheet.png").exists()
+
+
+def test_a_class_alone_is_shown_then_refused(onetrunk: Callable[..., Ran], tmp_path: Path) -> None:
+    photos(tmp_path / "photos", ("cat",), 20)
+    (tmp_path / "photos/dog").mkdir()
+    ran = onetrunk("data", "folder:photos", "--size", "8")
+    assert ran.code == 2
+    assert "class folders without images: 1 (dog)" in ran.out
+    assert "training" in ran.out and "would not start" in ran.out
+    assert "nothing to learn" in ran.err and "'cat'" in ran.err
+
+
+def test_an_empty_class_folder_is_ignored_with_a_note(
+    onetrunk: Callable[..., Ran], tmp_path: Path
+) -> None:
+    photos(tmp_path / "photos")
+    (tmp_path / "photos/cow/empty").mkdir(parents=True)
+    ran = onetrunk("data", "folder:photos", "--size", "8")
+    assert ran.code == 0
+    assert "class folders without images: 1 (cow)" in ran.out
+    assert "2 classes" in ran.out
+    assert re.search(r"training +would start *\n", ran.out)
+
+
+def test_a_few_bad_files_do_not_stop_a_training(
+    onetrunk: Callable[..., Ran], tmp_path: Path
+) -> None:
+    photos(tmp_path / "photos")
+    (tmp_path / "photos/cat/bad.jpg").write_bytes(b"a text")
+    ran = onetrunk("data", "folder:photos", "--size", "8")
+    assert re.search(r"training +would start, without the 1 unreadable", ran.out)
 
 
 def test_a_failure_is_exit_code_1(

@@ -11,6 +11,8 @@ from PIL import Image
 from onetrunk.cli.map_files import Maps, colours, legend, millimetres, palette
 from onetrunk.data.files.targets import read_target
 from onetrunk.data.task import Task
+from onetrunk.errors import BadInput
+from tests.helpers.errors import raises
 
 IMAGE = np.full((4, 6, 3), 128, np.uint8)
 
@@ -41,7 +43,7 @@ def test_inverse_depth_has_no_picture_in_millimetres(tmp_path: Path) -> None:
     near = Task("depth", "depth", unit="disparity")
     values = np.array([[0.01, 0.4]], np.float32).repeat(4, 0).repeat(3, 1)
     Maps(tmp_path).write(PurePosixPath("a.jpg"), IMAGE, {near: values})
-    assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == [
+    assert sorted(p.name for p in tmp_path.glob("[!.]*") if p.is_file()) == [
         "a.depth.npy",
         "a.depth.overlay.png",
     ]
@@ -57,3 +59,14 @@ def test_classes_and_legend_are_written_once_per_folder(tmp_path: Path) -> None:
     assert (tmp_path / "parts.classes.txt").read_text() == "sky\nsea\n"
     assert len(list(tmp_path.glob("*.legend.png"))) == 1
     assert maps.count == 2
+
+
+def test_maps_are_not_mixed_with_other_files(tmp_path: Path) -> None:
+    depth, values = Task("depth", "depth"), np.ones((4, 6), np.float32)
+    folder = tmp_path / "maps"
+    Maps(folder).write(PurePosixPath("a.jpg"), IMAGE, {depth: values})
+    Maps(folder).write(PurePosixPath("a.jpg"), IMAGE, {depth: values})  # its own folder
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.jpg").touch()
+    with raises(BadInput, tmp_path / "photos", "a.jpg", try_="another"):
+        Maps(tmp_path / "photos")

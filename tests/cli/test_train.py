@@ -191,12 +191,13 @@ def test_a_dry_run_writes_nothing(onetrunk: Onetrunk, stub: Stub, tmp_path: Path
     words += ["--set", "trunk.arch=resnet20", "--set", "train.batch=4"]
     ran = onetrunk(*words)
     assert ran.code == 0
-    for fact in ("steps", "4,000", "images/s", "MB", "Nothing was written"):
+    for fact in ("steps", "4,000", "images/s", "MB", "to decode", "1,796", "Nothing was written"):
         assert fact in ran.out, fact
     found = json.loads(onetrunk(*words, "--json").out)
     assert found["parts"][""]["steps"] == 4000
     assert stub.recipes == []
-    assert {p.name for p in tmp_path.iterdir()} == {"cache-of-this-test"}
+    assert found["data"]["digits"]["images"] == 1796
+    assert list(tmp_path.iterdir()) == []
 
 
 BAD = {

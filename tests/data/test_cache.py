@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from onetrunk.data import cache
+from onetrunk.data import cache, cache_room
 from onetrunk.data.cache import cache_home, decode_all, purge
 from onetrunk.data.domain import Domain
 from onetrunk.data.index import read_index
@@ -142,7 +142,7 @@ SLOW_BUILD = """
 import sys, time
 from pathlib import Path
 from tests.helpers.fakes import Files
-from onetrunk.data import cache
+from onetrunk.data import cache, cache_room
 from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import Pixels
 cache.CHUNK_BYTES = 1
@@ -322,7 +322,7 @@ def test_a_file_system_without_allocation_is_supported(
 def test_if_the_disk_is_too_small_images_are_read_from_their_files(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    usage = shutil.disk_usage("/")._replace(free=cache.SPARE + 100)
+    usage = shutil.disk_usage("/")._replace(free=cache_room.SPARE + 100)
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     decoded = build(small())
     err = capsys.readouterr().err
@@ -492,6 +492,28 @@ def test_a_folder_that_cannot_be_written_is_replaced_with_a_message(
     assert decoded.folder.is_relative_to(tmp_path / "tmp")
     line = capsys.readouterr().err
     assert str(tmp_path / "file/home") in line and str(decoded.folder.parent) in line
+
+
+def test_a_finished_folder_of_another_user_is_read(
+    cache_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = build(small()).folder
+
+    def denied(path: str, *_: Any, **__: Any) -> int:
+        if str(path).endswith(".lock"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opened(path, *_, **__)
+
+    opened = os.open
+    monkeypatch.setattr(os, "open", denied)  # root may write everywhere
+    source = small()
+    decoded = build(source)
+    assert decoded.folder == folder
+    assert source.reads == []
+    images, _ = decoded.frames.read(np.array([3]))
+    np.testing.assert_array_equal(images[0], PIXELS.read(picture(3)))
+    with raises(Failed, cache_home, got=os.strerror(errno.EACCES)):
+        build(small(25))
 
 
 def test_purge_empties_the_cache_and_returns_the_bytes(cache_home: Path) -> None:

@@ -17,9 +17,10 @@ from onetrunk.data.contact_sheet import (
     contact_sheet,
 )
 from onetrunk.data.domain import Domain
+from onetrunk.data.drawing import is_signed
 from onetrunk.data.sources import Item
 from onetrunk.data.task import Kind, Task
-from onetrunk.errors import BadInput, Failed
+from onetrunk.errors import BadInput
 from tests.helpers.errors import raises
 from tests.helpers.fakes import CLASSIFY, Fake, dense_source, labelled, small
 
@@ -113,8 +114,19 @@ def test_a_path_that_is_not_a_png_is_refused_before_anything_is_read(
 
 def test_a_path_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    with raises(Failed, tmp_path / "file/sheet.png", try_="another folder"):
-        contact_sheet(Domain("d", small(), size=8), tmp_path / "file/sheet.png")
+    domain = Domain("d", small(), size=8)
+    with raises(BadInput, tmp_path / "file", try_="another"):
+        contact_sheet(domain, tmp_path / "file/sheet.png")
+    assert "decoded" not in vars(domain)  # found before the work
+
+
+def test_a_sheet_is_recognized(tmp_path: Path) -> None:
+    drawn(Domain("d", small(), size=8), tmp_path / "sheet.png")
+    assert is_signed(tmp_path / "sheet.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
+    (tmp_path / "text.png").write_text("no image")
+    assert not is_signed(tmp_path / "photo.png")
+    assert not is_signed(tmp_path / "text.png")
 
 
 def test_missing_parent_folders_are_created(tmp_path: Path) -> None:

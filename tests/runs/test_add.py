@@ -225,3 +225,20 @@ def test_custom_adapters_of_another_trunk_are_refused(run: Path) -> None:
     with raises(BadInput, got="package.module:thing", available=["none"]):
         add(run, more(), adapters="package.module:thing")
     assert not (run / "adding").exists()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_an_addition_that_fails_before_its_first_step_leaves_nothing(
+    run: Path, monkeypatch: pytest.MonkeyPatch, resume: bool
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = files(run)
+    with raises(BadInput, "new", "one class", got="a"):
+        add(run, more(classes="a"), few=False, train=Train(**FEW), resume=resume)
+    assert files(run) == before
+    monkeypatch.setattr(train_domain, "fingerprints", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        add(run, more(), few=False, train=Train(**FEW), resume=resume)
+    assert files(run) == before

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -86,11 +87,58 @@ def test_a_recipe_with_other_comments_is_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_folder_of_other_files_is_refused_and_left_as_it_is(tmp_path: Path, resume: bool) -> None:
     (tmp_path / "thesis.tex").write_text("x")
-    with raises(BadInput, tmp_path, available=["thesis.tex"]):
+    with raises(BadInput, tmp_path, "thesis.tex", try_="an empty folder"):
         RunFolder.open(tmp_path, RECIPE, resume=resume)
     assert os.listdir(tmp_path) == ["thesis.tex"]
-    with raises(BadInput, tmp_path / "thesis.tex", try_="another `out`"):
+    with raises(BadInput, tmp_path / "thesis.tex", try_="another"):
         RunFolder.open(tmp_path / "thesis.tex", RECIPE)
+
+
+def fail(
+    path: Path,
+    error: type[BaseException],
+    before: Callable[[RunFolder], object],
+    resume: bool = False,
+) -> None:
+    """Open a run that ends with an error."""
+
+    def run() -> None:
+        with RunFolder.open(path, RECIPE, resume=resume) as opened:
+            before(opened)
+            raise error("stop")
+
+    with pytest.raises(error):
+        run()
+
+
+def test_a_run_that_fails_before_its_first_checkpoint_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "new/er/run"
+
+    def start(run: RunFolder) -> None:
+        run.write("environment.json", {})
+        run.rewind(None)
+
+    for error in (BadInput, KeyboardInterrupt, ZeroDivisionError):
+        fail(path, error, start)
+        assert list(tmp_path.iterdir()) == []
+    # the message of `Failed` names the command that continues the run
+    fail(path, Failed, start)
+    assert (path / "recipe.toml").exists()
+    fail(path, KeyboardInterrupt, start, resume=True)  # this object has not started the run
+    assert (path / "recipe.toml").exists()
+
+
+def test_a_run_with_progress_is_kept_after_any_error(tmp_path: Path) -> None:
+    fail(tmp_path / "a", KeyboardInterrupt, lambda run: run.log({"step": 1}))
+    fail(tmp_path / "b", BadInput, lambda run: run.write("failed.json", {}))
+    assert (tmp_path / "a/recipe.toml").exists()
+    assert (tmp_path / "b/recipe.toml").exists()
+
+
+def test_an_empty_folder_of_the_users_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    fail(tmp_path / "mine", BadInput, lambda _: None)
+    assert list((tmp_path / "mine").iterdir()) == []
 
 
 def test_leftovers_of_a_killed_start_and_of_desktops_are_accepted(tmp_path: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 import io
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from typer.core import TyperCommand
@@ -25,27 +28,45 @@ class Verb:
     """A command: its name, its group in the help, and a one-line summary.
 
     Its function is `command` in the module `onetrunk.cli.NAME`. Its help includes the `NOTES` (if
-    any) and `EXAMPLES` of that module.
+    any) and `EXAMPLES` of that module. If it `decodes` images, it has the option --yes.
     """
 
     name: str
     group: str
     summary: str
+    decodes: bool = False
 
 
 VERBS = (
     Verb("demo", START, "Train four networks and one that replaces them, on bundled images."),
-    Verb("data", START, "Inspect a source of images: splits, classes, sizes, bad files."),
+    Verb(
+        "data",
+        START,
+        "Inspect a source of images: splits, classes, sizes, bad files.",
+        decodes=True,
+    ),
     Verb("recipes", START, "List the named recipes, or print one to start from."),
-    Verb("train", TRAIN, "Train one network for all domains of a recipe."),
-    Verb("eval", TRAIN, "Evaluate a run: scores, classes, confusions, worst images."),
-    Verb("report", TRAIN, "Write an HTML page that compares runs with a baseline."),
-    Verb("compare", TRAIN, "Compare methods of adding domains, or baselines, in one table."),
-    Verb("add", DOMAINS, "Add a domain to a finished run; the trunk stays unchanged."),
-    Verb("update", DOMAINS, "Train a domain's pack on changed classes or images, or undo that."),
+    Verb("train", TRAIN, "Train one network for all domains of a recipe.", decodes=True),
+    Verb("eval", TRAIN, "Evaluate a run: scores, classes, confusions, worst images.", decodes=True),
+    Verb("report", TRAIN, "Write an HTML page that compares runs with a baseline.", decodes=True),
+    Verb(
+        "compare",
+        TRAIN,
+        "Compare methods of adding domains, or baselines, in one table.",
+        decodes=True,
+    ),
+    Verb(
+        "add", DOMAINS, "Add a domain to a finished run; the trunk stays unchanged.", decodes=True
+    ),
+    Verb(
+        "update",
+        DOMAINS,
+        "Train a domain's pack on changed classes or images, or undo that.",
+        decodes=True,
+    ),
     Verb("remove", DOMAINS, "Remove a domain from a run; its pack is kept."),
     Verb("info", USE, "Show a run's domains, tasks, classes, sizes, scores and history."),
-    Verb("predict", USE, "Predict classes, numbers or maps for images."),
+    Verb("predict", USE, "Predict classes, numbers or maps for images.", decodes=True),
     Verb("export", USE, "Export a model to ONNX."),
 )
 
@@ -68,8 +89,32 @@ def load(verb: Verb) -> Any:
     notes = [" ".join(part.split()) for part in getattr(module, "NOTES", "").split("\n\n")]
     examples = "\b\n" + "\n".join(f"  {line}" for line in module.EXAMPLES.splitlines())
     text = "\n\n".join([verb.summary, *filter(None, notes), "[bold]Examples[/bold]", examples])
-    app.command(verb.name, help=text)(module.command)
+    function = _with_yes(module.command) if verb.decodes else module.command
+    app.command(verb.name, help=text)(function)
     return typer.main.get_command(app)
+
+
+def _with_yes(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command with the option --yes, which permits what would be asked about."""
+    from onetrunk.cli.consent import asked  # imports the data package
+
+    @functools.wraps(command)
+    def run(*, yes: bool, **given: Any) -> None:
+        with asked(yes):
+            command(**given)
+
+    hints = get_type_hints(command, include_extras=True)
+    hints["yes"] = Annotated[
+        bool, typer.Option("--yes", help="Answer questions, such as on a large cache, with yes.")
+    ]
+    known = inspect.signature(command).parameters.values()
+    parameters = [each.replace(annotation=hints[each.name]) for each in known]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    option = inspect.Parameter("yes", keyword, default=False, annotation=hints["yes"])
+    run.__dict__.pop("__wrapped__")  # its own signature counts
+    run.__annotations__ = hints
+    run.__signature__ = inspect.Signature([*parameters, option])  # type: ignore[attr-defined]
+    return run
 
 
 def build() -> typer.Typer:

@@ -20,7 +20,7 @@ from onetrunk.config.to_toml import inline
 from onetrunk.errors import BadInput, Failed
 from onetrunk.eval.budget import scaled
 from onetrunk.eval.table import number, spaced
-from onetrunk.runs.compare import DEFAULT_OUT, Comparison, compare
+from onetrunk.runs.compare import DEFAULT_OUT, Comparison, check_out, compare
 from onetrunk.runs.compare_figures import in_percent, method_scores, old_mean
 from onetrunk.runs.open import Run
 from onetrunk.store.run_folder import SCORES
@@ -126,6 +126,7 @@ def _compare_new(
     device: str | None,
 ) -> Comparison:
     """Check the new domains as those of a recipe, and compare the methods on them."""
+    check_out(out)
     recipe = Recipe.from_domains(domains, "compare")
     given: Mapping[str, Any] = apply_sets({"train": {}}, sets)
     for key in given:

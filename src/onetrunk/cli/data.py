@@ -10,9 +10,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from onetrunk.cli.cache import list_cache, purge_cache
 from onetrunk.cli.duplicates import show_duplicates
 from onetrunk.cli.output import console, counted, print_json, suggest
-from onetrunk.data.cache import cache_home, purge
+from onetrunk.data.cache import cache_home
 from onetrunk.data.contact_sheet import check_path, contact_sheet
 from onetrunk.data.domain import Domain
 from onetrunk.data.inspect import Inspection, inspect
@@ -35,6 +36,10 @@ onetrunk data folder:photos --model runs/shop --domain catalogue
 # a table with two label columns; images of one item stay in one split
 onetrunk data table:shop.csv --task category=classify \\
     --task price=regress --group item_id
+# the cache of decoded images: list it, and delete what was not used lately
+onetrunk data --cache
+onetrunk data --purge --older-than 30d
+onetrunk data folder:photos --purge
 """
 
 
@@ -90,25 +95,38 @@ def command(
         typer.Option(help="With --model: write all suspicious labels to this CSV file."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-    purge_cache: Annotated[
-        bool, typer.Option("--purge", help="Delete the cache of decoded images.")
+    cache: Annotated[
+        bool, typer.Option("--cache", help="List the cache of decoded images.")
+    ] = False,
+    purge: Annotated[
+        bool,
+        typer.Option(
+            "--purge", help="Delete decoded images: of SOURCE, --older-than an age, or --all."
+        ),
+    ] = False,
+    older_than: Annotated[
+        str | None,
+        typer.Option(help="With --purge: delete what was not used for this long, such as 30d."),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="With --purge: delete the whole cache.")
+    ] = False,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="With --purge: list what would be deleted.")
     ] = False,
 ) -> None:
     """Inspect a source of images."""
     if sheet is not None:
         check_path(sheet)
     _check_options(fix_duplicates, model, domain, out, sheet)
-    if purge_cache:
-        home, freed = purge()
-        if source is None and as_json:
-            print_json({"emptied": str(home), "bytes": freed})
-        else:
-            print(
-                f"deleted {freed / 1e6:.1f} MB from {home}",
-                file=sys.stderr if as_json else sys.stdout,
-            )
-        if source is None:
-            return
+    if not purge and (older_than or everything or dry):
+        raise BadInput("--older-than, --all and --dry-run need --purge", got="no --purge")
+    if purge:
+        purge_cache(source, older_than, everything, dry, as_json)
+        return
+    if cache:
+        list_cache(as_json)
+        return
     settings: dict[str, Any] = {
         "tasks": _tasks(task),
         "size": _size(size),
@@ -275,9 +293,18 @@ def _show(found: Inspection) -> None:
         row("duplicates", "none across splits")
     for warning in found.warnings:
         row("note", warning)
+    row("training", _verdict(found))
     kind = "decoded images" if found.cache["pixels"] else "image records"
     row("cache", f"{found.cache['bytes'] / 1e6:.1f} MB of {kind} in {cache_home()}")
     paper.print(table)
+
+
+def _verdict(found: Inspection) -> str:
+    """Return whether a training would start, and why not."""
+    if found.refused:
+        return "would not start; see the error below"
+    skipped = len(found.unreadable)
+    return f"would start, without the {skipped:,} unreadable files" if skipped else "would start"
 
 
 def _describe(labels: Any) -> str:

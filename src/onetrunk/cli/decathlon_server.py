@@ -10,12 +10,14 @@ from onetrunk.errors import BadInput
 from onetrunk.eval.decathlon_server import check_ending, decathlon_results
 from onetrunk.progress import say
 from onetrunk.runs.open import Run
+from onetrunk.store.places import check_file
 from onetrunk.train.device import choose_device
 
 
 def write_withheld(run: Path, out: Path, domain: str | None, device: str | None) -> None:
     """Predict the test images of the run's `decathlon:` domains and write the submission."""
     check_ending(out)
+    check_file(out, "--decathlon")
     opened = Run(run)
     requested = chosen_domains(opened, None if domain is None else [domain])
     domains = [one for one in requested if isinstance(one.opened, Decathlon)]

@@ -18,10 +18,14 @@ from onetrunk.progress import say
 from onetrunk.report.report import report
 from onetrunk.runs.experiment import train_all
 from onetrunk.runs.open import Run
+from onetrunk.store.places import check_file, check_folder
 
 EXAMPLES = """# run it again to continue after an interruption; writes to runs/demo
 onetrunk demo
 """
+SHARING = {"specialists": "none", "universal": "deep"}  # of each run, by its folder
+PAGE = "report.html"
+OWN = (*SHARING, PAGE)  # what a demo writes
 
 
 def command(
@@ -29,18 +33,20 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train specialists and one network, and show their errors and the report."""
+    check_folder(out, "that of a demo", lambda path: path.name in OWN)
+    check_file(out / PAGE)
     began = time.monotonic()
     say("training four networks, one for each domain, then one network for all four")
     recipes = {
         name: Recipe.named("pocket-quick").with_sets(
             [f"name={name}", f"out={json.dumps(str(out / name))}", f"trunk.sharing={sharing}"]
         )
-        for name, sharing in (("specialists", "none"), ("universal", "deep"))
+        for name, sharing in SHARING.items()
     }
     alone, one = train_all(recipes, resume=True).values()
     domains = Recipe.named("pocket-quick").make_domains()
     floor = {domain.name: neighbour_error(domain) for domain in domains}
-    page = report([one.folder], baseline=alone.folder, out=out / "report.html")
+    page = report([one.folder], baseline=alone.folder, out=out / PAGE)
     found = {
         "domains": {
             name: {

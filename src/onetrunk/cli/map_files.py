@@ -18,6 +18,7 @@ from onetrunk.data.pixels import U8
 from onetrunk.data.task import Task
 from onetrunk.errors import printable
 from onetrunk.store.atomic import write_atomic
+from onetrunk.store.places import check_folder, mark
 
 GOLDEN = 0.618033988749895  # golden ratio: the hues of consecutive classes differ clearly
 SHARE = 0.6  # opacity of the map in an overlay
@@ -32,6 +33,7 @@ class Maps:
     """
 
     def __init__(self, folder: Path) -> None:
+        check_folder(folder, "one of maps that `onetrunk predict` wrote", lambda _: False)
         self.folder = folder
         self.count = 0
         self._taken: set[str] = set()
@@ -41,6 +43,8 @@ class Maps:
         self, name: PurePosixPath, image: U8, tasks: Mapping[Task, NDArray[Any]]
     ) -> dict[str, str]:
         """Write the maps of one image, and return their paths by task."""
+        if not self.count:
+            mark(self.folder, "predicted maps")
         stem = self._stem(name)
         where: dict[str, str] = {}
         for task, values in tasks.items():

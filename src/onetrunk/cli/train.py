@@ -68,7 +68,10 @@ def command(
     ] = None,
     dry: Annotated[
         bool,
-        typer.Option("--dry-run", help="Estimate steps, time, memory and disk; write nothing."),
+        typer.Option(
+            "--dry-run",
+            help="Estimate time, memory and disk from a few images and steps; write nothing.",
+        ),
     ] = False,
     device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1 or mps.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
@@ -201,11 +204,24 @@ def _show_dry(found: Mapping[str, Any], as_json: bool) -> None:
             scaled(cost["checkpoint_bytes"], "B"),
         )
     console().print(grid)
+    data = Grid(title="images, from a sample of each split", title_justify="left")
+    data.add_column("domain")
+    for column in ("images", "to decode", "cache"):
+        data.add_column(column, justify="right")
+    for name, part in found["data"].items():
+        cached = part["cached"]
+        data.add_row(
+            escape(name),
+            f"{part['images']:,}",
+            "in the cache" if cached else f"about {clock(part['decode_seconds'])}",
+            "" if cached else scaled(part["cache_bytes"], "B"),
+        )
+    console().print(data)
     memory = found["memory_bytes"]
     kept = "" if memory is None else f", {scaled(memory, 'B')} of memory"
-    print(
-        f"total: about {clock(found['seconds'])}{kept}, {scaled(found['disk_bytes'], 'B')} on disk"
-    )
+    seconds = found["seconds"] + found["decode_seconds"]
+    size = scaled(found["disk_bytes"] + found["cache_bytes"], "B")
+    print(f"total: about {clock(seconds)}{kept}, {size} on disk")
     print(f"Nothing was written. Without --dry-run the run is written to {found['out']}.")
 
 

@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from onetrunk.config.recipe import Recipe, seeded_weights
 from onetrunk.config.sets import apply_sets
-from onetrunk.data.domain import Domain
+from onetrunk.data.domain import Domain, asking_once
 from onetrunk.data.domain_settings import DomainSettings
 from onetrunk.data.kept_splits import splits_of
 from onetrunk.errors import BadInput, Missing, OnetrunkError
@@ -34,20 +34,32 @@ class Checked:
     warnings: list[str]
 
 
-def check(recipe: Recipe) -> Checked:
-    """Read all domains and try the trunk on each; raise one BadInput with all problems."""
+def check(recipe: Recipe, *, sample: bool = False) -> Checked:
+    """Read all domains and try the trunk on each; raise one BadInput with all problems.
+
+    Args:
+        recipe: The recipe.
+        sample: Whether to decode only a few images of each domain, without writing anything.
+    """
     errors: list[OnetrunkError] = []
     warnings: list[str] = []
+    opened: list[Domain] = []
     domains: list[Domain] = []
     for settings in recipe.domains:
         try:
             domain = _open(settings, recipe.root, recipe.init_folder)
-            _ = domain.splits
+            opened.append(domain.sampled(recipe.seed) if sample else domain)
         except (BadInput, Missing) as error:
             errors += _about(settings.name, error)
-        else:
-            domains.append(domain)
-            warnings += domain.notes()
+    with asking_once(opened):
+        for domain in opened:
+            try:
+                _ = domain.splits
+            except (BadInput, Missing) as error:
+                errors += _about(domain.name, error)
+            else:
+                domains.append(domain)
+                warnings += domain.notes()
     errors += _contradictions(recipe, domains)
     errors += [error for name in recipe.train.loggers for error in _check_logger(name)]
     trunk_errors, trunk_warnings = _try_trunk(recipe, domains)
@@ -98,6 +110,7 @@ def _open(settings: DomainSettings, root: Path, init: Path | None = None) -> Dom
     if init is not None:
         domain = domain.keeping(splits_of(init, domain.name))
     _ = domain.listing, domain.augmentation
+    domain.check_classes()
     return domain
 
 

@@ -5,6 +5,7 @@ content of the source: `records.bin`, a record per image (status, size, digest, 
 statistics), `images.bin`, the pixels, and `target.TASK.bin`, the dense targets. Pixels are written
 and synced before their records, so a build that was killed continues where its records end. A file
 lock, which is released when its process ends, lets one process build while others wait.
+`cache_entries.py` lists and removes the folders, and `cache_room.py` limits their size.
 """
 
 from __future__ import annotations
@@ -14,14 +15,12 @@ import hashlib
 import itertools
 import json
 import os
-import re
-import shutil
 import tempfile
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -31,6 +30,18 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from PIL import Image
 
+from onetrunk.data.cache_entries import (
+    DONE,
+    Entry,
+    InUse,
+    Origin,
+    describe,
+    entries,
+    lock_path,
+    remove,
+    touch,
+)
+from onetrunk.data.cache_room import Plan, check_large, make_room, nearest, obstacle
 from onetrunk.data.index import Index
 from onetrunk.data.pixels import Pixels
 from onetrunk.data.sources import Source
@@ -53,9 +64,8 @@ from onetrunk.store.atomic import write_atomic
 
 FORMAT = 2  # part of the key, so that folders of another layout are not used
 CHUNK_BYTES = 32 * 2**20  # decoded between two syncs; two chunks are in memory at once
-SPARE = 512 * 2**20  # bytes of the disk that are kept free
 OTHER_FOLDER = "ONETRUNK_CACHE=/a/folder/of/yours"
-FOLDER = re.compile(r"[0-9a-f]{24}-\d+x\d+(-records)?")  # names of the cache's folders
+PATIENCE = 0.5  # seconds of waiting for another process before a line says so
 
 
 def cache_home() -> Path:
@@ -87,6 +97,7 @@ def decode_all(
     pixels: Pixels,
     *,
     name: str,
+    origin: Origin | None = None,
     home: Path | None = None,
     keep: bool = True,
 ) -> Decoded:
@@ -94,54 +105,63 @@ def decode_all(
 
     Args:
         name: The name of the domain, for messages.
+        origin: Where the images come from, for lists of the cache.
         home: The folder of the cache; None for the default one.
         keep: Whether to store the pixels; if not, every read decodes its images again.
     """
     layers = layers_of(index.tasks)
-    key = _key(index, pixels, layers)
-    folder = _writable(home or cache_home(), name) / key
-    if keep and not _finished(folder):
-        keep = _fits(folder, len(index), pixels, layers, name)
-    if not keep:
-        folder = folder.with_name(f"{key}-records")  # without pixels
-    folder.mkdir(exist_ok=True)
-    if not _finished(folder):
-        with _locked(folder, name):
-            if not _finished(folder):
-                _build(_Job(folder, source, index, pixels, layers, name, keep))
-    frames = Frames(folder if keep else None, source, index.where, pixels, layers)
+    plan = plan_cache(index, pixels, name=name, home=home)
+    if keep and not plan.finished:
+        if reason := obstacle(plan):
+            say(reason)
+            keep = False
+        else:
+            check_large([plan])
+            make_room(plan)
+    folder = plan.folder if keep else plan.folder.with_name(f"{plan.folder.name}-records")
+    _make(folder.parent, home or cache_home(), name)
+    origin = Origin(f"python:{type(source).__name__}") if origin is None else origin
+    used = _opened(_Job(folder, source, index, pixels, layers, name, keep, origin))
+    frames = Frames(folder if keep else None, source, index.where, pixels, layers, used)
     return Decoded(folder, read_records(folder), read_reasons(folder), frames)
 
 
-def purge(home: Path | None = None) -> tuple[Path, int]:
-    """Empty the cache; return its folder and the bytes that were freed.
+def _opened(job: _Job) -> InUse | None:
+    """Decode the images that are missing in a folder, and mark it as in use."""
+    try:
+        with _locked(job.folder, job.name):
+            job.folder.mkdir(exist_ok=True)
+            used = InUse(job.folder)
+            touch(job.folder)
+            if not _finished(job.folder):
+                _build(job)
+            return used
+    except OSError as error:
+        if isinstance(error, PermissionError) and _finished(job.folder):
+            return None  # of another user, to be read only
+        raise _unwritable(job.name, job.folder, error) from None
 
-    Folders that another process is decoding into are kept, and so are files that are not part of
-    the cache: the user may have chosen a folder with other files.
+
+def plan_cache(index: Index, pixels: Pixels, *, name: str, home: Path | None = None) -> Plan:
+    """Return the folder of the cache for the images of an index, without writing anything."""
+    layers = layers_of(index.tasks)
+    folder = _place(home or cache_home()) / _key(index, pixels, layers)
+    return Plan(name, folder, bytes_needed(len(index), pixels, layers), _finished(folder))
+
+
+def purge(home: Path | None = None, chosen: Sequence[Entry] | None = None) -> tuple[Path, int]:
+    """Remove folders of the cache; return its folder and the bytes that were freed.
+
+    Folders that a process uses are kept, and so are files that are not part of the cache: the user
+    may have chosen a folder with other files.
+
+    Args:
+        home: The folder of the cache; None for the default one.
+        chosen: The folders to remove; None for all.
     """
     home = home or cache_home()
-    freed = 0
-    for folder in sorted(home.iterdir() if home.is_dir() else ()):
-        if not FOLDER.fullmatch(folder.name.removesuffix(".lock")):
-            continue
-        lock = FileLock(f"{folder.with_name(folder.name.removesuffix('.lock'))}.lock")
-        try:
-            with lock.acquire(timeout=0):
-                if folder.is_dir():
-                    freed += sum(f.stat().st_size for f in folder.iterdir())
-                    shutil.rmtree(folder)
-                with suppress(OSError):  # on Windows an open file cannot be removed
-                    Path(lock.lock_file).unlink(missing_ok=True)
-        except Timeout:
-            if folder.suffix != ".lock":
-                say(f"{folder} is kept: another process decodes into it; try: purge again later")
-        except OSError as error:
-            raise Failed(
-                f"{folder} cannot be removed",
-                got=error.strerror or str(error),
-                try_="remove it by hand",
-            ) from None
-    return home, freed
+    removed = remove(entries(home) if chosen is None else chosen)
+    return home, sum(entry.bytes for entry in removed)
 
 
 def bytes_needed(count: int, pixels: Pixels, layers: Sequence[Layer]) -> int:
@@ -159,55 +179,51 @@ def _key(index: Index, pixels: Pixels, layers: Sequence[Layer]) -> str:
     return f"{digest}-{pixels.stored[0]}x{pixels.stored[1]}"
 
 
-def _writable(home: Path, name: str) -> Path:
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        if os.access(home, os.W_OK):
-            return home
-    except OSError:
-        pass
+def _place(home: Path) -> Path:
+    """Return the folder of the cache if it can be written, else a temporary one of this user."""
+    parent = nearest(home)
+    return home if parent.is_dir() and os.access(parent, os.W_OK) else _fallback()
+
+
+def _fallback() -> Path:
     # one per user, because a folder that others can write to cannot be trusted
-    user = os.getuid() if hasattr(os, "getuid") else "own"
-    fallback = Path(tempfile.gettempdir()) / f"onetrunk-cache-{user}"
-    say(f"{name}: cannot write to the cache {home}, using {fallback}; try: ONETRUNK_CACHE=…")
+    return Path(tempfile.gettempdir()) / f"onetrunk-cache-{_user()}"
+
+
+def _user() -> int | str:
+    return os.getuid() if hasattr(os, "getuid") else "own"
+
+
+def _make(home: Path, wanted: Path, name: str) -> None:
+    """Create the folder of the cache; say if it is not the one that was wanted."""
+    if home == wanted:
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(name, home, error) from None
+        return
+    say(f"{name}: cannot write to the cache {wanted}, using {home}; try: ONETRUNK_CACHE=…")
     try:
-        fallback.mkdir(mode=0o700, exist_ok=True)
-        owner = fallback.stat().st_uid
+        home.mkdir(mode=0o700, exist_ok=True)
+        owner = home.stat().st_uid
     except OSError as error:
         raise Failed(
             f"{name}: no folder for the cache", got=str(error), try_=OTHER_FOLDER
         ) from None
-    if user not in ("own", owner):
-        raise Failed(f"{name}: the folder {fallback} belongs to another user", try_=OTHER_FOLDER)
-    return fallback
-
-
-def _fits(folder: Path, count: int, pixels: Pixels, layers: Sequence[Layer], name: str) -> bool:
-    need = bytes_needed(count, pixels, layers)
-    present = sum(f.stat().st_size for f in folder.glob("*.bin"))
-    free = shutil.disk_usage(folder.parent).free + present - SPARE
-    if need <= free:
-        if need > 2**30:
-            say(f"{name}: the cache takes {need / 1e9:.1f} GB in {folder.parent}")
-        return True
-    say(
-        f"{name}: the cache would take {need / 1e9:.1f} GB, and {max(free, 0) / 1e9:.1f} GB are "
-        f"free in {folder.parent}: images are decoded at every read instead, which is slower; "
-        "try: ONETRUNK_CACHE=/a/larger/disk"
-    )
-    return False
+    if _user() not in ("own", owner):
+        raise Failed(f"{name}: the folder {home} belongs to another user", try_=OTHER_FOLDER)
 
 
 def _finished(folder: Path) -> bool:
-    return (folder / "done.json").exists()
+    return (folder / DONE).exists()
 
 
 @contextmanager
 def _locked(folder: Path, name: str) -> Iterator[None]:
     """Lock a folder for the one process that builds in it; others print a line and wait."""
-    lock = FileLock(f"{folder}.lock")
+    lock = FileLock(lock_path(folder))
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=PATIENCE)
     except Timeout:
         say(f"{name}: another process decodes the same images; waiting for it")
         lock.acquire()
@@ -228,21 +244,28 @@ class _Job:
     layers: Sequence[Layer]
     name: str
     keep: bool
+    origin: Origin
 
 
 def _build(job: _Job) -> None:
     """Decode the images that have no record yet, chunk by chunk: pixels, sync, records."""
     try:
+        size = {"images": len(job.index), "pixels": job.pixels.to_json()}
+        describe(job.folder, job.origin, {"name": job.name, **size})
         _decode_into(job)
         if not (read_records(job.folder)["status"] == UNREADABLE).any():
             document = {"name": job.name, "count": len(job.index), "pixels": job.pixels.to_json()}
-            write_atomic(job.folder / "done.json", json.dumps(document) + "\n")
+            write_atomic(job.folder / DONE, json.dumps(document) + "\n")
     except OSError as error:
-        raise Failed(
-            f"{job.name}: cannot write to the cache {job.folder}; finished files are kept",
-            got=error.strerror or str(error),
-            try_="free some space or set ONETRUNK_CACHE, then run it again",
-        ) from None
+        raise _unwritable(job.name, job.folder, error) from None
+
+
+def _unwritable(name: str, folder: Path, error: OSError) -> Failed:
+    return Failed(
+        f"{name}: cannot write to the cache {folder}; finished files are kept",
+        got=error.strerror or str(error),
+        try_="free some space or set ONETRUNK_CACHE, then run it again",
+    )
 
 
 def _decode_into(job: _Job) -> None:

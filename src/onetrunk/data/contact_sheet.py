@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from onetrunk.data.domain import Domain
-from onetrunk.data.drawing import MAGMA, TABLEAU, colour_scale, text_font
+from onetrunk.data.drawing import MAGMA, TABLEAU, colour_scale, signature, text_font
 from onetrunk.data.index import is_labelled
 from onetrunk.data.pixels import U8
 from onetrunk.data.split import Split
 from onetrunk.data.task import NO_PIXEL, Task
 from onetrunk.errors import BadInput, Failed, printable
 from onetrunk.store.atomic import atomic
+from onetrunk.store.places import check_file
 
 COLUMNS = 12  # images of a class
 ROWS = 60  # the most classes that are shown
@@ -59,7 +60,7 @@ def _write(rows: list[Row], domain: Domain, path: Path) -> None:
     picture = _compose(rows, TILE / domain.shape.size[0])
     try:
         with atomic(path) as file:
-            picture.save(file, "PNG")
+            picture.save(file, "PNG", pnginfo=signature())
     except OSError as error:
         raise Failed(
             f"cannot write {path}", got=error.strerror or str(error), try_="another folder"
@@ -67,9 +68,10 @@ def _write(rows: list[Row], domain: Domain, path: Path) -> None:
 
 
 def check_path(path: Path) -> None:
-    """Raise BadInput if a path is not that of a PNG file."""
+    """Raise BadInput if a path is not that of a PNG file that can be written."""
     if path.suffix.lower() != ".png" or path.is_dir():
         raise BadInput("expected the path of a PNG file", got=str(path), try_="--sheet sheet.png")
+    check_file(path, "--sheet")
 
 
 def _class_rows(part: Split, tasks: tuple[Task, ...]) -> list[Row]:

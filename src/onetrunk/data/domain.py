@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
@@ -14,21 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onetrunk.data.augment import Augment
-from onetrunk.data.cache import Decoded, decode_all
+from onetrunk.data.cache import Decoded, decode_all, plan_cache
+from onetrunk.data.cache_entries import Origin
+from onetrunk.data.cache_room import Plan, asking, check_large, obstacle
 from onetrunk.data.domain_settings import Conflicts, DomainSettings, Duplicates, Stats
 from onetrunk.data.duplicate_groups import find_duplicates, resolve
 from onetrunk.data.index import Index, check_classes, few_images, read_index
 from onetrunk.data.pixels import Fit, Pixels
 from onetrunk.data.renamed import RenamedClasses
+from onetrunk.data.sample import Sample, decode_sample
 from onetrunk.data.sources import Source, SourceOptions, open_source
 from onetrunk.data.split import Split
 from onetrunk.data.splitting import SPLITS
 from onetrunk.data.stored_images import GOOD
 from onetrunk.data.stratified import LEFT_OUT, NOTHING_KNOWN, KnownSplits
 from onetrunk.data.task import Task, TasksLike, check_name
-from onetrunk.errors import BadInput, printable
+from onetrunk.errors import BadInput, OnetrunkError, printable
 
 SIZE = 64  # pixels, if neither the user nor the source gives a size
+ONE_OF_SEVERAL = ("classify", "embed", "segment")  # kinds that need two classes
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
 
@@ -83,6 +88,7 @@ class Domain:
         self.source = source
         self.base = Path(base)
         self.cache = cache
+        self.sample: Sample | None = None
         self._requested = self.settings.tasks
         self._renamed: Mapping[str, str | None] = {}
         self._known = NOTHING_KNOWN
@@ -159,6 +165,19 @@ class Domain:
                 domain.__dict__.pop(name, None)
         return domain
 
+    def sampled(self, seed: int = 0) -> Domain:
+        """Return this domain with a few of its images, which stand for all of them.
+
+        They are decoded in memory, and nothing is written: for estimates of time and size.
+        """
+        domain = copy(self)
+        for name in ("decoded", "pixels", "splits"):
+            domain.__dict__.pop(name, None)
+        domain.sample = decode_sample(self.opened, self.listing, self.shape, self.name, seed)
+        warnings = [*self.listing.warnings, *domain.sample.warnings]
+        domain.__dict__["index"] = replace(self.listing, warnings=warnings)
+        return domain
+
     @property
     def unlabelled(self) -> bool:
         """Whether its source has no labels by design."""
@@ -221,15 +240,25 @@ class Domain:
     @cached_property
     def decoded(self) -> Decoded:
         """All of its images, decoded once, and cached if there is room."""
-        home = Path(self.cache) if self.cache else None
+        if self.sample is not None:
+            return self.sample.decoded
+        text = self.source if isinstance(self.source, str) else self.settings.source
         return decode_all(
             self.opened,
             self.listing,
             self.shape,
             name=self.name,
-            home=home,
+            origin=Origin.of(text, self.base),
+            home=Path(self.cache) if self.cache else None,
             keep=self.cache is not False,
         )
+
+    def cache_plan(self) -> Plan | None:
+        """Return the folder of the cache for its images; None if their pixels are not cached."""
+        if self.cache is False:
+            return None
+        home = Path(self.cache) if self.cache else None
+        return plan_cache(self.listing, self.shape, name=self.name, home=home)
 
     @cached_property
     def pixels(self) -> Pixels:
@@ -295,6 +324,20 @@ class Domain:
         square = records["square"].astype(np.float64).mean(0)
         std = np.sqrt(np.maximum(square - mean**2, 1e-4))  # at least 0.01, for a blank domain
         return _triple(mean.round(6)), _triple(std.round(6))
+
+    def check_classes(self) -> None:
+        """Raise BadInput if a task has a single class; no image is decoded for this."""
+        errors = [
+            BadInput(
+                f"{self.name}: task {task.name} has one class, so there is nothing to learn",
+                got=task.classes[0],
+                try_="a folder or label of a second class; or unlabelled:PATH, for distillation",
+            )
+            for task in (() if self.unlabelled else self.tasks)
+            if task.kind in ONE_OF_SEVERAL and len(task.classes) == 1
+        ]
+        if errors:
+            raise BadInput.several(errors)
 
     def check(self) -> None:
         """Raise BadInput if too many images cannot be read, or a class has none left to train."""
@@ -362,6 +405,25 @@ def _triple(vector: Sequence[float]) -> tuple[float, float, float]:
     return r, g, b
 
 
+@contextmanager
+def asking_once(domains: Sequence[Domain]) -> Iterator[None]:
+    """Inside the block, the images of these domains are decoded without a further question.
+
+    Raises BadInput, before anything is decoded, if their caches together need a permission that is
+    not given.
+    """
+    plans = []
+    for domain in domains:
+        if domain.sample is None and "decoded" not in vars(domain):
+            with suppress(OnetrunkError):  # raised again when the domain is read
+                plan = domain.cache_plan()
+                if plan is not None and plan.missing and not obstacle(plan):
+                    plans.append(plan)
+    check_large(plans)
+    with asking(lambda _: True):
+        yield
+
+
 def check_domains(domains: Sequence[Domain]) -> None:
     """Raise one BadInput that lists the problems of all domains, repeated names included."""
     names = [domain.name for domain in domains]
@@ -369,10 +431,11 @@ def check_domains(domains: Sequence[Domain]) -> None:
         BadInput(f"two domains have the name {name}", try_="a different name for each")
         for name in sorted({name for name in names if names.count(name) > 1})
     ]
-    for domain in domains:
-        try:
-            domain.check()
-        except BadInput as error:
-            errors.append(error)
+    with asking_once(domains):
+        for domain in domains:
+            try:
+                domain.check()
+            except BadInput as error:
+                errors.append(error)
     if errors:
         raise BadInput.several(errors)

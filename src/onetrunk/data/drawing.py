@@ -1,15 +1,20 @@
-"""Colours and a font for contact sheets, maps and charts."""
+"""Colours, a font and a signature for contact sheets, maps and charts."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ImageFont
+from PIL import Image, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from onetrunk.data.pixels import U8
 
 # Fonts with many scripts, which Pillow finds by name where they are installed.
 FONTS = ("DejaVuSans.ttf", "Arial Unicode.ttf", "arial.ttf")
+
+SIGNATURE = ("Software", "onetrunk")
 
 
 def _table(colours: str) -> U8:
@@ -50,3 +55,21 @@ def text_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
         except OSError:
             continue
     return ImageFont.load_default(size)
+
+
+def signature() -> PngInfo:
+    """Return the metadata of PNG files by which `is_signed` knows them."""
+    info = PngInfo()
+    info.add_text(*SIGNATURE)
+    return info
+
+
+def is_signed(path: Path) -> bool:
+    """Return whether a file is a PNG that onetrunk has drawn, by its metadata."""
+    if path.suffix.lower() != ".png":
+        return False
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            return picture.info.get(SIGNATURE[0]) == SIGNATURE[1]
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False

@@ -100,11 +100,13 @@ def inspect(domain: Domain) -> Inspection:
     index, decoded = domain.index, domain.decoded
     records = decoded.records
     good = (records["status"] == GOOD) & (index.split != LEFT_OUT)
-    try:
-        domain.check()
-        refused = ""
-    except BadInput as error:
-        refused = str(error)
+    refusals = []
+    for check in (domain.check_classes, domain.check):
+        try:
+            check()
+        except BadInput as error:
+            refusals.append(error)
+    refused = str(BadInput.several(refusals)) if refusals else ""
     sizes: dict[str, list[int]] = {"height": [], "width": []}
     if good.any():
         for side in sizes:

@@ -283,6 +283,7 @@ class Frames:
 
     Args:
         folder: The folder of the cache; None to decode at every read.
+        used: An object that marks the folder as in use while these frames exist.
     """
 
     def __init__(
@@ -292,16 +293,19 @@ class Frames:
         where: Strings,
         pixels: Pixels,
         layers: Sequence[Layer],
+        used: object = None,
     ) -> None:
         self.folder = folder
         self.source = source
         self.where = where
         self.pixels = pixels
         self.layers = tuple(layers)
+        self._used = used
         self._threads: tuple[int, ThreadPoolExecutor] | None = None  # process id, its threads
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {k: v for k, v in self.__dict__.items() if k != "_maps"} | {"_threads": None}
+        state = {k: v for k, v in self.__dict__.items() if k != "_maps"}
+        state |= {"_threads": None, "_used": None}
         if self.folder is not None:
             state["source"] = state["where"] = None
         return state

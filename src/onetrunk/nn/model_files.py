@@ -24,6 +24,7 @@ from onetrunk.nn.card import Card
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.trunk import Trunk
 from onetrunk.store.atomic import atomic_folder, write_atomic
+from onetrunk.store.places import check_folder
 from onetrunk.store.tensors import KEY, read_header, read_tensors, write_tensors
 
 FORMAT = 1
@@ -57,10 +58,16 @@ M = TypeVar("M", bound=Model)
 def save_models(models: Mapping[str, Model], folder: str | PathLike[str]) -> Path:
     """Write one model (named "") into `folder`/model, or several into `folder`/model/NAME."""
     place = Path(folder) / "model"
+    check_folder(place, "a model", _is_of_model)
     with atomic_folder(place) as part:
         for name, model in models.items():
             _write(model, part / name)
     return place
+
+
+def _is_of_model(path: Path) -> bool:
+    """Return whether a name in the folder of a model is its own, or that of one of several."""
+    return path.name in (TRUNK, PACKS, LISTED) or (path / TRUNK).is_file()
 
 
 def _write(model: Model, folder: Path) -> None:

@@ -11,6 +11,7 @@ from onetrunk.report.gather import gather
 from onetrunk.report.page import page
 from onetrunk.report.run_files import PathOrName
 from onetrunk.store.atomic import write_atomic
+from onetrunk.store.places import check_file
 
 SUFFIXES = (".html", ".htm")
 
@@ -37,6 +38,7 @@ def report(
             got=str(out),
             try_="--out report.html",
         )
+    check_file(path)
     listed = [runs] if isinstance(runs, str | PathLike) else list(runs)
     write_atomic(path, page(gather(listed, baseline, images=images)))
     return path

@@ -27,6 +27,7 @@ from onetrunk.nn.saving import models_of
 from onetrunk.runs.experiment import domain_errors, seconds_of, train_all
 from onetrunk.runs.open import Run
 from onetrunk.store.atomic import write_atomic
+from onetrunk.store.places import check_file
 from onetrunk.store.run_folder import shell
 from onetrunk.store.strict_json import strict_json
 
@@ -66,6 +67,7 @@ def compare_baselines(
         )
     for method in methods:
         check_start(recipe, method)
+    check_file(beside(recipe, "baselines.json"), "--set out=…")
     recipes = {method: variant(recipe, method) for method in methods}
     runs = train_all(recipes, resume=resume, device=device)
     document = {

@@ -101,6 +101,7 @@ def train_into_run(
     with RunFolder.hold(folder, command) as held:
         work = folder / pack_store.ADDING / name
         if not _is_trained(work, domain):
+            domain.check_classes()  # decodes nothing
             run = Run(folder)
             todo = prepare(run, work)
             say_notes(domain)

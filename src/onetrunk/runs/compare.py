@@ -39,6 +39,7 @@ from onetrunk.runs.open import Run, read_json
 from onetrunk.runs.train import no_validation, train_models
 from onetrunk.runs.train_domain import check_adapters, say_notes, train_domain
 from onetrunk.store.atomic import write_atomic
+from onetrunk.store.places import check_folder
 from onetrunk.store.run_folder import SCORES, RunFolder
 from onetrunk.train.device import choose_device
 from onetrunk.train.distill.lwf import OldPredictions
@@ -388,7 +389,7 @@ def compare_new_domains(
         and settings.
     """
     selected = choose_methods(methods)
-    _check_place(out)
+    check_out(out)
     comparison = NewDomains(run, domains, out, train, device)
     comparison.check(selected, seeds)
     for domain in domains:
@@ -430,16 +431,10 @@ def compare_new_domains(
     return document
 
 
-def _check_place(out: Path) -> None:
+def check_out(out: Path) -> None:
     """Refuse a folder with other contents, such as images or a run."""
-    names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    others = [name for name in names if name[0] != "." and name not in (*choose_methods(()), NAME)]
-    if (out.exists() and not out.is_dir()) or (others and NAME not in names):
-        raise BadInput(
-            f"{out} is neither empty nor the folder of a comparison",
-            available=others,
-            try_="another --out",
-        )
+    own = (*choose_methods(()), NAME)
+    check_folder(out, "that of a comparison", lambda path: path.name in own)
 
 
 def _error(scores: Mapping[str, Any], name: str) -> float:

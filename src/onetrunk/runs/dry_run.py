@@ -1,18 +1,22 @@
-"""Estimate the cost of a training from a few of its steps, without writing anything."""
+"""Estimate the cost of a training from a few of its images and steps, without writing anything."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from onetrunk.config import Recipe
 from onetrunk.config.check import check
+from onetrunk.data.cache_room import large
+from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput
 from onetrunk.eval.budget import budget
 from onetrunk.runs.train import make_teachers
+from onetrunk.store.run_folder import check_place
 from onetrunk.train.device import choose_device, deterministic
 from onetrunk.train.distill.lwf import find_old_predictions
 from onetrunk.train.initialize import start_from
@@ -24,12 +28,16 @@ STEPS = 3  # timed, after one that is not
 def dry_run(recipe: Recipe, device: str | None = None) -> dict[str, Any]:
     """Estimate the steps, seconds, memory and bytes of a training.
 
+    Up to 16 images of each split are decoded, in memory, and stand for all images. A trunk whose
+    pretrained weights would be downloaded has random ones here, which take the same time.
+
     Args:
         recipe: The recipe of the training.
         device: "cpu", "cuda", "cuda:1" or "mps"; None: a GPU if there is one.
 
     Returns:
-        The totals, and under `parts` the values for each network.
+        The totals, under `parts` the values for each network, and under `data` those for the
+        images of each domain.
     """
     if recipe.train.frozen:
         raise BadInput(
@@ -38,9 +46,13 @@ def dry_run(recipe: Recipe, device: str | None = None) -> dict[str, Any]:
             try_="train without --dry-run: it takes minutes",
         )
     place = choose_device(device)
-    checked = check(recipe)
+    check_place(recipe.out_folder)
+    checked = check(recipe, sample=True)
+    data = {domain.name: _data(domain) for domain in checked.domains}
     parts: dict[str, dict[str, Any]] = {}
-    models = recipe.make_model(checked.domains)
+    downloads = recipe.trunk.pretrained is True
+    local = recipe.with_sets(["trunk.pretrained=false"]) if downloads else recipe
+    models = local.make_model(checked.domains)
     if recipe.init_folder is not None:
         start_from(recipe.init_folder, models)
     old_predictions = find_old_predictions(recipe, checked.domains)
@@ -88,14 +100,36 @@ def dry_run(recipe: Recipe, device: str | None = None) -> dict[str, Any]:
         "name": recipe.name,
         "out": str(recipe.out_folder),
         "device": str(place),
-        "warnings": list(checked.warnings),
+        "warnings": [*checked.warnings, *_cache_warnings(checked.domains)],
         "parts": parts,
+        "data": data,
+        "decode_seconds": sum(part["decode_seconds"] for part in data.values()),
+        "cache_bytes": sum(part["cache_bytes"] for part in data.values()),
         "seconds": sum(part["seconds"] for part in parts.values()),
         "memory_bytes": peak_memory(place),
         "disk_bytes": sum(
             checkpoints * part["checkpoint_bytes"] + part["model_bytes"] for part in parts.values()
         ),
     }
+
+
+def _data(domain: Domain) -> dict[str, Any]:
+    """Return the number of images of a domain, and what it takes to decode and cache them."""
+    plan, sample = domain.cache_plan(), domain.sample
+    cached = plan is not None and plan.finished
+    return {
+        "images": len(domain.index),
+        "sampled": 0 if sample is None else sample.images,
+        "cached": cached,
+        "decode_seconds": 0.0 if cached or sample is None else sample.seconds,
+        "cache_bytes": 0 if plan is None else plan.missing,
+    }
+
+
+def _cache_warnings(domains: Sequence[Domain]) -> list[str]:
+    """Return a warning if the training would need the permission to write so large a cache."""
+    fact = large([plan for domain in domains if (plan := domain.cache_plan()) is not None])
+    return [f"{fact}; so much is only written with --yes"] if fact else []
 
 
 def peak_memory(device: torch.device) -> int | None:

@@ -23,10 +23,12 @@ from onetrunk.runs.open import Run
 from onetrunk.runs.train import train_recipe
 from onetrunk.store.atomic import write_atomic
 from onetrunk.store.differ import differ
-from onetrunk.store.run_folder import METRICS, RECIPE, SCORES, shell
+from onetrunk.store.places import check_folder
+from onetrunk.store.run_folder import METRICS, RECIPE, SCORES, check_place, shell
 from onetrunk.train.selection import error_by_domain, unit_of
 
 SWEEP = "sweep.json"
+SEED = re.compile(r"seed-\d+")  # names of folders of runs
 MAX_KEYS = 6  # differing keys that an error names
 
 
@@ -66,6 +68,8 @@ def train_all(
         resume: Continue unfinished runs.
         device: Where to train; None: a GPU if there is one.
     """
+    for recipe in recipes.values():
+        check_place(recipe.out_folder)
     finished = {
         label: is_finished(recipe.out_folder, recipe.text_in(recipe.out_folder), resume=resume)
         for label, recipe in recipes.items()
@@ -134,6 +138,7 @@ def sweep(
     if len(set(seeds)) < len(seeds):
         raise BadInput("expected each seed only once", got=", ".join(map(str, seeds)))
     top = recipe.out_folder
+    check_folder(top, "the folder of a sweep", _is_of_sweep)
     recipes = {}
     for label, sets in variations:
         for seed in seeds:
@@ -167,6 +172,13 @@ def sweep(
     }
     write_atomic(top / SWEEP, json.dumps(document, indent=1) + "\n")
     return document
+
+
+def _is_of_sweep(path: Path) -> bool:
+    """Return whether a name in the folder of a sweep is its own."""
+    if path.name == SWEEP or SEED.fullmatch(path.name):
+        return True
+    return path.is_dir() and all(SEED.fullmatch(inner.name) for inner in path.iterdir())
 
 
 def folder_of(label: str, seed: int) -> PurePosixPath:

@@ -27,7 +27,7 @@ from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
 from onetrunk.runs.environment import check_data, environment
 from onetrunk.runs.open import OUTCOMES, Models, Run
-from onetrunk.store.run_folder import SCORES, RunFolder
+from onetrunk.store.run_folder import SCORES, RunFolder, check_place
 from onetrunk.train.device import Precision, choose_device, deterministic
 from onetrunk.train.distill.find_teachers import TeacherSource, find_teachers
 from onetrunk.train.distill.lwf import find_old_predictions
@@ -75,6 +75,7 @@ def train(
         resume: Continue an interrupted run.
         device: "cpu", "cuda", "cuda:1" or "mps"; None: a GPU if there is one.
     """
+    check_place(Path(out))
     names = [domain.name for domain in domains]
     if sorted(names) != sorted(model.domains):
         raise BadInput("expected all domains of the model", got=names, available=model.domains)
@@ -95,6 +96,7 @@ def train_recipe(recipe: Recipe, *, resume: bool = False, device: str | None = N
         resume: Continue an interrupted run; a finished one is returned without training.
         device: "cpu", "cuda", "cuda:1" or "mps"; None: a GPU if there is one.
     """
+    check_place(recipe.out_folder)
     checked = check(recipe)
     for warning in checked.warnings:
         say(f"note: {warning}")
@@ -261,8 +263,9 @@ def make_teachers(
 
 
 def check_tasks(domains: Sequence[Domain], train: Train) -> None:
-    """Refuse settings that a domain's kinds of tasks do not support."""
+    """Refuse settings that a domain's kinds of tasks do not support, and tasks of one class."""
     for domain in domains:
+        domain.check_classes()
         for task in domain.tasks:
             if train.mixup and task.kind not in MIXABLE:
                 raise BadInput(

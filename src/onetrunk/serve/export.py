@@ -24,6 +24,7 @@ from onetrunk.errors import BadInput, Failed, Missing
 from onetrunk.nn.card import Card
 from onetrunk.nn.universal import Universal
 from onetrunk.store.atomic import atomic_path
+from onetrunk.store.places import check_file
 
 FORMAT = 1
 KEY = "onetrunk"
@@ -103,6 +104,7 @@ def check_onnx_path(path: Path) -> None:
         )
     if not path.parent.is_dir():
         raise BadInput("export: no such folder", got=str(path.parent), try_="create it first")
+    check_file(path, "OUT.onnx")
 
 
 def check_one_size(cards: list[Card]) -> None:

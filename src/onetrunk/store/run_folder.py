@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from os import PathLike
 from pathlib import Path
@@ -22,6 +22,7 @@ from onetrunk.store import checkpoint
 from onetrunk.store.atomic import clear_leftovers, make_folder, write_atomic
 from onetrunk.store.checkpoint import Saved
 from onetrunk.store.differ import differ
+from onetrunk.store.places import IGNORED, check_folder, check_writable
 from onetrunk.store.strict_json import nulls, strict_json
 
 __all__ = ["RunFolder", "Saved"]
@@ -30,10 +31,8 @@ RECIPE, METRICS, SCORES, LOCK = "recipe.toml", "metrics.jsonl", "scores.json", "
 CHECKPOINTS = "checkpoints"
 PART = re.compile(r"|[a-z0-9][a-z0-9_-]{0,63}")  # "", or the name of a specialist
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-# files that a folder without a recipe may have: a lock, a recipe whose writer was killed, and files
-# of desktops
-IGNORED = re.compile(r"\.lock|\.recipe\.toml\..*|\.DS_Store|desktop\.ini|Thumbs\.db")
 WRITTEN = re.compile(r"[a-z]+|[a-z_-]+\.(toml|json|safetensors|html|csv)")  # at the top of a run
+BEGUN = (RECIPE, METRICS, "environment.json")  # what a run holds before its first checkpoint
 
 
 class RunFolder:
@@ -56,6 +55,8 @@ class RunFolder:
         )
         self._lock = lock
         self._metrics: FileIO | None = None
+        self._created: list[Path] = []  # folders, the innermost first
+        self._begun = False  # whether this object started the run
 
     @classmethod
     def open(
@@ -68,7 +69,7 @@ class RunFolder:
     ) -> RunFolder:
         """Start a run, or continue one that has the same recipe."""
         folder = Path(path)
-        _refuse_foreign(folder)
+        check_place(folder)
         run = cls._locked(folder, command, "wait until it ends, or give this run another `out`")
         try:
             run._begin(recipe, resume)
@@ -93,6 +94,7 @@ class RunFolder:
     def _locked(cls, folder: Path, command: str | None, if_locked: str) -> RunFolder:
         run = cls(folder, FileLock(folder / LOCK, blocking=False), command)
         with run.writing(f"the run {folder}"):
+            run._created = [p for p in (folder, *folder.absolute().parents) if not p.exists()]
             make_folder(folder)
             try:
                 run._lock.acquire()
@@ -107,7 +109,8 @@ class RunFolder:
         with self.writing("the run's folder"):
             self._clear_leftovers()
         if not path.exists():
-            _refuse_foreign(self.path)  # again, now that the folder is locked
+            check_place(self.path)  # again, now that the folder is locked
+            self._begun = True
             self.write(RECIPE, recipe)
             return
         try:
@@ -255,23 +258,42 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # the message of `Failed` names the command that continues the run
+        nothing = kind is not None and not issubclass(kind, Failed) and self._is_empty()
+        if nothing:
+            self._remove_begun()
         self.close()
+        if nothing:
+            with suppress(OSError):
+                (self.path / LOCK).unlink(missing_ok=True)
+                for folder in self._created:
+                    folder.rmdir()  # fails if it is not empty
+
+    def _is_empty(self) -> bool:
+        """Return whether this object started the run, and has no progress in it."""
+        if not (self._begun and self.path.is_dir()):
+            return False
+        names = {path.name for path in self.path.iterdir() if not IGNORED.fullmatch(path.name)}
+        metrics = self.path / METRICS
+        saved = not names <= {*BEGUN} or (metrics.exists() and metrics.stat().st_size > 0)
+        return not saved
+
+    def _remove_begun(self) -> None:
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+        for name in BEGUN:
+            with suppress(OSError):
+                (self.path / name).unlink(missing_ok=True)
 
 
-def _refuse_foreign(folder: Path) -> None:
-    """Raise BadInput for a folder with other things than a run, and for a file."""
-    if folder.exists() and not folder.is_dir():
-        raise BadInput(f"expected a folder for a run: {folder} is a file", try_="another `out`")
-    if not folder.exists() or (folder / RECIPE).exists():
-        return
-    others = sorted(p.name for p in folder.iterdir() if not IGNORED.fullmatch(p.name))
-    if others:
-        raise BadInput(
-            f"{folder} is neither a run nor empty: it has no {RECIPE}",
-            available=others,
-            try_="another `out`, or an empty folder",
-        )
+def check_place(folder: Path) -> None:
+    """Raise BadInput for a place that a run cannot be written to, such as a folder of images."""
+    if (folder / RECIPE).exists():
+        check_writable(folder)
+    else:
+        check_folder(folder, "a run", lambda _: False)
 
 
 def shell(path: Path | str) -> str:

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from onetrunk.data.drawing import signature
 from onetrunk.data.pixels import BadImage, Pixels
 from onetrunk.errors import BadInput
+from onetrunk.store.places import mark
 from tests.helpers.errors import raises
 
 
@@ -71,8 +73,50 @@ def test_all_problems_are_reported_together(photo: Any, opened: Any, tmp_path: P
         list(opened("folder:p").items())
     line = str(caught.value)
     assert "loose.png" in line
-    assert "classes without images: 2 (empty, void)" in line
+    assert "class folders without images: 2 (empty, void)" in line
     assert "\n" not in line
+
+
+def test_a_folder_without_images_is_no_class(photo: Any, opened: Any, tmp_path: Path) -> None:
+    photo(tmp_path / "p/cat/deep/1.png")
+    photo(tmp_path / "p/dog/1.png")
+    (tmp_path / "p/cow/deep").mkdir(parents=True)
+    (tmp_path / "p/cow/notes.md").write_text("x")
+    source = opened("folder:p")
+    assert len(list(source.items())) == 2
+    assert source.tasks[0].classes == ("cat", "dog")
+    assert "ignored, class folders without images: 1 (cow)" in source.notes
+
+
+def test_a_class_with_images_in_one_split_is_a_class(
+    photo: Any, opened: Any, tmp_path: Path
+) -> None:
+    for path in ("train/cat/1.png", "train/dog/1.png", "val/cat/2.png"):
+        photo(tmp_path / "p" / path)
+    (tmp_path / "p/val/dog").mkdir()
+    source = opened("folder:p")
+    assert source.tasks[0].classes == ("cat", "dog")
+    assert len(list(source.items())) == 3
+    assert source.notes == []
+
+
+def test_what_onetrunk_wrote_is_skipped_in_one_line(
+    photo: Any, opened: Any, tmp_path: Path
+) -> None:
+    root = tmp_path / "p"
+    for name in ("cat", "dog"):
+        photo(root / name / "1.png")
+    for run in ("runs/demo/universal", "runs/shop/seed-0", "cat/run"):
+        (root / run / "checkpoints").mkdir(parents=True)
+        (root / run / "recipe.toml").touch()
+        photo(root / run / "picture.png")
+    mark(root / "maps", "predicted maps")
+    photo(root / "maps/1.overlay.png")
+    Image.new("RGB", (8, 8)).save(root / "sheet.png", pnginfo=signature())
+    source = opened("folder:p")
+    assert [item.key for item in source.items()] == ["cat/1.png", "dog/1.png"]
+    assert source.tasks[0].classes == ("cat", "dog")
+    assert source.notes == ["ignored, written by onetrunk: 4 (cat/run, maps, runs, sheet.png)"]
 
 
 @pytest.mark.parametrize("made", ["none", "empty", "file"])

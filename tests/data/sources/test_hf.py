@@ -13,6 +13,7 @@ from onetrunk.errors import BadInput, Failed, Missing
 from tests.helpers.errors import raises
 
 datasets = pytest.importorskip("datasets")
+huggingface_hub = pytest.importorskip("huggingface_hub")
 
 
 @pytest.fixture
@@ -119,18 +120,46 @@ def test_unknown_splits_are_noted(save: Any, opened: Any, tmp_path: Path) -> Non
         opened("hf:none")
 
 
-def test_an_unreachable_hub_is_one_line(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_of_the_library_is_one_line(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     requests: list[tuple[str, str | None]] = []
 
     def fail(name: str, config: str | None) -> None:
         requests.append((name, config))
         raise ConnectionError("no\nnetwork")
 
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: None)
     monkeypatch.setattr(datasets, "load_dataset", fail)
     for name in ("mnist", "owner/name", "owner/name/config"):
         with raises(Failed, f"hf:{name}", got="ConnectionError: no network"):
             opened(f"hf:{name}")
     assert requests == [("mnist", None), ("owner/name", None), ("owner/name", "config")]
+
+
+def test_without_a_network_there_is_one_request_then_the_librarys_cache(
+    opened: Any, monkeypatch: pytest.MonkeyPatch, save: Any, tmp_path: Path
+) -> None:
+    requests: list[str] = []
+    save({"label": ["a"]}, {"label": datasets.Value("string")})
+    kept = datasets.load_from_disk(str(tmp_path / "d"))
+
+    def unreachable(_: object, name: str, timeout: float) -> None:
+        assert timeout <= 5
+        requests.append(name)
+        raise OSError("Name or service not known")
+
+    def load(name: str, _: str | None) -> Any:
+        assert datasets.config.HF_HUB_OFFLINE  # the library makes no request of its own
+        if name == "cached":
+            return kept
+        raise ConnectionError("offline")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", unreachable)
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    with raises(Failed, "hf:beans", got="Name or service not known", try_="hf:FOLDER"):
+        opened("hf:beans")
+    assert len(list(opened("hf:cached").items())) == 1
+    assert requests == ["beans", "cached"]
+    assert not datasets.config.HF_HUB_OFFLINE
 
 
 def test_without_the_package(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
+from onetrunk.data.drawing import is_signed
 from onetrunk.data.files.paths import IMAGE_ENDINGS, Root
 from onetrunk.data.pixels import reason_of
 from onetrunk.errors import BadInput, shorten
+from onetrunk.store.results import is_results
 
 
 class Walk:
@@ -16,6 +19,7 @@ class Walk:
     Attributes:
         problems: Why the tree cannot be used.
         remarks: Messages for the user.
+        results: Files and folders that onetrunk has written, which are ignored.
     """
 
     def __init__(self, root: Root) -> None:
@@ -25,6 +29,7 @@ class Walk:
         self.remarks: list[str] = []
         self._ignored: list[str] = []
         self._links: list[str] = []
+        self.results: list[str] = []
 
     def folders(self, folder: str) -> list[str]:
         """Return the names of the folders in a folder, without hidden ones."""
@@ -49,9 +54,21 @@ class Walk:
             else:
                 yield path
 
+    def without_results(self, files: Iterable[str]) -> list[str]:
+        """Return image files without those that onetrunk has drawn, such as contact sheets.
+
+        Each file is opened, so this is for files at unexpected places.
+        """
+        listed = list(files)
+        drawn = {name for name in listed if is_signed(self._root.folder / name)}
+        self.results += sorted(drawn)
+        return [name for name in listed if name not in drawn]
+
     def notes(self) -> list[str]:
         """Return the messages for the user, a line each."""
         notes = list(self.remarks)
+        if self.results:
+            notes.append(f"ignored, written by onetrunk: {counted(self.results)}")
         if self._ignored:
             notes.append(f"ignored, not images by their endings: {counted(self._ignored)}")
         if self._links:
@@ -99,7 +116,10 @@ class Walk:
         if entry.is_symlink() and self._root.find(path) is None:
             self._links.append(path)
         elif entry.is_dir():
-            folders.append(entry.name)
+            if is_results(Path(entry.path)):
+                self.results.append(path)
+            else:
+                folders.append(entry.name)
         elif os.path.splitext(entry.name)[1].lower() in IMAGE_ENDINGS and (
             entry.is_file() or entry.is_symlink()  # a broken link is reported when it is decoded
         ):

@@ -38,8 +38,9 @@ class Folder:
         self._walk = Walk(self._root)
         folders = {self._folder_of(task) for task in options.tasks or () if task.dense}
         self._parts, self._dense = self._layout(folders or set(DENSE_KINDS), bool(folders))
-        if "" not in (folder for _, folder in self._parts) and self._walk.files(""):
-            loose = self._walk.files("")
+        if "" not in (folder for _, folder in self._parts) and (
+            loose := self._walk.without_results(self._walk.files(""))
+        ):
             self._walk.problems.append(f"images outside any class folder: {counted(loose)}")
         self._walk.raise_problems(self.name)
         self.tasks = self._read_tasks(options.tasks)
@@ -47,8 +48,7 @@ class Folder:
     def items(self) -> Iterator[Item]:
         """Yield every image file, in the order of their paths."""
         walk = Walk(self._root)
-        walk.remarks = list(self._walk.remarks)
-        images = dict.fromkeys(self._classes, 0)  # of each class
+        walk.remarks, walk.results = [*self._walk.remarks], [*self._walk.results]
         matched = {task.name: 0 for task in self.tasks if task.dense}
         loose: list[str] = []  # images outside any class folder
         listed = 0
@@ -56,9 +56,7 @@ class Folder:
             for key in walk.images(folder):
                 inner = key[len(folder) + 1 :] if folder else key
                 first, slash, _ = inner.partition("/")
-                if slash:
-                    images[first] = images.get(first, 0) + 1
-                elif not self._dense:
+                if not slash and not self._dense:
                     loose.append(key)
                     continue
                 labels: dict[str, Label] = {}
@@ -72,18 +70,15 @@ class Folder:
                     stamps += [stamp(path) for path in found] or ["none"]
                 listed += 1
                 yield Item(key, key, "+".join(stamps), split, labels=labels)
-        empty = [name for name, n in images.items() if n == 0]
-        if loose:
+        if loose := walk.without_results(loose):
             walk.problems.append(f"images outside any class folder: {counted(loose)}")
-        if empty:
-            walk.problems.append(f"classes without images: {counted(empty)}")
         if listed:
             walk.problems += [
                 f"task {task}: no file in {self._folder_of(self._task(task))}/ matches an image"
                 for task, n in matched.items()
                 if n == 0
             ]
-        elif not (loose or empty):
+        elif not loose:
             walk.problems.append("no images")
         walk.raise_problems(self.name)
         self.notes = walk.notes()
@@ -158,16 +153,27 @@ class Folder:
         try_ = "table: for other labels, images/ for dense targets beside it"
         check_kinds(self.name, requested, kinds, try_)
         plain = any(not task.dense for task in requested)
-        names = {c for _, f in self._parts for c in self._walk.folders(f)} if plain else set()
-        self._classes = sorted(names)
+        classes = self._class_folders() if plain else []
         tasks = []
         for task in requested:
             if not task.classes and task.kind == "segment":
                 task = task.with_classes(self._segment_classes(task))
             elif not task.classes and not task.dense:
-                task = task.with_classes(self._classes)
+                task = task.with_classes(classes)
             tasks.append(task)
         return tuple(tasks)
+
+    def _class_folders(self) -> list[str]:
+        """Return the names of folders with an image; those without one are ignored with a note."""
+        probe = Walk(self._root)
+        found: dict[str, bool] = {}
+        for _, folder in self._parts:
+            for name in self._walk.folders(folder):
+                path = f"{folder}/{name}" if folder else name
+                found[name] = found.get(name, False) or any(True for _ in probe.images(path))
+        if empty := [name for name, filled in found.items() if not filled]:
+            self._walk.remarks.append(f"ignored, class folders without images: {counted(empty)}")
+        return sorted(name for name, filled in found.items() if filled)
 
     def _segment_classes(self, task: Task) -> list[str]:
         """Return the classes in classes.txt, else "0" to the largest index in the maps."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from onetrunk.data.sources import Item, Label, NoTargets, SourceOptions
 from onetrunk.data.task import Kind, Task, check_name
 from onetrunk.errors import BadInput, Failed, Missing, shorten
 
+TIMEOUT = 5.0  # seconds for one reply of the hub
 KINDS: tuple[Kind, ...] = ("classify", "embed", "multilabel", "regress")
 
 
@@ -198,8 +200,9 @@ def _load(rest: str, base: Path, datasets: Any) -> Any:
                 try_="hf:FOLDER, or hf:OWNER/NAME or hf:OWNER/NAME/CONFIG",
             )
         owner, _, config = rest.rpartition("/") if rest.count("/") == 2 else (rest, "", "")
-        return datasets.load_dataset(owner, config or None)
-    except BadInput:
+        with _offline_if_unreachable(name, owner, datasets):
+            return datasets.load_dataset(owner, config or None)
+    except (BadInput, Failed):
         raise
     except Exception as error:  # the library may raise any exception
         raise Failed(
@@ -207,3 +210,37 @@ def _load(rest: str, base: Path, datasets: Any) -> Any:
             got=" ".join(f"{type(error).__name__}: {error}".split())[:200],
             try_="check the name and the network, or save_to_disk elsewhere and hf:FOLDER here",
         ) from None
+
+
+@contextmanager
+def _offline_if_unreachable(name: str, repo: str, datasets: Any) -> Iterator[None]:
+    """Inside the block, only the library's cache is used if the hub cannot be reached.
+
+    One request of a few seconds at most decides this; the library would repeat its own for a
+    minute.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    before = datasets.config.HF_HUB_OFFLINE
+    reason = "offline mode, HF_HUB_OFFLINE" if before else ""
+    try:
+        if not before:
+            HfApi(endpoint=datasets.config.HF_ENDPOINT).dataset_info(repo, timeout=TIMEOUT)
+    except HfHubHTTPError:
+        pass  # it has replied; the library explains what is wrong with the name
+    except Exception as error:  # of the HTTP library, which differs between versions
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+    datasets.config.HF_HUB_OFFLINE = bool(reason)
+    try:
+        yield
+    except Exception:
+        if not reason:
+            raise
+        raise Failed(
+            f"{name}: the Hugging Face Hub cannot be reached, and the dataset is not in its cache",
+            got=reason,
+            try_="check the network; or save_to_disk elsewhere, and hf:FOLDER here",
+        ) from None
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before

@@ -161,6 +161,8 @@ def fixed_of(teachers: Sequence[Teacher]) -> Fixed | None:
 
 def check_header(file: str, header: Header, domain: Domain) -> None:
     """Check that a file was made from this domain's images, pixels and augmentation."""
+    if domain.sample is not None:  # a dry run knows neither the digests nor the statistics
+        return
     expected = Header.of(domain, header.teacher, (), Fixed(header.views, header.seed))
     if header.digest != expected.digest:
         raise BadInput(
