@@ -155,10 +155,11 @@ def score_groups(findings: Findings, against_baseline: bool) -> list[ScoreGroup]
     groups: dict[tuple[str, str], list[tuple[Key, Score]]] = {}
     for key, score in column.scores.items():
         groups.setdefault((score.row.metric, score.row.unit), []).append((key, score))
-    make = _compared_group if against_baseline else _plain_group
-    return [
-        make(column, members, floors) for members in sorted(groups.values(), key=len, reverse=True)
-    ]
+    ordered = sorted(groups.values(), key=len, reverse=True)
+    if not against_baseline:
+        return [_plain_group(column, members, floors) for members in ordered]
+    weak = findings.verdict.weak
+    return [_compared_group(column, members, floors, weak) for members in ordered]
 
 
 def floors_beside(findings: Findings, key: Key) -> tuple[ShownFloor, ...]:
@@ -192,6 +193,7 @@ def _compared_group(
     column: Column,
     members: Sequence[tuple[Key, Score]],
     floors: Mapping[Key, tuple[ShownFloor, ...]],
+    weak: Sequence[str],
 ) -> ScoreGroup:
     """Draw differences from the baseline."""
     comparisons = {(c.domain, c.task): c for c in column.comparisons}
@@ -207,9 +209,8 @@ def _compared_group(
             shown = formatting.signed(d.value, unit, comparison.baseline.value)
             shown += spaced(formatting.difference_unit(unit))
             label = f"{key[0]}: {shown}, {RESULT_WORDS[comparison.result]}"
-            drawn = strip(
-                scale, d.value, d.low, d.high, comparison.margin, comparison.result, label
-            )
+            css = "weak" if key[0] in weak else comparison.result
+            drawn = strip(scale, d.value, d.low, d.high, comparison.margin, css, label)
             needed = images_needed(comparison, score.row.count)
         task = column.task_label(key)
         rows.append(ScoreRow(key, task, score, comparison, floors[key], drawn, needed))

@@ -142,6 +142,7 @@ class Verdict:
     notes: tuple[str, ...] = ()
     evaluated: int = 0  # index of the candidate that the verdict is about
     results: Mapping[str, Result] = field(default_factory=dict)
+    weak: tuple[str, ...] = ()  # domains of which the comparison is not meaningful yet
 
 
 def result_of(difference: Estimate, margin: float) -> Result:
@@ -193,7 +194,8 @@ def decide(
 
 def _not_meaningful(verdict: Verdict, weak: Sequence[Weakness], networks: str) -> Verdict:
     """Return the verdict that a comparison with weak networks means nothing yet."""
-    where = _some(list(dict.fromkeys(w.domain for w in weak)), len(verdict.results))
+    domains = tuple(dict.fromkeys(w.domain for w in weak))
+    where = _some(domains, len(verdict.results))
     verb = "are" if networks.endswith("networks") else "is"
     if any(w.about_length for w in weak):
         problem, remedy = "not trained enough", "Train longer"
@@ -207,6 +209,7 @@ def _not_meaningful(verdict: Verdict, weak: Sequence[Weakness], networks: str) -
     return replace(
         verdict,
         decision="not meaningful",
+        weak=domains,
         sentence=f"Not meaningful yet: on {where}, {networks} {verb} {problem}. {remedy}, then "
         "compare again.",
         notes=(
@@ -225,10 +228,13 @@ def _weakness_notes(weak: Sequence[Weakness], networks: str) -> list[str]:
     for each in weak:
         by_domain.setdefault(each.domain, []).append(each.reason)
     network = "the separate network" if networks == "the separate networks" else networks
-    return [
+    notes = [
         f"{domain}: {network} is {'; '.join(dict.fromkeys(reasons))}."
         for domain, reasons in by_domain.items()
     ]
+    if len(notes) > MAX_NAMES:
+        notes[MAX_NAMES:] = [f"The same is found for {_names([*by_domain][MAX_NAMES:])}."]
+    return notes
 
 
 def _decide(candidates: Sequence[Candidate], other_baseline: str | None) -> Verdict:

@@ -16,9 +16,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from onetrunk.eval.metrics import SCORES
 from onetrunk.eval.outcomes import Key
 from onetrunk.eval.table import number, spaced
-from onetrunk.report.columns import Score, errors_between, scales_of, scores_of
+from onetrunk.report.columns import errors_between, scales_of, scores_of
 from onetrunk.report.curves import TaskCurves
 from onetrunk.report.floors import FEATURES, PHRASES, Floors
+from onetrunk.report.formatting import metric_words
 from onetrunk.report.margins import MAX_MARGIN, Estimate, margin_of
 from onetrunk.report.run_files import RunFiles, RunGroup
 from onetrunk.report.verdict import MIN_EPOCHS, Weakness
@@ -60,7 +61,12 @@ def _barely_better(
         score = scores[key]
         if is_barely_better(score.error, gain, scales[key]):
             words = "barely better" if gain.value > 0 else "not better"
-            shown = f"{_shown(score)} instead of {_shown(floor_scores[key])}"
+            unit = score.row.unit
+            own, its = (
+                number(each.estimate.value, unit) + spaced(unit)
+                for each in (score, floor_scores[key])
+            )
+            shown = f"{metric_words(score.row.metric)} {own}, floor {its}"
             yield Weakness(key[0], name, f"{words} than {PHRASES[name]} ({shown})")
 
 
@@ -77,11 +83,6 @@ def is_barely_better(error: float, gain: Estimate, scale: float | None) -> bool:
         return False
     low = gain.value if gain.low is None else gain.low
     return low <= 0 or gain.value < least
-
-
-def _shown(score: Score) -> str:
-    unit = score.row.unit
-    return f"{score.row.metric} {number(score.estimate.value, unit)}{spaced(unit)}"
 
 
 def _improving(
