@@ -66,7 +66,7 @@ def _barely_better(
                 number(each.estimate.value, unit) + spaced(unit)
                 for each in (score, floor_scores[key])
             )
-            shown = f"{metric_words(score.row.metric)} {own}, floor {its}"
+            shown = f"{metric_words(score.row.metric, '')} {own}, floor {its}"
             yield Weakness(key[0], name, f"{words} than {PHRASES[name]} ({shown})")
 
 
