@@ -74,7 +74,8 @@ def test_different_images_are_not_paired(tmp_path: Path) -> None:
     replace(given, image_digests={"a": "0" * 64, "b": "f" * 64}).save(
         alone / "outcomes.safetensors"
     )
-    a, b = compare(*read_groups([one, alone]), {})
+    ours, base = read_groups([one, alone])
+    a, b = compare(ours, base, {})
     assert (a.paired, b.paired) == (True, False)
 
 
