@@ -32,11 +32,12 @@ from onetrunk.config.to_toml import inline
 from onetrunk.data.domain import Domain
 from onetrunk.eval.budget import budget
 from onetrunk.eval.evaluate import evaluate_split
+from onetrunk.eval.floors import neighbour_floor
 from onetrunk.eval.intervals import percentiles, replicates
-from onetrunk.eval.nearest_neighbour import neighbour_error
 from onetrunk.eval.outcomes import Outcomes
 from onetrunk.eval.summary import decathlon_score, delta_mtl
 from onetrunk.eval.table import Better, Table
+from onetrunk.nn.card import Card
 from onetrunk.nn.saving import models_of
 from onetrunk.nn.universal import Universal
 from onetrunk.runs.merging import choose_scale
@@ -124,7 +125,8 @@ def keep(table: str, name: str, recipe: Recipe | None, seed: int, done: Mapping[
         floor = kept.setdefault("nearest-neighbour", {})
         for domain in mine.domains:
             if domain.name not in floor:
-                floor[domain.name] = neighbour_error(domain)
+                result = neighbour_floor(domain, Card.of(domain, "none"))
+                floor[domain.name] = result.table().value(domain.name)
     RESULTS.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
 
 

@@ -17,10 +17,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
     """Record the arguments of reports instead of making them."""
     recorded: list[tuple[object, ...]] = []
 
-    def fake(runs: list[Path], baseline: Path | None, out: Path, images: bool) -> Path:
-        recorded.append((runs, baseline, out, images))
-        out.write_text("<!doctype html>")
-        return out
+    def fake(
+        runs: list[Path], baseline: Path | None, out: Path | None, images: bool, floors: str
+    ) -> Path:
+        recorded.append((runs, baseline, out, images, floors))
+        path = Path("report.html") if out is None else out
+        path.write_text("<!doctype html>")
+        return path
 
     monkeypatch.setattr(command_module, "report", fake)
     return recorded
@@ -32,15 +35,17 @@ def test_the_written_file_is_named(
     done = onetrunk("report", "runs/a", "runs/b", "--baseline", "runs/c", "--out", "x.html")
     assert done.code == 0
     assert done.out.startswith("wrote x.html: 0.0 MB\n")
-    assert calls == [([Path("runs/a"), Path("runs/b")], Path("runs/c"), Path("x.html"), True)]
+    assert calls == [
+        ([Path("runs/a"), Path("runs/b")], Path("runs/c"), Path("x.html"), True, "auto")
+    ]
 
 
 def test_json_output_without_images(
     onetrunk: Callable[..., Ran], calls: list[tuple[object, ...]]
 ) -> None:
-    done = onetrunk("report", "runs/a", "--no-images", "--json")
+    done = onetrunk("report", "runs/a", "--no-images", "--floors", "none", "--json")
     assert json.loads(done.out) == {"file": "report.html", "bytes": 15}
-    assert calls == [([Path("runs/a")], None, Path("report.html"), False)]
+    assert calls == [([Path("runs/a")], None, None, False, "none")]
 
 
 @pytest.mark.parametrize(
@@ -48,6 +53,7 @@ def test_json_output_without_images(
     [
         (("report", "nowhere"), "recipe.toml"),
         (("report", "nowhere", "--out", "x.pdf"), "report.html"),
+        (("report", "nowhere", "--floors", "some"), "unknown --floors"),
         (("report",), "Missing argument"),
     ],
 )

@@ -10,7 +10,9 @@ import torch
 
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput, Failed
+from onetrunk.report import floors as report_floors
 from onetrunk.report.findings import Findings
+from onetrunk.report.floors import read_floors
 from onetrunk.report.gather import gather, loss_of, without_paths
 from onetrunk.report.page import page
 from tests.helpers.errors import raises
@@ -96,12 +98,57 @@ def test_parts_that_cannot_be_measured_are_left_out_with_the_reason(tmp_path: Pa
     assert "anna" not in private
 
 
-def test_an_unfinished_run(tmp_path: Path) -> None:
+def test_unfinished_runs_are_refused_together(tmp_path: Path) -> None:
     make_run(tmp_path / "half", TWO, {"a": 5.0, "b": 5.0}, finished=False)
-    half = gathered([tmp_path / "half"])
-    check(page(half))
-    assert half.verdict.decision == "no baseline" and "not finished" in half.verdict.sentence
-    assert "Validation error" in page(half)
+    make_run(tmp_path / "alone", TWO, {"a": 5.0, "b": 5.0}, sharing="none", finished=False)
+    make_run(tmp_path / "one", TWO, {"a": 5.0, "b": 5.0}, model=False)
+    with raises(BadInput, "expected a finished run", got="half, which is unfinished") as error:
+        gathered([tmp_path / "one", tmp_path / "half"])
+    recipe = tmp_path / "half" / "recipe.toml"
+    assert error.value.try_ == f"onetrunk train {recipe} --resume"
+    with raises(BadInput, "half, which", "alone, which"):
+        gathered([tmp_path / "half"], tmp_path / "alone")
+
+
+def test_unfinished_seeds_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in (0, 1):
+        make_run(
+            tmp_path / "deep" / f"seed-{seed}", TWO, {"a": 5.0, "b": 5.0}, seed=seed,
+            finished=seed == 0,
+        )  # fmt: skip
+    found = gathered([tmp_path / "deep"])
+    assert found.columns[0].seeds == (0,)
+    assert "unfinished: seed 1" in capsys.readouterr().err
+
+
+def test_floors_are_computed_once_and_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path / "one", TWO, {"a": 10.0, "b": 20.0})
+    make_run(tmp_path / "alone", TWO, {"a": 10.0, "b": 66.0}, sharing="none")
+    found = gathered([tmp_path / "one"], tmp_path / "alone")
+    assert {*found.floors} == {"constant", "neighbour"}
+    assert found.floors["constant"]["a", "classify"].estimate.value == pytest.approx(200 / 3)
+    text = page(found)
+    check(text)
+    assert "majority class <b>66.67 %</b>" in text and "nearest neighbour <b>" in text
+    assert "did not start from pretrained weights" in text
+    # the separate network of b is as wrong as the majority class
+    assert found.verdict.decision == "not meaningful" and "(b)" in found.verdict.sentence
+
+    def again(*_: object, **__: object) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(report_floors, "constant_floor", again)
+    monkeypatch.setattr(report_floors, "neighbour_floor", again)
+    stored = gathered([tmp_path / "one"], tmp_path / "alone")
+    assert stored.verdict.sentence == found.verdict.sentence
+    assert {*read_floors(tmp_path / "one")} == {"constant", "neighbour"}
+    with opening(TWO):
+        assert gather([tmp_path / "one"], floors="none").floors == {}
+    other = [domain("a", seed=7), TWO[1]]  # other images
+    with opening(other), pytest.raises(AssertionError, match="computed again"):
+        gather([tmp_path / "one"])
 
 
 @pytest.mark.parametrize(

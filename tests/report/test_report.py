@@ -11,6 +11,7 @@ from PIL import Image
 import onetrunk as ot
 from onetrunk.errors import BadInput
 from onetrunk.report import gather
+from onetrunk.report import report as report_file
 from onetrunk.runs.train import train_recipe
 from tests.helpers.errors import raises
 from tests.helpers.runs import make_run, opening
@@ -75,3 +76,42 @@ def test_only_html_files_are_written(tmp_path: Path) -> None:
     with opening(domains):
         assert ot.report([tmp_path / "one"], out=out) == out
     assert out.read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_by_default_the_report_is_in_the_folder_of_the_first_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    domains = [domain("a")]
+    for name in ("one", "two"):
+        make_run(tmp_path / name, domains, {"a": 5.0})
+    with opening(domains):
+        path = ot.report([tmp_path / "one", tmp_path / "two"])
+        assert path == tmp_path / "one" / "report.html"
+        assert "replacing" not in capsys.readouterr().err
+        assert ot.report([tmp_path / "one"]) == path
+    assert f"replacing the earlier report {path}" in capsys.readouterr().err
+
+
+def test_no_other_file_is_replaced_and_nothing_is_done_before_that_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path / "one", [domain("a")], {"a": 5.0})
+    (tmp_path / "mine.html").write_text("<!doctype html><p>my page")
+    (tmp_path / "file").write_text("")
+
+    def gather(*_: object, **__: object) -> None:
+        raise AssertionError("worked before the place was checked")
+
+    monkeypatch.setattr(report_file, "gather", gather)
+    with raises(BadInput, "an earlier report", try_="another --out, or remove the file"):
+        ot.report([tmp_path / "one"], out=tmp_path / "mine.html")
+    assert (tmp_path / "mine.html").read_text() == "<!doctype html><p>my page"
+    with raises(BadInput, "cannot write"):
+        ot.report([tmp_path / "one"], out=tmp_path / "file" / "report.html")
+
+
+def test_an_unfinished_run_leaves_no_report(tmp_path: Path) -> None:
+    make_run(tmp_path / "half", [domain("a")], {"a": 5.0}, finished=False)
+    with raises(BadInput, "finished"):
+        ot.report(tmp_path / "half")
+    assert not (tmp_path / "half" / "report.html").exists()

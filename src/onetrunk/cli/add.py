@@ -147,7 +147,7 @@ def show(result: DomainResult, as_json: bool) -> None:
     if about.get("chosen"):
         print(f"chosen: {printable(about['chosen'])}")
     print(f"{name}: {result.unchanged}")
-    size = f"{scaled(about['bytes'], 'B')}, {about['share']:.1%} of the trunk"
+    size = f"{scaled(about['bytes'], 'B')}, {100 * about['share']:.1f} % of the trunk"
     print(f"wrote {result.folder}/model/packs/{name}.pack: {size}")
     place = shlex.quote(str(result.folder))
     suggest(f"onetrunk predict {place} IMAGE --domain {name}", f"onetrunk info {place}")
@@ -164,6 +164,6 @@ def _attempts(tried: Sequence[Mapping[str, Any]]) -> Grid:
     for each in tried:
         rank = "" if few or each["rank"] is None else f", rank {each['rank']}"
         label = escape(each["method"] if few else each["adapters"] + rank)
-        sizes = [] if few else [scaled(each["bytes"], "B"), f"{each['share']:.1%}"]
+        sizes = [] if few else [scaled(each["bytes"], "B"), f"{100 * each['share']:.1f} %"]
         grid.add_row(label, *sizes, number(each["error"], "%"))
     return grid

@@ -12,9 +12,10 @@ from rich.table import Table as Screen
 
 from onetrunk.cli.output import console, print_json, suggest
 from onetrunk.config import Recipe
-from onetrunk.eval.nearest_neighbour import neighbour_error
 from onetrunk.eval.summary import decathlon_score
+from onetrunk.eval.table import number
 from onetrunk.progress import say
+from onetrunk.report.floors import read_floors, title_of
 from onetrunk.report.report import report
 from onetrunk.runs.experiment import train_all
 from onetrunk.runs.open import Run
@@ -44,17 +45,19 @@ def command(
         for name, sharing in SHARING.items()
     }
     alone, one = train_all(recipes, resume=True).values()
-    domains = Recipe.named("pocket-quick").make_domains()
-    floor = {domain.name: neighbour_error(domain) for domain in domains}
     page = report([one.folder], baseline=alone.folder, out=out / PAGE)
+    floors = {
+        title_of(name, "classify"): floor.tables[0]
+        for name, floor in read_floors(one.folder).items()
+    }
     found = {
         "domains": {
             name: {
                 "specialist": alone.table.value(name),
                 "universal": one.table.value(name),
-                "nearest neighbour": floor[name],
+                **{title: table.value(name) for title, table in floors.items()},
             }
-            for name in floor
+            for name in one.table.domains
         },
         "decathlon_score": decathlon_score(one.table, alone.table),
         "parameters": {"specialists": _parameters(alone), "universal": _parameters(one)},
@@ -75,19 +78,19 @@ def _parameters(run: Run) -> int:
 def _show(found: dict[str, Any], run: Path) -> None:
     table = Screen(title="errors on test images, %", title_justify="left")
     table.add_column("domain")
-    for column in ("nearest neighbour", "specialist", "one network"):
+    networks = {"specialist": "specialist", "universal": "one network"}
+    floors = [key for key in next(iter(found["domains"].values())) if key not in networks]
+    for column in (*floors, *networks.values()):
         table.add_column(column, justify="right")
     for name, errors in found["domains"].items():
-        shown = (errors[key] for key in ("nearest neighbour", "specialist", "universal"))
-        table.add_row(name, *(f"{error:.1f}" for error in shown))
+        table.add_row(name, *(number(errors[key], "%") for key in (*floors, *networks)))
     many, one = found["parameters"]["specialists"], found["parameters"]["universal"]
     table.add_section()
-    table.add_row("parameters", "", f"{many:,}", f"{one:,}")
+    table.add_row("parameters", *("" for _ in floors), f"{many:,}", f"{one:,}")
     console().print(table)
     print(
         f"one network has {100 * one / many:.0f} % of the parameters of {len(found['domains'])}; "
-        f"decathlon score {found['decathlon_score']:.0f} (the specialists: "
-        f"{250 * len(found['domains'])}); seed {found['seed']}, {found['seconds']:.0f} s"
+        f"seed {found['seed']}, {found['seconds']:.0f} s"
     )
     print(f"wrote {found['report']}: open it in a browser")
     suggest(

@@ -8,20 +8,24 @@ from typing import Annotated
 import typer
 
 from onetrunk.cli.output import print_json
+from onetrunk.errors import BadInput
+from onetrunk.report.floors import FLOOR_CHOICES
 from onetrunk.report.report import report
 
 NOTES = """The page is a single HTML file that loads nothing from the network. It shows scores
-with intervals beside those of a baseline, a verdict by fixed rules, size, latency,
-pictures and curves."""
-EXAMPLES = """onetrunk report runs/shop --baseline runs/shop-finetune
+with intervals beside those of a baseline and of predictions without training (floors), a
+verdict by fixed rules, size, latency, pictures and curves. All runs must be finished. An
+earlier report is replaced; any other file is not."""
+EXAMPLES = """# writes runs/shop/report.html
+onetrunk report runs/shop --baseline runs/shop-finetune
 # two networks beside separate ones
 onetrunk report runs/deep runs/shared --baseline runs/specialists
 # predictions of another system, from a table
 onetrunk report runs/shop --baseline predictions.csv
 # a timm checkpoint; its labels are matched by name
 onetrunk report runs/pets --baseline timm/resnet50
-# omit pictures and file names
-onetrunk report runs/x-rays --no-images
+# to another file, without pictures and file names
+onetrunk report runs/x-rays --no-images --out x-rays.html
 """
 
 
@@ -36,14 +40,27 @@ def command(
         Path | None,
         typer.Option(help="Baseline: a run, a table of predictions, or timm/NAME."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="HTML file to write.", show_default="report.html in the first run"),
+    ] = None,
     images: Annotated[
         bool, typer.Option("--images/--no-images", help="Include pictures and file names.")
     ] = True,
+    floors: Annotated[
+        str,
+        typer.Option(
+            help="Scores without training to show: all; auto, all that take less than a minute a "
+            "domain; none."
+        ),
+    ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Write the report of one or more runs."""
-    path = report(runs, baseline, out, images)
+    choice = next((each for each in FLOOR_CHOICES if each == floors), None)
+    if choice is None:
+        raise BadInput("unknown --floors", got=floors, available=FLOOR_CHOICES)
+    path = report(runs, baseline, out, images, choice)
     if as_json:
         print_json({"file": str(path), "bytes": path.stat().st_size})
         return

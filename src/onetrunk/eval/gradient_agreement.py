@@ -30,6 +30,8 @@ from onetrunk.nn.universal import Universal
 Loss = Callable[[str, Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
 MAX_ENTRIES = 4_000_000  # of a gradient that are compared; a random sample of longer ones
 
+MIN_OWN = 0.2  # cosine between the two halves of a domain; lower ones are noise
+
 
 @dataclass(frozen=True)
 class GradientAgreement:
@@ -41,6 +43,22 @@ class GradientAgreement:
     length: NDArray[np.float64]  # (domains,): norms of the gradients
     images: tuple[int, ...]  # by domain
     shared: int  # number of shared parameters
+
+    @property
+    def noisy(self) -> tuple[str, ...]:
+        """The domains whose own halves hardly agree, so that their cosines are noise."""
+        pairs = zip(self.domains, self.own, strict=True)
+        return tuple(name for name, own in pairs if not own >= MIN_OWN)
+
+    @property
+    def reliable(self) -> bool:
+        """Whether the halves of every domain agree."""
+        return not self.noisy
+
+    @property
+    def least(self) -> float:
+        """The cosine between halves from which on a domain's gradients count as known."""
+        return MIN_OWN
 
     def share_in_conflict(self) -> float:
         """Return the share of pairs of different domains whose cosine is below 0."""

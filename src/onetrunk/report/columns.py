@@ -17,8 +17,10 @@ from onetrunk.eval.summary import decathlon_score, delta_mtl
 from onetrunk.eval.table import Better, Row, Table
 from onetrunk.nn.adapters import NO_ADAPTERS
 from onetrunk.nn.universal import Universal
+from onetrunk.report.floors import CONSTANT, Floors
+from onetrunk.report.margins import Estimate, margin_of, scale_of
 from onetrunk.report.run_files import RunFiles, RunGroup
-from onetrunk.report.verdict import Estimate, TaskComparison, margin_of, result_of
+from onetrunk.report.verdict import TaskComparison, result_of
 
 SHARING = {"none": "one network per domain", "full": "heads shared too"}
 
@@ -89,7 +91,11 @@ def _total(costs: Iterable[Cost]) -> Cost | None:
 
 
 def column_of(
-    group: RunGroup, css: str, baseline: RunGroup | None, models: Mapping[str, Universal]
+    group: RunGroup,
+    css: str,
+    baseline: RunGroup | None,
+    models: Mapping[str, Universal],
+    floors: Floors,
 ) -> Column:
     """Derive a column from a group's files and models."""
     different = {id(model): model for model in models.values()}
@@ -103,7 +109,7 @@ def column_of(
         finished=len(group.finished),
         scores=scores_of(group),
         budgets={name: budget(model) for name, model in parts.items()},
-        comparisons=compare(group, baseline) if baseline else (),
+        comparisons=compare(group, baseline, floors) if baseline else (),
         mean_difference=mean_difference(group, baseline) if baseline else None,
         decathlon=_decathlon(group, baseline) if baseline else (),
         delta=_delta(group, baseline) if baseline else (),
@@ -170,29 +176,45 @@ def _mean(values: Sequence[float]) -> float:
 # -- comparisons with the baseline
 
 
-def compare(group: RunGroup, baseline: RunGroup) -> tuple[TaskComparison, ...]:
+def compare(group: RunGroup, baseline: RunGroup, floors: Floors) -> tuple[TaskComparison, ...]:
     """Compare every task that has a score on both sides."""
     ours, theirs = scores_of(group), scores_of(baseline)
-    paired = _paired_differences(group, baseline)
+    scales = scales_of(baseline, floors)
     comparisons = []
-    for key, score in ours.items():
-        other = theirs.get(key)
-        if other is None or other.row.metric != score.row.metric:
-            continue
-        difference = paired.get(key) or unpaired_difference(score, other)
-        margin = margin_of(score.row.unit, other.error)
+    for key, (difference, paired) in errors_between(group, baseline).items():
+        margin = margin_of(theirs[key].error, scales[key])
         comparisons.append(
             TaskComparison(
                 *key,
-                score.estimate,
-                other.estimate,
+                ours[key].estimate,
+                theirs[key].estimate,
                 difference,
                 margin,
                 result_of(difference, margin),
-                paired=key in paired,
+                paired,
             )
         )
     return tuple(comparisons)
+
+
+def scales_of(group: RunGroup, floors: Floors) -> dict[Key, float | None]:
+    """Return the scale of each score of a group, see margins.py."""
+    constant = scores_of(floors[CONSTANT]) if CONSTANT in floors else {}
+    return {
+        key: scale_of(score.row.unit, constant[key].error if key in constant else None)
+        for key, score in scores_of(group).items()
+    }
+
+
+def errors_between(ours: RunGroup, theirs: RunGroup) -> dict[Key, tuple[Estimate, bool]]:
+    """Return our error minus theirs of the tasks that both have, and whether images are paired."""
+    left, right = scores_of(ours), scores_of(theirs)
+    paired = _paired_differences(ours, theirs)
+    return {
+        key: (paired.get(key) or unpaired_difference(score, right[key]), key in paired)
+        for key, score in left.items()
+        if key in right and right[key].row.metric == score.row.metric
+    }
 
 
 def unpaired_difference(ours: Score, baseline: Score) -> Estimate:

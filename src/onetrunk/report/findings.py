@@ -9,9 +9,10 @@ from typing import Any
 from onetrunk.eval.feature_map import FeatureMap
 from onetrunk.eval.gradient_agreement import GradientAgreement
 from onetrunk.eval.latency import Latency
+from onetrunk.eval.outcomes import Key
 from onetrunk.eval.similarity import Similarity
 from onetrunk.report.class_errors import TaskErrors
-from onetrunk.report.columns import Column
+from onetrunk.report.columns import Column, Score
 from onetrunk.report.curves import TaskCurves
 from onetrunk.report.examples import TaskExamples
 from onetrunk.report.verdict import Verdict
@@ -46,6 +47,7 @@ class Findings:
     Args:
         created: Date and time of the report.
         curves: Training curves by task.
+        floors: Scores of predictions that need no training, by name of the floor.
         recipes: Name and text of each recipe.
         environments: Name and environment.json of each run.
         images: Whether images and file names may be shown.
@@ -63,6 +65,7 @@ class Findings:
     recipes: tuple[tuple[str, str], ...]
     environments: tuple[tuple[str, Mapping[str, Any]], ...]
     images: bool
+    floors: Mapping[str, Mapping[Key, Score]] = field(default_factory=dict)
     measured: Measurements = Measurements()
     missing: Mapping[str, str] = field(default_factory=dict)
 

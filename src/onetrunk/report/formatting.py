@@ -6,14 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from onetrunk.eval.table import number, spaced
-from onetrunk.report.verdict import Result
 
-RESULT_WORDS: dict[Result, str] = {
-    "better": "better",
-    "equal": "as good",
-    "undecided": "undecided",
-    "worse": "worse",
-}
 METRIC_WORDS = {
     "error": "error",
     "map_error": "1 − mAP",
@@ -49,6 +42,16 @@ def signed(value: float, unit: str, like: float = 0.0) -> str:
     if not float(text):
         return text
     return f"{'+' if value > 0 else '−'}{text}"
+
+
+def difference_unit(unit: str) -> str:
+    """Return the unit of a difference: percentages differ by points."""
+    return "points" if unit == "%" else unit
+
+
+def seeds(values: Sequence[int]) -> str:
+    """Format the seeds of runs: `1 seed (0)`."""
+    return f"{len(values)} seed{'s' * (len(values) != 1)} ({', '.join(map(str, values))})"
 
 
 def minus(text: str) -> str:

@@ -31,10 +31,11 @@ from onetrunk.nn.saving import models_of
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
 from onetrunk.report.class_errors import class_errors
-from onetrunk.report.columns import Column, column_of, validation_error
+from onetrunk.report.columns import Column, column_of, scores_of, validation_error
 from onetrunk.report.curves import training_curves
 from onetrunk.report.examples import task_examples
 from onetrunk.report.findings import DomainSplits, Findings, Measurements
+from onetrunk.report.floors import FloorChoice, floors_of
 from onetrunk.report.run_files import (
     PathOrName,
     RunFiles,
@@ -43,8 +44,10 @@ from onetrunk.report.run_files import (
     read_groups,
     setting_folders,
 )
-from onetrunk.report.verdict import Candidate, decide
+from onetrunk.report.verdict import Candidate, Weakness, decide
+from onetrunk.report.weaknesses import weaknesses_of
 from onetrunk.runs.open import Run
+from onetrunk.store.run_folder import RECIPE, shell
 from onetrunk.train.losses import Losses
 
 Models = Mapping[str, Universal]
@@ -64,6 +67,7 @@ def gather(
     baseline: PathOrName | None = None,
     *,
     images: bool = True,
+    floors: FloorChoice = "auto",
     seed: int = 0,
 ) -> Findings:
     """Read the runs, measure their networks, and make the verdict.
@@ -72,6 +76,7 @@ def gather(
         runs: Folders of runs, one column each.
         baseline: A run, a table of predictions, or `timm/NAME`.
         images: Whether images and file names may be shown.
+        floors: Which floors are computed, see floors.py.
         seed: The seed of all samples.
     """
     groups, base = _groups(runs, baseline)
@@ -83,25 +88,36 @@ def gather(
         else {}
         for group in every
     }
-    base_column = column_of(base, "base", None, models[base.name]) if base else None
+    first = groups[0]
+    domains = attempt("images", _domains, first, models[first.name]) if models[first.name] else None
+    floor_groups = floors_of(
+        Run(first.first.path), models[first.name], domains or [], floors, attempt, seed
+    )
+    curves = training_curves([*enumerate(groups), *([(-1, base)] if base else [])])
+    base_column = column_of(base, "base", None, models[base.name], floor_groups) if base else None
     columns = [
-        column_of(group, f"g{i % COLOURS}", base, models[group.name])
+        column_of(group, f"g{i % COLOURS}", base, models[group.name], floor_groups)
         for i, group in enumerate(groups)
     ]
     verdict = decide(
         [
-            _candidate(group, column, base_column, base or groups[0])
-            for group, column in zip(groups, columns, strict=True)
+            _candidate(
+                group, column, base_column, base or first,
+                weaknesses_of(group, i, curves, floor_groups) if base else (),
+            )
+            for i, (group, column) in enumerate(zip(groups, columns, strict=True))
         ],
         base.name if base and not base.separate else None,
-    )
+        weaknesses_of(base, -1, curves, floor_groups) if base else (),
+    )  # fmt: skip
     evaluated = groups[verdict.evaluated]
     networks = models[evaluated.name]
     measured = Measurements()
     if networks:
-        domains = attempt("images", _domains, evaluated, networks) or []
+        if evaluated is not first:
+            domains = attempt("images", _domains, evaluated, networks)
         separate = models[base.name] if base and base.separate else None
-        measured = _measure(evaluated, networks, separate, domains, attempt, seed)
+        measured = _measure(evaluated, networks, separate, domains or [], attempt, seed)
     now = datetime.now()
     return Findings(
         created=f"{now.day} {now:%B %Y, %H:%M}",
@@ -113,7 +129,8 @@ def gather(
         columns=tuple(columns),
         baseline=base_column,
         splits=_splits(evaluated),
-        curves=training_curves([*enumerate(groups), *([(-1, base)] if base else [])]),
+        curves=curves,
+        floors={name: scores_of(group) for name, group in floor_groups.items()},
         recipes=tuple(
             (g.name, g.first.recipe_text if images else without_paths(g.first.recipe_text))
             for g in every
@@ -206,7 +223,7 @@ def _groups(
     if twice:
         raise BadInput("expected each run once", got=twice[0].name)
     if baseline is None:
-        return read_groups(runs), None
+        return finished_groups(read_groups(runs)), None
     base = Path(baseline)
     if base.resolve() in paths:
         raise BadInput(
@@ -215,7 +232,7 @@ def _groups(
             try_="name it as --baseline only",
         )
     if base.is_file() or (str(baseline).startswith("timm/") and not base.exists()):
-        groups = read_groups(runs)
+        groups = finished_groups(read_groups(runs))
         return groups, external_baseline(base, list(Run(groups[0].first.path).domains.values()))
     settings = setting_folders(base)
     if len(settings) > 1:
@@ -224,8 +241,26 @@ def _groups(
             got=base.name,
             available=[path.name for path in settings],
         )
-    groups = read_groups([*runs, baseline])
+    groups = finished_groups(read_groups([*runs, baseline]))
     return groups[:-1], match_single_task_domains(groups[-1], groups[:-1])
+
+
+def finished_groups(groups: Sequence[RunGroup]) -> list[RunGroup]:
+    """Return the groups with their finished seeds; a run without a finished one is refused."""
+    errors, found = [], []
+    for group in groups:
+        left = [run for run in group.runs if run not in group.finished]
+        if not group.finished:
+            command = f"onetrunk train {shell(left[0].path / RECIPE)} --resume"
+            got = f"{group.name}, which is unfinished"
+            errors.append(BadInput("expected a finished run", got=got, try_=command))
+        elif left:
+            seeds = ", ".join(str(run.seed) for run in left)
+            say(f"note: {group.name}: left out, because unfinished: seed {seeds}")
+        found.append(replace(group, runs=tuple(group.finished)))
+    if errors:
+        raise BadInput.several(errors)
+    return found
 
 
 def external_baseline(path: Path, domains: Sequence[Domain]) -> RunGroup:
@@ -239,8 +274,6 @@ def external_baseline(path: Path, domains: Sequence[Domain]) -> RunGroup:
 
 
 def _models(group: RunGroup) -> Models:
-    if not group.first.scores:
-        raise BadInput(f"{group.name} is not finished", try_="onetrunk train RECIPE --resume")
     return models_of(group.first.path)
 
 
@@ -253,7 +286,11 @@ def _domains(group: RunGroup, models: Models) -> list[Domain]:
 
 
 def _candidate(
-    group: RunGroup, column: Column, baseline: Column | None, reference: RunGroup
+    group: RunGroup,
+    column: Column,
+    baseline: Column | None,
+    reference: RunGroup,
+    weaknesses: Sequence[Weakness],
 ) -> Candidate:
     cost = column.cost
     separate = baseline.cost if baseline else column.separate_cost
@@ -265,6 +302,7 @@ def _candidate(
         val_error=validation_error(group, reference),
         domains=len({domain for domain, _ in column.scores}),
         separate=group.separate,
+        weaknesses=weaknesses,
     )
 
 

@@ -6,7 +6,7 @@ The markup is in the templates; this module prepares the charts and tables that 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -38,9 +38,18 @@ from onetrunk.report.charts import (
 from onetrunk.report.columns import Column, Score, common_classify_keys
 from onetrunk.report.curves import RunCurve, TaskCurves
 from onetrunk.report.findings import Findings
+from onetrunk.report.floors import FEATURES, title_of
 from onetrunk.report.map_examples import class_colour
-from onetrunk.report.verdict import RESULTS, RULES, Result, TaskComparison, results_by_domain
+from onetrunk.report.verdict import (
+    RESULT_WORDS,
+    RESULTS,
+    RULES,
+    Result,
+    TaskComparison,
+    results_by_domain,
+)
 
+GENERATOR = '<meta name="generator" content="onetrunk '  # how a report is recognized
 MAX_IMAGES_FACTOR = 20  # larger multiples of the number of test images are not suggested
 MAX_CLASSES = 40  # in the legend of a class map
 THUMBNAIL = 84  # pixels on the page
@@ -53,6 +62,9 @@ def page(findings: Findings) -> str:
     return template.render(
         findings=findings,
         against_baseline=against_baseline,
+        floors=bool(findings.floors),
+        floor_error=floor_error(findings),
+        no_features=no_features(findings),
         score_groups=score_groups(findings, against_baseline),
         result_counts=[result_counts(column) for column in findings.columns],
         panels={kind: panels(findings, kind) for kind in ("val", "loss")},
@@ -82,8 +94,11 @@ def environment() -> Environment:
         "pct": formatting.percent,
         "scaled": scaled,
         "flat": formatting.flat,
+        "difference_unit": formatting.difference_unit,
+        "seeds": formatting.seeds,
     }
     jinja.globals |= {
+        "GENERATOR": GENERATOR,
         "common_classify_keys": common_classify_keys,
         "class_colour": class_colour,
         "mark_of": mark_of,
@@ -91,7 +106,7 @@ def environment() -> Environment:
         "number": number,
         "spaced": spaced,
         "MAX_CLASSES": MAX_CLASSES,
-        "RESULT_WORDS": formatting.RESULT_WORDS,
+        "RESULT_WORDS": RESULT_WORDS,
         "RULES": RULES,
         "SPLITS": SPLITS,
         "THUMBNAIL": THUMBNAIL,
@@ -103,6 +118,14 @@ def environment() -> Environment:
 
 
 @dataclass(frozen=True)
+class ShownFloor:
+    """A score without training, beside those of the networks."""
+
+    title: str
+    score: Score
+
+
+@dataclass(frozen=True)
 class ScoreRow:
     """One task in the table of scores."""
 
@@ -110,6 +133,7 @@ class ScoreRow:
     task: str  # shown below the domain; "" for a domain's only task
     score: Score
     comparison: TaskComparison | None
+    floors: tuple[ShownFloor, ...]
     strip: Strip | None
     images_needed: int | None
 
@@ -127,14 +151,50 @@ class ScoreGroup:
 def score_groups(findings: Findings, against_baseline: bool) -> list[ScoreGroup]:
     """Group the evaluated column's tasks by metric and unit, the most frequent first."""
     column = findings.evaluated
+    floors = {key: floors_beside(findings, key) for key in column.scores}
     groups: dict[tuple[str, str], list[tuple[Key, Score]]] = {}
     for key, score in column.scores.items():
         groups.setdefault((score.row.metric, score.row.unit), []).append((key, score))
-    make = _compared_group if against_baseline else _plain_group
-    return [make(column, members) for members in sorted(groups.values(), key=len, reverse=True)]
+    ordered = sorted(groups.values(), key=len, reverse=True)
+    if not against_baseline:
+        return [_plain_group(column, members, floors) for members in ordered]
+    weak = findings.verdict.weak
+    return [_compared_group(column, members, floors, weak) for members in ordered]
 
 
-def _compared_group(column: Column, members: Sequence[tuple[Key, Score]]) -> ScoreGroup:
+def floors_beside(findings: Findings, key: Key) -> tuple[ShownFloor, ...]:
+    """Return the floors of a task."""
+    return tuple(
+        ShownFloor(title_of(name, scores[key].row.kind), scores[key])
+        for name, scores in findings.floors.items()
+        if key in scores
+    )
+
+
+def floor_error(findings: Findings) -> float | None:
+    """Return the mean over the classified domains of the lowest floor's error, if all have one."""
+    sides = [findings.evaluated, *([findings.baseline] if findings.baseline else [])]
+    lowest = [
+        min((floor.score.error for floor in floors_beside(findings, key)), default=None)
+        for key in common_classify_keys(sides)
+    ]
+    known = [error for error in lowest if error is not None]
+    return math.fsum(known) / len(known) if known and len(known) == len(lowest) else None
+
+
+def no_features(findings: Findings) -> str:
+    """Return why there is no floor of frozen features."""
+    if any(FEATURES in part for part in map(str.lower, findings.missing)):
+        return "see the end of this page"
+    return "because the trunk did not start from pretrained weights"
+
+
+def _compared_group(
+    column: Column,
+    members: Sequence[tuple[Key, Score]],
+    floors: Mapping[Key, tuple[ShownFloor, ...]],
+    weak: Sequence[str],
+) -> ScoreGroup:
     """Draw differences from the baseline."""
     comparisons = {(c.domain, c.task): c for c in column.comparisons}
     scale = scale_of(
@@ -147,16 +207,21 @@ def _compared_group(column: Column, members: Sequence[tuple[Key, Score]]) -> Sco
         if comparison is not None:
             d = comparison.difference
             shown = formatting.signed(d.value, unit, comparison.baseline.value)
-            label = f"{key[0]}: {shown} {unit}, {formatting.RESULT_WORDS[comparison.result]}"
-            drawn = strip(
-                scale, d.value, d.low, d.high, comparison.margin, comparison.result, label
-            )
+            shown += spaced(formatting.difference_unit(unit))
+            label = f"{key[0]}: {shown}, {RESULT_WORDS[comparison.result]}"
+            css = "weak" if key[0] in weak else comparison.result
+            drawn = strip(scale, d.value, d.low, d.high, comparison.margin, css, label)
             needed = images_needed(comparison, score.row.count)
-        rows.append(ScoreRow(key, column.task_label(key), score, comparison, drawn, needed))
-    return _group(members, strip_axis(scale, unit), rows)
+        task = column.task_label(key)
+        rows.append(ScoreRow(key, task, score, comparison, floors[key], drawn, needed))
+    return _group(members, strip_axis(scale, formatting.difference_unit(unit)), rows)
 
 
-def _plain_group(column: Column, members: Sequence[tuple[Key, Score]]) -> ScoreGroup:
+def _plain_group(
+    column: Column,
+    members: Sequence[tuple[Key, Score]],
+    floors: Mapping[Key, tuple[ShownFloor, ...]],
+) -> ScoreGroup:
     """Draw scores with their intervals."""
     estimates = [score.estimate for _, score in members]
     values = [v for e in estimates for v in (e.value, e.low, e.high) if v is not None]
@@ -167,7 +232,7 @@ def _plain_group(column: Column, members: Sequence[tuple[Key, Score]]) -> ScoreG
         e = score.estimate
         label = f"{key[0]}: {formatting.measure(e.value, unit)}"
         drawn = strip(scale, e.value, e.low, e.high, None, "one", label)
-        rows.append(ScoreRow(key, column.task_label(key), score, None, drawn, None))
+        rows.append(ScoreRow(key, column.task_label(key), score, None, floors[key], drawn, None))
     return _group(members, strip_axis(scale, unit, signs=False), rows)
 
 

@@ -1,36 +1,55 @@
 """The verdict on whether one network is enough, made from the scores by fixed rules.
 
 Each task of each domain has a difference d = error of the one network − error of the separate
-network, both as numbers where lower is better, with a 95 % interval, and a margin m that the one
-network may lose: max(1 point, a tenth of the separate network's error) for scores in percent, a
-tenth of that error for all others. The result of the task is *better* if the interval lies below
-0, *equal* if it lies below m, *worse* if it lies above m, and *undecided* if it contains m. The
-result of a domain is that of its worst task.
+network, both as numbers where lower is better, with a 95 % interval, and a margin that the one
+network may lose (margins.py). The result of the task is *better* if the interval lies below 0,
+*equal* if it lies below the margin, *worse* if it lies above, and *undecided* if it contains the
+margin. The result of a domain is that of its worst task.
+
+A comparison with networks that are not trained enough (weaknesses.py) is not meaningful, and the
+verdict says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
+
+from onetrunk.report.floors import FEATURES
+from onetrunk.report.margins import MAX_MARGIN, MIN_MARGIN, PERCENT, SHARE, Estimate
 
 Result = Literal["better", "equal", "undecided", "worse"]
 Decision = Literal[
-    "frozen heads", "one network", "keep some", "keep all", "undecided", "no baseline", "other"
+    "frozen heads",
+    "one network",
+    "keep some",
+    "keep all",
+    "undecided",
+    "not meaningful",
+    "no baseline",
+    "other",
 ]
 RESULTS: tuple[Result, ...] = ("better", "equal", "undecided", "worse")  # from best to worst
-MARGIN_POINTS = 1.0  # percentage points
-MARGIN_SHARE = 0.1  # of the separate network's error
+MIN_EPOCHS = 3.0  # of a network that others are compared with
+LENGTH_KINDS = ("improving", "short")  # of weaknesses
 MAX_NAMES = 4  # domains listed in a sentence
+RESULT_WORDS: dict[Result, str] = {
+    "better": "better",
+    "equal": "as good",
+    "undecided": "undecided",
+    "worse": "worse",
+}
 
 RULES = (
     "Every score counts as an error, where lower is better (100 − score where higher is better). "
     "The difference is the error of the one network minus the error of the separate network. Its "
     "95 % interval comes from a paired bootstrap over test images, and over seeds if there are "
     "several.",
-    f"Each domain has a margin that the one network may lose: {MARGIN_POINTS:g} percentage point "
-    "or a tenth of the separate network's error, whichever is more; for scores that are not in "
-    "percent, a tenth of the error.",
+    f"Each task has a margin that the one network may lose: {100 * SHARE:g} % of the separate "
+    f"network's error, but at least {PERCENT * MIN_MARGIN:g} and at most {PERCENT * MAX_MARGIN:g} "
+    "points (percentage points). For scores that are not in percent, a point is a hundredth of the "
+    "error of a constant prediction.",
     "Better: the whole interval is below 0. As good: it ends below the margin. Worse: it starts "
     "above the margin. Undecided: it contains the margin. The result of a domain is the result of "
     "its worst task.",
@@ -39,6 +58,12 @@ RULES = (
     "Keep all separate networks if the one network is worse on more than half of the domains or "
     "not smaller. Keep some of them if it is worse on some domains. The verdict is undecided if it "
     "is worse on none and undecided on some.",
+    "The comparison is not meaningful yet if, on some domain, the separate network is barely "
+    "better than one of the floors (the interval of the difference contains 0, or the difference "
+    f"is less than {PERCENT * MAX_MARGIN:g} points, unless its own error is smaller than that), "
+    "still improving at its last validation (by more than the margin), or trained for fewer than "
+    f"{MIN_EPOCHS:g} epochs, which are passes over the domain's training images; or if the one "
+    f"network is worse and is still improving or was trained for fewer than {MIN_EPOCHS:g} epochs.",
     "If there are several runs, the verdict is about the one with the lowest validation error. "
     "Test images are never used to choose anything.",
 )
@@ -46,16 +71,6 @@ ONE_SEED_NOTE = (
     "There is only one seed: the intervals cover the choice of test images, but not the variation "
     "from one training run to the next."
 )
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its 95 % interval, where that is known, and its value for each seed."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    seeds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,6 +94,25 @@ class TaskComparison:
 
 
 @dataclass(frozen=True)
+class Weakness:
+    """A sign that the network of one domain is not trained enough.
+
+    Args:
+        kind: The name of a floor, or one of LENGTH_KINDS.
+        reason: A part of a sentence of which the network is the subject.
+    """
+
+    domain: str
+    kind: str
+    reason: str
+
+    @property
+    def about_length(self) -> bool:
+        """Whether the training was too short."""
+        return self.kind in LENGTH_KINDS
+
+
+@dataclass(frozen=True)
 class Candidate:
     """The facts about one column that the verdict depends on.
 
@@ -86,6 +120,7 @@ class Candidate:
         size_ratio: Its size divided by the size of the separate networks.
         frozen: Whether only heads were trained.
         separate: Whether it is one network per domain.
+        weaknesses: Reasons why it may not be trained enough.
     """
 
     comparisons: Sequence[TaskComparison]
@@ -95,6 +130,7 @@ class Candidate:
     val_error: float | None = None
     domains: int = 0
     separate: bool = False
+    weaknesses: Sequence[Weakness] = ()
 
 
 @dataclass(frozen=True)
@@ -106,11 +142,7 @@ class Verdict:
     notes: tuple[str, ...] = ()
     evaluated: int = 0  # index of the candidate that the verdict is about
     results: Mapping[str, Result] = field(default_factory=dict)
-
-
-def margin_of(unit: str, baseline_error: float) -> float:
-    """Return how much the one network may lose of a score with this unit."""
-    return max(MARGIN_POINTS if unit == "%" else 0.0, MARGIN_SHARE * abs(baseline_error))
+    weak: tuple[str, ...] = ()  # domains of which the comparison is not meaningful yet
 
 
 def result_of(difference: Estimate, margin: float) -> Result:
@@ -132,13 +164,81 @@ def results_by_domain(comparisons: Sequence[TaskComparison]) -> dict[str, Result
     return results
 
 
-def decide(candidates: Sequence[Candidate], other_baseline: str | None = None) -> Verdict:
+def decide(
+    candidates: Sequence[Candidate],
+    other_baseline: str | None = None,
+    baseline_weaknesses: Sequence[Weakness] = (),
+) -> Verdict:
     """Return the verdict by RULES.
 
     Args:
         candidates: The columns of the report.
         other_baseline: The name of the baseline, if it is not a run of separate networks.
+        baseline_weaknesses: Reasons why the baseline may not be trained enough.
     """
+    verdict = _decide(candidates, other_baseline)
+    results, evaluated = verdict.results, candidates[verdict.evaluated]
+    baseline = other_baseline or "the separate networks"
+    weak = [w for w in baseline_weaknesses if w.domain in results]
+    if verdict.decision == "frozen heads":  # which may be as good as a well trained network
+        weak = [w for w in weak if w.kind != FEATURES]
+    lost = _with(results, "worse")
+    short = [w for w in evaluated.weaknesses if w.domain in lost and w.about_length]
+    saves = evaluated.size_ratio is None or evaluated.size_ratio < 1 or other_baseline is not None
+    if verdict.decision != "keep all" and weak:
+        return _not_meaningful(verdict, weak, baseline)
+    if saves and short:
+        return _not_meaningful(verdict, short, "the one network")
+    return replace(verdict, notes=(*_weakness_notes(weak, baseline), *verdict.notes))
+
+
+def _not_meaningful(verdict: Verdict, weak: Sequence[Weakness], networks: str) -> Verdict:
+    """Return the verdict that a comparison with weak networks means nothing yet."""
+    domains = tuple(dict.fromkeys(w.domain for w in weak))
+    where = _some(domains, len(verdict.results))
+    verb = "are" if networks.endswith("networks") else "is"
+    if any(w.about_length for w in weak):
+        problem, remedy = "not trained enough", "Train longer"
+    else:
+        problem, remedy = "barely better than a floor", "Train longer or from pretrained weights"
+    counts = ", ".join(
+        f"{len(names)} {RESULT_WORDS[result]}"
+        for result in RESULTS
+        if (names := _with(verdict.results, result))
+    )
+    return replace(
+        verdict,
+        decision="not meaningful",
+        weak=domains,
+        sentence=f"Not meaningful yet: on {where}, {networks} {verb} {problem}. {remedy}, then "
+        "compare again.",
+        notes=(
+            *_weakness_notes(weak, networks),
+            f"Results by the scores alone, which longer training may change: {counts}.",
+            *verdict.notes,
+        ),
+    )
+
+
+def _weakness_notes(weak: Sequence[Weakness], networks: str) -> list[str]:
+    """Return a sentence for each reason, with the domains that it is about."""
+    if not weak:
+        return []
+    by_domain: dict[str, list[str]] = {}
+    for each in weak:
+        by_domain.setdefault(each.domain, []).append(each.reason)
+    network = "the separate network" if networks == "the separate networks" else networks
+    notes = [
+        f"{domain}: {network} is {'; '.join(dict.fromkeys(reasons))}."
+        for domain, reasons in by_domain.items()
+    ]
+    if len(notes) > MAX_NAMES:
+        notes[MAX_NAMES:] = [f"The same is found for {_names([*by_domain][MAX_NAMES:])}."]
+    return notes
+
+
+def _decide(candidates: Sequence[Candidate], other_baseline: str | None) -> Verdict:
+    """Return the verdict, as if all networks were trained enough."""
     for index, candidate in enumerate(candidates):
         results = results_by_domain(candidate.comparisons)
         enough = results and all(result in ("better", "equal") for result in results.values())
@@ -173,8 +273,6 @@ def choose(candidates: Sequence[Candidate]) -> int:
 
 def _without_baseline(evaluated: Candidate) -> str:
     domains = f"{evaluated.domains} domains" if evaluated.domains != 1 else "one domain"
-    if not evaluated.domains:
-        return "No verdict: the run is not finished, so there are no scores yet."
     if evaluated.separate:
         return f"Separate networks for {domains}; add a run with one network to compare them."
     ratio = evaluated.size_ratio

@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +44,17 @@ class Features:
     places: NDArray[np.int64]
     batches: tuple[slice, ...]  # the rows of each forward pass
     seconds: float  # of computation since the run was last started
-    digest: str  # of everything that they depend on, except images
+    digest: str = ""  # of everything that they depend on, except images
+
+    @classmethod
+    def of(
+        cls, rows: F32, parts: Sequence[NDArray[np.int64]], seconds: float = 0.0, digest: str = ""
+    ) -> Features:
+        """Return features by the places of the images of each forward pass."""
+        ends = np.cumsum([0, *map(len, parts)])
+        places = np.concatenate(parts) if parts else np.zeros(0, np.int64)
+        batches = tuple(slice(int(a), int(b)) for a, b in itertools.pairwise(ends))
+        return cls(rows, places, batches, seconds, digest)
 
 
 def compute_features(
@@ -60,10 +70,7 @@ def compute_features(
     if parts and not _is_current(path, digest):
         _compute(model, domain.name, images, parts, path, digest, run, stop)
     rows = read_rows(path)[1]["features"] if parts else np.zeros((0, 0), np.float32)
-    ends = np.cumsum([0, *map(len, parts)])
-    places = np.concatenate(parts) if parts else np.zeros(0, np.int64)
-    batches = tuple(slice(int(a), int(b)) for a, b in itertools.pairwise(ends))
-    return Features(rows, places, batches, time.monotonic() - began, digest)
+    return Features.of(rows, parts, time.monotonic() - began, digest)
 
 
 def _compute(
@@ -77,7 +84,6 @@ def _compute(
     stop: Stop,
 ) -> None:
     """Write the features that are not on disk yet; `parts` are the places of each batch."""
-    like = next(model.parameters())
     ends = np.cumsum([0, *map(len, parts)])
     heads, tasks = model.heads_of(name), model.domains[name].tasks
     width = next(linear_of(heads.head(task.name)) for task in tasks if not task.dense).in_features
@@ -92,11 +98,8 @@ def _compute(
         file.done = int(ends[first])
         track(file.done)
         saved = time.monotonic()
-        for part, (pixels, _) in zip(parts[first:], read_ahead(images, parts[first:]), strict=True):
-            x = pixels.to(device=like.device, dtype=like.dtype, non_blocking=True)
-            with model.trunk.switch.using(name):
-                pooled, _ = model.trunk(x)
-            rows_BC = pooled.float().cpu().numpy()
+        pooled = pooled_features(model, name, images, parts[first:])
+        for part, rows_BC in zip(parts[first:], pooled, strict=True):
             finite = np.isfinite(rows_BC).all(1)
             if not finite.all():
                 raise Failed(
@@ -112,6 +115,19 @@ def _compute(
             if stop.requested:
                 raise stopped(f"at image {file.done:,} of {name}'s features", run.path)
         file.finish()
+
+
+def pooled_features(
+    model: Universal, name: str, images: Split, parts: Sequence[NDArray[np.int64]]
+) -> Iterator[F32]:
+    """Yield the features of each batch; `parts` are the places of its images."""
+    like = next(model.parameters())
+    for pixels, _ in read_ahead(images, parts):
+        x = pixels.to(device=like.device, dtype=like.dtype, non_blocking=True)
+        with model.trunk.switch.using(name):
+            pooled, _ = model.trunk(x)
+        rows: F32 = pooled.float().cpu().numpy()
+        yield rows
 
 
 def linear_of(head: nn.Module) -> nn.Linear:

@@ -257,13 +257,19 @@ class LinearHead:
         if linear.bias is not None:
             linear.bias.copy_(solution.bias)
 
-    def evaluate(self) -> Scores:
-        """Return the validation scores, computed in the batches of an evaluation."""
+    def evaluate(self, features: Features | None = None, split: str = "val") -> Scores:
+        """Return the scores on a split, computed in the batches of an evaluation.
+
+        Args:
+            features: The features of the split; by default those of validation.
+            split: The name of the split.
+        """
+        features = self.val if features is None else features
         scores, like = scores_of(self.task), next(self.module.parameters())
-        labels = self.domain.val.label(self.task.name)[self.val.places]
+        labels = self.domain.splits[split].label(self.task.name)[features.places]
         with torch.inference_mode():
-            for batch in self.val.batches:
-                rows = torch.from_numpy(np.array(self.val.rows[batch])).to(like)
+            for batch in features.batches:
+                rows = torch.from_numpy(np.array(features.rows[batch])).to(like)
                 scores.update(self.module(rows), as_tensor(labels[batch]))
         return scores
 

@@ -39,7 +39,7 @@ def candidates(runner: TrialRunner) -> list[AdapterKind]:
         if size is None or (size in sizes and kind.rank is not None):
             continue  # the trunk has no such layers, or the rank makes no difference
         if size > settings.budget * trunk and kind != HEADS_ONLY:
-            share = f"{scaled(size, 'B')}, {size / trunk:.1%} of the trunk"
+            share = f"{scaled(size, 'B')}, {100 * size / trunk:.1f} % of the trunk"
             say(f"{kind.label}: {share}: above the budget")
             continue
         sizes.add(size)
@@ -70,6 +70,6 @@ def search_adapters(runner: TrialRunner) -> tuple[TrialResult, list[TrialResult]
     best = min(results, key=lambda result: (result.error, result.bytes))
     reason = (
         f"{best.kind.label}: the lowest validation error of {len(results)} kinds within "
-        f"{runner.recipe.add.budget:.0%} of the trunk"
+        f"{100 * runner.recipe.add.budget:.0f} % of the trunk"
     )
     return best, results, reason
