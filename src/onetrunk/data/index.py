@@ -61,6 +61,7 @@ class Index:
         split: 0 for train, 1 for val, 2 for test.
         labels: By task, without dense targets, which are read with the images.
         how: How the splits were made, for messages.
+        units: A hash of each image's group, or else of its key: equal for the images of a group.
         fingerprint: A hash of all keys and stamps, which changes with the data.
     """
 
@@ -69,6 +70,7 @@ class Index:
     where: Strings
     split: NDArray[np.uint8]
     labels: dict[str, NDArray[Any]]
+    units: NDArray[np.uint64]
     how: str
     fingerprint: str
     warnings: list[str]
@@ -136,9 +138,19 @@ def read_index(
     for item in items:
         digest.update(f"{item.key}\0{item.stamp}\0".encode("utf-8", "surrogateescape"))
     where = Strings(item.where for item in items)
-    return Index(
-        tuple(tasks), Strings(keys), where, codes, labels, how, digest.hexdigest(), warnings
+    units = np.array(
+        [_hash_of(k if group is None else group) for k, group in zip(keys, groups, strict=True)],
+        np.uint64,
     )
+    return Index(
+        tuple(tasks), Strings(keys), where, codes, labels, units, how, digest.hexdigest(), warnings
+    )
+
+
+def _hash_of(name: str) -> int:
+    """Return a number below 2⁶⁴ that depends only on the name."""
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
 
 
 def _tasks(source: Source, name: str, requested: Sequence[Task] | None) -> list[Task]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from onetrunk.config import Train
-from onetrunk.config.add_recipe import DEFAULT_ADAPTERS, Few
+from onetrunk.config.add_recipe import Few
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
@@ -43,7 +43,7 @@ def add(
     model: Universal | str | os.PathLike[str],
     domain: Domain,
     *,
-    adapters: str = DEFAULT_ADAPTERS,
+    adapters: str | None = None,
     rank: int | None = None,
     budget: float = 0.15,
     start: str = "auto",
@@ -62,11 +62,14 @@ def add(
         model: A network in memory, or the folder of a finished run.
         domain: The new domain.
         adapters: "parallel", "series", "lora", "norm", "none" (head only), or "auto", which selects
-            those with the lowest validation error within `budget`.
+            those with the lowest validation error within `budget`. None: "parallel", and "auto" for
+            few images.
         rank: The rank of low-rank adapters.
         budget: The largest size of a pack for "auto", as a share of the trunk's bytes.
         start: What the new slots are copied from: "auto", "trunk", or the name of a domain.
-        few: Whether to use few-shot methods; "auto" does so below 8 images per class.
+        few: Whether to use few-shot methods, evaluated on folds instead of a validation split;
+            "auto" does so below 50 images per class. With adapters "auto", class means and linear
+            heads are candidates as well.
         decay: The factor on the weight decay; None: by adapters and number of images.
         others: For a network in memory, its domains, whose outputs are checked on their own images;
             those of a run are read from its folder.
