@@ -68,9 +68,10 @@ class DomainResult:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The network in use and all settings of a training; for an update also the packs."""
+    """The network in use, the domain and all settings of a training; for an update also packs."""
 
     model: Universal
+    domain: Domain
     recipe: AddRecipe
     old: Pack | None = None
     start: Pack | None = None
@@ -104,9 +105,9 @@ def train_into_run(
         if not _is_trained(work, domain):
             run = Run(folder)
             todo = prepare(run, work)
-            say_notes(domain)
+            say_notes(todo.domain)
             train_domain(
-                todo.model, domain, todo.recipe, work, event, run.readable_domains, place,
+                todo.model, todo.domain, todo.recipe, work, event, run.readable_domains, place,
                 command=command, resume=resume, old=todo.old, start=todo.start,
             )  # fmt: skip
         pack_store.publish(held, name)
