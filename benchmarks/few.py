@@ -11,8 +11,8 @@ class are drawn and added as a domain:
   head, from which norm and parallel start, has the lowest error on folds of these images.
 - default: the method that `onetrunk add` chooses by its errors on the folds.
 
-The errors are those on held-out images, in percent, which no choice has seen. A cell (folder, images
-a class, seed) that FILE has is not computed again, so an interrupted benchmark continues.
+The errors are those on held-out images, in percent, which no choice has seen. A cell (folder,
+images a class, seed) that FILE has is not computed again, so an interrupted benchmark continues.
 """
 
 from __future__ import annotations
@@ -86,9 +86,7 @@ def opened(
         yield TrialRunner(trunk, domain, recipe, run, make_logger((), run.path), device)
 
 
-def measure(
-    trunk: ot.Universal, folder: str, each: int, seed: int, train: dict[str, Any]
-) -> Cell:
+def measure(trunk: ot.Universal, folder: str, each: int, seed: int, train: dict[str, Any]) -> Cell:
     """Return the test error of each method, in percent."""
     began = time.monotonic()
     source = read_folder(folder).drawn(each, seed)
@@ -132,9 +130,9 @@ def head_error(few: FewShot, method: Method) -> float:
     """Return the error of a head that is solved for all images."""
     domain = few.runner.domain
     (task,) = domain.tasks
-    weight, bias = solve_heads(
-        few.features(HEADS_ONLY), few.everything.train, task, (method.l2,)
-    )[method.l2]
+    weight, bias = solve_heads(few.features(HEADS_ONLY), few.everything.train, task, (method.l2,))[
+        method.l2
+    ]
     model = few.runner.scratch_model(HEADS_ONLY).eval()
     wrong = 0
     for i in range(0, len(domain.test), 32):
@@ -180,7 +178,9 @@ def show(cells: Sequence[Cell]) -> dict[str, float]:
         Console(width=140).print(grid)
         best = min(SINGLE, key=lambda name: total[name])
         regret = total["default"] - total[best]
-        print(f"default: {regret:+.2f} points from {best.replace('_', ' ')}, the best single method")
+        print(
+            f"default: {regret:+.2f} points from {best.replace('_', ' ')}, the best single method"
+        )
         figures |= {f"{column}_{each}": round(value, 3) for column, value in total.items()}
         figures |= {f"default_minus_best_{each}": round(regret, 3), f"folders_{each}": len(folders)}
     return figures

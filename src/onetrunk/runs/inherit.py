@@ -24,9 +24,7 @@ COLUMNS = ("image", "group", "split")  # which name parts of a source
 NOT_KEPT = ("name", "source", "tasks")
 
 
-def settings_like(
-    domain: Domain, cards: Mapping[str, Card], known: Mapping[str, Domain]
-) -> Domain:
+def settings_like(domain: Domain, cards: Mapping[str, Card], known: Mapping[str, Domain]) -> Domain:
     """Return a new domain with what is not set taken over from the domains of a model.
 
     Size, fit, margin and fill are those of most domains. A source with a size of its own keeps it
@@ -80,9 +78,7 @@ def settings_before(domain: Domain, card: Card, known: Domain | None) -> Domain:
         defaults = {key: value for key, value in known.settings if key not in left_out}
     defaults |= {key: getattr(pixels, key) for key in SHAPE}
     defaults["normalize"] = (pixels.mean, pixels.std)
-    defaults["tasks"] = tuple(
-        task if task.dense else task.with_classes(()) for task in card.tasks
-    )
+    defaults["tasks"] = tuple(task if task.dense else task.with_classes(()) for task in card.tasks)
     result = domain.with_defaults({k: v for k, v in defaults.items() if v is not None})
     taken = [key for key in SHOWN if key in defaults and key not in domain.given]
     if taken:

@@ -148,8 +148,10 @@ def _choose(
     given = AdapterKind(settings.adapters, settings.rank)
     if few_images:
         count = images_per_class(runner.domain)
-        about = "the method is chosen" if auto else f"{given.label} is evaluated"
-        say(f"{runner.domain.name}: {count:.3g} images a class, so {about} on held-out folds")
+        about = f"{given.label} is evaluated on held-out folds"
+        if auto:
+            about = "the method is chosen on held-out folds; --adapters KIND sets it"
+        say(f"{runner.domain.name}: {count:.3g} images a class, so {about}")
         kinds = candidates(runner, FEW_KINDS) if auto else [given]
         method, methods, reason = choose_method(runner, kinds, required=not auto)
         return (

@@ -127,9 +127,7 @@ class FewShot:
 
     # -- training
 
-    def trained(
-        self, kind: AdapterKind, l2: float | None, subset: Subset, part: str
-    ) -> Universal:
+    def trained(self, kind: AdapterKind, l2: float | None, subset: Subset, part: str) -> Universal:
         """Return a scratch model that is trained on a subset, starting from a head."""
         model = self.runner.scratch_model(kind)
         set_heads(model, subset, self.features(kind, model), subset.train, l2)
@@ -170,9 +168,7 @@ class FewShot:
             racing = [
                 kind
                 for kind in racing
-                if not is_clearly_worse(
-                    methods[kind].folds, best.folds[: k + 1], DEVIATIONS
-                )
+                if not is_clearly_worse(methods[kind].folds, best.folds[: k + 1], DEVIATIONS)
             ]
             start_lost = is_clearly_worse(start.folds[: k + 1], best.folds[: k + 1], DEVIATIONS)
             over = not racing or (len(racing) == 1 and start_lost)
@@ -220,7 +216,7 @@ def choose_method(
         return method, [method], f"{method.name}: no class has two images, so none can be held out"
     heads = few.heads()
     best = min(heads, key=_error)  # the simplest in a tie
-    say(f"{runner.domain.name} few images: {best.name} {best.error:.1f} % error on held-out images")
+    say(f"{runner.domain.name}: best head on the folds: {best.name}, {best.error:.1f} % error")
     trained = few.race(best, kinds, drop=not required)
     finished = [each for each in trained if len(each.folds) == max(len(m.folds) for m in trained)]
     # those that were dropped have more errors; the others are compared on the same images
