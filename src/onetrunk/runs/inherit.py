@@ -52,7 +52,7 @@ def settings_like(domain: Domain, cards: Mapping[str, Card], known: Mapping[str,
         defaults["augment"] = most_common(augments)
     result = domain.with_defaults(defaults)
     taken = [key for key in SHOWN if key in defaults and key not in domain.given]
-    if taken:
+    if any(getattr(result.settings, key) != getattr(domain.settings, key) for key in taken):
         say(
             f"{domain.name}: {_described(result.settings, taken)} as in the run; "
             f"change with --set domains.{domain.name}.{taken[0]}=…"

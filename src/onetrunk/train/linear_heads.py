@@ -114,7 +114,8 @@ class Design:
         no part outside their span, and a singular value decomposition of X is far cheaper.
         """
         if self._kept is None or len(self) >= self.width:
-            return torch.linalg.eigh(self.gram())
+            values, vectors = torch.linalg.eigh(self.gram())
+            return values, vectors
         rows = torch.cat([rows for _, rows in self._kept])
         _, singular, vectors = torch.linalg.svd(rows, full_matrices=False)
         return singular.square() / len(self), vectors.T
@@ -229,7 +230,7 @@ def ridge(x: Design, target_nN: Tensor, grid: Sequence[float]) -> Iterator[Solut
     cross = torch.zeros(x.width, target.shape[1], dtype=torch.float64, device=x.device)
     for at, rows in x.chunks():
         cross += rows.T @ (target[at] - mean) / len(x)
-    values, vectors = torch.linalg.eigh(x.gram())
+    values, vectors = x.principal()
     rotated = vectors.T @ cross
     for l2 in grid:
         weight = (vectors @ (rotated / (values.clamp_min(0) + l2)[:, None])).T

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -140,8 +140,8 @@ def test_many_images_are_trained_with_a_validation_split(run: Path) -> None:
 class Answers:
     """Replaces the errors on folds: a list for each method, the same in every fold."""
 
-    def __init__(self, errors: Mapping[str, Sequence[int]]) -> None:
-        self.errors = errors
+    def __init__(self, errors: Mapping[str, list[int]], times: int) -> None:
+        self.errors, self.times = errors, times
         self.trained: list[str] = []
 
     def heads(self, few: FewShot) -> list[Method]:
@@ -156,34 +156,41 @@ class Answers:
         return self.of(kind.label)
 
     def of(self, name: str) -> FoldErrors:
-        return FoldErrors({"classify": np.array(self.errors[name], bool)})
+        return FoldErrors({"classify": np.array(self.errors[name] * self.times, bool)})
 
 
 @pytest.mark.parametrize(
-    ("errors", "chosen", "trained"),
+    ("errors", "times", "chosen", "trained"),
     [
         # a tie: the simplest
-        ({"class means": [1, 1, 0, 0], "norm": [0, 0, 1, 1], "parallel": [1, 0, 1, 0]},
+        ({"class means": [1, 1, 0, 0], "norm": [0, 0, 1, 1], "parallel": [1, 0, 1, 0]}, 1,
          "class means", 10),
-        # worse beyond chance on the first fold: dropped
-        ({"class means": [0, 0, 0, 0], "norm": [1, 1, 1, 1], "parallel": [1, 1, 1, 1]},
+        # worse beyond chance: dropped after the first fold of 20 images
+        ({"class means": [0, 0, 0, 0], "norm": [1, 1, 1, 1], "parallel": [1, 1, 1, 1]}, 5,
          "class means", 2),
+        # folds of 8 images: dropped after three of them
+        ({"class means": [0, 0, 0, 0], "norm": [1, 1, 1, 1], "parallel": [1, 1, 1, 1]}, 2,
+         "class means", 6),
         # one is left after the first fold
-        ({"class means": [1, 1, 1, 1], "norm": [1, 1, 1, 1], "parallel": [0, 0, 0, 0]},
+        ({"class means": [1, 1, 1, 1], "norm": [1, 1, 1, 1], "parallel": [0, 0, 0, 0]}, 5,
          "parallel", 2),
         # better, but not clearly: all folds
-        ({"class means": [1, 1, 0, 0], "norm": [0, 1, 1, 0], "parallel": [1, 0, 0, 0]},
+        ({"class means": [1, 1, 0, 0], "norm": [0, 1, 1, 0], "parallel": [1, 0, 0, 0]}, 1,
          "parallel", 10),
+        # enough images after two folds
+        ({"class means": [1, 1, 1, 0], "norm": [1, 0, 1, 1], "parallel": [1, 1, 0, 1]}, 40,
+         "class means", 4),
     ],
 )  # fmt: skip
 def test_the_race(
     run: Path,
     monkeypatch: pytest.MonkeyPatch,
-    errors: Mapping[str, Sequence[int]],
+    errors: Mapping[str, list[int]],
+    times: int,
     chosen: str,
     trained: int,
 ) -> None:
-    answers = Answers(errors)
+    answers = Answers(errors, times)
     monkeypatch.setattr(FewShot, "heads", lambda few: answers.heads(few))
     monkeypatch.setattr(
         FewShot, "fold_errors", lambda few, kind, l2, k: answers.trained_on(few, kind, l2, k)

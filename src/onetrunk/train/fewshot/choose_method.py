@@ -38,6 +38,7 @@ from onetrunk.train.fewshot.heads import (
 from onetrunk.train.new_domain.trials import HEADS_ONLY, AdapterKind, TrialRunner
 
 DEVIATIONS = 1.5  # standard errors by which a method has to be worse to be dropped
+MIN_HELD_OUT = 20  # images before a method is dropped
 ENOUGH = 300  # held-out images after which the race ends, as their errors are precise enough
 FEW_BATCH = 32  # images in a batch, at most
 MIN_STEPS, MAX_STEPS, EPOCHS = 60, 200, 15  # of training, by default
@@ -153,7 +154,6 @@ class FewShot:
         """
         methods = {kind: Method(kind.label, kind, start.l2) for kind in kinds}
         racing: list[AdapterKind] = list(kinds)
-        best = start
         for k in range(len(self.folds)):
             for kind in racing:
                 errors = self.fold_errors(kind, start.l2, k)
@@ -163,16 +163,18 @@ class FewShot:
             best = min(entrants, key=lambda method: error_of(method.folds[: k + 1]))
             shown = ", ".join(f"{m.name} {error_of(m.folds[: k + 1]):.1f} %" for m in entrants)
             say(f"{self.runner.domain.name} fold {k + 1} of {len(self.folds)}: error of {shown}")
-            if not drop:
+            held_out = max((method.held_out for method in methods.values()), default=0)
+            if held_out >= ENOUGH:
+                break
+            if not drop or held_out < MIN_HELD_OUT:
                 continue
-            racing = [
-                kind
-                for kind in racing
-                if not is_clearly_worse(methods[kind].folds, best.folds[: k + 1], DEVIATIONS)
-            ]
-            start_lost = is_clearly_worse(start.folds[: k + 1], best.folds[: k + 1], DEVIATIONS)
-            over = not racing or (len(racing) == 1 and start_lost)
-            if over or methods[racing[0]].held_out >= ENOUGH:
+            lost = {
+                method.name
+                for method in entrants
+                if is_clearly_worse(method.folds[: k + 1], best.folds[: k + 1], DEVIATIONS)
+            }
+            racing = [kind for kind in racing if kind.label not in lost]
+            if not racing or (len(racing) == 1 and start.name in lost):
                 break
         return list(methods.values())
 
