@@ -28,7 +28,7 @@ trunk = { arch = "resnet20" }
 domains = [{ name = "digits", source = "pocket:optdigits", size = 8 }]
 train = { steps = 2, batch = 4 }
 """
-PETS = ("--set", "domains.pets.size=8", "--set", "train.steps=2")
+PETS = ("--set", "domains.pets.size=8", "--set", "train.steps=2", "--set", "add.few=false")
 
 
 @pytest.fixture(scope="module")

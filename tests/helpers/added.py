@@ -51,8 +51,8 @@ def run(template: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(template, tmp_path / "run"))
 
 
-def more(name: str = "new", classes: str = "abc", first: int = 9000, count: int = 60) -> Domain:
-    """Return a domain that is not in the run."""
+def more(name: str = "new", classes: str = "abc", first: int = 9000, count: int = 216) -> Domain:
+    """Return a domain that is not in the run, with enough images for a validation split."""
     return Domain(name, noise(count, classes, first), size=8)
 
 

@@ -26,7 +26,8 @@ pytestmark = [
 TRAIN = ("train", "--domain", "digits=pocket:optdigits", "--set", "trunk.arch=resnet20")
 SETS = ("train.steps=3", "train.batch=8", "domains.digits.size=8", "seed=3")
 ADD = ("add", "run", "flags", "pocket:flags", "--set", "domains.flags.size=8")
-MORE = ("train.steps=40", "train.log_every=1", "train.eval_every=40", "train.checkpoint_every=4")
+FEW = ("train.steps=40", "train.log_every=1", "train.eval_every=40", "train.checkpoint_every=4")
+MORE = (*FEW, "add.few=false")  # flags has few images a class
 
 
 def set_words(sets: tuple[str, ...]) -> list[str]:
@@ -36,12 +37,12 @@ def set_words(sets: tuple[str, ...]) -> list[str]:
 class Additions:
     """A server in a folder with a finished run, and the expected outcome of `add`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, sets: tuple[str, ...]) -> None:
         self.server = Server(folder / "work", threads=1)
         code, text = self.server.run(*TRAIN, *set_words(SETS), "--out", "fresh")
         assert code == 0, text
         self.begin()
-        code, text = self.server.run(*ADD, *set_words(MORE))
+        code, text = self.server.run(*ADD, *set_words(sets))
         assert code == 0, text
         self.expected = outcome(self.run)
 
@@ -56,7 +57,14 @@ class Additions:
 
 @pytest.fixture(scope="module")
 def additions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Additions]:
-    additions = Additions(tmp_path_factory.mktemp("add"))
+    additions = Additions(tmp_path_factory.mktemp("add"), MORE)
+    yield additions
+    additions.server.close()
+
+
+@pytest.fixture(scope="module")
+def few_additions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Additions]:
+    additions = Additions(tmp_path_factory.mktemp("few"), FEW)
     yield additions
     additions.server.close()
 
@@ -90,6 +98,24 @@ def test_a_killed_add_is_resumed_with_the_same_outcome(additions: Additions, at:
         assert code == 0, text
     assert outcome(additions.run) == additions.expected
     assert (additions.run / "model/trunk.safetensors").read_bytes() == trunk
+
+
+@pytest.mark.parametrize("at", [3, 55, 100])
+def test_a_killed_choice_among_methods_is_resumed_with_the_same_outcome(
+    few_additions: Additions, at: int
+) -> None:
+    """The kill comes on the folds, or when the chosen method is trained on all images."""
+    few_additions.begin()
+    work = few_additions.run / "adding/flags"
+    code, text = few_additions.server.run(
+        *ADD, *set_words(FEW), then=signal_when(lambda: work.exists() and lines(work) >= at, 0.01)
+    )
+    assert code == -signal.SIGKILL, text
+    code, text = few_additions.server.run(*ADD, *set_words(FEW), "--resume")
+    assert code == 0, text
+    assert outcome(few_additions.run) == few_additions.expected
+    record = Run(few_additions.run).record("flags")
+    assert {each["method"] for each in record["tried"]} >= {"class means", "norm", "parallel"}
 
 
 def test_a_stopped_add_suggests_the_command_that_resumes_it(additions: Additions) -> None:

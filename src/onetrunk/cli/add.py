@@ -13,7 +13,7 @@ from rich.table import Table as Grid
 
 from onetrunk.cli.output import console, print_json, suggest
 from onetrunk.config import Train
-from onetrunk.config.add_recipe import DEFAULT_ADAPTERS, AddSettings
+from onetrunk.config.add_recipe import AddSettings
 from onetrunk.config.sets import apply_sets
 from onetrunk.data.domain import Domain
 from onetrunk.data.domain_settings import DomainSettings
@@ -28,7 +28,7 @@ EXAMPLES = """onetrunk add runs/shop x-rays folder:photos/x-rays
 # try all kinds of adapters, at most 5 % of the trunk's size
 onetrunk add runs/shop x-rays folder:photos/x-rays --adapters auto \\
     --budget 5%
-# a few images per class are enough
+# a few images per class are enough: the method is chosen on held-out folds
 onetrunk add runs/shop birds folder:five-birds
 onetrunk add runs/shop x-rays folder:x-rays --set train.steps=800 \\
     --set domains.x-rays.size=96
@@ -44,8 +44,12 @@ def command(
         str, typer.Argument(help="Source of its images, such as folder:PATH; or pack:FILE.")
     ],
     adapters: Annotated[
-        str, typer.Option(help="parallel, series, lora, norm, none (head only) or auto (try all).")
-    ] = DEFAULT_ADAPTERS,
+        str | None,
+        typer.Option(
+            help="parallel, series, lora, norm, none (head only) or auto (try all). "
+            "Default: parallel; for few images, auto."
+        ),
+    ] = None,
     rank: Annotated[int | None, typer.Option(help="Rank of low-rank adapters.")] = None,
     budget: Annotated[
         str | None,
@@ -70,13 +74,13 @@ def command(
     """Add a domain to a finished run."""
     check_name(name, "domain")
     if source.startswith(PREFIX):
-        if adapters != DEFAULT_ADAPTERS or rank is not None or budget is not None or sets:
+        if adapters is not None or rank is not None or budget is not None or sets:
             raise BadInput(
                 "a pack file is imported unchanged and takes no other options", got=source
             )
         show(import_pack(run, name, Path(source.removeprefix(PREFIX))), as_json)
         return
-    given: dict[str, Any] = {"adapters": adapters}
+    given: dict[str, Any] = {} if adapters is None else {"adapters": adapters}
     if rank is not None:
         given["rank"] = rank
     if budget is not None:
@@ -84,11 +88,12 @@ def command(
         if adapters != "auto":
             raise BadInput(
                 "--budget needs --adapters auto",
-                got=f"--adapters {adapters}",
+                got="the default" if adapters is None else f"--adapters {adapters}",
                 try_="--adapters auto, or leave out --budget",
             )
     domain, settings = requested(name, source, given, sets or [])
-    words = ["onetrunk", "add", str(run), name, source, "--adapters", adapters]
+    words = ["onetrunk", "add", str(run), name, source]
+    words += [] if adapters is None else ["--adapters", adapters]
     words += [] if rank is None else ["--rank", str(rank)]
     words += [] if budget is None else ["--budget", budget]
     again = shlex.join([*words, *(w for s in sets or [] for w in ("--set", s)), "--resume"])

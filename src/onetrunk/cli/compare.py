@@ -22,6 +22,7 @@ from onetrunk.eval.budget import scaled
 from onetrunk.eval.table import number, spaced
 from onetrunk.runs.compare import DEFAULT_OUT, Comparison, check_out, compare
 from onetrunk.runs.compare_figures import in_percent, method_scores, old_mean
+from onetrunk.runs.inherit import settings_like
 from onetrunk.runs.open import Run
 from onetrunk.store.run_folder import SCORES
 from onetrunk.train.interrupt import Stopped
@@ -141,7 +142,10 @@ def _compare_new(
     opened.check_shared_trunk()
     trunk = opened.model.trunk
     like = [f"trunk.arch={inline(trunk.arch)}", f"trunk.norm={inline(trunk.norm)}"]
-    checked = check(recipe.with_sets([*like, *sets]))
+    wanted = recipe.with_sets([*like, *sets])
+    known = opened.readable_domains
+    new = [settings_like(each, opened.model.domains, known) for each in wanted.make_domains()]
+    checked = check(wanted.model_copy(update={"domains": tuple(each.settings for each in new)}))
     return compare(
         run,
         checked.domains,

@@ -36,7 +36,8 @@ class AddSettings(Settings):
 
     adapters: str = Field(
         default=DEFAULT_ADAPTERS,
-        description=f"What the domain owns beside its heads: {' | '.join((*KINDS, 'auto'))}",
+        description="What the domain owns beside its heads; if it is not given, auto for few "
+        f"images: {' | '.join((*KINDS, 'auto'))}",
     )
     rank: Annotated[int | None, AUTO] = Field(
         default=None, ge=1, description="Rank of low-rank adapters; auto: 1/16 of the width"
@@ -52,7 +53,7 @@ class AddSettings(Settings):
     )
     few: Annotated[Few, PlainValidator(_few)] = Field(
         default="auto",
-        description="Use few-shot methods, chosen on folds; auto: below 8 images a class",
+        description="Use few-shot methods, chosen on folds; auto: below 50 images a class",
     )
     decay: Annotated[float | None, AUTO] = Field(
         default=None,

@@ -134,6 +134,10 @@ class Train(Settings):
     loggers: Annotated[tuple[str, ...], LIST] = Field(
         default=(), description='Additional loggers: "tensorboard", "package.module:thing"'
     )
+    fixed_statistics: bool = Field(
+        default=False,
+        description="Keep the running statistics of norms, as in evaluation; for few images",
+    )
     frozen: bool = Field(
         default=False, description="Train only the heads, in closed form, on the frozen trunk"
     )

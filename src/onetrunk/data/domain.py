@@ -8,7 +8,6 @@ from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -35,7 +34,6 @@ from onetrunk.errors import BadInput, OnetrunkError, printable
 SIZE = 64  # pixels, if neither the user nor the source gives a size
 ONE_OF_SEVERAL = ("classify", "embed", "segment")  # kinds that need two classes
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
 
 
 class Domain:
@@ -48,7 +46,8 @@ class Domain:
             and its size are all that a model needs.
         tasks: Kinds, a table of tasks by name, or Task objects; None: all of the source.
         size: This and the arguments up to `allow_bad` are the keys of a recipe's [[domains]]
-            table; `onetrunk recipes keys` describes them.
+            table; `onetrunk recipes keys` describes them. None: the default, or, for a domain that
+            is added to a run or updated, what the run or the domain has.
         base: The folder that relative paths start from.
         cache: The folder for decoded images; None: the default one; False: store no pixels.
     """
@@ -60,25 +59,27 @@ class Domain:
         tasks: TasksLike | None = None,
         *,
         size: int | tuple[int, int] | None = None,
-        fit: Fit = "squash",
-        margin: int = 0,
-        fill: int = 0,
+        fit: Fit | None = None,
+        margin: int | None = None,
+        fill: int | None = None,
         flip: bool | None = None,
-        augment: Augment | Mapping[str, Any] = NO_CHANGES,
-        normalize: Literal["dataset", "imagenet"] | Stats = "dataset",
+        augment: Augment | Mapping[str, Any] | None = None,
+        normalize: Literal["dataset", "imagenet"] | Stats | None = None,
         image: str | None = None,
         group: str | None = None,
         split: str | None = None,
-        duplicates: Duplicates = "keep",
-        conflicts: Conflicts = "keep",
-        weight: float = 1.0,
+        duplicates: Duplicates | None = None,
+        conflicts: Conflicts | None = None,
+        weight: float | None = None,
         batch: int | None = None,
-        allow_bad: bool = False,
+        allow_bad: bool | None = None,
         base: str | Path = ".",
         cache: str | Path | Literal[False] | None = None,
     ) -> None:
         given = {
-            key: value for key, value in locals().items() if key in DomainSettings.model_fields
+            key: value
+            for key, value in locals().items()
+            if key in DomainSettings.model_fields and value is not None
         }
         if not isinstance(source, str):
             given["source"] = f"python:{type(source).__name__}"
@@ -96,7 +97,10 @@ class Domain:
     @classmethod
     def of(cls, settings: DomainSettings, base: str | Path = ".") -> Self:
         """Return the domain with these settings, whose relative paths start from `base`."""
-        return cls(**dict(settings), base=base)
+        given = {key: value for key, value in settings.given().items() if value is not None}
+        domain = cls(**given, base=base)
+        domain.settings = settings  # a key that is explicitly "auto" is set, too
+        return domain
 
     def __repr__(self) -> str:
         return f"Domain({self.name!r}, {self.source!r})"
@@ -157,8 +161,26 @@ class Domain:
         domain._known = known
         return domain
 
+    @property
+    def given(self) -> frozenset[str]:
+        """The keys that were set explicitly."""
+        return frozenset(self.settings.model_fields_set)
+
+    def with_defaults(self, defaults: Mapping[str, Any]) -> Domain:
+        """Return the domain with these values of keys that were not set explicitly."""
+        missing = {key: value for key, value in defaults.items() if key not in self.given}
+        if not missing:
+            return self
+        domain = self._unread()
+        domain.settings = DomainSettings.of(
+            {**self.settings.given(), **missing}, f"domains.{self.name}"
+        )
+        if "tasks" in missing:
+            domain._requested = domain.settings.tasks
+        return domain
+
     def _unread(self) -> Domain:
-        """Return a copy of which nothing has been read."""
+        """Return a copy that reads its source again."""
         domain = copy(self)
         for name, attribute in vars(Domain).items():
             if isinstance(attribute, cached_property):

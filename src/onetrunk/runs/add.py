@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from onetrunk.config import Train
-from onetrunk.config.add_recipe import DEFAULT_ADAPTERS, Few
+from onetrunk.config.add_recipe import Few
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
@@ -28,6 +28,7 @@ from onetrunk.runs.change_domain import (
     source_text,
     train_into_run,
 )
+from onetrunk.runs.inherit import settings_like
 from onetrunk.runs.open import HISTORY, Run, read_json
 from onetrunk.runs.train_domain import domain_cost, pack_sizes, say_notes, train_domain
 from onetrunk.runs.unchanged import Unchanged, check_unchanged, fingerprints
@@ -43,7 +44,7 @@ def add(
     model: Universal | str | os.PathLike[str],
     domain: Domain,
     *,
-    adapters: str = DEFAULT_ADAPTERS,
+    adapters: str | None = None,
     rank: int | None = None,
     budget: float = 0.15,
     start: str = "auto",
@@ -60,13 +61,17 @@ def add(
 
     Args:
         model: A network in memory, or the folder of a finished run.
-        domain: The new domain.
+        domain: The new domain. What it does not set of size, fit, margin, fill, normalization and
+            augmentation is that of the other domains.
         adapters: "parallel", "series", "lora", "norm", "none" (head only), or "auto", which selects
-            those with the lowest validation error within `budget`.
+            those with the lowest validation error within `budget`. None: "parallel", and "auto" for
+            few images.
         rank: The rank of low-rank adapters.
         budget: The largest size of a pack for "auto", as a share of the trunk's bytes.
         start: What the new slots are copied from: "auto", "trunk", or the name of a domain.
-        few: Whether to use few-shot methods; "auto" does so below 8 images per class.
+        few: Whether to use few-shot methods, evaluated on folds instead of a validation split;
+            "auto" does so below 50 images per class. With adapters "auto", class means and linear
+            heads are candidates as well.
         decay: The factor on the weight decay; None: by adapters and number of images.
         others: For a network in memory, its domains, whose outputs are checked on their own images;
             those of a run are read from its folder.
@@ -92,8 +97,9 @@ def add(
     def prepare(run: Run, work: Path) -> Prepared:
         if domain.name in run.names:
             raise _name_taken(str(folder), shell(folder), domain, run.model)
-        recipe = make_recipe(run.model, domain, seed, owned, given, run=run, work=work)
-        return Prepared(run.model, recipe)
+        new = settings_like(domain, run.model.domains, run.readable_domains)
+        recipe = make_recipe(run.model, new, seed, owned, given, run=run, work=work)
+        return Prepared(run.model, new, recipe)
 
     return train_into_run(
         folder,
@@ -116,11 +122,12 @@ def _add_to_model(
     device: str | torch.device | None,
 ) -> DomainResult:
     """Add a domain to a network in memory."""
-    recipe = make_recipe(model, domain, seed, owned, train)
     place = choose_device(device)
     if domain.name in model.domains:
         raise _name_taken("the model", "RUN", domain, model)
     known = {other.name: other for other in others}
+    domain = settings_like(domain, model.domains, known)
+    recipe = make_recipe(model, domain, seed, owned, train)
     say_notes(domain)
     with tempfile.TemporaryDirectory(prefix="onetrunk-") as folder:
         record, pack = train_domain(

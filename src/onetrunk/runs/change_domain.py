@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from onetrunk.config.add_recipe import (
+    DEFAULT_ADAPTERS,
     AddRecipe,
     base_from,
     merged_train,
@@ -30,7 +31,7 @@ from onetrunk.runs.train_domain import is_few, say_notes, train_domain
 from onetrunk.runs.unchanged import Unchanged
 from onetrunk.store.run_folder import SCORES, RunFolder, shell
 from onetrunk.train.device import choose_device
-from onetrunk.train.fewshot.choose_method import FEW_BATCH, FEW_STEPS
+from onetrunk.train.fewshot.choose_method import FEW_BATCH, few_steps
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,10 @@ class DomainResult:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The network in use and all settings of a training; for an update also the packs."""
+    """The network in use, the domain and all settings of a training; for an update also packs."""
 
     model: Universal
+    domain: Domain
     recipe: AddRecipe
     old: Pack | None = None
     start: Pack | None = None
@@ -104,9 +106,9 @@ def train_into_run(
             domain.check_classes()  # decodes nothing
             run = Run(folder)
             todo = prepare(run, work)
-            say_notes(domain)
+            say_notes(todo.domain)
             train_domain(
-                todo.model, domain, todo.recipe, work, event, run.readable_domains, place,
+                todo.model, todo.domain, todo.recipe, work, event, run.readable_domains, place,
                 command=command, resume=resume, old=todo.old, start=todo.start,
             )  # fmt: skip
         pack_store.publish(held, name)
@@ -159,14 +161,18 @@ def make_recipe(
         merged = merged_train(train, train_like(run.folder, len(model.domains)))
     else:
         merged = dict(train)
-    if is_few(model, domain, add.get("few", "auto")):
-        if not any(key in train for key in LENGTHS):
-            merged = {key: value for key, value in merged.items() if key not in LENGTHS}
-            merged["steps"] = FEW_STEPS
-        steps = merged.get("steps")
-        merged |= {"workers": 0} | ({"eval_every": steps} if isinstance(steps, int) else {})
+    few = is_few(model, domain, add.get("few", "auto"))
+    add.setdefault("adapters", "auto" if few else DEFAULT_ADAPTERS)
+    if few:
         images = len(domain.train) + len(domain.val)
         merged["batch"] = max(1, min(merged.get("batch", FEW_BATCH), FEW_BATCH, images // 2))
+        if not any(key in train for key in LENGTHS):
+            merged = {key: value for key, value in merged.items() if key not in LENGTHS}
+            merged["steps"] = few_steps(images, merged["batch"])
+        steps = merged.get("steps")
+        merged |= {"workers": 0} | ({"eval_every": steps} if isinstance(steps, int) else {})
+        if "fixed_statistics" not in train:
+            merged["fixed_statistics"] = True
     return AddRecipe.of(
         {
             "seed": seed,

@@ -35,6 +35,7 @@ from onetrunk.runs.change_domain import make_recipe
 from onetrunk.runs.environment import check_data, data_fingerprint, environment
 from onetrunk.runs.experiment import domain_errors, is_finished, seconds_of
 from onetrunk.runs.forgetting import old_after
+from onetrunk.runs.inherit import settings_like
 from onetrunk.runs.open import Run, read_json
 from onetrunk.runs.train import no_validation, train_models
 from onetrunk.runs.train_domain import check_adapters, say_notes, train_domain
@@ -133,13 +134,7 @@ class NewDomains:
         train: Mapping[str, Any],
         device: str | None = None,
     ) -> None:
-        self.run, self.new, self.out, self.given, self.device = (
-            Run(run),
-            domains,
-            out,
-            train,
-            device,
-        )
+        self.run, self.out, self.given, self.device = Run(run), out, train, device
         self.run.check_shared_trunk()
         self.model = self.run.model
         for domain in domains:
@@ -151,6 +146,7 @@ class NewDomains:
                     try_="another name, or another domain",
                 )
         self.known = self.run.readable_domains
+        self.new = [settings_like(domain, self.model.domains, self.known) for domain in domains]
         self.train = merged_train(train, train_like(run, len(self.model.domains)))
 
     def own(self) -> list[Domain]:
@@ -392,6 +388,7 @@ def compare_new_domains(
     check_out(out)
     comparison = NewDomains(run, domains, out, train, device)
     comparison.check(selected, seeds)
+    domains = comparison.new
     for domain in domains:
         say_notes(domain)
     model = comparison.model

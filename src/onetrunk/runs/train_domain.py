@@ -30,11 +30,11 @@ from onetrunk.runs.train import check_labels, check_tasks, no_validation
 from onetrunk.runs.unchanged import Fingerprint, check_unchanged, fingerprints
 from onetrunk.store.run_folder import RunFolder
 from onetrunk.train.fewshot.choose_method import Method, choose_method
-from onetrunk.train.fewshot.folds import has_few_images, make_folds
+from onetrunk.train.fewshot.folds import has_few_images, images_per_class
 from onetrunk.train.interrupt import Stopped
 from onetrunk.train.learner import NotFinite
 from onetrunk.train.loggers import load_logger, make_logger
-from onetrunk.train.new_domain.adapter_search import candidates, search_adapters
+from onetrunk.train.new_domain.adapter_search import FEW_KINDS, candidates, search_adapters
 from onetrunk.train.new_domain.initial_slots import check_start
 from onetrunk.train.new_domain.scratch_model import check_own_norms, make_scratch_model
 from onetrunk.train.new_domain.trials import (
@@ -147,8 +147,13 @@ def _choose(
     auto = settings.adapters == "auto"
     given = AdapterKind(settings.adapters, settings.rank)
     if few_images:
-        kinds = candidates(runner) if auto else [given]
-        method, methods, reason = choose_method(runner, kinds)
+        count = images_per_class(runner.domain)
+        about = f"{given.label} is evaluated on held-out folds"
+        if auto:
+            about = "the method is chosen on held-out folds; --adapters KIND sets it"
+        say(f"{runner.domain.name}: {count:.3g} images a class, so {about}")
+        kinds = candidates(runner, FEW_KINDS) if auto else [given]
+        method, methods, reason = choose_method(runner, kinds, required=not auto)
         return (
             method.kind,
             [each.to_json() for each in methods],
@@ -169,10 +174,9 @@ def _fold_rows(domain: Domain, method: Method) -> tuple[Row, ...]:
         return ()
     (task,) = domain.tasks
     metric = headline(task.kind)
-    held_out = sum(len(fold.val) for fold in make_folds(domain, 0))
     return (
-        Row(domain.name, task.name, metric.name, method.error, held_out, task.kind, metric.unit,
-            metric.better, True),
+        Row(domain.name, task.name, metric.name, method.error, method.held_out, task.kind,
+            metric.unit, metric.better, True),
     )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ from onetrunk.runs.change_domain import (
     make_recipe,
     train_into_run,
 )
+from onetrunk.runs.inherit import settings_before
 from onetrunk.runs.open import Run
 from onetrunk.runs.train_domain import domain_cost, pack_sizes
 from onetrunk.runs.unchanged import check_unchanged, fingerprints
@@ -64,7 +65,8 @@ def update(
 
     Args:
         run: The folder of a finished run.
-        domain: The domain, with its present classes and images; the run has one of this name.
+        domain: The domain, with its present classes and images; the run has one of this name. What
+            it does not set stays as it was, the numbers of its normalization included.
         rename: Renamed classes, from old to new name.
         adapters: What the domain owns, as in `onetrunk.add`; None: the same as before.
         rank: The rank of low-rank adapters; None: the same as before.
@@ -95,14 +97,15 @@ def update(
         check_unshared_heads(run.model, name)
         old = Pack.open(run.pack_path(name))
         begin = rename_classes(old, rename or {})
-        say(f"{name}: {_describe_changes(begin.card.tasks, domain.tasks)}")
+        now = settings_before(domain, old.card, run.readable_domains.get(name))
+        say(f"{name}: {_describe_changes(begin.card.tasks, now.tasks)}")
         owned = {"adapters": _owned(old), "few": False, "rank": old.card.rank}
         owned |= {key: value for key, value in given.items() if value is not None}
         version = pack_store.version_in_use(folder, name) + 1
         recipe = make_recipe(
-            run.model, domain, seed, owned, settings, run=run, work=work, version=version
+            run.model, now, seed, owned, settings, run=run, work=work, version=version
         )
-        return Prepared(run.model, recipe, old, begin)
+        return Prepared(run.model, now, recipe, old, begin)
 
     return train_into_run(
         folder,

@@ -107,6 +107,19 @@ class Design:
             gram += rows.T @ rows / len(self)
         return gram
 
+    def principal(self) -> tuple[Tensor, Tensor]:
+        """Return eigenvalues and eigenvectors (C, K) of XᵀX/n that span the rows.
+
+        With fewer rows than features, K is the number of rows: the optimum with an L2 penalty has
+        no part outside their span, and a singular value decomposition of X is far cheaper.
+        """
+        if self._kept is None or len(self) >= self.width:
+            values, vectors = torch.linalg.eigh(self.gram())
+            return values, vectors
+        rows = torch.cat([rows for _, rows in self._kept])
+        _, singular, vectors = torch.linalg.svd(rows, full_matrices=False)
+        return singular.square() / len(self), vectors.T
+
     def unscaled(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """Convert a linear map of standardized features into one of raw features."""
         plain = weight * self.scale
@@ -160,7 +173,7 @@ def logistic(x: Design, loss: Loss, outputs: int, grid: Sequence[float]) -> Iter
     eigenvectors, scaled by the inverse roots of its eigenvalues. Without it, the correlated
     features of a trunk would cost hundreds of steps.
     """
-    values, vectors = torch.linalg.eigh(x.gram())
+    values, vectors = x.principal()
     weight = torch.zeros(outputs, x.width, dtype=torch.float64, device=x.device)
     bias = torch.zeros(outputs, dtype=torch.float64, device=x.device, requires_grad=True)
 
@@ -217,7 +230,7 @@ def ridge(x: Design, target_nN: Tensor, grid: Sequence[float]) -> Iterator[Solut
     cross = torch.zeros(x.width, target.shape[1], dtype=torch.float64, device=x.device)
     for at, rows in x.chunks():
         cross += rows.T @ (target[at] - mean) / len(x)
-    values, vectors = torch.linalg.eigh(x.gram())
+    values, vectors = x.principal()
     rotated = vectors.T @ cross
     for l2 in grid:
         weight = (vectors @ (rotated / (values.clamp_min(0) + l2)[:, None])).T

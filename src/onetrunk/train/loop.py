@@ -15,6 +15,7 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.seeded import seed_of
 from onetrunk.errors import Failed
 from onetrunk.eval.evaluate import evaluate
+from onetrunk.nn.norms import keeps_statistics
 from onetrunk.nn.universal import Universal
 from onetrunk.store.run_folder import RunFolder
 from onetrunk.train.device import deterministic, start_generators
@@ -73,6 +74,10 @@ def train_loop(learner: Learner, run: RunFolder, logger: Logger, part: str, stop
     learner.model.train()
     if not any(p.requires_grad for p in learner.model.trunk.parameters()):
         learner.model.trunk.eval()  # a frozen trunk keeps its running statistics, too
+    if learner.train.fixed_statistics:
+        for module in learner.model.trunk.modules():
+            if keeps_statistics(module):
+                module.eval()
 
     clock.start()
     written = time.monotonic()  # of the last checkpoint

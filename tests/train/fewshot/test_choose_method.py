@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from onetrunk.config import Train
+from onetrunk.config.add_recipe import read_add_recipe
 from onetrunk.data.domain import Domain
+from onetrunk.nn.heads import Pooled
 from onetrunk.nn.saving import load
 from onetrunk.runs.add import add
 from onetrunk.train.fewshot import choose_method, folds
+from onetrunk.train.fewshot.choose_method import FewShot, Method
+from onetrunk.train.fewshot.errors_on_folds import FoldErrors, error_of, is_clearly_worse
+from onetrunk.train.new_domain.trials import HEADS_ONLY, AdapterKind
 from tests.helpers.added import FEW, coloured, more
 from tests.helpers.worlds import network, worlds
 
@@ -25,9 +35,9 @@ def test_has_few_images() -> None:
     assert not folds.has_few_images(few_images(each=5), False)
     assert not folds.has_few_images(more(), "auto")
     assert folds.has_few_images(more(), True)
-    # test images do not count: 8 of 12 images per class are trained on
-    assert not folds.has_few_images(few_images(each=12), "auto")
-    assert folds.has_few_images(few_images(each=8), "auto")
+    # test images do not count: 51 of 68 images per class are trained on
+    assert not folds.has_few_images(few_images(each=68), "auto")
+    assert folds.has_few_images(few_images(each=65), "auto")
 
 
 def test_folds_hold_out_every_image_once_and_every_class() -> None:
@@ -60,39 +70,180 @@ def test_the_only_image_of_a_class_is_always_trained_on() -> None:
         assert 1 not in fold.val.label("classify")
 
 
-def test_class_means_are_chosen_for_classes_of_one_colour(run: Path) -> None:
-    added = add(run, few_images(), adapters="parallel", train=Train(steps=2))
+def test_folds_keep_groups_together_and_classes_even() -> None:
+    chance = np.random.default_rng(0)
+    label = np.repeat(np.arange(4), 25)
+    unit = np.concatenate([10 * c + chance.integers(0, 8, 25) for c in range(4)])
+    fold = folds.assign_folds(label, unit, 3)
+    for group in np.unique(unit):
+        assert len(set(fold[unit == group])) == 1
+    for c in range(4):
+        counts = np.bincount(fold[label == c], minlength=folds.FOLDS)
+        assert counts.min() >= 1 and counts.max() <= 10  # of groups of about three images
+    assert (fold >= 0).all()
+
+
+def test_a_class_in_one_group_is_never_held_out() -> None:
+    label = np.array([0, 0, 0, 1, 1, 1, -1])
+    unit = np.array([7, 7, 7, 1, 2, 3, 4])
+    fold = folds.assign_folds(label, unit, 0)
+    assert list(fold[:3]) == [-1, -1, -1] and fold[6] == -1
+    assert len({*fold[3:6]}) == 3 and min(fold[3:6]) >= 0
+    # a group with two classes: without it, class 1 has no image left
+    fold = folds.assign_folds(np.array([0, 1, 0, 0]), np.array([5, 5, 6, 7]), 0)
+    assert list(fold[:2]) == [-1, -1] and (fold[2:] >= 0).all()
+
+
+def test_the_groups_of_a_source_are_used() -> None:
+    source = coloured("abc", 12)
+    source.listed = [replace(i, group=f"{i.labels['classify']}{n // 6}") for n, i in
+                     enumerate(source.listed)]  # fmt: skip
+    source.listed = [replace(i, split="train") for i in source.listed]
+    domain = Domain("few", source, size=8)
+    for fold in folds.make_folds(domain, 0):
+        group = [domain.index.units[row] for row in fold.val.rows]
+        assert not {*group} & {domain.index.units[row] for row in fold.train.rows}
+        assert len(group) > len({*group})
+
+
+def test_the_default_is_chosen_on_folds(run: Path) -> None:
+    added = add(run, few_images(), train=Train(steps=2))
     about = added.record["added"]
     assert about["chosen"].startswith("class means: ")
     assert "held out in" in about["chosen"]
     ways = {each["method"]: each["error"] for each in added.record["tried"]}
-    assert "parallel" in ways
+    assert {"norm", "parallel"} <= ways.keys()
     assert ways["class means"] == min(ways.values())
     assert load(run).domains["few"].provenance["adapters"] == "none"
     assert added.record["val"]["rows"][0]["value"] == ways["class means"]
     assert added.record["val"]["rows"][0]["count"] == 12  # not those of test
     assert added.table.value("few") <= 100
+    recipe = read_add_recipe(run / "added/few")
+    assert (recipe.add.adapters, recipe.train.fixed_statistics) == ("auto", True)
 
 
-def test_the_method_with_the_fewest_errors_is_taken(
-    run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(choose_method, "_heads_error", lambda *_: 50.0)
-    monkeypatch.setattr(choose_method, "_adapters_error", lambda *_: 25.0)
+def test_what_is_asked_for_is_taken(run: Path) -> None:
     added = add(run, few_images(), adapters="lora", train=Train(steps=2))
-    assert added.record["added"]["chosen"].startswith("lora: 25.0 % error")
+    assert added.record["added"]["chosen"].startswith("lora: ")
     assert added.model.domains["few"].adapters == "lora"
-    assert any("/branch." in key for key in added.pack.tensors)
+    (lora,) = (each for each in added.record["tried"] if each["method"] == "lora")
+    assert lora["images"] == 12  # evaluated on all folds
+    assert added.record["val"]["rows"][0]["value"] == lora["error"]
+
+
+def test_many_images_are_trained_with_a_validation_split(run: Path) -> None:
+    add(run, more(), train=Train(steps=2))
+    recipe = read_add_recipe(run / "added/new")
+    assert (recipe.add.adapters, recipe.train.fixed_statistics) == ("parallel", False)
+
+
+class Answers:
+    """Replaces the errors on folds: a list for each method, the same in every fold."""
+
+    def __init__(self, errors: Mapping[str, list[int]], times: int) -> None:
+        self.errors, self.times = errors, times
+        self.trained: list[str] = []
+
+    def heads(self, few: FewShot) -> list[Method]:
+        return [
+            Method(name, HEADS_ONLY, None, tuple(self.of(name) for _ in few.folds))
+            for name in self.errors
+            if name not in ("norm", "parallel")
+        ]
+
+    def trained_on(self, few: FewShot, kind: AdapterKind, l2: float | None, k: int) -> FoldErrors:
+        self.trained.append(f"{kind.label} {k}")
+        return self.of(kind.label)
+
+    def of(self, name: str) -> FoldErrors:
+        return FoldErrors({"classify": np.array(self.errors[name] * self.times, bool)})
+
+
+@pytest.mark.parametrize(
+    ("errors", "times", "chosen", "trained"),
+    [
+        # a tie: the simplest
+        ({"class means": [1, 1, 0, 0], "norm": [0, 0, 1, 1], "parallel": [1, 0, 1, 0]}, 1,
+         "class means", 10),
+        # worse beyond chance: dropped after the first fold of 20 images
+        ({"class means": [0, 0, 0, 0], "norm": [1, 1, 1, 1], "parallel": [1, 1, 1, 1]}, 5,
+         "class means", 2),
+        # folds of 8 images: dropped after three of them
+        ({"class means": [0, 0, 0, 0], "norm": [1, 1, 1, 1], "parallel": [1, 1, 1, 1]}, 2,
+         "class means", 6),
+        # one is left after the first fold
+        ({"class means": [1, 1, 1, 1], "norm": [1, 1, 1, 1], "parallel": [0, 0, 0, 0]}, 5,
+         "parallel", 2),
+        # better, but not clearly: all folds
+        ({"class means": [1, 1, 0, 0], "norm": [0, 1, 1, 0], "parallel": [1, 0, 0, 0]}, 1,
+         "parallel", 10),
+        # enough images after two folds
+        ({"class means": [1, 1, 1, 0], "norm": [1, 0, 1, 1], "parallel": [1, 1, 0, 1]}, 40,
+         "class means", 4),
+    ],
+)  # fmt: skip
+def test_the_race(
+    run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    errors: Mapping[str, list[int]],
+    times: int,
+    chosen: str,
+    trained: int,
+) -> None:
+    answers = Answers(errors, times)
+    monkeypatch.setattr(FewShot, "heads", lambda few: answers.heads(few))
+    monkeypatch.setattr(
+        FewShot, "fold_errors", lambda few, kind, l2, k: answers.trained_on(few, kind, l2, k)
+    )
+    added = add(run, few_images(), train=Train(steps=1))
+    assert added.record["added"]["chosen"].startswith(f"{chosen}: ")
+    assert len(answers.trained) == trained
+
+
+def test_paired_errors() -> None:
+    def errors(*wrong: int) -> list[FoldErrors]:
+        return [FoldErrors({"classify": np.array(wrong, bool)})]
+
+    assert is_clearly_worse(errors(1, 1, 1, 0), errors(0, 0, 0, 0), 1.5)
+    assert not is_clearly_worse(errors(1, 0, 0, 0), errors(0, 0, 0, 0), 1.5)  # z = 1.15
+    assert not is_clearly_worse(errors(0, 0, 0, 0), errors(1, 1, 1, 1), 1.5)
+    assert not is_clearly_worse(errors(1, 1), errors(1, 1), 1.5)
+    one = errors(1, 0, 1)[0]
+    assert FoldErrors.from_json(one.to_json()).to_json() == {"classify": "101"}
+    assert error_of([one, *errors(0, 0, 0)]) == pytest.approx(100 / 3)
 
 
 def test_a_chosen_linear_head_is_solved_for_all_images(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        choose_method, "_heads_error", lambda *given: 10.0 if given[-1] == 0.1 else 50.0
-    )
+    solved = choose_method.solve_heads
+
+    def only_one(*given: Any) -> dict[float | None, tuple[Tensor, Tensor]]:
+        """Make all heads but one predict the first class."""
+        heads = solved(*given)
+        return {
+            l2: (w, b) if l2 == 0.1 else (torch.zeros_like(w), torch.eye(len(b)).double()[0])
+            for l2, (w, b) in heads.items()
+        }
+
+    monkeypatch.setattr(choose_method, "solve_heads", only_one)
     added = add(run, few_images(), adapters="none")
-    assert added.record["added"]["chosen"].startswith("linear head, L2 0.1: 10.0 %")
+    assert added.record["added"]["chosen"].startswith("linear head, L2 0.1: ")
+    head = added.model.heads_of("few").head("classify")
+    assert isinstance(head, Pooled) and head.weight.abs().sum() > 0
+
+
+def test_training_with_fixed_statistics_keeps_them(run: Path) -> None:
+    model = load(run)
+    add(model, few_images(), adapters="norm", start="one", train=Train(steps=3))
+    old, new = (model.own(name) for name in ("one", "few"))
+    kept = [key for key in new if key.endswith(("running_mean", "running_var"))]
+    assert kept and all(torch.equal(new[key], old[key]) for key in kept)
+    assert any(not torch.equal(new[key], old[key]) for key in new if key.startswith("slots/"))
+
+
+def test_steps_grow_with_the_images() -> None:
+    assert [choose_method.few_steps(n, 32) for n in (10, 240, 9000)] == [60, 112, 200]
 
 
 def test_one_image_per_class_is_enough() -> None:
@@ -102,7 +253,7 @@ def test_one_image_per_class_is_enough() -> None:
     model = network(worlds("one"))
     domain = Domain("few", source, size=8)
     assert [len(domain.splits[s]) for s in ("train", "val", "test")] == [3, 0, 3]
-    added = add(model, domain, adapters="parallel", train=Train(**FEW))
+    added = add(model, domain, train=Train(**FEW))
     assert "can be held out" in added.record["added"]["chosen"]
     assert added.record["tried"][0]["error"] is None
     assert added.record["val"]["rows"] == []

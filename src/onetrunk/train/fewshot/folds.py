@@ -12,7 +12,7 @@ from onetrunk.data.split import Split
 from onetrunk.data.splitting import SPLITS
 from onetrunk.data.task import NO_CLASS, Task
 
-FEW = 8.0  # images per class, on average; a domain with fewer has few images
+FEW = 50.0  # images per class, on average; a domain with fewer has few images
 FOLDS = 5
 
 Rows = NDArray[np.int64]  # places in the index of a domain
@@ -44,12 +44,19 @@ def has_few_images(domain: Domain, setting: Few) -> bool:
     """Return whether few-shot methods are used.
 
     Args:
-        setting: True, False, or "auto": below 8 images per class in training and validation.
+        setting: True, False, or "auto": below 50 images per class in training and validation.
     """
     if setting is False or any(task.kind != "classify" for task in domain.tasks):
         return False
-    shots = [_count_labelled(domain, task) / max(1, len(task.classes)) for task in domain.tasks]
-    return setting is True or min(shots) < FEW
+    return setting is True or images_per_class(domain) < FEW
+
+
+def images_per_class(domain: Domain) -> float:
+    """Return the number of labelled training and validation images per class, on average.
+
+    The task with the fewest counts.
+    """
+    return min(_count_labelled(domain, task) / max(1, len(task.classes)) for task in domain.tasks)
 
 
 def _count_labelled(domain: Domain, task: Task) -> int:
@@ -60,26 +67,57 @@ def _count_labelled(domain: Domain, task: Task) -> int:
 def make_folds(domain: Domain, seed: int) -> list[Subset]:
     """Split training and validation images into folds; each validates on the images it holds out.
 
-    The images of a class are distributed over the folds in a seeded order, so that every class with
-    at least two images is held out in some fold. The only image of a class is always trained on.
+    Every class is spread evenly over the folds, and the images of a group are in the same fold. A
+    class is always left in training: its only image, or its only group, is never held out.
     """
     rows = trainable_rows(domain)
-    labels = domain.index.labels[domain.tasks[0].name][rows]
-    fold_of = np.full(len(rows), -1)
-    first = 0
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        if len(members) < 2 or label == NO_CLASS:
-            continue
-        order = permutation(seed_of(seed, domain.name, "folds"), int(label), len(members))
-        fold_of[members[order]] = (first + np.arange(len(members))) % FOLDS
-        first += len(members)
+    label = domain.index.labels[domain.tasks[0].name][rows]
+    fold_of = assign_folds(label, domain.index.joined[rows], seed_of(seed, domain.name, "folds"))
     test = domain.test.rows
     return [
         Subset(domain, {"train": rows[fold_of != k], "val": rows[fold_of == k], "test": test})
         for k in range(FOLDS)
         if (fold_of == k).any()
     ]
+
+
+def assign_folds(label: NDArray[np.integer], unit: NDArray[np.generic], seed: int) -> Rows:
+    """Return the fold of each image; -1 for images that are never held out.
+
+    The units, largest first and otherwise in a seeded order, are put one after the other into the
+    fold that has the fewest images of their classes, and of these the fewest images. Then units are
+    taken out of a fold that would leave no image of a class for training.
+
+    Args:
+        label: The class of each image; NO_CLASS without one.
+        unit: What is kept together: equal for the images of a group.
+    """
+    _, unit_of = np.unique(unit, return_inverse=True)
+    classes, class_of = np.unique(label, return_inverse=True)
+    members = np.zeros((int(unit_of.max(initial=-1)) + 1, len(classes)), np.int64)
+    np.add.at(members, (unit_of, class_of), 1)
+    labelled = members[:, classes != NO_CLASS]
+    order = permutation(seed, 0, len(members))
+    # by class, so that the folds of a class do not depend on the other classes' order
+    first = labelled.argmax(1)[order] if labelled.shape[1] else np.zeros(len(order), np.int64)
+    order = order[np.lexsort((first, -members.sum(1)[order]))]
+    counts = np.zeros((FOLDS, len(classes)), np.int64)
+    fold_of_unit = np.full(len(members), -1, np.int64)
+    for u in order:
+        if not labelled[u].any():
+            continue  # an image without a label is always trained on
+        same = counts @ members[u]
+        fold = min(range(FOLDS), key=lambda k: (same[k], counts[k].sum(), k))
+        fold_of_unit[u] = fold
+        counts[fold] += members[u]
+    total = labelled.sum(0)
+    for c in np.flatnonzero(total):
+        has_class = labelled[:, c] > 0
+        for k in range(FOLDS):
+            held = has_class & (fold_of_unit == k)
+            if labelled[held, c].sum() == total[c]:
+                fold_of_unit[held] = -1
+    return fold_of_unit[unit_of]
 
 
 def trainable_rows(domain: Domain) -> Rows:

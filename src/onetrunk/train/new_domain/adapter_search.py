@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from onetrunk.config.add_recipe import card_adapters
 from onetrunk.errors import BadInput
 from onetrunk.eval.budget import scaled
@@ -27,12 +29,15 @@ KINDS = (
 )
 
 
-def candidates(runner: TrialRunner) -> list[AdapterKind]:
+FEW_KINDS = (HEADS_ONLY, AdapterKind("norm"), AdapterKind("parallel"))  # for few images
+
+
+def candidates(runner: TrialRunner, kinds: Sequence[AdapterKind] = KINDS) -> list[AdapterKind]:
     """Return the kinds that this trunk can have within the budget; "none" is always one of them."""
     settings, trunk = runner.recipe.add, trunk_bytes(runner.model)
     chosen: list[AdapterKind] = []
     sizes: set[int] = set()
-    for kind in KINDS:
+    for kind in kinds:
         if kind.rank is not None and settings.rank is not None:
             kind = AdapterKind(kind.name, settings.rank)
         size = _initial_bytes(runner, kind)

@@ -57,6 +57,11 @@ class AdapterKind:
         name = self.name.replace(":", "-").replace(".", "-").lower()[:40]
         return name if self.rank is None else f"{name}-{self.rank}"
 
+    @property
+    def adapted(self) -> bool:
+        """Whether the domain owns adapters beside its norms and heads."""
+        return card_adapters(self.name) != NO_ADAPTERS
+
 
 HEADS_ONLY = AdapterKind(NO_ADAPTERS)
 

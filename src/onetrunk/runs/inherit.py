@@ -1,0 +1,147 @@
+"""Settings that a domain takes over: a new one from the run's domains, an updated one from itself.
+
+What the user sets is never changed. A new domain takes over what the trunk expects: size, fit,
+margin, fill, normalization and augmentation. An updated domain keeps all of its settings, and the
+numbers of its normalization, because its pack was trained with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from onetrunk.data.domain import IMAGENET, Domain
+from onetrunk.data.domain_settings import DomainSettings
+from onetrunk.errors import OnetrunkError
+from onetrunk.nn.card import Card
+from onetrunk.progress import say
+
+T = TypeVar("T")
+SHAPE = ("size", "fit", "margin", "fill")  # keys of a domain and attributes of `Pixels`
+SHOWN = (*SHAPE, "normalize", "augment")  # of a new domain
+COLUMNS = ("image", "group", "split")  # which name parts of a source
+NOT_KEPT = ("name", "source", "tasks")
+
+
+def settings_like(domain: Domain, cards: Mapping[str, Card], known: Mapping[str, Domain]) -> Domain:
+    """Return a new domain with what is not set taken over from the domains of a model.
+
+    Size, fit, margin and fill are those of most domains. A source with a size of its own keeps it
+    if the sizes of the model's domains differ. The normalization is that of all domains if they
+    share it, and otherwise that of the new images.
+
+    Args:
+        domain: The new domain.
+        cards: The domains of the model.
+        known: Those whose settings are known.
+    """
+    others = [_Inherited.of(card, known.get(name)) for name, card in cards.items()
+              if name != domain.name]  # fmt: skip
+    if not others:
+        return domain
+    size, fit, margin, fill = most_common([other.shape for other in others])
+    defaults: dict[str, Any] = {"size": size, "fit": fit, "margin": margin, "fill": fill}
+    if len({other.shape[0] for other in others}) > 1 and _has_own_size(domain):
+        del defaults["size"]
+    first = others[0].normalize
+    same = all(other.normalize == first for other in others)
+    defaults["normalize"] = first if same else "dataset"
+    augments = [other.augment for other in others if other.augment is not None]
+    if augments:
+        defaults["augment"] = most_common(augments)
+    result = domain.with_defaults(defaults)
+    taken = [key for key in SHOWN if key in defaults and key not in domain.given]
+    if any(getattr(result.settings, key) != getattr(domain.settings, key) for key in taken):
+        say(
+            f"{domain.name}: {_described(result.settings, taken)} as in the run; "
+            f"change with --set domains.{domain.name}.{taken[0]}=…"
+        )
+    return result
+
+
+def settings_before(domain: Domain, card: Card, known: Domain | None) -> Domain:
+    """Return an updated domain with what is not set kept as it was.
+
+    The columns of a source are kept if the source is of the same type, and the tasks without their
+    classes, which are those of the present images.
+
+    Args:
+        domain: The domain with its present source.
+        card: The domain in the model.
+        known: The domain as it was, if its settings are known.
+    """
+    pixels = card.pixels
+    defaults: dict[str, Any] = {}
+    if known is not None:
+        left_out = (*NOT_KEPT, *(() if _prefix(known) == _prefix(domain) else COLUMNS))
+        defaults = {key: value for key, value in known.settings if key not in left_out}
+    defaults |= {key: getattr(pixels, key) for key in SHAPE}
+    defaults["normalize"] = (pixels.mean, pixels.std)
+    defaults["tasks"] = tuple(task if task.dense else task.with_classes(()) for task in card.tasks)
+    result = domain.with_defaults({k: v for k, v in defaults.items() if v is not None})
+    taken = [key for key in SHOWN if key in defaults and key not in domain.given]
+    if taken:
+        say(
+            f"{domain.name}: keeps {_described(result.settings, taken, keeps=True)}; "
+            f"change with --set domains.{domain.name}.{taken[0]}=…"
+        )
+    return result
+
+
+@dataclass(frozen=True)
+class _Inherited:
+    """What a new domain may take over from one domain of a model."""
+
+    shape: tuple[tuple[int, int], str, int, int]  # in the order of SHAPE
+    normalize: Any
+    augment: Mapping[str, Any] | None  # None: not known
+
+    @classmethod
+    def of(cls, card: Card, known: Domain | None) -> _Inherited:
+        pixels = card.pixels
+        numbers = (pixels.mean, pixels.std)
+        normalize: Any = "imagenet" if numbers == IMAGENET else numbers
+        if known is not None and known.settings.normalize != numbers:
+            normalize = known.settings.normalize
+        return cls(
+            (pixels.size, pixels.fit, pixels.margin, pixels.fill),
+            normalize,
+            None if known is None else known.settings.augment,
+        )
+
+
+def most_common(values: Sequence[T]) -> T:
+    """Return the most common value, the first of equals."""
+    return max(values, key=values.count)
+
+
+def _has_own_size(domain: Domain) -> bool:
+    """Return whether the source has a size; False if it cannot be opened, which is found later."""
+    try:
+        return domain.source is not None and getattr(domain.opened, "size", None) is not None
+    except OnetrunkError:
+        return False
+
+
+def _prefix(domain: Domain) -> str:
+    source = domain.source
+    return source.split(":")[0] if isinstance(source, str) else type(source).__name__
+
+
+def _described(settings: DomainSettings, keys: Sequence[str], keeps: bool = False) -> str:
+    """Return these settings in words; margin, fill and augmentation only if they are set."""
+    parts = []
+    for key in keys:
+        value = getattr(settings, key)
+        if key == "size":
+            height, width = (value, value) if isinstance(value, int) else value
+            parts.append(f"size {height}" if height == width else f"size {height}×{width}")
+        elif key == "normalize":
+            numbers = "its normalization" if keeps else "normalization by the same numbers"
+            parts.append(f"normalization {value}" if isinstance(value, str) else numbers)
+        elif key == "augment":
+            parts += [f"augmentation {', '.join(map(str, value))}"] if value else []
+        elif key == "fit" or value:
+            parts.append(f"{key} {value}")
+    return ", ".join(parts)
