@@ -61,7 +61,7 @@ def test_content_read_by_safetensors(model: Universal, path: Path) -> None:
     with safe_open(path, "pt") as file:
         document = json.loads(file.metadata()[KEY])
         names = set(file.keys())
-    assert document["format"] == 1
+    assert document["format"] == 2
     assert document["domain"] == "bees"
     assert document["tasks"][0]["classes"] == ["x", "y", "z"]
     assert document["pixels"]["size"] == [32, 32]

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 import io
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from typer.core import TyperCommand
 
 from onetrunk.errors import BadInput, Missing, OnetrunkError, printable
+from onetrunk.objects import trusting
 
 HELP = "One vision network for all of your image domains and tasks."
 EXIT_CODES = "Exit codes: 0 done, 1 the work failed or was interrupted, 2 invalid input."
@@ -31,19 +35,22 @@ class Verb:
     name: str
     group: str
     summary: str
+    reads_runs: bool = True  # whether it has the option --trust
 
 
 VERBS = (
-    Verb("demo", START, "Train four networks and one that replaces them, on bundled images."),
-    Verb("data", START, "Inspect a source of images: splits, classes, sizes, bad files."),
-    Verb("recipes", START, "List the named recipes, or print one to start from."),
+    Verb(
+        "demo", START, "Train four networks and one that replaces them, on bundled images.", False
+    ),
+    Verb("data", START, "Inspect a source of images: splits, classes, sizes, bad files.", False),
+    Verb("recipes", START, "List the named recipes, or print one to start from.", False),
     Verb("train", TRAIN, "Train one network for all domains of a recipe."),
     Verb("eval", TRAIN, "Evaluate a run on its test or validation images."),
     Verb("report", TRAIN, "Write an HTML page that compares runs with a baseline."),
     Verb("compare", TRAIN, "Compare methods of adding domains, or baselines, in one table."),
     Verb("add", DOMAINS, "Add a domain to a finished run; the trunk stays unchanged."),
     Verb("update", DOMAINS, "Train a domain's pack on changed classes or images, or undo that."),
-    Verb("remove", DOMAINS, "Remove a domain from a run; its pack is kept."),
+    Verb("remove", DOMAINS, "Remove a domain from a run; its pack is kept.", False),
     Verb("info", USE, "Show a run's domains, tasks, classes, sizes, scores and history."),
     Verb("predict", USE, "Predict classes, numbers or maps for images."),
     Verb("export", USE, "Export a model to ONNX."),
@@ -68,8 +75,37 @@ def load(verb: Verb) -> Any:
     notes = [" ".join(part.split()) for part in getattr(module, "NOTES", "").split("\n\n")]
     examples = "\b\n" + "\n".join(f"  {line}" for line in module.EXAMPLES.splitlines())
     text = "\n\n".join([verb.summary, *filter(None, notes), "[bold]Examples[/bold]", examples])
-    app.command(verb.name, help=text)(module.command)
+    command = _with_trust(module.command) if verb.reads_runs else module.command
+    app.command(verb.name, help=text)(command)
     return typer.main.get_command(app)
+
+
+def _with_trust(command: Callable[..., object]) -> Callable[..., object]:
+    """Return the command with one more option, --trust."""
+    hints = get_type_hints(command, include_extras=True)
+    option = Annotated[
+        list[str] | None,
+        typer.Option(
+            "--trust",
+            metavar="MODULE",
+            help="Allow a run or pack to import this module, in which a head, norm, adapter or "
+            "source of your own is defined; repeatable.",
+        ),
+    ]
+    signature = inspect.signature(command)
+    own = [p.replace(annotation=hints[p.name]) for p in signature.parameters.values()]
+    keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    trust = inspect.Parameter("trust", keyword, default=None, annotation=option)
+
+    @functools.wraps(command)
+    def trusted(trust: list[str] | None = None, **given: Any) -> object:
+        with trusting(trust or ()):
+            return command(**given)
+
+    trusted.__dict__.pop("__wrapped__")
+    trusted.__annotations__ = {**hints, "trust": option}
+    vars(trusted)["__signature__"] = signature.replace(parameters=[*own, trust])
+    return trusted
 
 
 def build() -> typer.Typer:

@@ -62,6 +62,7 @@ class Domain:
         image: str | None = None,
         group: str | None = None,
         split: str | None = None,
+        heads: Mapping[str, Any] = NO_CHANGES,
         weight: float = 1.0,
         batch: int | None = None,
         allow_bad: bool = False,

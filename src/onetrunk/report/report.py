@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 
 from onetrunk.errors import BadInput
+from onetrunk.objects import Trust, trusting
 from onetrunk.report.gather import gather
 from onetrunk.report.page import page
 from onetrunk.report.run_files import PathOrName
@@ -20,6 +21,8 @@ def report(
     baseline: PathOrName | None = None,
     out: PathOrName = "report.html",
     images: bool = True,
+    *,
+    trust: Trust = (),
 ) -> Path:
     """Write a self-contained page that compares runs with a baseline, and return its path.
 
@@ -29,6 +32,7 @@ def report(
         baseline: The run of separate networks, a table of predictions, or `timm/NAME`.
         out: The HTML file.
         images: If False, the page contains no image and no file name.
+        trust: Modules whose code the runs may name.
     """
     path = Path(out)
     if path.suffix.lower() not in SUFFIXES or path.is_dir():
@@ -38,5 +42,6 @@ def report(
             try_="--out report.html",
         )
     listed = [runs] if isinstance(runs, str | PathLike) else list(runs)
-    write_atomic(path, page(gather(listed, baseline, images=images)))
+    with trusting(trust):
+        write_atomic(path, page(gather(listed, baseline, images=images)))
     return path

@@ -30,6 +30,7 @@ from onetrunk.nn.model_files import PACKS, TRUNK, listed
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.saving import load, models_of
 from onetrunk.nn.universal import Universal
+from onetrunk.objects import Trust, check_trusted, trusting
 from onetrunk.runs.pack_history import RELABELED, current_class
 from onetrunk.store.checkpoint import steps
 from onetrunk.store.run_folder import CHECKPOINTS, RECIPE, SCORES, shell
@@ -52,10 +53,23 @@ class Run:
     Args:
         folder: The folder.
         models: Its networks, if they are in memory.
+        domains: Domains to use in place of those of the same name that the folder describes, for
+            example those whose images were given in Python.
+        trust: Modules whose code the folder may name: those of users' heads, norms, adapters and
+            sources. No other is imported.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], models: Models | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        models: Models | None = None,
+        *,
+        domains: Sequence[Domain] = (),
+        trust: Trust = (),
+    ) -> None:
         self.folder = Path(folder)
+        self.trust = (trust,) if isinstance(trust, str) else tuple(trust)
+        self._given = {domain.name: domain for domain in domains}
         if models is not None:
             self.__dict__["models"] = dict(models)
 
@@ -118,9 +132,10 @@ class Run:
     @cached_property
     def models(self) -> Models:
         """One network under the name "", or one per domain under its name; in evaluation mode."""
-        if (self.folder / MODEL / TRUNK).is_file():
-            return {"": load(self.folder)}
-        return models_of(self.folder)
+        with trusting(self.trust):
+            if (self.folder / MODEL / TRUNK).is_file():
+                return {"": load(self.folder)}
+            return models_of(self.folder)
 
     @property
     def model(self) -> Universal:
@@ -138,7 +153,7 @@ class Run:
         """Return the network of one domain; the other specialists are not read."""
         if "models" in self.__dict__ or shared_model_names(self.folder) is not None:
             return self.networks[name]
-        return load(self.folder, name)
+        return load(self.folder, name, trust=self.trust)
 
     @property
     def names(self) -> list[str]:
@@ -177,10 +192,20 @@ class Run:
             found = {domain.name: domain for domain in self.recipe.make_domains()}
         for name, place in self.added_folders.items():
             found[name] = added_domain(place)
+        found |= self._given
+        with trusting(self.trust):
+            for name, domain in found.items():
+                self._check_trusted(name, domain)
         names = shared_model_names(self.folder)
         if not names:
             return found
         return {name: self._relabeled(found[name]) for name in names if name in found}
+
+    def _check_trusted(self, name: str, domain: Domain) -> None:
+        """Raise BadInput if the folder names a source that the user has not allowed."""
+        source = domain.settings.objects.get("source")
+        if source is not None and name not in self._given:
+            check_trusted(source, f"source of {name}", f"the run {self.folder}")
 
     @property
     def added_folders(self) -> dict[str, Path]:
@@ -195,12 +220,15 @@ class Run:
         try:
             return self.domains
         except OnetrunkError:
-            found = {}
+            found = dict(self._given)
             for name, place in self.added_folders.items():
                 try:
-                    found[name] = self._relabeled(added_domain(place))
+                    domain = self._relabeled(added_domain(place))
+                    with trusting(self.trust):
+                        self._check_trusted(name, domain)
                 except OnetrunkError:
                     continue
+                found.setdefault(name, domain)
             return found
 
     def _relabeled(self, domain: Domain) -> Domain:
