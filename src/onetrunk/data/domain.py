@@ -17,9 +17,10 @@ from onetrunk.data.augment import Augment
 from onetrunk.data.cache import Decoded, decode_all
 from onetrunk.data.domain_settings import DomainSettings, Stats
 from onetrunk.data.index import Index, check_classes, read_index
+from onetrunk.data.objects import check_form, named_source, source_of
 from onetrunk.data.pixels import Fit, Pixels
 from onetrunk.data.renamed import RenamedClasses
-from onetrunk.data.sources import Source, SourceOptions, open_source
+from onetrunk.data.sources import PYTHON, Source, SourceOptions
 from onetrunk.data.split import Split
 from onetrunk.data.splitting import SPLITS
 from onetrunk.data.stored_images import GOOD
@@ -36,9 +37,12 @@ class Domain:
 
     Args:
         name: Its name, in lower-case letters, digits, - and _.
-        source: `"prefix:rest"`, `"package.module:thing"` or an object with the methods of
-            `data.sources.Source`. A domain without a source has no images; its tasks (with classes)
-            and its size are all that a model needs.
+        source: `"prefix:rest"` or `"package.module:thing"`; a `Path` of a folder or table; a list
+            of (image, label); a pandas or polars DataFrame; a torch `Dataset`, torchvision's
+            `ImageFolder`; a `datasets.Dataset` or `DatasetDict`; a mapping of "train", "val" and
+            "test" to these; or an object with the methods of `data.sources.Source`. A domain
+            without a source has no images; its tasks (with classes) and its size are all that a
+            model needs.
         tasks: Kinds, a table of tasks by name, or Task objects; None: all of the source.
         size: This and the arguments up to `allow_bad` are the keys of a recipe's [[domains]]
             table; `onetrunk recipes keys` describes them.
@@ -49,7 +53,7 @@ class Domain:
     def __init__(
         self,
         name: str,
-        source: str | Source | None = None,
+        source: object = None,
         tasks: TasksLike | None = None,
         *,
         size: int | tuple[int, int] | None = None,
@@ -72,9 +76,16 @@ class Domain:
         given = {
             key: value for key, value in locals().items() if key in DomainSettings.model_fields
         }
-        if not isinstance(source, str):
-            given["source"] = f"python:{type(source).__name__}"
         place = f"domains.{check_name(name, 'domain')}"
+        if isinstance(source, Path):
+            given["source"] = source = named_source(source, Path(base))
+        elif not isinstance(source, str):
+            given["source"] = f"{PYTHON}:{type(source).__name__}"
+            if source is not None:
+                try:
+                    check_form(source)
+                except BadInput as error:
+                    raise error.within(place) from None
         self.settings = DomainSettings.of(given, place)
         self.name = name
         self.source = source
@@ -89,7 +100,7 @@ class Domain:
         return cls(**dict(settings), base=base)
 
     def __repr__(self) -> str:
-        return f"Domain({self.name!r}, {self.source!r})"
+        return f"Domain({self.name!r}, {self.settings.source!r})"
 
     @property
     def weight(self) -> float:
@@ -114,13 +125,9 @@ class Domain:
                 f"domain {self.name} has no source and therefore no images",
                 try_="Domain(name, source), for example folder:photos or pocket:digits",
             )
-        source = self.source
-        if isinstance(source, str):
-            given = self.settings
-            options = SourceOptions(
-                self.base, self._requested, given.image, given.group, given.split
-            )
-            source = open_source(source, options)
+        given = self.settings
+        options = SourceOptions(self.base, self._requested, given.image, given.group, given.split)
+        source = source_of(self.source, options)
         return RenamedClasses(source, self._renamed) if self._renamed else source
 
     def renamed(self, names: Mapping[str, str | None], tasks: Sequence[Task]) -> Domain:

@@ -137,7 +137,7 @@ class TrialRunner:
         """Train a scratch model in a part of the run; continue where an interrupted one ended."""
         self._rewind(part)
         train, fit_model = self.recipe.train, fit_heads
-        if kind != HEADS_ONLY:
+        if kind != HEADS_ONLY or self.domain.settings.heads:  # users' heads have no closed form
             unfreeze_own(model, domain.name)
             train, fit_model = self._with_decay(model, domain), fit
         return fit_model(
