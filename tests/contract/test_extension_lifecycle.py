@@ -375,7 +375,7 @@ def test_a_new_process_reads_the_run(kind: str, runs: Runs, request: pytest.Fixt
     outputs = torch.load(runs.folder / f"{kind}.pt")
     assert outputs.keys() == runs.outputs[kind].keys()
     for name, expected in runs.outputs[kind].items():
-        torch.testing.assert_close(outputs[name], expected, rtol=0, atol=0)
+        torch.testing.assert_close(outputs[name], expected)  # in another memory format
     assert read["scores"] is True
     if KINDS[kind][1]:
         assert read["folded"] < 1e-4

@@ -63,6 +63,7 @@ def gather(
     baseline: PathOrName | None = None,
     *,
     images: bool = True,
+    domains: Sequence[Domain] = (),
     seed: int = 0,
 ) -> Findings:
     """Read the runs, measure their networks, and make the verdict.
@@ -71,9 +72,10 @@ def gather(
         runs: Folders of runs, one column each.
         baseline: A run, a table of predictions, or `timm/NAME`.
         images: Whether images and file names may be shown.
+        domains: Domains whose images were given in Python.
         seed: The seed of all samples.
     """
-    groups, base = _groups(runs, baseline)
+    groups, base = _groups(runs, baseline, domains)
     every = [*groups, *([base] if base else [])]
     attempt = Attempt(files=images)
     models = {
@@ -98,9 +100,9 @@ def gather(
     networks = models[evaluated.name]
     measured = Measurements()
     if networks:
-        domains = attempt("images", _domains, evaluated, networks) or []
+        known = attempt("images", _domains, evaluated, networks, domains) or []
         separate = models[base.name] if base and base.separate else None
-        measured = _measure(evaluated, networks, separate, domains, attempt, seed)
+        measured = _measure(evaluated, networks, separate, known, attempt, seed)
     now = datetime.now()
     return Findings(
         created=f"{now.day} {now:%B %Y, %H:%M}",
@@ -192,7 +194,7 @@ def _measure(
 
 
 def _groups(
-    runs: Sequence[PathOrName], baseline: PathOrName | None
+    runs: Sequence[PathOrName], baseline: PathOrName | None, domains: Sequence[Domain]
 ) -> tuple[list[RunGroup], RunGroup | None]:
     """Read the runs and the baseline."""
     if not runs:
@@ -212,7 +214,8 @@ def _groups(
         )
     if base.is_file() or (str(baseline).startswith("timm/") and not base.exists()):
         groups = read_groups(runs)
-        return groups, external_baseline(base, list(Run(groups[0].first.path).domains.values()))
+        known = Run(groups[0].first.path, domains=domains).domains
+        return groups, external_baseline(base, list(known.values()))
     settings = setting_folders(base)
     if len(settings) > 1:
         raise BadInput(
@@ -240,9 +243,12 @@ def _models(group: RunGroup) -> Models:
     return models_of(group.first.path)
 
 
-def _domains(group: RunGroup, models: Models) -> list[Domain]:
+def _domains(group: RunGroup, models: Models, given: Sequence[Domain]) -> list[Domain]:
     """Return the run's domains that the models have, with their images."""
-    domains = [d for name, d in Run(group.first.path).domains.items() if name in models]
+    run = Run(group.first.path, domains=given)
+    domains = [domain for name, domain in run.domains.items() if name in models]
+    if not domains and models:
+        raise run.no_images()
     for domain in domains:
         domain.check()
     return domains

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
+from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput
 from onetrunk.objects import Trust, trusting
 from onetrunk.report.gather import gather
@@ -22,6 +23,7 @@ def report(
     out: PathOrName = "report.html",
     images: bool = True,
     *,
+    domains: Sequence[Domain] = (),
     trust: Trust = (),
 ) -> Path:
     """Write a self-contained page that compares runs with a baseline, and return its path.
@@ -32,6 +34,7 @@ def report(
         baseline: The run of separate networks, a table of predictions, or `timm/NAME`.
         out: The HTML file.
         images: If False, the page contains no image and no file name.
+        domains: Domains whose images were given in Python, which runs do not store.
         trust: Modules whose code the runs may name.
     """
     path = Path(out)
@@ -43,5 +46,5 @@ def report(
         )
     listed = [runs] if isinstance(runs, str | PathLike) else list(runs)
     with trusting(trust):
-        write_atomic(path, page(gather(listed, baseline, images=images)))
+        write_atomic(path, page(gather(listed, baseline, images=images, domains=domains)))
     return path

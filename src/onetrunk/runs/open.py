@@ -22,6 +22,7 @@ from typing import Any, Literal
 from onetrunk.config import Recipe
 from onetrunk.config.add_recipe import added_domain
 from onetrunk.data.domain import Domain
+from onetrunk.data.sources import PYTHON
 from onetrunk.errors import BadInput, OnetrunkError
 from onetrunk.eval.budget import Budget, Cost, DomainCost
 from onetrunk.eval.outcomes import Outcomes
@@ -185,14 +186,16 @@ class Run:
     def domains(self) -> dict[str, Domain]:
         """The domains whose images are known, by name, in the order of the model.
 
-        Domains that were imported as packs are left out.
+        Domains that were imported as packs, and those whose images were given in Python, are left
+        out; the argument `domains` brings the latter back.
         """
         found: dict[str, Domain] = {}
         if self.recipe is not None:
             found = {domain.name: domain for domain in self.recipe.make_domains()}
         for name, place in self.added_folders.items():
             found[name] = added_domain(place)
-        found |= self._given
+        found = {n: d for n, d in found.items() if not d.settings.source.startswith(f"{PYTHON}:")}
+        found |= {name: domain for name, domain in self._given.items() if name in self.names}
         with trusting(self.trust):
             for name, domain in found.items():
                 self._check_trusted(name, domain)
@@ -200,6 +203,35 @@ class Run:
         if not names:
             return found
         return {name: self._relabeled(found[name]) for name in names if name in found}
+
+    def no_images(self, names: Iterable[str] | None = None) -> BadInput:
+        """Return the error for domains whose images are not known, by default all.
+
+        Args:
+            names: Domains that are not in `domains`.
+        """
+        wanted = self.names if names is None else list(names)
+        python = [name for name in wanted if name not in self._imported]
+        if not python:
+            return BadInput(
+                f"{', '.join(wanted)}: added from a pack file, so its images are unknown",
+                got=wanted[0],
+                available=self.domains,
+                try_=f"onetrunk predict {shell(self.folder)} IMAGE --domain {wanted[0]}",
+            )
+        return BadInput(
+            f"{', '.join(python)}: its images were given in Python and are not stored in the run",
+            got=python[0],
+            available=self.domains,
+            try_=f"give them again in Python: ot.Run({str(self.folder)!r}, domains=[ot.Domain("
+            f"{python[0]!r}, …)]), ot.evaluate, or ot.report(…, domains=…)",
+        )
+
+    @property
+    def _imported(self) -> set[str]:
+        """The domains that were added from a pack file."""
+        recipe = set() if self.recipe is None else {part.name for part in self.recipe.domains}
+        return {name for name in self.names if name not in recipe | self.added_folders.keys()}
 
     def _check_trusted(self, name: str, domain: Domain) -> None:
         """Raise BadInput if the folder names a source that the user has not allowed."""
@@ -220,7 +252,7 @@ class Run:
         try:
             return self.domains
         except OnetrunkError:
-            found = dict(self._given)
+            found = {name: d for name, d in self._given.items() if name in self.names}
             for name, place in self.added_folders.items():
                 try:
                     domain = self._relabeled(added_domain(place))
@@ -228,7 +260,8 @@ class Run:
                         self._check_trusted(name, domain)
                 except OnetrunkError:
                     continue
-                found.setdefault(name, domain)
+                if not domain.settings.source.startswith(f"{PYTHON}:"):
+                    found.setdefault(name, domain)
             return found
 
     def _relabeled(self, domain: Domain) -> Domain:
