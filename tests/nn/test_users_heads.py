@@ -155,8 +155,9 @@ def test_wrong_heads_are_refused() -> None:
     ):
         with raises(BadInput, *facts):
             ot.Universal(ot.Trunk("resnet20"), [domain(heads=heads)])
+    wrong: Any = lambda *_: 3  # noqa: E731
     with raises(BadInput, "classify", got="int"):
-        ot.Universal(ot.Trunk("resnet20"), [domain()], {"ants": {"classify": lambda *_: 3}})
+        ot.Universal(ot.Trunk("resnet20"), [domain()], {"ants": {"classify": wrong}})
 
 
 def test_a_run_keeps_the_head_of_a_domain(tmp_path: Path) -> None:

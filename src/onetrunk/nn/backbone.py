@@ -122,8 +122,9 @@ def _builtin(arch: str) -> tuple[nn.Module, Backbone]:
     )
 
 
-def _user_network(name: str) -> nn.Module:
+def _user_network(name: str) -> Any:
     net: Any = load_object(name, "arch", NAMES)()
+    stages: Any = getattr(net, "stages", ())
     missing = [part for part in USER_PARTS if not hasattr(net, part)]
     if missing or not isinstance(net, nn.Module):
         raise BadInput(
@@ -133,15 +134,14 @@ def _user_network(name: str) -> nn.Module:
             else type(net).__name__,
             try_="the documentation of onetrunk.nn.backbone",
         )
-    for stage in net.stages:
+    for stage in stages:
         if not isinstance(stage, Stage) or not hasattr(net, stage.module):
             raise BadInput(
                 f"{name} cannot be a trunk: expected a Stage with the name of a submodule",
                 got=str(stage),
                 available=[child for child, _ in net.named_children()],
             )
-    checked: nn.Module = net
-    return checked
+    return net
 
 
 def _cover(net: nn.Module, names: set[str]) -> tuple[str, ...]:

@@ -117,6 +117,7 @@ class Pairs(NoTargets):
 
     def _list_all(self) -> None:
         keys, missing = ContentKeys(), []
+        group: str | None
         for index in range(len(self._things)):
             try:
                 image, label = self._pair(index)
@@ -124,16 +125,15 @@ class Pairs(NoTargets):
                     path = path_of(image, self._base)
                     mark = stamp(path)
                     missing += [str(image)] if mark == "missing" else []
-                    listed = (key_of(path, self._base), mark, None)
+                    key, group = key_of(path, self._base), None
                 else:
                     raw = raw_of(image, self._base)
-                    digest = digest_of(raw)
-                    key, group = keys.of(digest)
-                    listed = (key, digest, group)
+                    mark = digest_of(raw)
+                    key, group = keys.of(mark)
             except BadImage:  # counted when it is decoded
-                label, listed = None, (f"item {index}", "unreadable", None)
+                label, key, mark, group = None, f"item {index}", "unreadable", None
             self._labels.append(_plain(label))
-            self._keys.append(listed)
+            self._keys.append((key, mark, group))
         if len(missing) == len(self._things):
             raise BadInput(
                 f"{self.name}: none of its {len(missing)} images exists",
@@ -180,7 +180,10 @@ class Pairs(NoTargets):
 
     def _task(self, name: str | None, labels: Sequence[tuple[int, Any]]) -> Task:
         """Return the task of one label for each image; by default it has the name of its kind."""
-        kinds = {kind: i for i, label in reversed(labels) if (kind := _kind(label))}
+        kinds: dict[Kind, int] = {}  # the first item of each kind
+        for i, label in labels:
+            if (each := _kind(label)) is not None:
+                kinds.setdefault(each, i)
         for i, label in labels:
             if _kind(label) is None:
                 raise BadInput(
@@ -197,7 +200,7 @@ class Pairs(NoTargets):
             raise self._mixed(
                 kinds[second], self._labels[kinds[second]], f"{first} labels as before"
             )
-        kind = next(iter(kinds), "classify")
+        kind: Kind = next(iter(kinds), "classify")
         outputs = {
             len(label) for _, label in labels if kind == "regress" and isinstance(label, list)
         }
