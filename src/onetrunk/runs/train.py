@@ -99,13 +99,14 @@ def train_recipe(recipe: Recipe, *, resume: bool = False, device: str | None = N
         resume: Continue an interrupted run; a finished one is returned without training.
         device: "cpu", "cuda", "cuda:1" or "mps"; None: a GPU if there is one.
     """
-    checked = check(recipe)
-    for warning in checked.warnings:
-        say(f"note: {warning}")
-    models = recipe.make_model(checked.domains)
-    if recipe.init_folder is not None:
-        start_from(recipe.init_folder, models)
-    return train_models(models, checked.domains, recipe, resume=resume, device=device)
+    with trusting(modules_of(recipe.objects)):  # the user runs the recipe that names them
+        checked = check(recipe)
+        for warning in checked.warnings:
+            say(f"note: {warning}")
+        models = recipe.make_model(checked.domains)
+        if recipe.init_folder is not None:
+            start_from(recipe.init_folder, models)
+        return train_models(models, checked.domains, recipe, resume=resume, device=device)
 
 
 def train_models(
@@ -152,7 +153,7 @@ def train_models(
         if run.finished:
             say(f"{run.path} is already finished")
             _remove_views(run, recipe)
-            trust = modules_of(recipe.objects)  # the user runs the recipe that names them
+            trust = modules_of(recipe.objects)  # the user trains the model that names them
             for part, model in models.items():
                 copy_weights(model, load(run.path, part or None, trust=trust))
             return Run(run.path, models, domains=domains, trust=trust)
