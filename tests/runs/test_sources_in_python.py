@@ -40,9 +40,10 @@ def test_a_run_is_resumed_with_the_same_images_only(
     def kill(*_: object, **__: object) -> None:
         raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(trainer, "finish", kill)
-        trained(tmp_path / "run", shop())
+        with pytest.raises(Killed):
+            trained(tmp_path / "run", shop())
     relabeled = [*PAIRS[:-1], (PAIRS[-1][0], "a")]
     for pairs in (PAIRS[1:], [*PAIRS, (picture(99, 8, 8), "a")], relabeled):
         with raises(ot.BadInput, "shop", try_="restore"):

@@ -143,6 +143,19 @@ def make_head(
     return made
 
 
+def named_heads(heads: Mapping[str, UserHead]) -> tuple[dict[str, Named], str]:
+    """Return the heads that another process can import, and why it cannot import the others."""
+    named, reason = {}, ""
+    for task, head in heads.items():
+        try:
+            named[task] = Named.of(head)
+        except BadInput as error:
+            if not callable(head):
+                raise
+            reason = str(error)
+    return named, reason
+
+
 def finish(task: Task, out: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize dense outputs to the size of the input, and normalize normals."""
     if task.dense:

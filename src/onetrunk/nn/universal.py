@@ -30,13 +30,13 @@ from onetrunk.nn.feature_points import (
     features_at,
     level_of,
 )
-from onetrunk.nn.heads import Heads, UserHead
+from onetrunk.nn.heads import Heads, UserHead, named_heads
 from onetrunk.nn.hub import HubMixin
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.predict import Images, Prediction, predict
 from onetrunk.nn.switch import Choice, Mixed
 from onetrunk.nn.trunk import Trunk
-from onetrunk.objects import Named, Trust, trusting
+from onetrunk.objects import Trust, trusting
 
 Names = list[str] | tuple[str, ...]
 OwnHeads = Mapping[str, Mapping[str, UserHead]]  # by domain, by task
@@ -259,17 +259,11 @@ class Universal(HubMixin, nn.Module):
             rank: The rank of the adapters.
         """
         card = Card.of(domain, self.trunk.adapters if adapters is None else adapters, rank)
-        named, other = dict(card.heads), {}
-        for task, head in (heads or {}).items():
-            try:
-                named[task] = Named.of(head)
-            except BadInput as error:
-                if not callable(head):
-                    raise
-                other[task] = head
-                self.not_importable[card.name] = str(error)
-        card = replace(card, heads=named)
-        self.attach(card, *self.make_parts(card, {**named, **other}))
+        named, reason = named_heads(heads or {})
+        card = replace(card, heads={**card.heads, **named})
+        self.attach(card, *self.make_parts(card, {**card.heads, **(heads or {})}))
+        if reason:
+            self.not_importable[card.name] = reason
 
     def make_parts(
         self, card: Card, heads: Mapping[str, UserHead] | None = None
