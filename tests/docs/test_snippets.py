@@ -3,7 +3,7 @@
 A page's blocks run one after the other, as a reader types them, in a folder that holds what the
 pages speak of: class folders `photos/`, a table `shop.csv`, scenes with dense targets. Of console
 blocks, the lines `$ onetrunk …` must exit 0. A block that cannot run here says why, in the line
-before it: <!-- not run: reason -->.
+before it: <!-- not run: reason -->. A block of the reader's own file has <!-- file: NAME --> there.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tests.helpers.typed import typed
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 NOT_RUN = re.compile(r"<!-- not run: (.+?) -->\s*\Z")
+FILE = re.compile(r"<!-- file: (\S+) -->\s*\Z")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -32,6 +33,7 @@ class Block:
     language: str
     text: str
     not_run: str | None
+    file: str | None = None
 
 
 def blocks(text: str, page: str) -> list[Block]:
@@ -39,7 +41,7 @@ def blocks(text: str, page: str) -> list[Block]:
     found = []
     for match in FENCE.finditer(text):
         before = text[: match.start()]
-        reason = NOT_RUN.search(before)
+        reason, file = NOT_RUN.search(before), FILE.search(before)
         lines = [line.removeprefix(match[1]) for line in match[3].splitlines()]
         found.append(
             Block(
@@ -48,9 +50,10 @@ def blocks(text: str, page: str) -> list[Block]:
                 match[2],
                 "\n".join(lines) + "\n",
                 reason[1] if reason else None,
+                file[1] if file else None,
             )
         )
-    return [b for b in found if b.language in ("python", "console", "bash")]
+    return [b for b in found if b.file or b.language in ("python", "console", "bash")]
 
 
 def commands(block: Block) -> list[str]:
@@ -61,6 +64,9 @@ def commands(block: Block) -> list[str]:
 
 
 def run(block: Block, folder: Path) -> None:
+    if block.file is not None:
+        (folder / block.file).write_text(block.text, "utf-8")
+        return
     programs: list[str | list[str]] = [block.text]
     if block.language != "python":
         words = [shlex.split(line) for line in commands(block)]

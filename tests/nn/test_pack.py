@@ -61,7 +61,7 @@ def test_content_read_by_safetensors(model: Universal, path: Path) -> None:
     with safe_open(path, "pt") as file:
         document = json.loads(file.metadata()[KEY])
         names = set(file.keys())
-    assert document["format"] == 1
+    assert document["format"] == 2
     assert document["domain"] == "bees"
     assert document["tasks"][0]["classes"] == ["x", "y", "z"]
     assert document["pixels"]["size"] == [32, 32]
@@ -113,7 +113,7 @@ def _negative(state: dict[str, Tensor]) -> None:
 
 
 DOCUMENTS: dict[str, tuple[dict[str, Any], list[str]]] = {
-    "format 2": ({"format": 2}, ["bees.pack", "format 2"]),
+    "format 1": ({"format": 1}, ["bees.pack", "format 1"]),
     "format 0": ({"format": 0}, ["bees.pack", "format 0"]),
     "no format": ({"format": "new"}, ["bees.pack"]),
     "a bad name": ({"domain": "../bees"}, ["bees.pack", "domain"]),
@@ -178,7 +178,21 @@ DOCUMENTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "a rank that is no number": ({"rank": "4"}, ["bees.pack", "rank"]),
     "a rank beyond bounds": ({"rank": 10**9}, ["rank", "4096"]),
     "another rank": ({"rank": 2}, ["pack bees", "slots/"]),
-    "unknown adapters": ({"adapters": "os:system"}, ["adapters", "os:system"]),
+    "a head": (
+        {"heads": {"classify": {"object": "os:system", "arguments": {}}}},
+        ["head", "os:system", "--trust os"],
+    ),
+    "a head by name alone": ({"heads": {"classify": "os:system"}}, ["bees.pack", "heads.classify"]),
+    "a head with other keys": (
+        {"heads": {"classify": {"object": "os:system", "code": "1"}}},
+        ["bees.pack", "heads.classify", "code"],
+    ),
+    "a head without a module": (
+        {"heads": {"classify": {"object": "system"}}},
+        ["bees.pack", "heads.classify", "system"],
+    ),
+    "heads that are no table": ({"heads": 3}, ["bees.pack"]),
+    "unknown adapters": ({"adapters": "os:system"}, ["adapter", "os:system", "--trust os"]),
 }
 TENSORS: dict[str, tuple[Change, list[str]]] = {
     "NaN": (_nan, ["slots/stem.norm/weight", "NaN"]),

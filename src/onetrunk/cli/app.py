@@ -9,6 +9,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Annotated, Any, get_type_hints
@@ -17,10 +18,23 @@ import typer
 from typer.core import TyperCommand
 
 from onetrunk.errors import BadInput, Missing, OnetrunkError, printable
+from onetrunk.objects import trusting
 
 HELP = "One vision network for all of your image domains and tasks."
 EXIT_CODES = "Exit codes: 0 done, 1 the work failed or was interrupted, 2 invalid input."
 START, TRAIN, DOMAINS, USE = "Start", "Train and compare", "Add and change domains", "Use"
+YES = Annotated[
+    bool, typer.Option("--yes", help="Answer questions, such as on a large cache, with yes.")
+]
+TRUST = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trust",
+        metavar="MODULE",
+        help="Allow a run or pack to import this module, in which a head, norm, adapter or "
+        "source of your own is defined; repeatable.",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -28,24 +42,31 @@ class Verb:
     """A command: its name, its group in the help, and a one-line summary.
 
     Its function is `command` in the module `onetrunk.cli.NAME`. Its help includes the `NOTES` (if
-    any) and `EXAMPLES` of that module. If it `decodes` images, it has the option --yes.
+    any) and `EXAMPLES` of that module. If it `decodes` images, it has the option --yes, and if it
+    `reads_runs`, the option --trust.
     """
 
     name: str
     group: str
     summary: str
     decodes: bool = False
+    reads_runs: bool = True
 
 
 VERBS = (
-    Verb("demo", START, "Train four networks and one that replaces them, on bundled images."),
+    Verb(
+        "demo",
+        START,
+        "Train four networks and one that replaces them, on bundled images.",
+        reads_runs=False,
+    ),
     Verb(
         "data",
         START,
         "Inspect a source of images: splits, classes, sizes, bad files.",
         decodes=True,
     ),
-    Verb("recipes", START, "List the named recipes, or print one to start from."),
+    Verb("recipes", START, "List the named recipes, or print one to start from.", reads_runs=False),
     Verb("train", TRAIN, "Train one network for all domains of a recipe.", decodes=True),
     Verb("eval", TRAIN, "Evaluate a run: scores, classes, confusions, worst images.", decodes=True),
     Verb("report", TRAIN, "Write an HTML page that compares runs with a baseline.", decodes=True),
@@ -64,7 +85,7 @@ VERBS = (
         "Train a domain's pack on changed classes or images, or undo that.",
         decodes=True,
     ),
-    Verb("remove", DOMAINS, "Remove a domain from a run; its pack is kept."),
+    Verb("remove", DOMAINS, "Remove a domain from a run; its pack is kept.", reads_runs=False),
     Verb("info", USE, "Show a run's domains, tasks, classes, sizes, scores and history."),
     Verb("predict", USE, "Predict classes, numbers or maps for images.", decodes=True),
     Verb("export", USE, "Export a model to ONNX."),
@@ -89,31 +110,39 @@ def load(verb: Verb) -> Any:
     notes = [" ".join(part.split()) for part in getattr(module, "NOTES", "").split("\n\n")]
     examples = "\b\n" + "\n".join(f"  {line}" for line in module.EXAMPLES.splitlines())
     text = "\n\n".join([verb.summary, *filter(None, notes), "[bold]Examples[/bold]", examples])
-    function = _with_yes(module.command) if verb.decodes else module.command
+    function = module.command
+    if verb.decodes:
+        from onetrunk.cli.consent import asked  # imports the data package
+
+        function = _with_option(function, "yes", YES, False, asked)
+    if verb.reads_runs:
+        function = _with_option(function, "trust", TRUST, None, lambda names: trusting(names or ()))
     app.command(verb.name, help=text)(function)
     return typer.main.get_command(app)
 
 
-def _with_yes(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command with the option --yes, which permits what would be asked about."""
-    from onetrunk.cli.consent import asked  # imports the data package
+def _with_option(
+    command: Callable[..., object],
+    name: str,
+    hint: Any,
+    default: object,
+    context: Callable[[Any], AbstractContextManager[object]],
+) -> Callable[..., object]:
+    """Return a command with one more option, whose value opens a context around the command."""
 
     @functools.wraps(command)
-    def run(*, yes: bool, **given: Any) -> None:
-        with asked(yes):
-            command(**given)
+    def run(**given: Any) -> object:
+        with context(given.pop(name, default)):
+            return command(**given)
 
     hints = get_type_hints(command, include_extras=True)
-    hints["yes"] = Annotated[
-        bool, typer.Option("--yes", help="Answer questions, such as on a large cache, with yes.")
-    ]
-    known = inspect.signature(command).parameters.values()
-    parameters = [each.replace(annotation=hints[each.name]) for each in known]
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    option = inspect.Parameter("yes", keyword, default=False, annotation=hints["yes"])
+    signature = inspect.signature(command)
+    own = [p.replace(annotation=hints[p.name]) for p in signature.parameters.values()]
+    keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    option = inspect.Parameter(name, keyword, default=default, annotation=hint)
     run.__dict__.pop("__wrapped__")  # its own signature counts
-    run.__annotations__ = hints
-    run.__signature__ = inspect.Signature([*parameters, option])  # type: ignore[attr-defined]
+    run.__annotations__ = {**hints, name: hint}
+    vars(run)["__signature__"] = signature.replace(parameters=[*own, option])
     return run
 
 

@@ -129,20 +129,17 @@ def chosen_domains(run: Run, requested: list[str] | None) -> list[Domain]:
             f"{run.folder} has a model but no recipe.toml, so its data is unknown",
             try_="onetrunk.evaluate(onetrunk.load(folder), domains) in Python",
         )
+    if not run.domains:
+        raise run.no_images()
     for name in requested or ():
         if name not in run.names:
             raise BadInput("the run has no domain of this name", got=name, available=run.names)
     wanted = run.names if requested is None else requested
     for name in wanted:
         if name not in run.domains and requested is None:
-            say(f"{name} was added from a pack file, so its images are unknown; it is left out")
+            say(f"{run.no_images([name]).expected}; it is left out")
         elif name not in run.domains:
-            raise BadInput(
-                f"{name} was added from a pack file, so its images are unknown",
-                got=name,
-                available=run.domains,
-                try_=f"onetrunk predict {shlex.quote(str(run.folder))} IMAGE --domain {name}",
-            )
+            raise run.no_images([name])
     return [domain for name, domain in run.domains.items() if name in wanted]
 
 

@@ -75,7 +75,8 @@ class AddSettings(Settings):
 
     @model_validator(mode="after")
     def _rank(self) -> AddSettings:
-        if self.adapters != "auto":
+        # a user's adapters are checked when they are made: reading settings imports no code
+        if self.adapters != "auto" and ":" not in self.adapters:
             check_rank(card_adapters(self.adapters), self.rank)
         return self
 

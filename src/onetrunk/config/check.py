@@ -18,6 +18,7 @@ from onetrunk.config.sets import apply_sets
 from onetrunk.data.domain import Domain, asking_once
 from onetrunk.data.domain_settings import DomainSettings
 from onetrunk.data.kept_splits import splits_of
+from onetrunk.data.sampling import make_sampling
 from onetrunk.errors import BadInput, Missing, OnetrunkError
 from onetrunk.nn.bank import Bank
 from onetrunk.nn.norms import find_norm
@@ -141,7 +142,12 @@ def _contradictions(recipe: Recipe, domains: Sequence[Domain]) -> list[OnetrunkE
     errors: list[OnetrunkError] = []
     train, trunk = recipe.train, recipe.trunk
     sizes = {domain.name: domain.shape.size for domain in domains}
-    if train.sampling == "joined" and len(set(sizes.values())) > 1 and trunk.sharing != "none":
+    try:
+        joined = make_sampling(train.sampling).joined
+    except BadInput as error:
+        errors.append(error.within("train.sampling"))
+        joined = False
+    if joined and len(set(sizes.values())) > 1 and trunk.sharing != "none":
         errors.append(
             BadInput(
                 "joined batches need the same image size for all domains",

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator, field_validator
+from pydantic import Field, PlainValidator, ValidationInfo, field_validator
 
 from onetrunk.errors import BadInput
 from onetrunk.registry import Registry
 from onetrunk.settings import LIST, Settings
 
-# only the names: the package is in a higher layer and is not imported
+# only the names: the packages are in a higher layer and are not imported
 FEATURES = (*Registry[object]("onetrunk.train.distill.feature_losses", "feature loss"), "none")
+ALIGNERS = tuple(Registry[object]("onetrunk.train.distill.aligners", "aligner"))
 Named = str | list[str] | dict[str, str | list[str]]  # one teacher, several, or by task
 
 
@@ -88,9 +89,10 @@ class Distill(Settings):
     feature_weight: Weight = Field(
         default=1.0, description='Weight of the feature loss; or by domain or "domain/task"'
     )
-    aligner: Literal["linear", "hidden"] = Field(
+    aligner: str = Field(
         default="linear",
-        description="Map from student to teacher features; hidden has a hidden layer",
+        description="Map from student to teacher features: linear | hidden (with a hidden layer) | "
+        "package.module:thing",
     )
     aligner_lr: float = Field(
         default=1e-2, gt=0, description="Learning rate of the aligners (Adam, cosine schedule)"
@@ -133,14 +135,16 @@ class Distill(Settings):
         "in init for the new images; 0: off",
     )
 
-    @field_validator("features")
+    @field_validator("features", "aligner")
     @classmethod
-    def _features(cls, name: str) -> str:
-        if name not in FEATURES and ":" not in name:
+    def _known(cls, name: str, info: ValidationInfo) -> str:
+        loss = info.field_name == "features"
+        names = FEATURES if loss else ALIGNERS
+        if name not in names and ":" not in name:
             raise BadInput(
-                "unknown feature loss",
+                "unknown feature loss" if loss else "unknown aligner",
                 got=name,
-                available=FEATURES,
+                available=names,
                 try_="one of these, or package.module:thing",
             )
         return name

@@ -38,11 +38,17 @@ def recipe_of(
         "out": str(out if base == "." else out.resolve()),
         "base": base,
         "trunk": {**document_of(model.trunk.settings), "pair": model.pair},
-        "domains": [table_of(domain) for domain in domains],
+        "domains": [_with_heads(table_of(domain), model) for domain in domains],
         "train": train.given(),
         "distill": {} if distill is None else distill.given(),
     }
     return Recipe.of(document)
+
+
+def _with_heads(table: dict[str, Any], model: Universal) -> dict[str, Any]:
+    """Return the table of a domain with the heads that it has in the model."""
+    heads = {task: head.plain() for task, head in model.domains[table["name"]].heads.items()}
+    return {**table, "heads": heads}
 
 
 def distill_settings(distill: Distill | None, teachers: object) -> Distill | None:

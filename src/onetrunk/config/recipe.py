@@ -220,6 +220,15 @@ class Recipe(Settings):
 
     # -- domains and models
 
+    @property
+    def objects(self) -> list[str]:
+        """The users' objects that the recipe names, as `package.module:thing`."""
+        trunk, train, distill = self.trunk, self.train, self.distill
+        names = [trunk.arch, trunk.norm, trunk.adapters, distill.features, distill.aligner]
+        names += [train.sampling, train.weighting, *train.loggers]
+        names += [name for domain in self.domains for name in domain.objects.values()]
+        return list(dict.fromkeys(name for name in names if ":" in name))
+
     def make_domains(self) -> list[Domain]:
         """Return the domains; nothing is read yet."""
         return [Domain.of(settings, self.root) for settings in self.domains]

@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from onetrunk.data.sampling import SAMPLERS
 from onetrunk.errors import BadInput
 from onetrunk.settings import AUTO, LIST, Settings
 
@@ -70,9 +71,9 @@ class Train(Settings):
     gamma: float = Field(
         default=0.1, gt=0, le=1, description="Factor on the rate at each milestone"
     )
-    sampling: Literal["round-robin", "temperature", "joined"] = Field(
+    sampling: str = Field(
         default="round-robin",
-        description="How batches are drawn from domains",
+        description=f"How batches are drawn from domains: {' | '.join(SAMPLERS)}",
     )
     temperature: float = Field(
         default=2.0,
@@ -172,6 +173,18 @@ class Train(Settings):
                 try_=f"remove {given[-1]}",
             )
         return hours
+
+    @field_validator("sampling")
+    @classmethod
+    def _sampling(cls, name: str) -> str:
+        if name not in SAMPLERS and ":" not in name:
+            raise BadInput(
+                "unknown sampling",
+                got=name,
+                available=SAMPLERS,
+                try_="one of these, or package.module:thing",
+            )
+        return name
 
     @field_validator("milestones")
     @classmethod

@@ -20,10 +20,11 @@ from onetrunk.data.cache_room import Plan, asking, check_large, obstacle
 from onetrunk.data.domain_settings import Conflicts, DomainSettings, Duplicates, Stats
 from onetrunk.data.duplicate_groups import find_duplicates, resolve
 from onetrunk.data.index import Index, check_classes, few_images, read_index
+from onetrunk.data.objects import check_form, named_source, source_of
 from onetrunk.data.pixels import Fit, Pixels
 from onetrunk.data.renamed import RenamedClasses
 from onetrunk.data.sample import Sample, decode_sample
-from onetrunk.data.sources import Source, SourceOptions, open_source
+from onetrunk.data.sources import PYTHON, Source, SourceOptions
 from onetrunk.data.split import Split
 from onetrunk.data.splitting import SPLITS
 from onetrunk.data.stored_images import GOOD
@@ -41,9 +42,12 @@ class Domain:
 
     Args:
         name: Its name, in lower-case letters, digits, - and _.
-        source: `"prefix:rest"`, `"package.module:thing"` or an object with the methods of
-            `data.sources.Source`. A domain without a source has no images; its tasks (with classes)
-            and its size are all that a model needs.
+        source: `"prefix:rest"` or `"package.module:thing"`; a `Path` of a folder or table; a list
+            of (image, label); a pandas or polars DataFrame; a torch `Dataset`, torchvision's
+            `ImageFolder`; a `datasets.Dataset` or `DatasetDict`; a mapping of "train", "val" and
+            "test" to these; or an object with the methods of `data.sources.Source`. A domain
+            without a source has no images; its tasks (with classes) and its size are all that a
+            model needs.
         tasks: Kinds, a table of tasks by name, or Task objects; None: all of the source.
         size: This and the arguments up to `allow_bad` are the keys of a recipe's [[domains]]
             table; `onetrunk recipes keys` describes them. None: the default, or, for a domain that
@@ -55,7 +59,7 @@ class Domain:
     def __init__(
         self,
         name: str,
-        source: str | Source | None = None,
+        source: object = None,
         tasks: TasksLike | None = None,
         *,
         size: int | tuple[int, int] | None = None,
@@ -70,6 +74,7 @@ class Domain:
         split: str | None = None,
         duplicates: Duplicates | None = None,
         conflicts: Conflicts | None = None,
+        heads: Mapping[str, Any] | None = None,
         weight: float | None = None,
         batch: int | None = None,
         allow_bad: bool | None = None,
@@ -81,9 +86,16 @@ class Domain:
             for key, value in locals().items()
             if key in DomainSettings.model_fields and value is not None
         }
-        if not isinstance(source, str):
-            given["source"] = f"python:{type(source).__name__}"
         place = f"domains.{check_name(name, 'domain')}"
+        if isinstance(source, Path):
+            given["source"] = source = named_source(source, Path(base))
+        elif not isinstance(source, str):
+            given["source"] = f"{PYTHON}:{type(source).__name__}"
+            if source is not None:
+                try:
+                    check_form(source)
+                except BadInput as error:
+                    raise error.within(place) from None
         self.settings = DomainSettings.of(given, place)
         self.name = name
         self.source = source
@@ -103,7 +115,7 @@ class Domain:
         return domain
 
     def __repr__(self) -> str:
-        return f"Domain({self.name!r}, {self.source!r})"
+        return f"Domain({self.name!r}, {self.settings.source!r})"
 
     @property
     def weight(self) -> float:
@@ -128,13 +140,9 @@ class Domain:
                 f"domain {self.name} has no source and therefore no images",
                 try_="Domain(name, source), for example folder:photos or pocket:digits",
             )
-        source = self.source
-        if isinstance(source, str):
-            given = self.settings
-            options = SourceOptions(
-                self.base, self._requested, given.image, given.group, given.split
-            )
-            source = open_source(source, options)
+        given = self.settings
+        options = SourceOptions(self.base, self._requested, given.image, given.group, given.split)
+        source = source_of(self.source, options)
         return RenamedClasses(source, self._renamed) if self._renamed else source
 
     def renamed(self, names: Mapping[str, str | None], tasks: Sequence[Task]) -> Domain:

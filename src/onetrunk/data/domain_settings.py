@@ -10,9 +10,10 @@ from pydantic import Field, PlainValidator, field_validator
 
 from onetrunk.data.augment import Augment
 from onetrunk.data.pixels import Fit
-from onetrunk.data.sources import SOURCES
+from onetrunk.data.sources import SOURCES, user_source
 from onetrunk.data.task import KINDS, Task, check_name, read_tasks
 from onetrunk.errors import BadInput
+from onetrunk.objects import Named
 from onetrunk.settings import AUTO, EMPTY, Settings, fields_of, read_dataclass
 
 Stats = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and std of RGB
@@ -82,6 +83,20 @@ def _augment(value: Any) -> dict[str, Any]:
     return {key: tuple(v) if isinstance(v, list) else v for key, v in value.items()}
 
 
+def _heads(value: Any) -> dict[str, str | dict[str, Any]]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise BadInput("expected a table of heads by task", got=value, try_='{ TASK = "a.b:Head" }')
+    heads = {}
+    for task, head in value.items():
+        try:
+            heads[check_name(task, "task")] = Named.of(head).plain()
+        except BadInput as error:
+            raise error.within(str(task)) from None
+    return heads
+
+
 class DomainSettings(Settings):
     """The source of a domain's images, and how they are processed."""
 
@@ -130,11 +145,22 @@ class DomainSettings(Settings):
     conflicts: Conflicts = Field(
         default="keep", description="The same image under two labels: as it is, or left out"
     )
+    heads: Annotated[dict[str, Any], PlainValidator(_heads)] = Field(
+        default={},
+        description='Your own heads by task, as "package.module:thing" or { object, arguments }',
+    )
     weight: float = Field(default=1.0, gt=0, description="Weight of the domain's loss")
     batch: Annotated[int | None, AUTO] = Field(
         default=None, ge=1, description="Images in a batch of the domain; auto: train.batch"
     )
     allow_bad: bool = Field(default=False, description="Train even if many images cannot be read")
+
+    @property
+    def objects(self) -> dict[str, str]:
+        """The users' objects that the settings name, by their role."""
+        heads = {f"head of {task}": Named.of(head).object for task, head in self.heads.items()}
+        source = user_source(self.source)
+        return heads if source is None else {"source": source, **heads}
 
     @field_validator("name")
     @classmethod

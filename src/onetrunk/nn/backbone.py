@@ -1,4 +1,11 @@
-"""Backbones: the plain networks of trunks, built in or from timm, with one interface."""
+"""Backbones: the plain networks of trunks, built in, from timm or a user's, with one interface.
+
+A user's network, "package.module:thing", is made by `thing()` and has the interface of the built-in
+ones: `forward_pyramid(images)` returns a map for each stage, finest first, `pooled(maps)` a vector
+for each image, `stages` is a list of `onetrunk.nn.segnet.Stage` (the name of a stage, its
+submodule, its channels and its reduction), and `decoded` says whether the last map comes from a
+decoder (False if it is absent).
+"""
 
 from __future__ import annotations
 
@@ -11,9 +18,13 @@ from torch import Tensor, nn
 
 from onetrunk.errors import BadInput
 from onetrunk.nn.foreign import create_timm
+from onetrunk.nn.networks import NAMES
 from onetrunk.nn.networks import build as build_network
+from onetrunk.nn.segnet import Stage
 from onetrunk.nn.weights import load_weights
+from onetrunk.objects import load_object
 
+USER_PARTS = ("forward_pyramid", "pooled", "stages")  # of a user's network
 # Most transformers are built for one size; timm's options for other sizes, tried in order.
 _ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 
@@ -43,7 +54,7 @@ class Backbone:
 
 
 def build(arch: str, pretrained: bool | str | Path) -> tuple[nn.Module, Backbone]:
-    """Return the backbone `timm/NAME`, or a built-in one, and its description.
+    """Return the backbone `timm/NAME`, a built-in one or a user's, and its description.
 
     Args:
         pretrained: True for timm's weights, or the path of a file.
@@ -101,14 +112,36 @@ def _timm(arch: str, pretrained: bool) -> tuple[nn.Module, Backbone]:
 
 
 def _builtin(arch: str) -> tuple[nn.Module, Backbone]:
-    net = build_network(arch)
+    net: Any = _user_network(arch) if ":" in arch else build_network(arch)
     return net, Backbone(
         arch,
         None,
         {stage.name: (stage.module,) for stage in net.stages},
         tuple(stage.reduction for stage in net.stages),
-        decoded=net.decoded,
+        decoded=bool(getattr(net, "decoded", False)),
     )
+
+
+def _user_network(name: str) -> Any:
+    net: Any = load_object(name, "arch", NAMES)()
+    stages: Any = getattr(net, "stages", ())
+    missing = [part for part in USER_PARTS if not hasattr(net, part)]
+    if missing or not isinstance(net, nn.Module):
+        raise BadInput(
+            f"{name} cannot be a trunk: expected a module with {', '.join(USER_PARTS)}",
+            got=f"{type(net).__name__} without {', '.join(missing)}"
+            if missing
+            else type(net).__name__,
+            try_="the documentation of onetrunk.nn.backbone",
+        )
+    for stage in stages:
+        if not isinstance(stage, Stage) or not hasattr(net, stage.module):
+            raise BadInput(
+                f"{name} cannot be a trunk: expected a Stage with the name of a submodule",
+                got=str(stage),
+                available=[child for child, _ in net.named_children()],
+            )
+    return net
 
 
 def _cover(net: nn.Module, names: set[str]) -> tuple[str, ...]:

@@ -10,12 +10,17 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import Pixels
 from onetrunk.data.task import Task, check_name
 from onetrunk.errors import BadInput
+from onetrunk.objects import Named
 from onetrunk.settings import fields_of, read_dataclass
 
 
 @dataclass(frozen=True)
 class Card:
-    """A domain's name, tasks with classes, pixel pipeline, adapters, provenance and scores."""
+    """A domain's name, tasks with classes, pixel pipeline, adapters, provenance and scores.
+
+    Attributes:
+        heads: Users' heads, by task: what another process imports to build them again.
+    """
 
     name: str
     tasks: tuple[Task, ...]
@@ -24,6 +29,7 @@ class Card:
     provenance: Mapping[str, Any] = field(default_factory=dict)  # how it was trained
     scores: Mapping[str, Any] = field(default_factory=dict)
     rank: int | None = None  # of the adapters; None: the default
+    heads: Mapping[str, Named] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_name(self.name, "domain")
@@ -33,7 +39,8 @@ class Card:
     @classmethod
     def of(cls, domain: Domain, adapters: str, rank: int | None = None) -> Card:
         """Return the card of a domain with these adapters."""
-        return cls(domain.name, domain.tasks, domain.pixels, adapters, rank=rank)
+        heads = {task: Named.of(head) for task, head in domain.settings.heads.items()}
+        return cls(domain.name, domain.tasks, domain.pixels, adapters, rank=rank, heads=heads)
 
     def task(self, name: str) -> Task:
         """Return the task of this name."""
@@ -58,6 +65,7 @@ class Card:
             "pixels": self.pixels.to_json(),
             "adapters": self.adapters,
             **({} if self.rank is None else {"rank": self.rank}),
+            **({"heads": {k: asdict(v) for k, v in self.heads.items()}} if self.heads else {}),
             "provenance": dict(self.provenance),
             "scores": dict(self.scores),
         }
@@ -74,6 +82,8 @@ class Card:
             for number, task in enumerate(document["tasks"]):
                 _check(Task, task, f"tasks[{number}]")
             _check(Pixels, document["pixels"], "pixels")
+            for task, head in document.get("heads", {}).items():
+                _check(Named, head, f"heads.{task}")
             known = {key: document[key] for key in fields_of(cls) if key in document}
             return read_dataclass(cls, {**known, "name": name})
         except BadInput:
@@ -82,7 +92,7 @@ class Card:
             raise BadInput("this does not describe a domain", got=f"{error}"[:120]) from None
 
 
-def _check(kind: type[Task | Pixels], document: Mapping[str, Any], place: str) -> None:
+def _check(kind: type[Task | Pixels | Named], document: Mapping[str, Any], place: str) -> None:
     """Raise BadInput if a part of a card is wrong or has unknown keys."""
     try:
         read_dataclass(kind, document)

@@ -13,9 +13,9 @@ H×W is the size of the input, odd sizes included. The decoder (decoder.py) belo
 its dense tasks share one. On a trunk that contains a decoder a dense head is, as in the papers with
 such trunks, a 3×3 and the 1×1 on the trunk's last map.
 
-A user's head, "package.module:thing", is called as `thing(task, inside)` and returns a module: for
-a dense task from (B, inside, h, w) to (B, width, h, w), which is then resized; for any other kind
-from (B, inside) to (B, width).
+A user's head, "package.module:thing", is called as `thing(task, inside)`, with its own arguments if
+it has some, and returns a module: for a dense task from (B, inside, h, w) to (B, width, h, w),
+which is then resized; for any other kind from (B, inside) to (B, width).
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ from torch import Tensor, nn
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
 from onetrunk.nn.decoder import Decoder, LastMap
-from onetrunk.objects import load_object
+from onetrunk.objects import Named
 
 EMBED = 128  # width of an embedding
 MakeHead = Callable[[Task, int], nn.Module]
+UserHead = str | Named | Mapping[str, object] | MakeHead  # by name, or the class itself
 
 
 class Pooled(nn.Linear):
@@ -110,7 +111,7 @@ _HEADS: Mapping[str, MakeHead] = {
 
 
 def make_head(
-    task: Task, inside: int, head: str | MakeHead | None = None, decoded: bool = False
+    task: Task, inside: int, head: UserHead | None = None, decoded: bool = False
 ) -> nn.Module:
     """Return a new head for one task.
 
@@ -126,11 +127,33 @@ def make_head(
             try_="name its classes, or read them from the source",
         )
     if head is None:
-        head = Refined if task.dense and decoded else _HEADS[task.kind]
-    elif isinstance(head, str):
-        user_head: MakeHead = load_object(head, "head")
-        return user_head(task, inside)
-    return head(task, inside)
+        return (Refined if task.dense and decoded else _HEADS[task.kind])(task, inside)
+    if isinstance(head, str | Named | Mapping):
+        head = Named.of(head).load(f"head of {task.name}:")
+    if not callable(head):
+        raise BadInput(
+            f"task {task.name}: expected a head as package.module:thing, or a class",
+            got=type(head).__name__,
+        )
+    made = head(task, inside)
+    if not isinstance(made, nn.Module):
+        raise BadInput(
+            f"task {task.name}: expected a head that is a module", got=type(made).__name__
+        )
+    return made
+
+
+def named_heads(heads: Mapping[str, UserHead]) -> tuple[dict[str, Named], str]:
+    """Return the heads that another process can import, and why it cannot import the others."""
+    named, reason = {}, ""
+    for task, head in heads.items():
+        try:
+            named[task] = Named.of(head)
+        except BadInput as error:
+            if not callable(head):
+                raise
+            reason = str(error)
+    return named, reason
 
 
 def finish(task: Task, out: Tensor, size: tuple[int, int]) -> Tensor:
@@ -157,7 +180,7 @@ class Heads(nn.Module):
         tasks: Sequence[Task],
         num_features: int,
         pyramid: Sequence[tuple[int, int]],
-        own: Mapping[str, str | MakeHead] | None = None,
+        own: Mapping[str, UserHead] | None = None,
         decoded: bool = False,
     ) -> None:
         super().__init__()

@@ -17,6 +17,7 @@ from onetrunk.errors import BadInput, Failed, Missing
 from onetrunk.nn.card import Card
 from onetrunk.nn.model_files import Model, load_model, save_models
 from onetrunk.nn.trunk import Trunk
+from onetrunk.objects import Trust, modules_of, trusting
 
 PREFIX = "hf-hub:"
 PIPELINES: Mapping[str, str] = {  # the Hub's name for a model whose tasks are all of one kind
@@ -35,6 +36,11 @@ class HubMixin:
     trunk: Trunk
     domains: dict[str, Card]
     pair: str
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """The users' objects that the model is built with."""
+        raise NotImplementedError
 
     def push_to_hub(
         self,
@@ -82,6 +88,7 @@ class HubMixin:
         token: str | None = None,
         cache_dir: str | PathLike[str] | None = None,
         local_files_only: bool = False,
+        trust: Trust = (),
     ) -> Self:
         """Load a model from the Hub or from a folder, in evaluation mode.
 
@@ -91,6 +98,7 @@ class HubMixin:
             token: An access token; by default the one that `hf auth login` stored.
             cache_dir: Where downloads are kept; by default the Hub's cache.
             local_files_only: Use the cache and do not download.
+            trust: Modules whose code the model may name; they have to be installed here.
         """
         name = str(source)
         if not name.startswith(PREFIX):
@@ -98,7 +106,8 @@ class HubMixin:
                 raise BadInput(
                     "revision is for models on the Hub", got=name, try_=f"{PREFIX}OWNER/NAME"
                 )
-            return cast("Self", load_model(source, None, cast("type[Model]", cls)))
+            with trusting(trust):
+                return cast("Self", load_model(source, None, cast("type[Model]", cls)))
         hub = _hub("from_pretrained")
         try:
             folder = hub.snapshot_download(
@@ -111,7 +120,8 @@ class HubMixin:
             )
         except _failures() as error:
             raise _refused(error, f"cannot download {name}") from None
-        return cast("Self", load_model(folder, None, cast("type[Model]", cls)))
+        with trusting(trust):
+            return cast("Self", load_model(folder, None, cast("type[Model]", cls)))
 
 
 def model_card(model: HubMixin, repo_id: str) -> str:
@@ -131,6 +141,8 @@ def model_card(model: HubMixin, repo_id: str) -> str:
         eval_results=[result for card in cards for result in _headlines(hub, card)] or None,
     )
     one = cards[0].name
+    modules = list(modules_of(model.objects))
+    trust = f", trust={modules!r}" if modules else ""  # they are not part of the repository
     sections = [
         f"# {repo_id.split('/')[-1]}",
         f"One {_code(model.trunk.arch)} trunk for {len(cards)} image domains, made with "
@@ -155,7 +167,7 @@ def model_card(model: HubMixin, repo_id: str) -> str:
         _scores(cards),
         "## How to use\n\n```console\n$ pip install 'onetrunk[hf]'\n```\n\n```python\n"
         "import onetrunk as ot\n\n"
-        f'model = ot.Universal.from_pretrained("{PREFIX}{repo_id}")\n'
+        f'model = ot.Universal.from_pretrained("{PREFIX}{repo_id}"{trust})\n'
         f'print(model.predict("image.jpg", domain="{one}"))\n```',
         "## Licence\n\n"
         + (

@@ -23,6 +23,7 @@ from onetrunk.errors import BadInput
 from onetrunk.nn.card import Card
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.trunk import Trunk
+from onetrunk.objects import check_trusted
 from onetrunk.store.atomic import atomic_folder, write_atomic
 from onetrunk.store.places import check_folder
 from onetrunk.store.tensors import KEY, read_header, read_tensors, write_tensors
@@ -33,6 +34,7 @@ PACKS = "packs"
 LISTED = "domains.json"
 # The arguments of the trunk, and all keys that its file must have.
 ARGUMENTS = ("arch", "norm", "sharing", "own_stages", "adapters", "adapter_layers")
+NAMES = ("arch", "norm", "adapters")  # of these, those that may be names of users' objects
 KEYS = (*ARGUMENTS, "pair", "licence", "sha256", "domains")
 
 
@@ -44,6 +46,8 @@ class Model(Protocol):
     pair: str
 
     def __init__(self, trunk: Trunk, *, pair: str) -> None: ...
+
+    def check_importable(self, *names: str) -> None: ...
 
     def pack(self, name: str, sha256: str | None = None) -> Pack: ...
 
@@ -59,6 +63,8 @@ def save_models(models: Mapping[str, Model], folder: str | PathLike[str]) -> Pat
     """Write one model (named "") into `folder`/model, or several into `folder`/model/NAME."""
     place = Path(folder) / "model"
     check_folder(place, "a model", _is_of_model)
+    for model in models.values():
+        model.check_importable()
     with atomic_folder(place) as part:
         for name, model in models.items():
             _write(model, part / name)
@@ -146,6 +152,8 @@ def _read(place: Path, kind: type[M]) -> M:
     """Load one model from the file of its trunk and its packs."""
     path = place / TRUNK
     document = _document(path)
+    for key in NAMES:
+        check_trusted(str(document[key]), key, f"the model in {place.parent.name or place}")
     trunk = Trunk(**{key: document[key] for key in ARGUMENTS})
     trunk.licence = document["licence"]
     trunk.load_shared(read_tensors(path))

@@ -9,7 +9,7 @@ not trusted: everything is checked before a model changes.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -21,10 +21,11 @@ from onetrunk.errors import BadInput
 from onetrunk.nn.batches import check_tensors
 from onetrunk.nn.card import Card
 from onetrunk.nn.trunk import Trunk
+from onetrunk.objects import check_trusted, modules_of, trusting
 from onetrunk.store.atomic import atomic
 from onetrunk.store.tensors import KEY, file_bytes, read_header, read_tensors, write_tensors
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Pack:
     licence: str | None
     tensors: Mapping[str, Tensor]
     banks: tuple[str, ...] = ()  # kinds of the banks of its slots
+    from_file: bool = False  # whether what it names was written by someone else
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the pack to a file."""
@@ -90,7 +92,14 @@ class Pack:
             licence if isinstance(licence, str) else None,
             tensors,
             tuple(str(kind) for kind in document.get("banks") or ()),
+            from_file=True,
         )
+
+    @property
+    def objects(self) -> dict[str, str]:
+        """Return the users' objects that its domain is built with, by their role."""
+        heads = {f"head of {task}": head.object for task, head in self.card.heads.items()}
+        return heads | ({"adapter": self.card.adapters} if ":" in self.card.adapters else {})
 
     def check_trunk(self, trunk: Trunk, sha256: str) -> None:
         """Raise BadInput if the pack does not fit a trunk.
@@ -111,13 +120,17 @@ class Pack:
                 got=self.sha256[:12] + "…",
                 try_="load the trunk that it was trained on",
             )
-        if ":" in self.card.adapters and self.card.adapters != trunk.adapters:
-            # A file must not choose code to run.
-            raise BadInput(
-                f"{where} has adapters that are not built in",
-                got=self.card.adapters,
-                try_="if you trust them: Trunk(…, adapters=…) with that name",
-            )
+
+    def check_trusted(self, known: Iterable[str] = ()) -> None:
+        """Raise BadInput if the file of this pack names code that the user has not allowed.
+
+        Args:
+            known: Names of objects that are in use already.
+        """
+        if self.from_file:
+            with trusting(modules_of(known)):
+                for what, name in self.objects.items():
+                    check_trusted(name, what, f"pack {self.card.name}")
 
     def load_into(self, slots: Mapping[str, nn.Module], heads: nn.Module) -> None:
         """Load the tensors into new slots and heads of this domain, after checking all of them."""

@@ -37,7 +37,8 @@ class TrunkSettings(Settings):
 
     arch: str = Field(
         default="resnet26",
-        description="Architecture: resnet20, resnet26, resnet38, segnet or timm/NAME",
+        description="Architecture: resnet20, resnet26, resnet38, segnet, timm/NAME or "
+        "package.module:thing",
     )
     pretrained: Annotated[bool | str, PlainValidator(_pretrained)] = Field(
         default=False, description="Start from pretrained weights: true for timm's, or a file"

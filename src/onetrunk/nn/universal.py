@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from operator import itemgetter
 from os import PathLike
 from typing import TYPE_CHECKING, overload
@@ -19,6 +20,7 @@ from onetrunk.errors import BadInput
 from onetrunk.nn import batches, shared_heads
 from onetrunk.nn.bank import Slots
 from onetrunk.nn.card import Card
+from onetrunk.nn.domain_network import DomainNetwork
 from onetrunk.nn.feature_points import (
     NO_POINTS,
     POOLED,
@@ -28,18 +30,16 @@ from onetrunk.nn.feature_points import (
     features_at,
     level_of,
 )
-from onetrunk.nn.heads import Heads, MakeHead
+from onetrunk.nn.heads import Heads, UserHead, named_heads
 from onetrunk.nn.hub import HubMixin
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.predict import Images, Prediction, predict
 from onetrunk.nn.switch import Choice, Mixed
 from onetrunk.nn.trunk import Trunk
-
-if TYPE_CHECKING:
-    from onetrunk.nn.fold import FoldReport
+from onetrunk.objects import Trust, trusting
 
 Names = list[str] | tuple[str, ...]
-OwnHeads = Mapping[str, Mapping[str, "str | MakeHead"]]  # by domain, by task
+OwnHeads = Mapping[str, Mapping[str, UserHead]]  # by domain, by task
 _FIRST = itemgetter(0)
 
 
@@ -53,7 +53,8 @@ class Universal(HubMixin, nn.Module):
     Args:
         trunk: The shared network; it belongs to this model alone.
         domains: The domains to add.
-        heads: Users' heads, by domain and task.
+        heads: Users' heads, by domain and task: "package.module:thing", or a class. A class that
+            no other process can import (of a notebook, or a lambda) can be used, but not saved.
         pair: How full sharing pairs classes: by "name" or "index".
     """
 
@@ -78,6 +79,7 @@ class Universal(HubMixin, nn.Module):
         self.together = nn.ModuleList()  # with sharing = "full": the heads that domains share
         self.domains: dict[str, Card] = {}
         self.pair = pair
+        self.not_importable: dict[str, str] = {}  # heads that cannot be saved, by domain
         self._only: str | None = None  # the one domain that is trained, see `learn_only`
         self._independent: bool | None = None
         names = [domain.name for domain in domains]
@@ -246,23 +248,31 @@ class Universal(HubMixin, nn.Module):
         self,
         domain: Domain,
         adapters: str | None = None,
-        heads: Mapping[str, str | MakeHead] | None = None,
+        heads: Mapping[str, UserHead] | None = None,
         rank: int | None = None,
     ) -> None:
         """Add a domain with new heads, and slots that do not change the outputs of the trunk.
 
         Args:
             adapters: Its adapters; by default the trunk's.
-            heads: Users' heads, by task.
+            heads: Users' heads, by task; by default those of the domain.
             rank: The rank of the adapters.
         """
         card = Card.of(domain, self.trunk.adapters if adapters is None else adapters, rank)
-        self.attach(card, *self.make_parts(card, heads))
+        named, reason = named_heads(heads or {})
+        card = replace(card, heads={**card.heads, **named})
+        self.attach(card, *self.make_parts(card, {**card.heads, **(heads or {})}))
+        if reason:
+            self.not_importable[card.name] = reason
 
     def make_parts(
-        self, card: Card, heads: Mapping[str, str | MakeHead] | None = None
+        self, card: Card, heads: Mapping[str, UserHead] | None = None
     ) -> tuple[dict[str, nn.Module], Heads]:
-        """Return slots and heads for a new domain; the model does not change."""
+        """Return slots and heads for a new domain; the model does not change.
+
+        Args:
+            heads: Users' heads, by task; by default those of the card.
+        """
         if card.name in self.domains:
             raise BadInput(
                 "the model already has a domain of this name",
@@ -279,7 +289,8 @@ class Universal(HubMixin, nn.Module):
         trunk, size = self.trunk, card.pixels.size
         slots = trunk.make_slots(card.adapters, card.rank)
         slots, shape = trunk.try_on(card.name, slots, size, (card.adapters, card.rank))
-        new_heads = Heads(card.tasks, shape.features, shape.pyramid, heads, shape.decoded)
+        own = card.heads if heads is None else heads
+        new_heads = Heads(card.tasks, shape.features, shape.pyramid, own, shape.decoded)
         new_heads.to(next(trunk.net.parameters()))
         return slots, new_heads.train(self.training)
 
@@ -297,6 +308,7 @@ class Universal(HubMixin, nn.Module):
         self.trunk.detach(name)
         del self.heads[name]
         del self.domains[name]
+        self.not_importable.pop(name, None)
         if self._only == name:
             self._only = None
 
@@ -306,6 +318,7 @@ class Universal(HubMixin, nn.Module):
         Args:
             sha256: The trunk's fingerprint, if it is known.
         """
+        self.check_importable(name)
         tensors = {k: v for k, v in self.own(name).items() if not k.startswith("trunk/")}
         heads = shared_heads.separate(self.heads_of(name))
         tensors |= {f"heads/{key}": value for key, value in heads.state_dict().items()}
@@ -319,6 +332,21 @@ class Universal(HubMixin, nn.Module):
             tuple(sorted(kinds)),
         )
 
+    def check_importable(self, *names: str) -> None:
+        """Raise BadInput if another process could not build these domains, by default all."""
+        for name in names or self.domains:
+            if reason := self.not_importable.get(name):
+                raise BadInput(f"domain {name} cannot be saved or trained into a run: {reason}")
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """The users' objects that the model is built with, as `package.module:thing`."""
+        heads = [head.object for card in self.domains.values() for head in card.heads.values()]
+        adapters = [card.adapters for card in self.domains.values()]
+        trunk = self.trunk
+        names = [trunk.arch, trunk.norm, trunk.adapters, *adapters, *heads]
+        return tuple(dict.fromkeys(name for name in names if ":" in name))
+
     def add_pack(self, pack: Pack, sha256: str | None = None) -> str:
         """Add the domain of a pack and return its name; a pack that does not fit changes nothing.
 
@@ -327,6 +355,7 @@ class Universal(HubMixin, nn.Module):
         """
         name = pack.card.name
         pack.check_trunk(self.trunk, sha256 or self.trunk.fingerprint())
+        pack.check_trusted(self.objects)
         slots, heads = self.make_parts(pack.card)
         pack.load_into(slots, heads)
         self.attach(pack.card, slots, heads)
@@ -338,9 +367,14 @@ class Universal(HubMixin, nn.Module):
                 raise
         return name
 
-    def load_pack(self, path: str | PathLike[str]) -> str:
-        """Add the domain of a pack's file; return its name."""
-        return self.add_pack(Pack.open(path))
+    def load_pack(self, path: str | PathLike[str], trust: Trust = ()) -> str:
+        """Add the domain of a pack's file; return its name.
+
+        Args:
+            trust: Modules whose code the file may name, such as that of a user's head.
+        """
+        with trusting(trust):
+            return self.add_pack(Pack.open(path))
 
     # -- shared tensors, and those of one domain
 
@@ -468,26 +502,3 @@ class Universal(HubMixin, nn.Module):
             domain: The domain of all images, or one name per image.
         """
         return predict(self, self.domains, self.trunk.norm_method, images, domain)
-
-
-class DomainNetwork(nn.Module):
-    """A plain network for one domain: normalized images to {task: tensor}."""
-
-    def __init__(self, card: Card, trunk: Trunk, heads: Heads) -> None:
-        super().__init__()
-        self.card = card
-        self.trunk = trunk
-        self.heads = heads
-        self.report: FoldReport | None = None  # of folding
-
-    def forward(self, images_BCHW: Tensor) -> Predictions:
-        """Return the predictions of this domain by task."""
-        heads = self.heads
-        levels = heads.decoder.levels if heads.decoder is not None else ()
-        pooled, pyramid = self.trunk(images_BCHW, heads.needs_pooled, levels)
-        size = (images_BCHW.shape[-2], images_BCHW.shape[-1])
-        maps = dict(zip(levels, pyramid, strict=True))
-        return heads(pooled, maps, size)  # type: ignore[no-any-return]
-
-    if TYPE_CHECKING:
-        __call__ = forward

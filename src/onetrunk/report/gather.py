@@ -68,6 +68,7 @@ def gather(
     *,
     images: bool = True,
     floors: FloorChoice = "auto",
+    domains: Sequence[Domain] = (),
     seed: int = 0,
 ) -> Findings:
     """Read the runs, measure their networks, and make the verdict.
@@ -77,9 +78,10 @@ def gather(
         baseline: A run, a table of predictions, or `timm/NAME`.
         images: Whether images and file names may be shown.
         floors: Which floors are computed, see floors.py.
+        domains: Domains whose images were given in Python.
         seed: The seed of all samples.
     """
-    groups, base = _groups(runs, baseline)
+    groups, base = _groups(runs, baseline, domains)
     every = [*groups, *([base] if base else [])]
     attempt = Attempt(files=images)
     models = {
@@ -89,9 +91,13 @@ def gather(
         for group in every
     }
     first = groups[0]
-    domains = attempt("images", _domains, first, models[first.name]) if models[first.name] else None
+    images_of_first = (
+        attempt("images", _domains, first, models[first.name], domains)
+        if models[first.name]
+        else None
+    )
     floor_groups = floors_of(
-        Run(first.first.path), models[first.name], domains or [], floors, attempt, seed
+        Run(first.first.path), models[first.name], images_of_first or [], floors, attempt, seed
     )
     curves = training_curves([*enumerate(groups), *([(-1, base)] if base else [])])
     base_column = column_of(base, "base", None, models[base.name], floor_groups) if base else None
@@ -114,10 +120,11 @@ def gather(
     networks = models[evaluated.name]
     measured = Measurements()
     if networks:
-        if evaluated is not first:
-            domains = attempt("images", _domains, evaluated, networks)
+        known = images_of_first if evaluated is first else None
+        if known is None:
+            known = attempt("images", _domains, evaluated, networks, domains)
         separate = models[base.name] if base and base.separate else None
-        measured = _measure(evaluated, networks, separate, domains or [], attempt, seed)
+        measured = _measure(evaluated, networks, separate, known or [], attempt, seed)
     now = datetime.now()
     return Findings(
         created=f"{now.day} {now:%B %Y, %H:%M}",
@@ -213,7 +220,7 @@ def _measure(
 
 
 def _groups(
-    runs: Sequence[PathOrName], baseline: PathOrName | None
+    runs: Sequence[PathOrName], baseline: PathOrName | None, domains: Sequence[Domain]
 ) -> tuple[list[RunGroup], RunGroup | None]:
     """Read the runs and the baseline."""
     if not runs:
@@ -233,7 +240,8 @@ def _groups(
         )
     if base.is_file() or (str(baseline).startswith("timm/") and not base.exists()):
         groups = finished_groups(read_groups(runs))
-        return groups, external_baseline(base, list(Run(groups[0].first.path).domains.values()))
+        known = Run(groups[0].first.path, domains=domains).domains
+        return groups, external_baseline(base, list(known.values()))
     settings = setting_folders(base)
     if len(settings) > 1:
         raise BadInput(
@@ -277,9 +285,12 @@ def _models(group: RunGroup) -> Models:
     return models_of(group.first.path)
 
 
-def _domains(group: RunGroup, models: Models) -> list[Domain]:
+def _domains(group: RunGroup, models: Models, given: Sequence[Domain]) -> list[Domain]:
     """Return the run's domains that the models have, with their images."""
-    domains = [d for name, d in Run(group.first.path).domains.items() if name in models]
+    run = Run(group.first.path, domains=given)
+    domains = [domain for name, domain in run.domains.items() if name in models]
+    if not domains and models:
+        raise run.no_images()
     for domain in domains:
         domain.check()
     return domains

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
+from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput
+from onetrunk.objects import Trust, trusting
 from onetrunk.progress import say
 from onetrunk.report.floors import FLOOR_CHOICES, FloorChoice
 from onetrunk.report.gather import gather
@@ -26,6 +28,9 @@ def report(
     out: PathOrName | None = None,
     images: bool = True,
     floors: FloorChoice = "auto",
+    *,
+    domains: Sequence[Domain] = (),
+    trust: Trust = (),
 ) -> Path:
     """Write a self-contained page that compares runs with a baseline, and return its path.
 
@@ -40,6 +45,8 @@ def report(
             prediction, the nearest neighbour on pixels and, for a pretrained trunk, a linear head
             on its features. "auto" leaves out the last one where it takes more than a minute a
             domain, "all" does not, "none" leaves out all. They are computed once for a run.
+        domains: Domains whose images were given in Python, which runs do not store.
+        trust: Modules whose code the runs may name.
     """
     listed = [runs] if isinstance(runs, str | PathLike) else list(runs)
     if floors not in FLOOR_CHOICES:
@@ -55,7 +62,8 @@ def report(
         )
     if out is not None or Path(listed[0]).is_dir():  # a missing run is reported as such
         check_place(path)
-    content = page(gather(listed, baseline, images=images, floors=floors))
+    with trusting(trust):
+        content = page(gather(listed, baseline, images=images, floors=floors, domains=domains))
     if path.exists():
         check_place(path)  # again, because the work took time
         say(f"replacing the earlier report {path}")

@@ -18,6 +18,7 @@ from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.universal import Universal
+from onetrunk.objects import Trust, modules_of, trusting
 from onetrunk.progress import say
 from onetrunk.runs import pack_history, pack_store
 from onetrunk.runs.change_domain import (
@@ -56,6 +57,7 @@ def add(
     device: str | torch.device | None = None,
     command: str | None = None,
     train: Train | None = None,
+    trust: Trust = (),
 ) -> DomainResult:
     """Add a domain to a model or a finished run; all other domains stay unchanged, to the bit.
 
@@ -80,6 +82,7 @@ def add(
         device: "cpu", "cuda", "cuda:1" or "mps"; None: a GPU if there is one.
         command: The command that continues, for messages.
         train: Settings of the training; those that are not set are those of the run.
+        trust: Modules whose code the run may name.
     """
     owned = {
         "adapters": adapters,
@@ -101,15 +104,16 @@ def add(
         recipe = make_recipe(run.model, new, seed, owned, given, run=run, work=work)
         return Prepared(run.model, new, recipe)
 
-    return train_into_run(
-        folder,
-        domain,
-        pack_history.ADDED,
-        prepare,
-        command=command or command_for("add", folder, domain),
-        resume=resume,
-        device=device,
-    )
+    with trusting(trust):
+        return train_into_run(
+            folder,
+            domain,
+            pack_history.ADDED,
+            prepare,
+            command=command or command_for("add", folder, domain),
+            resume=resume,
+            device=device,
+        )
 
 
 def _add_to_model(
@@ -129,7 +133,8 @@ def _add_to_model(
     domain = settings_like(domain, model.domains, known)
     recipe = make_recipe(model, domain, seed, owned, train)
     say_notes(domain)
-    with tempfile.TemporaryDirectory(prefix="onetrunk-") as folder:
+    own = modules_of([*model.objects, *domain.settings.objects.values()])
+    with trusting(own), tempfile.TemporaryDirectory(prefix="onetrunk-") as folder:
         record, pack = train_domain(
             model, domain, recipe, Path(folder) / "add", pack_history.ADDED, known, place,
             command="the same call", resume=False,
@@ -169,7 +174,7 @@ def _classes(tasks: Sequence[Task]) -> list[tuple[str, ...]]:
 
 
 def import_pack(
-    run: str | os.PathLike[str], name: str, file: str | os.PathLike[str]
+    run: str | os.PathLike[str], name: str, file: str | os.PathLike[str], *, trust: Trust = ()
 ) -> DomainResult:
     """Import a pack into a run: from another run with the same trunk, or one that was removed here.
 
@@ -180,11 +185,12 @@ def import_pack(
         run: The folder of a finished run.
         name: The domain's name in this run.
         file: The pack file.
+        trust: Modules whose code the run and the pack may name.
     """
     folder, file = Path(run), Path(file)
     Run(folder).check_shared_trunk()
     command = f"onetrunk add {shell(folder)} {name} {PREFIX}{shell(file)}"
-    with RunFolder.hold(folder, command) as held:
+    with trusting(trust), RunFolder.hold(folder, command) as held:
         opened = Run(folder)
         pack = Pack.open(file)
         if name in opened.names:

@@ -25,6 +25,7 @@ from onetrunk.eval.table import Table
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.saving import load
 from onetrunk.nn.universal import Universal
+from onetrunk.objects import modules_of, trusting
 from onetrunk.runs import pack_store
 from onetrunk.runs.open import Run
 from onetrunk.runs.train_domain import is_few, say_notes, train_domain
@@ -100,7 +101,8 @@ def train_into_run(
     """
     name, place = domain.name, choose_device(device)
     Run(folder).check_shared_trunk()
-    with RunFolder.hold(folder, command) as held:
+    own = modules_of(domain.settings.objects.values())  # the user names them in this call
+    with trusting(own), RunFolder.hold(folder, command) as held:
         work = folder / pack_store.ADDING / name
         if not _is_trained(work, domain):
             domain.check_classes()  # decodes nothing

@@ -27,6 +27,7 @@ from onetrunk.errors import BadInput, Diverged
 from onetrunk.eval.budget import budget, trunk_cost
 from onetrunk.eval.table import Table
 from onetrunk.nn.saving import load
+from onetrunk.objects import Trust, modules_of, trusting
 from onetrunk.progress import say
 from onetrunk.runs import pack_history
 from onetrunk.runs.baselines import METHODS as BASELINES
@@ -73,6 +74,7 @@ def compare(
     resume: bool = False,
     device: str | None = None,
     train: Train | None = None,
+    trust: Trust = (),
 ) -> Comparison:
     """Train several methods and compare their scores and costs.
 
@@ -86,17 +88,21 @@ def compare(
         resume: Continue unfinished baselines; runs with new domains are always continued.
         device: "cpu", "cuda", "cuda:1" or "mps"; None: a GPU if there is one.
         train: With new domains, settings of the training; those that are not set are the run's.
+        trust: Modules whose code the run may name.
     """
     if domains:
         if isinstance(run, Recipe):
             raise BadInput("new domains need the folder of a run, not a recipe", got=run.name)
         given = {} if train is None else train.given()
-        document = compare_new_domains(
-            Path(run), domains, Path(out), given, methods=methods, seeds=seeds, device=device
-        )
+        own = [name for domain in domains for name in domain.settings.objects.values()]
+        with trusting(trust), trusting(modules_of(own)):
+            document = compare_new_domains(
+                Path(run), domains, Path(out), given, methods=methods, seeds=seeds, device=device
+            )
         return Comparison(Path(out) / NAME, document)
     recipe = run if isinstance(run, Recipe) else Recipe.read(run)
-    document = compare_baselines(recipe, methods or BASELINES, resume=resume, device=device)
+    with trusting(trust):
+        document = compare_baselines(recipe, methods or BASELINES, resume=resume, device=device)
     return Comparison(beside(recipe, "baselines.json"), document)
 
 

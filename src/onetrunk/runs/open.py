@@ -25,6 +25,7 @@ from onetrunk.config import Recipe
 from onetrunk.config.add_recipe import added_domain
 from onetrunk.data.domain import Domain
 from onetrunk.data.kept_splits import ADDED, splits_of
+from onetrunk.data.sources import PYTHON
 from onetrunk.data.stratified import KnownSplits
 from onetrunk.errors import BadInput, OnetrunkError
 from onetrunk.eval.budget import Budget, Cost, DomainCost
@@ -34,6 +35,7 @@ from onetrunk.nn.model_files import PACKS, TRUNK, listed
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.saving import load, models_of
 from onetrunk.nn.universal import Universal
+from onetrunk.objects import Trust, check_trusted, trusting
 from onetrunk.runs.pack_history import RELABELED, current_class
 from onetrunk.store.checkpoint import steps
 from onetrunk.store.run_folder import CHECKPOINTS, RECIPE, SCORES, shell
@@ -56,10 +58,23 @@ class Run:
     Args:
         folder: The folder.
         models: Its networks, if they are in memory.
+        domains: Domains to use in place of those of the same name that the folder describes, for
+            example those whose images were given in Python.
+        trust: Modules whose code the folder may name: those of users' heads, norms, adapters and
+            sources. No other is imported.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], models: Models | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        models: Models | None = None,
+        *,
+        domains: Sequence[Domain] = (),
+        trust: Trust = (),
+    ) -> None:
         self.folder = Path(folder)
+        self.trust = (trust,) if isinstance(trust, str) else tuple(trust)
+        self._given = {domain.name: domain for domain in domains}
         if models is not None:
             self.__dict__["models"] = dict(models)
 
@@ -122,9 +137,10 @@ class Run:
     @cached_property
     def models(self) -> Models:
         """One network under the name "", or one per domain under its name; in evaluation mode."""
-        if (self.folder / MODEL / TRUNK).is_file():
-            return {"": load(self.folder)}
-        return models_of(self.folder)
+        with trusting(self.trust):
+            if (self.folder / MODEL / TRUNK).is_file():
+                return {"": load(self.folder)}
+            return models_of(self.folder)
 
     @property
     def model(self) -> Universal:
@@ -142,7 +158,7 @@ class Run:
         """Return the network of one domain; the other specialists are not read."""
         if "models" in self.__dict__ or shared_model_names(self.folder) is not None:
             return self.networks[name]
-        return load(self.folder, name)
+        return load(self.folder, name, trust=self.trust)
 
     @property
     def names(self) -> list[str]:
@@ -174,13 +190,19 @@ class Run:
     def domains(self) -> dict[str, Domain]:
         """The domains whose images are known, by name, in the order of the model.
 
-        Domains that were imported as packs are left out.
+        Domains that were imported as packs, and those whose images were given in Python, are left
+        out; the argument `domains` brings the latter back.
         """
         found: dict[str, Domain] = {}
         if self.recipe is not None:
             found = {domain.name: domain for domain in self.recipe.make_domains()}
         for name, place in self.added_folders.items():
             found[name] = added_domain(place)
+        found = {n: d for n, d in found.items() if not d.settings.source.startswith(f"{PYTHON}:")}
+        found |= {name: domain for name, domain in self._given.items() if name in self.names}
+        with trusting(self.trust):
+            for name, domain in found.items():
+                self._check_trusted(name, domain)
         found = {name: domain.keeping(self.kept_splits(name)) for name, domain in found.items()}
         names = shared_model_names(self.folder)
         if not names:
@@ -190,6 +212,41 @@ class Run:
     def kept_splits(self, name: str) -> KnownSplits:
         """The splits of a domain's images that were decided by hash when it was trained last."""
         return splits_of(self.folder, name)
+
+    def no_images(self, names: Iterable[str] | None = None) -> BadInput:
+        """Return the error for domains whose images are not known, by default all.
+
+        Args:
+            names: Domains that are not in `domains`.
+        """
+        wanted = self.names if names is None else list(names)
+        python = [name for name in wanted if name not in self._imported]
+        if not python:
+            return BadInput(
+                f"{', '.join(wanted)}: added from a pack file, so its images are unknown",
+                got=wanted[0],
+                available=self.domains,
+                try_=f"onetrunk predict {shell(self.folder)} IMAGE --domain {wanted[0]}",
+            )
+        return BadInput(
+            f"{', '.join(python)}: its images were given in Python and are not stored in the run",
+            got=python[0],
+            available=self.domains,
+            try_=f"give them again in Python: ot.Run({str(self.folder)!r}, domains=[ot.Domain("
+            f"{python[0]!r}, …)]), ot.evaluate, or ot.report(…, domains=…)",
+        )
+
+    @property
+    def _imported(self) -> set[str]:
+        """The domains that were added from a pack file."""
+        recipe = set() if self.recipe is None else {part.name for part in self.recipe.domains}
+        return {name for name in self.names if name not in recipe | self.added_folders.keys()}
+
+    def _check_trusted(self, name: str, domain: Domain) -> None:
+        """Raise BadInput if the folder names a source that the user has not allowed."""
+        source = domain.settings.objects.get("source")
+        if source is not None and name not in self._given:
+            check_trusted(source, f"source of {name}", f"the run {self.folder}")
 
     @property
     def added_folders(self) -> dict[str, Path]:
@@ -204,13 +261,16 @@ class Run:
         try:
             return self.domains
         except OnetrunkError:
-            found = {}
+            found = {name: d for name, d in self._given.items() if name in self.names}
             for name, place in self.added_folders.items():
                 try:
-                    domain = added_domain(place).keeping(self.kept_splits(name))
-                    found[name] = self._relabeled(domain)
+                    domain = self._relabeled(added_domain(place).keeping(self.kept_splits(name)))
+                    with trusting(self.trust):
+                        self._check_trusted(name, domain)
                 except OnetrunkError:
                     continue
+                if not domain.settings.source.startswith(f"{PYTHON}:"):
+                    found.setdefault(name, domain)
             return found
 
     def _relabeled(self, domain: Domain) -> Domain:

@@ -24,6 +24,7 @@ from onetrunk.nn.model_files import save_models
 from onetrunk.nn.saving import load
 from onetrunk.nn.shared_heads import SharedHead
 from onetrunk.nn.universal import Universal
+from onetrunk.objects import Trust, modules_of, trusting
 from onetrunk.progress import say
 from onetrunk.runs.environment import check_data, environment
 from onetrunk.runs.open import OUTCOMES, Models, Run
@@ -60,6 +61,7 @@ def train(
     seed: int = 0,
     resume: bool = False,
     device: str | torch.device | None = None,
+    trust: Trust = (),
 ) -> Run:
     """Train a model on all of its domains, in place, and evaluate it.
 
@@ -74,6 +76,7 @@ def train(
         seed: The seed of all random numbers.
         resume: Continue an interrupted run.
         device: "cpu", "cuda", "cuda:1" or "mps"; None: a GPU if there is one.
+        trust: Modules whose code the folders of teachers may name.
     """
     check_place(Path(out))
     names = [domain.name for domain in domains]
@@ -83,9 +86,10 @@ def train(
     settings = distill_settings(distill, teachers)
     recipe = recipe_of(model, domains, train or Train(), seed, Path(out), settings)
     part = names[0] if model.trunk.sharing == "none" else ""
-    return train_models(
-        {part: model}, domains, recipe, resume=resume, device=device, teachers=teachers
-    )
+    with trusting(trust):
+        return train_models(
+            {part: model}, domains, recipe, resume=resume, device=device, teachers=teachers
+        )
 
 
 def train_recipe(recipe: Recipe, *, resume: bool = False, device: str | None = None) -> Run:
@@ -97,13 +101,14 @@ def train_recipe(recipe: Recipe, *, resume: bool = False, device: str | None = N
         device: "cpu", "cuda", "cuda:1" or "mps"; None: a GPU if there is one.
     """
     check_place(recipe.out_folder)
-    checked = check(recipe)
-    for warning in checked.warnings:
-        say(f"note: {warning}")
-    models = recipe.make_model(checked.domains)
-    if recipe.init_folder is not None:
-        start_from(recipe.init_folder, models)
-    return train_models(models, checked.domains, recipe, resume=resume, device=device)
+    with trusting(modules_of(recipe.objects)):  # the user runs the recipe that names them
+        checked = check(recipe)
+        for warning in checked.warnings:
+            say(f"note: {warning}")
+        models = recipe.make_model(checked.domains)
+        if recipe.init_folder is not None:
+            start_from(recipe.init_folder, models)
+        return train_models(models, checked.domains, recipe, resume=resume, device=device)
 
 
 def train_models(
@@ -128,6 +133,7 @@ def train_models(
     train, place = recipe.train, choose_device(device)
     check_tasks(domains, train)
     for model in models.values():
+        model.check_importable()
         check_weighting(model, domains, train)
     folder = recipe.out_folder
     finished = resume and (folder / SCORES).exists()  # its teachers may have been deleted
@@ -149,9 +155,10 @@ def train_models(
         if run.finished:
             say(f"{run.path} is already finished")
             _remove_views(run, recipe)
+            trust = modules_of(recipe.objects)  # the user trains the model that names them
             for part, model in models.items():
-                copy_weights(model, load(run.path, part or None))
-            return Run(run.path, models)
+                copy_weights(model, load(run.path, part or None, trust=trust))
+            return Run(run.path, models, domains=domains, trust=trust)
         check_data(run, environment(domains, recipe.seed, place), domains)
         last = [saved for part in models if (saved := run.last(part)) is not None]
         run.rewind(last[-1] if last else None)
@@ -183,7 +190,7 @@ def train_models(
                 model.cpu()  # the device holds one specialist at a time
         finish(run, models, domains, chosen, recipe, place, taught)
         _remove_views(run, recipe)
-    return Run(run.path, models)
+    return Run(run.path, models, domains=domains, trust=modules_of(recipe.objects))
 
 
 def finish(

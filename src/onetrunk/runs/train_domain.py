@@ -271,5 +271,6 @@ def say_notes(domain: Domain) -> None:
 
 
 def is_few(model: Universal, domain: Domain, setting: Few) -> bool:
-    """Return whether few-shot methods are used; shared heads cannot be class means."""
-    return model.trunk.sharing != "full" and has_few_images(domain, setting)
+    """Return whether few-shot methods are used; shared and users' heads cannot be class means."""
+    own = model.trunk.sharing == "full" or bool(domain.settings.heads)
+    return not own and has_few_images(domain, setting)

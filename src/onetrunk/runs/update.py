@@ -22,6 +22,7 @@ from onetrunk.errors import BadInput
 from onetrunk.nn.adapters import NO_ADAPTERS
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.saving import load
+from onetrunk.objects import Trust, trusting
 from onetrunk.progress import say
 from onetrunk.runs import pack_history, pack_store
 from onetrunk.runs.change_domain import (
@@ -60,6 +61,7 @@ def update(
     device: str | torch.device | None = None,
     command: str | None = None,
     train: Train | None = None,
+    trust: Trust = (),
 ) -> DomainResult:
     """Train a domain of a run on its present classes and images, starting from its pack.
 
@@ -79,6 +81,7 @@ def update(
         device: "cpu", "cuda", "cuda:1" or "mps"; None: a GPU if there is one.
         command: The command that continues, for messages.
         train: Settings of the training; those that are not set are those of the run.
+        trust: Modules whose code the run may name.
     """
     folder, name = Path(run), domain.name
     domain = domain.keeping(Run(folder).kept_splits(name))
@@ -107,15 +110,16 @@ def update(
         )
         return Prepared(run.model, now, recipe, old, begin)
 
-    return train_into_run(
-        folder,
-        domain,
-        pack_history.UPDATED,
-        prepare,
-        command=command or command_for("update", folder, domain),
-        resume=resume,
-        device=device,
-    )
+    with trusting(trust):
+        return train_into_run(
+            folder,
+            domain,
+            pack_history.UPDATED,
+            prepare,
+            command=command or command_for("update", folder, domain),
+            resume=resume,
+            device=device,
+        )
 
 
 def _check_domain(run: Run, name: str) -> None:
@@ -161,6 +165,7 @@ def relabel(
     *,
     rename: Mapping[str, str] | None = None,
     drop: Sequence[str] = (),
+    trust: Trust = (),
 ) -> DomainResult:
     """Rename or drop classes of a domain without training; all other rows stay equal to the bit.
 
@@ -169,10 +174,12 @@ def relabel(
         name: The domain.
         rename: Renamed classes, from old to new name.
         drop: Classes to drop.
+        trust: Modules whose code the run may name.
     """
     folder = Path(run)
     Run(folder).check_shared_trunk()
-    with RunFolder.hold(folder, f"onetrunk update {shell(folder)} {name}") as held:
+    command = f"onetrunk update {shell(folder)} {name}"
+    with trusting(trust), RunFolder.hold(folder, command) as held:
         opened = Run(folder)
         _check_domain(opened, name)
         model, others = opened.model, opened.readable_domains
@@ -228,7 +235,7 @@ def _without(pack: Pack, drop: Sequence[str]) -> Pack:
     return select_classes(pack, tasks)
 
 
-def undo(run: str | os.PathLike[str], name: str) -> DomainResult:
+def undo(run: str | os.PathLike[str], name: str, *, trust: Trust = ()) -> DomainResult:
     """Put the version before the last update back into use, equal to the bit.
 
     The present version is kept in the history as `undone-N`.
@@ -236,10 +243,12 @@ def undo(run: str | os.PathLike[str], name: str) -> DomainResult:
     Args:
         run: The folder of a finished run.
         name: The domain.
+        trust: Modules whose code the run may name.
     """
     folder = Path(run)
     Run(folder).check_shared_trunk()
-    with RunFolder.hold(folder, f"onetrunk update {shell(folder)} {name} --undo") as held:
+    command = f"onetrunk update {shell(folder)} {name} --undo"
+    with trusting(trust), RunFolder.hold(folder, command) as held:
         opened = Run(folder)
         _check_domain(opened, name)
         versions = opened.versions(name)

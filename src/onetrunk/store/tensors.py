@@ -61,13 +61,13 @@ class Header:
     tensors: Mapping[str, Any]  # name -> dtype, shape, data_offsets; not checked
     size: int  # bytes before the first tensor
 
-    def document(self, path: Path, kind: str, newest: int) -> dict[str, Any]:
+    def document(self, path: Path, kind: str, format_: int) -> dict[str, Any]:
         """Return the JSON document that onetrunk wrote into the metadata.
 
         Args:
             path: The file, for messages.
             kind: What the file is, for messages: "pack", "trunk".
-            newest: The newest format that this version reads.
+            format_: The format that this version writes and reads.
         """
         try:
             document = json.loads(self.metadata[KEY], parse_constant=_no_constant)
@@ -77,11 +77,14 @@ class Header:
             raise BadInput(
                 f"{path.name} is not a {kind} that onetrunk wrote", got=str(error)[:100]
             ) from None
-        if not 1 <= document["format"] <= newest:
+        if document["format"] != format_:
+            newer = document["format"] > format_
             raise BadInput(
-                f"{path.name}: this version reads files of kind {kind} up to format {newest}",
+                f"{path.name}: this version reads files of kind {kind} of format {format_}",
                 got=f"format {document['format']}",
-                try_="pip install --upgrade onetrunk",
+                try_="pip install --upgrade onetrunk"
+                if newer
+                else "train again: no version reads the files of earlier development",
             )
         return document
 

@@ -72,8 +72,8 @@ def load_shared(folder: Path, setting: str = "") -> Universal:
 def copy_weights(model: Universal, other: Universal) -> list[str]:
     """Copy the shared weights of another model, and the weights of domains that both have.
 
-    A domain is copied if its tasks and adapters are the same in both; any other is initialized
-    as a new domain. Returns the names of the copied domains.
+    A domain is copied if its tasks, adapters and heads are the same in both; any other is
+    initialized as a new domain. Returns the names of the copied domains.
     """
     model.trunk.load_shared(other.trunk.shared())
     known: list[str] = []
@@ -85,7 +85,8 @@ def copy_weights(model: Universal, other: Universal) -> list[str]:
                 slot.load_state_dict(fresh.state_dict())
         other_card = other.domains.get(name)
         if other_card is None or any(
-            getattr(card, key) != getattr(other_card, key) for key in ("tasks", "adapters", "rank")
+            getattr(card, key) != getattr(other_card, key)
+            for key in ("tasks", "adapters", "rank", "heads")
         ):
             continue
         known.append(name)

@@ -113,7 +113,7 @@ class Learner:
 
         With `accumulate`, the gradients of several steps of the loader make one longer step.
         """
-        joined = self.train.sampling == "joined"
+        joined = self.loader.sampler.joined
         steps = iter(self.loader)
         while True:
             before = self.loader.state()

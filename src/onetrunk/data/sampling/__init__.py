@@ -45,6 +45,18 @@ class Sampling(Protocol):
 
 
 SAMPLERS = Registry[type[Sampling]]("onetrunk.data.sampling", "sampler")
+PARTS = ("joined", "domains", "steps_per_epoch")
+
+
+def make_sampling(name: str) -> Sampling:
+    """Return the sampler of this name: a built-in one, or a user's "package.module:thing"."""
+    sampling = SAMPLERS.load(name)()
+    if missing := [part for part in PARTS if not hasattr(sampling, part)]:
+        raise BadInput(
+            f"sampler {name}: expected a class with {', '.join(PARTS)}",
+            got=f"{type(sampling).__name__} without {', '.join(missing)}",
+        )
+    return sampling
 
 
 @dataclass(frozen=True)
@@ -100,7 +112,7 @@ class Sampler:
     given: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._sampling = SAMPLERS.load(self.kind)()
+        self._sampling = make_sampling(self.kind)
         for name, size in self.sizes.items():
             if size < 1 or self.batches[name] < 1:
                 raise BadInput(

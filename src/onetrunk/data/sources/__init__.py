@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onetrunk.data.pixels import Raw
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
-from onetrunk.objects import load_object
+from onetrunk.objects import NAME, load_object
 from onetrunk.registry import Registry
 
 Label = str | float | tuple[str, ...] | tuple[float, ...] | None
@@ -118,6 +118,8 @@ class NoTargets:
 
 OpenSource = Callable[[str, SourceOptions], Source]  # called with what follows the prefix
 SOURCES = Registry[OpenSource]("onetrunk.data.sources", "source")
+PYTHON = "python"  # the prefix in a recipe of a source that was a Python object
+METHODS = ("tasks", "items()", "image(where)", "target(where, task)")
 
 
 def open_source(name: str, options: SourceOptions) -> Source:
@@ -128,7 +130,14 @@ def open_source(name: str, options: SourceOptions) -> Source:
     prefix, colon, rest = name.partition(":")
     if colon and prefix in SOURCES:
         return SOURCES.load(prefix)(rest, options)
-    if not colon or "." not in prefix:
+    if prefix == PYTHON:
+        raise BadInput(
+            f"its images were given in Python (a {rest}) and are not stored in the run",
+            got=name,
+            try_="give them again in Python, as the domain: ot.evaluate(model, [domain]), "
+            "ot.Run(folder, domains=[domain]), ot.train(…, resume=True)",
+        )
+    if user_source(name) is None:
         raise BadInput(
             "expected a source as PREFIX:REST, or package.module:thing",
             got=name,
@@ -136,4 +145,16 @@ def open_source(name: str, options: SourceOptions) -> Source:
             try_=f"folder:{name}" if Path(options.base, name).is_dir() else None,
         )
     make: OpenSource = load_object(name, "source")
-    return make("", options)
+    source = make("", options)
+    if not isinstance(source, Source):
+        raise BadInput(
+            f"source {name}: expected an object with {', '.join(METHODS)}",
+            got=type(source).__name__,
+        )
+    return source
+
+
+def user_source(name: str) -> str | None:
+    """Return the source if it is a user's, `"package.module:thing"`, else None."""
+    prefix = name.partition(":")[0]
+    return name if NAME.fullmatch(name) and prefix not in (*SOURCES, PYTHON) else None

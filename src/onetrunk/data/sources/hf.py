@@ -16,6 +16,7 @@ from typing import Any
 
 from onetrunk.data.files.labels import LABEL_COLUMNS, check_kinds, empty, label_of
 from onetrunk.data.files.paths import regular, split_of
+from onetrunk.data.objects.images import ContentKeys, digest_of
 from onetrunk.data.pixels import BadImage
 from onetrunk.data.sources import Item, Label, NoTargets, SourceOptions
 from onetrunk.data.task import Kind, Task, check_name
@@ -26,16 +27,25 @@ KINDS: tuple[Kind, ...] = ("classify", "embed", "multilabel", "regress")
 
 
 class HuggingFace(NoTargets):
-    """A dataset on disk or on the hub."""
+    """A dataset on disk, on the hub or in memory.
 
-    def __init__(self, rest: str, options: SourceOptions) -> None:
-        self.name = f"hf:{rest}"
+    Args:
+        loaded: A dataset in memory, in place of `rest`.
+    """
+
+    def __init__(self, rest: str, options: SourceOptions, loaded: Any = None) -> None:
+        self.name = f"hf:{rest}" if loaded is None else f"a {type(loaded).__name__}"
         self.notes: list[str] = []
         try:
             import datasets
         except ImportError:
             raise Missing("datasets", "hf", self.name) from None
-        self._splits = self._usable_splits(_load(rest, Path(options.base), datasets))
+        if loaded is None:
+            self._splits = self._usable_splits(_load(rest, Path(options.base), datasets))
+        else:  # its `split` says where it was loaded from, not what it is for
+            whole = not isinstance(loaded, dict)
+            self._splits = {"all": loaded} if whole else self._usable_splits(loaded)
+        self._by_content = loaded is not None
         features = next(iter(self._splits.values())).features
         self._features = dict(features)
         for split, part in self._splits.items():
@@ -52,21 +62,30 @@ class HuggingFace(NoTargets):
         """Yield every row, split by split, without reading images."""
         for name, part in self._splits.items():
             stamp = part._fingerprint  # the library's hash of the content of the rows
+            keys = ContentKeys()
             for index, row in enumerate(self._rows(part)):
                 labels: dict[str, Label] = {}
                 for task in self.tasks:
                     column = self._columns[task.name]
                     place = f"{self.name}: {name} row {index}, column {column}"
                     labels[task.name] = label_of(task, [self._named(column, row[column])], place)
+                where = key = f"{name}/{index}"
+                mark, split = f"{stamp}-{index}", split_of(name)
                 group = row[self._group] if self._group else None
-                yield Item(
-                    f"{name}/{index}",
-                    f"{name}/{index}",
-                    f"{stamp}-{index}",
-                    split_of(name),
-                    None if empty(group) else str(group),
-                    labels,
-                )
+                if self._by_content:  # rows of a dataset in memory may have been moved
+                    mark = self._digest(where)
+                    key, equal = keys.of(mark)
+                    key, group = f"{name}/{key}", group if split or group else equal
+                text = None if empty(group) else str(group)
+                yield Item(key, where, mark, split, text, labels)
+
+    def _digest(self, where: str) -> str:
+        """Return a hash of the content of an encoded image."""
+        try:
+            raw = self.image(where)
+            return digest_of(raw if isinstance(raw, bytes) else raw.read_bytes())
+        except (BadImage, OSError):
+            return f"unreadable {where}"
 
     def _rows(self, part: Any) -> Iterator[dict[str, Any]]:
         """Yield rows without their images."""

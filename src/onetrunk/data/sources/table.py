@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
@@ -37,15 +37,33 @@ USUAL: dict[Kind, tuple[str, ...]] = {  # columns of a task without one, tried a
 }
 
 
+class TableRows(Protocol):
+    """A table: its columns, and its rows by place."""
+
+    columns: list[str]
+
+    def read(self, columns: Sequence[str]) -> Iterator[tuple[str, Row]]: ...
+
+
 class Table:
     """A table of paths and labels."""
 
     def __init__(self, rest: str, options: SourceOptions) -> None:
-        self.name = f"table:{rest}"
         self.notes: list[str] = []
         path = existing_path(options.base, rest, "table")
-        self._rows = Rows(path, self.name)
-        self._root = Root(path.parent)
+        name = f"table:{rest}"
+        self._set_up(name, Rows(path, name), Root(path.parent), options)
+
+    def _set_up(self, name: str, rows: TableRows, root: Root, options: SourceOptions) -> None:
+        """Find the columns.
+
+        Args:
+            name: The name of the table, for messages.
+            rows: Its columns and rows.
+            root: The folder that its paths start from.
+            options: The user's settings.
+        """
+        self.name, self._rows, self._root = name, rows, root
         self._image = self._find("image", options.image, IMAGE_COLUMNS)
         self._split = options.split or ("split" if "split" in self._rows.columns else None)
         if options.split:
@@ -95,7 +113,7 @@ class Table:
             raise BadInput(
                 f"{self.name}: none of its {len(first)} images exists",
                 got=shorten(missing, 3),
-                try_="paths start at the table's folder",
+                try_=f"paths start at {self._root.folder}",
             )
         lost = [f"{len(missing)} images do not exist ({shorten(missing, 5)})"] if missing else []
         used = [f"columns used for tasks: {shorten(columns)}"] if self._guessed else []

@@ -24,6 +24,7 @@ from onetrunk.data.sampling import Draw, Fixed, views_seed
 from onetrunk.errors import BadInput, Failed
 from onetrunk.nn.feature_points import Outputs
 from onetrunk.nn.universal import Universal
+from onetrunk.objects import Trust, trusting
 from onetrunk.progress import Track, say
 from onetrunk.store.run_folder import RunFolder
 from onetrunk.store.tensors import RowSpec, RowsWriter
@@ -56,6 +57,7 @@ def precompute(
     at: Sequence[str] = (),
     logits: bool = True,
     device: str | torch.device | None = None,
+    trust: Trust = (),
 ) -> Path:
     """Write a teacher's outputs for `views` views of each training image, for `features:FILE`.
 
@@ -67,10 +69,12 @@ def precompute(
         seed: The seed of the views' augmentation.
         at: The teacher's feature points; by default those that the domain's tasks need.
         logits: Whether predictions are stored as well as features.
+        trust: Modules whose code the folder of a teacher may name.
     """
     if views < 1:
         raise BadInput("views: expected at least one", got=views)
-    found = find_teachers({domain.name: teacher}, [domain], Path(), logits)[domain.name]
+    with trusting(trust):
+        found = find_teachers({domain.name: teacher}, [domain], Path(), logits)[domain.name]
     if len(found) != 1:
         raise BadInput("expected one teacher for a file", got=", ".join(t.name for t in found))
     (one,) = found

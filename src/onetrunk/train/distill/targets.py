@@ -7,48 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from onetrunk.config.distill import Distill
 from onetrunk.data.domain import Domain
 from onetrunk.nn.universal import Universal
+from onetrunk.train.distill.aligners import make_aligner
 from onetrunk.train.distill.feature_losses import FeatureLoss, load_feature_loss, name_for_batch
 from onetrunk.train.distill.matching import Pairs, match_features
 from onetrunk.train.distill.prediction_losses import PredictionLoss, make_prediction_loss
 from onetrunk.train.distill.standardize import Standardizer, standardizers
 from onetrunk.train.distill.teachers import Teacher, feature_widths
-
-
-class Aligner(nn.Module):
-    """Maps the student's features to the teacher's width; discarded after training.
-
-    `linear` is A·f, a 1×1 convolution on maps, without bias (Li, Liu & Bilen 2022). `hidden` is
-    A₂·ReLU(A₁·f + b) with as many hidden units as the wider of the two features. It fits the
-    teacher better, and leaves less for the student to learn.
-
-    Args:
-        student: The number of the student's channels.
-        teacher: The number of the teacher's channels.
-        kind: "linear" or "hidden".
-    """
-
-    def __init__(self, student: int, teacher: int, kind: str = "linear") -> None:
-        super().__init__()
-        hidden = max(student, teacher)
-        layers: list[nn.Module] = (
-            [nn.Linear(student, teacher, bias=False)]
-            if kind == "linear"
-            else [nn.Linear(student, hidden), nn.ReLU(), nn.Linear(hidden, teacher, bias=False)]
-        )
-        for layer in layers:
-            if isinstance(layer, nn.Linear):
-                nn.init.xavier_normal_(layer.weight)
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map rows (B, C), or every pixel of maps (B, C, h, w)."""
-        mapped: Tensor = self.layers(features.movedim(1, -1))
-        return mapped.movedim(-1, 1)
 
 
 @dataclass(eq=False)
@@ -87,7 +56,7 @@ def make_targets(
             standardized = standardizers(
                 teacher, domain, points, device, "phi-s" if ensemble else "channel"
             )
-        aligners = [Aligner(widths[s], teacher.widths[t], distill.aligner) for s, t in pairs]
+        aligners = [make_aligner(distill.aligner, widths[s], teacher.widths[t]) for s, t in pairs]
         prediction_losses = {
             task.name: loss
             for task in domain.tasks

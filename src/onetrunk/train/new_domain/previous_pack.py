@@ -16,6 +16,7 @@ from onetrunk.nn.pack import Pack
 from onetrunk.nn.shared_heads import SharedHead
 from onetrunk.nn.universal import Universal
 
+ROWS = ("weight", "bias", "last.weight", "last.bias")  # of heads: `Refined` has a `last` layer
 BY_CLASS = ("classify", "multilabel", "segment")  # kinds with one output for each class
 
 
@@ -53,6 +54,13 @@ def select_classes(pack: Pack, tasks: Sequence[Task]) -> Pack:
     for old, new in zip(pack.card.tasks, tasks, strict=True):
         if old.kind not in BY_CLASS or old.classes == new.classes:
             continue
+        if old.name in pack.card.heads:
+            raise BadInput(
+                f"{pack.card.name}/{old.name}: the rows of its head are not known, because the "
+                "head is your own, so that classes cannot be sorted or dropped without training",
+                got=pack.card.heads[old.name].object,
+                try_="onetrunk update RUN NAME SOURCE, which trains a new head",
+            )
         rows = torch.tensor([old.classes.index(c) for c in new.classes])
         for key in _head_keys(tensors, old):
             tensors[key] = tensors[key][rows].contiguous()
@@ -60,9 +68,9 @@ def select_classes(pack: Pack, tasks: Sequence[Task]) -> Pack:
 
 
 def _head_keys(tensors: Mapping[str, Tensor], task: Task) -> list[str]:
-    """Return the keys of a head's tensors, which have one row for each output."""
+    """Return the keys of a built-in head's tensors that have one row for each output."""
     start = f"heads/of.{key_of(task.name)}."
-    return [key for key in tensors if key.startswith(start)]
+    return [start + row for row in ROWS if start + row in tensors]
 
 
 @torch.no_grad()
@@ -71,13 +79,17 @@ def copy_previous(model: Universal, previous: Pack) -> None:
     name = previous.card.name
     tasks = {task.name: task for task in previous.card.tasks}
     by_class: dict[str, tuple[Task, Task]] = {}
+    different: set[str] = set()  # beginnings of the names of tensors that are not copied
     for task in model.domains[name].tasks:
         old = tasks.get(task.name)
-        if old is not None and old.kind == task.kind and task.kind in BY_CLASS:
+        own = previous.card.heads.get(task.name) or model.domains[name].heads.get(task.name)
+        if own is not None and (old != task or previous.card.heads != model.domains[name].heads):
+            different.add(f"heads/of.{key_of(task.name)}.")  # a user's head begins anew
+        elif old is not None and old.kind == task.kind and task.kind in BY_CLASS and own is None:
             by_class |= dict.fromkeys(_head_keys(previous.tensors, task), (old, task))
     for key, tensor in model.own(name).items():
         source = previous.tensors.get(key)
-        if source is None:
+        if source is None or key.startswith(tuple(different)):
             continue
         if key in by_class and source.shape[1:] == tensor.shape[1:]:
             old, task = by_class[key]

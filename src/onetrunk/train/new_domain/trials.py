@@ -114,6 +114,9 @@ class TrialRunner:
     def scratch_model(self, kind: AdapterKind) -> Universal:
         """Return a scratch model with adapters of this kind and initial slots."""
         card = Card.of(self.domain, card_adapters(kind.name), kind.rank)
+        if self.start is not None:  # an update keeps the user's heads of tasks that remain
+            kept = {t.name: h for t in card.tasks if (h := self.start.card.heads.get(t.name))}
+            card = replace(card, heads={**kept, **card.heads})
         provenance = {"batch": self.recipe.domain.batch or self.recipe.train.batch}
         model = make_scratch_model(self.model, card.with_record(provenance, {}), self.recipe.seed)
         model.to(self.device)
@@ -142,7 +145,8 @@ class TrialRunner:
         """Train a scratch model in a part of the run; continue where an interrupted one ended."""
         self._rewind(part)
         train, fit_model = self.recipe.train, fit_heads
-        if kind != HEADS_ONLY:
+        # users' heads have no solution in closed form
+        if kind != HEADS_ONLY or model.domains[domain.name].heads:
             unfreeze_own(model, domain.name)
             train, fit_model = self._with_decay(model, domain), fit
         return fit_model(
