@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from os import PathLike
@@ -16,9 +17,10 @@ from torch import Tensor, nn
 from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import Raw
 from onetrunk.errors import BadInput
-from onetrunk.nn import batches, shared_heads
+from onetrunk.nn import batches, pieces, shared_heads
 from onetrunk.nn.bank import Slots
 from onetrunk.nn.card import Card
+from onetrunk.nn.domain_network import DomainNetwork
 from onetrunk.nn.feature_points import (
     NO_POINTS,
     POOLED,
@@ -34,9 +36,6 @@ from onetrunk.nn.pack import Pack
 from onetrunk.nn.predict import Images, Prediction, predict
 from onetrunk.nn.switch import Choice, Mixed
 from onetrunk.nn.trunk import Trunk
-
-if TYPE_CHECKING:
-    from onetrunk.nn.fold import FoldReport
 
 Names = list[str] | tuple[str, ...]
 OwnHeads = Mapping[str, Mapping[str, "str | MakeHead"]]  # by domain, by task
@@ -79,7 +78,7 @@ class Universal(HubMixin, nn.Module):
         self.domains: dict[str, Card] = {}
         self.pair = pair
         self._only: str | None = None  # the one domain that is trained, see `learn_only`
-        self._independent: bool | None = None
+        self._plans = pieces.Plans()
         names = [domain.name for domain in domains]
         for name in heads or {}:
             if name not in names:
@@ -109,8 +108,7 @@ class Universal(HubMixin, nn.Module):
         """
         if isinstance(domain, str):
             x = batches.check(images)
-            pooled, maps = self._features(x, domain, [domain])
-            return self.heads_of(domain)(pooled, maps, x.shape[-2:])  # type: ignore[no-any-return]
+            return self._plans.run(self._pure(domain), x, domain, lambda: self._divisible([domain]))
         if isinstance(domain, Tensor):
             x = batches.check(images)
             if domain.ndim != 1 or domain.shape[0] != x.shape[0]:
@@ -131,6 +129,21 @@ class Universal(HubMixin, nn.Module):
     if TYPE_CHECKING:
         __call__ = forward
 
+    def _pure(self, name: str) -> pieces.Run:
+        """Return the pass of a domain."""
+
+        def run(x: Tensor) -> Predictions:
+            pooled, maps = self._features(x, name, [name])
+            return self.heads_of(name)(pooled, maps, x.shape[-2:])  # type: ignore[no-any-return]
+
+        return run
+
+    def _divisible(self, names: Sequence[str]) -> bool:
+        """Return whether a batch of these domains can run in pieces."""
+        heads = (self.heads_of(name).modules() for name in names)
+        modules = itertools.chain(self.trunk.modules_of(names), *heads)
+        return self.trunk.divisible(names[0], self.domains[names[0]].pixels.size, modules)
+
     def _features(
         self, x: Tensor, choice: Choice, names: Sequence[str], points: Iterable[str] = ()
     ) -> tuple[Tensor | None, dict[int, Tensor]]:
@@ -148,17 +161,28 @@ class Universal(HubMixin, nn.Module):
         return features, dict(zip(maps, pyramid, strict=True))
 
     def _mixed(self, x: Tensor, names: list[str]) -> list[Predictions]:
-        """Run images of one size in one pass, sorted by domain; return each image's predictions."""
+        """Run images of one size, sorted by domain; return each image's predictions."""
         order = self._order(names)
         present = list(dict.fromkeys(names[i] for i in order))
         sizes = [names.count(name) for name in present]
         if order != list(range(len(names))):
             x = x[torch.tensor(order, device=x.device)]
-        predictions: list[Predictions] = [
-            {task: values[row] for task, values in out.predictions.items()}
-            for out, size in zip(self._segments(x, present, sizes), sizes, strict=True)
-            for row in range(size)
-        ]
+        cuts = [len(x)]
+        if pieces.applies(x):
+            x = x.contiguous(memory_format=torch.channels_last)
+            if len(x) >= pieces.MIN_IMAGES and self._divisible(present):
+                cost = self._plans.cost(self._pure(present[0]), x, present[0])
+                cuts = pieces.cut_mixed(cost, sizes)
+        predictions: list[Predictions] = []
+        for piece, own in zip(
+            torch.split(x, cuts), batches.segments(present, sizes, cuts), strict=True
+        ):
+            outputs = self._segments(piece, list(own), list(own.values()))
+            for out, size in zip(outputs, own.values(), strict=True):
+                rows = range(size)
+                predictions += [
+                    {task: values[row] for task, values in out.predictions.items()} for row in rows
+                ]
         pairs = sorted(zip(order, predictions, strict=True), key=_FIRST)
         return [prediction for _, prediction in pairs]
 
@@ -224,10 +248,7 @@ class Universal(HubMixin, nn.Module):
     def _check_independent(self, name: str) -> None:
         if self.trunk.norm_method.batch_statistics:
             return  # each domain's part of a batch is normalized by itself
-        if self._independent is None:
-            size = self.domains[name].pixels.size
-            self._independent = self.trunk.independent(name, size)
-        if not self._independent:
+        if not self.trunk.independent(name, self.domains[name].pixels.size):
             raise BadInput(
                 f"{self.trunk.arch} mixes the images of a batch, so domains cannot share one",
                 got="a mixed batch",
@@ -290,6 +311,7 @@ class Universal(HubMixin, nn.Module):
         self.trunk.attach(card.name, slots)
         self.heads[card.name] = heads
         self.domains[card.name] = card
+        self._plans.clear()
 
     def remove(self, name: str) -> None:
         """Remove a domain; the predictions of all others stay the same to the bit."""
@@ -297,6 +319,7 @@ class Universal(HubMixin, nn.Module):
         self.trunk.detach(name)
         del self.heads[name]
         del self.domains[name]
+        self._plans.clear()
         if self._only == name:
             self._only = None
 
@@ -468,26 +491,3 @@ class Universal(HubMixin, nn.Module):
             domain: The domain of all images, or one name per image.
         """
         return predict(self, self.domains, self.trunk.norm_method, images, domain)
-
-
-class DomainNetwork(nn.Module):
-    """A plain network for one domain: normalized images to {task: tensor}."""
-
-    def __init__(self, card: Card, trunk: Trunk, heads: Heads) -> None:
-        super().__init__()
-        self.card = card
-        self.trunk = trunk
-        self.heads = heads
-        self.report: FoldReport | None = None  # of folding
-
-    def forward(self, images_BCHW: Tensor) -> Predictions:
-        """Return the predictions of this domain by task."""
-        heads = self.heads
-        levels = heads.decoder.levels if heads.decoder is not None else ()
-        pooled, pyramid = self.trunk(images_BCHW, heads.needs_pooled, levels)
-        size = (images_BCHW.shape[-2], images_BCHW.shape[-1])
-        maps = dict(zip(levels, pyramid, strict=True))
-        return heads(pooled, maps, size)  # type: ignore[no-any-return]
-
-    if TYPE_CHECKING:
-        __call__ = forward
