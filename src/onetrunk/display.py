@@ -55,9 +55,7 @@ class Summary:
                 f"<tr>{''.join(f'<td>{_escape(cell)}</td>' for cell in row)}</tr>"
                 for row in self.rows
             )
-            parts.append(
-                f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-            )
+            parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
         return "\n".join(parts)
 
 
@@ -68,6 +66,9 @@ class Described:
     def summary(self) -> Summary:
         """Return what matters about the object."""
 
+    def __repr__(self) -> str:
+        return printable(self.summary().title)
+
     def __str__(self) -> str:
         return str(self.summary())
 
@@ -75,9 +76,13 @@ class Described:
         return self.summary().html()
 
 
-def plural(count: int, noun: str) -> str:
-    """Format a count: `1 image`, `2,000 images`; nouns with another plural are not supported."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
+def plural(count: int, noun: str, nouns: str = "") -> str:
+    """Format a count: `1 image`, `2,000 images`.
+
+    Args:
+        nouns: The plural, if it is not the noun with an s.
+    """
+    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 
 def scaled(number: float, unit: str = "") -> str:

@@ -24,14 +24,15 @@ from onetrunk.data.split import Split
 from onetrunk.data.splitting import SPLITS
 from onetrunk.data.stored_images import GOOD
 from onetrunk.data.task import Task, TasksLike, check_name
-from onetrunk.errors import BadInput, printable
+from onetrunk.display import Described, Summary
+from onetrunk.errors import BadInput, OnetrunkError, printable
 
 SIZE = 64  # pixels, if neither the user nor the source gives a size
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
 
 
-class Domain:
+class Domain(Described):
     """A domain and its images, which are read when they are first needed.
 
     Args:
@@ -89,6 +90,21 @@ class Domain:
 
     def __repr__(self) -> str:
         return f"Domain({self.name!r}, {self.source!r})"
+
+    def summary(self) -> Summary:
+        """Return source, size, splits and tasks; images are listed, but not decoded."""
+        facts = []
+        tasks: tuple[Task, ...] = self._requested or ()
+        try:
+            tasks = self.tasks
+            facts.append(("pixels", "×".join(map(str, self.shape.size))))
+            if self.source is not None:
+                counts = (f"{name} {len(self.index.rows(name)):,}" for name in SPLITS)
+                facts.append(("images", ", ".join(counts)))
+        except (OnetrunkError, OSError) as error:
+            facts.append(("cannot be read", str(error)))
+        rows = [(task.name, task.kind, task.labels) for task in tasks]
+        return Summary(repr(self), facts, ("task", "kind", "labels"), rows)
 
     @property
     def weight(self) -> float:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import Raw
+from onetrunk.display import Described, Summary
 from onetrunk.errors import BadInput
 from onetrunk.nn import batches, pieces, shared_heads
 from onetrunk.nn.bank import Slots
@@ -32,6 +33,7 @@ from onetrunk.nn.feature_points import (
 )
 from onetrunk.nn.heads import Heads, MakeHead
 from onetrunk.nn.hub import HubMixin
+from onetrunk.nn.model_summary import summary_of
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.predict import Images, Prediction, predict
 from onetrunk.nn.switch import Choice, Mixed
@@ -42,7 +44,7 @@ OwnHeads = Mapping[str, Mapping[str, "str | MakeHead"]]  # by domain, by task
 _FIRST = itemgetter(0)
 
 
-class Universal(HubMixin, nn.Module):
+class Universal(HubMixin, Described, nn.Module):
     """A trunk with several domains.
 
     `model(images, domain="digits")` runs a batch of one domain, `domain=[one name per image]` a
@@ -85,6 +87,10 @@ class Universal(HubMixin, nn.Module):
                 raise BadInput("heads for an unknown domain", got=name, available=names)
         for domain in domains:
             self.add_domain(domain, heads=(heads or {}).get(domain.name))
+
+    def summary(self) -> Summary:
+        """Return the trunk, its parameters and the domains; `print(model.trunk)` has all layers."""
+        return summary_of(self.trunk, self.domains, self.shared_parameters(), self.parameters_of)
 
     # -- running
 
