@@ -113,8 +113,10 @@ def evaluation(arch: str, size: int, images: int, rounds: int, figures: Figures)
     """Add the figure of an evaluation."""
     generator = np.random.default_rng(SEED)
     with TemporaryDirectory() as folder:
-        for place in range(images):
-            path = Path(folder, "test", f"c{place % CLASSES}", f"{place}.png")
+        for place in range(images + 2 * CLASSES):
+            split = "test" if place < images else ("train", "val")[place % 2]
+            label = f"c{(place if place < images else place // 2) % CLASSES}"
+            path = Path(folder, split, label, f"{place}.png")
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(generator.integers(0, 255, (size, size, 3), np.uint8)).save(path)
         domain = ot.Domain("d0", f"folder:{folder}", size=size)

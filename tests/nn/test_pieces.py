@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
 from onetrunk.nn import batches, pieces
 from onetrunk.nn.pieces import Cost
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
-from onetrunk.testing.models import NAMES, make_domain, make_images, make_model
+from onetrunk.testing.models import NAMES, make_images, make_model
 
 MB = 2**20
 # 10 ms per pass, and 1 MB per image in use, of which every map is 0.25 MB
@@ -108,8 +109,7 @@ def test_a_mixed_batch_in_pieces(model: Universal, passes: list[int]) -> None:
 
 def test_maps_and_numbers_of_one_domain_in_pieces(passes: list[int]) -> None:
     tasks = (Task("parts", "segment", ("a", "b")), Task("depth", "depth"))
-    domain = make_domain("room", tasks=tasks, size=32)
-    model = Universal(Trunk("resnet20"), [domain]).eval()
+    model = Universal(Trunk("resnet20"), [Domain("room", None, tasks, size=32)]).eval()
     for net in (model, model.for_domain("room")):
         given = () if net is not model else ("room",)
         expected = uncut(lambda net=net, given=given: net(X, *given))
@@ -174,7 +174,6 @@ def test_nothing_applies_in_a_trace() -> None:
     with torch.no_grad():
         assert Probe()(X).max() == 1
         assert torch.export.export(Probe(), (X,)).module()(X).max() == 0
-        assert torch.jit.trace(Probe(), (X,))(X).max() == 0  # type: ignore[no-untyped-call]
 
 
 def test_a_changed_or_copied_network_is_counted_again(model: Universal) -> None:

@@ -39,7 +39,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
-from torch.utils._python_dispatch import TorchDispatchMode, is_in_torch_dispatch_mode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 CALL = 10e-6  # seconds of calling an operation
@@ -126,7 +126,8 @@ def applies(x: Tensor) -> bool:
         x.device.type == "cpu"
         and x.dtype in DTYPES
         and not torch.is_grad_enabled()
-        and not is_in_torch_dispatch_mode()
+        # of this thread; `is_in_torch_dispatch_mode` tells of all threads
+        and not torch._C._len_torch_dispatch_stack()
         and not torch._C._len_torch_function_stack()
     )
 
