@@ -25,6 +25,7 @@ check: setup      ## format, lint, types, layers
 bench: setup      ## what is timed beside what it is compared to; writes nothing but the table
 	$(RUN)/python benchmarks/data.py
 	$(RUN)/python benchmarks/model.py
+	$(RUN)/python benchmarks/infer.py
 	$(RUN)/python benchmarks/train.py
 	$(RUN)/python benchmarks/distill.py
 	$(RUN)/python benchmarks/grow.py

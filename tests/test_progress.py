@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -97,3 +99,58 @@ def test_errors_are_passed_on() -> None:
 
     with pytest.raises(ValueError, match="mine"):
         fail()
+
+
+class Notebook:
+    """What a notebook shows: one text per output, which updates replace."""
+
+    def __init__(self) -> None:
+        self.shown: list[dict[str, str]] = []
+
+    def display(self, bundle: dict[str, str], **options: Any) -> SimpleNamespace:
+        assert options == {"raw": True, "display_id": True}
+        place = len(self.shown)
+        self.shown.append(bundle)
+
+        def update(new: dict[str, str], raw: bool) -> None:
+            assert raw
+            self.shown[place] = new
+
+        return SimpleNamespace(update=update)
+
+
+def running(monkeypatch: pytest.MonkeyPatch, shell: object) -> Notebook:
+    notebook = Notebook()
+    for name, module in {
+        "IPython": SimpleNamespace(get_ipython=lambda: shell),
+        "IPython.display": SimpleNamespace(display=notebook.display),
+    }.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    return notebook
+
+
+def test_a_notebook_updates_one_output(
+    clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notebook = running(monkeypatch, SimpleNamespace(kernel=object()))
+    with Track("reading <a>", 200) as track:
+        track(20)
+        assert not notebook.shown  # quick work shows nothing
+        for _ in range(9):
+            clock.now += 1
+            track(20)
+    assert capsys.readouterr() == ("", "")
+    (bundle,) = notebook.shown
+    assert bundle["text/plain"].splitlines() == [
+        "reading <a>: 200 of 200, about 0 s left",
+        "█" * progress.WIDTH,
+    ]
+    assert bundle["text/html"].startswith("<pre>reading &lt;a&gt;")
+
+
+@pytest.mark.parametrize("shell", [None, SimpleNamespace()])
+def test_ipython_on_a_terminal_is_no_notebook(
+    shell: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running(monkeypatch, shell)
+    assert progress.Cell.current() is None

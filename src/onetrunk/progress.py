@@ -1,10 +1,13 @@
-"""Show the progress of slow work: a bar on a terminal, plain lines elsewhere."""
+"""Show the progress of slow work: a bar on a terminal or in a notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
+import html
+import importlib
 import sys
 import time
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.file_proxy import FileProxy
@@ -19,11 +22,36 @@ from rich.progress import (
 
 PATIENCE = 2.0  # seconds before anything is shown
 EVERY = 10.0  # seconds between plain lines
+REFRESH = 0.2  # seconds between two updates of a notebook
+WIDTH = 30  # characters of a notebook's bar
 
 
 def say(line: str) -> None:
     """Print a message on standard error, as standard output is for results."""
     print(line, file=sys.stderr, flush=True)
+
+
+class Cell:
+    """An output of a Jupyter notebook, which is updated in place."""
+
+    def __init__(self) -> None:
+        self._display: Any = importlib.import_module("IPython.display").display
+        self._handle: Any = None
+
+    @classmethod
+    def current(cls) -> Cell | None:
+        """Return a new output if a notebook runs the program; IPython is not imported elsewhere."""
+        ipython: Any = sys.modules.get("IPython")
+        shell = None if ipython is None else ipython.get_ipython()
+        return None if getattr(shell, "kernel", None) is None else cls()
+
+    def show(self, text: str) -> None:
+        """Show a text in place of the one before."""
+        bundle = {"text/plain": text, "text/html": f"<pre>{html.escape(text)}</pre>"}
+        if self._handle is None:
+            self._handle = self._display(bundle, raw=True, display_id=True)
+        else:
+            self._handle.update(bundle, raw=True)
 
 
 class Track:
@@ -43,6 +71,7 @@ class Track:
         self.done = 0
         self._start = self._last_line = time.monotonic()
         self._bar: Progress | None = None
+        self._cell = Cell.current()
         self._id = TaskID(0)
 
     def __enter__(self) -> Track:
@@ -54,14 +83,18 @@ class Track:
         now = time.monotonic()
         if now - self._start < PATIENCE:
             return
+        if self._cell is not None:
+            if now - self._last_line >= REFRESH or self.done >= self.total:
+                self._last_line = now
+                part = round(WIDTH * min(1.0, self.done / max(1, self.total)))
+                self._cell.show(f"{self._line(now)}\n{'█' * part}{'░' * (WIDTH - part)}")
+            return
         # standard error is a proxy while another display is drawn: lines appear above that display,
         # and a second bar would break it
         if not sys.stderr.isatty() or isinstance(sys.stderr, FileProxy):
             if now - self._last_line >= EVERY or self._last_line == self._start:
                 self._last_line = now
-                rate = self.done / (now - self._start)
-                left = (self.total - self.done) / max(rate, 1e-9)
-                say(f"{self.description}: {self.done:,} of {self.total:,}, about {left:.0f} s left")
+                say(self._line(now))
             return
         if self._bar is None:
             self._bar = Progress(
@@ -75,6 +108,11 @@ class Track:
             self._id = self._bar.add_task(self.description, total=self.total)
             self._bar.start()
         self._bar.update(self._id, completed=self.done)
+
+    def _line(self, now: float) -> str:
+        rate = self.done / (now - self._start)
+        left = (self.total - self.done) / max(rate, 1e-9)
+        return f"{self.description}: {self.done:,} of {self.total:,}, about {left:.0f} s left"
 
     def __exit__(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, is_dataclass
 from functools import cache
 from types import UnionType
@@ -72,6 +72,12 @@ class Settings(BaseModel):
             return cls.model_validate(dict(document))
         except ValidationError as error:
             raise _translate(cls, error, document).within(place) from None
+
+    def __repr_args__(self) -> Iterable[tuple[str, Any]]:  # pydantic: what `repr` shows
+        return self.given().items()
+
+    def __str__(self) -> str:
+        return repr(self)
 
     def given(self) -> dict[str, Any]:
         """Return the values that were set explicitly, by key."""

@@ -12,8 +12,8 @@ import pytest
 
 from onetrunk.cli.add import share
 from onetrunk.config import Recipe
+from onetrunk.display import scaled
 from onetrunk.errors import BadInput, Failed
-from onetrunk.eval.budget import scaled
 from onetrunk.nn.saving import load
 from onetrunk.runs import pack_store
 from onetrunk.runs.open import Run

@@ -27,6 +27,7 @@ LAYERS = (  # lowest first; those of one row do not import each other
 )
 NAMES = tuple(name for row in LAYERS for name in row)
 LEAVES = (
+    "display",
     "errors",
     "objects",
     "progress",

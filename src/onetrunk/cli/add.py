@@ -18,8 +18,8 @@ from onetrunk.config.sets import apply_sets
 from onetrunk.data.domain import Domain
 from onetrunk.data.domain_settings import DomainSettings
 from onetrunk.data.task import check_name
+from onetrunk.display import scaled
 from onetrunk.errors import BadInput, Failed, printable
-from onetrunk.eval.budget import scaled
 from onetrunk.eval.table import number
 from onetrunk.runs.add import PREFIX, add, import_pack
 from onetrunk.runs.change_domain import DomainResult

@@ -17,8 +17,8 @@ from onetrunk.config import Recipe, Train
 from onetrunk.config.check import check
 from onetrunk.config.sets import apply_sets
 from onetrunk.config.to_toml import inline
+from onetrunk.display import scaled
 from onetrunk.errors import BadInput, Failed
-from onetrunk.eval.budget import scaled
 from onetrunk.eval.table import number, spaced
 from onetrunk.runs.compare import DEFAULT_OUT, Comparison, check_out, compare
 from onetrunk.runs.compare_figures import in_percent, method_scores, old_mean

@@ -14,8 +14,8 @@ from onetrunk.cli.output import console, print_json, suggest
 from onetrunk.config.add_recipe import read_add_recipe
 from onetrunk.config.recipe import FILE
 from onetrunk.data.task import Task
+from onetrunk.display import scaled
 from onetrunk.errors import printable, shorten
-from onetrunk.eval.budget import scaled
 from onetrunk.eval.metrics import headline
 from onetrunk.eval.table import Table, number, spaced
 from onetrunk.nn.card import Card

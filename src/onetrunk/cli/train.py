@@ -19,8 +19,8 @@ from onetrunk.config.check import parse_and_check
 from onetrunk.config.recipe import FILE, read_text
 from onetrunk.config.sets import grid as varied
 from onetrunk.config.to_toml import inline
+from onetrunk.display import scaled
 from onetrunk.errors import BadInput, Failed
-from onetrunk.eval.budget import scaled
 from onetrunk.eval.table import Table, number
 from onetrunk.progress import say
 from onetrunk.runs.dry_run import dry_run

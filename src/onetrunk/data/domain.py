@@ -30,6 +30,7 @@ from onetrunk.data.splitting import SPLITS
 from onetrunk.data.stored_images import GOOD
 from onetrunk.data.stratified import LEFT_OUT, NOTHING_KNOWN, KnownSplits
 from onetrunk.data.task import Task, TasksLike, check_name
+from onetrunk.display import Described, Summary
 from onetrunk.errors import BadInput, OnetrunkError, printable
 
 SIZE = 64  # pixels, if neither the user nor the source gives a size
@@ -37,7 +38,7 @@ ONE_OF_SEVERAL = ("classify", "embed", "segment")  # kinds that need two classes
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-class Domain:
+class Domain(Described):
     """A domain and its images, which are read when they are first needed.
 
     Args:
@@ -116,6 +117,22 @@ class Domain:
 
     def __repr__(self) -> str:
         return f"Domain({self.name!r}, {self.settings.source!r})"
+
+    def summary(self) -> Summary:
+        """Return source, size, splits and tasks; images are listed, but not decoded."""
+        facts = []
+        tasks: tuple[Task, ...] = self._requested or ()
+        try:
+            tasks = self.tasks
+            facts.append(("pixels", "×".join(map(str, self.shape.size))))
+            if self.source is not None:
+                index = self.__dict__.get("index") or self.listing  # without decoding
+                counts = (f"{name} {len(index.rows(name)):,}" for name in SPLITS)
+                facts.append(("images", ", ".join(counts)))
+        except (OnetrunkError, OSError) as error:
+            facts.append(("cannot be read", str(error)))
+        rows = [(task.name, task.kind, task.labels) for task in tasks]
+        return Summary(repr(self), facts, ("task", "kind", "labels"), rows)
 
     @property
     def weight(self) -> float:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
+from onetrunk.display import plural
 from onetrunk.errors import BadInput, shorten
 from onetrunk.settings import NAME, read_dataclass
 
@@ -18,6 +19,7 @@ DENSE: frozenset[str] = frozenset({"segment", "depth", "normals"})
 LABELLED: frozenset[str] = frozenset({"classify", "multilabel", "segment", "embed"})  # by classes
 INVERSE: frozenset[str] = frozenset({"disparity", "1/m"})  # units of depth: near is large
 MAX_OUTPUTS = 65_536
+NAMED = 3  # classes that `Task.labels` names
 
 NO_CLASS = -1  # classify, embed: the image has no label
 NO_LABEL = 255  # multilabel: every value of the row if the image has no label
@@ -106,6 +108,16 @@ class Task:
         if self.kind in ("classify", "multilabel", "segment"):
             return len(self.classes)
         return {"regress": self.outputs, "depth": 1, "normals": 3, "embed": 0}[self.kind]
+
+    @property
+    def labels(self) -> str:
+        """Its classes or values in words: `10 classes: cat, dog, fox, …`."""
+        if self.classes:
+            more = ", …" if len(self.classes) > NAMED else ""
+            names = ", ".join(self.classes[:NAMED]) + more
+            return f"{plural(len(self.classes), 'class', 'classes')}: {names}"
+        unit = f" in {self.unit}" if self.unit else ""
+        return plural(self.outputs, "value") + unit if self.kind == "regress" else self.unit
 
     def with_classes(self, classes: Sequence[str]) -> Task:
         """Return the task with these classes."""

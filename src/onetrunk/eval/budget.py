@@ -17,6 +17,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from onetrunk.display import scaled
 from onetrunk.eval.table import as_text
 from onetrunk.nn.adapters import Adapted
 from onetrunk.nn.tensor_uses import swap
@@ -155,12 +156,3 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 
 def _cells(cost: Cost, flops: bool = True) -> tuple[str, str, str]:
     return scaled(cost.parameters), scaled(cost.bytes, "B"), scaled(cost.flops) if flops else ""
-
-
-def scaled(number: float, unit: str = "") -> str:
-    """Format a number with three digits and a prefix: `5.58 M`, `22.4 MB`."""
-    for prefix in ("", "k", "M", "G"):
-        if number < 999.5:  # 999.5 rounds to four digits
-            return f"{number:.3g} {prefix}{unit}".strip()
-        number /= 1000
-    return f"{number:.3g} T{unit}"

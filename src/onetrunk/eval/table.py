@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from onetrunk.data.task import KINDS, check_name
+from onetrunk.display import Described, Summary, plural
 from onetrunk.errors import BadInput, printable
 from onetrunk.settings import read_dataclass
 from onetrunk.store.csv_text import csv_text
@@ -81,8 +82,8 @@ class Row:
 FIELDS = tuple(field.name for field in fields(Row))
 
 
-@dataclass(frozen=True)
-class Table:
+@dataclass(frozen=True, repr=False)
+class Table(Described):
     """Rows in the order of domains and tasks, the headline of each task first.
 
     Args:
@@ -236,6 +237,14 @@ class Table:
             table.add_section()
             table.add_row(f"mean of {len(errors)}", "", "", f"error {number(mean, '%')} %", "")
         return table
+
+    def summary(self) -> Summary:
+        """Return the headline of every task."""
+        rows = [(r.domain, r.task, r.metric, r.text, f"{r.count:,}") for r in self.headlines()]
+        title = f"Table({self.split}, {plural(len(self.domains), 'domain')})"
+        views = [("maps", self.views)] if self.views else []
+        columns = ("domain", "task", "metric", "score", "images")
+        return Summary(title, views, columns, rows)
 
     def __rich__(self) -> rich.table.Table:
         return self.table()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -72,6 +72,29 @@ def by_size(
         places.setdefault(tuple(image.shape[1:]), []).append(place)
     for group in places.values():
         yield check(torch.stack([images[i] for i in group])), [names[i] for i in group], group
+
+
+def segments(
+    names: Sequence[str], sizes: Sequence[int], pieces: Iterable[int]
+) -> Iterator[dict[str, int]]:
+    """Yield the images of each domain in consecutive pieces of a batch sorted by domain.
+
+    Args:
+        names: The domains in their order.
+        sizes: The images of each domain.
+        pieces: The images of each piece.
+    """
+    rest = dict(zip(names, sizes, strict=True))
+    for size in pieces:
+        own: dict[str, int] = {}
+        while size:
+            name, left = next(iter(rest.items()))
+            own[name] = min(size, left)
+            size -= own[name]
+            rest[name] -= own[name]
+            if not rest[name]:
+                del rest[name]
+        yield own
 
 
 def check_tensors(expected: Mapping[str, Tensor], got: Mapping[str, Tensor], where: str) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from onetrunk.nn.card import Card
 from onetrunk.nn.feature_points import Predictions
 from onetrunk.nn.heads import Heads
+from onetrunk.nn.pieces import Plans
 from onetrunk.nn.trunk import Trunk
 
 if TYPE_CHECKING:
@@ -24,9 +25,18 @@ class DomainNetwork(nn.Module):
         self.trunk = trunk
         self.heads = heads
         self.report: FoldReport | None = None  # of folding
+        self._plans = Plans()
 
     def forward(self, images_BCHW: Tensor) -> Predictions:
         """Return the predictions of this domain by task."""
+        card = self.card
+
+        def divisible() -> bool:
+            return self.trunk.divisible(card.name, card.pixels.size, self.modules())
+
+        return self._plans.run(self._run, images_BCHW, card.name, divisible)
+
+    def _run(self, images_BCHW: Tensor) -> Predictions:
         heads = self.heads
         levels = heads.decoder.levels if heads.decoder is not None else ()
         pooled, pyramid = self.trunk(images_BCHW, heads.needs_pooled, levels)

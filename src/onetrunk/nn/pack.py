@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from onetrunk.display import Described, Summary, scaled
 from onetrunk.errors import BadInput
 from onetrunk.nn.batches import check_tensors
 from onetrunk.nn.card import Card
@@ -28,8 +29,8 @@ from onetrunk.store.tensors import KEY, file_bytes, read_header, read_tensors, w
 FORMAT = 2
 
 
-@dataclass(frozen=True)
-class Pack:
+@dataclass(frozen=True, repr=False)
+class Pack(Described):
     """Everything that one domain owns, outside of a model."""
 
     card: Card
@@ -39,6 +40,29 @@ class Pack:
     tensors: Mapping[str, Tensor]
     banks: tuple[str, ...] = ()  # kinds of the banks of its slots
     from_file: bool = False  # whether what it names was written by someone else
+
+    def summary(self) -> Summary:
+        """Return the trunk that it fits, adapters, bytes, and tasks with recorded scores."""
+        trunk = (f"{key} {value}" for key, value in self.trunk.items() if isinstance(value, str))
+        size = scaled(sum(tensor.nbytes for tensor in self.tensors.values()), "B")
+        facts = [
+            ("trunk", f"{', '.join(trunk)}, SHA-256 {self.sha256[:12]}…"),
+            ("adapters", self.card.adapters),
+            ("pixels", "×".join(map(str, self.card.pixels.size))),
+            *([("licence of the trunk", self.licence)] if self.licence else []),
+        ]
+        rows = [(t.name, t.kind, t.labels, self._recorded(t.name)) for t in self.card.tasks]
+        columns = ("task", "kind", "labels", "test")
+        return Summary(f"Pack({self.card.name!r}, {size})", facts, columns, rows)
+
+    def _recorded(self, task: str) -> str:
+        """Return the scores of a task on test that the pack records."""
+        start = f"test/{task}/"
+        return ", ".join(
+            f"{key.removeprefix(start)} {value:.4g}"
+            for key, value in self.card.scores.items()
+            if key.startswith(start) and isinstance(value, int | float)
+        )
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the pack to a file."""

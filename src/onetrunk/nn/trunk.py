@@ -6,7 +6,7 @@ import copy
 import fnmatch
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from onetrunk.errors import BadInput, OnetrunkError
 from onetrunk.nn import backbone as backbones
+from onetrunk.nn import pieces
 from onetrunk.nn.adapters import (
     NO_ADAPTERS,
     AdapterBank,
@@ -80,6 +81,7 @@ class Trunk(nn.Module):
         self.switch = Switch()
         self.skipped: dict[str, str] = {}  # why layers have no adapters, by path
         self._tried: dict[tuple[str, int | None, tuple[int, int]], Shape] = {}
+        self._independent: bool | None = None
         self.own_stages = self._own(settings.own_stages)
         self._put_norms()
 
@@ -204,6 +206,15 @@ class Trunk(nn.Module):
             if isinstance(module, Bank):
                 banks.setdefault(id(module), (path, module))
         return dict(banks.values())
+
+    def modules_of(self, names: Sequence[str]) -> Iterator[nn.Module]:
+        """Yield the modules outside of slots, and those of these domains' slots."""
+        for _, module in modules_without_slots(self):
+            yield module
+            if isinstance(module, Bank):
+                for name in names:
+                    slot = module.slots.get(name)
+                    yield from () if slot is None else slot.modules()
 
     # -- domains
 
@@ -373,9 +384,28 @@ class Trunk(nn.Module):
             memo[id(bank)] = bank.resolve(name)
         return copy.deepcopy(self, memo)
 
-    @torch.no_grad()
     def independent(self, name: str, size: tuple[int, int]) -> bool:
         """Return whether features depend on their own image alone (timm's csatv2 mixes images)."""
+        if self._independent is None:
+            self._independent = self._compare_alone(name, size)
+        return self._independent
+
+    def divisible(self, name: str, size: tuple[int, int], modules: Iterable[nn.Module]) -> bool:
+        """Return whether a batch can run in pieces, with the same outputs.
+
+        Args:
+            size: A size of images that the trunk accepts.
+            modules: The modules of the pass.
+        """
+        return (
+            not self.norm_method.batch_statistics
+            and pieces.undisturbed(modules)
+            and self.independent(name, size)
+        )
+
+    @torch.no_grad()
+    def _compare_alone(self, name: str, size: tuple[int, int]) -> bool:
+        """Compare the features of an image in a batch with those of the image alone."""
         like = next(self.net.parameters())
         generator = torch.Generator().manual_seed(0)
         images = torch.randn(2, 3, *size, generator=generator).to(like)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from operator import itemgetter
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 
 from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import Raw
+from onetrunk.display import Described, Summary
 from onetrunk.errors import BadInput
-from onetrunk.nn import batches, shared_heads
+from onetrunk.nn import batches, pieces, shared_heads
 from onetrunk.nn.bank import Slots
 from onetrunk.nn.card import Card
 from onetrunk.nn.domain_network import DomainNetwork
@@ -32,6 +34,7 @@ from onetrunk.nn.feature_points import (
 )
 from onetrunk.nn.heads import Heads, UserHead, named_heads
 from onetrunk.nn.hub import HubMixin
+from onetrunk.nn.model_summary import summary_of
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.predict import Images, Prediction, predict
 from onetrunk.nn.switch import Choice, Mixed
@@ -43,7 +46,7 @@ OwnHeads = Mapping[str, Mapping[str, UserHead]]  # by domain, by task
 _FIRST = itemgetter(0)
 
 
-class Universal(HubMixin, nn.Module):
+class Universal(HubMixin, Described, nn.Module):
     """A trunk with several domains.
 
     `model(images, domain="digits")` runs a batch of one domain, `domain=[one name per image]` a
@@ -81,13 +84,17 @@ class Universal(HubMixin, nn.Module):
         self.pair = pair
         self.not_importable: dict[str, str] = {}  # heads that cannot be saved, by domain
         self._only: str | None = None  # the one domain that is trained, see `learn_only`
-        self._independent: bool | None = None
+        self._plans = pieces.Plans()
         names = [domain.name for domain in domains]
         for name in heads or {}:
             if name not in names:
                 raise BadInput("heads for an unknown domain", got=name, available=names)
         for domain in domains:
             self.add_domain(domain, heads=(heads or {}).get(domain.name))
+
+    def summary(self) -> Summary:
+        """Return the trunk, its parameters and the domains; `print(model.trunk)` has all layers."""
+        return summary_of(self.trunk, self.domains, self.shared_parameters(), self.parameters_of)
 
     # -- running
 
@@ -111,8 +118,7 @@ class Universal(HubMixin, nn.Module):
         """
         if isinstance(domain, str):
             x = batches.check(images)
-            pooled, maps = self._features(x, domain, [domain])
-            return self.heads_of(domain)(pooled, maps, x.shape[-2:])  # type: ignore[no-any-return]
+            return self._plans.run(self._pure(domain), x, domain, lambda: self._divisible([domain]))
         if isinstance(domain, Tensor):
             x = batches.check(images)
             if domain.ndim != 1 or domain.shape[0] != x.shape[0]:
@@ -133,6 +139,21 @@ class Universal(HubMixin, nn.Module):
     if TYPE_CHECKING:
         __call__ = forward
 
+    def _pure(self, name: str) -> pieces.Run:
+        """Return the pass of a domain."""
+
+        def run(x: Tensor) -> Predictions:
+            pooled, maps = self._features(x, name, [name])
+            return self.heads_of(name)(pooled, maps, x.shape[-2:])  # type: ignore[no-any-return]
+
+        return run
+
+    def _divisible(self, names: Sequence[str]) -> bool:
+        """Return whether a batch of these domains can run in pieces."""
+        heads = (self.heads_of(name).modules() for name in names)
+        modules = itertools.chain(self.trunk.modules_of(names), *heads)
+        return self.trunk.divisible(names[0], self.domains[names[0]].pixels.size, modules)
+
     def _features(
         self, x: Tensor, choice: Choice, names: Sequence[str], points: Iterable[str] = ()
     ) -> tuple[Tensor | None, dict[int, Tensor]]:
@@ -150,17 +171,28 @@ class Universal(HubMixin, nn.Module):
         return features, dict(zip(maps, pyramid, strict=True))
 
     def _mixed(self, x: Tensor, names: list[str]) -> list[Predictions]:
-        """Run images of one size in one pass, sorted by domain; return each image's predictions."""
+        """Run images of one size, sorted by domain; return each image's predictions."""
         order = self._order(names)
         present = list(dict.fromkeys(names[i] for i in order))
         sizes = [names.count(name) for name in present]
         if order != list(range(len(names))):
             x = x[torch.tensor(order, device=x.device)]
-        predictions: list[Predictions] = [
-            {task: values[row] for task, values in out.predictions.items()}
-            for out, size in zip(self._segments(x, present, sizes), sizes, strict=True)
-            for row in range(size)
-        ]
+        cuts = [len(x)]
+        if pieces.applies(x):
+            x = x.contiguous(memory_format=torch.channels_last)
+            if len(x) >= pieces.MIN_IMAGES and self._divisible(present):
+                cost = self._plans.cost(self._pure(present[0]), x, present[0])
+                cuts = pieces.cut_mixed(cost, sizes)
+        predictions: list[Predictions] = []
+        for piece, own in zip(
+            torch.split(x, cuts), batches.segments(present, sizes, cuts), strict=True
+        ):
+            outputs = self._segments(piece, list(own), list(own.values()))
+            for out, size in zip(outputs, own.values(), strict=True):
+                rows = range(size)
+                predictions += [
+                    {task: values[row] for task, values in out.predictions.items()} for row in rows
+                ]
         pairs = sorted(zip(order, predictions, strict=True), key=_FIRST)
         return [prediction for _, prediction in pairs]
 
@@ -226,10 +258,7 @@ class Universal(HubMixin, nn.Module):
     def _check_independent(self, name: str) -> None:
         if self.trunk.norm_method.batch_statistics:
             return  # each domain's part of a batch is normalized by itself
-        if self._independent is None:
-            size = self.domains[name].pixels.size
-            self._independent = self.trunk.independent(name, size)
-        if not self._independent:
+        if not self.trunk.independent(name, self.domains[name].pixels.size):
             raise BadInput(
                 f"{self.trunk.arch} mixes the images of a batch, so domains cannot share one",
                 got="a mixed batch",
@@ -301,6 +330,7 @@ class Universal(HubMixin, nn.Module):
         self.trunk.attach(card.name, slots)
         self.heads[card.name] = heads
         self.domains[card.name] = card
+        self._plans.clear()
 
     def remove(self, name: str) -> None:
         """Remove a domain; the predictions of all others stay the same to the bit."""
@@ -309,6 +339,7 @@ class Universal(HubMixin, nn.Module):
         del self.heads[name]
         del self.domains[name]
         self.not_importable.pop(name, None)
+        self._plans.clear()
         if self._only == name:
             self._only = None
 

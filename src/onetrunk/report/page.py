@@ -14,7 +14,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from onetrunk.data.splitting import SPLITS
-from onetrunk.eval.budget import scaled
+from onetrunk.display import scaled
 from onetrunk.eval.outcomes import Key
 from onetrunk.eval.table import number, spaced
 from onetrunk.report import formatting

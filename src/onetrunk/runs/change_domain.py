@@ -20,6 +20,7 @@ from onetrunk.config.add_recipe import (
 from onetrunk.config.from_python import table_of
 from onetrunk.config.train import LENGTHS
 from onetrunk.data.domain import Domain
+from onetrunk.display import Described, Summary
 from onetrunk.errors import BadInput
 from onetrunk.eval.table import Table
 from onetrunk.nn.pack import Pack
@@ -35,8 +36,8 @@ from onetrunk.train.device import choose_device
 from onetrunk.train.fewshot.choose_method import FEW_BATCH, few_steps
 
 
-@dataclass(frozen=True)
-class DomainResult:
+@dataclass(frozen=True, repr=False)
+class DomainResult(Described):
     """A domain that was added, updated or imported.
 
     Attributes:
@@ -50,6 +51,17 @@ class DomainResult:
     model: Universal
     record: Mapping[str, Any]
     folder: Path | None = None
+
+    def summary(self) -> Summary:
+        """Return what was added, the check of the other domains, and the scores on test."""
+        card = self.model.domains[self.name]
+        facts = [("adapters", card.adapters)]
+        if self.folder is not None:
+            facts.append(("run", str(self.folder)))
+        if "unchanged" in self.record:
+            facts.append(("other domains", str(self.unchanged)))
+        table = self.table.summary() if "test" in self.record else Summary("")
+        return Summary(f"DomainResult({self.name!r})", facts, table.columns, table.rows)
 
     @property
     def table(self) -> Table:

@@ -23,6 +23,7 @@ from onetrunk.config.from_python import table_of
 from onetrunk.config.methods import Method, choose_methods
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
+from onetrunk.display import Described, Summary
 from onetrunk.errors import BadInput, Diverged
 from onetrunk.eval.budget import budget, trunk_cost
 from onetrunk.eval.table import Table
@@ -33,6 +34,7 @@ from onetrunk.runs import pack_history
 from onetrunk.runs.baselines import METHODS as BASELINES
 from onetrunk.runs.baselines import beside, compare_baselines
 from onetrunk.runs.change_domain import make_recipe
+from onetrunk.runs.compare_figures import comparison_summary
 from onetrunk.runs.environment import check_data, data_fingerprint, environment
 from onetrunk.runs.experiment import domain_errors, is_finished, seconds_of
 from onetrunk.runs.forgetting import old_after
@@ -51,8 +53,8 @@ NAME = "compare.json"
 DEFAULT_OUT = Path("runs/compare")
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Described):
     """The result of `compare`.
 
     Attributes:
@@ -62,6 +64,10 @@ class Comparison:
 
     file: Path
     document: Mapping[str, Any]
+
+    def summary(self) -> Summary:
+        """Return the scores of the methods."""
+        return comparison_summary(self.file, self.document)
 
 
 def compare(

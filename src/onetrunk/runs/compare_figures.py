@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from onetrunk.display import Summary
 from onetrunk.eval.summary import decathlon_score
+from onetrunk.eval.table import number, spaced
 
 SCORE_BASES = ("scratch", "fine-tune")  # the decathlon score is relative to the first of these
 SHARES = {"classify", "multilabel", "segment", "embed"}  # kinds whose error is in percent
@@ -54,3 +57,33 @@ def old_mean(document: Mapping[str, Any], method: str) -> float | None:
     ]
     means = [statistics.fmean(each) for each in values if each]
     return statistics.fmean(means) if means else None
+
+
+def comparison_summary(file: Path, document: Mapping[str, Any]) -> Summary:
+    """Return the test errors of the methods on new domains, or the scores of the baselines."""
+    if "runs" in document:
+        methods = list(document["runs"])
+        rows = [
+            (
+                *(row["domain"], row["task"], row["metric"] + spaced(row["unit"])),
+                *(_value(row["values"].get(method), row["unit"]) for method in methods),
+            )
+            for row in document["rows"]
+        ]
+        facts = [("recipe", document["recipe"]), ("file", str(file))]
+        return Summary("Comparison(baselines)", facts, ("domain", "task", "score", *methods), rows)
+    domains = list(document["domains"])
+    rows = []
+    for name, seeds in document["rows"].items():
+        errors = [statistics.fmean(row["errors"][d] for row in seeds.values()) for d in domains]
+        old = _value(old_mean(document, name), "%")
+        rows.append((name, str(len(seeds)), *(_value(error, "%") for error in errors), old))
+    facts = [("run", document["run"]), ("file", str(file))]
+    if document["failed"]:
+        facts.append(("diverged", ", ".join(document["failed"])))
+    columns = ("method", "seeds", *domains, "old domains")
+    return Summary("Comparison(new domains, errors on test)", facts, columns, rows)
+
+
+def _value(value: float | None, unit: str) -> str:
+    return "" if value is None else number(value, unit)

@@ -26,8 +26,10 @@ from onetrunk.config.add_recipe import added_domain
 from onetrunk.data.domain import Domain
 from onetrunk.data.kept_splits import ADDED, splits_of
 from onetrunk.data.sources import PYTHON
+from onetrunk.data.splitting import SPLITS as DATA_SPLITS
 from onetrunk.data.stratified import KnownSplits
-from onetrunk.errors import BadInput, OnetrunkError
+from onetrunk.display import Described, Summary, plural, scaled
+from onetrunk.errors import BadInput, OnetrunkError, shorten
 from onetrunk.eval.budget import Budget, Cost, DomainCost
 from onetrunk.eval.outcomes import Outcomes
 from onetrunk.eval.table import Table
@@ -49,7 +51,7 @@ Models = Mapping[str, Universal]  # one network under "", or one per domain unde
 State = Literal["finished", "unfinished", "model"]
 
 
-class Run:
+class Run(Described):
     """A run's folder, or a folder of `onetrunk.save`.
 
     Each property is read when it is first used, and models and domains are then cached: open the
@@ -80,6 +82,10 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
+
+    def summary(self) -> Summary:
+        """Return the training and the domains, from files alone: no network is built."""
+        return run_summary(self)
 
     # -- settings and state
 
@@ -312,6 +318,42 @@ class Run:
     def record(self, name: str) -> dict[str, Any]:
         """Return the record of one domain: its part of the scores, and how it was added."""
         return read_record(self.folder, name)
+
+
+def run_summary(run: Run) -> Summary:
+    """Return the training and the domains of a run; what cannot be read is left out or named."""
+    facts: list[tuple[str, str]] = [("state", run.state)]
+    rows: list[Sequence[str]] = []
+    try:
+        if (recipe := run.recipe) is not None:
+            facts.append(("recipe", f"{recipe.name}, {recipe.trunk.arch}, seed {recipe.seed}"))
+        if run.state == "unfinished":
+            facts += [
+                ("last checkpoint", f"step {run.last_step:,}"),
+                ("domains", shorten(run.names)),
+            ]
+            return Summary(repr(run), facts)
+        packs = {name: Pack.open(run.pack_path(name)) for name in run.names}
+        trunks = {pack.sha256: str(pack.trunk.get("arch")) for pack in packs.values()}
+        facts += [("trunk", f"{arch}, SHA-256 {sha256[:12]}…") for sha256, arch in trunks.items()]
+        files = [path for path in (run.folder / MODEL).rglob("*") if path.is_file()]
+        size = sum(path.stat().st_size for path in files)
+        facts.append(("model", f"{plural(len(packs), 'domain')}, {scaled(size, 'B')}"))
+        scores = run.scores
+        table = Table.from_json(scores["test"]) if "test" in scores else Table((), "test")
+        tested = {(row.domain, row.task): f"{row.metric} {row.text}" for row in table.headlines()}
+        for name, pack in packs.items():
+            images = scores.get("splits", {}).get(name, {})
+            counts = ", ".join(f"{s} {images[s]:,}" for s in DATA_SPLITS if s in images)
+            own = (pack.card.adapters, scaled(run.pack_path(name).stat().st_size, "B"), counts)
+            for place, task in enumerate(pack.card.tasks):
+                first = (name, *own) if place == 0 else ("", "", "", "")
+                score = tested.get((name, task.name), "")
+                rows.append((first[0], task.name, task.labels, score, *first[1:]))
+    except (OnetrunkError, OSError) as error:
+        facts.append(("cannot be read", str(error)))
+    columns = ("domain", "task", "labels", "test", "adapters", "pack", "images")
+    return Summary(repr(run), facts, columns, rows)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The console logger: a live table of domains on a terminal, plain lines elsewhere."""
+"""The console logger: a live table on a terminal or in a notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from onetrunk.progress import EVERY, say
+from onetrunk.progress import EVERY, Cell, say
 
 REFRESH = 0.1  # seconds between two updates of the table
+CELL_WIDTH = 100  # columns of the table in a notebook
 NARROW = 60  # columns of a terminal, below which the table leaves out rates and metric names
 NAMED = 8  # domains named in a plain line
 
@@ -34,6 +35,7 @@ class ConsoleLogger:
 
     def __init__(self) -> None:
         self._live: Live | None = None
+        self._cell: Cell | None = None  # of a notebook
         self._lines: dict[str, Line] = {}
         self._part, self._step, self._steps = "", 0, 0
         self._left: float | None = None
@@ -49,8 +51,11 @@ class ConsoleLogger:
         self._lines = {name: Line() for name in plan["domains"]}
         self._left, self._best, self._seconds = None, None, 0.0
         self._begun, self._printed, self._drawn = True, time.monotonic(), 0.0
+        self._cell = Cell.current()
         console = Console(stderr=True)
-        if sys.stderr.isatty() and not console.is_dumb_terminal:
+        if self._cell is not None:
+            self._draw_cell()
+        elif sys.stderr.isatty() and not console.is_dumb_terminal:
             self._live = Live(self._table(console), console=console, auto_refresh=False)
             self._live.start()
 
@@ -63,7 +68,7 @@ class ConsoleLogger:
         for domain, rate in record["images_per_s"].items():
             self._lines.setdefault(domain, Line()).rate = rate
         now = time.monotonic()
-        if self._live is not None:
+        if self._live is not None or self._cell is not None:
             self._draw(now)
         elif now - self._printed >= EVERY:
             self._printed = now
@@ -81,7 +86,7 @@ class ConsoleLogger:
         if record["best"] and record["val"]:
             self._best = record["score"], record["step"]
         now = time.monotonic()
-        if self._live is not None:
+        if self._live is not None or self._cell is not None:
             self._draw(now)
         elif record["val"]:  # no line if no domain has labels
             self._printed = now
@@ -97,15 +102,30 @@ class ConsoleLogger:
             self._live.update(self._table(self._live.console))
             self._live.stop()
             self._live = None
+        elif self._cell is not None:
+            self._draw_cell()
+            self._cell = None
         elif self._begun:
             elapsed = f" after {duration(self._seconds)}" if self._seconds else ""
             self._say(f"{self._at()}: end{elapsed}{self._chosen('; best {} at step {}')}")
         self._begun = False
 
     def _draw(self, now: float) -> None:
-        if self._live is not None and now - self._drawn >= REFRESH:
-            self._drawn = now
+        if now - self._drawn < REFRESH:
+            return
+        self._drawn = now
+        if self._live is not None:
             self._live.update(self._table(self._live.console), refresh=True)
+        else:
+            self._draw_cell()
+
+    def _draw_cell(self) -> None:
+        """Show the table in a notebook, with room for all domains."""
+        if self._cell is not None:
+            console = Console(width=CELL_WIDTH, height=len(self._lines) + 6, color_system=None)
+            with console.capture() as text:
+                console.print(self._table(console))
+            self._cell.show(text.get())
 
     def _table(self, console: Console) -> Group:
         width, height = console.size

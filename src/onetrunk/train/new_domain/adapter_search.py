@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onetrunk.config.add_recipe import card_adapters
+from onetrunk.display import scaled
 from onetrunk.errors import BadInput
-from onetrunk.eval.budget import scaled
 from onetrunk.nn.card import Card
 from onetrunk.progress import say
 from onetrunk.train.new_domain.scratch_model import has_own_slots, make_scratch_model
