@@ -109,7 +109,7 @@ def test_purge_empties_the_cache(onetrunk: Callable[..., Ran]) -> None:
 
 
 BAD = {
-    "an unknown option": (("data", "--sizes", "8"), "No such option: --sizes"),
+    "an unknown option": (("data", "--sizes", "8"), "got: '--sizes'"),
     "an option without its value": (("data", "--size"), "--size"),
     "an unknown verb": (("dta",), "data"),
     "an unknown embedded domain": (("data", "pocket:digit"), "available: digits"),
