@@ -26,6 +26,7 @@ from .runs.pack_store import remove
 from .runs.train import train
 from .runs.update import relabel, undo, update
 from .serve.export import export
+from .train.callbacks import Callback, Training
 from .train.distill.foreign import Foreign
 from .train.distill.precompute import precompute
 
@@ -34,6 +35,7 @@ __all__ = [
     "BadInput",
     "Batch",
     "Budget",
+    "Callback",
     "Comparison",
     "Distill",
     "Domain",
@@ -51,6 +53,7 @@ __all__ = [
     "Table",
     "Task",
     "Train",
+    "Training",
     "Trunk",
     "Universal",
     "add",
