@@ -17,8 +17,8 @@ def test_a_message_has_its_parts_in_order() -> None:
         available=("squash", "pad", "crop"),
         try_="fit = 'pad'",
     )
-    assert str(error) == (  # the nearest name first
-        "domains.a.fit: unknown fit; got: 'padd'; available: pad, squash, crop; try: fit = 'pad'"
+    assert str(error) == (  # names in their own order
+        "domains.a.fit: unknown fit; got: 'padd'; available: squash, pad, crop; try: fit = 'pad'"
     )
 
 
@@ -29,12 +29,30 @@ def test_parts_that_are_not_given_are_left_out() -> None:
     assert str(BadInput("empty", got="")) == "empty; got: ''"
 
 
-def test_a_long_list_is_shortened_after_the_nearest_names() -> None:
+def test_a_long_list_is_shortened_and_the_nearest_name_is_what_to_try() -> None:
     names = [f"class-{i}" for i in range(100)] + ["zebra"]
     line = str(BadInput("unknown class", got="zebr", available=names))
-    assert "available: zebra, class-0" in line
-    assert line.endswith("(101 in all)")
+    assert "available: class-0, class-1," in line
+    assert line.endswith("(101 in all); try: zebra")
     assert len(line) < 250
+
+
+@pytest.mark.parametrize(
+    ("got", "try_", "expected"),
+    [
+        ("frzen", None, "frozen"),
+        ("FROZEN", None, "frozen"),
+        ("frzen", "onetrunk recipes methods", "frozen, or onetrunk recipes methods"),
+        ("frzen", "--methods frozen", "--methods frozen"),
+        ("frozen", None, None),  # it is available: the mistake is another one
+        ("something", None, None),
+        ("something", "onetrunk recipes", "onetrunk recipes"),
+        (7, None, None),
+    ],
+)
+def test_a_similar_name_is_suggested(got: object, try_: str | None, expected: str | None) -> None:
+    error = BadInput("unknown method", got=got, available=["frozen", "joint", "7"], try_=try_)
+    assert error.try_ == expected
 
 
 @pytest.mark.parametrize("hostile", ["a\nb", "\x1b[31mred", "a\rb", "\udcff", "tab\t", "\x00"])

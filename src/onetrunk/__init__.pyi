@@ -27,6 +27,7 @@ from .runs.pack_store import remove
 from .runs.train import train
 from .runs.update import relabel, undo, update
 from .serve.export import export
+from .train.callbacks import Callback, Training
 from .train.distill.foreign import Foreign
 from .train.distill.precompute import precompute
 from .train.suspicious_labels import SuspiciousLabel, suspicious_labels
@@ -36,6 +37,7 @@ __all__ = [
     "BadInput",
     "Batch",
     "Budget",
+    "Callback",
     "Comparison",
     "Distill",
     "Domain",
@@ -55,6 +57,7 @@ __all__ = [
     "Table",
     "Task",
     "Train",
+    "Training",
     "Trunk",
     "Universal",
     "add",

@@ -28,8 +28,8 @@ class OnetrunkError(Exception):
     Args:
         expected: What was expected, or what is wrong.
         got: The value that was given. A string is quoted.
-        available: The names that are accepted; those most similar to `got` are listed first.
-        try_: What to do or to type.
+        available: The names that are accepted, in an order that makes sense to a reader.
+        try_: What to do or to type. A name in `available` that is similar to `got` is put first.
         place: The key or the file that the error is about, for example `train.lr`.
     """
 
@@ -47,7 +47,7 @@ class OnetrunkError(Exception):
         self.expected = expected
         self.got = got
         self.available = None if available is None else tuple(str(name) for name in available)
-        self.try_ = try_
+        self.try_ = _with_nearest(try_, got, self.available or ())
         self.errors: tuple[OnetrunkError, ...] = (self,)
 
     @classmethod
@@ -123,6 +123,23 @@ def shorten(names: Iterable[object], limit: int = MAX_NAMES) -> str:
     return ", ".join(listed[:limit]) + more
 
 
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """Return the name that the user probably meant: the most similar one, if any is similar."""
+    plain = {each.casefold(): each for each in reversed(list(names))}
+    found = difflib.get_close_matches(name.casefold(), plain, n=1, cutoff=0.6)
+    return plain[found[0]] if found else None
+
+
+def _with_nearest(try_: str | None, got: object, available: Sequence[str]) -> str | None:
+    """Return `try_` with the available name that is most similar to what was given."""
+    if not isinstance(got, str) or got in available:
+        return try_
+    near = nearest(got, available)
+    if near is None or (try_ is not None and near in try_):
+        return try_
+    return near if try_ is None else f"{near}, or {try_}"
+
+
 def _line(error: OnetrunkError) -> str:
     line, got = error.expected, error.got
     if error.place:
@@ -130,9 +147,7 @@ def _line(error: OnetrunkError) -> str:
     if got is not None:
         line += f"; got: {_shown(got)}"
     if error.available is not None:
-        near = difflib.get_close_matches(str(got), error.available, n=3, cutoff=0.5) if got else []
-        names = near + [name for name in error.available if name not in near]
-        line += f"; available: {shorten(names) or 'nothing'}"
+        line += f"; available: {shorten(error.available) or 'nothing'}"
     if error.try_ is not None:
         line += f"; try: {error.try_}"
     return printable(line)

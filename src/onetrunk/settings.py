@@ -19,7 +19,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from onetrunk.errors import BadInput, OnetrunkError, join_places
+from onetrunk.errors import BadInput, OnetrunkError, join_places, nearest
 
 T = TypeVar("T")
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")  # of a domain, a task or a run
@@ -71,7 +71,7 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(dict(document))
         except ValidationError as error:
-            raise _translate(cls, error, document).within(place) from None
+            raise _translate(cls, error, document, place) from None
 
     def __repr_args__(self) -> Iterable[tuple[str, Any]]:  # pydantic: what `repr` shows
         return self.given().items()
@@ -82,6 +82,10 @@ class Settings(BaseModel):
     def given(self) -> dict[str, Any]:
         """Return the values that were set explicitly, by key."""
         return {name: getattr(self, name) for name in self.model_fields_set}
+
+    def notes(self) -> dict[str, str]:
+        """Return notes on values, by key, which are written beside the description of the key."""
+        return {}
 
 
 def read_dataclass(kind: type[T], document: Mapping[str, Any]) -> T:
@@ -187,12 +191,12 @@ def _members(annotation: Any, items: bool = False) -> list[Any]:
 
 
 def _translate(
-    kind: type[Any], error: ValidationError, document: Mapping[str, Any]
+    kind: type[Any], error: ValidationError, document: Mapping[str, Any], prefix: str = ""
 ) -> OnetrunkError:
-    """Convert an error of pydantic to one of onetrunk."""
+    """Convert an error of pydantic to one of onetrunk; `prefix` is the place of the document."""
     found: list[OnetrunkError] = []
     for fault in error.errors(include_url=False):
-        place = _place(fault["loc"], document)
+        place = join_places(prefix, _place(fault["loc"], document))
         inner = fault.get("ctx", {}).get("error")
         if isinstance(inner, BadInput):
             found.append(inner.within(place))
@@ -206,7 +210,14 @@ def _fault(
 ) -> BadInput:
     table, field = _field(kind, loc)
     if fault == "extra_forbidden":
-        return BadInput("unknown key", place=place, got=str(loc[-1]), available=fields_of(table))
+        key = str(loc[-1])
+        return BadInput(
+            "unknown key",
+            place=place,
+            got=key,
+            available=fields_of(table),
+            try_=_similar_key(table, key, place.removesuffix(key)),
+        )
     if fault in ("missing", "missing_argument"):
         about = f": {field.description}" if field is not None and field.description else ""
         return BadInput(f"it is missing{about}", place=place)
@@ -222,6 +233,19 @@ def _fault(
         got=got,
         try_=f"in quotes, '{got}'" if unquoted else None,
     )
+
+
+def _similar_key(table: type[Any], key: str, prefix: str) -> str | None:
+    """Return the full name of a similar key of a table, or of this key of a table inside it."""
+    fields = fields_of(table)
+    if (near := nearest(key, fields)) is not None:
+        return f"{prefix}{near}"
+    for name, field in fields.items():
+        for inner in tables_in(field):
+            if key in fields_of(inner):
+                listed = ".NAME" if get_origin(field.annotation) is tuple else ""
+                return f"{prefix}{name}{listed}.{key}"
+    return None
 
 
 def _place(loc: tuple[int | str, ...], document: Any) -> str:

@@ -150,7 +150,7 @@ def test_purge_of_all_asks_on_a_terminal(
 
 
 BAD = {
-    "an unknown option": (("data", "--sizes", "8"), "No such option: --sizes"),
+    "an unknown option": (("data", "--sizes", "8"), "got: '--sizes'"),
     "an option without its value": (("data", "--size"), "--size"),
     "an unknown verb": (("dta",), "data"),
     "an unknown embedded domain": (("data", "pocket:digit"), "available: digits"),

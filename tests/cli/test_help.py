@@ -10,7 +10,7 @@ from importlib.metadata import version
 import pytest
 from typer.testing import CliRunner
 
-from onetrunk.cli.app import VERBS, Verb, build, load
+from onetrunk.cli.app import VERBS, Verb, build, load, main
 
 PROBE = """
 import sys
@@ -72,3 +72,27 @@ def test_verbs_and_options_are_completed() -> None:
 
     assert complete("onetrunk tr", 1) == ["train"]
     assert "--purge" in complete("onetrunk data --pu", 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "got", "try_"),
+    [
+        (["trian"], "trian", "train, or onetrunk --help"),
+        (["nothing-like-it"], "nothing-like-it", "onetrunk --help"),
+        (["predict", "--domian", "x"], "--domian", "--domain, or onetrunk predict --help"),
+    ],
+)
+def test_unknown_verbs_and_options_suggest_similar_ones(
+    words: list[str],
+    got: str,
+    try_: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["onetrunk", *words])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"got: '{got}'" in line
+    assert line.endswith(f"; try: {try_}")

@@ -191,7 +191,18 @@ def test_a_dry_run_writes_nothing(onetrunk: Onetrunk, stub: Stub, tmp_path: Path
     words += ["--set", "trunk.arch=resnet20", "--set", "train.batch=4"]
     ran = onetrunk(*words)
     assert ran.code == 0
-    for fact in ("steps", "4,000", "images/s", "MB", "to decode", "1,796", "Nothing was written"):
+    values = "adamw, lr 0.001 (default of adamw), weight_decay 0.05 (default of adamw)"
+    facts = (
+        "steps",
+        "4,000",
+        "images/s",
+        "MB",
+        "to decode",
+        "1,796",
+        "Nothing was written",
+        values,
+    )
+    for fact in facts:
         assert fact in ran.out, fact
     found = json.loads(onetrunk(*words, "--json").out)
     assert found["parts"][""]["steps"] == 4000
@@ -203,12 +214,18 @@ def test_a_dry_run_writes_nothing(onetrunk: Onetrunk, stub: Stub, tmp_path: Path
 BAD = {
     "nothing": ((), "--domain NAME=SOURCE"),
     "both": (("recipes/shop.toml", "--domain", "a=pocket:digits"), "got: 'both'"),
-    "no such recipe": (("pocket-quik",), "available: pocket-quick"),
+    "no such recipe": (("pocket-quik",), "try: pocket-quick"),
+    "a name that is neither of a domain nor of a run": (
+        ("--domain", "a b=pocket:digits"),
+        "got: 'a b'; try: the name 'a-b'",
+    ),
+    "a key without its table": (("recipes/shop.toml", "--set", "lr=1"), "try: train.lr"),
+    "an unknown option": (("recipes/shop.toml", "--devise", "cpu"), "try: --device"),
     "a set without a value": (
         ("recipes/shop.toml", "--set", "train.lr"),
         "--set KEY=VALUE; got: 'train.lr'",
     ),
-    "a set of an unknown key": (("recipes/shop.toml", "--set", "train.lrr=1"), "available: lr"),
+    "a set of an unknown key": (("recipes/shop.toml", "--set", "train.lrr=1"), "try: train.lr"),
     "a domain without a source": (("--domain", "digits"), "--domain NAME=SOURCE; got: 'digits'"),
     "seeds that are not numbers": (("recipes/shop.toml", "--seeds", "a,b"), "--seeds"),
     "a seed twice": (("recipes/shop.toml", "--seeds", "1,1"), "'1,1'"),

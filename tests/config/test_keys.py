@@ -12,6 +12,7 @@ import pytest
 from onetrunk.config import Distill, Recipe, Train
 from onetrunk.config.add_recipe import AddSettings
 from onetrunk.config.keys import recipe_keys
+from onetrunk.config.optimizers import OPTIMIZER_KEYS
 from onetrunk.config.to_toml import document_of
 from onetrunk.data.domain import Domain
 from onetrunk.data.domain_settings import DomainSettings
@@ -89,7 +90,7 @@ def test_listed_defaults_are_those_of_a_written_recipe() -> None:
     document = document_of(Recipe.parse('name = "x"\n[[domains]]\nname = "a"\nsource = "b:c"'))
     tables = {"": document, "[[domains]]": document["domains"][0]}
     tables |= {f"[{name}]": document[name] for name in ("trunk", "train", "distill")}
-    depends = {"out", "weight_decay", "steps"}  # on other keys
+    depends = {"out", "steps", *OPTIMIZER_KEYS}  # on other keys
     for key in recipe_keys():
         if key.table in tables and not key.required and key.key not in depends:
             assert tables[key.table].get(key.key) == key.default, key

@@ -253,7 +253,7 @@ def test_defaults_that_depend_on_other_keys_follow_a_set() -> None:
     assert other.out == "runs/new"
     assert other.train.weight_decay == 5e-4
     explicit = Recipe.parse(recipe.to_toml()).with_sets(["name=new", "train.optimizer=sgd"])
-    assert (explicit.out, explicit.train.weight_decay) == ("runs/shop", 0.05)
+    assert (explicit.out, explicit.train.weight_decay) == ("runs/shop", 5e-4)
 
 
 def test_a_wrong_set_is_refused_like_a_wrong_file() -> None:

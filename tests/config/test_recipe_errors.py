@@ -27,7 +27,7 @@ def errors(text: str, *sets: str) -> list[OnetrunkError]:
 
 
 ANY = object()
-# the text; the place, what was given, and a fact of `expected` or the first names of `available`
+# the text; the place, what was given, and a fact of `expected`, or names in `available`
 WRONG: list[tuple[str, str, object, Any]] = [
     ("seeed = 1", "seeed", "seeed", ["seed"]),
     ("seed = -1", "seed", -1, "whole number at least 0"),
@@ -44,6 +44,7 @@ WRONG: list[tuple[str, str, object, Any]] = [
     ("[trunk]\nadapter_layers = [1]", "trunk.adapter_layers[0]", 1, "text"),
     ("[trunk]\npair = 'nam'", "trunk.pair", "nam", ["name", "index"]),
     ("[train]\nlrate = 1", "train.lrate", "lrate", []),
+    ("[train]\nstep = 1", "train.step", "step", ["steps"]),
     ("[train]\nlr = 0", "train.lr", 0, "number above 0"),
     ("[train]\nlr = nan", "train.lr", ANY, "number above 0"),
     ("[train]\nlr = '1'", "train.lr", "1", "number above 0"),
@@ -112,8 +113,9 @@ def check(error: OnetrunkError, place: str, got: object, fact: str | list[str]) 
         assert type(error.got) is type(got)
     if isinstance(fact, str):
         assert fact in error.expected
-    else:  # similar names come first
-        assert f"available: {', '.join(fact)}" in str(error)
+    else:  # the first one is similar, and suggested
+        assert set(fact) <= set(error.available or ())
+        assert not fact or fact[0] in (error.try_ or "")
 
 
 @pytest.mark.parametrize(("text", "place", "got", "fact"), WRONG)

@@ -83,6 +83,37 @@ def test_sets_do_not_change_the_given_document() -> None:
     }
 
 
+def test_a_pattern_sets_a_key_of_all_domains_that_match() -> None:
+    document = {"domains": [{"name": name, "source": "pocket:x"} for name in ("a1", "a2", "b")]}
+
+    def sizes(*sets: str) -> list[object]:
+        return [table.get("size") for table in apply_sets(document, sets)["domains"]]
+
+    assert sizes("domains.*.size=48") == [48, 48, 48]
+    assert sizes("domains.a*.size=48") == [48, 48, None]
+    assert sizes("domains.*.size=48", "domains.a2.size=[8, 9]") == [48, [8, 9], 48]
+    assert [label for label, _ in grid(["domains.*.size=48,64"])] == [
+        "domains.-.size=48",
+        "domains.-.size=64",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "got", "try_"),
+    [
+        ("domains.*.sise=48", "domains.*.sise", "sise", "domains.*.size"),
+        ("domains.*.size=big", "domains.*.size", "big", None),
+    ],
+)
+def test_a_mistake_in_a_pattern_is_one_error(
+    text: str, place: str, got: str, try_: str | None
+) -> None:
+    document = {"domains": [{"name": name, "source": "pocket:x"} for name in ("a", "b")]}
+    with raises(BadInput, got=got, place=place, try_=try_) as info:
+        apply_sets(document, [text])
+    assert len(info.value.errors) == 1
+
+
 def test_one_length_replaces_another() -> None:
     document = {"train": {"steps": 5, "lr": 1.0}}
     assert apply_sets(document, ["train.epochs=3"])["train"] == {"lr": 1.0, "epochs": 3}
@@ -97,6 +128,7 @@ def test_one_length_replaces_another() -> None:
         ("=1", {"place": "", "got": "=1", "try_": "--set train.lr=0.1"}),
         ("train..lr=1", {"place": "", "got": "train..lr=1", "try_": "--set train.lr=0.1"}),
         ("domains.b.size=1", {"place": "--set domains.b", "got": "b", "available": ["a"]}),
+        ("domains.x*.size=1", {"place": "--set domains.x*", "got": "x*", "available": ["a"]}),
         ("domains.a=1", {"place": "--set domains", "got": "domains.a", "try_": "NAME.KEY"}),
         ("domains.a.size.x=1", {"place": "--set domains.a.size", "got": "domains.a.size.x"}),
     ],

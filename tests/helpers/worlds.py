@@ -19,6 +19,7 @@ from onetrunk.nn.universal import Universal
 from onetrunk.store import checkpoint
 from onetrunk.store.run_folder import RunFolder
 from onetrunk.testing.models import perturb
+from onetrunk.train.callbacks import Callback
 from onetrunk.train.distill.lwf import OldPredictions
 from onetrunk.train.distill.teachers import Specialist, Teacher
 from onetrunk.train.learner import Learner
@@ -150,10 +151,12 @@ def go(
     teachers: Mapping[str, Sequence[Teacher]] | None = None,
     distill: Mapping[str, Any] | None = None,
     old_predictions: OldPredictions | None = None,
+    callbacks: Sequence[Callback] = (),
     **given: Any,
 ) -> Selection:
     """Train into a run's folder, or resume the run there."""
     options: dict[str, Any] = {"teachers": teachers or {}, "old_predictions": old_predictions}
+    options["callbacks"] = callbacks
     options["distill"] = Distill.of(distill or {})
     recorder = logger or Recorder()
     resume = (folder / "recipe.toml").exists()

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from onetrunk.errors import BadInput, Failed
+from onetrunk.nn import foreign
 from onetrunk.nn import networks as nets
 from onetrunk.nn.bank import StageBank
 from onetrunk.nn.trunk import Trunk
@@ -56,8 +57,9 @@ def test_weights_that_cannot_be_fetched(
         return create(name, **options)
 
     monkeypatch.setattr(timm, "create_model", offline)
-    source = "model.safetensors of https://huggingface.co/timm/resnet18.a1_in1k"
-    with raises(Failed, "timm/resnet18", got="no network", try_=source):
+    monkeypatch.setattr(foreign, "check_download", lambda _: None)
+    source = "https://huggingface.co/timm/resnet18.a1_in1k"
+    with raises(Failed, "timm/resnet18", source, got="no network", try_="trunk.pretrained"):
         Trunk("timm/resnet18", pretrained=True)
     assert "Retrying" not in capsys.readouterr().err
     Trunk("timm/test_resnet")

@@ -137,6 +137,17 @@ def test_a_large_cache_is_a_warning(
     assert not cache_home.exists()
 
 
+def test_the_optimizer_is_shown_with_the_values_in_force(tmp_path: Path) -> None:
+    sets = ["train.optimizer=sgd", "train.lr=0.2"]
+    assert dry_run(recipe(tmp_path).with_sets(sets), "cpu")["optimizer"] == {
+        "name": "sgd",
+        "lr": 0.2,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "defaults": ["weight_decay", "momentum"],
+    }
+
+
 def test_errors_are_raised_before_any_training(tmp_path: Path) -> None:
     with raises(BadInput, "domains.digits", "nothing"):
         dry_run(recipe(tmp_path).with_sets(["domains.digits.source=pocket:nothing"]), "cpu")

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from onetrunk.config.train import LOGGERS
 from onetrunk.errors import BadInput, Missing
+from onetrunk.train.loggers import LOGGERS as REGISTRY
 from onetrunk.train.loggers import Loggers, make_logger
 from tests.helpers.errors import raises
 
@@ -114,7 +116,7 @@ def test_keyboard_interrupts_pass_through_loggers() -> None:
 @pytest.mark.parametrize(
     ("name", "got", "fact"),
     [
-        ("wandb", "wandb", "package.module:thing"),
+        ("wnadb", "wnadb", "package.module:thing"),
         ("my_loggers:", "my_loggers:", "package.module:thing"),
         ("my_nothing:Mine", "No module named 'my_nothing'", "my_nothing"),
         ("my_torn:Mine", "ZeroDivisionError: division by zero", "my_torn"),
@@ -141,18 +143,40 @@ def test_a_wrong_logger_is_refused_before_training(
 
 
 def test_available_loggers_are_listed(mine: Path) -> None:
-    with raises(BadInput, got="wandb", available=("tensorboard",)):
-        make_logger(["wandb"], mine)
+    built_in = ("mlflow", "tensorboard", "trackio", "wandb")
+    with raises(BadInput, got="wnadb", available=built_in, try_="wandb"):
+        make_logger(["wnadb"], mine)
+    assert built_in == LOGGERS == tuple(REGISTRY)
     with raises(BadInput, got="mine", available=("Mine", "Bad", "Incomplete", "broken")):
         make_logger(["my_loggers:mine"], mine)
 
 
-def test_missing_tensorboard_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in [m for m in sys.modules if m.startswith(("torch.utils.tensorboard", "tensorb"))]:
+@pytest.mark.parametrize("name", LOGGERS)
+def test_a_missing_package_is_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in [m for m in sys.modules if m.startswith(("torch.utils.tensorboard", name))]:
         monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with raises(Missing, "tensorboard", try_="pip install 'onetrunk[tensorboard]'"):
-        make_logger(["tensorboard"], tmp_path)
+    monkeypatch.setitem(sys.modules, name, None)
+    with raises(Missing, name, try_=f"pip install 'onetrunk[{name}]'"):
+        make_logger([name], tmp_path)
+
+
+def test_an_object_is_used_as_it_is(tmp_path: Path) -> None:
+    class Mine:
+        plan: Any = None
+
+        def begin(self, plan: Any) -> None:
+            self.plan = plan
+
+        def log_step(self, record: Any) -> None: ...
+        def log_evaluation(self, record: Any) -> None: ...
+        def end(self) -> None: ...
+
+    mine = Mine()
+    about = {"name": "shop", "config": {"train": {"lr": 0.1}}}
+    call(make_logger([mine], tmp_path, about))
+    assert mine.plan == {**PLAN, **about}
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:

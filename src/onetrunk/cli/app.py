@@ -15,7 +15,7 @@ from importlib.metadata import version
 from typing import Annotated, Any, get_type_hints
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from onetrunk.errors import BadInput, Missing, OnetrunkError, printable
 from onetrunk.objects import trusting
@@ -92,6 +92,21 @@ VERBS = (
 )
 
 
+class Commands(TyperGroup):
+    """The commands; an unknown one is an error like any other."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command."""
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            raise BadInput(
+                "unknown command",
+                got=args[0],
+                available=[verb.name for verb in VERBS],
+                try_="onetrunk --help",
+            )
+        return super().resolve_command(ctx, args)
+
+
 class LazyCommand(TyperCommand):
     """A command whose module, and with it PyTorch, is imported when the command is used."""
 
@@ -149,6 +164,7 @@ def _with_option(
 def build() -> typer.Typer:
     """Build the command line with all commands, in groups, without importing their modules."""
     app = typer.Typer(
+        cls=Commands,
         name="onetrunk",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
@@ -217,7 +233,16 @@ def main() -> None:
         if context is not None and not sys.argv[1:]:
             print(context.get_help())
         else:
-            path = context.command_path if context is not None else "onetrunk"
-            line = printable(" ".join(usage().split()))
-            print(f"error: {line}; try: {path} --help", file=sys.stderr)
+            print(f"error: {_usage_error(error, ' '.join(usage().split()))}", file=sys.stderr)
         sys.exit(2)
+
+
+def _usage_error(error: Any, text: str) -> BadInput:
+    """Convert a usage error of typer; `text` is its message."""
+    context = getattr(error, "ctx", None)
+    help_ = f"{context.command_path if context is not None else 'onetrunk'} --help"
+    option = getattr(error, "option_name", None)
+    if context is None or option is None or not hasattr(error, "possibilities"):
+        return BadInput(text, try_=help_)
+    options = [name for each in context.command.params for name in each.opts if name[:2] == "--"]
+    return BadInput("unknown option", got=option, available=options, try_=help_)

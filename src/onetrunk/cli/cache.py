@@ -15,8 +15,8 @@ from onetrunk.cli.output import console, print_json, suggest
 from onetrunk.data.cache import cache_home, purge
 from onetrunk.data.cache_entries import Entry, Origin, entries
 from onetrunk.data.cache_room import DEFAULT_LIMIT, LIMIT, set_limit
+from onetrunk.display import scaled
 from onetrunk.errors import BadInput, printable
-from onetrunk.eval.budget import scaled
 
 AGES = {"h": 3600, "d": 86_400, "w": 7 * 86_400}  # seconds
 

@@ -16,6 +16,7 @@ from rich.table import Table as Grid
 from onetrunk.cli.output import console, print_json, suggest
 from onetrunk.config import Recipe, named_recipes
 from onetrunk.config.check import parse_and_check
+from onetrunk.config.optimizers import OPTIMIZER_KEYS
 from onetrunk.config.recipe import FILE, read_text
 from onetrunk.config.sets import grid as varied
 from onetrunk.config.to_toml import inline
@@ -39,6 +40,8 @@ onetrunk train pocket-quick
 onetrunk train recipe.toml --dry-run
 # change settings of the recipe
 onetrunk train recipe.toml --set train.lr=0.01 --set domains.shop.size=96
+# of all domains
+onetrunk train recipe.toml --set 'domains.*.size=48'
 # a grid of settings and seeds; the best is chosen on validation
 onetrunk train recipe.toml --set train.lr=0.1,0.03 --seeds 0,1
 # continue after Ctrl-C, a crash or a full disk
@@ -52,9 +55,7 @@ def command(
     ] = None,
     domain: Annotated[
         list[str] | None,
-        typer.Option(
-            help="NAME=SOURCE, instead of a recipe; repeatable. The recipe is written to NAME.toml."
-        ),
+        typer.Option(help="NAME=SOURCE, instead of a recipe; repeatable."),
     ] = None,
     sets: Annotated[
         list[str] | None,
@@ -217,12 +218,24 @@ def _show_dry(found: Mapping[str, Any], as_json: bool) -> None:
             "" if cached else scaled(part["cache_bytes"], "B"),
         )
     console().print(data)
+    print(_optimizer_line(found["optimizer"]))
     memory = found["memory_bytes"]
     kept = "" if memory is None else f", {scaled(memory, 'B')} of memory"
     seconds = found["seconds"] + found["decode_seconds"]
     size = scaled(found["disk_bytes"] + found["cache_bytes"], "B")
     print(f"total: about {clock(seconds)}{kept}, {size} on disk")
     print(f"Nothing was written. Without --dry-run the run is written to {found['out']}.")
+
+
+def _optimizer_line(values: Mapping[str, Any]) -> str:
+    """Format the optimizer's values in force, and where each comes from."""
+    name = values["name"]
+    parts = [
+        f"{key} {values[key]:g} ({f'default of {name}' if key in values['defaults'] else 'as set'})"
+        for key in OPTIMIZER_KEYS
+        if key in values
+    ]
+    return f"optimizer: {name}, {', '.join(parts)}"
 
 
 def _show_sweep(found: Mapping[str, Any], recipe: Recipe, as_json: bool) -> None:

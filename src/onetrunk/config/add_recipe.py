@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, field_validator, model_validator
 
+from onetrunk.config.optimizers import without_optimizer
 from onetrunk.config.recipe import FILE, Recipe, parse_toml, read_text
 from onetrunk.config.to_toml import document_of, settings_to_toml
 from onetrunk.config.train import LENGTHS, Train
@@ -150,7 +151,7 @@ def train_like(folder: Path, domains: int = 1) -> dict[str, Any]:
     if not (folder / FILE).is_file():
         return {}
     document = document_of(Recipe.read(folder).train)
-    for name in ("frozen", "sampling", "loggers", "weighting", "weighting_settings"):
+    for name in ("frozen", "sampling", "loggers", "threads", "weighting", "weighting_settings"):
         document.pop(name)  # these are for several domains, or for another machine
     if (hours := document.get("hours")) is not None:
         document["hours"] = hours / max(1, domains)
@@ -168,7 +169,6 @@ def merged_train(given: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str,
     if any(name in given for name in LENGTHS):
         for name in LENGTHS:
             rest.pop(name, None)
-    if "optimizer" in given:  # each optimizer has its own learning rate and weight decay
-        for name in ("weight_decay", "lr"):
-            rest.pop(name, None)
+    if "optimizer" in given:
+        rest = without_optimizer(rest, given["optimizer"])
     return {**rest, **given}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,15 @@ from torch.utils.hooks import RemovableHandle
 
 from onetrunk.config.recipe import Recipe, seeded_weights
 from onetrunk.config.sets import apply_sets
+from onetrunk.config.train import LOGGERS
 from onetrunk.data.domain import Domain, asking_once
 from onetrunk.data.domain_settings import DomainSettings
 from onetrunk.data.kept_splits import splits_of
 from onetrunk.data.sampling import make_sampling
-from onetrunk.errors import BadInput, Missing, OnetrunkError
+from onetrunk.errors import BadInput, Failed, Missing, OnetrunkError
 from onetrunk.nn.bank import Bank
 from onetrunk.nn.norms import find_norm
+from onetrunk.nn.published_weights import check_download
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
 from onetrunk.objects import load_object
@@ -38,20 +40,34 @@ class Checked:
 def check(recipe: Recipe, *, sample: bool = False) -> Checked:
     """Read all domains and try the trunk on each; raise one BadInput with all problems.
 
+    If pretrained weights cannot be downloaded, no image is decoded: the problems that are known
+    without images are raised within seconds.
+
     Args:
         recipe: The recipe.
         sample: Whether to decode only a few images of each domain, without writing anything.
     """
     errors: list[OnetrunkError] = []
-    warnings: list[str] = []
-    opened: list[Domain] = []
-    domains: list[Domain] = []
+    listed: list[Domain] = []
     for settings in recipe.domains:
         try:
-            domain = _open(settings, recipe.root, recipe.init_folder)
-            opened.append(domain.sampled(recipe.seed) if sample else domain)
+            listed.append(_open(settings, recipe.root, recipe.init_folder))
         except (BadInput, Missing) as error:
             errors += _about(settings.name, error)
+    errors += _contradictions(recipe, listed)
+    errors += [error for name in recipe.train.loggers for error in _check_logger(name)]
+    trunk, trunk_errors = _make_trunk(recipe)
+    errors += trunk_errors
+    if weights_errors := check_weights(recipe):
+        raise BadInput.several([*errors, *weights_errors])
+    warnings: list[str] = []
+    domains: list[Domain] = []
+    opened: list[Domain] = []
+    for domain in listed:
+        try:
+            opened.append(domain.sampled(recipe.seed) if sample else domain)
+        except (BadInput, Missing) as error:
+            errors += _about(domain.name, error)
     with asking_once(opened):
         for domain in opened:
             try:
@@ -61,16 +77,33 @@ def check(recipe: Recipe, *, sample: bool = False) -> Checked:
             else:
                 domains.append(domain)
                 warnings += domain.notes()
-    errors += _contradictions(recipe, domains)
-    errors += [error for name in recipe.train.loggers for error in _check_logger(name)]
-    trunk_errors, trunk_warnings = _try_trunk(recipe, domains)
-    errors += trunk_errors
-    warnings += trunk_warnings
+    if trunk is not None:
+        trunk_errors, trunk_warnings = _try_trunk(trunk, recipe, domains)
+        errors += trunk_errors
+        warnings += trunk_warnings
     if recipe.train.frozen and not recipe.trunk.pretrained and not recipe.init:
         warnings.append("train.frozen: the trunk has random weights, so its features are random")
     if errors:
         raise BadInput.several(errors)
     return Checked(domains, warnings)
+
+
+def check_weights(recipe: Recipe) -> list[OnetrunkError]:
+    """Return errors of pretrained weights that are not here and cannot be downloaded."""
+    found: list[OnetrunkError] = []
+    if recipe.trunk.pretrained is True:
+        found += [each.within("trunk.pretrained") for each in _check_download(recipe.trunk.arch)]
+    for name in sorted(_teacher_archs(recipe.distill.teachers if recipe.distill.on else "")):
+        found += [each.within("distill.teachers") for each in _check_download(name)]
+    return found
+
+
+def _teacher_archs(teachers: object) -> set[str]:
+    """Return the teachers that are timm's models with timm's weights."""
+    if isinstance(teachers, str):
+        return {teachers} if teachers.startswith("timm/") and ":" not in teachers else set()
+    inner = teachers.values() if isinstance(teachers, Mapping) else teachers
+    return {name for each in inner for name in _teacher_archs(each)}  # type: ignore[attr-defined]
 
 
 def parse_and_check(
@@ -198,34 +231,40 @@ def _contradictions(recipe: Recipe, domains: Sequence[Domain]) -> list[OnetrunkE
 
 
 def _check_logger(name: str) -> list[OnetrunkError]:
-    if name == "tensorboard":
-        if importlib.util.find_spec("tensorboard") is None:
-            return [Missing("tensorboard", "tensorboard", "this logger").within("train.loggers")]
+    if name in LOGGERS:  # named after its package
+        if importlib.util.find_spec(name) is None:
+            return [Missing(name, name, f"the logger {name}").within("train.loggers")]
         return []
     try:
-        load_object(name, "logger", ["tensorboard"])
+        load_object(name, "logger", LOGGERS)
     except BadInput as error:
         return [error.within("train.loggers")]
     return []
 
 
-def _try_trunk(recipe: Recipe, domains: Sequence[Domain]) -> tuple[list[OnetrunkError], list[str]]:
+def _make_trunk(recipe: Recipe) -> tuple[Universal | None, list[OnetrunkError]]:
+    """Return a model without domains, and errors; a file of weights is read here.
+
+    Weights that are downloaded are loaded later, when the model is made.
+    """
+    settings = recipe.trunk
+    if settings.pretrained is True:
+        settings = settings.model_copy(update={"pretrained": False})
+    try:
+        with seeded_weights(recipe.seed):
+            return Universal(Trunk.of(settings, recipe.root), pair=settings.pair), []
+    except OnetrunkError as error:
+        inner = error.errors[0]
+        return None, [error if inner.place.startswith("trunk") else error.within("trunk")]
+
+
+def _try_trunk(
+    model: Universal, recipe: Recipe, domains: Sequence[Domain]
+) -> tuple[list[OnetrunkError], list[str]]:
     """Run each domain through the trunk once, at its size; return errors and warnings."""
     errors: list[OnetrunkError] = []
     warnings: list[str] = []
-    settings = recipe.trunk
-    try:
-        with seeded_weights(recipe.seed):
-            # weights are downloaded later, when the model is made; a file of weights is read here
-            downloads = settings.pretrained is True
-            if downloads:
-                errors += _check_download(settings.arch)
-                settings = settings.model_copy(update={"pretrained": False})
-            trunk = Trunk.of(settings, recipe.root)
-            model = Universal(trunk, pair=settings.pair)
-    except OnetrunkError as error:
-        inner = error.errors[0]
-        return [error if inner.place.startswith("trunk") else error.within("trunk")], []
+    trunk = model.trunk
     batches = {domain.name: domain.batch or recipe.train.batch for domain in recipe.domains}
     for domain in domains:
         place = f"domains.{domain.name}"
@@ -262,16 +301,22 @@ def _try_trunk(recipe: Recipe, domains: Sequence[Domain]) -> tuple[list[Onetrunk
 
 
 def _check_download(arch: str) -> list[OnetrunkError]:
-    """Return an error if there are no pretrained weights to download, without downloading any."""
+    """Return an error if pretrained weights cannot be downloaded, without downloading any."""
+    name = arch.removeprefix("timm/")
     if arch.startswith("timm/"):
         import timm
 
-        if timm.is_model_pretrained(arch.removeprefix("timm/")):
+        if not timm.is_model(name):
+            return []  # an error of its own
+        if timm.is_model_pretrained(name):
+            try:
+                check_download(name)
+            except Failed as error:
+                return [error]
             return []
     return [
         BadInput(
             f"there are no pretrained weights of {arch} to download",
-            place="trunk.pretrained",
             got=True,
             try_="pretrained = false, or the path of a file",
         )

@@ -91,15 +91,25 @@ class Recipe(Settings):
     def from_domains(cls, domains: Sequence[str], name: str | None = None) -> Recipe:
         """Return a recipe with all defaults for domains that are given as `NAME=SOURCE`."""
         tables = []
+        errors: list[BadInput] = []
         for text in domains:
             domain, equals, source = text.partition("=")
             if not equals:
-                raise BadInput(
-                    "expected --domain NAME=SOURCE",
-                    got=text,
-                    try_="--domain shop=folder:photos/shop",
+                errors.append(
+                    BadInput(
+                        "expected --domain NAME=SOURCE",
+                        got=text,
+                        try_="--domain shop=folder:photos/shop",
+                    )
                 )
+                continue
+            try:  # here, as the name of the run is made of these names
+                check_name(domain, "domain")
+            except BadInput as error:
+                errors.append(error)
             tables.append({"name": domain, "source": source})
+        if errors:
+            raise BadInput.several(errors)
         if not tables:
             raise BadInput("expected at least one domain", try_="--domain shop=folder:photos/shop")
         if name is None:

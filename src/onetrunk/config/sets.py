@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import copy
+import fnmatch
 import itertools
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from onetrunk.config.optimizers import without_optimizer
 from onetrunk.config.train import LENGTHS
+from onetrunk.data.domain_settings import DomainSettings
 from onetrunk.errors import BadInput
 
 OPEN, CLOSE, QUOTES = "[{", "]}", "\"'"
 
 
 def apply_sets(document: Mapping[str, Any], sets: Sequence[str]) -> dict[str, Any]:
-    """Return a copy of a document in which the keys in `sets` have the given values."""
+    """Return a copy of a document in which the keys in `sets` have the given values.
+
+    A domain is given by its name, and several by a pattern: `domains.*.size=48`.
+    """
     changed = copy.deepcopy(dict(document))
     parsed = [_parse(text) for text in sets]
     lengths = {keys[1] for keys, _ in parsed if keys[0] == "train" and len(keys) == 2} & {*LENGTHS}
@@ -24,6 +30,10 @@ def apply_sets(document: Mapping[str, Any], sets: Sequence[str]) -> dict[str, An
     if lengths and isinstance(train, dict):  # a new length replaces the old one
         for name in LENGTHS:
             train.pop(name, None)
+    if isinstance(train, dict):  # and a new optimizer the values of the old one
+        for keys, value in parsed:
+            if keys == ["train", "optimizer"]:
+                changed["train"] = without_optimizer(changed["train"], value)
     for keys, value in parsed:
         _put(changed, keys, value)
     return changed
@@ -100,23 +110,47 @@ def _not_a_set(text: str) -> BadInput:
 
 
 def _put(document: dict[str, Any], keys: Sequence[str], value: Any) -> None:
-    table: Any = document
+    """Set a key of a document; in a list of tables, of those whose names match a pattern."""
+    tables: list[Any] = [document]
     for depth, key in enumerate(keys[:-1]):
         place = f"--set {'.'.join(keys[: depth + 1])}"
+        inner: list[Any] = []
+        for table in tables:
+            if isinstance(table, list):
+                inner += _matching(table, key, place)
+            else:
+                inner.append(table.setdefault(key, {}))
+            if not all(isinstance(each, dict | list) for each in inner):
+                raise BadInput("its value is not a table", place=place, got=".".join(keys))
+        tables = inner
+    if len(keys) == 3 and keys[0] == "domains" and len(tables) > 1:
+        _check_once(tables[0], keys[1], keys[2], value)
+    for table in tables:
         if isinstance(table, list):
-            by_name = {d["name"]: d for d in table if isinstance(d, dict) and "name" in d}
-            if key not in by_name:
-                raise BadInput("unknown domain", place=place, got=key, available=by_name)
-            table = by_name[key]
-            continue
-        table = table.setdefault(key, {})
-        if not isinstance(table, dict | list):
-            raise BadInput("its value is not a table", place=place, got=".".join(keys))
-    if isinstance(table, list):
-        raise BadInput(
-            "expected the name of a domain and a key",
-            place="--set domains",
-            got=".".join(keys),
-            try_="--set domains.NAME.KEY=VALUE",
-        )
-    table[keys[-1]] = value
+            raise BadInput(
+                "expected the name of a domain and a key",
+                place="--set domains",
+                got=".".join(keys),
+                try_="--set domains.NAME.KEY=VALUE, or domains.*.KEY=VALUE for all domains",
+            )
+        table[keys[-1]] = copy.deepcopy(value)
+
+
+def _matching(tables: Sequence[Any], pattern: str, place: str) -> list[dict[str, Any]]:
+    """Return the tables whose names match a pattern such as `*` or `shop-*`."""
+    by_name = {str(d["name"]): d for d in tables if isinstance(d, dict) and "name" in d}
+    names = [pattern] if pattern in by_name else fnmatch.filter(by_name, pattern)
+    if not names:
+        raise BadInput("unknown domain", place=place, got=pattern, available=by_name)
+    return [by_name[name] for name in names]
+
+
+def _check_once(table: Mapping[str, Any], pattern: str, key: str, value: Any) -> None:
+    """Raise one error for a key or a value that all matching domains would refuse."""
+    place = f"domains.{pattern}"
+    try:
+        DomainSettings.of({**table, key: value}, place)
+    except BadInput as error:
+        about = [each for each in error.errors if each.place.startswith(f"{place}.{key}")]
+        if about:
+            raise BadInput.several(about) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import tomli_w
@@ -10,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from onetrunk.data.task import Task
-from onetrunk.settings import comment, fields_of, spelled_none, tables_in
+from onetrunk.settings import Settings, comment, fields_of, spelled_none, tables_in
 
 COLUMN = 32  # where comments start
 
@@ -65,11 +66,18 @@ def settings_to_toml(settings: BaseModel) -> str:
             for place, table in enumerate(document[name]):
                 sections.append(_section(f"[[{name}]]", table, {} if place else keys))
         else:
-            sections.append(_section(f"[{name}]", document[name], keys))
+            inner = getattr(settings, name)
+            notes = inner.notes() if isinstance(inner, Settings) else {}
+            sections.append(_section(f"[{name}]", document[name], keys, notes))
     return "\n\n".join("\n".join(lines) for lines in sections) + "\n"
 
 
-def _section(head: str, document: Mapping[str, Any], fields: Mapping[str, FieldInfo]) -> list[str]:
+def _section(
+    head: str,
+    document: Mapping[str, Any],
+    fields: Mapping[str, FieldInfo],
+    notes: Mapping[str, str] = MappingProxyType({}),
+) -> list[str]:
     """Return the lines of one table; a table of tasks is a separate section at the end."""
     lines = [head] if head else []
     tables = {k: v for k, v in document.items() if k == "tasks" and isinstance(v, Mapping)}
@@ -77,6 +85,7 @@ def _section(head: str, document: Mapping[str, Any], fields: Mapping[str, FieldI
         if key not in tables:
             line = f"{_key(key)} = {inline(value)}"
             about = comment(fields[key]) if key in fields else ""
+            about = "; ".join(filter(None, (about, notes.get(key))))
             lines.append(f"{line:{COLUMN}} # {about}" if about else line)
     for key, table in tables.items():
         lines.append(f"[{head.strip('[]')}.{key}]")

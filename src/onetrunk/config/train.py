@@ -15,13 +15,23 @@ from pydantic import (
     model_validator,
 )
 
+from onetrunk.config.optimizers import (
+    DEFAULT_OPTIMIZER,
+    OPTIMIZERS,
+    OptimizerName,
+    in_words,
+    optimizer_defaults,
+)
 from onetrunk.data.sampling import SAMPLERS
 from onetrunk.errors import BadInput
+from onetrunk.registry import Registry
 from onetrunk.settings import AUTO, LIST, Settings
 
 LENGTHS = ("steps", "epochs", "hours")  # exactly one of them is set
 STEPS = 4000
-WEIGHT_DECAY: Mapping[str, float] = {"adamw": 0.05, "sgd": 5e-4}
+# only the names: the package is in a higher layer and is not imported
+LOGGERS = tuple(Registry[object]("onetrunk.train.loggers", "logger"))
+BY_OPTIMIZER: Any = None  # the default of a key whose value is that of the optimizer
 
 
 def _table(value: object) -> object:
@@ -45,15 +55,19 @@ class Train(Settings):
     batch: int = Field(
         default=64, ge=1, description="Images of one domain in a batch (see domains.batch)"
     )
-    optimizer: Literal["adamw", "sgd"] = Field(
-        default="adamw", description="Optimizer; sgd has Nesterov momentum"
+    optimizer: OptimizerName = Field(
+        default=DEFAULT_OPTIMIZER, description="Optimizer; sgd has Nesterov momentum"
     )
-    lr: float = Field(default=1e-3, gt=0, description="Learning rate; for sgd, start with 0.1")
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of sgd")
-    weight_decay: Annotated[float | None, AUTO] = Field(
-        default=None,
+    lr: Annotated[float, AUTO] = Field(
+        default=BY_OPTIMIZER, gt=0, description=f"Learning rate; auto: {in_words('lr')}"
+    )
+    momentum: Annotated[float | None, AUTO] = Field(
+        default=BY_OPTIMIZER, ge=0, lt=1, description=f"Momentum; auto: {in_words('momentum')}"
+    )
+    weight_decay: Annotated[float, AUTO] = Field(
+        default=BY_OPTIMIZER,
         ge=0,
-        description="Weight decay of all but norms and biases; auto: 0.05 (adamw) or 5e-4 (sgd)",
+        description="Weight decay of all but norms and biases; auto: " + in_words("weight_decay"),
     )
     head_lr_factor: float = Field(
         default=1.0, gt=0, description="The learning rate of the heads is lr times this factor"
@@ -132,8 +146,15 @@ class Train(Settings):
     workers: int = Field(
         default=0, ge=0, description="Processes that load images; 0 is best for cached images"
     )
+    threads: Annotated[int | None, AUTO] = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="Threads on a CPU; auto: OMP_NUM_THREADS or those of torch, on a busy machine "
+        "the number that is fastest",
+    )
     loggers: Annotated[tuple[str, ...], LIST] = Field(
-        default=(), description='Additional loggers: "tensorboard", "package.module:thing"'
+        default=(), description=f"Additional loggers: {' | '.join(LOGGERS)} | package.module:thing"
     )
     fixed_statistics: bool = Field(
         default=False,
@@ -149,17 +170,40 @@ class Train(Settings):
     @model_validator(mode="wrap")
     @classmethod
     def _fill_in(cls, given: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
-        """Fill in the length and the weight decay if they are not given."""
+        """Fill in the length, and the values of the optimizer, if they are not given."""
         if not isinstance(given, Mapping):
             return validate(given)
         filled = dict(given)
         if all(filled.get(name) is None for name in LENGTHS):
             filled["steps"] = STEPS
-        if filled.get("weight_decay") in (None, "auto"):
-            filled["weight_decay"] = WEIGHT_DECAY.get(str(filled.get("optimizer", "adamw")), 0.0)
+        chosen = filled.get("optimizer", DEFAULT_OPTIMIZER)
+        for name, value in (
+            optimizer_defaults(chosen) or optimizer_defaults(DEFAULT_OPTIMIZER)
+        ).items():
+            if filled.get(name) in (None, "auto"):
+                filled[name] = value
         train = validate(filled)
         train.model_fields_set.intersection_update(given)
         return train
+
+    @model_validator(mode="after")
+    def _has_momentum(self) -> Self:
+        if self.momentum is not None and OPTIMIZERS[self.optimizer].momentum is None:
+            raise BadInput(
+                f"{self.optimizer} has no momentum",
+                got=f"momentum = {self.momentum}",
+                try_="remove it, or optimizer = 'sgd'",
+            )
+        return self
+
+    def notes(self) -> dict[str, str]:
+        """Name the keys that have the value of the optimizer."""
+        defaults = optimizer_defaults(self.optimizer)
+        return {
+            key: f"now the default of {self.optimizer}"
+            for key, value in defaults.items()
+            if value is not None and getattr(self, key) == value
+        }
 
     @field_validator("hours")
     @classmethod
@@ -201,11 +245,8 @@ class Train(Settings):
     @classmethod
     def _loggers(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
-            if name != "tensorboard" and ":" not in name:
+            if name not in LOGGERS and ":" not in name:
                 raise BadInput(
-                    "unknown logger",
-                    got=name,
-                    available=["tensorboard"],
-                    try_="tensorboard, or package.module:thing",
+                    "unknown logger", got=name, available=LOGGERS, try_="package.module:thing"
                 )
         return names

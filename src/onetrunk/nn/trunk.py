@@ -36,6 +36,7 @@ from onetrunk.nn.bank import (
 from onetrunk.nn.batches import check_tensors
 from onetrunk.nn.modes import eval_mode
 from onetrunk.nn.norms import Norm, check_norm, find_norm, is_norm
+from onetrunk.nn.published_weights import is_package
 from onetrunk.nn.switch import Mixed, Switch
 from onetrunk.nn.trunk_settings import Sharing, TrunkSettings
 
@@ -89,7 +90,7 @@ class Trunk(nn.Module):
     def of(cls, settings: TrunkSettings, root: Path = Path()) -> Self:
         """Return the trunk with these settings; a file of weights is searched from `root`."""
         given = {name: value for name, value in settings if name != "pair"}
-        if not isinstance(settings.pretrained, bool):
+        if isinstance(settings.pretrained, str) and not is_package(settings.pretrained):
             given["pretrained"] = root / settings.pretrained
         return cls(**given)
 

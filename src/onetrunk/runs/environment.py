@@ -21,14 +21,24 @@ NAME = "environment.json"
 PACKAGES = ("onetrunk", "torch", "torchvision", "timm", "numpy", "pillow")
 
 
-def environment(domains: Sequence[Domain], seed: int, device: torch.device) -> dict[str, Any]:
-    """Return the content of environment.json, which has no host, user or path."""
+def environment(
+    domains: Sequence[Domain], seed: int, device: torch.device, threads: str = ""
+) -> dict[str, Any]:
+    """Return the content of environment.json, which has no host, user or path.
+
+    Args:
+        threads: Why the run has its number of threads.
+    """
     hardware = {"device": str(device), "machine": platform.machine(), "system": platform.system()}
     if device.type == "cuda":
         hardware["gpu"] = torch.cuda.get_device_name(device)
     return {
         "versions": {"python": platform.python_version(), **_versions()},
-        "hardware": {**hardware, "threads": torch.get_num_threads()},
+        "hardware": {
+            **hardware,
+            "threads": torch.get_num_threads(),
+            **({"threads_by": threads} if threads else {}),
+        },
         "seed": seed,
         "data": {domain.name: data_fingerprint(domain) for domain in domains},
     }
@@ -55,6 +65,15 @@ def check_data(run: RunFolder, now: dict[str, Any], domains: Sequence[Domain]) -
             f"the images of {', '.join(changed)} have changed since {run.path} was started",
             try_="restore them, or start a new run with another `out`",
         )
+
+
+def recorded_threads(run: RunFolder) -> int | None:
+    """Return the number of threads that a run was started with; None for a new run."""
+    try:
+        count = json.loads((run.path / NAME).read_text("utf-8"))["hardware"]["threads"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return count if isinstance(count, int) and count >= 1 else None
 
 
 def _versions() -> dict[str, str]:

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from onetrunk.config import Recipe
+from onetrunk.config.check import check_weights
 from onetrunk.config.to_toml import inline
 from onetrunk.errors import BadInput
 from onetrunk.eval.metrics import as_error
@@ -74,6 +75,14 @@ def train_all(
         label: is_finished(recipe.out_folder, recipe.text_in(recipe.out_folder), resume=resume)
         for label, recipe in recipes.items()
     }
+    errors = [
+        error
+        for label, recipe in recipes.items()
+        if not finished[label]
+        for error in check_weights(recipe)
+    ]
+    if errors:  # before the first run, not before the one that needs the weights
+        raise BadInput.several(errors)
     runs = {}
     for label, recipe in recipes.items():
         folder = recipe.out_folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from math import isfinite
@@ -26,9 +27,10 @@ from onetrunk.nn.shared_heads import SharedHead
 from onetrunk.nn.universal import Universal
 from onetrunk.objects import Trust, modules_of, trusting
 from onetrunk.progress import say
-from onetrunk.runs.environment import check_data, environment
+from onetrunk.runs.environment import check_data, environment, recorded_threads
 from onetrunk.runs.open import OUTCOMES, Models, Run
 from onetrunk.store.run_folder import SCORES, RunFolder, check_place
+from onetrunk.train.callbacks import Callback, check_callbacks
 from onetrunk.train.device import Precision, choose_device, deterministic
 from onetrunk.train.distill.find_teachers import TeacherSource, find_teachers
 from onetrunk.train.distill.lwf import find_old_predictions
@@ -40,11 +42,12 @@ from onetrunk.train.frozen_heads import fit_heads
 from onetrunk.train.initialize import copy_weights, start_from
 from onetrunk.train.interrupt import stoppable
 from onetrunk.train.learner import NotFinite
-from onetrunk.train.loggers import load_logger, make_logger
+from onetrunk.train.loggers import Logger, check_loggers, make_logger
 from onetrunk.train.loop import fit
 from onetrunk.train.losses import target_stats
 from onetrunk.train.mixup import MIXABLE
 from onetrunk.train.selection import Selection
+from onetrunk.train.threads import choose_threads, probe_step, using_threads
 from onetrunk.train.weighting import make_weighting
 
 FORMAT = 1  # of scores.json
@@ -61,6 +64,8 @@ def train(
     seed: int = 0,
     resume: bool = False,
     device: str | torch.device | None = None,
+    loggers: Sequence[str | Logger] = (),
+    callbacks: Sequence[Callback] = (),
     trust: Trust = (),
 ) -> Run:
     """Train a model on all of its domains, in place, and evaluate it.
@@ -76,6 +81,8 @@ def train(
         seed: The seed of all random numbers.
         resume: Continue an interrupted run.
         device: "cpu", "cuda", "cuda:1" or "mps"; None: a GPU if there is one.
+        loggers: Loggers beside those of `train.loggers`: names such as "wandb", or objects.
+        callbacks: Your own code at the start, after each step and validation, and at the end.
         trust: Modules whose code the folders of teachers may name.
     """
     check_place(Path(out))
@@ -88,7 +95,14 @@ def train(
     part = names[0] if model.trunk.sharing == "none" else ""
     with trusting(trust):
         return train_models(
-            {part: model}, domains, recipe, resume=resume, device=device, teachers=teachers
+            {part: model},
+            domains,
+            recipe,
+            resume=resume,
+            device=device,
+            teachers=teachers,
+            loggers=loggers,
+            callbacks=callbacks,
         )
 
 
@@ -101,6 +115,7 @@ def train_recipe(recipe: Recipe, *, resume: bool = False, device: str | None = N
         device: "cpu", "cuda", "cuda:1" or "mps"; None: a GPU if there is one.
     """
     check_place(recipe.out_folder)
+    place = choose_device(device)  # raises before any image is read
     with trusting(modules_of(recipe.objects)):  # the user runs the recipe that names them
         checked = check(recipe)
         for warning in checked.warnings:
@@ -108,7 +123,7 @@ def train_recipe(recipe: Recipe, *, resume: bool = False, device: str | None = N
         models = recipe.make_model(checked.domains)
         if recipe.init_folder is not None:
             start_from(recipe.init_folder, models)
-        return train_models(models, checked.domains, recipe, resume=resume, device=device)
+        return train_models(models, checked.domains, recipe, resume=resume, device=place)
 
 
 def train_models(
@@ -119,6 +134,8 @@ def train_models(
     resume: bool,
     device: str | torch.device | None,
     teachers: TeacherSource = "",
+    loggers: Sequence[str | Logger] = (),
+    callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Train the networks one after the other, each on its domains, and evaluate them.
 
@@ -129,9 +146,19 @@ def train_models(
         resume: Continue an interrupted run.
         device: "cpu", "cuda", "cuda:1" or "mps"; None: a GPU if there is one.
         teachers: Teachers that a recipe cannot name, in place of the recipe's.
+        loggers: Loggers beside those of the recipe.
+        callbacks: Called during the training of each network.
     """
     train, place = recipe.train, choose_device(device)
     check_tasks(domains, train)
+    check_loggers([*train.loggers, *loggers])
+    check_callbacks(callbacks)
+    if train.frozen and callbacks:
+        raise BadInput(
+            "frozen heads are solved without steps, and callbacks are called at steps",
+            got="train.frozen = true",
+            try_="train without callbacks",
+        )
     for model in models.values():
         model.check_importable()
         check_weighting(model, domains, train)
@@ -146,9 +173,10 @@ def train_models(
         check_labels(domains, taught)
     if not train.frozen:
         check_val(models, domains)
-    for name in train.loggers:
-        load_logger(name)  # raises before the folder is made
-    with RunFolder.open(folder, recipe.text_in(folder), resume=resume) as run:
+    with (
+        ExitStack() as context,
+        RunFolder.open(folder, recipe.text_in(folder), resume=resume) as run,
+    ):
         for model in models.values():
             record_training(model, recipe)
             scale_numbers(model, domains)
@@ -159,7 +187,14 @@ def train_models(
             for part, model in models.items():
                 copy_weights(model, load(run.path, part or None, trust=trust))
             return Run(run.path, models, domains=domains, trust=trust)
-        check_data(run, environment(domains, recipe.seed, place), domains)
+        threads = choose_threads(
+            train.threads,
+            place,
+            probe_step(next(iter(models.values())), _own(models, domains), train.batch),
+            recorded=recorded_threads(run),
+        )
+        context.enter_context(using_threads(threads.count))
+        check_data(run, environment(domains, recipe.seed, place, threads.reason), domains)
         last = [saved for part in models if (saved := run.last(part)) is not None]
         run.rewind(last[-1] if last else None)
         if recipe.distill.views and by_domain:
@@ -172,10 +207,15 @@ def train_models(
             fit_heads
             if train.frozen
             else partial(
-                fit, teachers=by_domain, distill=recipe.distill, old_predictions=old_predictions
+                fit,
+                teachers=by_domain,
+                distill=recipe.distill,
+                old_predictions=old_predictions,
+                callbacks=callbacks,
             )
         )
-        logger = make_logger(train.loggers, run.path)
+        about = {"name": recipe.name, "config": recipe.document()}
+        logger = make_logger([*train.loggers, *loggers], run.path, about)
         chosen = {}
         for part, model in models.items():
             own = [domain for domain in domains if domain.name in model.domains]
@@ -236,6 +276,12 @@ def finish(
             "budget": {part: budget(model).to_json() for part, model in models.items()},
         }
     )
+
+
+def _own(models: Models, domains: Sequence[Domain]) -> list[Domain]:
+    """Return the domains of the first network."""
+    first = next(iter(models.values()))
+    return [domain for domain in domains if domain.name in first.domains]
 
 
 def _remove_views(run: RunFolder, recipe: Recipe) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from onetrunk.config.add_recipe import AddRecipe, Few, card_adapters
+from onetrunk.config.to_toml import document_of
 from onetrunk.data.domain import Domain
 from onetrunk.data.splitting import SPLITS
 from onetrunk.errors import BadInput
@@ -24,7 +26,7 @@ from onetrunk.nn.pack import Pack
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
 from onetrunk.runs import pack_history
-from onetrunk.runs.environment import check_data, environment
+from onetrunk.runs.environment import check_data, environment, recorded_threads
 from onetrunk.runs.open import OUTCOMES
 from onetrunk.runs.train import check_labels, check_tasks, no_validation
 from onetrunk.runs.unchanged import Fingerprint, check_unchanged, fingerprints
@@ -33,7 +35,7 @@ from onetrunk.train.fewshot.choose_method import Method, choose_method
 from onetrunk.train.fewshot.folds import has_few_images, images_per_class
 from onetrunk.train.interrupt import Stopped
 from onetrunk.train.learner import NotFinite
-from onetrunk.train.loggers import load_logger, make_logger
+from onetrunk.train.loggers import check_loggers, make_logger
 from onetrunk.train.new_domain.adapter_search import FEW_KINDS, candidates, search_adapters
 from onetrunk.train.new_domain.initial_slots import check_start
 from onetrunk.train.new_domain.scratch_model import check_own_norms, make_scratch_model
@@ -43,6 +45,7 @@ from onetrunk.train.new_domain.trials import (
     trunk_bytes,
     with_record,
 )
+from onetrunk.train.threads import choose_threads, probe_step, using_threads
 
 
 def train_domain(
@@ -83,10 +86,21 @@ def train_domain(
     few_images = old is None and is_few(model, domain, recipe.add.few)
     _check(model, domain, recipe, few_images)
     began = time.monotonic()
-    with RunFolder.open(work, recipe.to_toml(), resume=resume, command=command) as run:
-        check_data(run, environment([domain], recipe.seed, device), [domain])
+    with (
+        ExitStack() as context,
+        RunFolder.open(work, recipe.to_toml(), resume=resume, command=command) as run,
+    ):
+        threads = choose_threads(
+            recipe.train.threads,
+            device,
+            probe_step(model, [domain], recipe.train.batch, next(iter(model.domains), None)),
+            recorded=recorded_threads(run),
+        )
+        context.enter_context(using_threads(threads.count))
+        check_data(run, environment([domain], recipe.seed, device, threads.reason), [domain])
         before = fingerprints(model, others, name)
-        logger = make_logger(recipe.train.loggers, work)
+        about = {"name": f"{event} {name}", "config": document_of(recipe)}
+        logger = make_logger(recipe.train.loggers, work, about)
         runner = TrialRunner(model, domain, recipe, run, logger, device, old, start)
         try:
             kind, tried, chosen, val = _choose(runner, few_images)
@@ -120,8 +134,7 @@ def _check(model: Universal, domain: Domain, recipe: AddRecipe, few_images: bool
         )
     if not few_images and not len(domain.val):
         raise no_validation(domain.name, len(domain.train))
-    for name in recipe.train.loggers:
-        load_logger(name)
+    check_loggers(recipe.train.loggers)
     check_start(model, domain.name, recipe.add.start)
     if adapters != "auto":
         check_adapters(model, domain, adapters, recipe.add.rank, recipe.seed)

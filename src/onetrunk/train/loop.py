@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from types import MappingProxyType
 from typing import Any
 
@@ -18,6 +18,7 @@ from onetrunk.eval.evaluate import evaluate
 from onetrunk.nn.norms import keeps_statistics
 from onetrunk.nn.universal import Universal
 from onetrunk.store.run_folder import RunFolder
+from onetrunk.train.callbacks import Callback, Callbacks, Training
 from onetrunk.train.device import deterministic, start_generators
 from onetrunk.train.distill.lwf import OldPredictions
 from onetrunk.train.distill.teachers import Teacher
@@ -43,25 +44,30 @@ def fit(
     teachers: Mapping[str, Sequence[Teacher]] = NO_TEACHERS,
     distill: Distill = NO_DISTILL,
     old_predictions: OldPredictions | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Selection:
     """Train a model in place, from the run's last checkpoint if it has one.
 
     The model ends with the weights of its best evaluation. `part` names the network in a run that
     trains several: a specialist's domain.
     """
+    hooks = Callbacks(callbacks, Training(model, domains, run.path, part))
     with stoppable() as stop, deterministic(train.deterministic, device):
         start_generators(seed_of(seed, part, "fit"), device)
         learner = Learner(model, domains, train, device, seed, teachers, distill, old_predictions)
         if (saved := run.last(part)) is not None:
             learner.restore(saved)
+            hooks.restore(saved.state.get("callbacks", {}))
             # a killed run may have written a checkpoint without removing old ones
             run.prune(part, train.keep_checkpoints, {saved.step, learner.selection.step})
-        train_loop(learner, run, logger, part, stop)
+        train_loop(learner, run, logger, part, stop, hooks)
         learner.load_evaluated(run.at(part, learner.selection.step))
     return learner.selection
 
 
-def train_loop(learner: Learner, run: RunFolder, logger: Logger, part: str, stop: Stop) -> None:
+def train_loop(
+    learner: Learner, run: RunFolder, logger: Logger, part: str, stop: Stop, hooks: Callbacks
+) -> None:
     """Train from the learner's current step to the end."""
     clock, selection = learner.clock, learner.selection
     plan = {
@@ -84,10 +90,14 @@ def train_loop(learner: Learner, run: RunFolder, logger: Logger, part: str, stop
     logger.begin(plan)
     with ExitStack() as stack:
         stack.callback(logger.end)
+        hooks.training.step, hooks.training.steps = clock.step, clock.steps
+        stack.enter_context(ending(hooks))
+        hooks.call("on_start")
+        hooks.raise_failure()
         steps = stack.enter_context(closing(learner.passes()))
-        while stop.requested or not (clock.over or selection.out_of_patience):
+        while stop.requested or not (clock.over or selection.out_of_patience or hooks.stopping):
             if stop.requested:
-                save(learner, run, part)
+                save(learner, run, part, hooks)
                 raise stopped(f"at step {clock.step} of {clock.length}", run.path)
 
             # step
@@ -96,9 +106,9 @@ def train_loop(learner: Learner, run: RunFolder, logger: Logger, part: str, stop
             except Failed:  # images cannot be read: a data worker died, or a disk is missing
                 if stop.requested:  # because the workers got the signal, too
                     continue
-                save(learner, run, part)
+                save(learner, run, part, hooks)
                 raise
-            learner.step(passes)
+            losses = learner.step(passes)
             clock.tick()
 
             # log
@@ -107,17 +117,34 @@ def train_loop(learner: Learner, run: RunFolder, logger: Logger, part: str, stop
                 run.log(record)
                 logger.log_step(record)
 
-            # evaluate
-            if evaluated := clock.evaluation_due():
+            hooks.step(clock.step, losses)
+
+            # evaluate; also where a callback ends the training
+            if evaluated := clock.evaluation_due() or hooks.training.stop_reason is not None:
                 record = {"step": clock.step, "part": part, **validate(learner)}
                 run.log(record)
                 logger.log_evaluation(record)
+                hooks.evaluated(record)
 
             # checkpoint
             late = time.monotonic() - written > CHECKPOINT
-            if evaluated or late or clock.step % learner.train.checkpoint_every == 0:
-                save(learner, run, part)
+            due = clock.step % learner.train.checkpoint_every == 0
+            if evaluated or late or due or hooks.failure is not None:
+                save(learner, run, part, hooks)
                 written = time.monotonic()
+            hooks.raise_failure()
+
+
+@contextmanager
+def ending(hooks: Callbacks) -> Iterator[None]:
+    """Tell callbacks when the block ends, and how."""
+    try:
+        yield
+    except BaseException as error:
+        hooks.end(error)
+        raise
+    hooks.end(None)
+    hooks.raise_failure()
 
 
 def validate(learner: Learner) -> dict[str, Any]:
@@ -129,8 +156,10 @@ def validate(learner: Learner) -> dict[str, Any]:
     return {"val": values, "score": learner.selection.last, "best": best}
 
 
-def save(learner: Learner, run: RunFolder, part: str) -> None:
+def save(learner: Learner, run: RunFolder, part: str, hooks: Callbacks | None = None) -> None:
     """Write a checkpoint, and remove old ones except for the best."""
     tensors, state = learner.state()
+    if hooks:
+        state["callbacks"] = hooks.state()
     run.save(part, learner.clock.step, tensors, state)
     run.prune(part, learner.train.keep_checkpoints, {learner.selection.step})

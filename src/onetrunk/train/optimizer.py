@@ -8,12 +8,15 @@ decay.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from onetrunk.config import Train
+from onetrunk.config.optimizers import OptimizerName
 from onetrunk.nn.universal import Universal
 
 SHARED = ""  # the owner of parameters that no domain owns
@@ -39,7 +42,7 @@ class Optimizers:
 
     def _make(self, named: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
         train = self.train
-        decay = train.weight_decay or 0.0
+        decay = train.weight_decay
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in named.items():
             rate = train.lr * (train.head_lr_factor if name.startswith("heads/") else 1.0)
@@ -49,20 +52,7 @@ class Optimizers:
             {"params": parameters, "lr": rate, "weight_decay": decay, "peak": rate}
             for (rate, decay), parameters in groups.items()
         ]
-        if train.optimizer == "adamw":
-            return torch.optim.AdamW(param_groups, lr=train.lr, fused=True)
-        sgd = torch.optim.SGD(
-            param_groups,
-            lr=train.lr,
-            momentum=train.momentum,
-            nesterov=train.momentum > 0,
-            fused=True,
-        )
-        for parameter in named.values() if train.momentum else ():
-            # torch creates the buffer at a parameter's first gradient: its fused kernel fails where
-            # only some of a group have one, and leaves invalid values where float16 overflowed
-            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-        return sgd
+        return MAKERS[train.optimizer](param_groups, train)
 
     def for_domains(self, domains: Iterable[str]) -> Iterator[tuple[str, torch.optim.Optimizer]]:
         """Yield the optimizers that a step with these domains uses, with their owners."""
@@ -107,6 +97,30 @@ class Optimizers:
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Load the state from a checkpoint."""
         load_optimizer_state(self.optimizers, self.parameters, tensors)
+
+
+ParamGroups = list[dict[str, Any]]
+
+
+def make_adamw(groups: ParamGroups, train: Train) -> torch.optim.Optimizer:
+    """Return AdamW (Loshchilov & Hutter 2019)."""
+    return torch.optim.AdamW(groups, lr=train.lr, fused=True)
+
+
+def make_sgd(groups: ParamGroups, train: Train) -> torch.optim.Optimizer:
+    """Return SGD with Nesterov momentum."""
+    momentum = train.momentum or 0.0
+    sgd = torch.optim.SGD(groups, lr=train.lr, momentum=momentum, nesterov=momentum > 0, fused=True)
+    for parameter in (p for group in groups for p in group["params"] if momentum):
+        # torch creates the buffer at a parameter's first gradient: its fused kernel fails where
+        # only some of a group have one, and leaves invalid values where float16 overflowed
+        sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return sgd
+
+
+MAKERS: Mapping[OptimizerName, Callable[[ParamGroups, Train], torch.optim.Optimizer]] = (
+    MappingProxyType({"adamw": make_adamw, "sgd": make_sgd})
+)
 
 
 def optimizer_state(

@@ -166,7 +166,7 @@ class TrialRunner:
         if factor is None:
             adapters = count_adapter_parameters(model, domain.name)
             factor = decay_factor(adapters, len(domain.train))
-        return train.model_copy(update={"weight_decay": (train.weight_decay or 0.0) * factor})
+        return train.model_copy(update={"weight_decay": train.weight_decay * factor})
 
     def _rewind(self, part: str) -> None:
         """Remove logged lines that are newer than the last checkpoint or finished part."""
