@@ -374,14 +374,18 @@ class Domain(Described):
 
     def check_classes(self) -> None:
         """Raise BadInput if a task has a single class; no image is decoded for this."""
+        if self.unlabelled:
+            return
+        tasks = [t for t in self.tasks if t.kind in ONE_OF_SEVERAL and len(t.classes) == 1]
+        notes = getattr(self.opened, "notes", []) if tasks and self.source is not None else []
+        also = f" ({'; '.join(notes)})" if notes else ""  # such as ignored folders
         errors = [
             BadInput(
-                f"{self.name}: task {task.name} has one class, so there is nothing to learn",
+                f"{self.name}: task {task.name} has one class, so there is nothing to learn{also}",
                 got=task.classes[0],
                 try_="a folder or label of a second class; or unlabelled:PATH, for distillation",
             )
-            for task in (() if self.unlabelled else self.tasks)
-            if task.kind in ONE_OF_SEVERAL and len(task.classes) == 1
+            for task in tasks
         ]
         if errors:
             raise BadInput.several(errors)
