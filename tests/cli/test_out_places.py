@@ -103,7 +103,7 @@ def interrupt(*_: Any, **__: Any) -> None:
 FAILING = {
     "an unknown key": ("train", "shop.toml", "--set", "train.step=3"),
     "a missing source": ("train", "--domain", "shop=folder:nowhere"),
-    "a class alone": ("train", "--domain", "shop=folder:photos/cat"),
+    "a single class": ("train", "--domain", "shop=folder:."),
     "an impossible size": ("train", "shop.toml", "--set", "domains.digits.size=99999"),
     "a missing teacher": ("train", "shop.toml", "--set", "distill.teachers=nowhere"),
     "an unknown logger": ("train", "shop.toml", "--set", "train.loggers=[a.b:c]"),
@@ -115,7 +115,7 @@ FAILING = {
     "a report": ("report", "nowhere"),
     "an export": ("export", "nowhere", "x.onnx"),
     "predictions": ("predict", "nowhere", "photos", "--out", "maps"),
-    "a sheet": ("data", "folder:photos/cat", "--sheet", "sheet.png"),
+    "a sheet": ("data", "folder:.", "--size", "8", "--sheet", "sheet.png"),
     "Ctrl-C": ("train", "shop.toml"),
 }
 
@@ -134,6 +134,9 @@ def test_a_failed_command_leaves_nothing_behind(
     before = tree(place)
     ran = onetrunk(*FAILING[name])
     assert ran.code in (1, 2), ran.out
+    if name in ("a single class", "a sheet"):
+        assert "nothing to learn" in ran.err
+        assert (name == "a sheet") == cache_home.exists()  # before anything is decoded
     cached = cache_home.relative_to(place)
     after = {path: content for path, content in tree(place).items() if cached.name not in path}
     assert after == before
