@@ -28,6 +28,7 @@ INTO_FOLDERS = {
     "a sweep": ("train", "shop.toml", "--seeds", "0,1", "--out"),
     "demo": ("demo", "--out"),
     "compare": ("compare", "run", "--domain", DIGITS, "--out"),
+    "eval": ("eval", "run", "--out"),
 }
 # what writes to a file, given its name without the ending
 INTO_FILES = {
@@ -130,7 +131,6 @@ def test_a_failed_command_leaves_nothing_behind(
 ) -> None:
     if name in ("demo", "Ctrl-C"):
         monkeypatch.setattr(training, "fit", interrupt)
-        monkeypatch.setattr(training, "check_data", interrupt)
     before = tree(place)
     ran = onetrunk(*FAILING[name])
     assert ran.code in (1, 2), ran.out

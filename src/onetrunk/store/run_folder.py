@@ -32,7 +32,8 @@ CHECKPOINTS = "checkpoints"
 PART = re.compile(r"|[a-z0-9][a-z0-9_-]{0,63}")  # "", or the name of a specialist
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 WRITTEN = re.compile(r"[a-z]+|[a-z_-]+\.(toml|json|safetensors|html|csv)")  # at the top of a run
-BEGUN = (RECIPE, METRICS, "environment.json")  # what a run holds before its first checkpoint
+# what a run holds before its first checkpoint
+BEGUN = (RECIPE, METRICS, "environment.json", "splits.safetensors")
 
 
 class RunFolder:
