@@ -143,7 +143,8 @@ def test_requirements_have_every_dependency() -> None:
     pinned = {line.partition("==")[0].lower().replace("_", "-") for line in requirements()}
     wanted = [*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]
     names = {re.split(r"[\[<>=!~ ;]", each)[0].lower().replace("_", "-") for each in wanted}
-    assert names - pinned == {PROJECT["name"]}
+    trackers = {"wandb", "mlflow", "trackio"}  # too large for everybody's environment
+    assert names - pinned == {PROJECT["name"], *trackers}
 
 
 def test_the_container_is_not_run_by_root() -> None:

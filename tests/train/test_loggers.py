@@ -12,7 +12,7 @@ import pytest
 from onetrunk.config.train import LOGGERS
 from onetrunk.errors import BadInput, Missing
 from onetrunk.train.loggers import LOGGERS as REGISTRY
-from onetrunk.train.loggers import Loggers, make_logger
+from onetrunk.train.loggers import Loggers, check_loggers, make_logger
 from tests.helpers.errors import raises
 
 PLAN = {"part": "", "steps": 40, "step": 0, "domains": ["digits"], "run": "runs/x"}
@@ -158,8 +158,9 @@ def test_a_missing_package_is_named(
     for module in [m for m in sys.modules if m.startswith(("torch.utils.tensorboard", name))]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, name, None)
-    with raises(Missing, name, try_=f"pip install 'onetrunk[{name}]'"):
-        make_logger([name], tmp_path)
+    for use in (lambda: make_logger([name], tmp_path), lambda: check_loggers([name])):
+        with raises(Missing, name, try_=f"pip install 'onetrunk[{name}]'"):
+            use()
 
 
 def test_an_object_is_used_as_it_is(tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, cast
 
-from onetrunk.errors import BadInput, OnetrunkError, printable
+from onetrunk.errors import BadInput, Missing, OnetrunkError, printable
 from onetrunk.progress import say
 from onetrunk.registry import Registry
 from onetrunk.train.console import ConsoleLogger
@@ -59,10 +60,12 @@ def load_logger(name: str) -> Factory:
 
 
 def check_loggers(loggers: Sequence[str | Logger]) -> None:
-    """Raise BadInput for loggers that cannot be used, before anything is made."""
+    """Raise BadInput or Missing for loggers that cannot be used, before anything is made."""
     for logger in loggers:
         if isinstance(logger, str):
             load_logger(logger)
+            if logger in LOGGERS and find_spec(logger) is None:  # named after its package
+                raise Missing(logger, logger, f"the logger {logger}")
         else:
             _check_methods(type(logger).__name__, logger)
 
