@@ -44,5 +44,5 @@ def test_a_finished_demo_is_not_trained_again(onetrunk: Callable[..., Ran], tmp_
     assert again.code == 0, again.err
     assert "is already finished" in again.err
     for name, errors in found["domains"].items():
-        assert f"{errors['universal']:.1f}" in again.out, name
+        assert f"{errors['universal']:.2f}" in again.out, name
     assert "onetrunk predict" in again.out and "report.html" in again.out

@@ -35,13 +35,16 @@ const box = e => e.getBoundingClientRect();
 const wide = document.documentElement.clientWidth;
 const inside = e => { for (let p = e.parentElement; p; p = p.parentElement)
   if (getComputedStyle(p).overflowX === 'auto') return true; return false; };
-const drawn = [...document.querySelectorAll('figure, img, svg:not(.defs), table')];
+const drawn = [...document.querySelectorAll('figure, img, svg:not(.defs), table')]
+  .filter(e => !e.closest('details:not([open])'));
 return {
   overflow: document.documentElement.scrollWidth - wide,
   empty: drawn.filter(e => box(e).width < 1 || box(e).height < 1)
     .map(e => e.outerHTML.slice(0, 90)),
   out: drawn.filter(e => (box(e).right > wide + 1 || box(e).left < -1) && !inside(e))
     .map(e => e.outerHTML.slice(0, 90)),
+  beyond: [...document.querySelectorAll('.stacked svg.strip, .stacked td')]
+    .filter(e => box(e).right > wide + 1).length,
   broken: [...document.images].filter(i => !i.complete || !i.naturalWidth).length,
   counts: Object.fromEntries(['figure', 'img', 'svg.map', 'svg.panel', 'table.heat', 'svg.strip']
     .map(s => [s, document.querySelectorAll(s).length])),
@@ -116,6 +119,7 @@ def test_nothing_is_cut_off_or_requested(
     assert found["overflow"] <= 0
     assert found["empty"] == []
     assert found["out"] == []
+    assert width > 600 or found["beyond"] == 0  # every column of the scores is on a phone's screen
     assert found["broken"] == 0
     assert found["scripts"] == 0 and found["title"].endswith("one network or N?")
     counts = found["counts"]

@@ -29,3 +29,4 @@ def test_the_scale_is_100_for_percent_and_else_the_error_of_a_constant() -> None
     assert scale_of("%", 80.0) == 100
     assert scale_of("m", 3.5) == 3.5
     assert scale_of("°", None) is None
+    assert scale_of("°", 0.0) is None  # all images have one label

@@ -48,7 +48,7 @@ def test_a_linear_head_separates_what_the_features_separate(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def one_hot(
-        _: Universal, name: str, images: Split, parts: Sequence[NDArray[np.int64]]
+        _model: Universal, _name: str, images: Split, parts: Sequence[NDArray[np.int64]]
     ) -> Iterator[NDArray[np.float32]]:
         for part in parts:
             yield np.eye(64, dtype=np.float32)[images.label("classify")[part]]

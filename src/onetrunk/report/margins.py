@@ -36,4 +36,4 @@ def margin_of(error: float, scale: float | None) -> float:
 
 def scale_of(unit: str, constant_error: float | None) -> float | None:
     """Return the scale of a score: 100 for percent, else the error of a constant prediction."""
-    return PERCENT if unit == "%" else constant_error
+    return PERCENT if unit == "%" else constant_error or None  # 0: nothing is to be learned
