@@ -15,8 +15,8 @@ image to list its operations. Nothing is timed. A batch is therefore always cut 
 results can be repeated to the bit; a timed choice would not allow this, as kernels for other batch
 sizes may round differently.
 
-Milliseconds of processor time of one thread (AMD EPYC of 2023, busy machine, least of 4 rounds), and
-in brackets the new memory. The estimate's choice is within 5 % of the best of each row:
+Milliseconds of processor time of one thread (AMD EPYC of 2023, busy machine, least of 4 rounds),
+and in brackets the new memory. The estimate's choice is within 5 % of the best of each row:
 
 | network, pixels, images | in pieces of | | | | choice |
 |---|---|---|---|---|---|
