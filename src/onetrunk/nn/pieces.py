@@ -48,7 +48,7 @@ from torch.utils._pytree import tree_leaves
 CALL = 10e-6  # seconds of calling an operation
 WEIGHTS = 0.6e-9  # seconds per byte of a layer's weights, which each call reads and rearranges
 PAGES = 0.45e-9  # seconds per byte of new memory
-MIXING = 0.02e-9  # seconds per byte of all maps, for slots that differ between images
+MIXING = 0.03e-9  # seconds per byte of all maps, for slots that differ between images
 LIMIT = 64 * 2**20  # bytes that are in use at once; glibc's largest M_TRIM_THRESHOLD
 IN_USE = 4  # outputs that are in memory at once
 MIN_IMAGES = 8  # of a batch that is cut
