@@ -189,8 +189,9 @@ def test_full_sharing_pairs_classes_by_name() -> None:
     twin = copy.deepcopy(model)
     for parameter in twin.shared_parameters().values():
         parameter.data.zero_()
-    assert not twin(x, "b")["classify"].any()
-    assert torch.equal(model(x, "b")["classify"], b)
+    with torch.no_grad():  # as above: gradients need another layout, which rounds differently
+        assert not twin(x, "b")["classify"].any()
+        assert torch.equal(model(x, "b")["classify"], b)
 
 
 def test_full_sharing_pairs_classes_by_index_on_request() -> None:

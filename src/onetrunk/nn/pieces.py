@@ -15,8 +15,8 @@ image to list its operations. Nothing is timed. A batch is therefore always cut 
 results can be repeated to the bit; a timed choice would not allow this, as kernels for other batch
 sizes may round differently.
 
-Milliseconds of processor time of one thread (AMD EPYC of 2023, busy machine, least of 4 rounds), and
-in brackets the new memory. The estimate's choice is within 5 % of the best of each row:
+Milliseconds of processor time of one thread (AMD EPYC of 2023, busy machine, least of 4 rounds),
+and in brackets the new memory. The estimate's choice is within 5 % of the best of each row:
 
 | network, pixels, images | in pieces of | | | | choice |
 |---|---|---|---|---|---|
@@ -48,7 +48,7 @@ from torch.utils._pytree import tree_leaves
 CALL = 10e-6  # seconds of calling an operation
 WEIGHTS = 0.6e-9  # seconds per byte of a layer's weights, which each call reads and rearranges
 PAGES = 0.45e-9  # seconds per byte of new memory
-MIXING = 0.02e-9  # seconds per byte of all maps, for slots that differ between images
+MIXING = 0.03e-9  # seconds per byte of all maps, for slots that differ between images
 LIMIT = 64 * 2**20  # bytes that are in use at once; glibc's largest M_TRIM_THRESHOLD
 IN_USE = 4  # outputs that are in memory at once
 MIN_IMAGES = 8  # of a batch that is cut
