@@ -18,7 +18,7 @@ from onetrunk.data.domain import Domain
 from onetrunk.nn.heads import Pooled
 from onetrunk.nn.saving import load
 from onetrunk.runs.add import add
-from onetrunk.train.fewshot import choose_method, folds
+from onetrunk.train.fewshot import choose_method, folds, heads
 from onetrunk.train.fewshot.choose_method import FewShot, Method
 from onetrunk.train.fewshot.errors_on_folds import FoldErrors, error_of, is_clearly_worse
 from onetrunk.train.fewshot.schedule import few_steps, few_train
@@ -217,14 +217,14 @@ def test_paired_errors() -> None:
 def test_a_chosen_linear_head_is_solved_for_all_images(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    solved = choose_method.solve_heads
+    solved = heads.solve_heads
 
     def only_one(*given: Any) -> dict[float | None, tuple[Tensor, Tensor]]:
         """Make all heads but one predict the first class."""
-        heads = solved(*given)
+        found = solved(*given)
         return {
             l2: (w, b) if l2 == 0.1 else (torch.zeros_like(w), torch.eye(len(b)).double()[0])
-            for l2, (w, b) in heads.items()
+            for l2, (w, b) in found.items()
         }
 
     monkeypatch.setattr(choose_method, "solve_heads", only_one)
