@@ -68,7 +68,7 @@ class Drawn(NoTargets):
 
     def __init__(self, folder: Folder, train: list[int], test: list[int]) -> None:
         self.folder, self.train, self.test = folder, train, test
-        self.tasks = (ot.Task("classify", "classify", folder.classes),)
+        self.tasks: tuple[ot.Task, ...] = (ot.Task("classify", "classify", folder.classes),)
 
     def items(self) -> Iterator[Item]:
         """Yield the drawn images."""
