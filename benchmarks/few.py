@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from folders import FOLDERS, read_folder
+from folders import FOLDERS, HELD_OUT, read_folder
 from rich.console import Console
 from rich.table import Table
 
@@ -86,10 +86,17 @@ def opened(
         yield TrialRunner(trunk, domain, recipe, run, make_logger((), run.path), device)
 
 
-def measure(trunk: ot.Universal, folder: str, each: int, seed: int, train: dict[str, Any]) -> Cell:
+def measure(
+    trunk: ot.Universal,
+    folder: str,
+    each: int,
+    seed: int,
+    train: dict[str, Any],
+    held_out: int = HELD_OUT,
+) -> Cell:
     """Return the test error of each method, in percent."""
     began = time.monotonic()
-    source = read_folder(folder).drawn(each, seed)
+    source = read_folder(folder).drawn(each, seed, held_out)
     domain = ot.Domain(NAME, source, size=SIZE, normalize=GREY, cache=False)
     with opened(trunk, domain, seed, train) as runner:
         chosen, methods, _ = choose_method(runner, candidates(runner, FEW_KINDS))
@@ -215,8 +222,9 @@ def main() -> None:
     given = parser.parse_args()
     folders, each = given.folders.split(","), [int(n) for n in given.each.split(",")]
     train: dict[str, Any] = {}
+    held_out = HELD_OUT
     if given.quick:
-        folders, each, train = ["emoji"], [2], {"steps": 1, "batch": 4}
+        folders, each, train, held_out = ["emoji"], [2], {"steps": 1, "batch": 4}, 40
     cells: list[Cell] = []
     if given.json is not None and given.json.is_file():
         cells = json.loads(given.json.read_text())["cells"]
@@ -228,7 +236,7 @@ def main() -> None:
                 if given.show or (folder, count, seed) in done:
                     continue
                 trunk = trunk or make_trunk("resnet20" if given.quick else ARCH)
-                cell = measure(trunk, folder, count, seed, train)
+                cell = measure(trunk, folder, count, seed, train, held_out)
                 print(json.dumps(cell), flush=True)
                 cells.append(cell)
                 if given.json is not None:

@@ -68,7 +68,7 @@ class Drawn(NoTargets):
 
     def __init__(self, folder: Folder, train: list[int], test: list[int]) -> None:
         self.folder, self.train, self.test = folder, train, test
-        self.tasks = (ot.Task("classify", "classify", folder.classes),)
+        self.tasks: tuple[ot.Task, ...] = (ot.Task("classify", "classify", folder.classes),)
 
     def items(self) -> Iterator[Item]:
         """Yield the drawn images."""
@@ -153,4 +153,4 @@ def _window(grey: U8, chance: np.random.Generator) -> U8:
     window = grey[top : top + side, left : left + side].astype(np.float64)
     centre = window.mean()
     changed = (window - centre) * chance.uniform(0.6, 1.4) + 128 + chance.uniform(-40, 40)
-    return changed.clip(0, 255).astype(np.uint8)
+    return np.asarray(changed.clip(0, 255), np.uint8)

@@ -215,6 +215,29 @@ def test_a_run_without_domains(onetrunk: Onetrunk) -> None:
     assert "  onetrunk eval run\n" in onetrunk("info", "run").out
 
 
+def test_an_update_keeps_what_the_domain_has(onetrunk: Onetrunk, run: Path) -> None:
+    sets = ("--set", "domains.pets.fit=crop", "--set", "domains.pets.margin=2")
+    ran = onetrunk("add", "run", "pets", "folder:pets", *PETS, *sets, "--adapters", "none")
+    assert ran.code == 0, ran.err
+    before = load(run).domains["pets"].pixels
+    ran = onetrunk("update", "run", "pets", "folder:pets")
+    assert ran.code == 0, ran.err
+    assert load(run).domains["pets"].pixels == before
+    assert "pets: keeps size 8, fit crop, margin 2, its normalization" in ran.err
+
+
+@pytest.mark.usefixtures("run")
+def test_the_choice_for_few_images_is_explained(onetrunk: Onetrunk) -> None:
+    ran = onetrunk("add", "run", "pets", "folder:pets", "--set", "train.steps=2")
+    assert ran.code == 0, ran.err
+    assert re.search(
+        r"pets: \S+ images a class, so the method is chosen on held-out folds", ran.err
+    )
+    assert "pets: size 8, fit squash" in ran.err and "as in the run" in ran.err
+    assert "errors on held-out folds" in ran.out and "class means" in ran.out
+    assert "images held out in" in ran.out
+
+
 @pytest.mark.usefixtures("run")
 def test_every_tried_adapter_is_printed(onetrunk: Onetrunk) -> None:
     ran = onetrunk(

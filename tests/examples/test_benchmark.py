@@ -35,3 +35,22 @@ def test_the_quick_table(name: str, count: int, aim: str, tmp_path: Path) -> Non
     assert all(0 < value < 100 for value in ratios.values())
     assert {"date", "machine", "torch", "seed", "batch"} <= figures.keys()
     assert aim in done.stdout
+
+
+@pytest.mark.slow
+def test_the_quick_table_of_few_images(tmp_path: Path) -> None:
+    kept = tmp_path / "few.json"
+    words = [sys.executable, str(FOLDER / "few.py"), "--quick", "--json", str(kept)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    figures = json.loads(kept.read_text())
+    (cell,) = figures["cells"]
+    assert cell["held_out"] == 40 and figures["seeds"] == [0]
+    methods = ("class_means", "head", "norm", "parallel")
+    assert cell["default"] in [cell[name] for name in methods]
+    least = min(figures[f"{name}_2"] for name in methods)
+    assert figures["default_minus_best_2"] == pytest.approx(figures["default_2"] - least, abs=2e-3)
+    again = subprocess.run(words, capture_output=True, text=True, check=True)  # nothing is trained
+    assert (
+        "step" not in again.stderr
+        and done.stdout.splitlines()[-3:] == again.stdout.splitlines()[-3:]
+    )

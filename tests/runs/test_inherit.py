@@ -12,6 +12,7 @@ from onetrunk.config.add_recipe import read_add_recipe
 from onetrunk.data.domain import IMAGENET, Domain
 from onetrunk.nn.pack import Pack
 from onetrunk.runs.add import add
+from onetrunk.runs.compare import NewDomains
 from onetrunk.runs.inherit import most_common, settings_like
 from onetrunk.runs.update import update
 from tests.helpers.added import FEW, more
@@ -108,6 +109,12 @@ def test_an_update_of_a_domain_of_the_training(run: Path) -> None:
     before = Pack.open(run / "model/packs/one.pack").card.pixels
     result = update(run, Domain("one", noise(60, "ab", 500)), train=Train(**FEW))
     assert result.model.domains["one"].pixels == before
+
+
+def test_compared_methods_take_the_settings_over_as_well(run: Path, tmp_path: Path) -> None:
+    plain = Domain("new", noise(60, "abc", 9000), fit="pad")
+    (new,) = NewDomains(run, [plain], tmp_path / "out", {}).new
+    assert (new.shape.size, new.shape.fit) == ((8, 8), "pad")
 
 
 def test_more_is_a_domain_that_sets_its_size() -> None:

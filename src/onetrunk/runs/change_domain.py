@@ -18,7 +18,6 @@ from onetrunk.config.add_recipe import (
     train_like,
 )
 from onetrunk.config.from_python import table_of
-from onetrunk.config.train import LENGTHS
 from onetrunk.data.domain import Domain
 from onetrunk.display import Described, Summary
 from onetrunk.errors import BadInput
@@ -33,7 +32,7 @@ from onetrunk.runs.train_domain import is_few, say_notes, train_domain
 from onetrunk.runs.unchanged import Unchanged
 from onetrunk.store.run_folder import SCORES, RunFolder, shell
 from onetrunk.train.device import choose_device
-from onetrunk.train.fewshot.choose_method import FEW_BATCH, few_steps
+from onetrunk.train.fewshot.schedule import few_train
 
 
 @dataclass(frozen=True, repr=False)
@@ -178,15 +177,7 @@ def make_recipe(
     few = is_few(model, domain, add.get("few", "auto"))
     add.setdefault("adapters", "auto" if few else DEFAULT_ADAPTERS)
     if few:
-        images = len(domain.train) + len(domain.val)
-        merged["batch"] = max(1, min(merged.get("batch", FEW_BATCH), FEW_BATCH, images // 2))
-        if not any(key in train for key in LENGTHS):
-            merged = {key: value for key, value in merged.items() if key not in LENGTHS}
-            merged["steps"] = few_steps(images, merged["batch"])
-        steps = merged.get("steps")
-        merged |= {"workers": 0} | ({"eval_every": steps} if isinstance(steps, int) else {})
-        if "fixed_statistics" not in train:
-            merged["fixed_statistics"] = True
+        merged = few_train(train, merged, len(domain.train) + len(domain.val))
     return AddRecipe.of(
         {
             "seed": seed,

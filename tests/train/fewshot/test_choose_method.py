@@ -18,9 +18,10 @@ from onetrunk.data.domain import Domain
 from onetrunk.nn.heads import Pooled
 from onetrunk.nn.saving import load
 from onetrunk.runs.add import add
-from onetrunk.train.fewshot import choose_method, folds
+from onetrunk.train.fewshot import choose_method, folds, heads
 from onetrunk.train.fewshot.choose_method import FewShot, Method
 from onetrunk.train.fewshot.errors_on_folds import FoldErrors, error_of, is_clearly_worse
+from onetrunk.train.fewshot.schedule import few_steps, few_train
 from onetrunk.train.new_domain.trials import HEADS_ONLY, AdapterKind
 from tests.helpers.added import FEW, coloured, more
 from tests.helpers.worlds import network, worlds
@@ -216,14 +217,14 @@ def test_paired_errors() -> None:
 def test_a_chosen_linear_head_is_solved_for_all_images(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    solved = choose_method.solve_heads
+    solved = heads.solve_heads
 
     def only_one(*given: Any) -> dict[float | None, tuple[Tensor, Tensor]]:
         """Make all heads but one predict the first class."""
-        heads = solved(*given)
+        found = solved(*given)
         return {
             l2: (w, b) if l2 == 0.1 else (torch.zeros_like(w), torch.eye(len(b)).double()[0])
-            for l2, (w, b) in heads.items()
+            for l2, (w, b) in found.items()
         }
 
     monkeypatch.setattr(choose_method, "solve_heads", only_one)
@@ -242,8 +243,18 @@ def test_training_with_fixed_statistics_keeps_them(run: Path) -> None:
     assert any(not torch.equal(new[key], old[key]) for key in new if key.startswith("slots/"))
 
 
-def test_steps_grow_with_the_images() -> None:
-    assert [choose_method.few_steps(n, 32) for n in (10, 240, 9000)] == [60, 112, 200]
+def test_the_training_settings_of_few_images() -> None:
+    assert [few_steps(n, 32) for n in (10, 240, 9000)] == [60, 112, 200]
+    run = {"steps": 4000, "batch": 64, "optimizer": "sgd", "lr": 0.05, "weight_decay": 5e-4}
+    assert few_train({}, run, 40) == {
+        "steps": 60, "batch": 20, "optimizer": "adamw", "lr": 3e-3, "eval_every": 60, "workers": 0,
+        "fixed_statistics": True,
+    }  # fmt: skip
+    given = {"lr": 0.1, "epochs": 2.0, "fixed_statistics": False}
+    train = few_train(given, {**run, **given}, 1000)
+    assert (train["optimizer"], train["lr"], train["batch"]) == ("sgd", 0.1, 32)
+    assert train["epochs"] == 2.0 and train["weight_decay"] == 5e-4
+    assert not train["fixed_statistics"]
 
 
 def test_one_image_per_class_is_enough() -> None:

@@ -40,13 +40,6 @@ from onetrunk.train.new_domain.trials import HEADS_ONLY, AdapterKind, TrialRunne
 DEVIATIONS = 1.5  # standard errors by which a method has to be worse to be dropped
 MIN_HELD_OUT = 20  # images before a method is dropped
 ENOUGH = 300  # held-out images after which the race ends, as their errors are precise enough
-FEW_BATCH = 32  # images in a batch, at most
-MIN_STEPS, MAX_STEPS, EPOCHS = 60, 200, 15  # of training, by default
-
-
-def few_steps(images: int, batch: int) -> int:
-    """Return the default number of training steps for few images."""
-    return int(min(MAX_STEPS, max(MIN_STEPS, round(EPOCHS * images / batch))))
 
 
 @dataclass(frozen=True)
