@@ -14,7 +14,7 @@ from onetrunk.cli.class_table import class_table
 from onetrunk.cli.output import console, print_json, suggest
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput, printable
-from onetrunk.eval.detail_files import check_folder, write_details
+from onetrunk.eval.detail_files import check_details_folder, write_details
 from onetrunk.eval.evaluate import evaluate_split
 from onetrunk.progress import say
 from onetrunk.runs.open import Run
@@ -76,7 +76,7 @@ def command(
         )
     factors = _factors(scales)
     if out is not None:
-        check_folder(out)
+        check_details_folder(out)
     opened = Run(run)
     models = opened.networks
     domains = chosen_domains(opened, domain)

@@ -11,41 +11,29 @@ from typing import Any
 
 from PIL import Image
 
-from onetrunk.errors import BadInput
 from onetrunk.eval.detail_pictures import confusion_picture, reliability_picture
 from onetrunk.eval.metrics.by_class import shown_fields
 from onetrunk.eval.result import TaskResult
 from onetrunk.store.atomic import atomic, write_atomic
 from onetrunk.store.csv_text import csv_text
+from onetrunk.store.places import check_folder
 
 OWN_FILE = re.compile(r"[a-z0-9_.-]+-(classes|confusion|reliability|worst)\.(csv|png)")
 BIN_FIELDS = ("low", "high", "count", "confidence", "accuracy")
 IMAGE_FIELDS = ("file", "given", "predicted", "confidence", "error")
 
 
-def check_folder(folder: Path) -> None:
+def check_details_folder(folder: Path) -> None:
     """Refuse a path that is no folder, or a folder with other files than those of an evaluation.
 
     A folder that does not exist will be created.
     """
-    if folder.exists() and not folder.is_dir():
-        raise BadInput("expected a folder for the files of the evaluation", got=str(folder))
-    others = (
-        [path.name for path in folder.iterdir() if not OWN_FILE.fullmatch(path.name)]
-        if folder.is_dir()
-        else []
-    )
-    if others:
-        raise BadInput(
-            f"the folder {folder} has other files, among them {min(others)}",
-            got=str(folder),
-            try_="the name of a new folder",
-        )
+    check_folder(folder, "one of an evaluation", lambda path: bool(OWN_FILE.fullmatch(path.name)))
 
 
 def write_details(results: Sequence[TaskResult], folder: Path) -> list[Path]:
     """Write the files of each task into a folder and return them."""
-    check_folder(folder)
+    check_details_folder(folder)
     several = {one.domain for one in results for two in results if _same_domain(one, two)}
     written: list[Path] = []
 
