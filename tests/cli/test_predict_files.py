@@ -143,7 +143,7 @@ def test_files_that_cannot_be_written_are_refused_before_the_work(
     onetrunk: Onetrunk, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line = one_line(predict(onetrunk, model, "--out", "photos/0.png/p.csv"))
-    assert "0.png is no folder" in line
+    assert "0.png is not a folder" in line
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     assert "onetrunk[parquet]" in one_line(predict(onetrunk, model, "--out", "p.parquet"))
 

@@ -102,9 +102,9 @@ def test_saving_writes_its_files_into_a_folder_of_its_own(
     assert evaluation.save(tmp_path / "new") == written
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/cat.jpg").write_bytes(b"")
-    with raises(BadInput, "cat.jpg", try_="new folder"):
+    with raises(BadInput, "cat.jpg", try_="empty folder"):
         evaluation.save(tmp_path / "photos")
-    with raises(BadInput, got=str(tmp_path / "photos/cat.jpg")):
+    with raises(BadInput, tmp_path / "photos/cat.jpg"):
         evaluation.save(tmp_path / "photos/cat.jpg")
 
 

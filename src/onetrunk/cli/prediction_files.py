@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from onetrunk.cli.prediction_rows import CsvRows, JsonRows, PredictionRows
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, Missing
 from onetrunk.store.atomic import atomic_path
+from onetrunk.store.places import check_file
 
 ROW_GROUP = 4096  # rows of a Parquet file that are written together
 
@@ -99,9 +99,7 @@ def check_table(path: Path, force: bool) -> None:
         raise BadInput(
             f"the file {path} exists already", got=str(path), try_="another name, or --force"
         )
-    folder = next(each for each in path.absolute().parents if each.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise BadInput(f"cannot write {path}: {folder} is no folder to write to", got=str(path))
+    check_file(path)
 
 
 @contextmanager
