@@ -11,8 +11,10 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
+import torch
 
 import onetrunk as ot
+from onetrunk.config.check import check
 from onetrunk.data.sampling import SAMPLERS
 from onetrunk.data.sources import SOURCES, SourceOptions, open_source
 from onetrunk.nn.adapters import ADAPTERS
@@ -26,6 +28,7 @@ from onetrunk.testing import (
     check_source,
     check_weighting,
 )
+from onetrunk.train.distill.aligners import ALIGNERS, make_aligner
 from onetrunk.train.distill.feature_losses import FEATURE_LOSSES, load_feature_loss
 from onetrunk.train.weighting import WEIGHTINGS
 from tests.helpers.errors import raises
@@ -172,6 +175,25 @@ SOURCE = '''
     SOURCE = Squares
 '''
 
+ALIGNER = '''
+    """`scaled`: features of the same width, multiplied by a number."""
+
+    import torch
+    from torch import nn
+
+
+    class Scaled(nn.Module):
+        def __init__(self, student, teacher):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, features):
+            return self.scale * features
+
+
+    ALIGNER = Scaled
+'''
+
 SAMPLER = '''
     """`alternate`: one domain per step, in turn."""
 
@@ -272,3 +294,42 @@ def test_a_sampler(tmp_path: Path) -> None:
     with added(SAMPLERS, "alternate", SAMPLER, tmp_path):
         assert "alternate" in list(SAMPLERS)
         check_sampler("alternate")
+        assert ot.Train(sampling="alternate").sampling == "alternate"
+    with raises(ot.BadInput, got="alternate", available=["round-robin", "joined"]):
+        ot.Train(sampling="alternate")
+
+
+def test_what_a_sampler_can_do_is_asked_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = dedent(SAMPLER).replace("joined = False", "joined = True")
+    (tmp_path / "samplers_of_mine.py").write_text(lines)
+    (tmp_path / "half_a_sampler.py").write_text("class Half:\n    joined = False\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    tables = [{"name": n, "source": "pocket:optdigits", "size": s} for n, s in (("a", 8), ("b", 9))]
+    for name, facts in (
+        ("samplers_of_mine:Alternate", ["train.sampling", "a 8×8", "b 9×9"]),
+        ("half_a_sampler:Half", ["train.sampling", "steps_per_epoch"]),
+    ):
+        document = {"name": "two", "domains": tables, "train": {"sampling": name}}
+        with raises(ot.BadInput, *facts):
+            check(ot.Recipe.of(document))
+
+
+def test_an_aligner(tmp_path: Path) -> None:
+    with added(ALIGNERS, "scaled", ALIGNER, tmp_path):
+        assert "scaled" in list(ALIGNERS)
+        assert make_aligner("scaled", 4, 4)(torch.ones(2, 4)).shape == (2, 4)
+    with raises(ot.BadInput, got="scaled", available=["linear", "hidden"]):
+        ot.Distill(aligner="scaled")
+
+
+def test_an_aligner_of_another_width_is_refused() -> None:
+    with raises(ot.BadInput, "identity", "(3, 8)", got="(3, 4)"):
+        make_aligner("tests.contract.test_extension_cost:identity", 4, 8)
+
+
+def identity(student: int, teacher: int) -> torch.nn.Module:
+    """An aligner that maps nothing."""
+    del student, teacher
+    return torch.nn.Identity()

@@ -46,6 +46,7 @@ def _typed(program: str | Sequence[str], folder: Path, printed: Path) -> None:
     if isinstance(program, str):
         # so that "__main__:Thing" can be loaded
         page = sys.modules["__main__"] = types.ModuleType("__main__")
+        sys.path.insert(0, os.getcwd())  # as for a script that lies there
         exec(compile(program, "<page>", "exec"), page.__dict__)
         return
     from onetrunk.cli.app import main

@@ -43,10 +43,12 @@ class Splits:
 
     def items(self) -> Iterator[Item]:
         """Yield the images of each split; its name is the first part of their keys."""
+        self.notes = []
         for split, part in self._parts.items():
             for item in part.items():
-                where = f"{split}/{item.where}"
-                yield replace(item, key=f"{split}/{item.key}", where=where, split=split, group=None)
+                key, where = f"{split}/{item.key}", f"{split}/{item.where}"
+                group = None if item.group is None else f"{split}/{item.group}"
+                yield replace(item, key=key, where=where, split=split, group=group)
             self.notes += [f"{split}: {note}" for note in getattr(part, "notes", ())]
 
     def image(self, where: str) -> Raw:
