@@ -105,7 +105,12 @@ def measure(arch: str, size: int, batch: int, rounds: int, figures: Figures) -> 
     ratio("pure_over_uncut", "pure", "uncut pure")
     for count in (3, DOMAINS):
         ratio(f"mixed_{count}_over_uncut", f"mixed {count}", f"uncut mixed {count}")
-        better = min(f"uncut mixed {count}", f"uncut loop {count}", f"loop {count}", key=found.get)
+        better = min(
+            f"uncut mixed {count}",
+            f"uncut loop {count}",
+            f"loop {count}",
+            key=lambda name: found[name],
+        )
         ratio(f"mixed_{count}_over_best_other", f"mixed {count}", better, "at most 1.05")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,7 +104,7 @@ def test_a_result_shows_what_is_known(model: Universal) -> None:
 
 def test_comparisons(tmp_path: Path) -> None:
     row = {"errors": {"new": 12.5}, "old": {"a": 3.0}}
-    document = {
+    document: dict[str, Any] = {
         "run": "pocket",
         "own": {"a": ["classify"]},
         "domains": {"new": ["classify"]},
