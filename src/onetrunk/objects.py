@@ -24,7 +24,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from onetrunk.errors import BadInput, shorten
+from onetrunk.errors import BadInput, nearest, shorten
 
 Trust = str | Iterable[str]  # modules whose code files may name
 Thing = object  # `Named` has a field of this name
@@ -56,11 +56,13 @@ def load_object(name: str, what: str, available: Iterable[str] = ()) -> Any:
     try:
         thing: Any = importlib.import_module(module)
     except ImportError as error:
+        near = nearest(module, built_in)  # a mistyped built-in name before a colon
         raise BadInput(
             f"{what} {name}: cannot import {module}",
             got=str(error),
             available=built_in or None,
-            try_=f"install the package of {module}, or start where its file lies",
+            try_=f"{f'{near}, or ' if near else ''}install the package of {module}, or start where "
+            "its file lies",
         ) from None
     except Exception as error:  # the module's code may raise anything
         raise BadInput(

@@ -137,14 +137,15 @@ def open_source(name: str, options: SourceOptions) -> Source:
             try_="give them again in Python, as the domain: ot.evaluate(model, [domain]), "
             "ot.Run(folder, domains=[domain]), ot.train(…, resume=True)",
         )
+    available = [f"{prefix}:" for prefix in SOURCES]
     if user_source(name) is None:
         raise BadInput(
             "expected a source as PREFIX:REST, or package.module:thing",
             got=name,
-            available=[f"{prefix}:" for prefix in SOURCES],
+            available=available,
             try_=f"folder:{name}" if Path(options.base, name).is_dir() else None,
         )
-    make: OpenSource = load_object(name, "source")
+    make: OpenSource = load_object(name, "source", available)
     source = make("", options)
     if not isinstance(source, Source):
         raise BadInput(
