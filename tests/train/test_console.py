@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from onetrunk import progress
 from onetrunk.train import console
 from onetrunk.train.console import ConsoleLogger, duration, number
 
@@ -227,7 +228,7 @@ def test_a_notebook_shows_all_domains_in_one_output(
     clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cell = FakeCell()
-    monkeypatch.setattr(console.Cell, "current", lambda: cell)
+    monkeypatch.setattr(progress.Cell, "current", lambda: cell)
     names = [f"d{i}" for i in range(40)]
     logger = ConsoleLogger()
     logger.begin(plan(*names))
