@@ -23,7 +23,7 @@ MB = 2**20
 # 10 ms per pass, and 1 MB per image in use, of which every map is 0.25 MB
 TYPICAL = Cost(400, 10 * 10**6, tuple((MB, MB // 4) for _ in range(20)))
 HEAVY = Cost(68, 45 * 10**6, ((MB, MB // 4),))  # most of the time is for its weights
-LIGHT = Cost(10, 10**5, tuple((MB // 8, MB // 32) for _ in range(200)))
+LIGHT = Cost(30, 10**5, tuple((MB // 8, MB // 32) for _ in range(200)))
 X = make_images(20, 32)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from onetrunk import progress
 from onetrunk.train import console
 from onetrunk.train.console import ConsoleLogger, duration, number
 
@@ -211,3 +212,34 @@ def test_durations_are_rounded(seconds: float, text: str) -> None:
 def test_numbers_are_rounded() -> None:
     values = (None, 0.12345, 9.9994, 12.345, 12345.6, float("nan"))
     assert [number(v) for v in values] == ["–", "0.123", "9.999", "12.35", "12,345.60", "nan"]
+
+
+class FakeCell:
+    """An output of a notebook."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def show(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def test_a_notebook_shows_all_domains_in_one_output(
+    clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = FakeCell()
+    monkeypatch.setattr(progress.Cell, "current", lambda: cell)
+    names = [f"d{i}" for i in range(40)]
+    logger = ConsoleLogger()
+    logger.begin(plan(*names))
+    for step in range(1, 6):
+        clock.now += console.REFRESH / 2  # updates are not faster than REFRESH
+        logger.log_step(line(step, *(f"{name}/classify" for name in names)))
+    logger.log_evaluation(evaluated(5, *(f"{name}/classify" for name in names)))
+    logger.end()
+    assert capsys.readouterr() == ("", "")
+    assert 3 <= len(cell.texts) <= 5
+    last = cell.texts[-1]
+    assert last.startswith("step 5 of 400")
+    assert all(re.search(rf"^{name} .*0\.500 .*12\.35", last, re.MULTILINE) for name in names)
+    assert "\x1b" not in last
