@@ -45,7 +45,10 @@ def settings_like(domain: Domain, cards: Mapping[str, Card], known: Mapping[str,
     if len({other.shape[0] for other in others}) > 1 and _has_own_size(domain):
         del defaults["size"]
     first = others[0].normalize
-    same = all(other.normalize == first for other in others)
+    # the numbers of one domain may be those of its own images
+    same = all(other.normalize == first for other in others) and (
+        len(others) > 1 or isinstance(first, str) or bool(known)
+    )
     defaults["normalize"] = first if same else "dataset"
     augments = [other.augment for other in others if other.augment is not None]
     if augments:
