@@ -115,12 +115,11 @@ def test_a_dataset_is_read_by_content(dataset: Any) -> None:
     domain = opened(dataset)
     assert domain.tasks[0].classes == ("cat", "dog")
     assert sum(len(split) for split in domain.splits.values()) == 40
-    split = dict(zip(domain.index.keys, domain.index.split, strict=True))
-    turned = opened(dataset.select(range(35, 4, -1)))
-    assert len(turned.index) == 31
-    assert all(split[k] == c for k, c in zip(turned.index.keys, turned.index.split, strict=True))
-    assert opened(dataset).index.fingerprint == domain.index.fingerprint
-    assert turned.index.fingerprint != domain.index.fingerprint
+    turned = opened(dataset.select(range(39, -1, -1)))
+    assert list(turned.index.keys) == list(domain.index.keys)
+    assert turned.index.split.tolist() == domain.index.split.tolist()
+    assert turned.index.fingerprint == domain.index.fingerprint
+    assert opened(dataset.select(range(39))).index.fingerprint != domain.index.fingerprint
 
 
 def test_a_dictionary_of_datasets_has_splits(dataset: Any) -> None:

@@ -79,12 +79,11 @@ def test_images_in_memory_have_the_pixels_of_their_files(form: str, pairs: list[
 
 def test_splits_of_images_in_memory_do_not_depend_on_positions(pairs: list[Pair]) -> None:
     images = [(np.asarray(Image.open(path)), label) for path, label in pairs]
-    first, turned = opened(images), opened([*reversed(images)][:-3])
-    split = dict(zip(first.index.keys, first.index.split, strict=True))
-    for key, code in zip(turned.index.keys, turned.index.split, strict=True):
-        assert split[key] == code
-    assert opened(images).index.fingerprint == first.index.fingerprint
-    assert turned.index.fingerprint != first.index.fingerprint
+    first, turned = opened(images), opened([*reversed(images)])
+    assert list(turned.index.keys) == list(first.index.keys)
+    assert turned.index.split.tolist() == first.index.split.tolist()
+    assert turned.index.fingerprint == first.index.fingerprint
+    assert opened(images[1:]).index.fingerprint != first.index.fingerprint
 
 
 def test_equal_images_share_a_split() -> None:
