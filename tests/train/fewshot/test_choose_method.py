@@ -245,11 +245,16 @@ def test_training_with_fixed_statistics_keeps_them(run: Path) -> None:
 
 def test_the_training_settings_of_few_images() -> None:
     assert [few_steps(n, 32) for n in (10, 240, 9000)] == [60, 112, 200]
-    run = {"steps": 4000, "batch": 64, "optimizer": "sgd", "lr": 0.05, "weight_decay": 5e-4}
+    run = {
+        "steps": 4000, "batch": 64, "optimizer": "sgd", "lr": 0.05, "weight_decay": 5e-4,
+        "momentum": 0.9,
+    }  # fmt: skip
     assert few_train({}, run, 40) == {
         "steps": 60, "batch": 20, "optimizer": "adamw", "lr": 3e-3, "eval_every": 60, "workers": 0,
         "fixed_statistics": True,
     }  # fmt: skip
+    Train(**few_train({}, run, 40))  # no key of the other optimizer is left
+    assert few_train({"momentum": 0.8}, {**run, "momentum": 0.8}, 40)["optimizer"] == "sgd"
     given = {"lr": 0.1, "epochs": 2.0, "fixed_statistics": False}
     train = few_train(given, {**run, **given}, 1000)
     assert (train["optimizer"], train["lr"], train["batch"]) == ("sgd", 0.1, 32)
