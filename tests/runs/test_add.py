@@ -121,7 +121,7 @@ def test_the_header_of_the_pack_has_its_history_and_no_path(run: Path) -> None:
     assert (event["event"], event["seed"]) == ("added", 4)
     assert (event["add"]["adapters"], event["add"]["rank"], document["rank"]) == ("lora", 2, 2)
     assert event["train"]["steps"] == 2
-    assert event["images"] == {"train": 108, "val": 54, "test": 54}
+    assert event["images"] == {"train": 132, "val": 42, "test": 42}
     assert event["scores"] == document["scores"]
     assert "test/classify/error" in document["scores"]
     assert str(run.parent) not in json.dumps(document)
