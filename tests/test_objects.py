@@ -116,7 +116,7 @@ def test_objects_without_a_name_are_refused_with_what_to_do() -> None:
         functools.partial(print, 3),
         functools.partial(print, file=object()),
     ],
-    ids=str,
+    ids=range(9),
 )
 def test_bad_names_and_arguments_are_refused(thing: Any) -> None:
     with pytest.raises(BadInput):
