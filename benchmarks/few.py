@@ -1,10 +1,10 @@
 """Compare methods for few images: the default of `onetrunk add` with each single method.
 
     python benchmarks/few.py [--quick] [--json FILE] [--folders digits,faces] [--each 5,10]
-                             [--seeds 0,1] [--show]
+                             [--seeds 0,1] [--size 64] [--show]
 
-The trunk is timm's EfficientNet-lite0 with the ImageNet weights of a package, at 64 pixels, with
-the normalization of these weights. From each of six folders (folders.py), 5, 10, 20 and 50 images a
+The trunk is timm's EfficientNet-lite0 with the ImageNet weights of a package, by default at 64
+pixels, with the normalization of these weights. From each of six folders (folders.py), 5, 10, 20 and 50 images a
 class are drawn and added as a domain:
 
 - class_means, head, norm, parallel: a single method on all drawn images. The penalty of the
@@ -58,7 +58,7 @@ COLUMNS = (*SINGLE, "default")
 Cell = dict[str, Any]
 
 
-def make_trunk(arch: str = ARCH) -> ot.Universal:
+def make_trunk(size: int, arch: str = ARCH) -> ot.Universal:
     """Return a model with the trunk and one domain without images."""
     weights: str | bool = False
     if arch == ARCH:
@@ -68,7 +68,7 @@ def make_trunk(arch: str = ARCH) -> ot.Universal:
         folder = Path(spec.submodule_search_locations[0])
         weights = str(next(folder.glob("models/efficientnet-lite0-*.pth")))
     task = ot.Task("classify", "classify", ("a", "b"))
-    first = ot.Domain("first", None, [task], size=SIZE, normalize=GREY)
+    first = ot.Domain("first", None, [task], size=size, normalize=GREY)
     return ot.Universal(ot.Trunk(arch, pretrained=weights), [first]).eval()
 
 
@@ -92,12 +92,13 @@ def measure(
     each: int,
     seed: int,
     train: dict[str, Any],
+    size: int = SIZE,
     held_out: int = HELD_OUT,
 ) -> Cell:
     """Return the test error of each method, in percent."""
     began = time.monotonic()
     source = read_folder(folder).drawn(each, seed, held_out)
-    domain = ot.Domain(NAME, source, size=SIZE, normalize=GREY, cache=False)
+    domain = ot.Domain(NAME, source, size=size, normalize=GREY, cache=False)
     with opened(trunk, domain, seed, train) as runner:
         chosen, methods, _ = choose_method(runner, candidates(runner, FEW_KINDS))
         chosen_in = time.monotonic() - began
@@ -193,7 +194,7 @@ def show(cells: Sequence[Cell]) -> dict[str, float]:
     return figures
 
 
-def write(file: Path, cells: Sequence[Cell], figures: dict[str, float]) -> None:
+def write(file: Path, cells: Sequence[Cell], figures: dict[str, float], size: int) -> None:
     """Write the cells with date, machine and versions."""
     file.parent.mkdir(parents=True, exist_ok=True)
     kept = {
@@ -202,7 +203,7 @@ def write(file: Path, cells: Sequence[Cell], figures: dict[str, float]) -> None:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "seeds": sorted({cell["seed"] for cell in cells}),
-        "size": SIZE,
+        "size": size,
         "threads": torch.get_num_threads(),
     }
     part = file.with_suffix(".part")
@@ -218,6 +219,7 @@ def main() -> None:
     parser.add_argument("--folders", default=",".join(FOLDERS))
     parser.add_argument("--each", default=",".join(map(str, EACH)), help="images a class")
     parser.add_argument("--seeds", default="0")
+    parser.add_argument("--size", type=int, default=SIZE, help="pixels")
     parser.add_argument("--show", action="store_true", help="compute nothing")
     given = parser.parse_args()
     folders, each = given.folders.split(","), [int(n) for n in given.each.split(",")]
@@ -235,15 +237,15 @@ def main() -> None:
             for folder in folders:
                 if given.show or (folder, count, seed) in done:
                     continue
-                trunk = trunk or make_trunk("resnet20" if given.quick else ARCH)
-                cell = measure(trunk, folder, count, seed, train, held_out)
+                trunk = trunk or make_trunk(given.size, "resnet20" if given.quick else ARCH)
+                cell = measure(trunk, folder, count, seed, train, given.size, held_out)
                 print(json.dumps(cell), flush=True)
                 cells.append(cell)
                 if given.json is not None:
-                    write(given.json, cells, {})
+                    write(given.json, cells, {}, given.size)
     figures = show(cells)
     if given.json is not None:
-        write(given.json, cells, figures)
+        write(given.json, cells, figures, given.size)
         print(f"wrote {given.json}")
 
 

@@ -19,6 +19,20 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.domain_settings import DomainSettings
 from onetrunk.errors import BadInput
 from onetrunk.nn.universal import Universal
+from onetrunk.settings import Settings
+
+
+def check_settings(given: object, kind: type[Settings]) -> None:
+    """Raise BadInput unless settings are None or objects of their class."""
+    if given is None or isinstance(given, kind):
+        return
+    name = f"ot.{kind.__name__}"
+    several = isinstance(given, Mapping)
+    raise BadInput(
+        f"expected settings as an object of {name}",
+        got=type(given).__name__,
+        try_=f"{name}(**settings)" if several else f"{name}(…), whose keys are its arguments",
+    )
 
 
 def recipe_of(

@@ -212,7 +212,7 @@ class Train(Settings):
         given = [f"{name} = {lengths[name]}" for name in LENGTHS if lengths.get(name) is not None]
         if len(given) > 1:
             raise BadInput(
-                "expected one of steps, epochs and hours",
+                "expected only one of steps, epochs and hours",
                 got=", ".join(given),
                 try_=f"remove {given[-1]}",
             )

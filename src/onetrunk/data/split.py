@@ -44,6 +44,9 @@ class Split:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __repr__(self) -> str:
+        return f"Split({self.name!r}, {len(self):,} images)"
+
     def part(self, places: NDArray[np.int64]) -> Split:
         """Return the split with these images only."""
         return Split(self.name, self.rows[places], self._index, self._frames, self.pixels)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from onetrunk.data.domain import Domain
+from onetrunk.data.domain_list import list_domains
 from onetrunk.data.seeded import permutation, seed_of
 from onetrunk.data.split import Split
 from onetrunk.errors import BadInput, Diverged, printable
@@ -28,6 +29,7 @@ from onetrunk.eval.metrics import scores_of
 from onetrunk.eval.model_split import sample_places, split_for
 from onetrunk.eval.result import EvaluationResult, TaskResult
 from onetrunk.eval.views import Views, predict_views
+from onetrunk.nn.arguments import check_model
 from onetrunk.nn.card import Card
 from onetrunk.nn.modes import eval_mode
 from onetrunk.nn.norms import Norm
@@ -125,12 +127,8 @@ def evaluate_split(
 
 def distinct_domains(domains: Sequence[Domain]) -> list[Domain]:
     """Return the domains as a list; an empty one, or a repeated domain, is refused."""
-    listed = [domains] if isinstance(domains, Domain) else list(domains)
-    names = [domain.name for domain in listed]
-    for name in names:
-        if names.count(name) > 1:
-            raise BadInput("expected each domain once", got=name)
-    if not names:
+    listed = list_domains(domains)
+    if not listed:
         raise BadInput("expected at least one domain to evaluate", got="none")
     return listed
 
@@ -141,6 +139,7 @@ def model_for(model: Models, domain: str) -> Universal:
         if domain not in model:
             raise BadInput("there is no model for this domain", got=domain, available=model)
         model = model[domain]
+    check_model(model)
     if domain not in model.domains:
         raise BadInput("the model has no such domain", got=domain, available=model.domains)
     return model

@@ -19,7 +19,7 @@ from onetrunk.eval.table import Table
 Detail = TypeVar("Detail")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Evaluation(Table):
     """A table of scores, and what it was computed from.
 

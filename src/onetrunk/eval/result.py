@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from onetrunk.data.split import Split
 from onetrunk.data.task import Task
+from onetrunk.errors import BadInput
 from onetrunk.eval.intervals import interval
 from onetrunk.eval.metrics import metrics_of
 from onetrunk.eval.metrics.by_class import ClassScores, macro_mean, weighted_mean
@@ -134,6 +135,8 @@ class TaskResult:
 
         Of classes and labels, only images with a wrong prediction are listed. Embeddings have none.
         """
+        if limit < 1:
+            raise BadInput("expected a limit of at least one image", got=limit)
         errors = self.scores.image_errors() if self.scores.count else None
         if errors is None:
             return []

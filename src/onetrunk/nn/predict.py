@@ -147,5 +147,7 @@ def _each(images: Images) -> Iterator[Raw]:
         raise BadInput(
             "expected paths, pictures or arrays",
             got=type(images).__name__,
-            try_="model(tensor, domain=…), which takes normalized tensors",
+            try_="model(tensor, domain=…), which takes normalized tensors"
+            if isinstance(images, Tensor)
+            else "a list of them",
         )

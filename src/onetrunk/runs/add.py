@@ -13,7 +13,9 @@ import torch
 
 from onetrunk.config import Train
 from onetrunk.config.add_recipe import Few
+from onetrunk.config.from_python import check_settings
 from onetrunk.data.domain import Domain
+from onetrunk.data.domain_list import list_domains
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
 from onetrunk.nn.pack import Pack
@@ -92,6 +94,8 @@ def add(
         "few": few,
         "decay": decay,
     }
+    check_settings(train, Train)
+    (domain,) = list_domains(domain)
     given = {} if train is None else train.given()
     if isinstance(model, Universal):
         return _add_to_model(model, domain, owned, given, others, seed, device)

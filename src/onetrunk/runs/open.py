@@ -77,11 +77,24 @@ class Run(Described):
         self.folder = Path(folder)
         self.trust = (trust,) if isinstance(trust, str) else tuple(trust)
         self._given = {domain.name: domain for domain in domains}
+        if domains:
+            self._check_given()
         if models is not None:
             self.__dict__["models"] = dict(models)
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
+
+    def _check_given(self) -> None:
+        """Raise BadInput for a domain that the run does not have."""
+        for name in self._given:
+            if name not in self.names:
+                raise BadInput(
+                    f"{self.folder} has no such domain",
+                    got=name,
+                    available=self.names,
+                    try_=f"ot.add({str(self.folder)!r}, domain)",
+                )
 
     def summary(self) -> Summary:
         """Return the training and the domains, from files alone: no network is built."""

@@ -14,12 +14,14 @@ import torch
 
 from onetrunk.config import Distill, Recipe, Train
 from onetrunk.config.check import check
-from onetrunk.config.from_python import distill_settings, recipe_of
+from onetrunk.config.from_python import check_settings, distill_settings, recipe_of
 from onetrunk.data.domain import Domain, check_domains
+from onetrunk.data.domain_list import list_domains
 from onetrunk.data.splitting import SPLITS
 from onetrunk.errors import BadInput
 from onetrunk.eval.budget import budget
 from onetrunk.eval.evaluate import evaluate_split
+from onetrunk.nn.arguments import check_model
 from onetrunk.nn.heads import Numbers
 from onetrunk.nn.model_files import save_models
 from onetrunk.nn.saving import load
@@ -86,12 +88,16 @@ def train(
         trust: Modules whose code the folders of teachers may name.
     """
     check_place(Path(out))
+    check_model(model)
+    domains = list_domains(domains)
+    for settings, kind in ((train, Train), (distill, Distill)):
+        check_settings(settings, kind)
     names = [domain.name for domain in domains]
     if sorted(names) != sorted(model.domains):
-        raise BadInput("expected all domains of the model", got=names, available=model.domains)
+        raise _other_domains(names, list(model.domains))
     check_domains(domains)
-    settings = distill_settings(distill, teachers)
-    recipe = recipe_of(model, domains, train or Train(), seed, Path(out), settings)
+    distilled = distill_settings(distill, teachers)
+    recipe = recipe_of(model, domains, train or Train(), seed, Path(out), distilled)
     part = names[0] if model.trunk.sharing == "none" else ""
     with trusting(trust):
         return train_models(
@@ -104,6 +110,20 @@ def train(
             loggers=loggers,
             callbacks=callbacks,
         )
+
+
+def _other_domains(given: Sequence[str], known: Sequence[str]) -> BadInput:
+    """Return the error for domains that are not those of the model."""
+    missing = [name for name in known if name not in given]
+    unknown = [name for name in given if name not in known]
+    parts = [f"without {', '.join(missing)}"] if missing else []
+    parts += [f"with {', '.join(unknown)}, which the model does not have"] if unknown else []
+    return BadInput(
+        "expected all domains of the model",
+        got=f"a list {' and '.join(parts)}",
+        available=known,
+        try_="model.add_domain(domain)" if unknown else "the complete list",
+    )
 
 
 def train_recipe(recipe: Recipe, *, resume: bool = False, device: str | None = None) -> Run:

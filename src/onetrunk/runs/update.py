@@ -16,7 +16,9 @@ import torch
 
 from onetrunk.config import Train
 from onetrunk.config.add_recipe import Few
+from onetrunk.config.from_python import check_settings
 from onetrunk.data.domain import Domain
+from onetrunk.data.domain_list import list_domains
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
 from onetrunk.nn.adapters import NO_ADAPTERS
@@ -83,6 +85,8 @@ def update(
         train: Settings of the training; those that are not set are those of the run.
         trust: Modules whose code the run may name.
     """
+    check_settings(train, Train)
+    (domain,) = list_domains(domain)
     folder, name = Path(run), domain.name
     domain = domain.keeping(Run(folder).kept_splits(name))
     settings = {} if train is None else train.given()

@@ -7,7 +7,7 @@ is finished and saved first, so that `--resume` continues after it.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,10 @@ HOOKS = ("on_start", "on_step", "on_eval", "on_end")
 
 def check_callbacks(callbacks: Sequence[object]) -> None:
     """Raise BadInput for an object that is not a callback."""
+    if isinstance(callbacks, Callback) or not isinstance(callbacks, Iterable):
+        raise BadInput(
+            "expected a list of callbacks", got=type(callbacks).__name__, try_="callbacks=[…]"
+        )
     for callback in callbacks:
         if not isinstance(callback, Callback):
             got = callback.__name__ if isinstance(callback, type) else type(callback).__name__

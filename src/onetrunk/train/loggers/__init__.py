@@ -8,7 +8,7 @@ file, of the package that it needs, and of the extra that installs it.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
@@ -61,6 +61,9 @@ def load_logger(name: str) -> Factory:
 
 def check_loggers(loggers: Sequence[str | Logger]) -> None:
     """Raise BadInput or Missing for loggers that cannot be used, before anything is made."""
+    if isinstance(loggers, str) or not isinstance(loggers, Iterable):
+        got = loggers if isinstance(loggers, str) else type(loggers).__name__
+        raise BadInput("expected a list of loggers", got=got, try_=f"loggers=[{got!r}]")
     for logger in loggers:
         if isinstance(logger, str):
             load_logger(logger)
