@@ -4,8 +4,8 @@
                              [--seeds 0,1] [--size 64] [--show]
 
 The trunk is timm's EfficientNet-lite0 with the ImageNet weights of a package, by default at 64
-pixels, with the normalization of these weights. From each of six folders (folders.py), 5, 10, 20 and 50 images a
-class are drawn and added as a domain:
+pixels, with the normalization of these weights. From each of six folders (folders.py), 5, 10, 20
+and 50 images a class are drawn and added as a domain:
 
 - class_means, head, norm, parallel: a single method on all drawn images. The penalty of the
   head, from which norm and parallel start, has the lowest error on folds of these images.

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from onetrunk.data.domain import Domain
+from onetrunk.data.domain_list import list_domains
 from onetrunk.data.pixels import Raw
 from onetrunk.display import Described, Summary
 from onetrunk.errors import BadInput
@@ -69,6 +70,12 @@ class Universal(HubMixin, Described, nn.Module):
         pair: str = "name",
     ) -> None:
         super().__init__()
+        if not isinstance(trunk, Trunk):
+            raise BadInput(
+                "expected a trunk, an object of ot.Trunk",
+                got=trunk if isinstance(trunk, str) else type(trunk).__name__,
+                try_=f"ot.Trunk({trunk!r})" if isinstance(trunk, str) else None,
+            )
         if trunk.switch.names:
             raise BadInput(
                 "a trunk belongs to one model",
@@ -85,6 +92,7 @@ class Universal(HubMixin, Described, nn.Module):
         self.not_importable: dict[str, str] = {}  # heads that cannot be saved, by domain
         self._only: str | None = None  # the one domain that is trained, see `learn_only`
         self._plans = pieces.Plans()
+        domains = list_domains(domains)
         names = [domain.name for domain in domains]
         for name in heads or {}:
             if name not in names:
