@@ -319,70 +319,71 @@ def recipe_of(kind: str, out: str) -> ot.Recipe:
     return ot.Recipe.parse(text, sets=KINDS[kind][0])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def resumed(kind: str, runs: Runs) -> ot.Run:
+    """Train the run of a kind, kill it in the middle, and resume it; once for all tests."""
+    folder = runs.folder / "runs" / kind
+    if kind not in runs.outputs:
+        (runs.folder / "kill").touch()
+        with pytest.raises(BaseException) as killed:
+            train_recipe(recipe_of(kind, f"runs/{kind}"), device="cpu")
+        assert type(killed.value).__name__ == "Killed"
+        assert not (folder / "scores.json").exists()
+    run = train_recipe(ot.Recipe.read(folder), resume=True, device="cpu")
+    if kind not in runs.outputs:
+        images = torch.linspace(-1, 1, 2 * 3 * 64).view(2, 3, 8, 8)
+        torch.save(images, runs.folder / "images.pt")
+        with torch.no_grad():
+            runs.outputs[kind] = {
+                name: run.model.eval()(images, domain=name)["classify"] for name in ("one", "two")
+            }
+    return run
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [kind if kind == "head" else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS],
+)
 def test_a_killed_training_is_resumed_to_the_same_weights(kind: str, runs: Runs) -> None:
     expected = train_recipe(recipe_of(kind, f"uninterrupted/{kind}"), device="cpu")
-    folder = runs.folder / "runs" / kind
-    (runs.folder / "kill").touch()
-    with pytest.raises(BaseException) as killed:
-        train_recipe(recipe_of(kind, f"runs/{kind}"), device="cpu")
-    assert type(killed.value).__name__ == "Killed"
-    assert not (folder / "scores.json").exists()
-    run = train_recipe(ot.Recipe.read(folder), resume=True, device="cpu")
+    run = resumed(kind, runs)
     assert same(weights(run.model), weights(expected.model))
     assert run.table.rows == expected.table.rows
-    assert (folder / "log.txt").read_text() == "4"
-    images = torch.linspace(-1, 1, 2 * 3 * 64).view(2, 3, 8, 8)
-    torch.save(images, runs.folder / "images.pt")
-    with torch.no_grad():
-        runs.outputs[kind] = {
-            name: run.model.eval()(images, domain=name)["classify"] for name in ("one", "two")
-        }
+    assert (runs.folder / "runs" / kind / "log.txt").read_text() == "4"
 
 
-@pytest.fixture(scope="module")
-def found(runs: Runs) -> dict[str, dict[str, Any]]:
-    """What one new process finds in the runs that the tests above have trained."""
-    kinds = {kind: KINDS[kind][1] for kind in runs.outputs}
+@pytest.mark.slow
+def test_a_new_process_reads_every_run_and_imports_code_only_with_consent(runs: Runs) -> None:
+    for kind in KINDS:
+        resumed(kind, runs)
+    kinds = {kind: in_network for kind, (_, in_network) in KINDS.items()}
     (runs.folder / "kinds.json").write_text(json.dumps(kinds))
     code, printed = typed(READ, runs.folder)
     assert code == 0, printed
-    document: dict[str, dict[str, Any]] = json.loads((runs.folder / "found.json").read_text())
-    return document
+    found: dict[str, dict[str, Any]] = json.loads((runs.folder / "found.json").read_text())
+    for kind, in_network in kinds.items():
+        check_consent(kind, in_network, found[kind])
+        check_what_was_read(kind, in_network, found[kind], runs)
 
 
-def trained(kind: str, runs: Runs) -> None:
-    if kind not in runs.outputs:
-        pytest.skip("its training was not selected")
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_new_process_imports_code_only_with_consent(
-    kind: str, runs: Runs, request: pytest.FixtureRequest
-) -> None:
-    trained(kind, runs)
-    refused = request.getfixturevalue("found")[kind]
-    for what in ("load", "other") if KINDS[kind][1] else ("domains",) if kind == "source" else ():
-        assert "mine:" in refused[what], what
-        assert "--trust mine" in refused[what], what
-    if not KINDS[kind][1]:
-        assert refused["load"] == refused["other"] == ""
+def check_consent(kind: str, in_network: bool, refused: dict[str, Any]) -> None:
+    for what in ("load", "other") if in_network else ("domains",) if kind == "source" else ():
+        assert "mine:" in refused[what], (kind, what)
+        assert "--trust mine" in refused[what], (kind, what)
+    if not in_network:
+        assert refused["load"] == refused["other"] == "", kind
     if kind != "source":
-        assert refused["domains"] == ""
+        assert refused["domains"] == "", kind
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_new_process_reads_the_run(kind: str, runs: Runs, request: pytest.FixtureRequest) -> None:
-    trained(kind, runs)
-    read = request.getfixturevalue("found")[kind]
+def check_what_was_read(kind: str, in_network: bool, read: dict[str, Any], runs: Runs) -> None:
     outputs = torch.load(runs.folder / f"{kind}.pt")
     assert outputs.keys() == runs.outputs[kind].keys()
     for name, expected in runs.outputs[kind].items():
         torch.testing.assert_close(outputs[name], expected)  # in another memory format
     stored, again = read["scores"]
-    assert again == pytest.approx(stored, rel=1e-4)
-    if KINDS[kind][1]:
-        assert read["folded"] < 1e-4
-        assert read["bytes"] > 0
-        assert read["added"] == ["one", "two", "three"]
-        assert read["unchanged"]
+    assert again == pytest.approx(stored, rel=1e-4), kind
+    if in_network:
+        assert read["folded"] < 1e-4, kind
+        assert read["bytes"] > 0, kind
+        assert read["added"] == ["one", "two", "three"], kind
+        assert read["unchanged"], kind

@@ -19,6 +19,7 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.inspect import Inspection, inspect
 from onetrunk.data.pixels import FITS, Fit
 from onetrunk.data.sources.pocket import cards
+from onetrunk.display import plural
 from onetrunk.errors import BadInput, printable, shorten
 
 SHOWN = 8  # files listed on the terminal; --json lists all
@@ -304,15 +305,16 @@ def _verdict(found: Inspection) -> str:
     if found.refused:
         return "would not start; see the error below"
     skipped = len(found.unreadable)
-    return f"would start, without the {skipped:,} unreadable files" if skipped else "would start"
+    left_out = f", without {plural(skipped, 'unreadable file')}" if skipped else ""
+    return f"would start{left_out}"
 
 
 def _describe(labels: Any) -> str:
     text = str(labels.kind) + (f" in {labels.unit}" if labels.unit else "")
     if labels.classes:
-        text += f", {len(labels.classes):,} classes"
+        text += f", {plural(len(labels.classes), 'class', 'classes')}"
     extremes = labels.extremes()
-    if extremes:
+    if extremes and len(labels.classes) > 1:
         (most, n), (least, m) = extremes
         text += f"; largest {most} ({n:,}), smallest {least} ({m:,})"
     elif labels.classes:

@@ -38,6 +38,7 @@ from onetrunk.data.stratified import (
     assign,
 )
 from onetrunk.data.task import NO_CLASS, NO_LABEL, Task
+from onetrunk.display import plural
 from onetrunk.errors import BadInput, shorten
 
 FEW = 5  # a class with fewer val or test images is reported: its score is little more than chance
@@ -451,8 +452,8 @@ def few_images(task: Task, values: NDArray[Any], codes: Codes) -> str:
             rare = rare[np.argsort(counts[rare], kind="stable")]
             named = shorten([f"{task.classes[c]} {counts[c]}" for c in rare], EXAMPLES)
             parts.append(
-                f"{len(rare):,} of {len(task.classes):,} classes have fewer than {FEW} {split} "
-                f"images ({named})"
+                f"{len(rare):,} of {plural(len(task.classes), 'class', 'classes')} "
+                f"{'has' if len(rare) == 1 else 'have'} fewer than {FEW} {split} images ({named})"
             )
     return f"task {task.name}: {'; '.join(parts)}" if parts else ""
 

@@ -38,15 +38,23 @@ def split_in(name: str) -> str | None:
     return splits.pop() if len(splits) == 1 else None
 
 
-def existing_path(base: Path, rest: str, prefix: str) -> Path:
-    """Return the file or folder that the user named, with links resolved; it must exist."""
+def existing_path(base: Path, rest: str, prefix: str, folders: bool = False) -> Path:
+    """Return the file or folder that the user named, with links resolved; it must exist.
+
+    Args:
+        folders: Whether a message lists folders only.
+    """
     if not rest:
         raise BadInput(f"{prefix}: expected a path after the prefix", try_=f"{prefix}:PATH")
     path = Path(base, Path(rest).expanduser())
     try:
         if path.exists():
             return path.resolve()
-        beside = sorted(p.name for p in path.parent.iterdir() if not p.name.startswith("."))
+        beside = sorted(
+            p.name
+            for p in path.parent.iterdir()
+            if not p.name.startswith(".") and (p.is_dir() or not folders)
+        )
     except (OSError, ValueError) as error:
         raise BadInput(
             f"{prefix}:{rest}: cannot be opened", got=reason_of(error), try_="check the path"
@@ -61,7 +69,7 @@ def existing_path(base: Path, rest: str, prefix: str) -> Path:
 
 def existing_folder(base: Path, rest: str, prefix: str, try_: str | None = None) -> Path:
     """Return the folder that the user named, with links resolved; it must exist."""
-    folder = existing_path(base, rest, prefix)
+    folder = existing_path(base, rest, prefix, folders=True)
     if not folder.is_dir():
         raise BadInput(f"{prefix}:{rest}: expected a folder, and this is a file", try_=try_)
     return folder

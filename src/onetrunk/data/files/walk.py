@@ -12,6 +12,8 @@ from onetrunk.data.pixels import reason_of
 from onetrunk.errors import BadInput, shorten
 from onetrunk.store.results import is_results
 
+LOOSE, NO_IMAGES = "images outside any class folder", "no images"
+
 
 class Walk:
     """A traversal of a folder tree.
@@ -28,7 +30,8 @@ class Walk:
         self.problems: list[str] = []
         self.remarks: list[str] = []
         self._ignored: list[str] = []
-        self._links: list[str] = []
+        self._outside: list[str] = []  # links that lead out of the root
+        self._circles: list[str] = []  # links to a folder that contains them
         self.results: list[str] = []
 
     def folders(self, folder: str) -> list[str]:
@@ -43,7 +46,7 @@ class Walk:
         """Yield every image file below a folder, as a path relative to the root."""
         real = os.path.realpath(self._root.folder / folder)
         if real in above:  # a link to a folder that contains it
-            self._links.append(folder)
+            self._circles.append(folder)
             return
         folders, files = self._read(folder)
         kinds = {**dict.fromkeys(files, False), **dict.fromkeys(folders, True)}
@@ -71,8 +74,13 @@ class Walk:
             notes.append(f"ignored, written by onetrunk: {counted(self.results)}")
         if self._ignored:
             notes.append(f"ignored, not images by their endings: {counted(self._ignored)}")
-        if self._links:
-            notes.append(f"ignored, links that lead out or in a circle: {counted(self._links)}")
+        if self._outside:
+            notes.append(
+                "ignored, links to files outside of the folder, which are not followed: "
+                f"{counted(self._outside)}"
+            )
+        if self._circles:
+            notes.append(f"ignored, links that lead in a circle: {counted(self._circles)}")
         return notes
 
     def raise_problems(self, name: str) -> None:
@@ -80,9 +88,19 @@ class Walk:
         if self.problems:
             raise BadInput(
                 "; ".join([f"{name}: {self.problems[0]}", *self.problems[1:], *self.notes()]),
-                try_="correct these files; expected ROOT/CLASS/…, ROOT/SPLIT/CLASS/… or "
-                "ROOT/images/… with targets beside images/",
+                try_=self._remedy(),
             )
+
+    def _remedy(self) -> str:
+        """Return what to do about the problems."""
+        if self._outside:
+            return "copy the files into the folder, or a table with their paths: table:FILE"
+        if self.problems[0].startswith(LOOSE):
+            return "move them into a folder for each class, or unlabelled:PATH for images alone"
+        layouts = "ROOT/CLASS/…, ROOT/SPLIT/CLASS/… or ROOT/images/… with targets beside images/"
+        if self.problems[0].startswith(NO_IMAGES):
+            return f"put images into {layouts}"
+        return f"correct these files; expected {layouts}"
 
     def _listing(self, folder: str) -> tuple[list[str], list[str]]:
         if folder not in self._entries:
@@ -114,7 +132,7 @@ class Walk:
             self.problems.append(f"{path}: a name with a backslash")
             return
         if entry.is_symlink() and self._root.find(path) is None:
-            self._links.append(path)
+            self._outside.append(path)
         elif entry.is_dir():
             if is_results(Path(entry.path)):
                 self.results.append(path)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from onetrunk.data.files.labels import check_kinds
 from onetrunk.data.files.paths import Root, existing_folder, split_of, stamp
 from onetrunk.data.files.targets import DENSE_KINDS, ENDINGS, largest_class, read_target
-from onetrunk.data.files.walk import Walk, counted
+from onetrunk.data.files.walk import LOOSE, NO_IMAGES, Walk, counted
 from onetrunk.data.pixels import BadImage
 from onetrunk.data.sources import Item, Label, SourceOptions
 from onetrunk.data.task import NO_PIXEL, Kind, Task
@@ -41,7 +41,7 @@ class Folder:
         if "" not in (folder for _, folder in self._parts) and (
             loose := self._walk.without_results(self._walk.files(""))
         ):
-            self._walk.problems.append(f"images outside any class folder: {counted(loose)}")
+            self._walk.problems.append(f"{LOOSE}: {counted(loose)}")
         self._walk.raise_problems(self.name)
         self.tasks = self._read_tasks(options.tasks)
 
@@ -71,7 +71,7 @@ class Folder:
                 listed += 1
                 yield Item(key, key, "+".join(stamps), split, labels=labels)
         if loose := walk.without_results(loose):
-            walk.problems.append(f"images outside any class folder: {counted(loose)}")
+            walk.problems.append(f"{LOOSE}: {counted(loose)}")
         if listed:
             walk.problems += [
                 f"task {task}: no file in {self._folder_of(self._task(task))}/ matches an image"
@@ -79,7 +79,7 @@ class Folder:
                 if n == 0
             ]
         elif not loose:
-            walk.problems.append("no images")
+            walk.problems.append(NO_IMAGES)
         walk.raise_problems(self.name)
         self.notes = walk.notes()
 
