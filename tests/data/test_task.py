@@ -37,7 +37,7 @@ def test_the_long_form_has_kind_column_classes_and_unit() -> None:
         (["clasify"], "", "clasify", "available: classify"),
         ({"a": "clasify"}, "a.kind", "clasify", "available: classify"),
         ({"a": {"column": "x"}}, "a", None, "available: classify"),
-        ({"a": {"kind": "classify", "colum": "x"}}, "a.colum", "colum", "available: column"),
+        ({"a": {"kind": "classify", "colum": "x"}}, "a.colum", "colum", "try: column"),
         ({"a": 3}, "a", 3, "available: classify"),
         ({"A b": "classify"}, "A b", "A b", "a-b"),
         (["classify", "classify"], "", "classify", "name"),

@@ -95,7 +95,12 @@ def near_groups(thumbs_NHW: U8) -> NDArray[np.int64]:
     known to be in the same group are not compared again, so many equal images are no problem.
     """
     count = len(thumbs_NHW)
-    flat = np.ascontiguousarray(thumbs_NHW).reshape(count, -1).view(f"V{THUMB * THUMB}").reshape(-1)
+    flat = (
+        np.ascontiguousarray(thumbs_NHW)
+        .reshape(count, THUMB * THUMB)
+        .view(f"V{THUMB * THUMB}")
+        .reshape(-1)
+    )
     _, single, where = np.unique(flat, return_index=True, return_inverse=True)
     thumbs = thumbs_NHW[single]
     groups = _Groups(len(single))
