@@ -28,6 +28,14 @@ def photos(root: Path, classes: tuple[str, ...] = ("cat", "dog"), each: int = 40
     return root
 
 
+def error_line(ran: Ran, code: int = 2) -> str:
+    """Check that a command failed with one line of error, after notes; return the error."""
+    assert ran.code == code
+    errors = [line for line in ran.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and ran.err.strip().endswith(errors[0]), ran.err
+    return errors[0]
+
+
 def one_line(ran: Ran, code: int = 2) -> str:
     """Check that a command failed with one line of error; return it."""
     assert ran.code == code
