@@ -235,7 +235,7 @@ def test_unsupported_methods_are_refused_before_any_training(
 def test_domains_that_need_teachers_are_checked_before_any_training(
     onetrunk: Onetrunk, folder: Path
 ) -> None:
-    photos(folder / "one/train", each=3)
+    photos(folder / "one/train", each=1)  # none is left for val
     photos(folder / "one/test", each=3)
     words = ("--set", "domains.one.size=8", "--adapters", "none")
     assert onetrunk("add", "run", "one", "folder:one", *words).code == 0
@@ -350,7 +350,7 @@ def test_baselines_as_a_table_and_as_json(onetrunk: Onetrunk) -> None:
 @pytest.mark.usefixtures("shop")
 def test_an_unknown_baseline_is_refused(onetrunk: Onetrunk) -> None:
     error = one_line(onetrunk("compare", "shop.toml", "--methods", "frozen,jiont"))
-    assert "got: 'jiont'; available: joint" in error
+    assert "got: 'jiont'" in error and "try: joint" in error
 
 
 def test_the_table_marks_random_features() -> None:

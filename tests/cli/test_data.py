@@ -242,7 +242,7 @@ def test_a_few_bad_files_do_not_stop_a_training(
     photos(tmp_path / "photos")
     (tmp_path / "photos/cat/bad.jpg").write_bytes(b"a text")
     ran = onetrunk("data", "folder:photos", "--size", "8")
-    assert re.search(r"training +would start, without the 1 unreadable", ran.out)
+    assert re.search(r"training +would start, without 1 unreadable file", ran.out)
 
 
 def test_a_failure_is_exit_code_1(

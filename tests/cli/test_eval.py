@@ -356,7 +356,7 @@ def test_info_shows_domains_scores_and_sources(
         "  onetrunk eval",
     ):
         assert fact in ran.out, fact
-    described = ran.out.split("Next, run:")[0].splitlines()[1:]  # without the run's path
+    described = ran.out[ran.out.index("\nfinished") :].split("Next, run:")[0].splitlines()
     assert max(map(len, described)) <= 80
     found = json.loads(onetrunk("info", str(run), "--json").out)
     score = found["domains"]["shop"]["scores"]["classify"]

@@ -38,8 +38,8 @@ def test_all_keys_are_listed_by_table(onetrunk: Callable[..., Ran]) -> None:
     ran = onetrunk("recipes", "keys")
     assert ran.code == 0
     keys = json.loads(onetrunk("recipes", "keys", "--json").out)
-    assert {"key": "lr", "table": "[train]", "default": 0.001, "required": False}.items() <= next(
-        key for key in keys if key["key"] == "lr"
+    assert {"key": "batch", "table": "[train]", "default": 64, "required": False}.items() <= next(
+        key for key in keys if (key["table"], key["key"]) == ("[train]", "batch")
     ).items()
     for key in keys:
         assert key["key"] in ran.out

@@ -13,6 +13,7 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.pixels import Pixels
 from onetrunk.errors import BadInput, Failed
 from onetrunk.eval.timm_checkpoint import build, evaluate_checkpoint
+from onetrunk.nn import foreign
 from onetrunk.nn.foreign import class_logits, match_classes, places_table, timm_pixels
 from tests.helpers.errors import raises
 from tests.helpers.fakes import dense_source, small
@@ -164,7 +165,7 @@ def test_unknown_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     with raises(BadInput, "7 outputs", try_="labels=FILE"):
         build(ARCH, False, None)
     with raises(BadInput, "7 outputs", got="2 names"):
-        build(ARCH, True, ["a", "b"])
+        build(ARCH, False, ["a", "b"])
 
 
 def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,6 +173,7 @@ def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None
         raise OSError("We couldn't connect to the hub\nand a page of advice")
 
     monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr(foreign, "check_download", lambda _: None)
     with raises(Failed, "test_resnet", got="We couldn't connect to the hub", try_="download"):
         evaluate_checkpoint(ARCH, [zoo(16)])
 

@@ -453,7 +453,7 @@ def few_images(task: Task, values: NDArray[Any], codes: Codes) -> str:
             named = shorten([f"{task.classes[c]} {counts[c]}" for c in rare], EXAMPLES)
             parts.append(
                 f"{len(rare):,} of {plural(len(task.classes), 'class', 'classes')} "
-                f"{'has' if len(rare) == 1 else 'have'} fewer than {FEW} {split} images ({named})"
+                f"have fewer than {FEW} {split} images ({named})"
             )
     return f"task {task.name}: {'; '.join(parts)}" if parts else ""
 
