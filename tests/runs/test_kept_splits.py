@@ -120,3 +120,12 @@ def test_splits_of_the_source_need_no_file(tmp_path: Path) -> None:
     run = train(network([domain]), [domain], out=tmp_path / "run", train=Train(**FEW))
     assert not (run.folder / FILE).exists()
     assert load(run.folder).domains["shop"].name == "shop"
+
+
+def test_the_images_of_a_renamed_class_keep_their_splits(run: Path, root: Path) -> None:
+    before = splits_of(Run(run).domains["shop"])
+    (root / "cat").rename(root / "kitten")
+    moved = {key.replace("cat/", "kitten/"): split for key, split in before.items()}
+    assert splits_of(shop(root)) != moved  # or this test shows nothing
+    update(run, shop(root), rename={"cat": "kitten"}, train=Train(**FEW))
+    assert splits_of(Run(run).domains["shop"]) == moved

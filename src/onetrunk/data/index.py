@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,6 +30,7 @@ from onetrunk.data.splitting import (
 )
 from onetrunk.data.stratified import (
     LEFT_OUT,
+    NOT_GIVEN,
     NOTHING_KNOWN,
     TRAIN,
     Codes,
@@ -249,6 +250,9 @@ def _divided(
     codes = np.full(len(index), LEFT_OUT, np.uint8)
     by_hash = np.zeros(len(index), np.bool_)
     before = known.find(index.units)
+    if known.renamed:
+        earlier = known.find(_units_before(index, known.renamed))
+        before = np.where(before == NOT_GIVEN, earlier, before)
     codes[used], by_hash[used] = assign(
         index.joined[used], index.given[used], strata[used], coins, before[used]
     )
@@ -269,6 +273,12 @@ def _divided(
     if kept := int((by_hash & (codes == before)).sum()):
         how += f"; {kept:,} images keep their earlier split"
     return replace(index, split=codes, by_hash=by_hash, how=how, warnings=warnings)
+
+
+def _units_before(index: Index, renamed: Mapping[str, str]) -> Units:
+    """Return the units that the images had before parts of their paths were renamed."""
+    keys = ("/".join(renamed.get(part, part) for part in key.split("/")) for key in index.keys)
+    return np.array([hash_of(key) for key in keys], np.uint64)
 
 
 def _tasks(source: Source, name: str, requested: Sequence[Task] | None) -> list[Task]:

@@ -10,7 +10,8 @@ order of the rows, and an added image moves most of the others.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,10 +35,12 @@ class KnownSplits:
     Attributes:
         units: Hashes of units, in rising order.
         codes: The split of each.
+        renamed: Parts of paths that have changed since, from new to old: a renamed class folder.
     """
 
     units: Units
     codes: Codes
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, units: Units, codes: Codes) -> KnownSplits:

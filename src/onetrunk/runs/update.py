@@ -88,7 +88,10 @@ def update(
     check_settings(train, Train)
     (domain,) = list_domains(domain)
     folder, name = Path(run), domain.name
-    domain = domain.keeping(Run(folder).kept_splits(name))
+    known = Run(folder).kept_splits(name)
+    domain = domain.keeping(
+        replace(known, renamed={new: old for old, new in (rename or {}).items()})
+    )
     settings = {} if train is None else train.given()
     given = {
         "adapters": adapters,
