@@ -46,13 +46,14 @@ def arguments(kind: type[Any], without: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def test_the_arguments_of_a_domain_are_its_settings() -> None:
-    expected = defaults(DomainSettings) | {"source": None}  # a domain may have no images
+    # None is "not set": what a domain does not set, it may take over from a run
+    expected = {k: v if k == "name" else None for k, v in defaults(DomainSettings).items()}
     assert arguments(Domain, ("base", "cache")) == expected
     assert list(arguments(Domain, ("base", "cache"))) == list(expected)
     given, settings = get_type_hints(Domain.__init__), get_type_hints(DomainSettings)
-    wider = {"source", "tasks", "augment"}  # objects are accepted, and stored in a plain form
+    wider = {"name", "source", "tasks", "augment", "heads"}  # stored in a plain form
     assert {name: given[name] for name in settings.keys() - wider if name[0] != "_"} == {
-        name: hint for name, hint in settings.items() if name in given and name not in wider
+        name: hint | None for name, hint in settings.items() if name in given and name not in wider
     }
 
 

@@ -25,6 +25,7 @@ from onetrunk.errors import BadInput, Failed
 from onetrunk.eval.table import Table, number
 from onetrunk.progress import say
 from onetrunk.runs.dry_run import dry_run
+from onetrunk.runs.environment import NAME as ENVIRONMENT
 from onetrunk.runs.experiment import sweep
 from onetrunk.runs.forgetting import describe, score_changes
 from onetrunk.runs.open import Run
@@ -80,7 +81,7 @@ def command(
 ) -> None:
     """Train the networks of a recipe."""
     numbers = None if seeds is None else seeds_of(seeds)
-    resolved, grid = _recipe(recipe, domain or [], sets or [], out)
+    resolved, grid = _recipe(recipe, domain or [], sets or [], out, resume)
     if dry:
         if numbers is not None or len(grid) > 1:
             raise BadInput(
@@ -104,7 +105,11 @@ def command(
 
 
 def _recipe(
-    word: str | None, domains: Sequence[str], sets: Sequence[str], out: Path | None
+    word: str | None,
+    domains: Sequence[str],
+    sets: Sequence[str],
+    out: Path | None,
+    resume: bool = False,
 ) -> tuple[Recipe, list[tuple[str, list[str]]]]:
     """Return the recipe with the fixed settings applied, and the grid of varied settings."""
     grid = varied(sets)
@@ -120,11 +125,19 @@ def _recipe(
         chosen = Recipe.from_domains(domains).with_sets(fixed)
     else:
         chosen = recipe_of(word, fixed)
+    if out is None and resume and word is not None and word not in named_recipes():
+        out = _run_folder(word)
     if out is not None:
         chosen = chosen.with_sets([f"out={inline(_from(chosen.root, out))}"])
     for _, one in grid:
         chosen.with_sets(one)  # check all combinations before the first run
     return chosen, grid
+
+
+def _run_folder(word: str) -> Path | None:
+    """Return the folder of the run that a recipe lies in: the run to resume, also after a move."""
+    folder = read_text(word)[1].parent
+    return folder if (folder / ENVIRONMENT).is_file() else None
 
 
 def recipe_of(word: str, sets: Sequence[str]) -> Recipe:

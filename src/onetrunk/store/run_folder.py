@@ -118,7 +118,8 @@ class RunFolder:
             old = path.read_bytes().decode()
         except (OSError, UnicodeDecodeError) as error:
             raise BadInput(f"cannot read {path}", got=str(error)[:100]) from None
-        if keys := differ(old, recipe):
+        # a run that was moved is continued where it is now
+        if keys := [key for key in differ(old, recipe) if not key.startswith("out (")]:
             raise BadInput(
                 f"{self.path} holds a run with another recipe: {shorten(keys, 6)}",
                 try_=self._instead,
