@@ -157,6 +157,9 @@ def test_captions_state_the_counts(complete: Findings) -> None:
     measured = replace(complete.measured, feature_map=two, gradient_agreement=one_pair)
     text = page(replace(complete, measured=measured))
     assert "8 test images (3 of ants, 5 of bees)" in text
+    even = replace(two, domain=np.array([0, 1] * 4))
+    measured = replace(complete.measured, feature_map=even)
+    assert "8 test images (4 of each domain)" in page(replace(complete, measured=measured))
     assert "The one pair is below 0." in text
 
 
