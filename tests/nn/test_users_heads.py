@@ -178,10 +178,11 @@ def test_a_head_of_another_signature_is_refused_with_its_name() -> None:
     class Plain(nn.Linear):
         pass
 
+    wrong: Any = Plain
     with raises(
         BadInput, "head of classify", "Plain(task, inside)", "TypeError", place="domain ants"
     ):
-        ot.Universal(ot.Trunk("resnet20"), [domain()], {"ants": {"classify": Plain}})
+        ot.Universal(ot.Trunk("resnet20"), [domain()], {"ants": {"classify": wrong}})
     head: Any = nn.Linear(64, 2)
     with raises(BadInput, got="an instance of Linear", try_="Linear"):
         domain(heads={"classify": head})
@@ -193,7 +194,7 @@ def test_trying_a_head_changes_neither_random_numbers_nor_statistics() -> None:
             super().__init__(nn.BatchNorm1d(inside), nn.Linear(inside, task.width))
 
         def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = super().forward(x + torch.randn_like(x))
+            out: Tensor = self[1](self[0](x + torch.randn_like(x)))
             return out
 
     torch.manual_seed(0)
