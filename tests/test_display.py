@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import onetrunk as ot
 from onetrunk.config import Distill, Train
 from onetrunk.display import Summary, plural
+from onetrunk.eval.metrics.calibration import reliability
+from onetrunk.eval.metrics.confusion import ConfusionMatrix
 from onetrunk.eval.table import Row, Table
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
@@ -134,3 +137,36 @@ def test_a_saved_model_is_shown_without_building_it(
     assert model.trunk.fingerprint()[:12] in text
     assert any(line.split()[0] == "cats" for line in text.splitlines())
     assert "cannot be read" in str(Run(tmp_path / "missing"))
+
+
+def test_a_budget_is_short(model: Universal) -> None:
+    budget = ot.budget(model)
+    assert repr(budget).startswith("Budget(resnet20, 3 domains, ")
+    assert "<td>bees</td>" in budget._repr_html_()
+    assert "alone" in str(budget)  # the table of the command line
+
+
+def test_a_confusion_matrix_shows_its_accuracy_and_pairs() -> None:
+    true, predicted = np.array([0, 0, 0, 1, 1]), np.array([0, 1, 1, 1, 0])
+    matrix = ConfusionMatrix.of((EVIL, "b"), true, predicted)
+    assert repr(matrix) == "ConfusionMatrix(2 classes, 5 images)"
+    lines = str(matrix).splitlines()
+    assert "40.00 % (2 of 5 images)" in lines[1]
+    assert lines[3].split()[-3:] == ["2", "66.7", "%"]
+    assert "<script" not in matrix._repr_html_()
+    nothing = ConfusionMatrix.of(("a",), true[:0], predicted[:0])
+    assert "unknown" in str(nothing)
+
+
+def test_reliability_shows_its_bins() -> None:
+    found = reliability(np.array([0.95, 0.97, 0.5]), np.array([True, False, True]))
+    assert repr(found).startswith("Reliability(3 images, calibration error ")
+    assert len(str(found).splitlines()) == 4  # the title, the head and two bins with images
+    assert "50.0 %" in str(found)
+
+
+def test_an_inspection_is_short() -> None:
+    found = ot.inspect(ot.Domain("shop", small()))
+    assert repr(found).startswith("Inspection(")
+    assert len(repr(found)) < 200
+    assert f"train {found.splits['train']}" in str(found)

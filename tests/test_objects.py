@@ -93,9 +93,13 @@ def test_objects_without_a_name_are_refused_with_what_to_do() -> None:
     class Head(nn.Module):
         pass
 
-    for thing in (Head, lambda _, inside: nn.Linear(inside, 2), Pooled.__new__, 3):
+    for thing in (Head, lambda _, inside: nn.Linear(inside, 2), Pooled.__new__):
         with raises(BadInput, try_="mymodule.py"):
             Named.of(thing)
+    with raises(BadInput, got="an instance of int", try_="mymodule:Thing"):
+        Named.of(3)
+    with raises(BadInput, got="an instance of Linear", try_="its class, Linear"):
+        Named.of(nn.Linear(2, 2))
     notebook = type("Head", (nn.Module,), {"__module__": "__main__"})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys.modules["__main__"], "Head", notebook, raising=False)

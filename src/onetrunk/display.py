@@ -85,13 +85,20 @@ def plural(count: int, noun: str, nouns: str = "") -> str:
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 
+def three_digits(number: float) -> str:
+    """Format a number with three digits, zeros at the end included: `1.10`; larger ones whole."""
+    return f"{number:#.3g}".rstrip(".") if abs(number) < 999.5 else f"{number:.0f}"
+
+
 def scaled(number: float, unit: str = "") -> str:
-    """Format a number with three digits and a prefix: `5.58 M`, `22.4 MB`."""
-    for prefix in ("", "k", "M", "G"):
-        if number < 999.5:  # 999.5 rounds to four digits
-            return f"{number:.3g} {prefix}{unit}".strip()
+    """Format a number with three digits and a prefix: `5.58 M`, `22.4 MB`, `37 B`."""
+    if number < 999.5:  # 999.5 rounds to four digits
+        return f"{number:.3g} {unit}".strip()
+    for prefix in ("k", "M", "G"):
         number /= 1000
-    return f"{number:.3g} T{unit}"
+        if number < 999.5:
+            return f"{three_digits(number)} {prefix}{unit}"
+    return f"{three_digits(number / 1000)} T{unit}"
 
 
 def _escape(text: str) -> str:

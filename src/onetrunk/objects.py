@@ -187,12 +187,18 @@ class Named:
         for part in str(path).split("."):
             found = getattr(found, part, None)
         if found is not thing or module == "__main__":
-            shown = path or type(thing).__name__
+            if path is None:  # neither a class nor a function
+                kind = type(thing).__name__
+                raise BadInput(
+                    "expected a class or function that another process can import",
+                    got=f"an instance of {kind}",
+                    try_=f"its class, {kind}" if callable(thing) else '"mymodule:Thing"',
+                )
             raise BadInput(
                 "expected a class or function that another process can import",
-                got=f"{shown} of this notebook or script" if module == "__main__" else str(shown),
-                try_=f"write it at the top level of a file such as mymodule.py, and name it "
-                f'"mymodule:{str(path or "Thing").rpartition(".")[2].strip("<>")}"',
+                got=f"{path} of this notebook or script" if module == "__main__" else str(path),
+                try_="write it at the top level of a file such as mymodule.py, and name it "
+                f'"mymodule:{str(path).rpartition(".")[2].strip("<>")}"',
             )
         return cls(f"{module}:{path}")
 

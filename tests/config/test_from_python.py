@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from onetrunk.config import Distill, Recipe
@@ -15,6 +16,8 @@ from onetrunk.data.augment import Augment
 from onetrunk.data.domain import Domain
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
+from onetrunk.nn.trunk import Trunk
+from onetrunk.nn.universal import Universal
 from tests.helpers.errors import raises
 from tests.helpers.worlds import network, settings, worlds
 
@@ -45,6 +48,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
         }
     },
 }
+
+
+def test_seeding_torch_gives_a_model_the_weights_of_the_recipe(tmp_path: Path) -> None:
+    domains = worlds("one", "two")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        model = Universal(Trunk("resnet20"), domains)
+    recipe = recipe_of(model, domains, settings(), 3, tmp_path / "run")
+    made = recipe.make_model(domains)[""].state_dict()
+    assert made.keys() == model.state_dict().keys()
+    assert all(torch.equal(made[key], value) for key, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("case", SETTINGS)

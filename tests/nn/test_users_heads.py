@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import onetrunk as ot
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
+from onetrunk.nn.heads import make_head
 from onetrunk.nn.pack import Pack
 from tests.helpers.added import FEW
 from tests.helpers.errors import raises
@@ -158,6 +159,52 @@ def test_wrong_heads_are_refused() -> None:
     wrong: Any = lambda *_: 3  # noqa: E731
     with raises(BadInput, "classify", got="int"):
         ot.Universal(ot.Trunk("resnet20"), [domain()], {"ants": {"classify": wrong}})
+
+
+def test_a_head_of_the_wrong_width_is_refused_when_it_is_built() -> None:
+    for head, got in (
+        (lambda task, inside: nn.Linear(inside, task.width + 1), "(B, 3)"),
+        (lambda _, inside: nn.Unflatten(1, (inside, 1)), "(B, 64, 1)"),
+        (lambda task, inside: nn.Linear(inside + 1, task.width), None),
+    ):
+        facts = ["head of classify"] + (["(B, 2)"] if got else ["RuntimeError", "(B, 64)"])
+        model = ot.Universal(ot.Trunk("resnet20"))
+        with raises(BadInput, *facts, place="domain ants", **({"got": got} if got else {})):
+            model.add_domain(domain(), heads={"classify": head})
+        assert not model.domains
+
+
+def test_a_head_of_another_signature_is_refused_with_its_name() -> None:
+    class Plain(nn.Linear):
+        pass
+
+    wrong: Any = Plain
+    with raises(
+        BadInput, "head of classify", "Plain(task, inside)", "TypeError", place="domain ants"
+    ):
+        ot.Universal(ot.Trunk("resnet20"), [domain()], {"ants": {"classify": wrong}})
+    head: Any = nn.Linear(64, 2)
+    with raises(BadInput, got="an instance of Linear", try_="Linear"):
+        domain(heads={"classify": head})
+
+
+def test_trying_a_head_changes_neither_random_numbers_nor_statistics() -> None:
+    class Noisy(nn.Sequential):
+        def __init__(self, task: Task, inside: int) -> None:
+            super().__init__(nn.BatchNorm1d(inside), nn.Linear(inside, task.width))
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self[1](self[0](x + torch.randn_like(x)))
+            return out
+
+    torch.manual_seed(0)
+    Noisy(domain().tasks[0], 64)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    made = make_head(domain().tasks[0], 64, Noisy)
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(made.get_buffer("0.running_mean"), torch.zeros(64))
+    assert made.training
 
 
 def test_a_run_keeps_the_head_of_a_domain(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from jinja2 import UndefinedError
 from onetrunk.data.domain import Domain
 from onetrunk.data.sources import Item
 from onetrunk.data.task import Task
+from onetrunk.display import scaled, three_digits
 from onetrunk.report.findings import Findings
+from onetrunk.report.formatting import milliseconds, times
 from onetrunk.report.gather import gather
 from onetrunk.report.margins import Estimate
 from onetrunk.report.page import environment, images_needed, page
@@ -121,7 +123,7 @@ def test_scores_stand_beside_those_of_the_baseline(complete: Findings) -> None:
     size = complete.evaluated.cost
     other = complete.baseline.cost if complete.baseline else None
     assert size is not None and other is not None
-    assert f"{size.bytes / other.bytes:.3g}×" in text
+    assert f"{three_digits(size.bytes / other.bytes)}×" in text
 
 
 def test_gradients_whose_halves_disagree_are_not_a_result(complete: Findings) -> None:
@@ -136,6 +138,37 @@ def test_gradients_whose_halves_disagree_are_not_a_result(complete: Findings) ->
         check(text)
         assert (shown in text.replace("&#39;", "'")) is is_shown
         assert ("are mostly noise" in text) is not is_shown
+
+
+def test_captions_state_the_counts(complete: Findings) -> None:
+    found = complete.measured.feature_map
+    assert found is not None
+    few = replace(found, domain=np.array([0] * 3 + [1] * 5), xy=found.xy[:8])
+    two = replace(few, domains=("ants", "bees"))
+    gradients = complete.measured.gradient_agreement
+    assert gradients is not None
+    one_pair = replace(
+        gradients,
+        domains=("ants", "bees"),
+        cosine=np.array([[1.0, -0.5], [-0.5, 1.0]]),
+        own=np.array([0.9, 0.9]),
+        images=gradients.images[:2],
+    )
+    measured = replace(complete.measured, feature_map=two, gradient_agreement=one_pair)
+    text = page(replace(complete, measured=measured))
+    assert "8 test images (3 of ants, 5 of bees)" in text
+    even = replace(two, domain=np.array([0, 1] * 4))
+    measured = replace(complete.measured, feature_map=even)
+    assert "8 test images (4 of each domain)" in page(replace(complete, measured=measured))
+    assert "The one pair is below 0." in text
+
+
+def test_numbers_of_a_column_have_the_same_digits() -> None:
+    assert [times(1.1, 1), times(1.164, 1), times(1, 1)] == ["1.10×", "1.16×", "1.00×"]
+    assert [milliseconds(v) for v in (3.5, 3.49, 350.0, 999.7, 1234.5)] == [
+        *("3.50", "3.49", "350", "1000", "1234")
+    ]
+    assert [scaled(v, "B") for v in (37, 1100, 1_164_000)] == ["37 B", "1.10 kB", "1.16 MB"]
 
 
 def test_hostile_names_are_text(complete: Findings) -> None:

@@ -206,11 +206,24 @@ def test_a_baseline_near_a_floor_is_named() -> None:
     found = decide([candidate("ooo")], None, [NEAR])
     assert found.sentence == (
         "Not meaningful yet: on 1 of 3 domains (d0), the separate networks are barely better than "
-        "a floor. Train longer or from pretrained weights, then compare again."
+        "predictions without training. Train longer or from pretrained weights, then compare again."
     )
     assert "3 as good" in found.notes[1]
     other = decide([candidate("oo")], "theirs.csv", [NEAR])
-    assert "theirs.csv is barely better than a floor" in other.sentence
+    assert "theirs.csv is barely better than predictions without" in other.sentence
+
+
+def test_a_floor_that_beats_both_sides_is_named() -> None:
+    lost = replace(NEAR, reason="not better than the nearest neighbour", not_better=True)
+    sentence = (
+        "On 1 of 2 domains (d0), neither the one network nor the separate network is better than "
+        "the nearest neighbour on pixels."
+    )
+    for ours, theirs, expected in ((lost, lost, True), (NEAR, lost, False), (lost, NEAR, False)):
+        found = decide([candidate("oo", weaknesses=[ours])], None, [theirs])
+        assert (sentence == found.notes[0]) is expected
+    other = decide([candidate("oo", weaknesses=[lost])], "theirs.csv", [lost])
+    assert "nor theirs.csv is better" in other.notes[0]
 
 
 def test_a_weak_baseline_does_not_weaken_a_loss_against_it() -> None:

@@ -16,8 +16,10 @@ from onetrunk.data.splitting import SPLITS
 from onetrunk.data.stored_images import BLANK, GOOD, LONG, MISNAMED, TINY
 from onetrunk.data.stratified import LEFT_OUT
 from onetrunk.data.task import NO_CLASS, Task
+from onetrunk.display import Described, Summary, plural
 from onetrunk.errors import BadInput
 
+LONGEST = 80  # letters of a source in the summary
 SUSPICIOUS = {
     BLANK: "a single colour",
     MISNAMED: "the file name has the ending of another format",
@@ -55,8 +57,8 @@ class Labels:
         return max(train.items(), key=lambda c: c[1]), min(train.items(), key=lambda c: c[1])
 
 
-@dataclass
-class Inspection:
+@dataclass(repr=False)
+class Inspection(Described):
     """The output of `onetrunk data SOURCE`.
 
     Attributes:
@@ -89,6 +91,33 @@ class Inspection:
     warnings: list[str]
     refused: str
     cache: dict[str, Any] = field(default_factory=dict)
+
+    def summary(self) -> Summary:
+        """Return the splits, the sizes, and the number of images of each finding."""
+        images = plural(sum(self.splits.values()), "image")
+        suspicious = {file for files in self.suspicious.values() for file in files}
+        counts = {
+            "unreadable": len(self.unreadable),
+            "suspicious": len(suspicious),
+            "exact duplicates across splits": len(self.exact),
+            "near duplicates across splits": len(self.near),
+            "same image, different labels": len(self.conflicts),
+        }
+        found = ", ".join(f"{name}: {count:,}" for name, count in counts.items() if count)
+        source = self.source if len(self.source) <= LONGEST else f"{self.source[:LONGEST]}…"
+        sides = [f"{side} {v[0]} to {v[-1]}" for side, v in self.sizes.items() if v]
+        facts = [
+            ("source", source),
+            ("splits", ", ".join(f"{split} {count:,}" for split, count in self.splits.items())),
+            *([("images", f"{', '.join(sides)} pixels")] if sides else []),
+            ("trained at", f"{'×'.join(map(str, self.trained_at))} pixels"),
+            ("found", found or "nothing suspicious"),
+            *([("warning", warning) for warning in self.warnings]),
+            *([("training refuses", self.refused)] if self.refused else []),
+        ]
+        tasks = [(t.task, t.kind, str(len(t.classes) or "")) for t in self.tasks]
+        columns = ("task", "kind", "classes")
+        return Summary(f"Inspection({images}, {found or 'no findings'})", facts, columns, tasks)
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain document."""

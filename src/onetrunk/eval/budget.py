@@ -17,7 +17,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from onetrunk.display import scaled
+from onetrunk.display import Described, Summary, plural, scaled
 from onetrunk.eval.table import as_text
 from onetrunk.nn.adapters import Adapted
 from onetrunk.nn.tensor_uses import swap
@@ -48,8 +48,8 @@ class DomainCost:
     alone: Cost
 
 
-@dataclass(frozen=True)
-class Budget:
+@dataclass(frozen=True, repr=False)
+class Budget(Described):
     """The cost of the shared part, and of each domain."""
 
     arch: str
@@ -91,6 +91,21 @@ class Budget:
             "all", "", *_cells(self.universal, flops=False), *_cells(self.separate, flops=False)
         )
         return table
+
+    def summary(self) -> Summary:
+        """Return the size of the network beside that of separate networks, and of each domain."""
+        one, many = self.universal, self.separate
+        count = plural(len(self.domains), "domain")
+        title = f"Budget({self.arch}, {count}, {scaled(one.bytes, 'B')})"
+        alone = f"{scaled(many.bytes, 'B')}, {scaled(many.parameters)} parameters"
+        rows = [(d.name, "×".join(map(str, d.size)), *_cells(d.own)) for d in self.domains]
+        rows.insert(0, ("shared", "", *_cells(self.shared, flops=False)))
+        return Summary(
+            title,
+            [("separate networks", alone)],
+            ("", "size", "parameters", "bytes", "FLOPs"),
+            rows,
+        )
 
     def __rich__(self) -> Table:
         return self.table()

@@ -46,6 +46,12 @@ class FeatureMap:
     perplexity: float
     own_neighbour: float  # share of points whose nearest neighbour is of the same domain
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of images of each domain."""
+        counts = np.bincount(self.domain, minlength=len(self.domains)).tolist()
+        return dict(zip(self.domains, counts, strict=True))
+
 
 def feature_map(
     model: Universal,
@@ -58,7 +64,7 @@ def feature_map(
     """Return the map of a sample of these domains' images, each passed through its own slots.
 
     Args:
-        points: Images of all domains together; each domain has the same share.
+        points: Images of all domains together; each domain has the same share, or all its images.
     """
     per_domain = max(1, points // max(1, len(domains)))
     by_domain = []

@@ -20,6 +20,7 @@ which is then resized; for any other kind from (B, inside) to (B, width).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -27,11 +28,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onetrunk.data.task import Task
-from onetrunk.errors import BadInput
+from onetrunk.errors import BadInput, OnetrunkError
 from onetrunk.nn.decoder import Decoder, LastMap
+from onetrunk.nn.modes import eval_mode
 from onetrunk.objects import Named
 
 EMBED = 128  # width of an embedding
+TRIED = (16, 16)  # pixels of the map that a user's dense head is tried with
 MakeHead = Callable[[Task, int], nn.Module]
 UserHead = str | Named | Mapping[str, object] | MakeHead  # by name, or the class itself
 
@@ -135,12 +138,63 @@ def make_head(
             f"task {task.name}: expected a head as package.module:thing, or a class",
             got=type(head).__name__,
         )
-    made = head(task, inside)
+    try:
+        made = head(task, inside)
+    except OnetrunkError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise _failed(task, f"{_name_of(head)}(task, inside)", error) from error
     if not isinstance(made, nn.Module):
         raise BadInput(
             f"task {task.name}: expected a head that is a module", got=type(made).__name__
         )
+    _check_output(task, inside, made)
     return made
+
+
+def _check_output(task: Task, inside: int, head: nn.Module) -> None:
+    """Run a user's head once, and raise BadInput if its output does not have the task's width."""
+    like = next(head.parameters(), torch.empty(0))
+    shape = (2, inside, *TRIED) if task.dense else (2, inside)
+    x = torch.zeros(shape, device=like.device)
+    try:
+        with eval_mode(head), torch.no_grad(), torch.random.fork_rng(devices=[]):
+            out = head(x)
+    except OnetrunkError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        shown = _shape(shape[1:])
+        raise _failed(task, f"{type(head).__name__} on features {shown}", error) from error
+    width = () if task.kind == "embed" else (task.width,)
+    sides = 2 if task.dense else 0
+    got = tuple(out.shape) if isinstance(out, Tensor) else None
+    if got is None or len(got) != 2 + sides or got[0] != 2 or got[1 : 1 + len(width)] != width:
+        expected = _shape((*(width or ("D",)), *("h", "w")[:sides]))
+        raise BadInput(
+            f"head of {task.name}: expected {expected}",
+            got=type(out).__name__ if got is None else _shape(got[1:]),
+            try_=f"the width of its last layer is task.width, here {task.width}" if width else None,
+        )
+
+
+def _failed(task: Task, what: str, error: Exception) -> BadInput:
+    """Return the error for a user's head that raised one."""
+    line = next(iter(str(error).splitlines()), "")
+    return BadInput(
+        f"head of {task.name}: {what} failed",
+        got=f"{type(error).__name__}: {line}"[:200],
+        try_="a class or function that takes the task and the number of channels, and returns a "
+        "module from (B, inside) to (B, task.width)",
+    )
+
+
+def _shape(shape: Sequence[object]) -> str:
+    return f"({', '.join(map(str, ('B', *shape)))})"
+
+
+def _name_of(head: MakeHead) -> str:
+    function = head.func if isinstance(head, functools.partial) else head
+    return getattr(function, "__name__", type(function).__name__)
 
 
 def named_heads(heads: Mapping[str, UserHead]) -> tuple[dict[str, Named], str]:

@@ -321,13 +321,18 @@ class Universal(HubMixin, Described, nn.Module):
             raise BadInput(
                 "with sharing = 'none' each domain has a separate network",
                 got=f"{card.name} beside {next(iter(self.domains))}",
-                try_="one Universal for each domain, or sharing = 'deep'",
+                try_="sharing = 'deep'; or for separate networks, as a report compares with, "
+                "`onetrunk train RECIPE --set trunk.sharing=none`, or ot.train with a Universal "
+                "of each domain",
             )
         trunk, size = self.trunk, card.pixels.size
         slots = trunk.make_slots(card.adapters, card.rank)
         slots, shape = trunk.try_on(card.name, slots, size, (card.adapters, card.rank))
         own = card.heads if heads is None else heads
-        new_heads = Heads(card.tasks, shape.features, shape.pyramid, own, shape.decoded)
+        try:
+            new_heads = Heads(card.tasks, shape.features, shape.pyramid, own, shape.decoded)
+        except BadInput as error:
+            raise error.within(f"domain {card.name}") from error.__cause__
         new_heads.to(next(trunk.net.parameters()))
         return slots, new_heads.train(self.training)
 

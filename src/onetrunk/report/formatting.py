@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from onetrunk.display import three_digits
 from onetrunk.eval.table import number, spaced
 
 METRIC_WORDS = {
@@ -63,12 +64,12 @@ def times(value: float | None, other: float | None) -> str:
     """Format a ratio: `0.14×`, or a dash where it is not defined."""
     if value is None or not other:
         return "–"
-    return f"{value / other:.3g}×" if value / other < 10 else f"{value / other:.0f}×"
+    return f"{three_digits(value / other)}×"
 
 
 def milliseconds(value: float | None) -> str:
     """Format milliseconds without their unit, or a dash."""
-    return "–" if value is None else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+    return "–" if value is None else three_digits(value)
 
 
 def percent(value: float) -> str:

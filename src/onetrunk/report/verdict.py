@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from onetrunk.report.floors import FEATURES
+from onetrunk.report.floors import FEATURES, PHRASES
 from onetrunk.report.margins import MAX_MARGIN, MIN_MARGIN, PERCENT, SHARE, Estimate
 
 Result = Literal["better", "equal", "undecided", "worse"]
@@ -59,7 +59,8 @@ RULES = (
     "not smaller. Keep some of them if it is worse on some domains. The verdict is undecided if it "
     "is worse on none and undecided on some.",
     "The comparison is not meaningful yet if, on some domain, the separate network is barely "
-    "better than one of the floors (the interval of the difference contains 0, or the difference "
+    "better than one of the floors, which are scores without training (the interval of the "
+    "difference contains 0, or the difference "
     f"is less than {PERCENT * MAX_MARGIN:g} points, unless its own error is smaller than that), "
     "still improving at its last validation (by more than the margin), or trained for fewer than "
     f"{MIN_EPOCHS:g} epochs, which are passes over the domain's training images; or if the one "
@@ -100,11 +101,13 @@ class Weakness:
     Args:
         kind: The name of a floor, or one of LENGTH_KINDS.
         reason: A part of a sentence of which the network is the subject.
+        not_better: Whether the score of the floor is as good or better.
     """
 
     domain: str
     kind: str
     reason: str
+    not_better: bool = False
 
     @property
     def about_length(self) -> bool:
@@ -176,6 +179,38 @@ def decide(
         other_baseline: The name of the baseline, if it is not a run of separate networks.
         baseline_weaknesses: Reasons why the baseline may not be trained enough.
     """
+    verdict = _of_trained(candidates, other_baseline, baseline_weaknesses)
+    evaluated = candidates[verdict.evaluated]
+    lost = _neither(evaluated.weaknesses, baseline_weaknesses, verdict.results, other_baseline)
+    return replace(verdict, notes=(*lost, *verdict.notes))
+
+
+def _neither(
+    ours: Sequence[Weakness],
+    theirs: Sequence[Weakness],
+    results: Mapping[str, Result],
+    other_baseline: str | None,
+) -> list[str]:
+    """Return a sentence for each floor that is as good as the networks on both sides."""
+    baseline = other_baseline or "the separate network"
+    lost = {(w.domain, w.kind) for w in theirs if w.not_better}
+    domains: dict[str, dict[str, None]] = {}
+    for each in ours:
+        if each.not_better and each.domain in results and (each.domain, each.kind) in lost:
+            domains.setdefault(each.kind, {})[each.domain] = None
+    return [
+        f"On {_some([*names], len(results))}, neither the one network nor {baseline} is better "
+        f"than {PHRASES[kind]}."
+        for kind, names in domains.items()
+    ]
+
+
+def _of_trained(
+    candidates: Sequence[Candidate],
+    other_baseline: str | None,
+    baseline_weaknesses: Sequence[Weakness],
+) -> Verdict:
+    """Return the verdict with the weaknesses of the networks that it is about."""
     verdict = _decide(candidates, other_baseline)
     results, evaluated = verdict.results, candidates[verdict.evaluated]
     baseline = other_baseline or "the separate networks"
@@ -200,7 +235,10 @@ def _not_meaningful(verdict: Verdict, weak: Sequence[Weakness], networks: str) -
     if any(w.about_length for w in weak):
         problem, remedy = "not trained enough", "Train longer"
     else:
-        problem, remedy = "barely better than a floor", "Train longer or from pretrained weights"
+        problem, remedy = (
+            "barely better than predictions without training",
+            "Train longer or from pretrained weights",
+        )
     counts = ", ".join(
         f"{len(names)} {RESULT_WORDS[result]}"
         for result in RESULTS

@@ -66,8 +66,9 @@ def _barely_better(
                 number(each.estimate.value, unit) + spaced(unit)
                 for each in (score, floor_scores[key])
             )
-            shown = f"{metric_words(score.row.metric, '')} {own}, floor {its}"
-            yield Weakness(key[0], name, f"{words} than {PHRASES[name]} ({shown})")
+            shown = f"{metric_words(score.row.metric, '')} {own} against {its}"
+            reason = f"{words} than {PHRASES[name]} ({shown})"
+            yield Weakness(key[0], name, reason, gain.value <= 0)
 
 
 def is_barely_better(error: float, gain: Estimate, scale: float | None) -> bool:

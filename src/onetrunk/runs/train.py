@@ -72,6 +72,10 @@ def train(
 ) -> Run:
     """Train a model on all of its domains, in place, and evaluate it.
 
+    The training starts from the weights that the model has. Those of a new model are drawn from
+    torch's random numbers when it is made: call `torch.manual_seed` before `ot.Trunk` for the same
+    ones each time.
+
     Args:
         model: The model.
         domains: The domains of the model.
@@ -80,7 +84,7 @@ def train(
         distill: The settings of distillation; they need teachers.
         teachers: A run of specialists, "timm/NAME", "features:FILE", a model or a `Foreign`; a list
             of these; or any of these by domain. They replace `distill.teachers`.
-        seed: The seed of all random numbers.
+        seed: The seed of all random numbers of the training.
         resume: Continue an interrupted run.
         device: "cpu", "cuda", "cuda:1" or "mps"; None: a GPU if there is one.
         loggers: Loggers beside those of `train.loggers`: names such as "wandb", or objects.

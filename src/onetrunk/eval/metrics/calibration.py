@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onetrunk.display import Described, Summary, plural
+
 BINS = 15
 
 
@@ -27,8 +29,8 @@ class ReliabilityBin:
     accuracy: float | None = None
 
 
-@dataclass(frozen=True)
-class Reliability:
+@dataclass(frozen=True, repr=False)
+class Reliability(Described):
     """Confidence against accuracy, in bins of equal width.
 
     Args:
@@ -39,6 +41,23 @@ class Reliability:
 
     bins: tuple[ReliabilityBin, ...]
     calibration_error: float
+
+    def summary(self) -> Summary:
+        """Return the calibration error, and the bins with images."""
+        images = plural(sum(each.count for each in self.bins), "image")
+        error = f"calibration error {100 * self.calibration_error:.2f} %"
+        rows = [
+            (
+                f"{each.low:.2f} to {each.high:.2f}",
+                f"{each.count:,}",
+                f"{100 * each.confidence:.1f} %",
+                f"{100 * each.accuracy:.1f} %",
+            )
+            for each in self.bins
+            if each.confidence is not None and each.accuracy is not None
+        ]
+        columns = ("confidence", "images", "mean confidence", "accuracy")
+        return Summary(f"Reliability({images}, {error})", (), columns, rows)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""

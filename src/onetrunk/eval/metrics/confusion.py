@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onetrunk.display import Described, Summary, plural
 from onetrunk.store.csv_text import csv_text
 
+SHOWN = 10  # pairs of classes in the summary
 NO_CLASS = "(none of the classes)"  # a prediction of an external model that is not a class
 
 
@@ -26,8 +28,8 @@ class Confusion:
     share: float
 
 
-@dataclass(frozen=True, eq=False)
-class ConfusionMatrix:
+@dataclass(frozen=True, eq=False, repr=False)
+class ConfusionMatrix(Described):
     """Counts of images by true and predicted class.
 
     Only the cells with images are stored, so thousands of classes need little memory.
@@ -95,6 +97,22 @@ class ConfusionMatrix:
         cells = self.cells[np.isin(self.cells[:, :2], chosen).all(1)]
         inside = np.column_stack([np.searchsorted(chosen, cells[:, :2]), cells[:, 2]])
         return ConfusionMatrix(tuple(self.labels[i] for i in chosen), inside)
+
+    def summary(self) -> Summary:
+        """Return the accuracy, and the pairs of classes that are confused most often."""
+        images = int(self.cells[:, 2].sum())
+        right = int(self.cells[self.cells[:, 0] == self.cells[:, 1], 2].sum())
+        classes = plural(len(self.labels), "class", "classes")
+        accuracy = f"{100 * right / images:.2f} %" if images else "unknown"
+        facts = [("accuracy", f"{accuracy} ({right:,} of {plural(images, 'image')})")]
+        pairs = [
+            (c.true, c.predicted, f"{c.count:,}", f"{100 * c.share:.1f} %")
+            for c in self.pairs(SHOWN)
+        ]
+        columns = ("class", "predicted as", "images", "of the class")
+        return Summary(
+            f"ConfusionMatrix({classes}, {plural(images, 'image')})", facts, columns, pairs
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data: the labels, and [true, predicted, count] of each cell with images."""
