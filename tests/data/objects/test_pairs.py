@@ -199,6 +199,27 @@ def test_a_dataset_with_random_transforms_is_refused() -> None:
         _ = opened(Noise(random=True)).index
 
 
+class Rows(Dataset[Any]):
+    """A dataset of dictionaries, which has a length and no IndexError after it."""
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        assert index < len(self)
+        return {"picture": picture(index), "class": index % 4}
+
+
+def test_a_dataset_of_dictionaries_is_refused_without_reading_beyond_its_end() -> None:
+    with raises(
+        BadInput,
+        "item 0",
+        got="a dictionary with picture, class",
+        try_="(row['picture'], row['class'])",
+    ):
+        _ = opened(Rows()).index
+
+
 def test_a_missing_file_is_counted_and_all_missing_refused(pairs: list[Pair]) -> None:
     domain = opened([*pairs, ("photos/nowhere.png", "cat")])
     assert any("photos/nowhere.png" in note for note in domain.index.warnings)
