@@ -24,7 +24,7 @@ from onetrunk.data.objects import check_form, named_source, source_of
 from onetrunk.data.pixels import Fit, Pixels
 from onetrunk.data.renamed import RenamedClasses
 from onetrunk.data.sample import Sample, decode_sample
-from onetrunk.data.sources import PYTHON, Source, SourceOptions
+from onetrunk.data.sources import PYTHON, Source, SourceOptions, user_source
 from onetrunk.data.split import Split
 from onetrunk.data.splitting import SPLITS
 from onetrunk.data.stored_images import GOOD
@@ -234,7 +234,9 @@ class Domain(Described):
     def listing(self) -> Index:
         """Its images by name, duplicates included, without decoding any."""
         group = self.settings.group
-        return read_index(self.opened, self.name, self._requested, group, self._known)
+        index = read_index(self.opened, self.name, self._requested, group, self._known)
+        users = user_source(self.settings.source)
+        return replace(index, code=f"{users} {index.code}") if users else index
 
     @cached_property
     def index(self) -> Index:

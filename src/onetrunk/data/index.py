@@ -39,6 +39,7 @@ from onetrunk.data.stratified import (
     assign,
 )
 from onetrunk.data.task import NO_CLASS, NO_LABEL, Task
+from onetrunk.data.user_code import code_of
 from onetrunk.display import plural
 from onetrunk.errors import BadInput, shorten
 
@@ -88,6 +89,7 @@ class Index:
         grouped: Whether some images are in a group.
         joined: The units that stay together in a split; several units may be joined to one.
         fingerprint: A hash of all keys and stamps, which changes with the data.
+        code: The code of a user's source, which the pixels depend on; "" for a built-in one.
         notes: Messages of the source.
         split: 0 for train, 1 for val, 2 for test, 3 for an image that is left out.
         by_hash: Which images were assigned to their split by hash.
@@ -105,6 +107,7 @@ class Index:
     fingerprint: str
     notes: list[str]
     joined: Units
+    code: str = ""
     split: Codes = field(default_factory=lambda: np.zeros(0, np.uint8))
     by_hash: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
     how: str = ""
@@ -228,6 +231,7 @@ def _listed(
         fingerprint=digest.hexdigest(),
         notes=notes,
         joined=units,
+        code=code_of(source),
     )
 
 

@@ -86,27 +86,28 @@ class Pairs(NoTargets):
             raise BadImage(reason_of(error)) from None
         if isinstance(pair, tuple | list) and len(pair) == 2:
             return pair[0], pair[1]
-        raise BadInput(f"{self.name}: item {index}: expected {PAIR}", **self._advice(index, pair))
+        got, try_ = self._advice(index, pair)
+        raise BadInput(f"{self.name}: item {index}: expected {PAIR}", got=got, try_=try_)
 
-    def _advice(self, index: int, item: Any) -> dict[str, str | None]:
+    def _advice(self, index: int, item: Any) -> tuple[str, str | None]:
         """Return what an item is that is not a pair, and what to try."""
         if isinstance(item, Mapping):
             names = [str(name) for name in item]
-            image, label = [*names, "image", "label"][:2] if len(names) > 1 else ("image", "label")
+            image, label = names[:2] if len(names) > 1 else ("image", "label")
             values = f"(row[{image!r}], row[{label!r}])"
-            return {
-                "got": f"a dictionary with {shorten(names, 5)}",
-                "try_": f"pandas.DataFrame(rows), or {values} for each row"
+            return (
+                f"a dictionary with {shorten(names, 5)}",
+                f"pandas.DataFrame(rows), or {values} for each row"
                 if self._in_memory
                 else f"a Dataset whose __getitem__ returns {values}",
-            }
+            )
         got = f"{len(item)} values" if isinstance(item, tuple | list) else type(item).__name__
         if not (self._in_memory and len(self._things) == 2 and index == 0):
-            return {"got": got, "try_": None}
+            return got, None
         # only a list or tuple is iterated: a dataset may have no end
         lengths = {len(each) for each in self._things if hasattr(each, "__len__")}
         both = " and ".join(map(str, lengths))
-        return {"got": got, "try_": f"list(zip(images, labels, strict=True)), of {both}"}
+        return got, f"list(zip(images, labels, strict=True)), of {both}"
 
     def _check_repeatable(self) -> None:
         """Raise BadInput for a dataset with random transforms: its images have no fixed content."""

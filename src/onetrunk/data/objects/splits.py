@@ -41,6 +41,11 @@ class Splits:
             raise AttributeError(name)
         return values[0]
 
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The sources of the splits."""
+        return tuple(self._parts.values())
+
     def items(self) -> Iterator[Item]:
         """Yield the images of each split; its name is the first part of their keys."""
         self.notes = []
