@@ -200,7 +200,7 @@ def _listed(
                 try_="list each image once",
             )
         )
-    groups = groups_of(items, name, group, notes)
+    groups = groups_of(items, name, group, notes, getattr(source, "columns", ()))
     given = given_splits(items, name)
     check_groups(groups, given, name, errors)
     tasks: list[Task] = []

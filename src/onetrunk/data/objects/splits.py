@@ -34,7 +34,7 @@ class Splits:
 
     def __getattr__(self, name: str) -> Any:
         """Return an optional attribute that all parts agree on, such as size or flip."""
-        if name.startswith("_") or name not in ("size", "flip", "unlabelled"):
+        if name.startswith("_") or name not in ("size", "flip", "unlabelled", "columns"):
             raise AttributeError(name)
         values = [getattr(part, name, None) for part in self._parts.values()]
         if values[0] is None or any(value != values[0] for value in values):

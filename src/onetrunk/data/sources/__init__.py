@@ -80,6 +80,7 @@ class Source(Protocol):
     - `unlabelled = True`: the images have no labels in any split, and are used for distillation.
     - `size: (height, width)`: the natural size of the images.
     - `flip: bool`: whether a mirrored image has the same label.
+    - `columns: Sequence[str]`: the names that `group` may be.
 
     `items()` may raise an error for a problem that is found while it is read.
     """

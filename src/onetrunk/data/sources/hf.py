@@ -48,6 +48,7 @@ class HuggingFace(NoTargets):
         self._by_content = loaded is not None
         features = next(iter(self._splits.values())).features
         self._features = dict(features)
+        self.columns = tuple(self._features)
         for split, part in self._splits.items():
             if part.features != features:
                 raise BadInput(f"{self.name}: its splits have different columns", got=split)

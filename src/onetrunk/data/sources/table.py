@@ -64,6 +64,7 @@ class Table:
             options: The user's settings.
         """
         self.name, self._rows, self._root = name, rows, root
+        self.columns = tuple(rows.columns)
         self._image = self._find("image", options.image, IMAGE_COLUMNS)
         self._split = options.split or ("split" if "split" in self._rows.columns else None)
         if options.split:
