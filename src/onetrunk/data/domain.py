@@ -18,7 +18,7 @@ from onetrunk.data.cache import Decoded, decode_all, plan_cache
 from onetrunk.data.cache_entries import Origin
 from onetrunk.data.cache_room import Plan, asking, check_large, obstacle
 from onetrunk.data.domain_settings import Conflicts, DomainSettings, Duplicates, Stats
-from onetrunk.data.duplicate_groups import find_duplicates, resolve
+from onetrunk.data.duplicate_groups import find_duplicates, resolve, shared_with_train
 from onetrunk.data.index import Index, check_classes, few_images, read_index
 from onetrunk.data.objects import check_form, named_source, source_of
 from onetrunk.data.pixels import Fit, Pixels
@@ -419,7 +419,7 @@ class Domain(Described):
             raise BadInput.several(errors)
 
     def warnings(self) -> list[str]:
-        """Return messages on the list of its images and on classes with few images."""
+        """Return messages on its images, on classes with few images and on splits that overlap."""
         codes = self.index.split.copy()
         codes[self.decoded.records["status"] != GOOD] = LEFT_OUT
         few = [
@@ -427,7 +427,8 @@ class Domain(Described):
             for task in self.tasks
             if task.kind in ("classify", "multilabel")
         ]
-        return [*self.index.warnings, *(line for line in few if line)]
+        shared = shared_with_train(self.index, self.decoded.records, codes != LEFT_OUT)
+        return [*self.index.warnings, *shared, *(line for line in few if line)]
 
     def notes(self) -> list[str]:
         """Return messages for the user about its images, for example about unreadable ones."""

@@ -112,6 +112,20 @@ def test_a_mapping_gives_the_splits(pairs: list[Pair]) -> None:
         _ = opened({"train": pairs, "test": floats}).index
 
 
+def test_images_in_train_and_test_are_counted(pairs: list[Pair], tmp_path: Path) -> None:
+    same = opened({"train": pairs, "test": pairs[10:]})
+    (line,) = [line for line in same.warnings() if "also in train" in line]
+    assert "30 of 30 test images" in line and pairs[10][0] in line
+    assert any(line in note for note in same.notes())
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(Path(pairs[0][0]).read_bytes())
+    other = opened({"train": pairs[:30], "test": [*pairs[30:], (str(copy), "cat")]})
+    (line,) = [line for line in other.warnings() if "also in train" in line]
+    assert "1 of 11 test images" in line and "copy.png" in line
+    apart = opened({"train": pairs[:30], "test": pairs[30:]})
+    assert not [line for line in apart.warnings() if "also in train" in line]
+
+
 LABELS: dict[str, tuple[Callable[[int], Any], str, Any]] = {
     "numbers of classes": (lambda i: 9 + i % 2, "classify", ("9", "10")),
     "numpy's numbers": (lambda i: np.int64(i % 2), "classify", ("0", "1")),
