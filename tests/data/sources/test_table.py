@@ -110,6 +110,18 @@ def test_dense_targets_by_columns(shop: Path, opened: Any) -> None:
     assert next(iter(source.items())).stamp != before
 
 
+def test_a_task_that_is_nearly_a_column_is_not_another_one(shop: Path, opened: Any) -> None:
+    (shop / "t.csv").write_text(lines("path,label,price", "img/a.png,x,1", "img/b.png,y,2"))
+    columns = ["path", "label", "price"]
+    with raises(BadInput, got="labl", available=columns, try_="label"):
+        opened("table:t.csv", {"labl": "classify"})
+    with raises(BadInput, got="prices", available=columns, try_="price"):
+        opened("table:t.csv", {"prices": "regress"})
+    for name in ("classify", "species", "label"):
+        first, _ = opened("table:t.csv", {name: "classify"}).items()
+        assert first.labels == {name: "x"}
+
+
 def test_one_image_in_two_rows(shop: Path, opened: Any) -> None:
     (shop / "t.csv").write_text(lines("path,label", "img/a.png,x", "img/b.png,y", "img/./a.png,x"))
     assert len(list(opened("table:t.csv").items())) == 2

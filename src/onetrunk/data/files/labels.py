@@ -5,6 +5,7 @@ White space around a name is removed. An empty cell, None and a missing key mean
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import re
@@ -17,6 +18,7 @@ from onetrunk.data.task import Kind, Task
 from onetrunk.errors import BadInput
 
 LABEL_COLUMNS = ("label", "class", "category", "target")  # tried if no task is requested
+SIMILAR = 0.8  # names that are as similar, from 0 to 1, are taken for a mistake
 
 
 def label_of(task: Task, cells: Sequence[Any], where: str) -> Label:
@@ -31,6 +33,22 @@ def label_of(task: Task, cells: Sequence[Any], where: str) -> Label:
     if task.kind == "multilabel":
         return class_names(cells[0], where)
     return numbers(task, cells, where)
+
+
+def check_not_mistyped(source: str, task: Task, columns: Sequence[str]) -> None:
+    """Raise BadInput for a task without a column whose name is nearly that of a column.
+
+    Otherwise a usual column such as `label` would be read in its place.
+    """
+    if task.column is not None or task.name in (task.kind, *columns):
+        return
+    if difflib.get_close_matches(task.name, columns, n=1, cutoff=SIMILAR):
+        raise BadInput(
+            f"{source}: no such column for {task.kind}",
+            got=task.name,
+            available=columns,
+            try_=f'tasks = {{ NAME = {{ kind = "{task.kind}", column = "COLUMN" }} }}',
+        )
 
 
 def empty(value: Any) -> bool:

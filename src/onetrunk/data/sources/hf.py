@@ -14,7 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from onetrunk.data.files.labels import LABEL_COLUMNS, check_kinds, empty, label_of
+from onetrunk.data.files.labels import (
+    LABEL_COLUMNS,
+    check_kinds,
+    check_not_mistyped,
+    empty,
+    label_of,
+)
 from onetrunk.data.files.paths import regular, split_of
 from onetrunk.data.objects.images import ContentKeys, digest_of
 from onetrunk.data.pixels import BadImage
@@ -166,6 +172,7 @@ class HuggingFace(NoTargets):
         check_kinds(self.name, requested, KINDS, "folder: or table: for dense targets")
         tasks = []
         for task in requested:
+            check_not_mistyped(self.name, task, self.columns)
             usual = [task.name, *(several if task.kind == "multilabel" else label), *LABEL_COLUMNS]
             columns = [n for n in ([task.column] if task.column else usual) if n in self._features]
             if not columns or columns[0] == self._image:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from onetrunk.data.files.labels import LABEL_COLUMNS, empty, label_of
+from onetrunk.data.files.labels import LABEL_COLUMNS, check_not_mistyped, empty, label_of
 from onetrunk.data.files.paths import Root, existing_path, outside, split_of, stamp
 from onetrunk.data.files.tables import Row, Rows
 from onetrunk.data.files.targets import read_target
@@ -226,6 +226,7 @@ class Table:
             names = [name.strip() for name in task.column.split(",")]
             if all(name in available for name in names):
                 return names
+        check_not_mistyped(self.name, task, available)
         return [self._find(task.kind, task.column, (task.name, *USUAL.get(task.kind, ())))]
 
     def _find(self, kind: str, column: str | None, usual: Sequence[str]) -> str:
