@@ -199,6 +199,18 @@ def test_all_bad_rows_are_reported_together(shop: Path, opened: Any) -> None:
     assert [each.got for each in error.value.errors] == ["../b.png", "tarin"]
 
 
+def test_one_problem_of_many_rows_is_one_line(shop: Path, opened: Any) -> None:
+    rows = [f"img/{'abcd'[i % 4]}.png,tall,tarin" for i in range(70)]
+    (shop / "t.csv").write_text(lines("path,height,split", *rows, "img/a.png,1,"))
+    with raises(BadInput, "70 rows", "line 2", got="tall") as error:
+        list(opened("table:t.csv", {"height": "regress"}).items())
+    assert [each.got for each in error.value.errors] == ["tall", "an empty cell"]
+    (shop / "t.csv").write_text(lines("path,label,split", *rows))
+    with raises(BadInput, "70 rows", "line 2", got="tarin", available=["train"]) as error:
+        list(opened("table:t.csv").items())
+    assert len(error.value.errors) == 1
+
+
 def test_other_files_are_refused(shop: Path, opened: Any) -> None:
     (shop / "t.csv").write_bytes(b"path,label\nimg/a.png,caf\xe9\n")
     with raises(BadInput, "table:t.csv", "UTF-8"):
