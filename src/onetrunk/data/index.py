@@ -272,6 +272,8 @@ def _divided(
         about = f"{name}: task {task.name}: "
         if not unlabelled and not any(each.expected.startswith(about) for each in errors):
             check_classes(task, index.labels[task.name], codes, name, errors, warnings)
+            if line := _unlabelled(task, index.labels[task.name], codes):
+                warnings.append(line)
     unit = "group" if index.grouped else "path"
     how = describe(index.given[used], unit, classes=len(names) > 2)
     if kept := int((by_hash & (codes == before)).sum()):
@@ -415,6 +417,23 @@ def is_labelled(task: Task, labels: NDArray[Any]) -> NDArray[np.bool_]:
     else:
         known = labels != NO_CLASS
     return known
+
+
+def _unlabelled(task: Task, labels: NDArray[Any], codes: Codes) -> str:
+    """Return a line on images without a label; "" for none.
+
+    Splits without any label are not counted, as `check_classes` reports them.
+    """
+    known = is_labelled(task, labels)
+    labelled = [code for code in range(len(SPLITS)) if known[codes == code].any()]
+    rows = np.isin(codes, labelled)
+    missing = int((rows & ~known).sum())
+    if not missing:
+        return ""
+    return (
+        f"task {task.name}: {missing:,} of {plural(int(rows.sum()), 'image')} "
+        f"{'has' if missing == 1 else 'have'} no label"
+    )
 
 
 def class_counts(task: Task, labels: NDArray[Any]) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,15 @@ def test_images_in_train_and_test_are_counted(pairs: list[Pair], tmp_path: Path)
     assert "1 of 11 test images" in line and "copy.png" in line
     apart = opened({"train": pairs[:30], "test": pairs[30:]})
     assert not [line for line in apart.warnings() if "also in train" in line]
+
+
+@pytest.mark.parametrize("values", [("x", "y"), (1, 2), (0.5, 1.5), ([0.5, 1.0], [1.0, 2.0])])
+def test_nan_is_no_label_and_counted(values: Any) -> None:
+    gap = [math.nan, math.nan] if isinstance(values[0], list) else math.nan
+    things = [(picture(i), gap if i % 4 == 0 else values[i % 2]) for i in range(80)]
+    domain = opened(things)
+    assert domain.tasks == opened([(i, None if v is gap else v) for i, v in things]).tasks
+    assert any("20 of 80 images have no label" in line for line in domain.notes())
 
 
 LABELS: dict[str, tuple[Callable[[int], Any], str, Any]] = {

@@ -56,6 +56,15 @@ def empty(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
+def is_missing(value: Any) -> bool:
+    """Return whether a value in memory stands for no label: None, NaN, or pandas' NA or NaT."""
+    return (
+        value is None
+        or (isinstance(value, float) and math.isnan(value))
+        or type(value).__name__ in ("NAType", "NaTType")
+    )
+
+
 def class_name(value: Any, where: str) -> str | None:
     """Return a class from text, an integer or a boolean; a fraction is not a name."""
     if empty(value):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, Subset
 
-from onetrunk.data.files.labels import check_kinds, label_of
+from onetrunk.data.files.labels import check_kinds, is_missing, label_of
 from onetrunk.data.files.paths import stamp
 from onetrunk.data.objects.images import ContentKeys, digest_of, is_path, key_of, path_of, raw_of
 from onetrunk.data.pixels import BadImage, Raw, reason_of
@@ -263,18 +263,23 @@ def pairs_of(things: Any, options: SourceOptions) -> Pairs:
 
 
 def _plain(label: Any) -> Any:
-    """Return a label in Python's own types."""
+    """Return a label in Python's own types; None for a missing one."""
+    if isinstance(label, Mapping):
+        return {key: _plain(value) for key, value in label.items()}
+    if isinstance(label, set | frozenset):
+        return sorted((_values(each) for each in label), key=str)
+    label = _values(label)
+    if is_missing(label) or (isinstance(label, list) and label and all(map(is_missing, label))):
+        return None
+    return label
+
+
+def _values(label: Any) -> Any:
     if isinstance(label, torch.Tensor | np.ndarray):
         return label.tolist()
     if isinstance(label, np.generic):
         return label.item()
-    if isinstance(label, Mapping):
-        return {key: _plain(value) for key, value in label.items()}
-    if isinstance(label, set | frozenset):
-        return sorted((_plain(each) for each in label), key=str)
-    if isinstance(label, list | tuple):
-        return [_plain(each) for each in label]
-    return label
+    return [_values(each) for each in label] if isinstance(label, list | tuple) else label
 
 
 def _kind(label: Any) -> Kind | None:
