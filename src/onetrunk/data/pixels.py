@@ -230,7 +230,8 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
         array = ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
     elif array.dtype.kind == "f":
         if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-            raise BadImage("expected floating-point pixels in 0…1")
+            low, high = array.min(), array.max()
+            raise BadImage(f"expected floating-point pixels in 0…1, got {low:g} to {high:g}")
         array = (array * 255).round().astype(np.uint8)
     elif array.dtype != np.uint8:
         raise BadImage(f"expected 8- or 16-bit pixels or floats in 0…1, got {array.dtype}")

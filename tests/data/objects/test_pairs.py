@@ -289,6 +289,20 @@ def test_other_objects_are_refused_at_once(thing: object) -> None:
         Domain("shop", thing)
 
 
+@pytest.mark.parametrize(
+    ("image", "fact"),
+    [
+        (np.full((8, 8, 3), 254.0), "254"),
+        (np.zeros((3, 20, 20), np.uint8), "(3, 20, 20)"),
+        (3.5, "float"),
+    ],
+)
+def test_images_that_cannot_be_read_are_named_and_not_their_labels(image: Any, fact: str) -> None:
+    with raises(BadInput, "item 0", fact, try_="0 to 1") as error:
+        _ = opened([(image, "ab"[i % 2]) for i in range(40)]).index
+    assert "label" not in str(error.value)
+
+
 def test_an_unreadable_image_is_counted() -> None:
     things = [(encoded(picture(i)), i % 2) for i in range(60)]
     things[3] = (b"not an image", 1)

@@ -19,6 +19,7 @@ from onetrunk.data.objects.images import ContentKeys, digest_of, is_path, key_of
 from onetrunk.data.pixels import BadImage, Raw, reason_of
 from onetrunk.data.sources import Item, Label, NoTargets, SourceOptions
 from onetrunk.data.task import Kind, Task, check_name
+from onetrunk.display import plural
 from onetrunk.errors import BadInput, shorten
 
 KINDS: tuple[Kind, ...] = ("classify", "embed", "multilabel", "regress")
@@ -127,8 +128,10 @@ class Pairs(NoTargets):
 
     def _list_all(self) -> None:
         keys, missing = ContentKeys(), []
+        bad: list[tuple[int, BadImage]] = []
         group: str | None
         for index in range(len(self._things)):
+            label = None
             try:
                 image, label = self._pair(index)
                 if is_path(image):
@@ -140,10 +143,19 @@ class Pairs(NoTargets):
                     raw = raw_of(image, self._base)
                     mark = digest_of(raw)
                     key, group = keys.of(mark)
-            except BadImage:  # counted when it is decoded
-                label, key, mark, group = None, f"item {index}", "unreadable", None
+            except BadImage as error:  # counted when it is decoded
+                bad.append((index, error))
+                key, mark, group = f"item {index}", "unreadable", None
             self._labels.append(_plain(label))
             self._keys.append((key, mark, group))
+        if len(bad) == len(self._things):
+            index, reason = bad[0]
+            raise BadInput(
+                f"{self.name}: none of its {plural(len(bad), 'image')} can be read",
+                got=f"item {index}: {reason}",
+                try_="paths, pictures, or arrays (H, W, 3) of 0 to 255 as uint8 or of floats from "
+                "0 to 1",
+            )
         if len(missing) == len(self._things):
             raise BadInput(
                 f"{self.name}: none of its {len(missing)} images exists",
