@@ -195,6 +195,8 @@ def _open(raw: Raw) -> Image.Image:
         return _from_array(raw)
     if not isinstance(raw, bytes):
         raw = Path(raw).read_bytes()
+    if not raw:
+        raise BadImage("the file is empty")
     try:
         return Image.open(io.BytesIO(raw), formats=USUAL)
     except UnidentifiedImageError:

@@ -18,6 +18,7 @@ from onetrunk.data.task import Kind, Task
 from onetrunk.errors import BadInput
 
 LABEL_COLUMNS = ("label", "class", "category", "target")  # tried if no task is requested
+IMAGE_COLUMNS = ("image", "path", "file", "filename", "filepath")  # tried if none is named
 SIMILAR = 0.8  # names that are as similar, from 0 to 1, are taken for a mistake
 
 

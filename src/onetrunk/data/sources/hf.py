@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from onetrunk.data.files.labels import (
+    IMAGE_COLUMNS,
     LABEL_COLUMNS,
     check_kinds,
     check_not_mistyped,
@@ -140,11 +141,14 @@ class HuggingFace(NoTargets):
         if requested in columns:
             return str(requested)
         if requested is not None or len(columns) != 1:
+            paths = [n for n in (requested, *IMAGE_COLUMNS) if n in self._features]
             raise BadInput(
                 f"{self.name}: expected one column of images",
                 got=requested or (shorten(columns) if columns else None),
                 available=[f"{n} ({type(f).__name__})" for n, f in self._features.items()],
-                try_=f'image = "{columns[0] if columns else "COLUMN"}"',
+                try_=f'dataset.cast_column("{paths[0]}", datasets.Image())'
+                if paths and not columns
+                else f'image = "{columns[0] if columns else "COLUMN"}"',
             )
         return str(columns[0])
 

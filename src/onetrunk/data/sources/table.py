@@ -19,7 +19,13 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from onetrunk.data.files.labels import LABEL_COLUMNS, check_not_mistyped, empty, label_of
+from onetrunk.data.files.labels import (
+    IMAGE_COLUMNS,
+    LABEL_COLUMNS,
+    check_not_mistyped,
+    empty,
+    label_of,
+)
 from onetrunk.data.files.paths import Root, existing_path, outside, split_of, stamp
 from onetrunk.data.files.tables import Row, Rows
 from onetrunk.data.files.targets import read_target
@@ -27,7 +33,6 @@ from onetrunk.data.sources import Item, Label, SourceOptions
 from onetrunk.data.task import Kind, Task
 from onetrunk.errors import BadInput, shorten
 
-IMAGE_COLUMNS = ("image", "path", "file", "filename", "filepath")
 MAX_BAD = 20  # different problems in one error
 USUAL: dict[Kind, tuple[str, ...]] = {  # columns of a task without one, tried after its name
     "classify": LABEL_COLUMNS,
