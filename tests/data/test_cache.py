@@ -464,8 +464,9 @@ def test_an_image_is_tried_again_after_a_lack_of_memory() -> None:
 
 
 def test_a_bug_in_a_users_source_is_not_hidden() -> None:
-    with pytest.raises(KeyError):
+    with raises(Failed, "image 5", "KeyError", "fakes.py", place="d") as info:
         build(small(images={"5": KeyError("a bug")}))
+    assert isinstance(info.value.__cause__, KeyError)
 
 
 # its place

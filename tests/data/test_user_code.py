@@ -16,6 +16,8 @@ from onetrunk.data.objects import source_of
 from onetrunk.data.sources import Item, NoTargets, SourceOptions
 from onetrunk.data.task import Task
 from onetrunk.data.user_code import code_of
+from onetrunk.errors import Failed
+from tests.helpers.errors import raises
 from tests.helpers.fakes import picture, small
 
 
@@ -78,6 +80,16 @@ def test_the_name_of_a_function_that_makes_a_source_counts(
     monkeypatch.syspath_prepend(tmp_path)
     assert mean_of("made_sources:light") == pytest.approx(200 / 255, abs=1e-4)
     assert mean_of("made_sources:dark") == pytest.approx(10 / 255, abs=1e-4)
+
+
+@pytest.mark.parametrize("cache", [None, False])
+def test_an_error_in_the_code_of_a_source_names_the_domain_and_the_image(cache: Any) -> None:
+    source = small(24, images={"3": ValueError("my own bug")})
+    with raises(
+        Failed, "image 3", "ValueError", "fakes.py", got="my own bug", place="shop"
+    ) as info:
+        _ = Domain("shop", source, size=8, cache=cache).splits
+    assert isinstance(info.value.__cause__, ValueError)
 
 
 def test_built_in_sources_have_no_code() -> None:

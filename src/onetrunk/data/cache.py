@@ -333,7 +333,11 @@ def _decoded(job: _Job, todo: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.in
         while waiting:
             submit()
             rows, parts = waiting.popleft()
-            yield rows, [part.result() for part in parts]
+            try:
+                done = [part.result() for part in parts]
+            except Failed as error:
+                raise error.within(job.name) from error.__cause__
+            yield rows, done
 
 
 def cpus() -> int:
