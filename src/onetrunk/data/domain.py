@@ -395,6 +395,7 @@ class Domain(Described):
     def check(self) -> None:
         """Raise BadInput if too many images cannot be read, or a class has none left to train."""
         errors: list[BadInput] = []
+        allow = "allow_bad = true" if isinstance(self.source, str) else "allow_bad=True"
         for split in SPLITS:
             bad, rows = self.bad(split), self.index.rows(split)
             limit = max(0.01 * len(rows), 3)
@@ -405,8 +406,7 @@ class Domain(Described):
                         f"{self.name}: {len(bad)} of {len(rows)} {split} images cannot be read, "
                         "more than max(1 %, 3)",
                         got=f"{self.index.keys[first]}: {self.decoded.reasons.get(first, '')}",
-                        try_=f"{self._inspect()} lists them; repair or remove them, or set "
-                        "allow_bad = true",
+                        try_=f"{self._inspect()} lists them; repair or remove them, or set {allow}",
                     )
                 )
         for task in () if self.unlabelled else self.tasks:
@@ -451,7 +451,8 @@ class Domain(Described):
         return notes
 
     def _inspect(self) -> str:
-        return f"onetrunk data {self.source}" if isinstance(self.source, str) else "onetrunk data"
+        command = f"onetrunk data {self.source}"
+        return command if isinstance(self.source, str) else "ot.inspect(domain).unreadable"
 
 
 def _triple(vector: Sequence[float]) -> tuple[float, float, float]:
