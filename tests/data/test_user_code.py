@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,18 @@ from tests.helpers.errors import raises
 from tests.helpers.fakes import picture, small
 
 
+def decorated(function: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
+    @wraps(function)
+    def call(self: Any, where: str) -> Any:
+        return function(self, where)
+
+    return call
+
+
 class Light(NoTargets):
     """Grey images."""
 
-    tasks = (Task("classify", "classify", ("a", "b")),)
+    tasks: tuple[Task, ...] = (Task("classify", "classify", ("a", "b")),)
     level = 200
 
     def items(self) -> Iterator[Item]:
@@ -38,8 +47,17 @@ class Light(NoTargets):
 class Dark(Light):
     """The same keys and stamps, and other pixels."""
 
+    @decorated
     def image(self, where: str) -> np.ndarray[Any, Any]:
         return np.full((8, 8), 10, np.uint8)
+
+
+class Darker(Dark):
+    """Decorated in the same way as its base."""
+
+    @decorated
+    def image(self, where: str) -> np.ndarray[Any, Any]:
+        return np.full((8, 8), 5, np.uint8)
 
 
 def mean_of(source: object) -> float:
@@ -63,6 +81,7 @@ def test_edited_code_and_an_edited_attribute_have_other_pixels() -> None:
     assert mean_of(cell(100)()) == pytest.approx(100 / 255, abs=1e-4)
     assert mean_of(cell(50)()) == pytest.approx(50 / 255, abs=1e-4)
     assert code_of(cell(100)()) == code_of(cell(100)())
+    assert code_of(Dark()).split()[1] != code_of(Darker()).split()[1]
 
 
 def test_the_name_of_a_function_that_makes_a_source_counts(

@@ -47,6 +47,7 @@ def _texts(cls: type) -> Iterator[str]:
     """Yield the functions and the plain values of a class."""
     for name, value in sorted(vars(cls).items()):
         function = getattr(value, "fget", None) or getattr(value, "__func__", value)
+        function = getattr(function, "__wrapped__", function)  # of a decorated function
         code = getattr(function, "__code__", None)
         if isinstance(code, CodeType):
             yield name

@@ -101,12 +101,12 @@ class Table:
             content = hash((item.where, item.split, item.group, tuple(item.labels.items())))
             before, expected = first.setdefault(item.key, (where, content))
             if content != expected:
-                error = BadInput(
+                differing = BadInput(
                     f"{self.name}: {before} and {where} differ for {item.key}",
                     try_="keep one of them; for several classes of an image, "
                     'kind = "multilabel" and a|b',
                 )
-                bad[item.key, where] = where, 1, error
+                bad[item.key, where] = where, 1, differing
             elif before == where:
                 if item.stamp.startswith("missing"):
                     missing.append(item.key)
