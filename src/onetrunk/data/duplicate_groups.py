@@ -61,6 +61,8 @@ def shared_with_train(index: Index, records: NDArray[np.void], used: Mask) -> li
     """
     if "digest" not in (records.dtype.names or ()):  # a sample, which stands for other images
         return []
+    if not np.isin(index.given, (VAL, TEST)).any():
+        return []
     digests = np.ascontiguousarray(records["digest"]).reshape(-1, 2)
     contents = np.unique(digests, axis=0, return_inverse=True)[1].reshape(-1)
     trained = contents[used & (index.given == TRAIN)]
