@@ -58,7 +58,7 @@ def test_more_bad_images_than_1_percent_and_3_are_refused(
         return
     with raises(BadInput, f"{bad} of {count} train images", "0001.png", try_="allow_bad") as error:
         _ = torn(count, bad).train
-    assert "onetrunk data" in str(error.value.try_)
+    assert "ot.inspect(domain).unreadable" in str(error.value.try_)
     assert "\n" not in str(error.value)
     assert len(torn(count, bad, allow_bad=True).train) == count - bad
 
@@ -80,7 +80,7 @@ def test_a_class_with_unreadable_images_alone_is_refused() -> None:
 
 def test_a_domain_without_a_readable_image_is_refused() -> None:
     everything = {str(i): b"a text" for i in range(24)}
-    with raises(BadInput, "d: ", "train images", try_="onetrunk data"):
+    with raises(BadInput, "d: ", "train images", try_="ot.inspect(domain)"):
         _ = Domain("d", small(24, images=everything), size=4, allow_bad=True).pixels
 
 

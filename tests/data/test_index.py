@@ -201,6 +201,15 @@ def test_a_group_that_is_neither_column_nor_pattern_is_refused(pattern: str) -> 
     assert "group" in line and "d: " in line
 
 
+@pytest.mark.parametrize("pattern", ["id", "i(d)"])
+def test_a_pattern_that_makes_one_group_is_refused(pattern: str) -> None:
+    items = [item(f"kid/{i:03}.jpg") for i in range(10)]
+    source = Fake(CLASSIFY, [*items, item("other.jpg")])
+    source.columns = ("path", "ids")  # type: ignore[attr-defined]
+    with raises(BadInput, "10 of 11", got=pattern, available=["path", "ids"]):
+        read_index(source, "d", group=pattern)
+
+
 def test_groups_of_the_source_have_priority_over_the_pattern() -> None:
     items = [item(f"{i:03}", group=f"g{i % 7}") for i in range(100)]
     assert splits_of(read(*items, group="item_id")) == splits_of(read(*items))

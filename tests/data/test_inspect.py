@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import pytest
@@ -14,6 +14,8 @@ from onetrunk.data.inspect import Inspection, inspect
 from onetrunk.data.pixels import Raw
 from onetrunk.data.sources import Item, Label
 from onetrunk.data.task import Task
+from onetrunk.errors import BadInput
+from tests.helpers.errors import raises
 from tests.helpers.fakes import CLASSIFY, Fake, dense_source, encoded, labelled, picture, small
 
 
@@ -29,6 +31,21 @@ def blob(seed: int, size: int = 32) -> np.ndarray:
     """A soft picture, whose near copies are near."""
     coarse = np.random.default_rng(seed).integers(30, 220, (4, 4, 3))
     return coarse.repeat(size // 4, 0).repeat(size // 4, 1).astype(np.uint8)
+
+
+def test_only_a_domain_is_inspected() -> None:
+    for thing in ("folder:photos", [1]):
+        with raises(BadInput, try_="ot.Domain"):
+            inspect(cast(Domain, thing))
+
+
+def test_the_hint_for_a_source_in_python_is_python() -> None:
+    images = {str(i): b"text" for i in range(12)}
+    domain = Domain("d", small(40, images=images), size=8)
+    with raises(BadInput, try_="ot.inspect(domain).unreadable lists them") as error:
+        domain.check()
+    assert "allow_bad=True" in str(error.value) and "onetrunk data" not in str(error.value)
+    assert len(inspect(domain).unreadable) == 12
 
 
 PLAIN = [item(f"{s}{i}", s, "ab"[i % 2]) for s in ("train", "val", "test") for i in range(4)]

@@ -388,3 +388,10 @@ def test_an_impossible_pipeline_is_refused(wrong: dict[str, Any]) -> None:
     value = next(iter(wrong.values()))
     with raises(BadInput, *wrong, got=value):
         Pixels(**{"size": (8, 8), **wrong})
+
+
+def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    for raw in (tmp_path / "a.png", b""):
+        with pytest.raises(BadImage, match="empty"):
+            decode(raw)

@@ -175,6 +175,8 @@ def _key(index: Index, pixels: Pixels, layers: Sequence[Layer]) -> str:
     """Return the name of a folder: a hash of everything that the stored bytes depend on."""
     document = [FORMAT, index.fingerprint, pixels.stored, pixels.fit, pixels.fill]
     document += [[layer.task.name, layer.task.kind, layer.task.classes] for layer in layers]
+    if index.code:
+        document.append(index.code)
     digest = hashlib.sha256(json.dumps(document).encode()).hexdigest()[:24]
     return f"{digest}-{pixels.stored[0]}x{pixels.stored[1]}"
 
@@ -331,7 +333,11 @@ def _decoded(job: _Job, todo: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.in
         while waiting:
             submit()
             rows, parts = waiting.popleft()
-            yield rows, [part.result() for part in parts]
+            try:
+                done = [part.result() for part in parts]
+            except Failed as error:
+                raise error.within(job.name) from error.__cause__
+            yield rows, done
 
 
 def cpus() -> int:

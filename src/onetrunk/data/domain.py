@@ -18,13 +18,13 @@ from onetrunk.data.cache import Decoded, decode_all, plan_cache
 from onetrunk.data.cache_entries import Origin
 from onetrunk.data.cache_room import Plan, asking, check_large, obstacle
 from onetrunk.data.domain_settings import Conflicts, DomainSettings, Duplicates, Stats
-from onetrunk.data.duplicate_groups import find_duplicates, resolve
+from onetrunk.data.duplicate_groups import find_duplicates, resolve, shared_with_train
 from onetrunk.data.index import Index, check_classes, few_images, read_index
 from onetrunk.data.objects import check_form, named_source, source_of
 from onetrunk.data.pixels import Fit, Pixels
 from onetrunk.data.renamed import RenamedClasses
 from onetrunk.data.sample import Sample, decode_sample
-from onetrunk.data.sources import PYTHON, Source, SourceOptions
+from onetrunk.data.sources import PYTHON, Source, SourceOptions, user_source
 from onetrunk.data.split import Split
 from onetrunk.data.splitting import SPLITS
 from onetrunk.data.stored_images import GOOD
@@ -234,7 +234,9 @@ class Domain(Described):
     def listing(self) -> Index:
         """Its images by name, duplicates included, without decoding any."""
         group = self.settings.group
-        return read_index(self.opened, self.name, self._requested, group, self._known)
+        index = read_index(self.opened, self.name, self._requested, group, self._known)
+        users = user_source(self.settings.source)
+        return replace(index, code=f"{users} {index.code}") if users else index
 
     @cached_property
     def index(self) -> Index:
@@ -393,6 +395,7 @@ class Domain(Described):
     def check(self) -> None:
         """Raise BadInput if too many images cannot be read, or a class has none left to train."""
         errors: list[BadInput] = []
+        allow = "allow_bad = true" if isinstance(self.source, str) else "allow_bad=True"
         for split in SPLITS:
             bad, rows = self.bad(split), self.index.rows(split)
             limit = max(0.01 * len(rows), 3)
@@ -403,8 +406,7 @@ class Domain(Described):
                         f"{self.name}: {len(bad)} of {len(rows)} {split} images cannot be read, "
                         "more than max(1 %, 3)",
                         got=f"{self.index.keys[first]}: {self.decoded.reasons.get(first, '')}",
-                        try_=f"{self._inspect()} lists them; repair or remove them, or set "
-                        "allow_bad = true",
+                        try_=f"{self._inspect()} lists them; repair or remove them, or set {allow}",
                     )
                 )
         for task in () if self.unlabelled else self.tasks:
@@ -417,7 +419,7 @@ class Domain(Described):
             raise BadInput.several(errors)
 
     def warnings(self) -> list[str]:
-        """Return messages on the list of its images and on classes with few images."""
+        """Return messages on its images, on classes with few images and on splits that overlap."""
         codes = self.index.split.copy()
         codes[self.decoded.records["status"] != GOOD] = LEFT_OUT
         few = [
@@ -425,7 +427,8 @@ class Domain(Described):
             for task in self.tasks
             if task.kind in ("classify", "multilabel")
         ]
-        return [*self.index.warnings, *(line for line in few if line)]
+        shared = shared_with_train(self.index, self.decoded.records, codes != LEFT_OUT)
+        return [*self.index.warnings, *shared, *(line for line in few if line)]
 
     def notes(self) -> list[str]:
         """Return messages for the user about its images, for example about unreadable ones."""
@@ -448,7 +451,8 @@ class Domain(Described):
         return notes
 
     def _inspect(self) -> str:
-        return f"onetrunk data {self.source}" if isinstance(self.source, str) else "onetrunk data"
+        command = f"onetrunk data {self.source}"
+        return command if isinstance(self.source, str) else "ot.inspect(domain).unreadable"
 
 
 def _triple(vector: Sequence[float]) -> tuple[float, float, float]:

@@ -17,11 +17,11 @@ def list_domains(given: Domain | Iterable[Domain]) -> list[Domain]:
             "expected a list of domains", got=type(given).__name__, try_="list(domains.values())"
         )
     if isinstance(given, str) or not isinstance(given, Iterable):
-        raise _not_a_domain(given)
+        raise not_a_domain(given)
     listed = list(given)
     for each in listed:
         if not isinstance(each, Domain):
-            raise _not_a_domain(each)
+            raise not_a_domain(each)
     names = [domain.name for domain in listed]
     repeated = list(dict.fromkeys(name for name in names if names.count(name) > 1))
     if repeated:
@@ -33,7 +33,8 @@ def list_domains(given: Domain | Iterable[Domain]) -> list[Domain]:
     return listed
 
 
-def _not_a_domain(thing: object) -> BadInput:
+def not_a_domain(thing: object) -> BadInput:
+    """Return the error for an object that is not a domain."""
     return BadInput(
         "expected domains: objects of ot.Domain",
         got=repr(thing) if isinstance(thing, str) else type(thing).__name__,

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from onetrunk.data.duplicates import BITS, difference_hash, is_near, near_groups
 from onetrunk.data.index import Index, divided
 from onetrunk.data.stored_images import BLANK, GOOD
-from onetrunk.data.stratified import NOT_GIVEN, TEST, VAL, KnownSplits
+from onetrunk.data.stratified import NOT_GIVEN, TEST, TRAIN, VAL, KnownSplits
 from onetrunk.data.task import NO_CLASS
+from onetrunk.display import plural
 
 LARGE = 0.1  # of all images; a larger group is reported
 Rows = NDArray[np.int64]
@@ -49,6 +50,33 @@ class DuplicateGroups:
         rows = np.flatnonzero(self.conflict)
         for part in groups_in(self.content[rows]):
             yield rows[part]
+
+
+def shared_with_train(index: Index, records: NDArray[np.void], used: Mask) -> list[str]:
+    """Return a line for each split that the source names and that has images of its train.
+
+    Args:
+        records: Those of the decoded images.
+        used: The images that are readable and in a split.
+    """
+    if "digest" not in (records.dtype.names or ()):  # a sample, which stands for other images
+        return []
+    if not np.isin(index.given, (VAL, TEST)).any():
+        return []
+    digests = np.ascontiguousarray(records["digest"]).reshape(-1, 2)
+    contents = np.unique(digests, axis=0, return_inverse=True)[1].reshape(-1)
+    trained = contents[used & (index.given == TRAIN)]
+    lines = []
+    for code, split in ((VAL, "val"), (TEST, "test")):
+        rows = np.flatnonzero(used & (index.given == code))
+        shared = rows[np.isin(contents[rows], trained)]
+        if len(shared):
+            lines.append(
+                f"{len(shared):,} of {plural(len(rows), f'{split} image')} "
+                f"{'is' if len(shared) == 1 else 'are'} also in train, so scores on {split} do not "
+                f"show how well new images are recognized; first: {index.keys[shared[0]]}"
+            )
+    return lines
 
 
 def find_duplicates(index: Index, records: NDArray[np.void]) -> DuplicateGroups:

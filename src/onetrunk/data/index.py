@@ -39,6 +39,7 @@ from onetrunk.data.stratified import (
     assign,
 )
 from onetrunk.data.task import NO_CLASS, NO_LABEL, Task
+from onetrunk.data.user_code import code_of
 from onetrunk.display import plural
 from onetrunk.errors import BadInput, shorten
 
@@ -88,6 +89,7 @@ class Index:
         grouped: Whether some images are in a group.
         joined: The units that stay together in a split; several units may be joined to one.
         fingerprint: A hash of all keys and stamps, which changes with the data.
+        code: The code of a user's source, which the pixels depend on; "" for a built-in one.
         notes: Messages of the source.
         split: 0 for train, 1 for val, 2 for test, 3 for an image that is left out.
         by_hash: Which images were assigned to their split by hash.
@@ -105,6 +107,7 @@ class Index:
     fingerprint: str
     notes: list[str]
     joined: Units
+    code: str = ""
     split: Codes = field(default_factory=lambda: np.zeros(0, np.uint8))
     by_hash: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
     how: str = ""
@@ -197,7 +200,7 @@ def _listed(
                 try_="list each image once",
             )
         )
-    groups = groups_of(items, name, group, notes)
+    groups = groups_of(items, name, group, notes, getattr(source, "columns", ()))
     given = given_splits(items, name)
     check_groups(groups, given, name, errors)
     tasks: list[Task] = []
@@ -228,6 +231,7 @@ def _listed(
         fingerprint=digest.hexdigest(),
         notes=notes,
         joined=units,
+        code=code_of(source),
     )
 
 
@@ -268,6 +272,8 @@ def _divided(
         about = f"{name}: task {task.name}: "
         if not unlabelled and not any(each.expected.startswith(about) for each in errors):
             check_classes(task, index.labels[task.name], codes, name, errors, warnings)
+            if line := _unlabelled(task, index.labels[task.name], codes):
+                warnings.append(line)
     unit = "group" if index.grouped else "path"
     how = describe(index.given[used], unit, classes=len(names) > 2)
     if kept := int((by_hash & (codes == before)).sum()):
@@ -411,6 +417,23 @@ def is_labelled(task: Task, labels: NDArray[Any]) -> NDArray[np.bool_]:
     else:
         known = labels != NO_CLASS
     return known
+
+
+def _unlabelled(task: Task, labels: NDArray[Any], codes: Codes) -> str:
+    """Return a line on images without a label; "" for none.
+
+    Splits without any label are not counted, as `check_classes` reports them.
+    """
+    known = is_labelled(task, labels)
+    labelled = [code for code in range(len(SPLITS)) if known[codes == code].any()]
+    rows = np.isin(codes, labelled)
+    missing = int((rows & ~known).sum())
+    if not missing:
+        return ""
+    return (
+        f"task {task.name}: {missing:,} of {plural(int(rows.sum()), 'image')} "
+        f"{'has' if missing == 1 else 'have'} no label"
+    )
 
 
 def class_counts(task: Task, labels: NDArray[Any]) -> NDArray[np.int64]:

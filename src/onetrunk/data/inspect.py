@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onetrunk.data.domain import Domain
+from onetrunk.data.domain_list import not_a_domain
 from onetrunk.data.duplicates import near_pairs
 from onetrunk.data.index import class_counts, is_labelled
 from onetrunk.data.splitting import SPLITS
@@ -126,6 +127,8 @@ class Inspection(Described):
 
 def inspect(domain: Domain) -> Inspection:
     """Inspect all images of a domain."""
+    if not isinstance(domain, Domain):
+        raise not_a_domain(domain)
     index, decoded = domain.index, domain.decoded
     records = decoded.records
     good = (records["status"] == GOOD) & (index.split != LEFT_OUT)

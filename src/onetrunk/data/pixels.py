@@ -195,6 +195,8 @@ def _open(raw: Raw) -> Image.Image:
         return _from_array(raw)
     if not isinstance(raw, bytes):
         raw = Path(raw).read_bytes()
+    if not raw:
+        raise BadImage("the file is empty")
     try:
         return Image.open(io.BytesIO(raw), formats=USUAL)
     except UnidentifiedImageError:
@@ -230,7 +232,8 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
         array = ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
     elif array.dtype.kind == "f":
         if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-            raise BadImage("expected floating-point pixels in 0…1")
+            low, high = array.min(), array.max()
+            raise BadImage(f"expected floating-point pixels in 0…1, got {low:g} to {high:g}")
         array = (array * 255).round().astype(np.uint8)
     elif array.dtype != np.uint8:
         raise BadImage(f"expected 8- or 16-bit pixels or floats in 0…1, got {array.dtype}")

@@ -36,6 +36,11 @@ class RenamedClasses:
             raise AttributeError(name)
         return getattr(self.source, name)
 
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The source whose classes are renamed."""
+        return (self.source,)
+
     def items(self) -> Iterator[Item]:
         """Yield the same images with the new names."""
         for item in self.source.items():

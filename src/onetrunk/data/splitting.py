@@ -28,10 +28,19 @@ def hash_of(name: str) -> int:
 
 
 def groups_of(
-    items: list[Item], name: str, pattern: str | None, warnings: list[str]
+    items: list[Item],
+    name: str,
+    pattern: str | None,
+    warnings: list[str],
+    columns: Sequence[str] = (),
 ) -> list[str | None]:
-    """Return each item's group: the source's, or the match of the pattern in its key."""
-    if pattern is None or any(item.group is not None for item in items):
+    """Return each item's group: the source's, or the match of the pattern in its key.
+
+    Args:
+        pattern: A column of the source, or a regular expression.
+        columns: The columns of the source, for messages.
+    """
+    if pattern is None or pattern in columns or any(item.group is not None for item in items):
         return [item.group for item in items]
     try:
         compiled = re.compile(pattern)
@@ -47,9 +56,18 @@ def groups_of(
             f"{name}: group is not a column, and as a pattern it matches none of "
             f"{len(items)} paths",
             got=pattern,
-            available=[item.key for item in items[:3]],
+            available=columns or [item.key for item in items[:3]],
         )
     groups = [m and (m.group(1) if m.re.groups else m.group(0)) for m in matches]
+    count = sum(group is not None for group in groups)
+    if count > 1 and len(set(groups) - {None}) == 1:  # more likely a mistyped column
+        raise BadInput(
+            f"{name}: group is not a column, and as a pattern it puts {count} of {len(items)} "
+            "images into one group",
+            got=pattern,
+            available=columns or [item.key for item in items[:3]],
+            try_="a column, or a pattern that differs between groups, such as '([^/]+)/'",
+        )
     if alone := [item.key for item, g in zip(items, groups, strict=True) if g is None]:
         warnings.append(
             f"group {pattern!r} does not match these paths, which are in no group: "

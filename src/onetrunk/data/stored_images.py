@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,7 +27,8 @@ from onetrunk.data.index import Strings
 from onetrunk.data.pixels import U8, BadImage, Pixels, decode
 from onetrunk.data.sources import Source
 from onetrunk.data.task import NO_PIXEL, Task
-from onetrunk.errors import Failed
+from onetrunk.data.user_code import code_of
+from onetrunk.errors import Failed, OnetrunkError
 
 # UNREADABLE: for a reason outside of the image (disk, memory), so the next run tries again
 TODO, GOOD, BAD, UNREADABLE = range(4)
@@ -118,6 +120,18 @@ def read_image(source: Source, where: str, pixels: Pixels, layers: Sequence[Laye
     except (OSError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return ReadImage(UNREADABLE, reason=reason)
+    except OnetrunkError:
+        raise
+    except Exception as error:
+        if not code_of(source):
+            raise
+        line = traceback.extract_tb(error.__traceback__)[-1]
+        raise Failed(
+            f"image {where}: its source raised {type(error).__name__} in "
+            f"{os.path.basename(line.filename)}, line {line.lineno}",
+            got=str(error),
+            try_="correct it; for one broken image it may raise onetrunk.data.pixels.BadImage",
+        ) from error
 
 
 def _read_file(path: Path) -> bytes:

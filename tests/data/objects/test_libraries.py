@@ -122,6 +122,13 @@ def test_a_dataset_is_read_by_content(dataset: Any) -> None:
     assert opened(dataset.select(range(39))).index.fingerprint != domain.index.fingerprint
 
 
+def test_a_column_of_paths_in_a_dataset_can_be_cast(pairs: list[Pair]) -> None:
+    datasets = pytest.importorskip("datasets")
+    columns = {"image": [path for path, _ in pairs], "label": [label for _, label in pairs]}
+    with raises(BadInput, try_='cast_column("image", datasets.Image())'):
+        _ = opened(datasets.Dataset.from_dict(columns)).index
+
+
 def test_a_dictionary_of_datasets_has_splits(dataset: Any) -> None:
     datasets = pytest.importorskip("datasets")
     parts = dataset.train_test_split(10, seed=0)

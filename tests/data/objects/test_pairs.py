@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,29 @@ def test_a_mapping_gives_the_splits(pairs: list[Pair]) -> None:
         _ = opened({"train": pairs, "test": floats}).index
 
 
+def test_images_in_train_and_test_are_counted(pairs: list[Pair], tmp_path: Path) -> None:
+    same = opened({"train": pairs, "test": pairs[10:]})
+    (line,) = [line for line in same.warnings() if "also in train" in line]
+    assert "30 of 30 test images" in line and pairs[10][0] in line
+    assert any(line in note for note in same.notes())
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(Path(pairs[0][0]).read_bytes())
+    other = opened({"train": pairs[:30], "test": [*pairs[30:], (str(copy), "cat")]})
+    (line,) = [line for line in other.warnings() if "also in train" in line]
+    assert "1 of 11 test images" in line and "copy.png" in line
+    apart = opened({"train": pairs[:30], "test": pairs[30:]})
+    assert not [line for line in apart.warnings() if "also in train" in line]
+
+
+@pytest.mark.parametrize("values", [("x", "y"), (1, 2), (0.5, 1.5), ([0.5, 1.0], [1.0, 2.0])])
+def test_nan_is_no_label_and_counted(values: Any) -> None:
+    gap = [math.nan, math.nan] if isinstance(values[0], list) else math.nan
+    things = [(picture(i), gap if i % 4 == 0 else values[i % 2]) for i in range(80)]
+    domain = opened(things)
+    assert domain.tasks == opened([(i, None if v is gap else v) for i, v in things]).tasks
+    assert any("20 of 80 images have no label" in line for line in domain.notes())
+
+
 LABELS: dict[str, tuple[Callable[[int], Any], str, Any]] = {
     "numbers of classes": (lambda i: 9 + i % 2, "classify", ("9", "10")),
     "numpy's numbers": (lambda i: np.int64(i % 2), "classify", ("0", "1")),
@@ -199,6 +223,27 @@ def test_a_dataset_with_random_transforms_is_refused() -> None:
         _ = opened(Noise(random=True)).index
 
 
+class Rows(Dataset[Any]):
+    """A dataset of dictionaries, which has a length and no IndexError after it."""
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        assert index < len(self)
+        return {"picture": picture(index), "class": index % 4}
+
+
+def test_a_dataset_of_dictionaries_is_refused_without_reading_beyond_its_end() -> None:
+    with raises(
+        BadInput,
+        "item 0",
+        got="a dictionary with picture, class",
+        try_="(row['picture'], row['class'])",
+    ):
+        _ = opened(Rows()).index
+
+
 def test_a_missing_file_is_counted_and_all_missing_refused(pairs: list[Pair]) -> None:
     domain = opened([*pairs, ("photos/nowhere.png", "cat")])
     assert any("photos/nowhere.png" in note for note in domain.index.warnings)
@@ -242,6 +287,20 @@ def test_other_objects_are_refused_at_once(thing: object) -> None:
         place="domains.shop",
     ):
         Domain("shop", thing)
+
+
+@pytest.mark.parametrize(
+    ("image", "fact"),
+    [
+        (np.full((8, 8, 3), 254.0), "254"),
+        (np.zeros((3, 20, 20), np.uint8), "(3, 20, 20)"),
+        (3.5, "float"),
+    ],
+)
+def test_images_that_cannot_be_read_are_named_and_not_their_labels(image: Any, fact: str) -> None:
+    with raises(BadInput, "item 0", fact, try_="0 to 1") as error:
+        _ = opened([(image, "ab"[i % 2]) for i in range(40)]).index
+    assert "label" not in str(error.value)
 
 
 def test_an_unreadable_image_is_counted() -> None:

@@ -110,6 +110,18 @@ def test_dense_targets_by_columns(shop: Path, opened: Any) -> None:
     assert next(iter(source.items())).stamp != before
 
 
+def test_a_task_that_is_nearly_a_column_is_not_another_one(shop: Path, opened: Any) -> None:
+    (shop / "t.csv").write_text(lines("path,label,price", "img/a.png,x,1", "img/b.png,y,2"))
+    columns = ["path", "label", "price"]
+    with raises(BadInput, got="labl", available=columns, try_="label"):
+        opened("table:t.csv", {"labl": "classify"})
+    with raises(BadInput, got="prices", available=columns, try_="price"):
+        opened("table:t.csv", {"prices": "regress"})
+    for name in ("classify", "species", "label"):
+        first, _ = opened("table:t.csv", {name: "classify"}).items()
+        assert first.labels == {name: "x"}
+
+
 def test_one_image_in_two_rows(shop: Path, opened: Any) -> None:
     (shop / "t.csv").write_text(lines("path,label", "img/a.png,x", "img/b.png,y", "img/./a.png,x"))
     assert len(list(opened("table:t.csv").items())) == 2
@@ -185,6 +197,18 @@ def test_all_bad_rows_are_reported_together(shop: Path, opened: Any) -> None:
     with raises(BadInput, "line 3", "line 4", "table:t.csv", got="../b.png") as error:
         list(opened("table:t.csv").items())
     assert [each.got for each in error.value.errors] == ["../b.png", "tarin"]
+
+
+def test_one_problem_of_many_rows_is_one_line(shop: Path, opened: Any) -> None:
+    rows = [f"img/{'abcd'[i % 4]}.png,tall,tarin" for i in range(70)]
+    (shop / "t.csv").write_text(lines("path,height,split", *rows, "img/a.png,1,"))
+    with raises(BadInput, "70 rows", "line 2", got="tall") as error:
+        list(opened("table:t.csv", {"height": "regress"}).items())
+    assert [each.got for each in error.value.errors] == ["tall", "an empty cell"]
+    (shop / "t.csv").write_text(lines("path,label,split", *rows))
+    with raises(BadInput, "70 rows", "line 2", got="tarin", available=["train"]) as error:
+        list(opened("table:t.csv").items())
+    assert len(error.value.errors) == 1
 
 
 def test_other_files_are_refused(shop: Path, opened: Any) -> None:

@@ -5,6 +5,7 @@ White space around a name is removed. An empty cell, None and a missing key mean
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import re
@@ -17,6 +18,8 @@ from onetrunk.data.task import Kind, Task
 from onetrunk.errors import BadInput
 
 LABEL_COLUMNS = ("label", "class", "category", "target")  # tried if no task is requested
+IMAGE_COLUMNS = ("image", "path", "file", "filename", "filepath")  # tried if none is named
+SIMILAR = 0.8  # names that are as similar, from 0 to 1, are taken for a mistake
 
 
 def label_of(task: Task, cells: Sequence[Any], where: str) -> Label:
@@ -33,9 +36,34 @@ def label_of(task: Task, cells: Sequence[Any], where: str) -> Label:
     return numbers(task, cells, where)
 
 
+def check_not_mistyped(source: str, task: Task, columns: Sequence[str]) -> None:
+    """Raise BadInput for a task without a column whose name is nearly that of a column.
+
+    Otherwise a usual column such as `label` would be read in its place.
+    """
+    if task.column is not None or task.name in (task.kind, *columns):
+        return
+    if difflib.get_close_matches(task.name, columns, n=1, cutoff=SIMILAR):
+        raise BadInput(
+            f"{source}: no such column for {task.kind}",
+            got=task.name,
+            available=columns,
+            try_=f'tasks = {{ NAME = {{ kind = "{task.kind}", column = "COLUMN" }} }}',
+        )
+
+
 def empty(value: Any) -> bool:
     """Return whether a cell is empty."""
     return value is None or (isinstance(value, str) and not value.strip())
+
+
+def is_missing(value: Any) -> bool:
+    """Return whether a value in memory stands for no label: None, NaN, or pandas' NA or NaT."""
+    return (
+        value is None
+        or (isinstance(value, float) and math.isnan(value))
+        or type(value).__name__ in ("NAType", "NaTType")
+    )
 
 
 def class_name(value: Any, where: str) -> str | None:

@@ -6,7 +6,6 @@ paths may lie anywhere, as the frame is the user's own.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from onetrunk.data.files.labels import is_missing
 from onetrunk.data.files.paths import Root
 from onetrunk.data.files.tables import Row
 from onetrunk.data.objects.images import key_of, path_of
@@ -80,8 +80,4 @@ class Anywhere(Root):
 def _plain(cell: Any) -> Any:
     if isinstance(cell, np.generic | np.ndarray):
         cell = cell.tolist()
-    if type(cell).__name__ in ("NAType", "NaTType") or (
-        isinstance(cell, float) and math.isnan(cell)
-    ):
-        return None
-    return cell
+    return None if is_missing(cell) else cell

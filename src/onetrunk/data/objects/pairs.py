@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, Subset
 
-from onetrunk.data.files.labels import check_kinds, label_of
+from onetrunk.data.files.labels import check_kinds, is_missing, label_of
 from onetrunk.data.files.paths import stamp
 from onetrunk.data.objects.images import ContentKeys, digest_of, is_path, key_of, path_of, raw_of
 from onetrunk.data.pixels import BadImage, Raw, reason_of
 from onetrunk.data.sources import Item, Label, NoTargets, SourceOptions
 from onetrunk.data.task import Kind, Task, check_name
+from onetrunk.display import plural
 from onetrunk.errors import BadInput, shorten
 
 KINDS: tuple[Kind, ...] = ("classify", "embed", "multilabel", "regress")
@@ -86,18 +87,28 @@ class Pairs(NoTargets):
             raise BadImage(reason_of(error)) from None
         if isinstance(pair, tuple | list) and len(pair) == 2:
             return pair[0], pair[1]
-        got = f"{len(pair)} values" if isinstance(pair, tuple | list) else type(pair).__name__
+        got, try_ = self._advice(index, pair)
+        raise BadInput(f"{self.name}: item {index}: expected {PAIR}", got=got, try_=try_)
+
+    def _advice(self, index: int, item: Any) -> tuple[str, str | None]:
+        """Return what an item is that is not a pair, and what to try."""
+        if isinstance(item, Mapping):
+            names = [str(name) for name in item]
+            image, label = names[:2] if len(names) > 1 else ("image", "label")
+            values = f"(row[{image!r}], row[{label!r}])"
+            return (
+                f"a dictionary with {shorten(names, 5)}",
+                f"pandas.DataFrame(rows), or {values} for each row"
+                if self._in_memory
+                else f"a Dataset whose __getitem__ returns {values}",
+            )
+        got = f"{len(item)} values" if isinstance(item, tuple | list) else type(item).__name__
+        if not (self._in_memory and len(self._things) == 2 and index == 0):
+            return got, None
+        # only a list or tuple is iterated: a dataset may have no end
         lengths = {len(each) for each in self._things if hasattr(each, "__len__")}
-        columns = self._in_memory and len(self._things) == 2 and index == 0
-        raise BadInput(
-            f"{self.name}: item {index}: expected {PAIR}",
-            got="a row as a dictionary" if isinstance(pair, Mapping) else got,
-            try_="pandas.DataFrame(rows), or (row['image'], row['label']) for each row"
-            if isinstance(pair, Mapping)
-            else f"list(zip(images, labels, strict=True)), of {' and '.join(map(str, lengths))}"
-            if columns
-            else None,
-        )
+        both = " and ".join(map(str, lengths))
+        return got, f"list(zip(images, labels, strict=True)), of {both}"
 
     def _check_repeatable(self) -> None:
         """Raise BadInput for a dataset with random transforms: its images have no fixed content."""
@@ -117,8 +128,10 @@ class Pairs(NoTargets):
 
     def _list_all(self) -> None:
         keys, missing = ContentKeys(), []
+        bad: list[tuple[int, BadImage]] = []
         group: str | None
         for index in range(len(self._things)):
+            label = None
             try:
                 image, label = self._pair(index)
                 if is_path(image):
@@ -130,10 +143,19 @@ class Pairs(NoTargets):
                     raw = raw_of(image, self._base)
                     mark = digest_of(raw)
                     key, group = keys.of(mark)
-            except BadImage:  # counted when it is decoded
-                label, key, mark, group = None, f"item {index}", "unreadable", None
+            except BadImage as error:  # counted when it is decoded
+                bad.append((index, error))
+                key, mark, group = f"item {index}", "unreadable", None
             self._labels.append(_plain(label))
             self._keys.append((key, mark, group))
+        if len(bad) == len(self._things):
+            index, reason = bad[0]
+            raise BadInput(
+                f"{self.name}: none of its {plural(len(bad), 'image')} can be read",
+                got=f"item {index}: {reason}",
+                try_="paths, pictures, or arrays (H, W, 3) of 0 to 255 as uint8 or of floats from "
+                "0 to 1",
+            )
         if len(missing) == len(self._things):
             raise BadInput(
                 f"{self.name}: none of its {len(missing)} images exists",
@@ -253,18 +275,23 @@ def pairs_of(things: Any, options: SourceOptions) -> Pairs:
 
 
 def _plain(label: Any) -> Any:
-    """Return a label in Python's own types."""
+    """Return a label in Python's own types; None for a missing one."""
+    if isinstance(label, Mapping):
+        return {key: _plain(value) for key, value in label.items()}
+    if isinstance(label, set | frozenset):
+        return sorted((_values(each) for each in label), key=str)
+    label = _values(label)
+    if is_missing(label) or (isinstance(label, list) and label and all(map(is_missing, label))):
+        return None
+    return label
+
+
+def _values(label: Any) -> Any:
     if isinstance(label, torch.Tensor | np.ndarray):
         return label.tolist()
     if isinstance(label, np.generic):
         return label.item()
-    if isinstance(label, Mapping):
-        return {key: _plain(value) for key, value in label.items()}
-    if isinstance(label, set | frozenset):
-        return sorted((_plain(each) for each in label), key=str)
-    if isinstance(label, list | tuple):
-        return [_plain(each) for each in label]
-    return label
+    return [_values(each) for each in label] if isinstance(label, list | tuple) else label
 
 
 def _kind(label: Any) -> Kind | None:

@@ -34,12 +34,17 @@ class Splits:
 
     def __getattr__(self, name: str) -> Any:
         """Return an optional attribute that all parts agree on, such as size or flip."""
-        if name.startswith("_") or name not in ("size", "flip", "unlabelled"):
+        if name.startswith("_") or name not in ("size", "flip", "unlabelled", "columns"):
             raise AttributeError(name)
         values = [getattr(part, name, None) for part in self._parts.values()]
         if values[0] is None or any(value != values[0] for value in values):
             raise AttributeError(name)
         return values[0]
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The sources of the splits."""
+        return tuple(self._parts.values())
 
     def items(self) -> Iterator[Item]:
         """Yield the images of each split; its name is the first part of their keys."""

@@ -35,7 +35,8 @@ class Item:
             slashes. Splits by hash depend on it, or on `group`.
         where: Where the source finds the image; often the key.
         stamp: Text that changes with the content: size and time of a file, hash of a row. It is
-            part of the key of the cache.
+            part of the key of the cache, with the code of a user's class, so it has to name
+            everything else that the pixels depend on, such as an argument of the constructor.
         split: "train", "val" or "test" if the source has splits.
         group: Images of one group are never in two splits.
         labels: By the name of a task.
@@ -79,6 +80,7 @@ class Source(Protocol):
     - `unlabelled = True`: the images have no labels in any split, and are used for distillation.
     - `size: (height, width)`: the natural size of the images.
     - `flip: bool`: whether a mirrored image has the same label.
+    - `columns: Sequence[str]`: the names that `group` may be.
 
     `items()` may raise an error for a problem that is found while it is read.
     """

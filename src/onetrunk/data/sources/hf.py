@@ -14,7 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from onetrunk.data.files.labels import LABEL_COLUMNS, check_kinds, empty, label_of
+from onetrunk.data.files.labels import (
+    IMAGE_COLUMNS,
+    LABEL_COLUMNS,
+    check_kinds,
+    check_not_mistyped,
+    empty,
+    label_of,
+)
 from onetrunk.data.files.paths import regular, split_of
 from onetrunk.data.objects.images import ContentKeys, digest_of
 from onetrunk.data.pixels import BadImage
@@ -48,6 +55,7 @@ class HuggingFace(NoTargets):
         self._by_content = loaded is not None
         features = next(iter(self._splits.values())).features
         self._features = dict(features)
+        self.columns = tuple(self._features)
         for split, part in self._splits.items():
             if part.features != features:
                 raise BadInput(f"{self.name}: its splits have different columns", got=split)
@@ -133,11 +141,14 @@ class HuggingFace(NoTargets):
         if requested in columns:
             return str(requested)
         if requested is not None or len(columns) != 1:
+            paths = [n for n in (requested, *IMAGE_COLUMNS) if n in self._features]
             raise BadInput(
                 f"{self.name}: expected one column of images",
                 got=requested or (shorten(columns) if columns else None),
                 available=[f"{n} ({type(f).__name__})" for n, f in self._features.items()],
-                try_=f'image = "{columns[0] if columns else "COLUMN"}"',
+                try_=f'dataset.cast_column("{paths[0]}", datasets.Image())'
+                if paths and not columns
+                else f'image = "{columns[0] if columns else "COLUMN"}"',
             )
         return str(columns[0])
 
@@ -165,6 +176,7 @@ class HuggingFace(NoTargets):
         check_kinds(self.name, requested, KINDS, "folder: or table: for dense targets")
         tasks = []
         for task in requested:
+            check_not_mistyped(self.name, task, self.columns)
             usual = [task.name, *(several if task.kind == "multilabel" else label), *LABEL_COLUMNS]
             columns = [n for n in ([task.column] if task.column else usual) if n in self._features]
             if not columns or columns[0] == self._image:

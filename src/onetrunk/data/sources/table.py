@@ -19,7 +19,13 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from onetrunk.data.files.labels import LABEL_COLUMNS, empty, label_of
+from onetrunk.data.files.labels import (
+    IMAGE_COLUMNS,
+    LABEL_COLUMNS,
+    check_not_mistyped,
+    empty,
+    label_of,
+)
 from onetrunk.data.files.paths import Root, existing_path, outside, split_of, stamp
 from onetrunk.data.files.tables import Row, Rows
 from onetrunk.data.files.targets import read_target
@@ -27,8 +33,7 @@ from onetrunk.data.sources import Item, Label, SourceOptions
 from onetrunk.data.task import Kind, Task
 from onetrunk.errors import BadInput, shorten
 
-IMAGE_COLUMNS = ("image", "path", "file", "filename", "filepath")
-MAX_BAD = 20  # bad rows in one error
+MAX_BAD = 20  # different problems in one error
 USUAL: dict[Kind, tuple[str, ...]] = {  # columns of a task without one, tried after its name
     "classify": LABEL_COLUMNS,
     "embed": LABEL_COLUMNS,
@@ -64,6 +69,7 @@ class Table:
             options: The user's settings.
         """
         self.name, self._rows, self._root = name, rows, root
+        self.columns = tuple(rows.columns)
         self._image = self._find("image", options.image, IMAGE_COLUMNS)
         self._split = options.split or ("split" if "split" in self._rows.columns else None)
         if options.split:
@@ -78,35 +84,40 @@ class Table:
         """Yield the image of every row; rows of the same image must be equal."""
         first: dict[str, tuple[str, int]] = {}  # key -> its first row, the hash of its content
         missing: list[str] = []
-        bad: list[BadInput] = []
+        bad: dict[object, tuple[str, int, BadInput]] = {}  # a problem's first row, its rows
         columns = [name for names in self._columns.values() for name in names]
         extra = [name for name in (self._split, self._group) if name]
         for where, row in self._rows.read([self._image, *columns, *extra]):
+            if len(bad) == MAX_BAD:
+                break
+            place = f"{self.name}: {where}"
             try:
-                item = self._item(row, f"{self.name}: {where}")
+                item = self._item(row, place)
             except BadInput as error:
-                bad.append(error)
-                if len(bad) == MAX_BAD:
-                    break
+                problem = error.expected.removeprefix(place), error.try_
+                begun, count, example = bad.get(problem, (where, 0, error))
+                bad[problem] = begun, count + 1, example
                 continue
             content = hash((item.where, item.split, item.group, tuple(item.labels.items())))
             before, expected = first.setdefault(item.key, (where, content))
             if content != expected:
-                bad.append(
-                    BadInput(
-                        f"{self.name}: {before} and {where} differ for {item.key}",
-                        try_="keep one of them; for several classes of an image, "
-                        'kind = "multilabel" and a|b',
-                    )
+                differing = BadInput(
+                    f"{self.name}: {before} and {where} differ for {item.key}",
+                    try_="keep one of them; for several classes of an image, "
+                    'kind = "multilabel" and a|b',
                 )
+                bad[item.key, where] = where, 1, differing
             elif before == where:
                 if item.stamp.startswith("missing"):
                     missing.append(item.key)
                 yield item
         if bad:
+            errors = [self._repeated(*problem) for problem in bad.values()]
             if len(bad) == MAX_BAD:
-                bad.append(BadInput(f"{self.name}: more rows may be bad; {MAX_BAD} are listed"))
-            raise BadInput.several(bad)
+                errors.append(
+                    BadInput(f"{self.name}: more rows may be bad; {MAX_BAD} problems are listed")
+                )
+            raise BadInput.several(errors)
         if not first:
             raise BadInput(f"{self.name}: no rows", try_="write a row for each image")
         if len(missing) == len(first):
@@ -118,6 +129,18 @@ class Table:
         lost = [f"{len(missing)} images do not exist ({shorten(missing, 5)})"] if missing else []
         used = [f"columns used for tasks: {shorten(columns)}"] if self._guessed else []
         self.notes = lost + used
+
+    def _repeated(self, where: str, count: int, error: BadInput) -> BadInput:
+        """Return the error of a row, with the number of rows that have the same problem."""
+        if count == 1:
+            return error
+        rest = error.expected.removeprefix(f"{self.name}: ")
+        return BadInput(
+            f"{self.name}: {count:,} rows, the first is {rest}",
+            got=error.got,
+            available=error.available,
+            try_=error.try_,
+        )
 
     def image(self, where: str) -> Path:
         """Return the path of an image."""
@@ -225,6 +248,7 @@ class Table:
             names = [name.strip() for name in task.column.split(",")]
             if all(name in available for name in names):
                 return names
+        check_not_mistyped(self.name, task, available)
         return [self._find(task.kind, task.column, (task.name, *USUAL.get(task.kind, ())))]
 
     def _find(self, kind: str, column: str | None, usual: Sequence[str]) -> str:
