@@ -15,11 +15,14 @@ from PIL import Image
 
 from onetrunk.config import Recipe
 from onetrunk.data.files.targets import read_target
+from onetrunk.errors import BadInput
 from onetrunk.eval.evaluate import evaluate
 from onetrunk.eval.table import Table, number
 from onetrunk.nn import networks as nets
 from onetrunk.nn.model_files import save_models
 from onetrunk.nn.saving import models_of
+from onetrunk.runs.open import Run
+from tests.helpers.errors import raises
 from tests.helpers.verbs import Ran, one_line
 
 Onetrunk = Callable[..., Ran]
@@ -409,6 +412,22 @@ def test_info_of_an_unfinished_run(onetrunk: Onetrunk, run: Path) -> None:
     assert "step 40" in ran.out
     assert f"  onetrunk train {run}/recipe.toml --resume" in ran.out
     assert json.loads(onetrunk("info", str(run), "--json").out)["step"] == 40
+
+
+def test_an_unfinished_run_and_a_missing_one_are_no_models(onetrunk: Onetrunk, run: Path) -> None:
+    shutil.rmtree(run / "model")
+    (run / "scores.json").unlink()
+    (run / "checkpoints").mkdir()
+    resume = f"try: onetrunk train {run}/recipe.toml --resume"
+    for words in (("eval",), ("predict", "photos", "--domain", "shop"), ("export", "x.onnx")):
+        assert one_line(onetrunk(words[0], str(run), *words[1:])).endswith(resume), words
+        missing = one_line(onetrunk(words[0], f"{run}x", *words[1:]))
+        assert f"{run}x does not exist" in missing, words
+        assert missing.endswith(f"try: {run}"), words
+    with raises(BadInput, "unfinished", try_="--resume"):
+        _ = Run(run).table
+    with raises(BadInput, "does not exist", available=[str(run)]):
+        Run(f"{run}x")
 
 
 def test_help_shows_examples(onetrunk: Onetrunk) -> None:
