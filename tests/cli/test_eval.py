@@ -305,7 +305,7 @@ def test_errors_of_predict(onetrunk: Onetrunk, run: Path, tmp_path: Path) -> Non
     for words, fact in (
         ((path, "photos"), "available: shop, rooms"),
         ((path, "photos", "--domain", "shp"), "got: 'shp'; available: shop"),
-        ((path, "fotos", "--domain", "shop"), "no such image or folder: fotos; got: 'fotos'"),
+        ((path, "fotos", "--domain", "shop"), "no such image or folder; got: 'fotos'"),
         ((path, "empty", "--domain", "shop"), "the folder empty"),
         ((path, "photos", "--domain", "shop", "--out", "maps"), "a folder is for maps"),
         ((path, "photos", "--domain", "shop", "--format", "xml"), "available: csv, jsonl"),
@@ -435,3 +435,16 @@ def test_help_shows_examples(onetrunk: Onetrunk) -> None:
         out = onetrunk(verb, "--help").out
         assert option in out
         assert f"onetrunk {verb} runs/" in out
+
+
+def test_a_missing_image_is_named_once_with_the_images_beside_it(
+    onetrunk: Onetrunk, run: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "mixed"
+    place.mkdir()
+    for name in (".hidden.png", "run.log", "s.png", "t.jpg"):
+        (place / name).touch()
+    (place / "more").mkdir()
+    error = one_line(onetrunk("predict", str(run), "mixed/nope.png", "--domain", "shop"))
+    assert error.count("nope.png") == 1
+    assert error.endswith("available: s.png, t.jpg, more")
