@@ -53,6 +53,22 @@ def test_the_nearest_name_is_close_and_the_first_of_equals(
     assert nearest(name, names) == near
 
 
+def test_the_name_of_a_domain_is_left_out() -> None:
+    error = BadInput.several(
+        [
+            BadInput("expected a source", place="domains.data.source"),
+            Failed("data: no image can be read", got="a.png"),
+            BadInput("data sets", place="domains.database"),
+        ]
+    )
+    assert str(error.without_name("data")).split("\n") == [
+        "source: expected a source",
+        "no image can be read; got: 'a.png'",
+        "domains.database: data sets",
+    ]
+    assert isinstance(error.without_name("data").errors[1], Failed)
+
+
 def test_a_long_list_is_shortened_and_the_nearest_name_is_what_to_try() -> None:
     names = [f"class-{i}" for i in range(100)] + ["zebra"]
     line = str(BadInput("unknown class", got="zebr", available=names))

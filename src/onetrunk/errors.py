@@ -72,6 +72,19 @@ class OnetrunkError(Exception):
         ]
         return errors[0] if len(errors) == 1 else type(self).several(errors)
 
+    def without_name(self, name: str) -> OnetrunkError:
+        """Return this error without the name of a domain, where its text or place starts so."""
+        errors = []
+        for each in self.errors:
+            fields = _fields(each)
+            for prefix in (f"{name}: ", f"domain {name}: "):
+                fields["expected"] = fields["expected"].removeprefix(prefix)
+            place = f"domains.{name}"
+            if each.place == place or each.place.startswith(f"{place}."):
+                fields["place"] = each.place.removeprefix(place).removeprefix(".")
+            errors.append(_restore(type(each), fields, ()))
+        return errors[0] if len(errors) == 1 else type(self).several(errors)
+
     def __str__(self) -> str:
         return "\n".join(_line(error) for error in self.errors)
 

@@ -163,6 +163,11 @@ BAD = {
     "an age without purge": (("data", "--older-than", "3d"), "--purge"),
     "a size that is not a number": (("data", "pocket:digits", "--size", "big"), "HEIGHTxWIDTH"),
     "a size of zero": (("data", "pocket:digits", "--size", "0"), "1 to 16384 pixels"),
+    "a negative size": (
+        ("data", "pocket:digits", "--size", "-5"),
+        "error: size: expected 1 to 16384 pixels",
+    ),
+    "a source without prefix": (("data", "hollow"), "error: expected a source"),
     "three sizes": (("data", "pocket:digits", "--size", "1x2x3"), "HEIGHTxWIDTH"),
     "an unknown fit": (("data", "pocket:digits", "--fit", "padd"), "try: pad"),
     "a task without kind": (("data", "pocket:digits", "--task", "a"), "NAME=KIND"),
@@ -210,7 +215,10 @@ def test_too_many_bad_files_are_shown_then_refused(
     assert "bad00.jpg: not an image" in ran.out
     assert "30 unreadable files" in ran.out
     assert "train images cannot be read, more than max(1 %, 3)" in ran.err
-    assert all(line.startswith("error: data: ") for line in ran.err.splitlines())
+    lines = ran.err.splitlines()
+    assert len(lines) > 1  # one for each problem
+    assert all(line.startswith("error: ") and "data: " not in line for line in lines)
+    assert "--set domains.NAME.allow_bad=true" in lines[0]
     assert not (tmp_path / "sheet.png").exists()
 
 

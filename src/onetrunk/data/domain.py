@@ -404,7 +404,7 @@ class Domain(Described):
                         "more than max(1 %, 3)",
                         got=f"{self.index.keys[first]}: {self.decoded.reasons.get(first, '')}",
                         try_=f"{self._inspect()} lists them; repair or remove them, or set "
-                        "allow_bad = true",
+                        f"allow_bad = true: --set domains.{self.name}.allow_bad=true",
                     )
                 )
         for task in () if self.unlabelled else self.tasks:
