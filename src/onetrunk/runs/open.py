@@ -37,7 +37,7 @@ from onetrunk.nn.model_files import PACKS, TRUNK, listed
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.saving import load, models_of
 from onetrunk.nn.universal import Universal
-from onetrunk.objects import Trust, check_trusted, trusting
+from onetrunk.objects import Trust, check_trusted, trusted_modules, trusting
 from onetrunk.runs.pack_history import RELABELED, current_class
 from onetrunk.store.checkpoint import steps
 from onetrunk.store.results import no_model
@@ -78,7 +78,7 @@ class Run(Described):
         self.folder = Path(folder)
         if models is None and not self.folder.is_dir():
             raise no_model(self.folder)
-        self.trust = (trust,) if isinstance(trust, str) else tuple(trust)
+        self.trust = trusted_modules(trust)
         self._given = {domain.name: domain for domain in domains}
         if domains:
             self._check_given()
