@@ -64,7 +64,9 @@ def check_writable(folder: Path) -> None:
             folder.lstat()  # fails if the name is too long
         os.rmdir(tempfile.mkdtemp(prefix=".", suffix=".part", dir=there))
     except OSError as error:
-        raise _unwritable(folder, f"{error.strerror or error}, in {there}") from None
+        raise _unwritable(
+            folder, f"nothing can be created in {there}: {error.strerror or error}"
+        ) from None
 
 
 def _unwritable(path: Path, reason: str) -> BadInput:
