@@ -6,7 +6,15 @@ import pickle
 
 import pytest
 
-from onetrunk.errors import BadInput, Failed, Missing, OnetrunkError, join_places, printable
+from onetrunk.errors import (
+    BadInput,
+    Failed,
+    Missing,
+    OnetrunkError,
+    join_places,
+    nearest,
+    printable,
+)
 
 
 def test_a_message_has_its_parts_in_order() -> None:
@@ -27,6 +35,38 @@ def test_parts_that_are_not_given_are_left_out() -> None:
     assert str(BadInput("too small", got=0)) == "too small; got: 0"
     assert str(BadInput("no such thing", available=())) == "no such thing; available: nothing"
     assert str(BadInput("empty", got="")) == "empty; got: ''"
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "near"),
+    [
+        ("nope", ["looped"], None),
+        ("nope.png", ["s.png"], None),
+        ("sdg", ["adam", "sgd"], "sgd"),
+        ("resnet21", ["resnet20", "resnet26"], "resnet20"),
+        ("Trian", ["train", "trail"], "train"),
+    ],
+)
+def test_the_nearest_name_is_close_and_the_first_of_equals(
+    name: str, names: list[str], near: str | None
+) -> None:
+    assert nearest(name, names) == near
+
+
+def test_the_name_of_a_domain_is_left_out() -> None:
+    error = BadInput.several(
+        [
+            BadInput("expected a source", place="domains.data.source"),
+            Failed("data: no image can be read", got="a.png"),
+            BadInput("data sets", place="domains.database"),
+        ]
+    )
+    assert str(error.without_name("data")).split("\n") == [
+        "source: expected a source",
+        "no image can be read; got: 'a.png'",
+        "domains.database: data sets",
+    ]
+    assert isinstance(error.without_name("data").errors[1], Failed)
 
 
 def test_a_long_list_is_shortened_and_the_nearest_name_is_what_to_try() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from torch import nn
@@ -47,8 +47,9 @@ def test_trust_allows_a_module_and_what_lies_below_it(trust: Any, name: str) -> 
     ],
 )
 def test_trust_matches_whole_names_only(trust: list[str], name: str) -> None:
-    with trusting(trust), raises(BadInput, got=name):
+    with trusting(trust), raises(BadInput, got=name) as info:
         check_trusted(name, "head", "pack x")
+    assert info.value.available is None  # what is trusted is no answer
 
 
 def test_consent_ends_with_the_block_and_adds_up_inside() -> None:
@@ -63,6 +64,8 @@ def test_consent_ends_with_the_block_and_adds_up_inside() -> None:
 @pytest.mark.parametrize("trust", [["mine:Head"], ["*"], [""], ["a b"], [3]])
 def test_trust_takes_names_of_modules(trust: list[Any]) -> None:
     with pytest.raises(BadInput), trusting(trust):
+        pass
+    with raises(BadInput, try_='trust=["module"]'), trusting(cast(Any, True)):
         pass
 
 

@@ -72,6 +72,19 @@ class OnetrunkError(Exception):
         ]
         return errors[0] if len(errors) == 1 else type(self).several(errors)
 
+    def without_name(self, name: str) -> OnetrunkError:
+        """Return this error without the name of a domain, where its text or place starts so."""
+        errors = []
+        for each in self.errors:
+            fields = _fields(each)
+            for prefix in (f"{name}: ", f"domain {name}: "):
+                fields["expected"] = fields["expected"].removeprefix(prefix)
+            place = f"domains.{name}"
+            if each.place == place or each.place.startswith(f"{place}."):
+                fields["place"] = each.place.removeprefix(place).removeprefix(".")
+            errors.append(_restore(type(each), fields, ()))
+        return errors[0] if len(errors) == 1 else type(self).several(errors)
+
     def __str__(self) -> str:
         return "\n".join(_line(error) for error in self.errors)
 
@@ -124,10 +137,18 @@ def shorten(names: Iterable[object], limit: int = MAX_NAMES) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """Return the name that the user probably meant: the most similar one, if any is similar."""
+    """Return the name that the user probably meant: the most similar one, if any is similar.
+
+    Of equally similar names, the first is returned.
+    """
     plain = {each.casefold(): each for each in reversed(list(names))}
-    found = difflib.get_close_matches(name.casefold(), plain, n=1, cutoff=0.6)
-    return plain[found[0]] if found else None
+    key, cutoff = name.casefold(), 0.6 if len(name) < 4 else 0.7
+    found = difflib.get_close_matches(key, plain, n=5, cutoff=cutoff)
+    if not found:
+        return None
+    order = list(reversed(plain))
+    ratios = {each: difflib.SequenceMatcher(None, each, key).ratio() for each in found}
+    return plain[min(found, key=lambda each: (-ratios[each], order.index(each)))]
 
 
 def _with_nearest(try_: str | None, got: object, available: Sequence[str]) -> str | None:

@@ -79,6 +79,15 @@ def load_object(name: str, what: str, available: Iterable[str] = ()) -> Any:
 # -- consent
 
 
+def trusted_modules(modules: Trust) -> tuple[str, ...]:
+    """Return names of modules as a tuple; one may be given without a list."""
+    if not isinstance(modules, Iterable):
+        raise BadInput(
+            "trust: expected the names of modules", got=str(modules), try_='trust=["module"]'
+        )
+    return (modules,) if isinstance(modules, str) else tuple(modules)
+
+
 @contextmanager
 def trusting(modules: Trust) -> Iterator[None]:
     """Inside the block, allow files to name objects of these modules.
@@ -86,7 +95,7 @@ def trusting(modules: Trust) -> Iterator[None]:
     Args:
         modules: Names of modules; each also allows what lies below it: `a.b` allows `a.b.c`.
     """
-    names = (modules,) if isinstance(modules, str) else tuple(modules)
+    names = trusted_modules(modules)
     for name in names:
         if not isinstance(name, str) or not MODULE.fullmatch(name):
             raise BadInput(
@@ -115,10 +124,11 @@ def check_trusted(name: str, what: str, where: str) -> None:
     trusted = _TRUSTED.get()
     if any(module == each or module.startswith(f"{each}.") for each in trusted):
         return
+    allowed = f" (trusted: {shorten(trusted)})" if trusted else ""
     raise BadInput(
-        f"{where}: its {what} is the code of another package, which is not run without consent",
+        f"{where}: its {what} is the code of another package, which is not run without "
+        f"consent{allowed}",
         got=name,
-        available=trusted or None,
         try_=f"if you trust it: --trust {module}, or trust=[{module!r}] in Python",
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, is_dataclass
+from dataclasses import MISSING, dataclass, is_dataclass
 from functools import cache
 from types import UnionType
 from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -41,9 +41,21 @@ def _empty(value: object) -> object:
     return None if isinstance(value, str) and value == "" else value
 
 
+def _word(value: object) -> object:
+    return (value,) if isinstance(value, str) and value and value[0] != "[" else value
+
+
 AUTO = BeforeValidator(_auto)  # None is written "auto"
 EMPTY = BeforeValidator(_empty)  # None is written ""
 LIST = Field(strict=False)  # a list becomes a tuple
+WORD = BeforeValidator(_word)  # of a list of words, one may be written alone
+
+
+@dataclass(frozen=True)
+class Names:
+    """Metadata of a field: the names that it accepts beside others, for errors."""
+
+    names: tuple[str, ...]
 
 
 class Settings(BaseModel):
@@ -226,12 +238,28 @@ def _fault(
     values = choices(field)
     if fault == "literal_error" and values:
         return BadInput(f"unknown {loc[-1]}", place=place, got=got, available=values)
+    if WORD in field.metadata and isinstance(got, str) and got.startswith("["):
+        return _unquoted(field, got, place)
     unquoted = fault == "string_type" and isinstance(got, int | float)
     return BadInput(
         f"expected {expected(field, isinstance(loc[-1], int))}",
         place=place,
         got=got,
         try_=f"in quotes, '{got}'" if unquoted else None,
+    )
+
+
+def _unquoted(field: FieldInfo, got: str, place: str) -> BadInput:
+    """Return the error for a list of words without quotes, which a shell removes."""
+    known = [name for each in field.metadata if isinstance(each, Names) for name in each.names]
+    words = [word.strip().strip("\"'") for word in got.strip("[]").split(",")]
+    meant = [word if word in known else nearest(word, known) or word for word in words]
+    return BadInput(
+        "expected a list of words in quotes",
+        place=place,
+        got=got,
+        available=known or None,
+        try_=f"--set '{place}={json.dumps(meant)}'",
     )
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from onetrunk.cli.add import share
+from onetrunk.cli.output import repeat
 from onetrunk.config import Recipe
 from onetrunk.display import scaled
 from onetrunk.errors import BadInput, Failed
@@ -226,8 +228,9 @@ def test_an_update_keeps_what_the_domain_has(onetrunk: Onetrunk, run: Path) -> N
     assert "pets: keeps size 8, fit crop, margin 2, its normalization" in ran.err
 
 
-@pytest.mark.usefixtures("run")
-def test_the_choice_for_few_images_is_explained(onetrunk: Onetrunk) -> None:
+def test_the_choice_for_few_images_is_explained(onetrunk: Onetrunk, run: Path) -> None:
+    for path in sorted((run.parent / "pets/dog").iterdir())[12:]:
+        path.unlink()
     ran = onetrunk("add", "run", "pets", "folder:pets", "--set", "train.steps=2")
     assert ran.code == 0, ran.err
     assert re.search(
@@ -236,6 +239,22 @@ def test_the_choice_for_few_images_is_explained(onetrunk: Onetrunk) -> None:
     assert "pets: size 8, fit squash" in ran.err and "as in the run" in ran.err
     assert "errors on held-out folds" in " ".join(ran.out.split()) and "class means" in ran.out
     assert "images held out in" in ran.out
+    assert "val images" not in ran.err and "val has no" not in ran.err  # it is used for training
+    assert "test images" in ran.err
+
+
+@pytest.mark.usefixtures("run")
+def test_a_terminal_shows_each_line_once(
+    onetrunk: Onetrunk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as terminal:
+        for stream in (sys.stdout, sys.stderr):
+            terminal.setattr(stream, "isatty", lambda: True)
+        repeat("a line of the result")
+    assert capsys.readouterr().out == ""
+    ran = onetrunk("add", "run", "pets", "folder:pets", *PETS)
+    for text in (ran.out, ran.err):
+        assert text.count("pets: unchanged to the bit: digits") == 1
 
 
 @pytest.mark.usefixtures("run")

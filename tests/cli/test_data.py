@@ -163,6 +163,11 @@ BAD = {
     "an age without purge": (("data", "--older-than", "3d"), "--purge"),
     "a size that is not a number": (("data", "pocket:digits", "--size", "big"), "HEIGHTxWIDTH"),
     "a size of zero": (("data", "pocket:digits", "--size", "0"), "1 to 16384 pixels"),
+    "a negative size": (
+        ("data", "pocket:digits", "--size", "-5"),
+        "error: size: expected 1 to 16384 pixels",
+    ),
+    "a source without prefix": (("data", "hollow"), "error: expected a source"),
     "three sizes": (("data", "pocket:digits", "--size", "1x2x3"), "HEIGHTxWIDTH"),
     "an unknown fit": (("data", "pocket:digits", "--fit", "padd"), "try: pad"),
     "a task without kind": (("data", "pocket:digits", "--task", "a"), "NAME=KIND"),
@@ -210,7 +215,10 @@ def test_too_many_bad_files_are_shown_then_refused(
     assert "bad00.jpg: not an image" in ran.out
     assert "30 unreadable files" in ran.out
     assert "train images cannot be read, more than max(1 %, 3)" in ran.err
-    assert all(line.startswith("error: data: ") for line in ran.err.splitlines())
+    lines = ran.err.splitlines()
+    assert len(lines) > 1  # one for each problem
+    assert all(line.startswith("error: ") and "data: " not in line for line in lines)
+    assert "--set domains.NAME.allow_bad=true" in lines[0]
     assert not (tmp_path / "sheet.png").exists()
 
 
@@ -256,7 +264,7 @@ def test_a_failure_is_exit_code_1(
     assert one_line(ran, 1) == "error: the disk is full; try: free some space"
 
 
-def test_ctrl_c_prints_how_to_continue(
+def test_ctrl_c_says_only_what_is_true_of_all_commands(
     onetrunk: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> None:
@@ -264,10 +272,7 @@ def test_ctrl_c_prints_how_to_continue(
 
     monkeypatch.setattr(data, "inspect", interrupt)
     ran = onetrunk("data", "pocket:digits")
-    assert ran.code == 1
-    assert (
-        ran.err == "Interrupted. Finished work is kept; run the same command again to continue.\n"
-    )
+    assert (ran.code, ran.err) == (1, "Interrupted. Files that were finished are kept.\n")
 
 
 def test_other_exceptions_keep_their_traceback(
@@ -320,8 +325,8 @@ def test_classes_with_few_images_to_evaluate_on_are_named(
     ran = onetrunk("data", "folder:photos", "--size", "8", "--json")
     (line,) = (line for line in json.loads(ran.out)["warnings"] if "fewer than" in line)
     assert line == (
-        "task classify: 1 of 2 classes have fewer than 5 val images (dog 3); "
-        "1 of 2 classes have fewer than 5 test images (dog 3)"
+        "task classify: 1 of 2 classes has fewer than 5 val images (dog 3); "
+        "1 of 2 classes has fewer than 5 test images (dog 3)"
     )
     assert "no image" not in ran.out
     assert "fewer than" in onetrunk("data", "folder:photos", "--size", "8").out

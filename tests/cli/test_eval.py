@@ -15,11 +15,14 @@ from PIL import Image
 
 from onetrunk.config import Recipe
 from onetrunk.data.files.targets import read_target
+from onetrunk.errors import BadInput
 from onetrunk.eval.evaluate import evaluate
 from onetrunk.eval.table import Table, number
 from onetrunk.nn import networks as nets
 from onetrunk.nn.model_files import save_models
 from onetrunk.nn.saving import models_of
+from onetrunk.runs.open import Run
+from tests.helpers.errors import raises
 from tests.helpers.verbs import Ran, one_line
 
 Onetrunk = Callable[..., Ran]
@@ -302,7 +305,7 @@ def test_errors_of_predict(onetrunk: Onetrunk, run: Path, tmp_path: Path) -> Non
     for words, fact in (
         ((path, "photos"), "available: shop, rooms"),
         ((path, "photos", "--domain", "shp"), "got: 'shp'; available: shop"),
-        ((path, "fotos", "--domain", "shop"), "no such image or folder: fotos; got: 'fotos'"),
+        ((path, "fotos", "--domain", "shop"), "no such image or folder; got: 'fotos'"),
         ((path, "empty", "--domain", "shop"), "the folder empty"),
         ((path, "photos", "--domain", "shop", "--out", "maps"), "a folder is for maps"),
         ((path, "photos", "--domain", "shop", "--format", "xml"), "available: csv, jsonl"),
@@ -411,8 +414,37 @@ def test_info_of_an_unfinished_run(onetrunk: Onetrunk, run: Path) -> None:
     assert json.loads(onetrunk("info", str(run), "--json").out)["step"] == 40
 
 
+def test_an_unfinished_run_and_a_missing_one_are_no_models(onetrunk: Onetrunk, run: Path) -> None:
+    shutil.rmtree(run / "model")
+    (run / "scores.json").unlink()
+    (run / "checkpoints").mkdir()
+    resume = f"try: onetrunk train {run}/recipe.toml --resume"
+    for words in (("eval",), ("predict", "photos", "--domain", "shop"), ("export", "x.onnx")):
+        assert one_line(onetrunk(words[0], str(run), *words[1:])).endswith(resume), words
+        missing = one_line(onetrunk(words[0], f"{run}x", *words[1:]))
+        assert f"{run}x does not exist" in missing, words
+        assert missing.endswith(f"try: {run}"), words
+    with raises(BadInput, "unfinished", try_="--resume"):
+        _ = Run(run).table
+    with raises(BadInput, "does not exist", available=[str(run)]):
+        Run(f"{run}x")
+
+
 def test_help_shows_examples(onetrunk: Onetrunk) -> None:
     for verb, option in (("eval", "--latex"), ("predict", "--format"), ("info", "--json")):
         out = onetrunk(verb, "--help").out
         assert option in out
         assert f"onetrunk {verb} runs/" in out
+
+
+def test_a_missing_image_is_named_once_with_the_images_beside_it(
+    onetrunk: Onetrunk, run: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "mixed"
+    place.mkdir()
+    for name in (".hidden.png", "run.log", "s.png", "t.jpg"):
+        (place / name).touch()
+    (place / "more").mkdir()
+    error = one_line(onetrunk("predict", str(run), "mixed/nope.png", "--domain", "shop"))
+    assert error.count("nope.png") == 1
+    assert error.endswith("available: s.png, t.jpg, more")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -278,6 +279,36 @@ def test_ctrl_c_prints_how_to_continue(
     ran = onetrunk("train", str(shop))
     assert "try: onetrunk train " in one_line(ran, 1)
     assert ran.err.endswith("runs/shop/recipe.toml --resume\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "end"),
+    [((), "no run was written"), (("--seeds", "0,1"), "try: the same command with --resume")],
+)
+def test_ctrl_c_before_a_run_begins(
+    words: tuple[str, ...],
+    end: str,
+    onetrunk: Onetrunk,
+    shop: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "train_recipe", stopped)
+    monkeypatch.setattr(train, "sweep", stopped)
+    assert one_line(onetrunk("train", str(shop), *words), 1).endswith(end)
+
+
+def test_a_place_that_cannot_be_written_to_is_named_as_typed(
+    onetrunk: Onetrunk, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    ran = onetrunk("train", str(shop), "--out", "deep/../x")
+    assert "error: cannot write deep/../x; got: " in one_line(ran)
 
 
 def test_help_shows_examples(onetrunk: Onetrunk) -> None:

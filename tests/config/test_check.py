@@ -87,7 +87,7 @@ def test_all_problems_are_listed_at_once(tmp_path: Path) -> None:
 def test_an_unknown_trunk_is_listed_with_other_problems(tmp_path: Path) -> None:
     bad = '[[domains]]\nname = "missing"\nsource = "folder:nowhere"\n'
     found = problems(bad + DIGITS, tmp_path, "trunk.arch=resnet21")
-    assert [error.place for error in found] == ["domains.missing", "trunk"]
+    assert [error.place for error in found] == ["domains.missing", "trunk.arch"]
     assert "resnet20" in str(found[1])
     sets = ("trunk.sharing=partial", "trunk.own_stages=[9]")
     (error,) = problems(DIGITS, tmp_path, *sets)

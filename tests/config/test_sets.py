@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from onetrunk.config import Train
 from onetrunk.config.sets import apply_sets, grid, split_commas, value_of
 from onetrunk.errors import BadInput
 from tests.helpers.errors import raises
@@ -136,3 +137,18 @@ def test_one_length_replaces_another() -> None:
 def test_wrong_sets(text: str, fields: dict[str, Any]) -> None:
     with raises(BadInput, **fields):
         apply_sets({"domains": [{"name": "a", "size": 3}]}, [text])
+
+
+def test_a_list_of_words_may_be_one_word_and_needs_its_quotes() -> None:
+    def loggers(text: str) -> tuple[str, ...]:
+        return Train.of(apply_sets({"train": {}}, [text])["train"], "train").loggers
+
+    assert loggers("train.loggers=tensorboard") == ("tensorboard",)
+    with raises(
+        BadInput,
+        place="train.loggers",
+        got="[tensorbord, a.b:c]",  # a shell has removed the quotes
+        available=["tensorboard"],
+        try_="""--set 'train.loggers=["tensorboard", "a.b:c"]'""",
+    ):
+        loggers("train.loggers=[tensorbord, a.b:c]")

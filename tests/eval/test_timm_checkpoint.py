@@ -143,7 +143,7 @@ def test_pixels(config: dict[str, Any], expected: Pixels) -> None:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], list[str], dict[str, Any]]] = {
-    "no model": ({"arch": "timm/resnet1"}, [], {"got": "resnet1", "available": ["resnet18"]}),
+    "no model": ({"arch": "timm/resnet1"}, [], {"available": ["timm/resnet18"]}),
     "no file": ({"weights": "gone.safetensors"}, [], {"got": "gone.safetensors"}),
     "no labels file": ({"labels": "gone.txt"}, ["labels"], {}),
     "other labels": ({"labels": ["a", "b"]}, [ARCH, "fc.weight (1000"], {}),

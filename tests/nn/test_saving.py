@@ -65,10 +65,12 @@ def test_saving_again_removes_the_packs_of_removed_domains(tmp_path: Path) -> No
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    with raises(ot.BadInput, "model", got=str(tmp_path), available=["photos"]):
-        ot.load(tmp_path)
-    with raises(ot.BadInput, "nowhere", available=["photos"]):
-        ot.load(tmp_path / "nowhere")
+    (tmp_path / "shop/model").mkdir(parents=True)
+    shop = str(tmp_path / "shop")
+    for path in (tmp_path, tmp_path / "shops"):
+        with raises(ot.BadInput, path, got=str(path)) as error:
+            ot.load(path)
+        assert error.value.available == (shop,)
 
 
 @pytest.mark.parametrize("harm", ["truncated", "format", "bit", "key", "pack"])

@@ -88,9 +88,14 @@ def test_bad_arguments(keys: dict[str, Any], facts: list[str], fields: dict[str,
 
 
 def test_unknown_archs() -> None:
-    with raises(BadInput, "timm", got="resnet1888", available=["resnet18"]):
+    near = "timm/resnet18"  # as a user types it
+    with raises(BadInput, got="timm/resnet1888", available=[near], try_=near, place="arch") as info:
         Trunk("timm/resnet1888")
-    with raises(BadInput, got="resnet21", available=nets.NAMES):
+    assert len(info.value.available or ()) <= 5
+    with raises(BadInput, got="timm/zzz", try_="timm.list_models()") as info:
+        Trunk("timm/zzz")
+    assert info.value.available is None
+    with raises(BadInput, got="resnet21", available=nets.NAMES, try_="resnet20", place="arch"):
         Trunk("resnet21")
 
 

@@ -90,7 +90,7 @@ def test_a_damaged_table_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_a_run(tmp_path: Path) -> None:
     make_run(tmp_path / "shop", TWO, ERRORS, finished=False)
-    with raises(BadInput, "recipe.toml", got=str(tmp_path), available=["shop"]):
+    with raises(BadInput, "recipe.toml", got=str(tmp_path), available=[tmp_path / "shop"]):
         read_groups([tmp_path])
 
 

@@ -104,10 +104,14 @@ def test_renaming_and_dropping_classes_does_not_train(run: Path) -> None:
     assert head(run, "one")[0] == ("a", "b")
 
 
-def test_an_updated_domain_keeps_its_kind_of_adapters(run: Path) -> None:
+def test_an_updated_domain_keeps_its_kind_of_adapters(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     add(run, more("bare"), adapters="none")
     slots = {k: v for k, v in load(run).pack("bare").tensors.items() if k.startswith("slots/")}
+    assert "bare: the head only, as requested\n" in capsys.readouterr().err
     update(run, Domain("bare", noise(60, "abcd", 300), size=8))
+    assert "bare: the head only, as before\n" in capsys.readouterr().err
     after = load(run).pack("bare").tensors
     assert all(after[key].equal(value) for key, value in slots.items())  # only the head was trained
     add(run, more("low", first=800), adapters="lora", rank=3, train=Train(**FEW))
@@ -123,7 +127,7 @@ def test_an_updated_domain_keeps_its_kind_of_adapters(run: Path) -> None:
         (lambda run: undo(run, "one"), {"try_": "onetrunk info"}),
         (lambda run: undo(run, "nowhere"), {"got": "nowhere", "available": ["one", "two"]}),
         (lambda run: relabel(run, "one", rename={"q": "z"}), {"got": "q", "available": ["a", "b"]}),
-        (lambda run: relabel(run, "one", rename={"a": "b"}), {"got": "a=b"}),
+        (lambda run: relabel(run, "one", rename={"a": "b"}), {"got": "a=b", "try_": "update"}),
         (lambda run: relabel(run, "one", drop=["q"]), {"got": "q", "available": ["a", "b"]}),
         (lambda run: relabel(run, "one", drop=["a", "b"]), {"got": "a, b"}),
     ],
@@ -134,3 +138,9 @@ def test_a_refused_update_changes_nothing(run: Path, act: Any, fields: dict[str,
         act(run)
     assert "\n" not in str(refused.value)
     assert files(run) == before
+
+
+def test_a_name_that_is_taken_is_not_suggested(run: Path) -> None:
+    with raises(BadInput, got="a=b") as refused:
+        relabel(run, "one", rename={"a": "b"})
+    assert refused.value.available is None

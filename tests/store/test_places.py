@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from onetrunk.errors import BadInput
 from onetrunk.store.places import check_file, check_folder, mark
-from onetrunk.store.results import is_results
+from onetrunk.store.results import is_results, no_model
 from tests.helpers.errors import raises
 
 
@@ -58,6 +60,23 @@ def test_a_place_without_permission_is_refused(
         check_file(tmp_path / "report.html")
 
 
+def test_a_place_where_nothing_can_be_created_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with raises(BadInput, "x" * 300, try_="another"):
+        check_folder(tmp_path / ("x" * 300), "a run", nothing)
+
+    def refuse(**_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)  # a read-only file system
+    with raises(BadInput, "Read-only", tmp_path, try_="another"):
+        check_folder(tmp_path, "a run", nothing)
+    with raises(BadInput, "Read-only", tmp_path, try_="another"):
+        check_file(tmp_path / "new/report.html")
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_file_that_cannot_be_replaced_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,3 +104,25 @@ def test_runs_and_folders_of_runs_are_results_and_folders_of_images_are_not(tmp_
     (tmp_path / "runs/cat").rmdir()
     (tmp_path / "runs/photo.png").touch()
     assert not is_results(tmp_path / "runs")
+
+
+def test_a_folder_without_a_model_is_missing_unfinished_or_another(tmp_path: Path) -> None:
+    runs, half = tmp_path / "runs", tmp_path / "runs/half"
+    half.mkdir(parents=True)
+    (half / "recipe.toml").touch()
+    (half / "metrics.jsonl").touch()
+    (runs / "saved/model").mkdir(parents=True)
+    (runs / "notes.txt").touch()
+    with raises(BadInput, "unfinished", try_=f"onetrunk train {half}/recipe.toml --resume"):
+        raise no_model(half)
+    beside = [str(half), str(runs / "saved")]
+    with raises(BadInput, "does not exist", got=f"{runs}/halv", try_=str(half)) as error:
+        raise no_model(runs / "halv")
+    assert list(error.value.available or ()) == beside
+    for path in (runs, runs / "notes.txt"):
+        with raises(BadInput, path) as error:
+            raise no_model(path)
+        assert list(error.value.available or ()) == beside
+    with raises(BadInput, try_="onetrunk train RECIPE") as error:
+        raise no_model(tmp_path / "a/b")
+    assert error.value.available == ()

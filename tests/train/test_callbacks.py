@@ -111,15 +111,25 @@ def test_an_error_ends_the_run_which_resumes_to_the_same_weights(at: str, tmp_pa
     assert lines(folder) == lines(tmp_path / "plain")
 
 
-def test_an_interrupted_training_says_so(tmp_path: Path) -> None:
+def test_an_interrupted_training_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Interrupted(Note):
         def on_step(self, training: Training) -> None:
-            raise KeyboardInterrupt
+            if training.step == 3:
+                raise KeyboardInterrupt
 
     note = Interrupted()
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "run", note)
     assert note.reason == "KeyboardInterrupt"
+    domains, other = worlds("ants"), tmp_path / "other"
+    model, settings = network(domains), ot.Train(**SHORT)
+    with pytest.raises(KeyboardInterrupt):
+        ot.train(model, domains, out=other, train=settings, callbacks=[note])
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "step 2" in last
+    assert last.endswith(f"continue with train(…, out={str(other)!r}, resume=True)")
 
 
 def test_a_wrong_callback_is_refused_before_training(tmp_path: Path) -> None:

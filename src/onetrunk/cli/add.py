@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from onetrunk.cli.output import console, print_json, suggest
+from onetrunk.cli.output import console, print_json, repeat, suggest
 from onetrunk.config import Train
 from onetrunk.config.add_recipe import AddSettings
 from onetrunk.config.sets import apply_sets
@@ -150,8 +150,8 @@ def show(result: DomainResult, as_json: bool) -> None:
         console().print(_attempts(record["tried"]))
     about = record["added"]
     if about.get("chosen"):
-        print(f"chosen: {printable(about['chosen'])}")
-    print(f"{name}: {result.unchanged}")
+        repeat(f"chosen: {printable(about['chosen'])}")
+    repeat(f"{name}: {result.unchanged}")
     size = f"{scaled(about['bytes'], 'B')}, {100 * about['share']:.1f} % of the trunk"
     print(f"wrote {result.folder}/model/packs/{name}.pack: {size}")
     place = shlex.quote(str(result.folder))

@@ -217,10 +217,8 @@ def main() -> None:
         print("\n".join(f"error: {line}" for line in lines), file=sys.stderr)
         sys.exit(2 if isinstance(error, BadInput | Missing) else 1)
     except (KeyboardInterrupt, typer.Abort):
-        print(
-            "Interrupted. Finished work is kept; run the same command again to continue.",
-            file=sys.stderr,
-        )
+        # commands that can be continued raise an error with the command that does so
+        print("Interrupted. Files that were finished are kept.", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:  # the reader of our output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -93,9 +93,15 @@ def command(
                 try_="--set seed=… and --set out=…",
             )
         recipe = recipe_of(run, sets or [])
-        _show_baselines(
-            compare(recipe, methods=names, resume=resume, device=device), recipe, run, sets, as_json
-        )
+        try:
+            found = compare(recipe, methods=names, resume=resume, device=device)
+        except Stopped as stop:
+            raise Stopped(stop.expected, try_="the same command with --resume") from None
+        except KeyboardInterrupt:
+            raise Failed(
+                "interrupted; finished work is kept", try_="the same command with --resume"
+            ) from None
+        _show_baselines(found, recipe, run, sets, as_json)
         return
     try:
         result = _compare_new(Path(run), domain, names, sets or [], seeds, out, device)

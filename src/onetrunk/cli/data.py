@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,8 +23,10 @@ from onetrunk.data.inspect import Inspection, inspect
 from onetrunk.data.pixels import FITS, Fit
 from onetrunk.data.sources.pocket import cards
 from onetrunk.display import plural
-from onetrunk.errors import BadInput, printable, shorten
+from onetrunk.errors import BadInput, OnetrunkError, printable, shorten
 
+NAME = "data"  # of the domain that is inspected
+NUMBER = re.compile(r"-?[0-9]{1,9}")  # the range is checked for all ways to give a size
 SHOWN = 8  # files listed on the terminal; --json lists all
 
 EXAMPLES = """# list the embedded domains
@@ -155,20 +160,34 @@ def command(
             )
         _list_embedded(as_json)
         return
-    inspected = Domain("data", source, **given)
-    if fix_duplicates:
-        show_duplicates(inspected, as_json)
-        return
-    found = inspect(inspected)
+    with _without_name():
+        inspected = Domain(NAME, source, **given)
+        if fix_duplicates:
+            show_duplicates(inspected, as_json)
+            return
+        found = inspect(inspected)
     if as_json:
         print_json(found.to_json())
     else:
         _show(found)
     if found.refused:
-        raise BadInput(found.refused)
+        lines = found.refused.replace(f"domains.{NAME}.", "domains.NAME.").split("\n")
+        raise BadInput.several([BadInput(line) for line in lines])
     if sheet is not None:
         contact_sheet(inspected, sheet)
         print(f"wrote {sheet}", file=sys.stderr if as_json else sys.stdout)
+
+
+@contextmanager
+def _without_name() -> Iterator[None]:
+    """Leave the name of the domain out of errors, as the user has given none."""
+    try:
+        yield
+    except OnetrunkError as error:
+        plain = [each.without_name(NAME) for each in error.errors]
+        for each in plain:
+            each.place = each.place.removeprefix("source")  # an argument, not a key
+        raise type(error).several(plain) from None
 
 
 def _check_options(
@@ -211,7 +230,7 @@ def _size(text: str | None) -> int | tuple[int, int] | None:
     if text is None:
         return None
     parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
+    if len(parts) > 2 or not all(NUMBER.fullmatch(part) for part in parts):
         raise BadInput("--size expects one number or HEIGHTxWIDTH", got=text)
     return int(text) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
 

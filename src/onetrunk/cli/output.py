@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,15 @@ def counted(counts: Mapping[str, int]) -> str:
 def console() -> Console:
     """Return a console on standard output."""
     return Console(soft_wrap=False, highlight=False)
+
+
+def repeat(text: str) -> None:
+    """Print a line of the result that was printed to standard error before.
+
+    On a terminal that shows both, it is not printed again.
+    """
+    if not (sys.stdout.isatty() and sys.stderr.isatty()):
+        print(text)
 
 
 def suggest(*commands: str) -> None:

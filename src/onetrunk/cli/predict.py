@@ -247,8 +247,16 @@ def _files(given: Sequence[Path]) -> Iterator[tuple[Path, PurePosixPath]]:
         elif path.exists():
             yield path, PurePosixPath(path.name)
         else:
-            names = sorted(p.name for p in path.parent.glob("*")) if path.parent.is_dir() else []
-            raise BadInput(f"no such image or folder: {path}", got=path.name, available=names)
+            raise _no_image(path)
+
+
+def _no_image(path: Path) -> BadInput:
+    """Return the error for a missing file, with the images and folders beside it."""
+    beside = sorted(path.parent.glob("[!.]*")) if path.parent.is_dir() else []
+    names = [p.name for p in beside if p.suffix.lower() in IMAGE_ENDINGS]
+    names += [p.name for p in beside if p.is_dir()]
+    where = "" if path.parent == Path() else f" in {path.parent}"
+    return BadInput(f"no such image or folder{where}", got=path.name, available=names)
 
 
 def _parts(model: Universal, name: str, count: int) -> Iterator[slice]:

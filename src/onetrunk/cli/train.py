@@ -30,6 +30,7 @@ from onetrunk.runs.experiment import sweep
 from onetrunk.runs.forgetting import describe, score_changes
 from onetrunk.runs.open import Run
 from onetrunk.runs.train import train_recipe
+from onetrunk.store.places import check_writable
 
 NOTES = """With sharing = "none" in the recipe, a separate network is trained for each domain."""
 EXAMPLES = """# folders of images, without a recipe
@@ -89,6 +90,8 @@ def command(
             )
         _show_dry(dry_run(resolved, device), as_json)
         return
+    if out is not None:
+        check_writable(out)  # its path in the error is the one that was typed
     try:
         if numbers is None and len(grid) == 1:
             run = train_recipe(resolved, resume=resume, device=device)
@@ -97,11 +100,18 @@ def command(
             swept = sweep(resolved, grid, numbers or [resolved.seed], resume=resume, device=device)
             _show_sweep(swept, resolved, as_json)
     except KeyboardInterrupt:
-        again = resolved.out_folder / FILE
-        if numbers is not None or len(grid) > 1 or not again.exists():
-            raise
-        command = f"onetrunk train {shlex.quote(str(again))} --resume"
-        raise Failed("interrupted; finished work is kept", try_=command) from None
+        raise _interrupted(resolved, numbers is not None or len(grid) > 1) from None
+
+
+def _interrupted(recipe: Recipe, several: bool) -> Failed:
+    """Return the error for Ctrl-C, with the command that continues."""
+    if several:
+        return Failed("interrupted; finished work is kept", try_="the same command with --resume")
+    again = recipe.out_folder / FILE
+    if not again.exists():
+        return Failed("interrupted before the training began; no run was written")
+    command = f"onetrunk train {shlex.quote(str(again))} --resume"
+    return Failed("interrupted; finished work is kept", try_=command)
 
 
 def _recipe(

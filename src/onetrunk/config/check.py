@@ -152,22 +152,9 @@ def _about(name: str, error: OnetrunkError) -> list[OnetrunkError]:
     """Return the errors of a domain with the domain as their place."""
     place = f"domains.{name}"
     return [
-        each if each.place.startswith(place) else _without_name(each, name).within(place)
+        each if each.place.startswith(place) else each.without_name(name).within(place)
         for each in error.errors
     ]
-
-
-def _without_name(error: OnetrunkError, name: str) -> OnetrunkError:
-    """Return the error without the name of the domain, which is part of its place."""
-    for prefix in (f"{name}: ", f"domain {name}: "):
-        if error.expected.startswith(prefix):
-            return BadInput(
-                error.expected.removeprefix(prefix),
-                got=error.got,
-                available=error.available,
-                try_=error.try_,
-            )
-    return error
 
 
 def _contradictions(recipe: Recipe, domains: Sequence[Domain]) -> list[OnetrunkError]:

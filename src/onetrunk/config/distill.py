@@ -9,7 +9,7 @@ from pydantic import Field, PlainValidator, ValidationInfo, field_validator
 
 from onetrunk.errors import BadInput
 from onetrunk.registry import Registry
-from onetrunk.settings import LIST, Settings
+from onetrunk.settings import LIST, WORD, Settings
 
 # only the names: the packages are in a higher layer and are not imported
 FEATURES = (*Registry[object]("onetrunk.train.distill.feature_losses", "feature loss"), "none")
@@ -81,7 +81,7 @@ class Distill(Settings):
         default="l2",
         description=f"Feature loss: {' | '.join(FEATURES)} | package.module:thing",
     )
-    feature_layers: Annotated[tuple[str, ...], LIST] = Field(
+    feature_layers: Annotated[tuple[str, ...], LIST, WORD] = Field(
         default=(),
         description="Where features are compared: pooled, bottleneck, decoded or stages; empty: "
         "where the tasks read them",

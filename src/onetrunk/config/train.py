@@ -25,7 +25,7 @@ from onetrunk.config.optimizers import (
 from onetrunk.data.sampling import SAMPLERS
 from onetrunk.errors import BadInput
 from onetrunk.registry import Registry
-from onetrunk.settings import AUTO, LIST, Settings
+from onetrunk.settings import AUTO, LIST, WORD, Names, Settings
 
 LENGTHS = ("steps", "epochs", "hours")  # exactly one of them is set
 STEPS = 4000
@@ -153,7 +153,7 @@ class Train(Settings):
         description="Threads on a CPU; auto: OMP_NUM_THREADS or those of torch, on a busy machine "
         "the number that is fastest",
     )
-    loggers: Annotated[tuple[str, ...], LIST] = Field(
+    loggers: Annotated[tuple[str, ...], LIST, WORD, Names(LOGGERS)] = Field(
         default=(), description=f"Additional loggers: {' | '.join(LOGGERS)} | package.module:thing"
     )
     fixed_statistics: bool = Field(

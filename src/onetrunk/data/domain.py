@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import replace
@@ -418,24 +418,24 @@ class Domain(Described):
         if errors:
             raise BadInput.several(errors)
 
-    def warnings(self) -> list[str]:
+    def warnings(self, evaluated: Collection[str] = SPLITS[1:]) -> list[str]:
         """Return messages on its images, on classes with few images and on splits that overlap."""
         codes = self.index.split.copy()
         codes[self.decoded.records["status"] != GOOD] = LEFT_OUT
         few = [
-            few_images(task, self.index.labels[task.name], codes)
+            few_images(task, self.index.labels[task.name], codes, evaluated)
             for task in self.tasks
             if task.kind in ("classify", "multilabel")
         ]
         shared = shared_with_train(self.index, self.decoded.records, codes != LEFT_OUT)
         return [*self.index.warnings, *shared, *(line for line in few if line)]
 
-    def notes(self) -> list[str]:
-        """Return messages for the user about its images, for example about unreadable ones."""
-        notes = [printable(f"{self.name}: {line}") for line in self.warnings()]
+    def notes(self, evaluated: Collection[str] = SPLITS[1:]) -> list[str]:
+        """Return messages for the user about its images; `evaluated`: the splits so used."""
+        notes = [printable(f"{self.name}: {line}") for line in self.warnings(evaluated)]
         notes += [
             f"{self.name}: {split} has no image"
-            for split in ("val", "test")
+            for split in evaluated
             if not len(self.splits[split])
         ]
         for split in SPLITS:

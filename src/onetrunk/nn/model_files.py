@@ -26,6 +26,7 @@ from onetrunk.nn.trunk import Trunk
 from onetrunk.objects import check_trusted
 from onetrunk.store.atomic import atomic_folder, write_atomic
 from onetrunk.store.places import check_folder
+from onetrunk.store.results import no_model
 from onetrunk.store.tensors import KEY, read_header, read_tensors, write_tensors
 
 FORMAT = 1
@@ -133,13 +134,7 @@ def load_models(folder: str | PathLike[str], kind: type[M]) -> dict[str, M]:
 def _model_folder(folder: str | PathLike[str]) -> Path:
     place = Path(folder) / "model"
     if not place.is_dir():
-        near = Path(folder) if Path(folder).is_dir() else Path(folder).parent
-        raise BadInput(
-            f"no model in {folder}: expected {Path(folder).name}/model",
-            got=str(folder),
-            available=sorted(p.name for p in near.iterdir()) if near.is_dir() else [],
-            try_="onetrunk train RECIPE, or onetrunk.save(model, folder), writes one",
-        )
+        raise no_model(Path(folder))
     return place
 
 

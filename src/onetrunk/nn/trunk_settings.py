@@ -10,7 +10,7 @@ from pydantic import Field, PlainValidator, ValidationInfo, field_validator
 from onetrunk.errors import BadInput
 from onetrunk.nn.adapters import adapter_names
 from onetrunk.nn.norms import NORMS
-from onetrunk.settings import LIST, Settings
+from onetrunk.settings import LIST, WORD, Settings
 
 Sharing = Literal["none", "partial", "deep", "full"]
 SHARING: tuple[Sharing, ...] = get_args(Sharing)
@@ -54,7 +54,7 @@ class TrunkSettings(Settings):
     adapters: str = Field(
         default="none", description=f"Adapters of each domain: {' | '.join(adapter_names())}"
     )
-    adapter_layers: Annotated[tuple[str, ...], LIST] = Field(
+    adapter_layers: Annotated[tuple[str, ...], LIST, WORD] = Field(
         default=(), description="Patterns of the layers with adapters; empty: all that fit"
     )
     pair: Literal["name", "index"] = Field(

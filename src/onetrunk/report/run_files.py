@@ -16,6 +16,7 @@ from onetrunk.eval.outcomes import Outcomes
 from onetrunk.eval.table import Row, Table
 from onetrunk.runs.experiment import SWEEP
 from onetrunk.runs.open import read_json, read_outcomes, read_scores
+from onetrunk.store.results import is_run
 from onetrunk.store.run_folder import METRICS, RECIPE, SCORES
 
 ENVIRONMENT = "environment.json"
@@ -169,7 +170,9 @@ def run_folders(path: Path) -> list[Path]:
         raise BadInput(
             f"expected the folder of a run, with a {RECIPE}",
             got=str(path),
-            available=sorted(p.name for p in parent.iterdir()) if parent.is_dir() else [],
+            available=sorted(str(p) for p in parent.iterdir() if is_run(p))
+            if parent.is_dir()
+            else [],
             try_="onetrunk train RECIPE",
         )
 

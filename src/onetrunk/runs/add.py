@@ -33,7 +33,7 @@ from onetrunk.runs.change_domain import (
 )
 from onetrunk.runs.inherit import settings_like
 from onetrunk.runs.open import HISTORY, Run, read_json
-from onetrunk.runs.train_domain import domain_cost, pack_sizes, say_notes, train_domain
+from onetrunk.runs.train_domain import domain_cost, is_few, pack_sizes, say_notes, train_domain
 from onetrunk.runs.unchanged import Unchanged, check_unchanged, fingerprints
 from onetrunk.store.atomic import make_folder, remove_folder, write_atomic
 from onetrunk.store.run_folder import LOCK, RECIPE, SCORES, RunFolder, shell
@@ -136,7 +136,7 @@ def _add_to_model(
     known = {other.name: other for other in others}
     domain = settings_like(domain, model.domains, known)
     recipe = make_recipe(model, domain, seed, owned, train)
-    say_notes(domain)
+    say_notes(domain, is_few(model, domain, recipe.add.few))
     own = modules_of([*model.objects, *domain.settings.objects.values()])
     with trusting(own), tempfile.TemporaryDirectory(prefix="onetrunk-") as folder:
         record, pack = train_domain(

@@ -119,7 +119,8 @@ def train_into_run(
             domain.check_classes()  # decodes nothing
             run = Run(folder)
             todo = prepare(run, work)
-            say_notes(todo.domain)
+            few = todo.old is None and is_few(todo.model, todo.domain, todo.recipe.add.few)
+            say_notes(todo.domain, few)
             train_domain(
                 todo.model, todo.domain, todo.recipe, work, event, run.readable_domains, place,
                 command=command, resume=resume, old=todo.old, start=todo.start,

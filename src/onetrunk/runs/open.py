@@ -37,9 +37,10 @@ from onetrunk.nn.model_files import PACKS, TRUNK, listed
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.saving import load, models_of
 from onetrunk.nn.universal import Universal
-from onetrunk.objects import Trust, check_trusted, trusting
+from onetrunk.objects import Trust, check_trusted, trusted_modules, trusting
 from onetrunk.runs.pack_history import RELABELED, current_class
 from onetrunk.store.checkpoint import steps
+from onetrunk.store.results import no_model
 from onetrunk.store.run_folder import CHECKPOINTS, RECIPE, SCORES, shell
 
 MODEL, HISTORY = "model", "history"
@@ -75,7 +76,9 @@ class Run(Described):
         trust: Trust = (),
     ) -> None:
         self.folder = Path(folder)
-        self.trust = (trust,) if isinstance(trust, str) else tuple(trust)
+        if models is None and not self.folder.is_dir():
+            raise no_model(self.folder)
+        self.trust = trusted_modules(trust)
         self._given = {domain.name: domain for domain in domains}
         if domains:
             self._check_given()
@@ -135,21 +138,13 @@ class Run(Described):
                 try_=f"onetrunk train {shell(self.folder / RECIPE)} --resume",
             )
         if not place.is_dir():
-            raise self._no_model()
+            raise no_model(self.folder)
         if not (place / TRUNK).is_file():
             raise BadInput(
                 f"{self.folder} has one network per domain, and no trunk for a new domain to share",
                 try_="train a run with sharing = 'deep', and add the domain to that run",
             )
         return place
-
-    def _no_model(self) -> BadInput:
-        files = sorted(p.name for p in self.folder.iterdir()) if self.folder.is_dir() else []
-        return BadInput(
-            f"no model in {self.folder}",
-            available=files,
-            try_="onetrunk train RECIPE or onetrunk.save(model, folder) to write one",
-        )
 
     # -- networks
 
@@ -188,7 +183,7 @@ class Run(Described):
         if (self.folder / MODEL).is_dir():
             return sorted(path.parent.name for path in (self.folder / MODEL).glob(f"*/{TRUNK}"))
         if self.recipe is None:
-            raise self._no_model()
+            raise no_model(self.folder)
         return [part.name for part in self.recipe.domains]
 
     def pack_path(self, name: str) -> Path:
@@ -321,7 +316,14 @@ class Run(Described):
     @property
     def table(self) -> Table:
         """The scores on the test split."""
-        return Table.from_json(self.scores["test"])
+        scores = self.scores
+        if "test" not in scores:
+            if self.state == "unfinished":
+                raise no_model(self.folder)
+            raise BadInput(
+                f"{self.folder} has no scores", try_="ot.evaluate(run.model, domains) for new ones"
+            )
+        return Table.from_json(scores["test"])
 
     @property
     def outcomes(self) -> Outcomes | None:

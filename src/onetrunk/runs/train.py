@@ -31,7 +31,7 @@ from onetrunk.objects import Trust, modules_of, trusting
 from onetrunk.progress import say
 from onetrunk.runs.environment import check_data, environment, recorded_threads
 from onetrunk.runs.open import OUTCOMES, Models, Run
-from onetrunk.store.run_folder import SCORES, RunFolder, check_place
+from onetrunk.store.run_folder import RECIPE, SCORES, RunFolder, check_place
 from onetrunk.train.callbacks import Callback, check_callbacks
 from onetrunk.train.device import Precision, choose_device, deterministic
 from onetrunk.train.distill.find_teachers import TeacherSource, find_teachers
@@ -104,16 +104,30 @@ def train(
     recipe = recipe_of(model, domains, train or Train(), seed, Path(out), distilled)
     part = names[0] if model.trunk.sharing == "none" else ""
     with trusting(trust):
-        return train_models(
-            {part: model},
-            domains,
-            recipe,
-            resume=resume,
-            device=device,
-            teachers=teachers,
-            loggers=loggers,
-            callbacks=callbacks,
-        )
+        try:
+            return train_models(
+                {part: model},
+                domains,
+                recipe,
+                resume=resume,
+                device=device,
+                teachers=teachers,
+                loggers=loggers,
+                callbacks=callbacks,
+            )
+        except KeyboardInterrupt:
+            _say_interrupted(Path(out))
+            raise
+
+
+def _say_interrupted(folder: Path) -> None:
+    """Print where an interrupted training is saved, and how to continue it in Python."""
+    if not (folder / RECIPE).is_file():
+        say("interrupted before the training began; no run was written")
+        return
+    step = Run(folder).last_step
+    saved = f"the checkpoint of step {step:,} is in {folder}" if step else f"{folder} has no steps"
+    say(f"interrupted; {saved}; continue with train(…, out={str(folder)!r}, resume=True)")
 
 
 def _other_domains(given: Sequence[str], known: Sequence[str]) -> BadInput:

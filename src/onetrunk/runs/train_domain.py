@@ -38,8 +38,10 @@ from onetrunk.train.learner import NotFinite
 from onetrunk.train.loggers import check_loggers, make_logger
 from onetrunk.train.new_domain.adapter_search import FEW_KINDS, candidates, search_adapters
 from onetrunk.train.new_domain.initial_slots import check_start
+from onetrunk.train.new_domain.previous_pack import owned_adapters
 from onetrunk.train.new_domain.scratch_model import check_own_norms, make_scratch_model
 from onetrunk.train.new_domain.trials import (
+    HEADS_ONLY,
     AdapterKind,
     TrialRunner,
     trunk_bytes,
@@ -177,7 +179,10 @@ def _choose(
         best, trials, reason = search_adapters(runner)
     else:
         best = runner.trial(given)
-        trials, reason = [best], f"{best.kind.label}, as requested"
+        old = runner.old
+        same = old is not None and given == AdapterKind(owned_adapters(old), old.card.rank)
+        what = "the head only" if given == HEADS_ONLY else best.kind.label
+        trials, reason = [best], f"{what}, {'as before' if same else 'as requested'}"
     return best.kind, [trial.to_json(trunk) for trial in trials], reason, None
 
 
@@ -277,9 +282,13 @@ def domain_cost(model: Universal, name: str) -> dict[str, Any]:
     return asdict(cost)
 
 
-def say_notes(domain: Domain) -> None:
-    """Print notes on the images of a domain: files that cannot be read, empty splits."""
-    for line in domain.notes():
+def say_notes(domain: Domain, few: bool = False) -> None:
+    """Print notes on the images of a domain: files that cannot be read, empty splits.
+
+    Args:
+        few: Whether few-shot methods are used, which train on the validation images, too.
+    """
+    for line in domain.notes(("test",) if few else ("val", "test")):
         say(f"note: {line}")
 
 

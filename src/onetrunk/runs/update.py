@@ -21,7 +21,6 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.domain_list import list_domains
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
-from onetrunk.nn.adapters import NO_ADAPTERS
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.saving import load
 from onetrunk.objects import Trust, trusting
@@ -41,6 +40,7 @@ from onetrunk.runs.unchanged import check_unchanged, fingerprints
 from onetrunk.store.run_folder import RunFolder, shell
 from onetrunk.train.new_domain.previous_pack import (
     check_unshared_heads,
+    owned_adapters,
     rename_classes,
     select_classes,
 )
@@ -109,7 +109,7 @@ def update(
         begin = rename_classes(old, rename or {})
         now = settings_before(domain, old.card, run.readable_domains.get(name))
         say(f"{name}: {_describe_changes(begin.card.tasks, now.tasks)}")
-        owned = {"adapters": _owned(old), "few": False, "rank": old.card.rank}
+        owned = {"adapters": owned_adapters(old), "few": False, "rank": old.card.rank}
         owned |= {key: value for key, value in given.items() if value is not None}
         version = pack_store.version_in_use(folder, name) + 1
         recipe = make_recipe(
@@ -138,15 +138,6 @@ def _check_domain(run: Run, name: str) -> None:
             available=run.names,
             try_=f"onetrunk add {shell(run.folder)} {name} SOURCE",
         )
-
-
-def _owned(pack: Pack) -> str:
-    """Return the adapters of a pack: "norm" if it only has norms, "none" without any slots."""
-    if pack.card.adapters != NO_ADAPTERS:
-        return pack.card.adapters
-    if pack.card.provenance.get("adapters") == NO_ADAPTERS:
-        return "none"
-    return "norm" if any(key.startswith("slots/") for key in pack.tensors) else "none"
 
 
 def _describe_changes(before: Sequence[Task], now: Sequence[Task]) -> str:
@@ -269,6 +260,7 @@ def undo(run: str | os.PathLike[str], name: str, *, trust: Trust = ()) -> Domain
         pack_store.restore_version(held, name, versions[-1])
         now = Run(folder)
         unchanged = check_unchanged(before, fingerprints(now.model, others, name), name)
+        say(f"{name}: {unchanged}")
         record = now.record(name)
         # the record of a domain of the training has no sizes
         sizes = pack_sizes(now.model, now.model.pack(name))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from onetrunk.errors import BadInput, shorten
@@ -57,6 +59,14 @@ def check_writable(folder: Path) -> None:
         raise _unwritable(folder, f"{there} is not a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise _unwritable(folder, f"no permission to write to {there}")
+    try:  # permissions do not tell of read-only and of special file systems
+        with suppress(FileNotFoundError):
+            folder.lstat()  # fails if the name is too long
+        os.rmdir(tempfile.mkdtemp(prefix=".", suffix=".part", dir=there))
+    except OSError as error:
+        raise _unwritable(
+            folder, f"nothing can be created in {there}: {error.strerror or error}"
+        ) from None
 
 
 def _unwritable(path: Path, reason: str) -> BadInput:

@@ -11,6 +11,7 @@ from torch import Tensor
 from onetrunk.data.index import natural
 from onetrunk.data.task import Task
 from onetrunk.errors import BadInput
+from onetrunk.nn.adapters import NO_ADAPTERS
 from onetrunk.nn.heads import key_of
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.shared_heads import SharedHead
@@ -18,6 +19,15 @@ from onetrunk.nn.universal import Universal
 
 ROWS = ("weight", "bias", "last.weight", "last.bias")  # of heads: `Refined` has a `last` layer
 BY_CLASS = ("classify", "multilabel", "segment")  # kinds with one output for each class
+
+
+def owned_adapters(pack: Pack) -> str:
+    """Return the adapters of a pack: "norm" if it only has norms, "none" without any slots."""
+    if pack.card.adapters != NO_ADAPTERS:
+        return pack.card.adapters
+    if pack.card.provenance.get("adapters") == NO_ADAPTERS:
+        return "none"
+    return "norm" if any(key.startswith("slots/") for key in pack.tensors) else "none"
 
 
 def rename_classes(pack: Pack, names: Mapping[str, str]) -> Pack:
@@ -33,7 +43,6 @@ def rename_classes(pack: Pack, names: Mapping[str, str]) -> Pack:
             raise BadInput(
                 f"{pack.card.name}: expected a class name that does not exist yet",
                 got=f"{old}={new}",
-                available=sorted(known),
                 try_="update with a SOURCE in which the two classes are merged",
             )
     tasks = [task.with_classes([names.get(c, c) for c in task.classes]) for task in pack.card.tasks]
