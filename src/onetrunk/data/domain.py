@@ -395,7 +395,9 @@ class Domain(Described):
     def check(self) -> None:
         """Raise BadInput if too many images cannot be read, or a class has none left to train."""
         errors: list[BadInput] = []
-        allow = "allow_bad = true" if isinstance(self.source, str) else "allow_bad=True"
+        allow = "allow_bad=True"
+        if isinstance(self.source, str):
+            allow = f"allow_bad = true (--set domains.{self.name}.allow_bad=true)"
         for split in SPLITS:
             bad, rows = self.bad(split), self.index.rows(split)
             limit = max(0.01 * len(rows), 3)
