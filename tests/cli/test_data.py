@@ -325,8 +325,8 @@ def test_classes_with_few_images_to_evaluate_on_are_named(
     ran = onetrunk("data", "folder:photos", "--size", "8", "--json")
     (line,) = (line for line in json.loads(ran.out)["warnings"] if "fewer than" in line)
     assert line == (
-        "task classify: 1 of 2 classes has fewer than 5 val images (dog 3); "
-        "1 of 2 classes has fewer than 5 test images (dog 3)"
+        "task classify: 1 of 2 classes have fewer than 5 val images (dog 3); "
+        "1 of 2 classes have fewer than 5 test images (dog 3)"
     )
     assert "no image" not in ran.out
     assert "fewer than" in onetrunk("data", "folder:photos", "--size", "8").out

@@ -56,7 +56,7 @@ def test_more_bad_images_than_1_percent_and_3_are_refused(
     if not refused:
         assert len(torn(count, bad).train) == count - bad
         return
-    fix = "--set domains.shop.allow_bad=true"
+    fix = "allow_bad=True"
     with raises(BadInput, f"{bad} of {count} train images", "0001.png", try_=fix) as error:
         _ = torn(count, bad).train
     assert "ot.inspect(domain).unreadable" in str(error.value.try_)

@@ -395,9 +395,8 @@ class Domain(Described):
     def check(self) -> None:
         """Raise BadInput if too many images cannot be read, or a class has none left to train."""
         errors: list[BadInput] = []
-        allow = "allow_bad=True"
-        if isinstance(self.source, str):
-            allow = f"allow_bad = true (--set domains.{self.name}.allow_bad=true)"
+        allow = f"--set domains.{self.name}.allow_bad=true, or allow_bad = true in the recipe"
+        allow = allow if isinstance(self.source, str) else "allow_bad=True"
         for split in SPLITS:
             bad, rows = self.bad(split), self.index.rows(split)
             limit = max(0.01 * len(rows), 3)
@@ -408,7 +407,7 @@ class Domain(Described):
                         f"{self.name}: {len(bad)} of {len(rows)} {split} images cannot be read, "
                         "more than max(1 %, 3)",
                         got=f"{self.index.keys[first]}: {self.decoded.reasons.get(first, '')}",
-                        try_=f"{self._inspect()} lists them; repair or remove them, or set {allow}",
+                        try_=f"{self._inspect()} lists them; repair or remove them, or {allow}",
                     )
                 )
         for task in () if self.unlabelled else self.tasks:

@@ -472,20 +472,16 @@ def check_classes(
             warnings.append(f"task {task.name}: {problem}")
 
 
-def few_images(
-    task: Task, values: NDArray[Any], codes: Codes, splits: Collection[str] = SPLITS[1:]
-) -> str:
+def few_images(task: Task, values: NDArray[Any], codes: Codes, splits: Collection[str]) -> str:
     """Return a line on classes with few images in these splits; "" if there are none.
 
     Classes without any image are not counted, as `check_classes` reports them.
     """
     parts = []
     for code, split in enumerate(SPLITS):
-        if split not in splits:
-            continue
         counts = class_counts(task, values[codes == code])
         rare = np.flatnonzero((counts > 0) & (counts < FEW))
-        if len(rare):
+        if len(rare) and split in splits:
             rare = rare[np.argsort(counts[rare], kind="stable")]
             named = shorten([f"{task.classes[c]} {counts[c]}" for c in rare], EXAMPLES)
             parts.append(
