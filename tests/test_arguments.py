@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -27,7 +27,7 @@ def model(domains: list[ot.Domain]) -> ot.Universal:
 
 def untyped(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function without its types, which these calls contradict."""
-    return cast(Callable[..., Any], function)
+    return function
 
 
 @pytest.mark.parametrize(
