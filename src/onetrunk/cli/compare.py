@@ -149,7 +149,7 @@ def _compare_new(
     trunk = opened.model.trunk
     like = [f"trunk.arch={inline(trunk.arch)}", f"trunk.norm={inline(trunk.norm)}"]
     wanted = recipe.with_sets([*like, *sets])
-    known = opened.readable_domains
+    known = opened.domain_settings
     new = [settings_like(each, opened.model.domains, known) for each in wanted.make_domains()]
     checked = check(wanted.model_copy(update={"domains": tuple(each.settings for each in new)}))
     return compare(

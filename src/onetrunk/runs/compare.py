@@ -158,7 +158,8 @@ class NewDomains:
                     try_="another name, or another domain",
                 )
         self.known = self.run.readable_domains
-        self.new = [settings_like(domain, self.model.domains, self.known) for domain in domains]
+        like = self.run.domain_settings
+        self.new = [settings_like(domain, self.model.domains, like) for domain in domains]
         self.train = merged_train(train, train_like(run, len(self.model.domains)))
 
     def own(self) -> list[Domain]:

@@ -48,7 +48,7 @@ def dry_run(recipe: Recipe, device: str | None = None) -> dict[str, Any]:
             try_="train without --dry-run: it takes minutes",
         )
     place = choose_device(device)
-    check_place(recipe.out_folder)
+    check_place(recipe.out_folder, touch=False)
     checked = check(recipe, sample=True)
     data = {domain.name: _data(domain) for domain in checked.domains}
     parts: dict[str, dict[str, Any]] = {}

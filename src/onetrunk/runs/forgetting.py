@@ -26,7 +26,7 @@ from onetrunk.train.initialize import load_shared
 
 def score_changes(before: Path, after: Path) -> list[Difference]:
     """Return the change of each task that both runs have; none if a run has no outcomes."""
-    if not before.is_dir():  # deleted since
+    if not (before.is_dir() and after.is_dir()):  # deleted since
         return []
     old, new = Run(before).outcomes, Run(after).outcomes
     if old is None or new is None:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from onetrunk.data.domain import IMAGENET, Domain
 from onetrunk.data.domain_settings import DomainSettings
+from onetrunk.data.sources import PYTHON
 from onetrunk.errors import OnetrunkError
 from onetrunk.nn.card import Card
 from onetrunk.progress import say
@@ -24,7 +25,9 @@ COLUMNS = ("image", "group", "split")  # which name parts of a source
 NOT_KEPT = ("name", "source", "tasks")
 
 
-def settings_like(domain: Domain, cards: Mapping[str, Card], known: Mapping[str, Domain]) -> Domain:
+def settings_like(
+    domain: Domain, cards: Mapping[str, Card], known: Mapping[str, DomainSettings]
+) -> Domain:
     """Return a new domain with what is not set taken over from the domains of a model.
 
     Size, fit, margin and fill are those of most domains. A source with a size of its own keeps it
@@ -34,7 +37,7 @@ def settings_like(domain: Domain, cards: Mapping[str, Card], known: Mapping[str,
     Args:
         domain: The new domain.
         cards: The domains of the model.
-        known: Those whose settings are known.
+        known: Their settings, as far as they are known.
     """
     others = [_Inherited.of(card, known.get(name)) for name, card in cards.items()
               if name != domain.name]  # fmt: skip
@@ -63,7 +66,7 @@ def settings_like(domain: Domain, cards: Mapping[str, Card], known: Mapping[str,
     return result
 
 
-def settings_before(domain: Domain, card: Card, known: Domain | None) -> Domain:
+def settings_before(domain: Domain, card: Card, known: DomainSettings | None) -> Domain:
     """Return an updated domain with what is not set kept as it was.
 
     The columns of a source are kept if the source is of the same type, and the tasks without their
@@ -72,13 +75,13 @@ def settings_before(domain: Domain, card: Card, known: Domain | None) -> Domain:
     Args:
         domain: The domain with its present source.
         card: The domain in the model.
-        known: The domain as it was, if its settings are known.
+        known: Its settings as they were, if they are known.
     """
     pixels = card.pixels
     defaults: dict[str, Any] = {}
     if known is not None:
-        left_out = (*NOT_KEPT, *(() if _prefix(known) == _prefix(domain) else COLUMNS))
-        defaults = {key: value for key, value in known.settings if key not in left_out}
+        left_out = (*NOT_KEPT, *(() if _prefix(known) == _prefix(domain.settings) else COLUMNS))
+        defaults = {key: value for key, value in known if key not in left_out}
     defaults |= {key: getattr(pixels, key) for key in SHAPE}
     defaults["normalize"] = (pixels.mean, pixels.std)
     defaults["tasks"] = tuple(task if task.dense else task.with_classes(()) for task in card.tasks)
@@ -101,16 +104,16 @@ class _Inherited:
     augment: Mapping[str, Any] | None  # None: not known
 
     @classmethod
-    def of(cls, card: Card, known: Domain | None) -> _Inherited:
+    def of(cls, card: Card, known: DomainSettings | None) -> _Inherited:
         pixels = card.pixels
         numbers = (pixels.mean, pixels.std)
         normalize: Any = "imagenet" if numbers == IMAGENET else numbers
-        if known is not None and known.settings.normalize != numbers:
-            normalize = known.settings.normalize
+        if known is not None and known.normalize != numbers:
+            normalize = known.normalize
         return cls(
             (pixels.size, pixels.fit, pixels.margin, pixels.fill),
             normalize,
-            None if known is None else known.settings.augment,
+            None if known is None else known.augment,
         )
 
 
@@ -127,9 +130,10 @@ def _has_own_size(domain: Domain) -> bool:
         return False
 
 
-def _prefix(domain: Domain) -> str:
-    source = domain.source
-    return source.split(":")[0] if isinstance(source, str) else type(source).__name__
+def _prefix(settings: DomainSettings) -> str:
+    """Return the type of a source: its prefix, or "python:" and the type of an object."""
+    prefix, _, _ = settings.source.partition(":")
+    return settings.source if prefix == PYTHON else prefix
 
 
 def _described(settings: DomainSettings, keys: Sequence[str], keeps: bool = False) -> str:

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from onetrunk.config import Recipe
-from onetrunk.config.add_recipe import added_domain
+from onetrunk.config.add_recipe import added_domain, read_add_recipe
 from onetrunk.data.domain import Domain
+from onetrunk.data.domain_settings import DomainSettings
 from onetrunk.data.kept_splits import ADDED, splits_of
 from onetrunk.data.sources import PYTHON
 from onetrunk.data.splitting import SPLITS as DATA_SPLITS
@@ -222,6 +223,14 @@ class Run(Described):
         if not names:
             return found
         return {name: self._relabeled(found[name]) for name in names if name in found}
+
+    @property
+    def domain_settings(self) -> dict[str, DomainSettings]:
+        """The settings that domains were trained with, also where their images are not known."""
+        found = {part.name: part for part in self.recipe.domains} if self.recipe else {}
+        for name, folder in self.added_folders.items():
+            found[name] = read_add_recipe(folder).domain
+        return {name: part for name, part in found.items() if name in self.names}
 
     def kept_splits(self, name: str) -> KnownSplits:
         """The splits of a domain's images that were decided by hash when it was trained last."""

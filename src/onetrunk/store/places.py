@@ -19,15 +19,18 @@ IGNORED = re.compile(
 SHOWN = 3  # names in an error
 
 
-def check_folder(folder: Path, what: str, own: Callable[[Path], bool]) -> None:
+def check_folder(
+    folder: Path, what: str, own: Callable[[Path], bool], *, touch: bool = True
+) -> None:
     """Raise BadInput unless results can be written to a folder without mixing them with others.
 
     Args:
         folder: The folder; it may be missing or empty.
         what: What else it may be, for example "a run".
         own: Whether something in the folder belongs to that.
+        touch: Whether something may be created, and removed again, to find out.
     """
-    check_writable(folder)
+    check_writable(folder, touch=touch)
     if not folder.exists() or (folder / MARK).is_file():
         return
     others = sorted(
@@ -52,13 +55,19 @@ def check_file(path: Path, option: str = "--out") -> None:
         raise _unwritable(path, "no permission")
 
 
-def check_writable(folder: Path) -> None:
-    """Raise BadInput unless files can be written to a folder, which is created if missing."""
+def check_writable(folder: Path, *, touch: bool = True) -> None:
+    """Raise BadInput unless files can be written to a folder, which is created if missing.
+
+    Args:
+        touch: Whether something may be created, and removed again, to find out.
+    """
     there = next(each for each in (folder, *folder.absolute().parents) if os.path.lexists(each))
     if not there.is_dir():
         raise _unwritable(folder, f"{there} is not a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise _unwritable(folder, f"no permission to write to {there}")
+    if not touch:
+        return
     try:  # permissions do not tell of read-only and of special file systems
         with suppress(FileNotFoundError):
             folder.lstat()  # fails if the name is too long

@@ -290,12 +290,16 @@ class RunFolder:
                 (self.path / name).unlink(missing_ok=True)
 
 
-def check_place(folder: Path) -> None:
-    """Raise BadInput for a place that a run cannot be written to, such as a folder of images."""
+def check_place(folder: Path, *, touch: bool = True) -> None:
+    """Raise BadInput for a place that a run cannot be written to, such as a folder of images.
+
+    Args:
+        touch: Whether something may be created there, and removed again, to find out.
+    """
     if (folder / RECIPE).exists():
-        check_writable(folder)
+        check_writable(folder, touch=touch)
     else:
-        check_folder(folder, "a run", lambda _: False)
+        check_folder(folder, "a run", lambda _: False, touch=touch)
 
 
 def shell(path: Path | str) -> str:
