@@ -65,7 +65,7 @@ def test_a_new_process_gives_the_images_again(tmp_path: Path) -> None:
     for requested in (None, ["shop"]):
         with raises(ot.BadInput, "Python", got="shop", try_="domains=[ot.Domain("):
             chosen_domains(read, requested)
-    again = ot.Run(folder, domains=[shop(), shop(name="other")])
+    again = ot.Run(folder, domains=[shop()])
     assert list(again.domains) == ["shop"]
     assert chosen_domains(again, None) == list(again.domains.values())
     table = ot.evaluate(ot.load(folder), list(again.domains.values()), device="cpu")

@@ -164,7 +164,7 @@ def _attempts(tried: Sequence[Mapping[str, Any]]) -> Grid:
     where = "held-out folds" if few else "validation"
     grid = Grid(title=f"attempts, errors on {where}", title_justify="left")
     grid.add_column("adapters or method")
-    for column in ("error",) if few else ("pack", "of the trunk", "error"):
+    for column in ("error",) if few else ("weights", "of the trunk", "error"):
         grid.add_column(column, justify="right")
     for each in tried:
         rank = "" if few or each["rank"] is None else f", rank {each['rank']}"

@@ -280,7 +280,7 @@ def test_unusable_files(files: Path) -> None:
         find_teachers("timm/test_vit:test_resnet.safetensors", [ants()], files)
     with raises(BadInput, "teacher timm/test_vit", got="nothing.safetensors"):
         find_teachers("timm/test_vit:nothing.safetensors", [ants()], files)
-    with raises(BadInput, got="test_vitt", available=["test_vit"]):
+    with raises(BadInput, got="timm/test_vitt", available=["timm/test_vit"]):
         find_teachers("timm/test_vitt:test_vit.safetensors", [ants()], files)
 
 

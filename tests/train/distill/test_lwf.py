@@ -146,7 +146,8 @@ def test_the_loss_is_zero_at_the_start() -> None:
     model = student([cats], before)
     made = lwf(before, [cats])
     made.follow(model, Precision(CPU), False)
-    assert made.loss("cats", torch.randn(4, 3, 8, 8), 0).item() == 0
+    # inference and training round differently on a CPU
+    assert made.loss("cats", torch.randn(4, 3, 8, 8), 0).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_the_old_domain_has_its_own_size_and_normalization() -> None:
