@@ -36,7 +36,7 @@ docs: setup       ## the documentation site in build/docs; warnings and dead lin
 	$(RUN)/python -m pytest -q tests/docs/test_links.py
 
 snippets: setup   ## run every code block of README.md and docs/
-	$(RUN)/python -m pytest -q -n 2 tests/docs/test_snippets.py
+	$(RUN)/python -m pytest -q -n 2 -m "slow or not slow" tests/docs/test_snippets.py
 
 coverage: setup   ## which lines of src/onetrunk the tests run
 	$(RUN)/python -m pytest -q -n 2 --cov --cov-report=term

@@ -103,7 +103,24 @@ def what_a_reader_has(folder: Path) -> None:
         np.save(folder / f"scenes/depth/{i}.npy", chance.uniform(1, 9, (24, 32)).astype("f4"))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+# half a minute or more each; the slow tests run them
+LONG = (
+    "adding-domains.md",
+    "distilling.md",
+    "evaluating.md",
+    "model.md",
+    "training.md",
+    "tutorial.md",
+)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.name, marks=[pytest.mark.slow] if page.name in LONG else [])
+        for page in PAGES
+    ],
+)
 def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path) -> None:
     found = blocks(page.read_text("utf-8"), page.name)
     what_a_reader_has(tmp_path)

@@ -247,9 +247,11 @@ def test_without_validation_labels_the_default_strength_is_used(
 
 
 def test_no_validation_labels_at_all_is_an_error(tmp_path: Path) -> None:
-    domain = Domain(
-        "one", Fake((Task("classify", "classify"),), labelled(24, "ab", ("train", "test")))
-    )
+    listed = [
+        replace(item, labels={"classify": None}) if item.split == "val" else item
+        for item in labelled(24, "ab", SPLITS)
+    ]
+    domain = Domain("one", Fake((Task("classify", "classify"),), listed))
     with raises(Failed, "validation"):
         frozen([domain], tmp_path / "run")
 
