@@ -333,7 +333,8 @@ def test_the_baseline_differs_only_in_sharing() -> None:
 @pytest.mark.parametrize("name", [name for name in NAMED if name != "folders"])
 def test_recipes_over_embedded_domains_pass_their_check(name: str) -> None:
     checked = check(Recipe.named(name))
-    assert checked.warnings == []
+    # flags and others have few images a class to evaluate on, which is true and said
+    assert all(" fewer than 5 " in warning for warning in checked.warnings)
 
 
 # -- models
