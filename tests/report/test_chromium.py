@@ -52,7 +52,9 @@ return {
   marks: document.querySelectorAll('svg.map use').length
     - [...document.querySelectorAll('svg.map use')].filter(e => box(e).width < 1).length,
   title: document.title,
-  smallest: Math.min(...[...document.querySelectorAll('svg text')].map(e => box(e).height)),
+  // names of columns are rotated, so that their width is the height of their letters
+  smallest: Math.min(...[...document.querySelectorAll('svg text')].map(
+    e => e.hasAttribute('transform') ? box(e).width : box(e).height)),
   scripts: document.scripts.length,
 };
 """

@@ -59,7 +59,12 @@ def test_trained_runs_become_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path = ot.report(folders[0], folders[1], tmp_path / "page.html")
     text = path.read_text("utf-8")
     assert "<h1>" in text and 'id="missing"' not in text and "secret-" in text
-    for part in ("<h3>Latency", "gradients</h3>", "<h3>Map of the features", "data:image/webp"):
+    for part in (
+        "<h3>Latency",
+        "Agreement of the domains' gradients",
+        "<h3>Map of the features",
+        "data:image/webp",
+    ):
         assert part in text
     text = ot.report([folders[0]], out=tmp_path / "p.html", images=False).read_text("utf-8")
     assert "data:image" not in text and "secret-" not in text and "folder:one" not in text
