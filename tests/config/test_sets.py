@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ from tests.helpers.errors import raises
     ],
 )
 def test_values(text: str, value: Any) -> None:
+    gc.collect()  # or finalizers of earlier tests run at the depth of the nested brackets
     found = value_of(text)
     assert found == value
     assert type(found) is type(value)
