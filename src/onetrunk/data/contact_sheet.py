@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from onetrunk.data.class_counts import is_labelled
 from onetrunk.data.domain import Domain
 from onetrunk.data.drawing import MAGMA, TABLEAU, colour_scale, signature, text_font
-from onetrunk.data.index import is_labelled
 from onetrunk.data.pixels import U8
 from onetrunk.data.split import Split
 from onetrunk.data.task import NO_PIXEL, Task

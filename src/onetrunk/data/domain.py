@@ -17,9 +17,10 @@ from onetrunk.data.augment import Augment
 from onetrunk.data.cache import Decoded, decode_all, plan_cache
 from onetrunk.data.cache_entries import Origin
 from onetrunk.data.cache_room import Plan, asking, check_large, obstacle
+from onetrunk.data.class_counts import check_classes, few_images
 from onetrunk.data.domain_settings import Conflicts, DomainSettings, Duplicates, Stats
 from onetrunk.data.duplicate_groups import find_duplicates, resolve, shared_with_train
-from onetrunk.data.index import Index, check_classes, few_images, read_index
+from onetrunk.data.index import Index, read_index
 from onetrunk.data.objects import check_form, named_source, source_of
 from onetrunk.data.pixels import Fit, Pixels
 from onetrunk.data.renamed import RenamedClasses

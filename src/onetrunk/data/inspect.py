@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onetrunk.data.class_counts import class_counts, is_labelled
 from onetrunk.data.domain import Domain
 from onetrunk.data.domain_list import not_a_domain
 from onetrunk.data.duplicates import near_pairs
-from onetrunk.data.index import class_counts, is_labelled
 from onetrunk.data.splitting import SPLITS
 from onetrunk.data.stored_images import BLANK, GOOD, LONG, MISNAMED, TINY
 from onetrunk.data.stratified import LEFT_OUT
