@@ -19,6 +19,7 @@ from .nn.saving import load, save
 from .nn.trunk import Trunk
 from .nn.universal import Universal
 from .report.report import report
+from .report.unify import unify
 from .runs.add import add, import_pack
 from .runs.change_domain import DomainResult
 from .runs.compare import Comparison, compare
@@ -78,5 +79,6 @@ __all__ = [
     "suspicious_labels",
     "train",
     "undo",
+    "unify",
     "update",
 ]

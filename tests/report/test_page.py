@@ -18,7 +18,7 @@ from onetrunk.display import scaled, three_digits
 from onetrunk.report.findings import Findings
 from onetrunk.report.formatting import milliseconds, times
 from onetrunk.report.gather import gather
-from onetrunk.report.margins import Estimate
+from onetrunk.eval.margins import Estimate
 from onetrunk.report.page import environment, images_needed, page
 from onetrunk.report.verdict import TaskComparison
 from tests.helpers.runs import make_run, opening

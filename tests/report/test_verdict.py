@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from onetrunk.report.margins import Estimate
+from onetrunk.eval.margins import Estimate
 from onetrunk.report.verdict import (
     ONE_SEED_NOTE,
     RULES,

@@ -61,6 +61,12 @@ VERBS = (
         reads_runs=False,
     ),
     Verb(
+        "unify",
+        START,
+        "Turn folders of images into one network and a report.",
+        decodes=True,
+    ),
+    Verb(
         "data",
         START,
         "Inspect a source of images: splits, classes, sizes, bad files.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -30,7 +29,7 @@ from onetrunk.runs.experiment import sweep
 from onetrunk.runs.forgetting import describe, score_changes
 from onetrunk.runs.open import Run
 from onetrunk.runs.train import train_recipe
-from onetrunk.store.places import check_writable
+from onetrunk.store.places import check_writable, relative_to
 
 NOTES = """With sharing = "none" in the recipe, a separate network is trained for each domain."""
 EXAMPLES = """# folders of images, without a recipe
@@ -138,7 +137,7 @@ def _recipe(
     if out is None and resume and word is not None and word not in named_recipes():
         out = _run_folder(word)
     if out is not None:
-        chosen = chosen.with_sets([f"out={inline(_from(chosen.root, out))}"])
+        chosen = chosen.with_sets([f"out={inline(relative_to(out, chosen.root))}"])
     for _, one in grid:
         chosen.with_sets(one)  # check all combinations before the first run
     return chosen, grid
@@ -156,14 +155,6 @@ def recipe_of(word: str, sets: Sequence[str]) -> Recipe:
         return parse_and_check(named_recipes()[word], Path(), sets, word)
     text, place = read_text(word)
     return parse_and_check(text, place.parent, sets, place.name)
-
-
-def _from(root: Path, path: Path) -> str:
-    """Convert a path relative to the working folder to one relative to `root`."""
-    try:
-        return os.path.relpath(os.path.realpath(path), os.path.realpath(root)).replace(os.sep, "/")
-    except ValueError:  # another drive
-        return os.path.realpath(path)
 
 
 def seeds_of(text: str) -> list[int]:

@@ -44,6 +44,26 @@ def recipe_of(
     distill: Distill | None = None,
 ) -> Recipe:
     """Return the recipe of a model, domains and settings."""
+    trunk = {**document_of(model.trunk.settings), "pair": model.pair}
+    tables = [_with_heads(table_of(domain), model) for domain in domains]
+    return recipe_for(domains, train, seed, out, trunk, distill, tables)
+
+
+def recipe_for(
+    domains: Sequence[Domain],
+    train: Train,
+    seed: int,
+    out: Path,
+    trunk: Mapping[str, Any],
+    distill: Distill | None = None,
+    tables: Sequence[Mapping[str, Any]] | None = None,
+) -> Recipe:
+    """Return the recipe of domains and settings.
+
+    Args:
+        trunk: The [trunk] table.
+        tables: The [[domains]] tables, if they are not those of the domains.
+    """
     bases = {domain.base for domain in domains}
     base = str(bases.pop()) if len(bases) == 1 else "."
     document: dict[str, Any] = {
@@ -51,8 +71,8 @@ def recipe_of(
         "seed": seed,
         "out": str(out if base == "." else out.resolve()),
         "base": base,
-        "trunk": {**document_of(model.trunk.settings), "pair": model.pair},
-        "domains": [_with_heads(table_of(domain), model) for domain in domains],
+        "trunk": dict(trunk),
+        "domains": [table_of(domain) for domain in domains] if tables is None else list(tables),
         "train": train.given(),
         "distill": {} if distill is None else distill.given(),
     }

@@ -209,6 +209,12 @@ class Recipe(Settings):
         document = self.document() if self._document is None else self._document
         return self._from(apply_sets(document, sets), self._folder)
 
+    def only(self, names: Sequence[str]) -> Recipe:
+        """Return this recipe with some of its domains."""
+        document = dict(self.document() if self._document is None else self._document)
+        document["domains"] = [d for d in document["domains"] if d["name"] in names]
+        return self._from(document, self._folder)
+
     def grid(self, sets: Sequence[str]) -> list[tuple[str, list[str]]]:
         """Return the combinations of several values per key as (label, sets), all validated."""
         combinations = grid(sets)

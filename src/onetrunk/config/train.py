@@ -129,6 +129,11 @@ class Train(Settings):
     eval_every: int = Field(
         default=0, ge=0, description="Steps between validations; 0: ten validations in all"
     )
+    evaluate_start: Annotated[bool | None, AUTO] = Field(
+        default=None,
+        description="Evaluate before the first step, too, so that a training that gains nothing "
+        "keeps its initial weights; auto: if init is set",
+    )
     patience: int = Field(
         default=0,
         ge=0,

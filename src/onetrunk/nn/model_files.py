@@ -61,7 +61,7 @@ M = TypeVar("M", bound=Model)
 
 
 def save_models(models: Mapping[str, Model], folder: str | PathLike[str]) -> Path:
-    """Write one model (named "") into `folder`/model, or several into `folder`/model/NAME."""
+    """Write the model named "" into `folder`/model, and those of single domains into model/NAME."""
     place = Path(folder) / "model"
     check_folder(place, "a model", _is_of_model)
     for model in models.values():
@@ -105,9 +105,9 @@ def load_model(folder: str | PathLike[str], domain: str | None, kind: type[M]) -
         domain: The domain, if the folder has one network per domain.
     """
     place = _model_folder(folder)
+    names = network_names(place)
     if (place / TRUNK).is_file():
-        return _read(place, kind)
-    names = _network_names(place)
+        return _read(place / domain if domain in names else place, kind)
     if not names:
         raise BadInput(
             f"no trunk in {place}: expected {TRUNK}", available=sorted(os.listdir(place))
@@ -123,12 +123,13 @@ def load_model(folder: str | PathLike[str], domain: str | None, kind: type[M]) -
 
 
 def load_models(folder: str | PathLike[str], kind: type[M]) -> dict[str, M]:
-    """Load the model of each domain: one model for all of them, or one network each."""
+    """Load the model of each domain: one model for all, one network each, or some of both."""
     place = _model_folder(folder)
+    own = {name: _read(place / name, kind) for name in network_names(place)}
     if (place / TRUNK).is_file():
         model = _read(place, kind)
-        return dict.fromkeys(model.domains, model)
-    return {name: load_model(folder, name, kind) for name in _network_names(place)}
+        return {**dict.fromkeys(model.domains, model), **own}
+    return own
 
 
 def _model_folder(folder: str | PathLike[str]) -> Path:
@@ -138,8 +139,8 @@ def _model_folder(folder: str | PathLike[str]) -> Path:
     return place
 
 
-def _network_names(place: Path) -> list[str]:
-    """Return the names of the networks that are saved side by side."""
+def network_names(place: Path) -> list[str]:
+    """Return the domains that have a network of their own in a folder `model`."""
     return sorted(path.parent.name for path in place.glob(f"*/{TRUNK}"))
 
 

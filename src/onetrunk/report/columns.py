@@ -11,6 +11,7 @@ import numpy as np
 from onetrunk.errors import BadInput
 from onetrunk.eval.budget import Budget, Cost, budget
 from onetrunk.eval.intervals import differences, percentiles, replicates, wilson
+from onetrunk.eval.margins import Estimate, margin_of, scale_of
 from onetrunk.eval.metrics import SCORES, as_error
 from onetrunk.eval.outcomes import Key, Outcomes
 from onetrunk.eval.summary import decathlon_score, delta_mtl
@@ -18,7 +19,6 @@ from onetrunk.eval.table import Better, Row, Table
 from onetrunk.nn.adapters import NO_ADAPTERS
 from onetrunk.nn.universal import Universal
 from onetrunk.report.floors import CONSTANT, Floors
-from onetrunk.report.margins import Estimate, margin_of, scale_of
 from onetrunk.report.run_files import RunFiles, RunGroup
 from onetrunk.report.verdict import TaskComparison, result_of
 

@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from onetrunk.eval.margins import MAX_MARGIN, MIN_MARGIN, PERCENT, SHARE, Estimate
 from onetrunk.report.floors import FEATURES, PHRASES
-from onetrunk.report.margins import MAX_MARGIN, MIN_MARGIN, PERCENT, SHARE, Estimate
 
 Result = Literal["better", "equal", "undecided", "worse"]
 Decision = Literal[

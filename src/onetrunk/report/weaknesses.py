@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from onetrunk.eval.margins import MAX_MARGIN, Estimate, margin_of
 from onetrunk.eval.metrics import SCORES
 from onetrunk.eval.outcomes import Key
 from onetrunk.eval.table import number, spaced
@@ -20,7 +21,6 @@ from onetrunk.report.columns import errors_between, scales_of, scores_of
 from onetrunk.report.curves import TaskCurves
 from onetrunk.report.floors import FEATURES, PHRASES, Floors
 from onetrunk.report.formatting import metric_words
-from onetrunk.report.margins import MAX_MARGIN, Estimate, margin_of
 from onetrunk.report.run_files import RunFiles, RunGroup
 from onetrunk.report.verdict import MIN_EPOCHS, Weakness
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,15 +15,13 @@ from onetrunk.data.cache_room import large
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput
 from onetrunk.eval.budget import budget
+from onetrunk.runs.step_time import time_steps
 from onetrunk.runs.train import make_teachers
 from onetrunk.store.run_folder import check_place
-from onetrunk.train.device import choose_device, deterministic
+from onetrunk.train.device import choose_device
 from onetrunk.train.distill.lwf import find_old_predictions
 from onetrunk.train.initialize import start_from
-from onetrunk.train.learner import Learner
 from onetrunk.train.threads import Threads, choose_threads, probe_step, using_threads
-
-STEPS = 3  # timed, after one that is not
 
 
 def dry_run(recipe: Recipe, device: str | None = None) -> dict[str, Any]:
@@ -65,8 +62,8 @@ def dry_run(recipe: Recipe, device: str | None = None) -> dict[str, Any]:
         if threads is None:
             step = probe_step(model, own, recipe.train.batch)
             threads = choose_threads(recipe.train.threads, place, step)
-        with using_threads(threads.count), deterministic(recipe.train.deterministic, place):
-            learner = Learner(
+        with using_threads(threads.count):
+            timed = time_steps(
                 model,
                 own,
                 recipe.train,
@@ -76,30 +73,18 @@ def dry_run(recipe: Recipe, device: str | None = None) -> dict[str, Any]:
                 recipe.distill,
                 old_predictions,
             )
-            model.train()
-            passes = learner.passes()
-            learner.step(next(passes))
-            began, images = time.perf_counter(), 0
-            for _ in range(STEPS):
-                groups = next(passes)
-                learner.step(groups)
-                images += sum(len(batch.images) for group in groups for batch in group)
-            seconds = (time.perf_counter() - began) / STEPS
-            passes.close()
-        tensors, _ = learner.state()
-        checkpoint_bytes = sum(t.numel() * t.element_size() for t in tensors.values())
         hours = recipe.train.hours
-        total = 3600 * hours if hours else seconds * learner.clock.steps
+        total = 3600 * hours if hours else timed.seconds * timed.steps
         cost = budget(model).universal
         parts[part] = {
             "domains": [domain.name for domain in own],
-            "steps": learner.clock.steps or round(total / seconds),
-            "seconds_per_step": seconds,
-            "images_per_s": images / STEPS / seconds,
+            "steps": timed.steps or round(total / timed.seconds),
+            "seconds_per_step": timed.seconds,
+            "images_per_s": timed.images / timed.seconds,
             "seconds": total,
             "parameters": cost.parameters,
             "model_bytes": cost.bytes,
-            "checkpoint_bytes": checkpoint_bytes,
+            "checkpoint_bytes": timed.checkpoint_bytes,
         }
     checkpoints = recipe.train.keep_checkpoints + 1  # and the best
     return {

@@ -46,7 +46,8 @@ def is_finished(folder: Path, recipe_text: str, *, resume: bool) -> bool:
     path = folder / RECIPE
     if not path.is_file():
         return False
-    if keys := differ(path.read_text("utf-8"), recipe_text):
+    keys = [k for k in differ(path.read_text("utf-8"), recipe_text) if not k.startswith("out (")]
+    if keys:  # a run that was moved is the same run
         raise BadInput(
             f"{folder} holds another run: its recipe differs in {'; '.join(keys[:MAX_KEYS])}",
             try_=f"another folder, or remove {shell(folder)}",

@@ -34,7 +34,7 @@ from onetrunk.errors import BadInput, OnetrunkError, shorten
 from onetrunk.eval.budget import Budget, Cost, DomainCost
 from onetrunk.eval.outcomes import Outcomes
 from onetrunk.eval.table import Table
-from onetrunk.nn.model_files import PACKS, TRUNK, listed
+from onetrunk.nn.model_files import PACKS, TRUNK, listed, network_names
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.saving import load, models_of
 from onetrunk.nn.universal import Universal
@@ -151,15 +151,21 @@ class Run(Described):
 
     @cached_property
     def models(self) -> Models:
-        """One network under the name "", or one per domain under its name; in evaluation mode."""
+        """One network under the name "", or one per domain under its name; in evaluation mode.
+
+        `onetrunk unify` may write both: one network, and own networks of some domains.
+        """
         with trusting(self.trust):
             if (self.folder / MODEL / TRUNK).is_file():
-                return {"": load(self.folder)}
+                own = network_names(self.folder / MODEL)
+                return {"": load(self.folder)} | {n: load(self.folder, n) for n in own}
             return models_of(self.folder)
 
     @property
     def model(self) -> Universal:
-        """The network of a run that has only one; `models` has those of specialists."""
+        """The network that domains share, or the only one; `models` has those of specialists."""
+        if "" in self.models:
+            return self.models[""]
         if len(self.models) > 1:
             raise BadInput("this run has one network per domain", available=self.models)
         return next(iter(self.models.values()))
@@ -182,7 +188,7 @@ class Run(Described):
         if shared is not None:
             return shared
         if (self.folder / MODEL).is_dir():
-            return sorted(path.parent.name for path in (self.folder / MODEL).glob(f"*/{TRUNK}"))
+            return network_names(self.folder / MODEL)
         if self.recipe is None:
             raise no_model(self.folder)
         return [part.name for part in self.recipe.domains]
@@ -394,8 +400,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def shared_model_names(folder: Path) -> list[str] | None:
-    """Return the domains of a folder with one network, in order; None for several or none."""
-    return listed(folder / MODEL) if (folder / MODEL / TRUNK).is_file() else None
+    """Return the domains of a folder with a shared network, and then those with their own.
+
+    None: each domain has its own network, or there is none.
+    """
+    place = folder / MODEL
+    return [*listed(place), *network_names(place)] if (place / TRUNK).is_file() else None
 
 
 def read_scores(folder: Path) -> dict[str, Any]:

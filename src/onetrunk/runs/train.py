@@ -174,6 +174,7 @@ def train_models(
     teachers: TeacherSource = "",
     loggers: Sequence[str | Logger] = (),
     callbacks: Sequence[Callback] = (),
+    pause_at: int | None = None,
 ) -> Run:
     """Train the networks one after the other, each on its domains, and evaluate them.
 
@@ -186,8 +187,11 @@ def train_models(
         teachers: Teachers that a recipe cannot name, in place of the recipe's.
         loggers: Loggers beside those of the recipe.
         callbacks: Called during the training of each network.
+        pause_at: A step at which `Paused` is raised; the run can be continued from there.
     """
     train, place = recipe.train, choose_device(device)
+    if train.evaluate_start is None:
+        train = train.model_copy(update={"evaluate_start": bool(recipe.init)})
     check_tasks(domains, train)
     check_loggers([*train.loggers, *loggers])
     check_callbacks(callbacks)
@@ -250,6 +254,7 @@ def train_models(
                 distill=recipe.distill,
                 old_predictions=old_predictions,
                 callbacks=callbacks,
+                pause_at=pause_at,
             )
         )
         about = {"name": recipe.name, "config": recipe.document()}

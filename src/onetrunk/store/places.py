@@ -86,3 +86,12 @@ def mark(folder: Path, what: str) -> None:
     """Mark a folder as one that onetrunk has written."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARK).write_text(f"onetrunk: {what}\n")
+
+
+def relative_to(path: Path, root: Path) -> str:
+    """Return a path as seen from a folder, with slashes; an absolute one on another drive."""
+    try:
+        relative = os.path.relpath(os.path.realpath(path), os.path.realpath(root))
+    except ValueError:
+        return os.path.realpath(path)
+    return relative.replace(os.sep, "/")

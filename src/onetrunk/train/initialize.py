@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from onetrunk.errors import BadInput
+from onetrunk.nn.card import Card
 from onetrunk.nn.saving import models_of
 from onetrunk.nn.shared_heads import SharedHead, separate
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
 
 
-def start_from(folder: Path, models: Mapping[str, Universal]) -> None:
+def start_from(folder: Path, models: Mapping[str, Universal], *, quiet: bool = False) -> None:
     """Copy the weights of a finished run (`init = RUN`) into these models.
 
     Each specialist continues from the specialist of its domain. If the run has one network, all
@@ -44,6 +45,8 @@ def start_from(folder: Path, models: Mapping[str, Universal]) -> None:
                 )
         known = copy_weights(model, other)
         new = [name for name in model.domains if name not in known]
+        if quiet:
+            continue
         say(
             f"starting from {folder}: its trunk; known domains: {', '.join(known) or 'none'}; "
             f"new domains: {', '.join(new) or 'none'}"
@@ -72,8 +75,9 @@ def load_shared(folder: Path, setting: str = "") -> Universal:
 def copy_weights(model: Universal, other: Universal) -> list[str]:
     """Copy the shared weights of another model, and the weights of domains that both have.
 
-    A domain is copied if its tasks, adapters and heads are the same in both; any other is
-    initialized as a new domain. Returns the names of the copied domains.
+    A domain is copied if its tasks, adapters and heads are the same in both, or if it had no
+    adapters: new ones start with zero effect. Any other is initialized as a new domain. Returns the
+    names of the copied domains.
     """
     model.trunk.load_shared(other.trunk.shared())
     known: list[str] = []
@@ -84,10 +88,7 @@ def copy_weights(model: Universal, other: Universal) -> list[str]:
             if fresh is not None and slot is not None:
                 slot.load_state_dict(fresh.state_dict())
         other_card = other.domains.get(name)
-        if other_card is None or any(
-            getattr(card, key) != getattr(other_card, key)
-            for key in ("tasks", "adapters", "rank", "heads")
-        ):
+        if other_card is None or not _continues(card, other_card):
             continue
         known.append(name)
         own, other_own = model.own(name), other.own(name)
@@ -97,6 +98,13 @@ def copy_weights(model: Universal, other: Universal) -> list[str]:
         for task in card.tasks:
             _copy_head(heads.head(task.name), other_heads.head(task.name), copied)
     return known
+
+
+def _continues(card: Card, other: Card) -> bool:
+    """Return whether the weights of a domain can be copied from another model."""
+    if (card.tasks, card.heads) != (other.tasks, other.heads):
+        return False
+    return other.adapters == "none" or (card.adapters, card.rank) == (other.adapters, other.rank)
 
 
 def _copy_head(head: nn.Module, other: nn.Module, copied: set[int]) -> None:

@@ -31,6 +31,10 @@ NO_TEACHERS: Mapping[str, Sequence[Teacher]] = MappingProxyType({})
 CHECKPOINT = 300.0  # the longest time between checkpoints, in seconds
 
 
+class Paused(Exception):
+    """A training has reached the step at which it pauses; its checkpoint is written."""
+
+
 def fit(
     model: Universal,
     domains: Sequence[Domain],
@@ -45,11 +49,13 @@ def fit(
     distill: Distill = NO_DISTILL,
     old_predictions: OldPredictions | None = None,
     callbacks: Sequence[Callback] = (),
+    pause_at: int | None = None,
 ) -> Selection:
     """Train a model in place, from the run's last checkpoint if it has one.
 
     The model ends with the weights of its best evaluation. `part` names the network in a run that
-    trains several: a specialist's domain.
+    trains several: a specialist's domain. At the step `pause_at`, if it is not the last one, the
+    training is saved and `Paused` is raised; it continues from there like an interrupted one.
     """
     hooks = Callbacks(callbacks, Training(model, domains, run.path, part))
     with stoppable() as stop, deterministic(train.deterministic, device):
@@ -60,15 +66,21 @@ def fit(
             hooks.restore(saved.state.get("callbacks", {}))
             # a killed run may have written a checkpoint without removing old ones
             run.prune(part, train.keep_checkpoints, {saved.step, learner.selection.step})
-        train_loop(learner, run, logger, part, stop, hooks)
+        train_loop(learner, run, logger, part, stop, hooks, pause_at)
         learner.load_evaluated(run.at(part, learner.selection.step))
     return learner.selection
 
 
 def train_loop(
-    learner: Learner, run: RunFolder, logger: Logger, part: str, stop: Stop, hooks: Callbacks
+    learner: Learner,
+    run: RunFolder,
+    logger: Logger,
+    part: str,
+    stop: Stop,
+    hooks: Callbacks,
+    pause_at: int | None = None,
 ) -> None:
-    """Train from the learner's current step to the end."""
+    """Train from the learner's current step to the end, or to a pause."""
     clock, selection = learner.clock, learner.selection
     plan = {
         "part": part,
@@ -94,11 +106,17 @@ def train_loop(
         stack.enter_context(ending(hooks))
         hooks.call("on_start")
         hooks.raise_failure()
+        if learner.train.evaluate_start and clock.step == 0 and not run.steps(part):
+            evaluate_and_log(learner, run, logger, part, hooks)
+            save(learner, run, part, hooks)
+            hooks.raise_failure()
         steps = stack.enter_context(closing(learner.passes()))
         while stop.requested or not (clock.over or selection.out_of_patience or hooks.stopping):
             if stop.requested:
                 save(learner, run, part, hooks)
                 raise stopped(f"at step {clock.step} of {clock.length}", run.path)
+            if pause_at is not None and clock.step >= pause_at:
+                raise Paused(f"at step {clock.step} of {clock.length}")
 
             # step
             try:
@@ -121,18 +139,25 @@ def train_loop(
 
             # evaluate; also where a callback ends the training
             if evaluated := clock.evaluation_due() or hooks.training.stop_reason is not None:
-                record = {"step": clock.step, "part": part, **validate(learner)}
-                run.log(record)
-                logger.log_evaluation(record)
-                hooks.evaluated(record)
+                evaluate_and_log(learner, run, logger, part, hooks)
 
             # checkpoint
             late = time.monotonic() - written > CHECKPOINT
-            due = clock.step % learner.train.checkpoint_every == 0
+            due = clock.step % learner.train.checkpoint_every == 0 or clock.step == pause_at
             if evaluated or late or due or hooks.failure is not None:
                 save(learner, run, part, hooks)
                 written = time.monotonic()
             hooks.raise_failure()
+
+
+def evaluate_and_log(
+    learner: Learner, run: RunFolder, logger: Logger, part: str, hooks: Callbacks
+) -> None:
+    """Evaluate on the validation splits, and pass the scores on."""
+    record = {"step": learner.clock.step, "part": part, **validate(learner)}
+    run.log(record)
+    logger.log_evaluation(record)
+    hooks.evaluated(record)
 
 
 @contextmanager

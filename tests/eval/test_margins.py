@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from onetrunk.report.margins import margin_of, scale_of
+from onetrunk.eval.margins import margin_of, scale_of
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""From domains to one network: specialists, candidates for one network, and a choice."""

@@ -1,0 +1,39 @@
+"""The plan of `onetrunk unify`, from a sample of the images; nothing is written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onetrunk.config import Recipe
+from onetrunk.config.check import check
+from onetrunk.runs.unify.plan import Plan, make_plan, seconds_by_stage
+from onetrunk.runs.unify.unify import Unify
+
+
+def dry_run(recipe: Recipe, seconds: float, device: str | None = None) -> dict[str, Any]:
+    """Return the steps and the estimated seconds of each stage.
+
+    Args:
+        recipe: The recipe of the user.
+        seconds: The time for everything.
+        device: "cpu", "cuda", "cuda:1" or "mps"; None: a GPU if there is one.
+    """
+    checked = check(recipe, sample=True)
+    work = Unify(recipe, checked.domains, seconds, device)
+    costs = work.costs()
+    rates = len(work.rates)
+    steps = recipe.train.steps if "steps" in recipe.train.given() else None
+    plan = (
+        make_plan(costs, seconds, rates, work.several)
+        if steps is None
+        else Plan(steps, seconds_by_stage(costs, steps, rates, work.several))
+    )
+    return {
+        "steps": plan.steps,
+        "epochs": plan.steps / costs.epoch,
+        "seconds": dict(plan.seconds),
+        "total": plan.total,
+        "rates": list(work.rates),
+        "warnings": checked.warnings,
+        "out": str(work.folder),
+    }

@@ -1,0 +1,91 @@
+"""The search for a learning rate by successive halving, over trainings that pause and go on.
+
+All rates start the training of full length. At each rung the worse ones are dropped by their
+validation error there; the others continue. So the rate that is left has been trained without a
+break, as if it had been the only one.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from onetrunk.config import Recipe
+from onetrunk.errors import Failed
+from onetrunk.progress import say
+from onetrunk.runs.unify.plan import RUNGS, survivors
+from onetrunk.store.run_folder import METRICS
+
+TrainUntil = Callable[[Recipe, int | None], object]  # trains a recipe, to the end or to a step
+
+
+def search(
+    name: str,
+    rates: Sequence[float],
+    recipe_of: Callable[[float], Recipe],
+    train: TrainUntil,
+    record: dict[str, Any],
+    write: Callable[[], None],
+) -> Recipe:
+    """Return the recipe with the best rate, trained to the last rung or further.
+
+    Args:
+        name: The name of the stage, for messages.
+        rates: The learning rates, ascending.
+        recipe_of: Returns the recipe of a rate.
+        train: Trains a recipe until a step.
+        record: The decisions of the stage; a search that is continued starts from them.
+        write: Writes the record.
+    """
+    left: list[float] = record.setdefault("left", list(rates))
+    rungs: list[dict[str, Any]] = record.setdefault("rungs", [])
+    for rung, keep in list(zip(RUNGS, survivors(len(rates)), strict=True))[len(rungs) :]:
+        if len(left) == 1:
+            break
+        scores: dict[float, float] = {}
+        for rate in left:
+            trial = trial_of(recipe_of(rate), rate)
+            step = step_at(rung, trial)
+            train(trial, step)
+            scores[rate] = score_at(trial.out_folder, step)
+        dropped = sorted(scores, key=lambda rate: (scores[rate], rate))[keep:]
+        shown = ", ".join(f"{rate:g}: {score:.2f}" for rate, score in scores.items())
+        say(f"{name}: validation after {rung:.0%} of the steps, by learning rate: {shown}")
+        left = [rate for rate in left if rate not in dropped]
+        rungs.append({"step": step, "scores": {f"{r:g}": score for r, score in scores.items()}})
+        record["left"] = left
+        write()
+        for rate in dropped:
+            shutil.rmtree(trial_of(recipe_of(rate), rate).out_folder, ignore_errors=True)
+    (best,) = left
+    recipe = recipe_of(best)
+    trial, final = trial_of(recipe, best).out_folder, recipe.out_folder
+    if trial.is_dir() and not final.exists():
+        trial.rename(final)
+    return recipe
+
+
+def trial_of(recipe: Recipe, rate: float) -> Recipe:
+    """Return the recipe for the folder of a rate that is tried."""
+    return recipe.with_sets([f"out={json.dumps(f'{recipe.out}-lr-{rate:g}')}"])
+
+
+def step_at(rung: float, recipe: Recipe) -> int:
+    """Return the step of a rung: that of a validation."""
+    every, steps = recipe.train.eval_every, recipe.train.steps or 0
+    return max(1, round(rung * steps / every)) * every
+
+
+def score_at(run: Path, step: int) -> float:
+    """Return the mean validation error of a run at a step."""
+    for line in (run / METRICS).read_text("utf-8").splitlines():
+        document = json.loads(line)
+        if document.get("step") == step and document.get("score") is not None:
+            return float(document["score"])
+    raise Failed(
+        f"{run / METRICS} has no validation at step {step}",
+        try_=f"remove {run}, and type the same command again",
+    )

@@ -1,0 +1,465 @@
+"""From domains to one network: look, frozen heads, specialists, candidates, choice, result.
+
+The stages are ordinary runs in OUT/stages; `unify.json` holds the plan and the decisions. Each step
+is skipped if it is done, so the same call continues after an interruption. Everything is chosen on
+validation images. OUT itself becomes the run of the chosen network.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from onetrunk.config import Recipe
+from onetrunk.data.domain import Domain
+from onetrunk.errors import BadInput, Failed
+from onetrunk.eval.evaluate import evaluate_split
+from onetrunk.objects import modules_of, trusting
+from onetrunk.progress import say
+from onetrunk.runs.experiment import is_finished
+from onetrunk.runs.open import Run
+from onetrunk.runs.step_time import StepTime, time_steps
+from onetrunk.runs.train import train_models
+from onetrunk.runs.unify.checks import check_out, check_settings
+from onetrunk.runs.unify.choice import Candidate, Scale, choose, lost_domains, to_json
+from onetrunk.runs.unify.collect import collect
+from onetrunk.runs.unify.keep import keep
+from onetrunk.runs.unify.look import look
+from onetrunk.runs.unify.plan import (
+    DECODER_STEPS,
+    MIN_STEPS,
+    REPORT,
+    TEACHERS,
+    Costs,
+    Plan,
+    make_plan,
+    seconds_by_stage,
+)
+from onetrunk.runs.unify.record import Record
+from onetrunk.runs.unify.search import search
+from onetrunk.runs.unify.stages import (
+    ADAPTERS,
+    CONTINUED,
+    DISTILLED,
+    EVALUATIONS,
+    FROZEN,
+    JOINT,
+    SPECIALISTS,
+    Stages,
+    specialist,
+)
+from onetrunk.store.run_folder import CHECKPOINTS, LOCK, SCORES
+from onetrunk.train.callbacks import Callback, Training
+from onetrunk.train.console import duration
+from onetrunk.train.device import choose_device
+from onetrunk.train.frozen_heads import check_heads
+from onetrunk.train.initialize import start_from
+from onetrunk.train.interrupt import Stopped
+from onetrunk.train.loop import Paused
+from onetrunk.train.threads import choose_threads, probe_step, using_threads
+
+STAGES = "stages"
+RATES = (3e-4, 1e-3, 3e-3)
+LOWER = 0.3  # factor on the learning rate of stages that start from a trained network
+
+
+@dataclass(frozen=True)
+class Unified:
+    """The result of `onetrunk unify`.
+
+    Args:
+        folder: The run of the chosen network.
+        chosen: The name of its stage.
+        stages: The folders of the stages, by name, in the order of their training.
+        own: Why some domains have a network of their own, by domain.
+        reasons: How the network was chosen.
+        seconds: The time of all stages.
+    """
+
+    folder: Path
+    chosen: str
+    stages: dict[str, Path]
+    own: dict[str, str]
+    reasons: tuple[str, ...]
+    seconds: float
+
+    @property
+    def run(self) -> Run:
+        """The run of the chosen network."""
+        return Run(self.folder)
+
+
+class _Heartbeat(Callback):
+    """Writes the used time at every validation, so that a kill loses little of it."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+
+    def on_eval(self, training: Training) -> None:
+        self.record.write()
+
+
+class Unify:
+    """The work of one call.
+
+    Args:
+        recipe: The recipe of the user; its `out` is the folder of the result.
+        domains: Its domains.
+        seconds: The time for everything.
+        device: "cpu", "cuda", "cuda:1" or "mps"; None: a GPU if there is one.
+        command: What continues the work, for messages.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        domains: Sequence[Domain],
+        seconds: float,
+        device: str | torch.device | None = None,
+        command: str = "",
+    ) -> None:
+        check_settings(recipe)
+        self.recipe, self.domains, self.seconds = recipe, list(domains), seconds
+        self.device = choose_device(device)
+        self.folder = recipe.out_folder
+        self.command = command or "the same call again"
+        pretrained = recipe.trunk.pretrained is not False and self._has_linear_heads()
+        self.stages = Stages(recipe, self.folder / STAGES, pretrained)
+        given = recipe.train.given()
+        self.rates = (recipe.train.lr,) if "lr" in given else RATES
+
+    def _has_linear_heads(self) -> bool:
+        """Return whether heads on the frozen trunk can be solved."""
+        try:
+            for model in self.recipe.make_model(self.domains).values():
+                check_heads(model)
+        except BadInput:
+            return False
+        return True
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the domains."""
+        return [domain.name for domain in self.domains]
+
+    @property
+    def several(self) -> bool:
+        """Whether there is anything to unify."""
+        return len(self.domains) > 1
+
+    # -- the whole
+
+    def run(self) -> Unified:
+        """Do what is left to do."""
+        check_out(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / LOCK, blocking=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise BadInput(
+                f"another process is working in {self.folder}", try_="wait until it ends"
+            ) from None
+        try:
+            self.record = Record(self.folder, self.recipe.text_in(self.folder), self.seconds)
+            try:
+                return self._work()
+            except (Stopped, KeyboardInterrupt):
+                self.record.write()
+                raise Failed(
+                    f"interrupted; what is finished is kept in {self.folder}", try_=self.command
+                ) from None
+        finally:
+            lock.release()
+
+    def _work(self) -> Unified:
+        record = self.record
+        for line in look(self.domains):
+            say(line)
+        plan = self.plan()
+        if self.stages.pretrained:
+            self.frozen(plan)
+        self.specialists(plan)
+        if self.several:
+            self.search(JOINT, plan)
+            self.search(DISTILLED, plan)
+            self.adapters(plan)
+        else:
+            say(f"there is only {self.names[0]}, so there is nothing to unify: one network")
+        self.choose()
+        self.continue_training()
+        own = self.own_networks()
+        chosen = record.document["chosen"]
+        keep(self.folder, self.stages.path(chosen), self.stages.path(SPECIALISTS), own)
+        record.document["finished"] = True
+        record.write()
+        paths = {name: self.stages.path(name) for name in self._finished_stages()}
+        return Unified(
+            self.folder, chosen, paths, own, tuple(record.document["reasons"]), record.used
+        )
+
+    def _finished_stages(self) -> list[str]:
+        order = (FROZEN, SPECIALISTS, JOINT, DISTILLED, ADAPTERS, CONTINUED)
+        return [n for n in order if (self.stages.path(n) / SCORES).is_file()]
+
+    # -- the plan
+
+    def plan(self) -> Plan:
+        """Return the plan; it is made once, from measured times."""
+        kept = self.record.document.get("plan")
+        if kept is not None:
+            return Plan(**kept)
+        costs = self.costs()
+        left = self.seconds - self.record.used
+        if (steps := self.recipe.train.steps) is not None and "steps" in self.recipe.train.given():
+            seconds = seconds_by_stage(costs, steps, len(self.rates), self.several)
+            plan = Plan(steps, seconds)
+        else:
+            plan = make_plan(costs, left, len(self.rates), self.several)
+        self.record.document |= {"plan": plan.to_json(), "costs": asdict(costs)}
+        self.record.write()
+        say_plan(plan, costs)
+        return plan
+
+    def costs(self) -> Costs:
+        """Measure the seconds of steps and evaluations."""
+        say("measuring the time of training steps")
+        recipe = self.recipe
+        joint = self._step_time(recipe, self.domains)
+        alone = [
+            self._step_time(recipe.only([d.name]).with_sets(['trunk.sharing="none"']), [d])
+            for d in self.domains
+        ]
+        # a forward pass takes about a third of a training step
+        per_image = joint.seconds / joint.images / 3
+        return Costs(
+            specialists=sum(each.seconds for each in alone),
+            joint=joint.seconds,
+            validation=per_image * sum(len(d.val) for d in self.domains),
+            test=per_image * sum(len(d.test) for d in self.domains),
+            epoch=max(each.epoch for each in (joint, *alone)),
+        )
+
+    def _step_time(self, recipe: Recipe, domains: Sequence[Domain]) -> StepTime:
+        model = next(iter(recipe.make_model(domains).values()))
+        step = probe_step(model, domains, recipe.train.batch)
+        threads = choose_threads(recipe.train.threads, self.device, step)
+        with using_threads(threads.count):
+            return time_steps(model, domains, recipe.train, self.device, recipe.seed)
+
+    # -- stages
+
+    def train(
+        self, recipe: Recipe, domains: Sequence[Domain], pause_at: int | None = None
+    ) -> Run | None:
+        """Train a stage to its end, or to a pause; None if it is paused."""
+        folder = recipe.out_folder
+        if is_finished(folder, recipe.text_in(folder), resume=True):
+            return Run(folder, domains=domains)
+        models = recipe.make_model(domains)
+        if recipe.init_folder is not None:
+            start_from(recipe.init_folder, models, quiet=True)
+        callbacks = [] if recipe.train.frozen else [_Heartbeat(self.record)]
+        try:
+            run = train_models(
+                models,
+                domains,
+                recipe,
+                resume=True,
+                device=self.device,
+                callbacks=callbacks,
+                pause_at=pause_at,
+            )
+        except Paused:
+            return None
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # a stage is not trained further
+        self.record.write()
+        return run
+
+    def frozen(self, plan: Plan) -> None:
+        """Solve heads on the frozen trunk."""
+        self._begin(FROZEN, "heads on the frozen trunk", plan.seconds[FROZEN])
+        steps = max(MIN_STEPS, round(DECODER_STEPS * plan.steps))
+        self.train(self.stages.frozen(steps), self.domains)
+
+    def specialists(self, plan: Plan) -> None:
+        """Train a network for each domain, and put them into one run."""
+        self._begin(SPECIALISTS, "one network for each domain", plan.seconds[SPECIALISTS])
+        runs = {}
+        for domain in self.domains:
+            stage = specialist(domain.name)
+
+            def recipe_of(rate: float, name: str = domain.name) -> Recipe:
+                return self.stages.specialist(name, rate, plan.steps)
+
+            runs[domain.name] = self._search(stage, recipe_of, [domain])
+        collect(runs, self.stages.specialists())
+
+    def search(self, name: str, plan: Plan) -> None:
+        """Train one network for all domains, with the best learning rate."""
+        about = {
+            JOINT: "one network, trained on the labels of all domains",
+            DISTILLED: "one network, distilled from the specialists",
+        }
+        self._begin(name, about[name], plan.seconds[name])
+        make = self.stages.joint if name == JOINT else self.stages.distilled
+        self._search(name, lambda rate: make(rate, plan.steps), self.domains)
+
+    def adapters(self, plan: Plan) -> None:
+        """Train the distilled network further, with adapters for each domain."""
+        self._begin(ADAPTERS, "adapters for each domain", plan.seconds[ADAPTERS])
+        rate = LOWER * self._rate(DISTILLED)
+        self.train(self.stages.adapters(rate, plan.adapter_steps), self.domains)
+
+    def _search(self, name: str, recipe_of: Any, domains: Sequence[Domain]) -> Path:
+        """Search a learning rate and train with it; return the folder of the run."""
+        best = search(
+            name,
+            self.rates,
+            recipe_of,
+            lambda recipe, step: self.train(recipe, domains, step),
+            self.record.stage(name),
+            self.record.write,
+        )
+        self.record.stage(name)["lr"] = best.train.lr
+        self.train(best, domains)
+        return best.out_folder
+
+    def _rate(self, name: str) -> float:
+        return float(self.record.stage(name)["lr"])
+
+    def _begin(self, name: str, about: str, seconds: float) -> None:
+        if not (self.stages.path(name) / SCORES).is_file():
+            say(f"stage {name}: {about}, about {duration(seconds)}")
+
+    # -- the choice
+
+    def candidate(self, name: str) -> Candidate:
+        """Evaluate the networks of a stage on the validation images."""
+        run = Run(self.stages.path(name), domains=self.domains, trust=self._trust)
+        result = evaluate_split(run.networks, self.domains, "val", device=self.device)
+        return Candidate.of(name, bytes_of(run), result)
+
+    @property
+    def _trust(self) -> tuple[str, ...]:
+        return tuple(modules_of(self.recipe.objects))
+
+    def choose(self) -> None:
+        """Choose the one network by validation."""
+        document = self.record.document
+        if "chosen" in document:
+            return
+        specialists = self.candidate(SPECIALISTS)
+        scale = Scale(specialists)
+        names = [n for n in self._finished_stages() if n not in (SPECIALISTS, CONTINUED)]
+        candidates = [self.candidate(name) for name in names]
+        if not self.several:
+            candidates.append(specialists)
+        choice = choose(candidates, scale)
+        document |= {
+            "candidates": to_json([*candidates, specialists], scale),
+            "chosen": choice.candidate.name,
+            "reasons": list(choice.reasons),
+        }
+        self.record.write()
+        for reason in choice.reasons:
+            say(f"choice: {reason}")
+
+    def continue_training(self) -> None:
+        """Train the chosen network for the rest of the time, if that is worth it."""
+        document = self.record.document
+        stage = document.setdefault("continued", {})
+        before = document["chosen"]
+        if stage.get("done") or before in (FROZEN, CONTINUED):
+            return
+        if "steps" not in stage:
+            stage |= self._rest(before)
+            self.record.write()
+        if stage["steps"] >= MIN_STEPS:
+            self._begin(CONTINUED, f"{before}, trained further", stage["seconds"])
+            recipe = Recipe.read(self._folder_of(before))
+            rate = LOWER * recipe.train.lr
+            more = self.stages.continued(recipe, before, rate, stage["steps"])
+            self.train(more, self.domains)
+            scale = Scale(self.candidate(SPECIALISTS))
+            after, old = self.candidate(CONTINUED), self.candidate(before)
+            gain = scale.score(old) - scale.score(after)
+            kept = CONTINUED if gain > 0 else before
+            document["reasons"].append(
+                f"{stage['steps']} more steps of {before} lower its validation score by {gain:.2f}"
+                if gain > 0
+                else f"{stage['steps']} more steps of {before} do not lower its validation score"
+            )
+            document["candidates"] |= to_json([after], scale)
+            document["chosen"] = kept
+        stage["done"] = True
+        self.record.write()
+
+    def _folder_of(self, name: str) -> Path:
+        """Return the folder of a stage's run, with its recipe."""
+        single = name == SPECIALISTS and not self.several
+        return self.stages.path(specialist(self.names[0]) if single else name)
+
+    def _rest(self, chosen: str) -> dict[str, float]:
+        """Return the steps for which there is time, and their estimated seconds."""
+        costs = Costs(**self.record.document["costs"])
+        taught = chosen not in (JOINT, SPECIALISTS)
+        step = costs.joint * (TEACHERS if taught else 1.0)
+        fixed = (EVALUATIONS + 5) * costs.validation + costs.end + REPORT
+        if "steps" in self.recipe.train.given():
+            return {"steps": 0, "seconds": 0.0}
+        plan = Plan(**self.record.document["plan"])
+        left = self.seconds - self.record.used - fixed
+        steps = max(0, min(plan.steps, int(left / step)))
+        return {"steps": steps, "seconds": steps * step + fixed - REPORT}
+
+    def own_networks(self) -> dict[str, str]:
+        """Return the domains that keep their specialists, with the reasons."""
+        document = self.record.document
+        if "own" not in document:
+            own: dict[str, str] = {}
+            if self.several:
+                specialists = self.candidate(SPECIALISTS)
+                one = self.candidate(document["chosen"])
+                own = lost_domains(one, specialists, Scale(specialists))
+            document["own"] = own
+            self.record.write()
+            for name, reason in own.items():
+                say(f"{name} keeps its own network: {reason}")
+        kept: dict[str, str] = document["own"]
+        return kept
+
+
+def unify_domains(
+    recipe: Recipe,
+    domains: Sequence[Domain],
+    *,
+    seconds: float,
+    device: str | torch.device | None = None,
+    command: str = "",
+) -> Unified:
+    """Train, compare and choose; the arguments are those of `Unify`."""
+    with trusting(modules_of(recipe.objects)):
+        return Unify(recipe, domains, seconds, device, command).run()
+
+
+def bytes_of(run: Run) -> int:
+    """Return the size of a run's networks on disk."""
+    return sum(int(part["universal"]["bytes"]) for part in run.scores["budget"].values())
+
+
+def say_plan(plan: Plan, costs: Costs) -> None:
+    """Print the plan."""
+    epochs = plan.steps / costs.epoch
+    say(
+        f"plan: {plan.steps:,} steps for each network, {epochs:.1f} passes over the largest "
+        f"domain; about {duration(plan.total)} in all"
+    )
+    for name, seconds in plan.seconds.items():
+        say(f"  {name}: about {duration(seconds)}")

@@ -1,0 +1,239 @@
+"""`onetrunk unify`: stages are ordinary runs, decisions come from validation, work continues."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onetrunk.config import Recipe
+from onetrunk.errors import BadInput, Failed
+from onetrunk.eval.evaluate import evaluate
+from onetrunk.report.unify import Result, plain, unify_recipe
+from onetrunk.runs.open import Run
+from onetrunk.runs.train import train_recipe
+from onetrunk.runs.unify import unify as module
+from onetrunk.runs.unify.stages import DISTILLED, SPECIALISTS, specialist
+from onetrunk.store.run_folder import RECIPE
+from onetrunk.train.callbacks import Training
+from tests.helpers.errors import raises
+
+Unified = tuple[Path, Result]
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    """Return the files of a model by their names."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in (folder / "model").rglob("*.*")}
+
+
+def document(root: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((root / "runs/two/unify.json").read_text())
+    return found
+
+
+def test_the_result_is_a_run_of_the_chosen_network(unified: Unified) -> None:
+    root, result = unified
+    run = Run(root / "runs/two")
+    assert run.state == "finished" and run.names == ["one", "other"]
+    found = document(root)
+    assert found["finished"] and found["chosen"] == result.chosen
+    if not result.own:
+        assert weights(run.folder) == weights(root / "runs/two/stages" / result.chosen)
+    table = evaluate(run.networks, list(run.domains.values()), intervals=False)
+    assert [r.value for r in table.headlines()] == pytest.approx(
+        [r.value for r in run.table.headlines()]
+    )
+    assert result.page.is_file() and str(result.run.folder) in str(result)
+    assert plain(result)["chosen"] == result.chosen
+    names = [row.name for row in result.rows]
+    assert names[:3] == [SPECIALISTS, "joint", DISTILLED]
+    assert sum(row.chosen for row in result.rows) == 1
+
+
+def test_the_choice_has_the_lowest_validation_score(unified: Unified) -> None:
+    root, result = unified
+    candidates = document(root)["candidates"]
+    one = {n: c["score"] for n, c in candidates.items() if n != SPECIALISTS}
+    smallest = min(candidates[n]["bytes"] for n in one)
+    same_size = [s for n, s in one.items() if candidates[n]["bytes"] <= 1.02 * smallest]
+    chosen = candidates[result.chosen]
+    if chosen["bytes"] <= 1.02 * smallest:
+        assert chosen["score"] == min(same_size)
+    else:  # a larger network has to be better
+        assert chosen["score"] < min(same_size)
+
+
+def test_stages_are_ordinary_runs(unified: Unified, tmp_path: Path) -> None:
+    root, _ = unified
+    for name in (specialist("one"), DISTILLED):
+        stage = root / "runs/two/stages" / name
+        recipe = Recipe.read(stage).with_sets([f"out={json.dumps(str(tmp_path / name))}"])
+        train_recipe(recipe, device="cpu")
+        assert weights(tmp_path / name) == weights(stage)
+
+
+def test_specialists_are_collected_into_one_run(unified: Unified) -> None:
+    root, _ = unified
+    stages = root / "runs/two/stages"
+    run = Run(stages / SPECIALISTS)
+    assert run.names == ["one", "other"] and len(run.models) == 2
+    for name in run.names:
+        alone = Run(stages / specialist(name))
+        assert run.table.row(name) == alone.table.row(name)
+        assert run.scores["best"][name] == alone.scores["best"][name]
+        pack = run.pack_path(name).read_bytes()
+        assert pack == alone.pack_path(name).read_bytes()
+    assert run.outcomes is not None and set(run.outcomes.domains) == {"one", "other"}
+
+
+def test_the_search_drops_rates_and_keeps_the_winner(unified: Unified) -> None:
+    root, _ = unified
+    stage = document(root)["stages"][DISTILLED]
+    first, second = stage["rungs"]
+    assert list(first["scores"]) == ["0.0003", "0.001", "0.003"]
+    assert [first["step"], second["step"]] == [1, 3]
+    assert set(second["scores"]) < set(first["scores"])
+    winner = min(second["scores"], key=lambda rate: (second["scores"][rate], float(rate)))
+    assert stage["lr"] == float(winner)
+    assert Recipe.read(root / "runs/two/stages" / DISTILLED).train.lr == stage["lr"]
+    assert not list((root / "runs/two/stages").glob("*-lr-*"))
+
+
+def test_the_same_call_again_changes_nothing(unified: Unified) -> None:
+    root, result = unified
+    before = {p: p.stat().st_mtime_ns for p in (root / "runs/two/stages").rglob("*.*")}
+    again = unify_recipe(Recipe.parse(_text(), root), seconds=3600.0, device="cpu")
+    assert again.chosen == result.chosen
+    assert again.rows == result.rows
+    assert {p: p.stat().st_mtime_ns for p in (root / "runs/two/stages").rglob("*.*")} == before
+
+
+def _text() -> str:
+    from tests.runs.unify.conftest import TEXT
+
+    return TEXT
+
+
+class _Kill(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", [2, 9, 20, 31, 40, 52])
+def test_interrupted_work_continues_with_the_same_result(
+    unified: Unified, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """`at` counts validations over all stages."""
+    root, result = unified
+    beat, count = module._Heartbeat.on_eval, 0
+
+    def interrupt(self: Any, training: Training) -> None:
+        nonlocal count
+        count += 1
+        beat(self, training)
+        if count == at:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module._Heartbeat, "on_eval", interrupt)
+    with raises(Failed, "interrupted"):
+        unify_recipe(recipe, seconds=3600.0, device="cpu")
+    again = unify_recipe(recipe, seconds=3600.0, device="cpu")
+    assert again.chosen == result.chosen
+    assert weights(tmp_path / "runs/two") == weights(root / "runs/two")
+    for name in ("joint", DISTILLED, SPECIALISTS):
+        ours, theirs = (r / "runs/two/stages" / name for r in (tmp_path, root))
+        assert weights(ours) == weights(theirs)
+
+
+def test_a_domain_keeps_its_own_network(
+    unified: Unified, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, result = unified
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
+    folder = tmp_path / "runs/two"
+    found = document(tmp_path) | {"own": {"other": "because"}}
+    (folder / "unify.json").write_text(json.dumps(found))
+    for name in ("scores.json", "outcomes.safetensors"):
+        (folder / name).unlink()
+    shutil.rmtree(folder / "model")
+    again = unify_recipe(Recipe.parse(_text(), tmp_path), seconds=3600.0, device="cpu")
+    assert again.own == {"other": "because"}
+    run = Run(folder)
+    assert run.names == ["one", "other"]
+    specialists, one = Run(folder / "stages" / SPECIALISTS), Run(folder / "stages" / result.chosen)
+    assert run.table.value("other") == specialists.table.value("other")
+    assert run.table.value("one") == one.table.value("one")
+    assert list(run.models) == ["", "other"] and list(run.model.domains) == ["one"]
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    for name, source in (("other", specialists), ("one", one)):
+        ours = run.network(name).predict(pixels, name)
+        assert ours == source.network(name).predict(pixels, name)
+    table = evaluate(run.networks, list(run.domains.values()), intervals=False)
+    assert [r.value for r in table.headlines()] == pytest.approx(
+        [r.value for r in run.table.headlines()]
+    )
+
+
+def test_one_domain_alone(recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = unify_recipe(recipe.only(["one"]), seconds=3600.0, device="cpu")
+    assert result.chosen == SPECIALISTS and Run(tmp_path / "runs/two").names == ["one"]
+    assert "nothing to unify" in capsys.readouterr().err
+
+
+# -- bad input
+
+
+def test_another_request_in_the_same_folder_is_refused(unified: Unified) -> None:
+    root, _ = unified
+    recipe = Recipe.parse(_text(), root)
+    with raises(BadInput, "differs in train.batch"):
+        unify_recipe(recipe.with_sets(["train.batch=4"]), seconds=3600.0, device="cpu")
+    with raises(BadInput, "--time"):
+        unify_recipe(recipe, seconds=60.0, device="cpu")
+
+
+def test_a_folder_with_other_files_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "runs/two").mkdir(parents=True)
+    (tmp_path / "runs/two/photo.jpg").write_bytes(b"")
+    with raises(BadInput, "expected an empty folder"):
+        unify_recipe(recipe, seconds=3600.0, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ['trunk.sharing="none"', "train.frozen=true", 'init="runs/x"', "train.hours=1"],
+)
+def test_settings_that_unify_decides_are_refused(recipe: Recipe, setting: str) -> None:
+    with pytest.raises(BadInput):
+        unify_recipe(recipe.with_sets([setting]), seconds=3600.0, device="cpu")
+
+
+def test_too_few_test_images_are_refused(recipe: Recipe, tmp_path: Path) -> None:
+    for path in (tmp_path / "one/test").rglob("*.png"):
+        if int(path.stem) >= 5:
+            path.unlink()
+    with raises(BadInput, "at least 20 test images"):
+        unify_recipe(recipe, seconds=3600.0, device="cpu")
+    assert not (tmp_path / "runs/two/stages").exists()
+
+
+def test_a_time_that_is_too_short_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    text = _text().replace("steps = 10\n", "")
+    with raises(BadInput, "too short"):
+        unify_recipe(Recipe.parse(text, tmp_path), seconds=5.0, device="cpu")
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"format": 9}', "[]"])
+def test_a_damaged_record_is_an_error(
+    unified: Unified, recipe: Recipe, tmp_path: Path, content: str
+) -> None:
+    folder = tmp_path / "runs/two"
+    folder.mkdir(parents=True)
+    shutil.copy(unified[0] / "runs/two/unify.toml", folder)
+    (folder / "unify.json").write_text(content)
+    with raises(BadInput, "unify.json"):
+        unify_recipe(recipe, seconds=3600.0, device="cpu")
+    assert not (folder / RECIPE).exists()
