@@ -7,7 +7,7 @@ RUN := .venv/bin
 setup:            ## the environment alone
 	@$(PYTHON) tools/setup.py
 
-demo: setup       ## four domains: a network each, then one for all; runs/demo/report.html
+demo: setup       ## four domains: a network each, and one distilled from them; runs/demo/report.html
 	@$(RUN)/onetrunk demo
 
 test: setup       ## everything that takes seconds

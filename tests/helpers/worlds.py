@@ -152,11 +152,12 @@ def go(
     distill: Mapping[str, Any] | None = None,
     old_predictions: OldPredictions | None = None,
     callbacks: Sequence[Callback] = (),
+    pause_at: int | None = None,
     **given: Any,
 ) -> Selection:
     """Train into a run's folder, or resume the run there."""
     options: dict[str, Any] = {"teachers": teachers or {}, "old_predictions": old_predictions}
-    options["callbacks"] = callbacks
+    options |= {"callbacks": callbacks, "pause_at": pause_at}
     options["distill"] = Distill.of(distill or {})
     recorder = logger or Recorder()
     resume = (folder / "recipe.toml").exists()

@@ -15,10 +15,10 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.sources import Item
 from onetrunk.data.task import Task
 from onetrunk.display import scaled, three_digits
+from onetrunk.eval.margins import Estimate
 from onetrunk.report.findings import Findings
 from onetrunk.report.formatting import milliseconds, times
 from onetrunk.report.gather import gather
-from onetrunk.eval.margins import Estimate
 from onetrunk.report.page import environment, images_needed, page
 from onetrunk.report.verdict import TaskComparison
 from tests.helpers.runs import make_run, opening

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from onetrunk.report.curves import training_curves
 from onetrunk.eval.margins import Estimate
+from onetrunk.report.curves import training_curves
 from onetrunk.report.run_files import RunFiles, RunGroup, read_groups
 from onetrunk.report.weaknesses import (
     epochs_of,

@@ -13,10 +13,12 @@ from onetrunk.errors import Diverged
 from onetrunk.eval.evaluate import evaluate
 from onetrunk.train import loop as module
 from onetrunk.train.learner import Learner, NotFinite
+from onetrunk.train.loop import Paused
 from tests.helpers.errors import raises
 from tests.helpers.worlds import (
     CPU,
     Recorder,
+    assert_same_run,
     at,
     checkpoints,
     go,
@@ -227,3 +229,36 @@ def test_channels_last_can_be_switched_off(wanted: bool) -> None:
     made.step(steps(made, 1)[0])
     assert len(seen) > 15
     assert all(seen)
+
+
+def test_initial_weights_are_kept_if_training_makes_them_worse(tmp_path: Path) -> None:
+    domains = worlds("ants", "bees")
+    trained = network(domains)
+    go(tmp_path / "first", domains, trained, steps=40)
+    before = weights(trained)
+    given = {**SHORT, "lr": 1.0, "optimizer": "adamw"}
+    found = go(tmp_path / "run", domains, trained, **given, evaluate_start=True)
+    assert lines(tmp_path / "run")[0]["step"] == 0 and "val" in lines(tmp_path / "run")[0]
+    assert found.step == 0 and same(weights(trained), before)
+    again = go(tmp_path / "run", domains, network(domains), **given, evaluate_start=True)
+    assert again.step == 0
+    assert [line["step"] for line in lines(tmp_path / "run") if "val" in line] == [0, 3, 6]
+
+
+@pytest.mark.parametrize("start", [False, True])
+@pytest.mark.parametrize("pauses", [(1,), (3,), (2, 4)])
+def test_a_training_that_paused_equals_one_that_did_not(
+    tmp_path: Path, pauses: tuple[int, ...], start: bool
+) -> None:
+    domains = worlds("ants", "bees")
+    given = {**SHORT, "evaluate_start": start, "ema": 0.9}
+    go(tmp_path / "once", domains, network(domains), **given)
+    for step in pauses:
+        with pytest.raises(Paused):
+            go(tmp_path / "paused", domains, network(domains), pause_at=step, **given)
+        assert max(checkpoints(tmp_path / "paused")) == step
+        with pytest.raises(Paused):  # the same pause again trains nothing
+            go(tmp_path / "paused", domains, network(domains), pause_at=step, **given)
+    found = go(tmp_path / "paused", domains, network(domains), pause_at=6, **given)
+    assert found.step in (0, 3, 6)
+    assert_same_run(tmp_path / "once", tmp_path / "paused")

@@ -57,7 +57,7 @@ VERBS = (
     Verb(
         "demo",
         START,
-        "Train four networks and one that replaces them, on bundled images.",
+        "Train four networks, and one distilled from them, on bundled images.",
         reads_runs=False,
     ),
     Verb(

@@ -1,4 +1,4 @@
-"""`onetrunk demo`: compare specialists and one network on four embedded domains."""
+"""`onetrunk demo`: four specialists, and one network distilled from them, on embedded domains."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from onetrunk.report.floors import read_floors, title_of
 from onetrunk.report.report import report
 from onetrunk.runs.experiment import train_all
 from onetrunk.runs.open import Run
-from onetrunk.store.places import check_file, check_folder
+from onetrunk.store.places import check_file, check_folder, relative_to
 
 EXAMPLES = """# run it again to continue after an interruption; writes to runs/demo
 onetrunk demo
 """
-SHARING = {"specialists": "none", "universal": "deep"}  # of each run, by its folder
+SPECIALISTS, ONE = "specialists", "universal"  # the folders of the two runs
+DISTILL = ("distill.features=cka", "distill.temperature=4")
 PAGE = "report.html"
-OWN = (*SHARING, PAGE)  # what a demo writes
+OWN = (SPECIALISTS, ONE, PAGE)  # what a demo writes
 
 
 def command(
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("runs/demo"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Train specialists and one network, and show their errors and the report."""
+    """Train specialists and one network distilled from them; show their errors and the report."""
     check_folder(out, "that of a demo", lambda path: path.name in OWN)
     check_file(out / PAGE)
     began = time.monotonic()
-    say("training four networks, one for each domain, then one network for all four")
+    say("training four networks, one for each domain, and distilling one network from them")
+    teachers = relative_to(out / SPECIALISTS, Path())
     recipes = {
-        name: Recipe.named("pocket-quick").with_sets(
-            [f"name={name}", f"out={json.dumps(str(out / name))}", f"trunk.sharing={sharing}"]
-        )
-        for name, sharing in SHARING.items()
+        SPECIALISTS: _recipe(out / SPECIALISTS, ["trunk.sharing=none"]),
+        ONE: _recipe(out / ONE, [f"distill.teachers={json.dumps(teachers)}", *DISTILL]),
     }
     alone, one = train_all(recipes, resume=True).values()
     page = report([one.folder], baseline=alone.folder, out=out / PAGE)
@@ -69,6 +69,12 @@ def command(
         print_json(found)
     else:
         _show(found, one.folder)
+
+
+def _recipe(out: Path, sets: list[str]) -> Recipe:
+    return Recipe.named("pocket-quick").with_sets(
+        [f"name={out.name}", f"out={json.dumps(relative_to(out, Path()))}", *sets]
+    )
 
 
 def _parameters(run: Run) -> int:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import fnmatch
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +37,7 @@ from onetrunk.nn.norms import Norm, check_norm, find_norm, is_norm
 from onetrunk.nn.published_weights import is_package
 from onetrunk.nn.switch import Mixed, Switch
 from onetrunk.nn.trunk_settings import Sharing, TrunkSettings
+from onetrunk.store.tensors import fingerprint_of
 
 LARGE = 1024 * 1024  # pixels; for larger images, shapes are measured at 1/2, 1/4, … of their sides
 
@@ -362,12 +361,7 @@ class Trunk(nn.Module):
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the architecture and of `shared`: names, types, shapes, bytes."""
-        digest = hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode())
-        for name, tensor in sorted(self.shared().items()):
-            plain = tensor.detach().cpu().contiguous()
-            digest.update(json.dumps([name, str(plain.dtype), list(plain.shape)]).encode())
-            digest.update(plain.flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        return fingerprint_of(self.shared(), self.describe())
 
     def describe(self) -> dict[str, object]:
         """Return the settings in which a pack must agree with the trunk."""

@@ -35,7 +35,7 @@ from onetrunk.runs.baselines import METHODS as BASELINES
 from onetrunk.runs.baselines import beside, compare_baselines
 from onetrunk.runs.change_domain import make_recipe
 from onetrunk.runs.compare_figures import comparison_summary
-from onetrunk.runs.environment import check_data, data_fingerprint, environment
+from onetrunk.runs.environment import check_environment, data_fingerprint, environment
 from onetrunk.runs.experiment import domain_errors, is_finished, seconds_of
 from onetrunk.runs.forgetting import old_after
 from onetrunk.runs.inherit import settings_like
@@ -258,7 +258,7 @@ class NewDomains:
         """Refuse a finished pack of other images."""
         (domain,) = (each for each in self.new if each.name == training.folder.name)
         with RunFolder.open(training.folder, training.recipe_text, resume=True) as run:
-            check_data(run, environment([domain], 0, choose_device(self.device)), [domain])
+            check_environment(run, environment([domain], 0, choose_device(self.device)), [domain])
 
     def _result_of_packs(self, top: Path) -> MethodResult:
         records = {domain.name: read_json(top / domain.name / SCORES) for domain in self.new}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -15,18 +15,26 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.kept_splits import FILE as SPLITS_FILE
 from onetrunk.data.kept_splits import save_splits
 from onetrunk.errors import BadInput
+from onetrunk.runs.open import read_json
 from onetrunk.store.run_folder import RunFolder
+from onetrunk.train.distill.teachers import Teacher
+from onetrunk.train.loop import NO_TEACHERS
 
 NAME = "environment.json"
 PACKAGES = ("onetrunk", "torch", "torchvision", "timm", "numpy", "pillow")
 
 
 def environment(
-    domains: Sequence[Domain], seed: int, device: torch.device, threads: str = ""
+    domains: Sequence[Domain],
+    seed: int,
+    device: torch.device,
+    threads: str = "",
+    teachers: Mapping[str, Sequence[Teacher]] = NO_TEACHERS,
 ) -> dict[str, Any]:
     """Return the content of environment.json, which has no host, user or path.
 
     Args:
+        teachers: The teachers of each domain.
         threads: Why the run has its number of threads.
     """
     hardware = {"device": str(device), "machine": platform.machine(), "system": platform.system()}
@@ -41,14 +49,15 @@ def environment(
         },
         "seed": seed,
         "data": {domain.name: data_fingerprint(domain) for domain in domains},
+        "teachers": {name: [t.fingerprint for t in each] for name, each in teachers.items()},
     }
 
 
-def check_data(run: RunFolder, now: dict[str, Any], domains: Sequence[Domain]) -> None:
-    """Write environment.json and the splits by hash; or check that the images have not changed.
+def check_environment(run: RunFolder, now: dict[str, Any], domains: Sequence[Domain]) -> None:
+    """Write environment.json and the splits by hash; or check that nothing was replaced.
 
     Args:
-        run: The run. If it continues, BadInput is raised for changed images.
+        run: The run. If it continues, BadInput is raised for changed images and other teachers.
         now: The content of environment.json.
         domains: The domains of the training.
     """
@@ -58,13 +67,15 @@ def check_data(run: RunFolder, now: dict[str, Any], domains: Sequence[Domain]) -
             save_splits(run.path, {d.name: d.assigned for d in domains})
         run.write(NAME, now)
         return
-    before = json.loads(path.read_text("utf-8"))["data"]
-    changed = [name for name, digest in now["data"].items() if before.get(name) != digest]
-    if changed:
-        raise BadInput(
-            f"the images of {', '.join(changed)} have changed since {run.path} was started",
-            try_="restore them, or start a new run with another `out`",
-        )
+    before = read_json(path)
+    for key, what in (("data", "the images of"), ("teachers", "the teachers of")):
+        recorded = before.get(key, {})
+        changed = [name for name, digest in now[key].items() if recorded.get(name) != digest]
+        if changed:
+            raise BadInput(
+                f"{what} {', '.join(changed)} have changed since {run.path} was started",
+                try_="restore them, or start a new run with another `out`",
+            )
 
 
 def recorded_threads(run: RunFolder) -> int | None:

@@ -29,7 +29,7 @@ from onetrunk.nn.shared_heads import SharedHead
 from onetrunk.nn.universal import Universal
 from onetrunk.objects import Trust, modules_of, trusting
 from onetrunk.progress import say
-from onetrunk.runs.environment import check_data, environment, recorded_threads
+from onetrunk.runs.environment import check_environment, environment, recorded_threads
 from onetrunk.runs.open import OUTCOMES, Models, Run
 from onetrunk.store.run_folder import RECIPE, SCORES, RunFolder, check_place
 from onetrunk.train.callbacks import Callback, check_callbacks
@@ -236,7 +236,8 @@ def train_models(
             recorded=recorded_threads(run),
         )
         context.enter_context(using_threads(threads.count))
-        check_data(run, environment(domains, recipe.seed, place, threads.reason), domains)
+        now = environment(domains, recipe.seed, place, threads.reason, by_domain)
+        check_environment(run, now, domains)
         last = [saved for part in models if (saved := run.last(part)) is not None]
         run.rewind(last[-1] if last else None)
         if recipe.distill.views and by_domain:

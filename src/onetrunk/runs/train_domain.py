@@ -26,7 +26,7 @@ from onetrunk.nn.pack import Pack
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
 from onetrunk.runs import pack_history
-from onetrunk.runs.environment import check_data, environment, recorded_threads
+from onetrunk.runs.environment import check_environment, environment, recorded_threads
 from onetrunk.runs.open import OUTCOMES
 from onetrunk.runs.train import check_labels, check_tasks, no_validation
 from onetrunk.runs.unchanged import Fingerprint, check_unchanged, fingerprints
@@ -99,7 +99,7 @@ def train_domain(
             recorded=recorded_threads(run),
         )
         context.enter_context(using_threads(threads.count))
-        check_data(run, environment([domain], recipe.seed, device, threads.reason), [domain])
+        check_environment(run, environment([domain], recipe.seed, device, threads.reason), [domain])
         before = fingerprints(model, others, name)
         about = {"name": f"{event} {name}", "config": document_of(recipe)}
         logger = make_logger(recipe.train.loggers, work, about)

@@ -31,7 +31,9 @@ RECIPE, METRICS, SCORES, LOCK = "recipe.toml", "metrics.jsonl", "scores.json", "
 CHECKPOINTS = "checkpoints"
 PART = re.compile(r"|[a-z0-9][a-z0-9_-]{0,63}")  # "", or the name of a specialist
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-WRITTEN = re.compile(r"[a-z]+|[a-z_-]+\.(toml|json|jsonl|safetensors|html|csv)")  # at the top of a run
+WRITTEN = re.compile(
+    r"[a-z]+|[a-z_-]+\.(toml|json|jsonl|safetensors|html|csv)"
+)  # at the top of a run
 # what a run holds before its first checkpoint
 BEGUN = (RECIPE, METRICS, "environment.json", "splits.safetensors")
 

@@ -304,3 +304,13 @@ def _make_header(
 
 def _no_constant(name: str) -> object:
     raise ValueError(f"{name} in a document")
+
+
+def fingerprint_of(tensors: Mapping[str, Tensor], document: object = None) -> str:
+    """Return the SHA-256 of a document and of tensors: names, types, shapes and bytes."""
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(json.dumps([name, str(plain.dtype), list(plain.shape)]).encode())
+        digest.update(plain.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

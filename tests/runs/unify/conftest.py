@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from onetrunk.config import Recipe
@@ -60,4 +61,6 @@ def unified(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     root = tmp_path_factory.mktemp("unified")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ONETRUNK_CACHE", str(root / "cache"))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        torch.set_num_threads(1)  # as in each test
         return root, unify_recipe(two_folders(root), seconds=3600.0, device="cpu")

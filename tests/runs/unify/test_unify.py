@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from onetrunk.config import Recipe
+from onetrunk.config.check import check
 from onetrunk.errors import BadInput, Failed
 from onetrunk.eval.evaluate import evaluate
 from onetrunk.report.unify import Result, plain, unify_recipe
@@ -21,6 +22,7 @@ from onetrunk.runs.unify.stages import DISTILLED, SPECIALISTS, specialist
 from onetrunk.store.run_folder import RECIPE
 from onetrunk.train.callbacks import Training
 from tests.helpers.errors import raises
+from tests.runs.unify.conftest import TEXT
 
 Unified = tuple[Path, Result]
 
@@ -28,6 +30,13 @@ Unified = tuple[Path, Result]
 def weights(folder: Path) -> dict[str, bytes]:
     """Return the files of a model by their names."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in (folder / "model").rglob("*.*")}
+
+
+def work(recipe: Recipe, seconds: float = 3600.0) -> module.Unified:
+    """Do everything but the report."""
+    return module.unify_domains(
+        recipe, check(recipe).domains, seconds=seconds, device="cpu", command="again"
+    )
 
 
 def document(root: Path) -> dict[str, Any]:
@@ -106,23 +115,14 @@ def test_the_search_drops_rates_and_keeps_the_winner(unified: Unified) -> None:
 def test_the_same_call_again_changes_nothing(unified: Unified) -> None:
     root, result = unified
     before = {p: p.stat().st_mtime_ns for p in (root / "runs/two/stages").rglob("*.*")}
-    again = unify_recipe(Recipe.parse(_text(), root), seconds=3600.0, device="cpu")
+    again = work(Recipe.parse(TEXT, root))
     assert again.chosen == result.chosen
-    assert again.rows == result.rows
     assert {p: p.stat().st_mtime_ns for p in (root / "runs/two/stages").rglob("*.*")} == before
 
 
-def _text() -> str:
-    from tests.runs.unify.conftest import TEXT
-
-    return TEXT
-
-
-class _Kill(Exception):
-    pass
-
-
-@pytest.mark.parametrize("at", [2, 9, 20, 31, 40, 52])
+@pytest.mark.parametrize(
+    "at", [31, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 9, 20, 40, 52))]
+)
 def test_interrupted_work_continues_with_the_same_result(
     unified: Unified, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
@@ -138,9 +138,10 @@ def test_interrupted_work_continues_with_the_same_result(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(module._Heartbeat, "on_eval", interrupt)
-    with raises(Failed, "interrupted"):
-        unify_recipe(recipe, seconds=3600.0, device="cpu")
-    again = unify_recipe(recipe, seconds=3600.0, device="cpu")
+    with raises(Failed, "interrupted", try_="again"):
+        work(recipe)
+    assert count == at
+    again = work(recipe)
     assert again.chosen == result.chosen
     assert weights(tmp_path / "runs/two") == weights(root / "runs/two")
     for name in ("joint", DISTILLED, SPECIALISTS):
@@ -148,9 +149,7 @@ def test_interrupted_work_continues_with_the_same_result(
         assert weights(ours) == weights(theirs)
 
 
-def test_a_domain_keeps_its_own_network(
-    unified: Unified, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_domain_keeps_its_own_network(unified: Unified, tmp_path: Path) -> None:
     root, result = unified
     shutil.copytree(root, tmp_path, dirs_exist_ok=True)
     folder = tmp_path / "runs/two"
@@ -159,7 +158,7 @@ def test_a_domain_keeps_its_own_network(
     for name in ("scores.json", "outcomes.safetensors"):
         (folder / name).unlink()
     shutil.rmtree(folder / "model")
-    again = unify_recipe(Recipe.parse(_text(), tmp_path), seconds=3600.0, device="cpu")
+    again = work(Recipe.parse(TEXT, tmp_path))
     assert again.own == {"other": "because"}
     run = Run(folder)
     assert run.names == ["one", "other"]
@@ -177,7 +176,9 @@ def test_a_domain_keeps_its_own_network(
     )
 
 
-def test_one_domain_alone(recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_domain_alone(
+    recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     result = unify_recipe(recipe.only(["one"]), seconds=3600.0, device="cpu")
     assert result.chosen == SPECIALISTS and Run(tmp_path / "runs/two").names == ["one"]
     assert "nothing to unify" in capsys.readouterr().err
@@ -188,18 +189,18 @@ def test_one_domain_alone(recipe: Recipe, tmp_path: Path, capsys: pytest.Capture
 
 def test_another_request_in_the_same_folder_is_refused(unified: Unified) -> None:
     root, _ = unified
-    recipe = Recipe.parse(_text(), root)
+    recipe = Recipe.parse(TEXT, root)
     with raises(BadInput, "differs in train.batch"):
-        unify_recipe(recipe.with_sets(["train.batch=4"]), seconds=3600.0, device="cpu")
+        work(recipe.with_sets(["train.batch=4"]))
     with raises(BadInput, "--time"):
-        unify_recipe(recipe, seconds=60.0, device="cpu")
+        work(recipe, 60.0)
 
 
 def test_a_folder_with_other_files_is_refused(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "runs/two").mkdir(parents=True)
     (tmp_path / "runs/two/photo.jpg").write_bytes(b"")
-    with raises(BadInput, "expected an empty folder"):
-        unify_recipe(recipe, seconds=3600.0, device="cpu")
+    with raises(BadInput, "photo.jpg"):
+        work(recipe)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +209,7 @@ def test_a_folder_with_other_files_is_refused(recipe: Recipe, tmp_path: Path) ->
 )
 def test_settings_that_unify_decides_are_refused(recipe: Recipe, setting: str) -> None:
     with pytest.raises(BadInput):
-        unify_recipe(recipe.with_sets([setting]), seconds=3600.0, device="cpu")
+        work(recipe.with_sets([setting]))
 
 
 def test_too_few_test_images_are_refused(recipe: Recipe, tmp_path: Path) -> None:
@@ -216,14 +217,15 @@ def test_too_few_test_images_are_refused(recipe: Recipe, tmp_path: Path) -> None
         if int(path.stem) >= 5:
             path.unlink()
     with raises(BadInput, "at least 20 test images"):
-        unify_recipe(recipe, seconds=3600.0, device="cpu")
+        work(recipe)
     assert not (tmp_path / "runs/two/stages").exists()
 
 
-def test_a_time_that_is_too_short_is_refused(recipe: Recipe, tmp_path: Path) -> None:
-    text = _text().replace("steps = 10\n", "")
-    with raises(BadInput, "too short"):
-        unify_recipe(Recipe.parse(text, tmp_path), seconds=5.0, device="cpu")
+@pytest.mark.usefixtures("recipe")
+def test_a_time_that_is_too_short_is_refused(tmp_path: Path) -> None:
+    text = TEXT.replace("steps = 10\n", "")
+    with raises(BadInput, "too short", try_="--time"):
+        work(Recipe.parse(text, tmp_path), 5.0)
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"format": 9}', "[]"])
@@ -235,5 +237,5 @@ def test_a_damaged_record_is_an_error(
     shutil.copy(unified[0] / "runs/two/unify.toml", folder)
     (folder / "unify.json").write_text(content)
     with raises(BadInput, "unify.json"):
-        unify_recipe(recipe, seconds=3600.0, device="cpu")
+        work(recipe)
     assert not (folder / RECIPE).exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,19 @@ import torch
 from safetensors import safe_open
 
 from onetrunk.config import Distill, Recipe, Train
+from onetrunk.config.check import check
+from onetrunk.config.to_toml import inline
 from onetrunk.data.domain import Domain
+from onetrunk.errors import BadInput
 from onetrunk.nn.saving import load, models_of
 from onetrunk.runs.baselines import variant
 from onetrunk.runs.dry_run import dry_run
-from onetrunk.runs.train import train, train_recipe
+from onetrunk.runs.train import train, train_models, train_recipe
 from onetrunk.train.distill.distiller import Distiller
+from onetrunk.train.distill.precompute import precompute
 from onetrunk.train.distill.teachers import Specialist
+from onetrunk.train.loop import Paused
+from tests.helpers.errors import raises
 from tests.helpers.fakes import encoded, picture
 from tests.helpers.worlds import (
     CPU,
@@ -219,6 +226,37 @@ def test_too_small_batches_use_the_fallback_and_are_recorded(
     taught = json.loads((run.folder / "scores.json").read_text())["teachers"]
     assert [taught["ants"][0]["loss"], taught["bees"][0]["loss"]] == ["cka", "cosine"]
     assert taught["bees"][0]["replaces"] == "cka" and "replaces" not in taught["ants"][0]
+
+
+@pytest.mark.parametrize("kind", ["run", "views"])
+def test_a_teacher_that_was_replaced_is_noticed(place: Path, tmp_path: Path, kind: str) -> None:
+    shutil.copytree(place, tmp_path, dirs_exist_ok=True)
+    text = '[distill]\nteachers = "runs/specialists"\n'
+    one = recipe(tmp_path, "replaced", more="eval_every = 1\n" + text)
+    if kind == "views":
+        models = models_of(tmp_path / "runs/specialists")
+        for domain in one.make_domains():
+            precompute(models[domain.name], domain, tmp_path / f"{domain.name}.rows", views=1)
+        files = {d: f"features:{d}.rows" for d in ("ants", "bees")}
+        one = one.with_sets([f"distill.teachers={inline(files)}"])
+    checked = check(one)
+    with pytest.raises(Paused):
+        train_models(one.make_model(checked.domains), checked.domains, one, resume=False,
+                     device="cpu", pause_at=1)  # fmt: skip
+    other = recipe(tmp_path, "other", sharing="none").with_sets(["seed=5"])
+    train_recipe(other, device="cpu")
+    if kind == "views":
+        models = models_of(tmp_path / "runs/other")
+        (tmp_path / "bees.rows").unlink()
+        domain = one.make_domains()[1]
+        precompute(models["bees"], domain, tmp_path / "bees.rows", views=1)
+    else:
+        shutil.rmtree(tmp_path / "runs/specialists/model/bees")
+        shutil.copytree(
+            tmp_path / "runs/other/model/bees", tmp_path / "runs/specialists/model/bees"
+        )
+    with raises(BadInput, "teachers of bees"):
+        train_recipe(one, resume=True, device="cpu")
 
 
 def test_a_finished_run_does_not_need_its_teachers(place: Path) -> None:

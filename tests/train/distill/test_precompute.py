@@ -43,7 +43,7 @@ class PixelTeacher:
     """A teacher whose features are the pixels; it records the images that it received."""
 
     def __init__(self, size: int = 8) -> None:
-        self.name = "pixels"
+        self.name = self.fingerprint = "pixels"
         self.tasks: tuple[str, ...] = ("classify",)
         self.predictions: tuple[str, ...] = ()
         self.widths: Mapping[str, int] = {"pooled": 3 * size * size}

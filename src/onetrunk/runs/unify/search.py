@@ -8,13 +8,14 @@ break, as if it had been the only one.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from onetrunk.config import Recipe
-from onetrunk.errors import Failed
+from onetrunk.errors import Diverged, Failed
 from onetrunk.progress import say
 from onetrunk.runs.unify.plan import RUNGS, survivors
 from onetrunk.store.run_folder import METRICS
@@ -49,13 +50,25 @@ def search(
         for rate in left:
             trial = trial_of(recipe_of(rate), rate)
             step = step_at(rung, trial)
-            train(trial, step)
-            scores[rate] = score_at(trial.out_folder, step)
+            try:
+                train(trial, step)
+                scores[rate] = score_at(trial.out_folder, step)
+            except Diverged as error:
+                say(f"{name}: the learning rate {rate:g} is too high: {error}")
+                scores[rate] = math.inf
+        if all(map(math.isinf, scores.values())):
+            raise Failed(
+                f"{name}: the training diverges with every learning rate",
+                got=", ".join(f"{rate:g}" for rate in scores),
+                try_="--set train.lr=… with a lower one, in another --out",
+            )
         dropped = sorted(scores, key=lambda rate: (scores[rate], rate))[keep:]
+        dropped += [rate for rate in left if rate not in dropped and math.isinf(scores[rate])]
         shown = ", ".join(f"{rate:g}: {score:.2f}" for rate, score in scores.items())
         say(f"{name}: validation after {rung:.0%} of the steps, by learning rate: {shown}")
         left = [rate for rate in left if rate not in dropped]
-        rungs.append({"step": step, "scores": {f"{r:g}": score for r, score in scores.items()}})
+        finite = {f"{r:g}": s if math.isfinite(s) else None for r, s in scores.items()}
+        rungs.append({"step": step, "scores": finite})
         record["left"] = left
         write()
         for rate in dropped:

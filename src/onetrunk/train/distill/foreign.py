@@ -40,6 +40,7 @@ from onetrunk.nn.foreign import (
     timm_labels,
     timm_pixels,
 )
+from onetrunk.store.tensors import fingerprint_of
 from onetrunk.train.distill.teachers import ImageConverter
 
 PREFIX = "timm/"
@@ -130,6 +131,7 @@ class ForeignTeacher:
             for name, task in self.predicted.items()
         }
         self.converter = ImageConverter(domain.pixels, foreign.pixels)
+        self.fingerprint = fingerprint_of(foreign.module.state_dict(), foreign.pixels.to_json())
 
     def to(self, device: torch.device, channels_last: bool) -> None:
         """Move the network to a device."""

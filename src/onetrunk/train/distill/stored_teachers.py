@@ -96,6 +96,8 @@ class StoredTeacher:
         self, path: Path, domain: Domain, tasks: Sequence[str], logits: bool = True
     ) -> None:
         text, self.arrays = read_rows(path)
+        with path.open("rb") as file:
+            self.fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
         header = self.header = Header.read(text, path.name)
         self.name, self.tasks = header.teacher, tuple(tasks)
         check_header(path.name, header, domain)

@@ -21,6 +21,7 @@ from onetrunk.data.task import Task
 from onetrunk.errors import BadInput, shorten
 from onetrunk.nn.feature_points import BOTTLENECK, DECODED, POOLED, Outputs, features_at, level_of
 from onetrunk.nn.universal import Universal
+from onetrunk.store.tensors import fingerprint_of
 
 
 class Teacher(Protocol):
@@ -30,6 +31,7 @@ class Teacher(Protocol):
     tasks: tuple[str, ...]  # the student's tasks that it teaches
     predictions: tuple[str, ...]  # those of `tasks` that it has predictions for
     widths: Mapping[str, int]  # number of channels of its features, by point
+    fingerprint: str  # a digest of everything that its outputs depend on
 
     def forward(self, images: Tensor, batch: Batch, points: Sequence[str]) -> Outputs:
         """Return the predictions of all its tasks and the features at `points`.
@@ -108,6 +110,8 @@ class Specialist:
             for task in domain.tasks
             if task.name in self.predictions
         }
+        tensors = {**model.trunk.shared(), **model.own(teacher_domain)}
+        self.fingerprint = fingerprint_of(tensors, card.pixels.to_json())
         self.net = model.for_domain(teacher_domain).eval().requires_grad_(False)
         self.dtype = next(self.net.parameters()).dtype
         self.converter = ImageConverter(domain.pixels, card.pixels)
