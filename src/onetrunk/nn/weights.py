@@ -58,7 +58,8 @@ def load_weights(net: nn.Module, arch: str, weights: str | PathLike[str]) -> str
             if published
             else "licence unknown"
         )
-        say(f"{path.name}: weights in {renamed.naming}'s names ({known}), renamed for {arch}")
+        if not is_package(weights):  # a package says what it is
+            say(f"{path.name}: weights in {renamed.naming}'s names ({known}), renamed for {arch}")
     classifier = getattr(net, "pretrained_cfg", {}).get("classifier") or ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     unused = tuple(f"{head}." for head in heads)

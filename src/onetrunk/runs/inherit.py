@@ -52,7 +52,7 @@ def settings_like(
     same = all(other.normalize == first for other in others) and (
         len(others) > 1 or isinstance(first, str) or bool(known)
     )
-    defaults["normalize"] = first if same else "dataset"
+    defaults["normalize"] = first if same else "auto"
     augments = [other.augment for other in others if other.augment is not None]
     if augments:
         defaults["augment"] = most_common(augments)
