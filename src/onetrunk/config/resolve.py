@@ -107,8 +107,9 @@ def _domains(recipe: Recipe, kind: DeviceKind, known: Recipe | None) -> tuple[li
     sets, sizes, small = [], [], []
     for settings in recipe.domains:
         place, earlier = f"domains.{settings.name}", before.get(settings.name)
-        if settings.normalize == "auto" and stats is not None:
-            sets.append(f"{place}.normalize={inline(spelled(stats))}")
+        normalize = stats if earlier is None or earlier.normalize == "auto" else earlier.normalize
+        if settings.normalize == "auto" and normalize is not None:
+            sets.append(f"{place}.normalize={inline(spelled(normalize))}")
         if settings.size is not None:
             continue
         if earlier is not None and earlier.size is not None:
