@@ -19,7 +19,7 @@ ARG TORCH_INDEX_URL=""
 RUN pip install --no-cache-dir ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} \
     "torch>=2.11" "torchvision>=0.26"
 COPY --from=build /dist /dist
-RUN pip install --no-cache-dir "$(echo /dist/*.whl)[onnx,parquet,coco]"
+RUN pip install --no-cache-dir "$(echo /dist/*.whl)[lite,onnx,parquet,coco]"
 
 # Any user may write to the cache, so that the container can run as the owner of the mounted folder.
 ENV ONETRUNK_CACHE=/cache/onetrunk HF_HOME=/cache/huggingface TORCH_HOME=/cache/torch \

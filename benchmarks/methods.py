@@ -95,7 +95,15 @@ def lite() -> Experiment:
     return Experiment(
         lite_trunk,
         [Domain(name, f"pocket:{name}", size=128, normalize=GREY) for name in LITE],
-        {"steps": 400, "batch": 32, "optimizer": "adamw", "lr": 1e-3, "head_lr_factor": 10.0},
+        {
+            "steps": 400,
+            "batch": 32,
+            "optimizer": "adamw",
+            "lr": 1e-3,
+            "head_lr_factor": 10.0,
+            "ema": 0.0,
+            "label_smoothing": 0.0,
+        },
         (
             *(name for name in PACKS if name != "parallel-low-rank"),
             "fine-tune",

@@ -95,8 +95,8 @@ class Settings(BaseModel):
         """Return the values that were set explicitly, by key."""
         return {name: getattr(self, name) for name in self.model_fields_set}
 
-    def notes(self) -> dict[str, str]:
-        """Return notes on values, by key, which are written beside the description of the key."""
+    def notes(self) -> dict[str, dict[str, str]]:
+        """Return notes by table and key, which are written beside the description of the key."""
         return {}
 
 

@@ -20,10 +20,11 @@ train = { steps = 2, batch = 4, eval_every = 2 }
 domains = [{ name = "digits", source = "pocket:optdigits", size = 8 }]
 """
 DIGITS = "digits=pocket:optdigits"
+RESNET = ("--set", "trunk.arch=resnet20")
 # what writes to a folder, given its name
 INTO_FOLDERS = {
     "train": ("train", "shop.toml", "--out"),
-    "train without a recipe": ("train", "--domain", DIGITS, "--out"),
+    "train without a recipe": ("train", *RESNET, "--domain", DIGITS, "--out"),
     "a dry run": ("train", "shop.toml", "--dry-run", "--out"),
     "a sweep": ("train", "shop.toml", "--seeds", "0,1", "--out"),
     "demo": ("demo", "--out"),
@@ -103,8 +104,8 @@ def interrupt(*_: Any, **__: Any) -> None:
 
 FAILING = {
     "an unknown key": ("train", "shop.toml", "--set", "train.step=3"),
-    "a missing source": ("train", "--domain", "shop=folder:nowhere"),
-    "a single class": ("train", "--domain", "shop=folder:."),
+    "a missing source": ("train", *RESNET, "--domain", "shop=folder:nowhere"),
+    "a single class": ("train", *RESNET, "--domain", "shop=folder:."),
     "an impossible size": ("train", "shop.toml", "--set", "domains.digits.size=99999"),
     "a missing teacher": ("train", "shop.toml", "--set", "distill.teachers=nowhere"),
     "an unknown logger": ("train", "shop.toml", "--set", "train.loggers=[a.b:c]"),

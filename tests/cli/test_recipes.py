@@ -23,7 +23,7 @@ def test_named_recipes_are_listed_with_a_line_each(onetrunk: Callable[..., Ran])
 def test_a_named_recipe_is_printed_unchanged(onetrunk: Callable[..., Ran]) -> None:
     ran = onetrunk("recipes", "folders")
     assert ran.out == named_recipes()["folders"]
-    assert tomllib.loads(ran.out)["trunk"]["pretrained"] is True
+    assert tomllib.loads(ran.out)["trunk"]["arch"] == "auto"
     assert json.loads(onetrunk("recipes", "folders", "--json").out) == {"folders": ran.out}
 
 

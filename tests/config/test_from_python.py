@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from onetrunk.config import Distill, Recipe
+from onetrunk.config import Distill, Recipe, Train
 from onetrunk.config.from_python import distill_settings, recipe_of
 from onetrunk.data.augment import Augment
 from onetrunk.data.domain import Domain
@@ -155,3 +155,15 @@ def test_teachers_are_given_by_their_names() -> None:
     assert distill_settings(Distill(teachers="runs/one"), "") == Distill(teachers="runs/one")
     with raises(BadInput, try_="teachers="):
         distill_settings(Distill(features="cka"), "")
+
+
+def test_a_pretrained_trunk_has_its_rates_in_python_too(tmp_path: Path) -> None:
+    domains = worlds("one")
+    model = network(domains)
+    scratch = recipe_of(model, domains, Train(steps=2), 0, tmp_path / "run").train
+    model.trunk.pretrained = True
+    train = recipe_of(model, domains, Train(steps=2, ema=0.5), 0, tmp_path / "run").train
+    assert (scratch.lr, scratch.ema, scratch.label_smoothing) == (1e-3, 0.0, 0.0)
+    assert (train.lr, train.ema, train.label_smoothing) == (5e-4, 0.5, 0.1)
+    taught = Distill(teachers="runs/x")
+    assert recipe_of(model, domains, Train(), 0, tmp_path / "r", taught).train.label_smoothing == 0

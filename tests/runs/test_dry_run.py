@@ -144,7 +144,11 @@ def test_the_optimizer_is_shown_with_the_values_in_force(tmp_path: Path) -> None
         "lr": 0.2,
         "momentum": 0.9,
         "weight_decay": 5e-4,
-        "defaults": ["weight_decay", "momentum"],
+        "head_lr_factor": 1.0,
+        "ema": 0.0,
+        "label_smoothing": 0.0,
+        "start": "scratch",
+        "defaults": ["weight_decay", "momentum", "head_lr_factor", "ema", "label_smoothing"],
     }
 
 

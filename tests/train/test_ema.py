@@ -37,13 +37,16 @@ def test_each_tensor_is_averaged_in_the_steps_that_changed_it(trunk: dict[str, A
         key: next((n for n in own if id(t) in own[n]), "")
         for key, t in model.state_dict(keep_vars=True).items()
     }
-    average, expected = Average(model, 0.75), floats(model)
+    average, expected = Average(model, 0.25), floats(model)
+    count = dict.fromkeys(expected, 0)
     for step, names in enumerate([("ants", "bees"), ("ants",), ("ants",), ("bees", "ants")]):
         move(model, names, step)
         average.step(names)
         for key, value in floats(model).items():
             if owner[key] in ("", *names):
-                expected[key] = 0.75 * expected[key] + 0.25 * value
+                count[key] += 1
+                decay = min(0.25, (1 + count[key]) / (10 + count[key]))
+                expected[key] = decay * expected[key] + (1 - decay) * value
     found = average.state()
     assert found.keys() == expected.keys()
     for key, value in found.items():
@@ -85,9 +88,31 @@ def test_going_on_keeps_the_average() -> None:
 
 def test_a_network_of_its_own_is_averaged_once() -> None:
     model = network(worlds("ants"), sharing="none").double()
-    average, before = Average(model, 0.5), floats(model)
+    average, before = Average(model, 0.1), floats(model)
     move(model, ("ants",), 0)
     average.step(["ants"])
     after = floats(model)
     for key, value in average.state().items():
-        assert torch.allclose(value, (before[key] + after[key]) / 2, rtol=1e-12, atol=1e-14), key
+        assert torch.allclose(
+            value, 0.1 * before[key] + 0.9 * after[key], rtol=1e-12, atol=1e-14
+        ), key
+
+
+def test_the_average_is_over_the_last_tenth_of_the_updates_until_the_decay_is_reached() -> None:
+    average = Average(network(worlds("ants")), 0.999)
+    assert [average.decay_at(n) for n in (1, 8, 80, 10_000)] == [2 / 11, 0.5, 0.9, 0.999]
+    for count in (6, 60, 600):  # what is left of the weights at the start
+        left = 1.0
+        for n in range(1, count + 1):
+            left *= average.decay_at(n)
+        assert left < 1e-3
+
+
+def test_a_domain_in_few_steps_forgets_its_initial_weights_as_quickly() -> None:
+    model = network(worlds("ants", "bees")).double()
+    average = Average(model, 0.999)
+    for step in range(20):
+        names = ("ants", "bees") if step % 5 == 0 else ("ants",)
+        move(model, names, step)
+        average.step(names)
+    assert average.updates == {"": 20, "ants": 20, "bees": 4}

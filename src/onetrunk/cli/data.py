@@ -16,6 +16,7 @@ from rich.table import Table
 from onetrunk.cli.cache import list_cache, purge_cache
 from onetrunk.cli.duplicates import show_duplicates
 from onetrunk.cli.output import console, counted, print_json, suggest
+from onetrunk.config.resolve import default_size, size_reason
 from onetrunk.data.cache import cache_home
 from onetrunk.data.contact_sheet import check_path, contact_sheet
 from onetrunk.data.domain import Domain
@@ -24,6 +25,7 @@ from onetrunk.data.pixels import FITS, Fit
 from onetrunk.data.sources.pocket import cards
 from onetrunk.display import plural
 from onetrunk.errors import BadInput, OnetrunkError, printable, shorten
+from onetrunk.nn.auto_trunk import device_kind
 
 NAME = "data"  # of the domain that is inspected
 NUMBER = re.compile(r"-?[0-9]{1,9}")  # the range is checked for all ways to give a size
@@ -160,8 +162,12 @@ def command(
             )
         _list_embedded(as_json)
         return
+    reason = ""
     with _without_name():
         inspected = Domain(NAME, source, **given)
+        if size is None and (chosen := default_size(inspected, kind := device_kind())):
+            inspected = Domain(NAME, source, **given, size=chosen[0])
+            reason = size_reason(kind)
         if fix_duplicates:
             show_duplicates(inspected, as_json)
             return
@@ -169,7 +175,7 @@ def command(
     if as_json:
         print_json(found.to_json())
     else:
-        _show(found)
+        _show(found, reason)
     if found.refused:
         lines = found.refused.replace(f"domains.{NAME}.", "domains.NAME.").split("\n")
         raise BadInput.several([BadInput(line) for line in lines])
@@ -264,7 +270,7 @@ def _list_embedded(as_json: bool) -> None:
     suggest("onetrunk data pocket:digits --sheet digits.png")
 
 
-def _show(found: Inspection) -> None:
+def _show(found: Inspection, reason: str) -> None:
     paper = console()
     table = Table(
         title=escape(printable(found.source)), title_justify="left", show_header=False, box=None
@@ -289,7 +295,8 @@ def _show(found: Inspection) -> None:
         sizes = f"{h0}x{w0}"
         if (h0, w0) != (h2, w2):
             sizes = f"height {h0} to {h2} (median {h1}), width {w0} to {w2} (median {w1})"
-        row("pixels", f"{sizes}; trained at {found.trained_at[0]}x{found.trained_at[1]}")
+        why = f" ({reason}; --size sets it)" if reason else ""
+        row("pixels", f"{sizes}; trained at {found.trained_at[0]}x{found.trained_at[1]}{why}")
     row("mean", " ".join(f"{v:.3f}" for v in found.mean))
     row("std", " ".join(f"{v:.3f}" for v in found.std))
     for file, why in list(found.unreadable.items())[:SHOWN]:

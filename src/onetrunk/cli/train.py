@@ -15,7 +15,7 @@ from rich.table import Table as Grid
 from onetrunk.cli.output import console, print_json, suggest
 from onetrunk.config import Recipe, named_recipes
 from onetrunk.config.check import parse_and_check
-from onetrunk.config.optimizers import OPTIMIZER_KEYS
+from onetrunk.config.optimizers import DEFAULT_KEYS
 from onetrunk.config.recipe import FILE, read_text
 from onetrunk.config.sets import grid as varied
 from onetrunk.config.to_toml import inline
@@ -202,8 +202,8 @@ def _show_dry(found: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    for warning in found["warnings"]:
-        say(f"note: {warning}")
+    for line in (*found["choices"], *(f"note: {warning}" for warning in found["warnings"])):
+        say(line)
     grid = Grid(title=escape(f"{found['name']} on {found['device']}"), title_justify="left")
     grid.add_column("network for")
     for column in ("steps", "images/s", "time", "parameters", "model", "checkpoint"):
@@ -242,14 +242,14 @@ def _show_dry(found: Mapping[str, Any], as_json: bool) -> None:
 
 
 def _optimizer_line(values: Mapping[str, Any]) -> str:
-    """Format the optimizer's values in force, and where each comes from."""
-    name = values["name"]
+    """Format the optimizer's values in force, and which of them were set."""
     parts = [
-        f"{key} {values[key]:g} ({f'default of {name}' if key in values['defaults'] else 'as set'})"
-        for key in OPTIMIZER_KEYS
+        f"{key} {values[key]:g}{'' if key in values['defaults'] else ' (set)'}"
+        for key in DEFAULT_KEYS
         if key in values
     ]
-    return f"optimizer: {name}, {', '.join(parts)}"
+    of = "random weights" if values["start"] == "scratch" else "a pretrained trunk"
+    return f"optimizer: {values['name']}, {', '.join(parts)}; the rest are its defaults for {of}"
 
 
 def _show_sweep(found: Mapping[str, Any], recipe: Recipe, as_json: bool) -> None:

@@ -107,6 +107,10 @@ class AddRecipe(Settings):
             raise BadInput("expected one domain", got=len(domains))
         return domains
 
+    def notes(self) -> dict[str, dict[str, str]]:
+        """Say which values of [train] are defaults."""
+        return {"train": self.train.default_notes("scratch", taught=False)}
+
     @property
     def domain(self) -> DomainSettings:
         """The domain that is added."""

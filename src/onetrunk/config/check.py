@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
 from onetrunk.config.recipe import Recipe, seeded_weights
+from onetrunk.config.resolve import resolve
 from onetrunk.config.sets import apply_sets
 from onetrunk.config.train import LOGGERS
 from onetrunk.data.domain import Domain, asking_once
@@ -31,13 +33,27 @@ from onetrunk.objects import load_object
 
 @dataclass(frozen=True)
 class Checked:
-    """The domains of a recipe, with their images listed, and warnings about them."""
+    """A resolved recipe, its domains with their images listed, and messages.
 
+    Attributes:
+        recipe: The recipe with the values that were chosen for this machine.
+        choices: A line for each choice.
+        warnings: Messages about the images and the sizes.
+    """
+
+    recipe: Recipe
     domains: list[Domain]
+    choices: tuple[str, ...]
     warnings: list[str]
 
 
-def check(recipe: Recipe, *, sample: bool = False) -> Checked:
+def check(
+    recipe: Recipe,
+    device: torch.device | None = None,
+    *,
+    sample: bool = False,
+    weights: bool = True,
+) -> Checked:
     """Read all domains and try the trunk on each; raise one BadInput with all problems.
 
     If pretrained weights cannot be downloaded, no image is decoded: the problems that are known
@@ -45,9 +61,17 @@ def check(recipe: Recipe, *, sample: bool = False) -> Checked:
 
     Args:
         recipe: The recipe.
+        device: The device of the training; None: a GPU if there is one.
         sample: Whether to decode only a few images of each domain, without writing anything.
+        weights: Whether pretrained weights are needed; not if a checkpoint replaces them.
     """
     errors: list[OnetrunkError] = []
+    choices: tuple[str, ...] = ()
+    try:
+        resolved = resolve(recipe, device)
+        recipe, choices = resolved.recipe, resolved.notes
+    except (BadInput, Failed) as error:
+        errors.append(error if error.place else error.within("trunk.arch"))
     listed: list[Domain] = []
     for settings in recipe.domains:
         try:
@@ -56,9 +80,11 @@ def check(recipe: Recipe, *, sample: bool = False) -> Checked:
             errors += _about(settings.name, error)
     errors += _contradictions(recipe, listed)
     errors += [error for name in recipe.train.loggers for error in _check_logger(name)]
-    trunk, trunk_errors = _make_trunk(recipe)
+    if recipe.trunk.is_auto:  # no trunk is available
+        raise BadInput.several(errors)
+    trunk, trunk_errors = _make_trunk(recipe if weights else recipe.without_weights())
     errors += trunk_errors
-    if weights_errors := check_weights(recipe):
+    if weights and (weights_errors := check_weights(recipe)):
         raise BadInput.several([*errors, *weights_errors])
     warnings: list[str] = []
     domains: list[Domain] = []
@@ -85,7 +111,7 @@ def check(recipe: Recipe, *, sample: bool = False) -> Checked:
         warnings.append("train.frozen: the trunk has random weights, so its features are random")
     if errors:
         raise BadInput.several(errors)
-    return Checked(domains, warnings)
+    return Checked(recipe, domains, choices, warnings)
 
 
 def check_weights(recipe: Recipe) -> list[OnetrunkError]:

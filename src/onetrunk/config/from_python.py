@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from onetrunk.config.distill import Distill
+from onetrunk.config.optimizers import train_defaults
 from onetrunk.config.recipe import Recipe
 from onetrunk.config.to_toml import document_of
 from onetrunk.config.train import Train
@@ -46,7 +47,7 @@ def recipe_of(
     """Return the recipe of a model, domains and settings."""
     trunk = {**document_of(model.trunk.settings), "pair": model.pair}
     tables = [_with_heads(table_of(domain), model) for domain in domains]
-    return recipe_for(domains, train, seed, out, trunk, distill, tables)
+    return recipe_for(domains, _for_start(train, model, distill), seed, out, trunk, distill, tables)
 
 
 def recipe_for(
@@ -77,6 +78,16 @@ def recipe_for(
         "distill": {} if distill is None else distill.given(),
     }
     return Recipe.of(document)
+
+
+def _for_start(train: Train, model: Universal, distill: Distill | None) -> Train:
+    """Return the settings with the defaults for the weights that the trunk was made with."""
+    if model.trunk.pretrained is False:
+        return train
+    taught = distill is not None and (distill.on or distill.uses_lwf)
+    defaults = train_defaults(train.optimizer, "pretrained", taught)
+    given = {key: value for key, value in defaults.items() if value is not None}
+    return Train.of({**given, **train.given()}, "train")
 
 
 def _with_heads(table: dict[str, Any], model: Universal) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from onetrunk.config.distill import Distill
+from onetrunk.config.optimizers import Start
 from onetrunk.config.sets import apply_sets, grid
 from onetrunk.config.to_toml import document_of, settings_to_toml
 from onetrunk.config.train import Train
@@ -157,7 +158,27 @@ class Recipe(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _fill_in_train(self) -> Recipe:
+        """Fill in the keys of [train] that depend on the weights at the start."""
+        object.__setattr__(self, "train", self.train.starting(self.start, self.taught))
+        return self
+
+    @property
+    def start(self) -> Start:
+        """The weights of the trunk at the start, as far as defaults depend on them."""
+        return "scratch" if self.trunk.pretrained is False else "pretrained"
+
+    @property
+    def taught(self) -> bool:
+        """Whether there are teachers or earlier predictions to learn from, beside labels."""
+        return self.distill.on or self.distill.uses_lwf
+
     # -- writing
+
+    def notes(self) -> dict[str, dict[str, str]]:
+        """Say which values of [train] are defaults."""
+        return {"train": self.train.default_notes(self.start, self.taught)}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Recipe) and self.document() == other.document()
@@ -221,6 +242,11 @@ class Recipe(Settings):
         for _, one in combinations:
             self.with_sets(one)
         return combinations
+
+    def without_weights(self) -> Recipe:
+        """Return this recipe with random weights of its trunk, and the same training."""
+        trunk = self.trunk.model_copy(update={"pretrained": False})
+        return self.model_copy(update={"trunk": trunk})
 
     def moved_to(self, folder: str | os.PathLike[str]) -> Recipe:
         """Return this recipe for a file in another folder; its paths keep their meaning."""

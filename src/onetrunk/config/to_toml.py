@@ -58,6 +58,7 @@ def settings_to_toml(settings: BaseModel) -> str:
     fields, document = fields_of(type(settings)), document_of(settings)
     root = {key: value for key, value in document.items() if not tables_in(fields[key])}
     sections = [_section("", root, fields)]
+    notes = settings.notes() if isinstance(settings, Settings) else {}
     for name, field in fields.items():
         if not (tables := tables_in(field)):
             continue
@@ -66,9 +67,7 @@ def settings_to_toml(settings: BaseModel) -> str:
             for place, table in enumerate(document[name]):
                 sections.append(_section(f"[[{name}]]", table, {} if place else keys))
         else:
-            inner = getattr(settings, name)
-            notes = inner.notes() if isinstance(inner, Settings) else {}
-            sections.append(_section(f"[{name}]", document[name], keys, notes))
+            sections.append(_section(f"[{name}]", document[name], keys, notes.get(name, {})))
     return "\n\n".join("\n".join(lines) for lines in sections) + "\n"
 
 

@@ -16,11 +16,14 @@ from pydantic import (
 )
 
 from onetrunk.config.optimizers import (
+    DEFAULT_KEYS,
     DEFAULT_OPTIMIZER,
+    OPTIMIZER_KEYS,
     OPTIMIZERS,
     OptimizerName,
+    Start,
     in_words,
-    optimizer_defaults,
+    train_defaults,
 )
 from onetrunk.data.sampling import SAMPLERS
 from onetrunk.errors import BadInput
@@ -31,7 +34,7 @@ LENGTHS = ("steps", "epochs", "hours")  # exactly one of them is set
 STEPS = 4000
 # only the names: the package is in a higher layer and is not imported
 LOGGERS = tuple(Registry[object]("onetrunk.train.loggers", "logger"))
-BY_OPTIMIZER: Any = None  # the default of a key whose value is that of the optimizer
+BY_START: Any = None  # the default of a key that depends on the optimizer or on the trunk
 
 
 def _table(value: object) -> object:
@@ -59,18 +62,21 @@ class Train(Settings):
         default=DEFAULT_OPTIMIZER, description="Optimizer; sgd has Nesterov momentum"
     )
     lr: Annotated[float, AUTO] = Field(
-        default=BY_OPTIMIZER, gt=0, description=f"Learning rate; auto: {in_words('lr')}"
+        default=BY_START, gt=0, description=f"Learning rate; auto: {in_words('lr')}"
     )
     momentum: Annotated[float | None, AUTO] = Field(
-        default=BY_OPTIMIZER, ge=0, lt=1, description=f"Momentum; auto: {in_words('momentum')}"
+        default=BY_START, ge=0, lt=1, description=f"Momentum; auto: {in_words('momentum')}"
     )
     weight_decay: Annotated[float, AUTO] = Field(
-        default=BY_OPTIMIZER,
+        default=BY_START,
         ge=0,
         description="Weight decay of all but norms and biases; auto: " + in_words("weight_decay"),
     )
-    head_lr_factor: float = Field(
-        default=1.0, gt=0, description="The learning rate of the heads is lr times this factor"
+    head_lr_factor: Annotated[float, AUTO] = Field(
+        default=BY_START,
+        gt=0,
+        description="The learning rate of the heads is lr times this factor; auto: "
+        + in_words("head_lr_factor"),
     )
     schedule: Literal["cosine", "step", "constant"] = Field(
         default="cosine", description="Schedule of the learning rate"
@@ -107,8 +113,12 @@ class Train(Settings):
     accumulate: int = Field(
         default=1, ge=1, description="Number of steps whose gradients are accumulated"
     )
-    ema: float = Field(
-        default=0.0, ge=0, lt=1, description="Decay of the moving average of weights; 0: none"
+    ema: Annotated[float, AUTO] = Field(
+        default=BY_START,
+        ge=0,
+        lt=1,
+        description="Largest decay of the moving average of weights, over about a tenth of the "
+        f"steps so far; 0: none; auto: {in_words('ema')}",
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="Precision of activations"
@@ -119,8 +129,12 @@ class Train(Settings):
     compile: bool = Field(
         default=False, description="Compile the network: a slow start, then faster steps"
     )
-    label_smoothing: float = Field(
-        default=0.0, ge=0, lt=1, description="Label smoothing of classify tasks"
+    label_smoothing: Annotated[float, AUTO] = Field(
+        default=BY_START,
+        ge=0,
+        lt=1,
+        description="Label smoothing of classify tasks; auto: "
+        f"{in_words('label_smoothing')} without teachers",
     )
     class_weights: Literal["none", "balanced"] = Field(
         default="none", description="Weights of classes in the loss"
@@ -175,40 +189,62 @@ class Train(Settings):
     @model_validator(mode="wrap")
     @classmethod
     def _fill_in(cls, given: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
-        """Fill in the length, and the values of the optimizer, if they are not given."""
+        """Fill in the length, and the defaults for random weights, if they are not given."""
         if not isinstance(given, Mapping):
             return validate(given)
         filled = dict(given)
         if all(filled.get(name) is None for name in LENGTHS):
             filled["steps"] = STEPS
         chosen = filled.get("optimizer", DEFAULT_OPTIMIZER)
-        for name, value in (
-            optimizer_defaults(chosen) or optimizer_defaults(DEFAULT_OPTIMIZER)
-        ).items():
-            if filled.get(name) in (None, "auto"):
+        known = next((name for name in OPTIMIZERS["scratch"] if name == chosen), DEFAULT_OPTIMIZER)
+        auto = {name for name in DEFAULT_KEYS if filled.get(name) in (None, "auto")}
+        for name, value in train_defaults(known).items():
+            if name in auto:
                 filled[name] = value
         train = validate(filled)
         train.model_fields_set.intersection_update(given)
+        train.model_fields_set.difference_update(auto)
         return train
+
+    def starting(self, start: Start, taught: bool) -> Self:
+        """Return these settings with the defaults for other weights at the start.
+
+        Args:
+            start: The weights of the trunk at the start.
+            taught: Whether there are teachers or earlier predictions to learn from.
+        """
+        defaults = train_defaults(self.optimizer, start, taught)
+        values = {key: value for key, value in defaults.items() if key not in self.model_fields_set}
+        train = self.model_copy(update=values)
+        train.model_fields_set.difference_update(values)
+        return train
+
+    def default_notes(self, start: Start, taught: bool) -> dict[str, str]:
+        """Say of each key that has its default value what the default depends on.
+
+        Args:
+            start: The weights of the trunk at the start.
+            taught: Whether there are teachers or earlier predictions to learn from.
+        """
+        of = "random weights" if start == "scratch" else "a pretrained trunk"
+        same = train_defaults(self.optimizer)
+        notes = {}
+        for key, value in train_defaults(self.optimizer, start, taught).items():
+            if value is None or getattr(self, key) != value:
+                continue
+            whose = f" of {self.optimizer}" if key in OPTIMIZER_KEYS else ""
+            notes[key] = f"now the default{whose}" + ("" if value == same[key] else f" for {of}")
+        return notes
 
     @model_validator(mode="after")
     def _has_momentum(self) -> Self:
-        if self.momentum is not None and OPTIMIZERS[self.optimizer].momentum is None:
+        if self.momentum is not None and OPTIMIZERS["scratch"][self.optimizer].momentum is None:
             raise BadInput(
                 f"{self.optimizer} has no momentum",
                 got=f"momentum = {self.momentum}",
                 try_="remove it, or optimizer = 'sgd'",
             )
         return self
-
-    def notes(self) -> dict[str, str]:
-        """Name the keys that have the value of the optimizer."""
-        defaults = optimizer_defaults(self.optimizer)
-        return {
-            key: f"now the default of {self.optimizer}"
-            for key, value in defaults.items()
-            if value is not None and getattr(self, key) == value
-        }
 
     @field_validator("hours")
     @classmethod

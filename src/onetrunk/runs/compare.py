@@ -27,6 +27,7 @@ from onetrunk.display import Described, Summary
 from onetrunk.errors import BadInput, Diverged
 from onetrunk.eval.budget import budget, trunk_cost
 from onetrunk.eval.table import Table
+from onetrunk.nn.published_weights import is_file
 from onetrunk.nn.saving import load
 from onetrunk.objects import Trust, modules_of, trusting
 from onetrunk.progress import say
@@ -330,8 +331,8 @@ class NewDomains:
         weights: bool | str = False
         if self.run.recipe is not None:
             weights = self.run.recipe.trunk.pretrained
-            if isinstance(weights, str):
-                weights = str((self.run.recipe.root / weights).resolve())
+            if is_file(weights):
+                weights = str((self.run.recipe.root / str(weights)).resolve())
         if self.model.trunk.sharing == "partial":
             own = list(self.model.trunk.own_stages)
             return {"pretrained": weights, "sharing": "partial", "own_stages": own}

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from onetrunk.config import Recipe, Train
+from onetrunk.config import Recipe
 from onetrunk.config.check import check
-from onetrunk.config.optimizers import OPTIMIZER_KEYS
+from onetrunk.config.optimizers import DEFAULT_KEYS
 from onetrunk.data.cache_room import large
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput
@@ -46,11 +46,12 @@ def dry_run(recipe: Recipe, device: str | None = None) -> dict[str, Any]:
         )
     place = choose_device(device)
     check_place(recipe.out_folder, touch=False)
-    checked = check(recipe, sample=True)
+    checked = check(recipe, place, sample=True)
+    recipe = checked.recipe
     data = {domain.name: _data(domain) for domain in checked.domains}
     parts: dict[str, dict[str, Any]] = {}
     downloads = recipe.trunk.pretrained is True
-    local = recipe.with_sets(["trunk.pretrained=false"]) if downloads else recipe
+    local = recipe.without_weights() if downloads else recipe
     models = local.make_model(checked.domains)
     if recipe.init_folder is not None:
         start_from(recipe.init_folder, models)
@@ -92,8 +93,9 @@ def dry_run(recipe: Recipe, device: str | None = None) -> dict[str, Any]:
         "out": str(recipe.out_folder),
         "device": str(place),
         "threads": threads.count if threads is not None else torch.get_num_threads(),
+        "choices": list(checked.choices),
         "warnings": [*checked.warnings, *_cache_warnings(checked.domains)],
-        "optimizer": optimizer_values(recipe.train),
+        "optimizer": optimizer_values(recipe),
         "parts": parts,
         "data": data,
         "decode_seconds": sum(part["decode_seconds"] for part in data.values()),
@@ -125,13 +127,14 @@ def _cache_warnings(domains: Sequence[Domain]) -> list[str]:
     return [f"{fact}; so much is only written with --yes"] if fact else []
 
 
-def optimizer_values(train: Train) -> dict[str, Any]:
-    """Return the optimizer, its values in force, and which of them are its defaults."""
-    values = {key: getattr(train, key) for key in OPTIMIZER_KEYS}
+def optimizer_values(recipe: Recipe) -> dict[str, Any]:
+    """Return the optimizer, the values in force, and which of them are defaults."""
+    values = {key: getattr(recipe.train, key) for key in DEFAULT_KEYS}
     return {
-        "name": train.optimizer,
+        "name": recipe.train.optimizer,
         **{key: value for key, value in values.items() if value is not None},
-        "defaults": [key for key in OPTIMIZER_KEYS if key in train.notes()],
+        "start": recipe.start,
+        "defaults": list(recipe.notes()["train"]),
     }
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from onetrunk.config import Recipe
 from onetrunk.config.check import check_weights
+from onetrunk.config.resolve import resolve, run_recipe
 from onetrunk.config.to_toml import inline
 from onetrunk.errors import BadInput
 from onetrunk.eval.metrics import as_error
@@ -26,6 +27,7 @@ from onetrunk.store.atomic import write_atomic
 from onetrunk.store.differ import differ
 from onetrunk.store.places import check_folder
 from onetrunk.store.run_folder import METRICS, RECIPE, SCORES, check_place, shell
+from onetrunk.train.device import choose_device
 from onetrunk.train.selection import error_by_domain, unit_of
 
 SWEEP = "sweep.json"
@@ -72,6 +74,7 @@ def train_all(
     """
     for recipe in recipes.values():
         check_place(recipe.out_folder)
+    recipes = resolve_all(recipes, device)
     finished = {
         label: is_finished(recipe.out_folder, recipe.text_in(recipe.out_folder), resume=resume)
         for label, recipe in recipes.items()
@@ -94,6 +97,16 @@ def train_all(
             say(f"{label}: {folder}")
             runs[label] = train_recipe(recipe, resume=resume, device=device)
     return runs
+
+
+def resolve_all(recipes: Mapping[str, Recipe], device: str | None) -> dict[str, Recipe]:
+    """Return resolved recipes, and print what is chosen; a run that has begun decides for all."""
+    place = choose_device(device)
+    like = next(filter(None, map(run_recipe, recipes.values())), None)
+    resolved = {label: resolve(recipe, place, like) for label, recipe in recipes.items()}
+    for line in dict.fromkeys(line for each in resolved.values() for line in each.notes):
+        say(line)
+    return {label: each.recipe for label, each in resolved.items()}
 
 
 def seconds_of(folder: Path) -> float:

@@ -58,7 +58,7 @@ def settings_like(
         defaults["augment"] = most_common(augments)
     result = domain.with_defaults(defaults)
     taken = [key for key in SHOWN if key in defaults and key not in domain.given]
-    if any(getattr(result.settings, key) != getattr(domain.settings, key) for key in taken):
+    if any(_value(result.settings, key) != _value(domain.settings, key) for key in taken):
         say(
             f"{domain.name}: {_described(result.settings, taken)} as in the run; "
             f"change with --set domains.{domain.name}.{taken[0]}=…"
@@ -109,12 +109,18 @@ class _Inherited:
         numbers = (pixels.mean, pixels.std)
         normalize: Any = "imagenet" if numbers == IMAGENET else numbers
         if known is not None and known.normalize != numbers:
-            normalize = known.normalize
+            normalize = _value(known, "normalize")
         return cls(
             (pixels.size, pixels.fit, pixels.margin, pixels.fill),
             normalize,
             None if known is None else known.augment,
         )
+
+
+def _value(settings: DomainSettings, key: str) -> Any:
+    """Return a setting; the normalization "auto" is that of the images, as there are no weights."""
+    value = getattr(settings, key)
+    return "dataset" if key == "normalize" and value == "auto" else value
 
 
 def most_common(values: Sequence[T]) -> T:

@@ -24,6 +24,7 @@ from onetrunk.eval.evaluate import evaluate_split
 from onetrunk.nn.arguments import check_model
 from onetrunk.nn.heads import Numbers
 from onetrunk.nn.model_files import save_models
+from onetrunk.nn.published_weights import is_file, weights_licence
 from onetrunk.nn.saving import load
 from onetrunk.nn.shared_heads import SharedHead
 from onetrunk.nn.universal import Universal
@@ -31,7 +32,8 @@ from onetrunk.objects import Trust, modules_of, trusting
 from onetrunk.progress import say
 from onetrunk.runs.environment import check_environment, environment, recorded_threads
 from onetrunk.runs.open import OUTCOMES, Models, Run
-from onetrunk.store.run_folder import RECIPE, SCORES, RunFolder, check_place
+from onetrunk.store.checkpoint import last
+from onetrunk.store.run_folder import CHECKPOINTS, RECIPE, SCORES, RunFolder, check_place
 from onetrunk.train.callbacks import Callback, check_callbacks
 from onetrunk.train.device import Precision, choose_device, deterministic
 from onetrunk.train.distill.find_teachers import TeacherSource, find_teachers
@@ -155,13 +157,45 @@ def train_recipe(recipe: Recipe, *, resume: bool = False, device: str | None = N
     check_place(recipe.out_folder)
     place = choose_device(device)  # raises before any image is read
     with trusting(modules_of(recipe.objects)):  # the user runs the recipe that names them
-        checked = check(recipe)
-        for warning in checked.warnings:
-            say(f"note: {warning}")
-        models = recipe.make_model(checked.domains)
+        weights = not (resume and is_saved(recipe))
+        checked = check(recipe, place, weights=weights)
+        recipe = checked.recipe
+        for line in (*checked.choices, *(f"note: {warning}" for warning in checked.warnings)):
+            say(line)
+        models = make_models(recipe, checked.domains, weights)
         if recipe.init_folder is not None:
             start_from(recipe.init_folder, models)
         return train_models(models, checked.domains, recipe, resume=resume, device=place)
+
+
+def is_saved(recipe: Recipe) -> bool:
+    """Return whether checkpoints replace the pretrained weights that all networks start from.
+
+    So a run can be continued where the weights are not installed and cannot be downloaded. Those of
+    a file are still read, as only the file tells their licence.
+    """
+    folder = recipe.out_folder
+    if is_file(recipe.trunk.pretrained) or not (folder / RECIPE).is_file():
+        return False
+    if (folder / SCORES).exists():
+        return True
+    names = [domain.name for domain in recipe.domains]
+    parts = names if recipe.trunk.sharing == "none" else [""]
+    return not recipe.train.frozen and all(
+        last(folder / CHECKPOINTS / part) is not None for part in parts
+    )
+
+
+def make_models(recipe: Recipe, domains: Sequence[Domain], weights: bool) -> dict[str, Universal]:
+    """Return the networks of a recipe; without `weights`, random ones in place of pretrained ones.
+
+    The licence is that of the pretrained weights in any case.
+    """
+    models = (recipe if weights else recipe.without_weights()).make_model(domains)
+    if not weights:
+        for model in models.values():
+            model.trunk.licence = weights_licence(recipe.trunk.arch, recipe.trunk.pretrained)
+    return models
 
 
 def train_models(

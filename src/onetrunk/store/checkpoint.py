@@ -18,7 +18,7 @@ from onetrunk.store.atomic import atomic_folder, clear_leftovers, remove_folder
 from onetrunk.store.strict_json import strict_json
 from onetrunk.store.tensors import read_tensors, write_tensors
 
-FORMAT = 1
+FORMAT = 2
 TENSORS, STATE = "tensors.safetensors", "state.json"
 RESERVED = ("format", "step", "sha256", "metrics_bytes")  # keys that the store adds to a state
 STEP = re.compile(r"step-(0|[1-9][0-9]*)")

@@ -1,5 +1,10 @@
 """Exponential moving average of the weights, θ̄ ← d·θ̄ + (1 − d)·θ, which is evaluated and kept.
 
+In the nth update of a tensor, d is the smaller of the decay and (1 + n)/(10 + n), as in the
+ExponentialMovingAverage of TensorFlow. So the average is over about the last tenth of the updates
+until the decay is reached, and initial weights leave it quickly: in a short training, and for a
+domain that is in few steps.
+
 A domain's own weights are averaged in the steps that changed them. Running statistics are averaged
 too, so that the averaged weights are used with statistics of about the same age.
 """
@@ -29,6 +34,7 @@ class Average:
             listed = {keys.get(id(tensor)) for tensor in model.own(name).values()}
             own = {k: self.live[SHARED].pop(k) for k in listed if k in self.live[SHARED]}
             self.live[name] = dict(sorted(own.items()))
+        self.updates = dict.fromkeys(self.live, 0)  # by owner
         self.averaged = {
             owner: {key: tensor.clone() for key, tensor in tensors.items()}
             for owner, tensors in self.live.items()
@@ -39,8 +45,14 @@ class Average:
         """Update the averages after a step with these domains."""
         for owner in (SHARED, *domains):
             averaged = list(self.averaged[owner].values())
+            self.updates[owner] += 1
             if averaged:
-                torch._foreach_lerp_(averaged, list(self.live[owner].values()), 1 - self.decay)
+                live, decay = list(self.live[owner].values()), self.decay_at(self.updates[owner])
+                torch._foreach_lerp_(averaged, live, 1 - decay)
+
+    def decay_at(self, update: int) -> float:
+        """Return the decay in an update, which is counted from 1."""
+        return min(self.decay, (1 + update) / (10 + update))
 
     @contextmanager
     @torch.no_grad()

@@ -245,6 +245,7 @@ class Learner:
             "selection": self.selection.state(),
             "loader": self.loader.state(),
             "scaler": None if scaler is None else scaler.state_dict(),
+            "averaged": {} if self.average is None else {**self.average.updates},
         }
         return tensors, values
 
@@ -263,6 +264,8 @@ class Learner:
         self.loader.restore(saved.state["loader"])
         if self.precision.scaler is not None:
             self.precision.scaler.load_state_dict(saved.state["scaler"])
+        if self.average is not None:
+            self.average.updates.update(saved.state["averaged"])
 
     def load_evaluated(self, saved: Saved) -> None:
         """Load the weights that were evaluated at a checkpoint: the averaged ones, if kept."""

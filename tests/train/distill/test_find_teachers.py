@@ -197,7 +197,8 @@ def test_frozen_training_has_no_teachers(tmp_path: Path) -> None:
             train=Train(frozen=True),
         )
     text = '[[domains]]\nname = "ants"\nsource = "pocket:optdigits"\n[train]\nfrozen = true\n'
-    one = Recipe.parse(f'name = "x"\n{text}[distill]\nteachers = "runs/x"\n', tmp_path)
+    text += '[distill]\nteachers = "runs/x"\n[trunk]\narch = "resnet20"\n'
+    one = Recipe.parse(f'name = "x"\n{text}', tmp_path)
     with raises(BadInput, "distill.teachers", "train.frozen"):
         check(one)
     check(one.with_sets(["distill.enabled=false"]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from onetrunk.config.optimizers import OPTIMIZER_KEYS
+from onetrunk.config.optimizers import DEFAULT_KEYS
 from onetrunk.config.train import LENGTHS
 
 BATCH = 32  # images in a batch, at most
@@ -28,7 +28,7 @@ def few_train(given: Mapping[str, Any], like: Mapping[str, Any], images: int) ->
     """
     train = dict(like)
     if not given.keys() & {*OPTIMIZER, "momentum"}:  # otherwise the user's or the run's optimizer
-        kept = {key: train[key] for key in train if key in given or key not in OPTIMIZER_KEYS}
+        kept = {key: train[key] for key in train if key in given or key not in DEFAULT_KEYS}
         train = {**kept, **OPTIMIZER}
     train["batch"] = max(1, min(train.get("batch", BATCH), BATCH, images // 2))
     if not given.keys() & {*LENGTHS}:
