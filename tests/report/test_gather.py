@@ -42,8 +42,8 @@ def test_several_columns_and_seeds(tmp_path: Path) -> None:
     text = page(found)
     check(text)
     assert "2 seeds: 10.00–11.00" in text
-    assert "lowest validation error" in text
-    assert "Evaluated: shared" in text
+    assert "lowest error on validation images" in text
+    assert "Judged here: shared" in text
 
 
 def test_frozen_heads_and_a_baseline_that_is_not_separate_networks(tmp_path: Path) -> None:
@@ -175,6 +175,31 @@ def test_invalid_runs_and_baselines_are_refused(
     with raises(BadInput, *facts) as error:
         gathered(runs, baseline)
     assert error.value.got in (got, str(tmp_path / str(got)))
+
+
+def test_the_chosen_run_is_an_index_or_a_folder(tmp_path: Path) -> None:
+    domains = [domain("a")]
+    for name, error in (("first", 5.0), ("second/seed-3", 50.0), ("alone", 5.0)):
+        sharing = "none" if name == "alone" else "deep"
+        make_run(tmp_path / name, domains, {"a": error}, model=False, sharing=sharing)
+    runs = [tmp_path / "first", tmp_path / "second"]
+    for chosen, column in (
+        (0, 0),
+        (1, 1),
+        (tmp_path / "second", 1),
+        (str(tmp_path / "second" / "seed-3"), 1),
+        (tmp_path / "alone", -1),
+    ):
+        found = gather(runs, tmp_path / "alone", floors="none", chosen=chosen, notes=["a < b"])
+        assert found.chosen == column and found.notes == ("a < b",)
+        assert found.is_chosen(found.column(column))
+        assert [each for each in found.all_columns if found.is_chosen(each)] == [
+            found.column(column)
+        ]
+        assert column == -1 or found.evaluated is found.column(column)
+    for wrong in (2, -1, tmp_path / "third", tmp_path):
+        with raises(BadInput, "chosen: expected"):
+            gather(runs, tmp_path / "alone", floors="none", chosen=wrong)
 
 
 def test_the_loss_is_the_mean_over_a_domain_s_tasks() -> None:

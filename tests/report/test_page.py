@@ -171,6 +171,18 @@ def test_numbers_of_a_column_have_the_same_digits() -> None:
     assert [scaled(v, "B") for v in (37, 1100, 1_164_000)] == ["37 B", "1.10 kB", "1.16 MB"]
 
 
+def test_the_chosen_run_and_the_reasons_are_shown(complete: Findings) -> None:
+    assert "Judged here: shop (resnet20" in page(complete)
+    reason = "parts keeps its own network: validation 12.1 against 9.8 %"
+    for chosen, words in (
+        (0, "Chosen by its scores on validation images: shop (resnet20"),
+        (-1, "Chosen by its scores on validation images: alone. The best of the other runs: shop"),
+    ):
+        text = page(replace(complete, chosen=chosen, notes=(reason,)))
+        check(text)
+        assert words in text and f"<li>{reason}</li>" in text
+
+
 def test_hostile_names_are_text(complete: Findings) -> None:
     text = page(complete)
     for name in (*EVIL, "<i>z</i>", "<img src=//evil"):
@@ -191,6 +203,7 @@ def test_every_text_of_the_findings_is_escaped(complete: Findings) -> None:
         splits=tuple(replace(s, domain="<u>", method="<u>") for s in complete.splits),
         curves=tuple(replace(task, domain="<u>", task="<u>") for task in complete.curves),
         verdict=replace(complete.verdict, sentence="<u>", notes=("<u>",)),
+        notes=("<u>",),
         columns=tuple(replace(c, name="<u>", description="<u>") for c in complete.columns),
     )
     text = page(hostile)

@@ -44,7 +44,7 @@ from onetrunk.report.run_files import (
     read_groups,
     setting_folders,
 )
-from onetrunk.report.verdict import Candidate, Weakness, decide
+from onetrunk.report.verdict import BASELINE, Candidate, Weakness, decide
 from onetrunk.report.weaknesses import weaknesses_of
 from onetrunk.runs.open import Run
 from onetrunk.store.run_folder import RECIPE, shell
@@ -69,6 +69,8 @@ def gather(
     images: bool = True,
     floors: FloorChoice = "auto",
     domains: Sequence[Domain] = (),
+    chosen: int | PathOrName | None = None,
+    notes: Sequence[str] = (),
     seed: int = 0,
 ) -> Findings:
     """Read the runs, measure their networks, and make the verdict.
@@ -79,9 +81,13 @@ def gather(
         images: Whether images and file names may be shown.
         floors: Which floors are computed, see floors.py.
         domains: Domains whose images were given in Python.
+        chosen: The run that was chosen, by its folder (which may be the baseline) or as an index
+            of `runs`.
+        notes: Sentences on that choice.
         seed: The seed of all samples.
     """
     groups, base = _groups(runs, baseline, domains)
+    chosen_index = None if chosen is None else _chosen(runs, groups, base, chosen)
     every = [*groups, *([base] if base else [])]
     attempt = Attempt(files=images)
     models = {
@@ -115,6 +121,7 @@ def gather(
         ],
         base.name if base and not base.separate else None,
         weaknesses_of(base, -1, curves, floor_groups) if base else (),
+        chosen_index,
     )  # fmt: skip
     evaluated = groups[verdict.evaluated]
     networks = models[evaluated.name]
@@ -145,6 +152,8 @@ def gather(
         ),
         environments=tuple((g.name, g.first.environment) for g in every if g.first.environment),
         images=images,
+        chosen=chosen_index,
+        notes=tuple(notes),
         measured=measured,
         missing=attempt.missing,
     )
@@ -251,6 +260,29 @@ def _groups(
         )
     groups = finished_groups(read_groups([*runs, baseline]))
     return groups[:-1], match_single_task_domains(groups[-1], groups[:-1])
+
+
+def _chosen(
+    runs: Sequence[PathOrName],
+    groups: Sequence[RunGroup],
+    base: RunGroup | None,
+    chosen: int | PathOrName,
+) -> int:
+    """Return the column of the chosen run; BASELINE is that of the baseline."""
+    if isinstance(chosen, int):
+        if not 0 <= chosen < len(runs):
+            raise BadInput(
+                "chosen: expected an index of the runs", got=chosen, available=range(len(runs))
+            )
+        chosen = runs[chosen]
+    for column, group in [*enumerate(groups), *([(BASELINE, base)] if base else [])]:
+        if group.is_at(Path(chosen)):
+            return column
+    raise BadInput(
+        "chosen: expected one of the runs, or the baseline",
+        got=str(chosen),
+        available=[group.name for group in [*groups, *([base] if base else [])]],
+    )
 
 
 def finished_groups(groups: Sequence[RunGroup]) -> list[RunGroup]:
