@@ -11,13 +11,15 @@ import torch
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput, Failed
 from onetrunk.report import floors as report_floors
+from onetrunk.report import gather as gather_module
 from onetrunk.report.findings import Findings
 from onetrunk.report.floors import read_floors
 from onetrunk.report.gather import gather, loss_of, without_paths
 from onetrunk.report.page import page
+from onetrunk.train.threads import Threads
 from tests.helpers.errors import raises
 from tests.helpers.runs import make_run, opening
-from tests.helpers.small import domain
+from tests.helpers.small import domain, network
 from tests.report.markup import check
 
 TWO = [domain("a"), domain("b", seed=1)]
@@ -200,6 +202,23 @@ def test_the_chosen_run_is_an_index_or_a_folder(tmp_path: Path) -> None:
     for wrong in (2, -1, tmp_path / "third", tmp_path):
         with raises(BadInput, "chosen: expected"):
             gather(runs, tmp_path / "alone", floors="none", chosen=wrong)
+
+
+def test_latency_is_measured_with_the_threads_that_are_fast(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    passes = []
+
+    def choose(_: int | None, device: torch.device, step: Callable[[], None], **__: str) -> Threads:
+        step()
+        passes.append(device.type)
+        return Threads(3, "test")
+
+    monkeypatch.setattr(gather_module, "choose_threads", choose)
+    monkeypatch.setattr(gather_module, "LATENCY_SECONDS", 0.0)
+    before = torch.get_num_threads()
+    assert gather_module.measured_latency(network([domain("a")]), None, 0).threads == 3
+    assert passes == ["cpu"] and torch.get_num_threads() == before
 
 
 def test_the_loss_is_the_mean_over_a_domain_s_tasks() -> None:

@@ -15,6 +15,7 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.sources import Item
 from onetrunk.data.task import Task
 from onetrunk.display import scaled, three_digits
+from onetrunk.eval.latency import Latency, LatencyRow
 from onetrunk.report.findings import Findings
 from onetrunk.report.formatting import milliseconds, times
 from onetrunk.report.gather import gather
@@ -242,6 +243,24 @@ def test_without_a_baseline(runs: tuple[Path, list[Domain]]) -> None:
     assert "One network for 4 domains" in found.verdict.sentence
     assert "How the verdict is decided" not in text
     assert "calculated, not trained" in text
+
+
+def test_the_latency_of_one_image_is_explained(complete: Findings) -> None:
+    def shown(found: Latency) -> str:
+        text = page(replace(complete, measured=replace(complete.measured, latency=found)))
+        check(text)
+        return " ".join(text.split())
+
+    rows = [LatencyRow(name, 1, 1.5, 1.1, 1.0) for name in "abc"]
+    rows += [LatencyRow("a", 64, 9.0, 9.0, 1.0), LatencyRow("", 64, 9.0, None, 1.0)]
+    text = shown(Latency(tuple(rows), "cpu", 1, trained=True))
+    assert "one network takes 1.50× the time of a separate network (median over domains), " in text
+    assert "<code>model.for_domain(NAME)</code>, takes 1.10×." in text
+    alone = (LatencyRow("a", 1, 1.02, 1.0),)
+    text = shown(Latency(alone, "cpu", 1, trained=False))
+    assert "takes 1.02× the time of its copy for one domain (median over domains). " in text
+    batches = (LatencyRow("a", 64, 1.02, 1.0),)
+    assert "median over domains" not in shown(Latency(batches, "cpu", 1, trained=False))
 
 
 @pytest.mark.parametrize(

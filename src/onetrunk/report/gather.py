@@ -24,9 +24,10 @@ from onetrunk.errors import BadInput, OnetrunkError
 from onetrunk.eval.external_predictions import evaluate_predictions
 from onetrunk.eval.feature_map import feature_map
 from onetrunk.eval.gradient_agreement import Loss, gradient_agreement
-from onetrunk.eval.latency import latency
+from onetrunk.eval.latency import Latency, latency
 from onetrunk.eval.similarity import similarity
 from onetrunk.eval.timm_checkpoint import evaluate_checkpoint
+from onetrunk.nn.modes import eval_mode
 from onetrunk.nn.saving import models_of
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
@@ -49,10 +50,12 @@ from onetrunk.report.weaknesses import weaknesses_of
 from onetrunk.runs.open import Run
 from onetrunk.store.run_folder import RECIPE, shell
 from onetrunk.train.losses import Losses
+from onetrunk.train.threads import choose_threads, using_threads
 
 Models = Mapping[str, Universal]
 Value = TypeVar("Value")
 LATENCY_SECONDS = 15.0  # about how long latency is measured
+PROBE_IMAGES = 16  # of the batch that is timed to choose the number of threads
 COLOURS = 6  # of columns
 
 PUBLIC_SOURCES = ("pocket:", "torchvision:")  # they reveal nothing about the user
@@ -224,8 +227,22 @@ def _measure(
         )
         found = replace(found, gradient_agreement=cosines)
     say(f"measuring latency, about {LATENCY_SECONDS:.0f} s")
-    times = attempt("latency", lambda: latency(model, separate, seconds=LATENCY_SECONDS, seed=seed))
+    times = attempt("latency", lambda: measured_latency(model, separate, seed))
     return replace(found, latency=times)
+
+
+def measured_latency(model: Universal, separate: Models | None, seed: int) -> Latency:
+    """Measure latency with as many threads as are fast on a machine that may be busy."""
+    name, card = next(iter(model.domains.items()))
+    x = torch.zeros(PROBE_IMAGES, 3, *card.pixels.size).to(next(model.parameters()))
+
+    def step() -> None:
+        with eval_mode(model), torch.inference_mode():
+            model(x, name)
+
+    threads = choose_threads(None, x.device, step, work="measuring latency")
+    with using_threads(threads.count):
+        return latency(model, separate, seconds=LATENCY_SECONDS, seed=seed)
 
 
 def _groups(

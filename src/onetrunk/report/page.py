@@ -6,6 +6,7 @@ The markup is in the templates; this module prepares the charts and tables that 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -69,6 +70,7 @@ def page(findings: Findings) -> str:
         result_counts=[result_counts(column) for column in findings.columns],
         panels={kind: panels(findings, kind) for kind in ("val", "loss")},
         selections=selections(findings),
+        latency_ratios=latency_ratios(findings),
         scatter=domain_map(findings),
         similarity_maps=similarity_maps(findings),
         gradient_map=gradient_map(findings),
@@ -323,6 +325,29 @@ def selections(findings: Findings) -> list[tuple[TaskCurves, RunCurve]]:
         and task.metric is not None
         and run.selected_error is not None
     ]
+
+
+# -- latency
+
+
+@dataclass(frozen=True)
+class LatencyRatios:
+    """Latency of one image relative to a separate network: the median over domains."""
+
+    universal: float
+    folded: float | None  # None if the separate networks are the folded copies themselves
+
+
+def latency_ratios(findings: Findings) -> LatencyRatios | None:
+    """Return how long one image takes in the one network, and in its copy for one domain."""
+    found = findings.measured.latency
+    rows = [row for row in found.rows if row.domain and row.batch == 1] if found else []
+    timed = [(r.universal, r.folded, r.separate or r.folded) for r in rows]
+    complete = [(u, f, s) for u, f, s in timed if u and f and s]
+    if not found or not complete:
+        return None
+    folded = statistics.median(f / s for _, f, s in complete) if found.trained else None
+    return LatencyRatios(statistics.median(u / s for u, _, s in complete), folded)
 
 
 # -- features and gradients
