@@ -45,7 +45,7 @@ def test_several_columns_and_seeds(tmp_path: Path) -> None:
     check(text)
     assert "2 seeds: 10.00–11.00" in text
     assert "lowest error on validation images" in text
-    assert "Judged here: shared" in text
+    assert "The verdict is about shared (" in text
 
 
 def test_frozen_heads_and_a_baseline_that_is_not_separate_networks(tmp_path: Path) -> None:

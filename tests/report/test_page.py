@@ -173,11 +173,11 @@ def test_numbers_of_a_column_have_the_same_digits() -> None:
 
 
 def test_the_chosen_run_and_the_reasons_are_shown(complete: Findings) -> None:
-    assert "Judged here: shop (resnet20" in page(complete)
+    assert "The verdict is about shop (resnet20, norm domain)." in page(complete)
     reason = "parts keeps its own network: validation 12.1 against 9.8 %"
     for chosen, words in (
-        (0, "Chosen by its scores on validation images: shop (resnet20"),
-        (-1, "Chosen by its scores on validation images: alone. The best of the other runs: shop"),
+        (0, "shop (resnet20, norm domain), which was chosen by its scores on validation images."),
+        (-1, "images, alone was chosen. The best of the other runs is shop (resnet20"),
     ):
         text = page(replace(complete, chosen=chosen, notes=(reason,)))
         check(text)

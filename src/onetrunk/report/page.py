@@ -38,6 +38,7 @@ from onetrunk.report.charts import (
 )
 from onetrunk.report.columns import Column, Score, common_classify_keys
 from onetrunk.report.curves import RunCurve, TaskCurves
+from onetrunk.report.error_by_size import error_by_size
 from onetrunk.report.findings import Findings
 from onetrunk.report.floors import FEATURES, title_of
 from onetrunk.report.map_examples import class_colour
@@ -52,6 +53,7 @@ from onetrunk.report.verdict import (
 
 GENERATOR = '<meta name="generator" content="onetrunk '  # how a report is recognized
 MAX_IMAGES_FACTOR = 20  # larger multiples of the number of test images are not suggested
+MAX_COLUMNS = 4  # of runs in the table of scores; of more, only those that are compared are shown
 MAX_CLASSES = 40  # in the legend of a class map
 THUMBNAIL = 84  # pixels on the page
 
@@ -66,6 +68,7 @@ def page(findings: Findings) -> str:
         floors=bool(findings.floors),
         floor_error=floor_error(findings),
         no_features=no_features(findings),
+        runs=error_by_size(findings),
         score_groups=score_groups(findings, against_baseline),
         result_counts=[result_counts(column) for column in findings.columns],
         panels={kind: panels(findings, kind) for kind in ("val", "loss")},
@@ -108,6 +111,7 @@ def environment() -> Environment:
         "number": number,
         "spaced": spaced,
         "MAX_CLASSES": MAX_CLASSES,
+        "MAX_COLUMNS": MAX_COLUMNS,
         "RESULT_WORDS": RESULT_WORDS,
         "RULES": RULES,
         "SPLITS": SPLITS,
