@@ -81,24 +81,25 @@ def test_all_findings_are_on_the_page(complete: Findings) -> None:
     # the normals of rooms are all equal, and the tags of kinds are as noisy as their frequencies
     assert complete.verdict.sentence.startswith("Not meaningful yet: on 2 of 4 domains (rooms and")
     assert found.text["h2"] == [
-        "Scores by domain",
+        "All networks: test error against size",
+        "Test scores by domain",
         "Size and speed",
         "Example predictions",
-        "Classes and worst images",
-        "Features and gradients",
+        "Errors by class, and the worst images",
         "Training",
         "Data",
         "Recipe and environment",
+        "Technical details",
     ]
     headings = {heading.strip() for heading in found.text["h3"]}
     assert headings >= {
-        *("Summary over domains", "Other metrics", "Latency"),
+        *("Summary scores of the literature", "Other metrics", "Time for a prediction"),
         *("What each domain adds", "Map of the features", "Selected checkpoints"),
         *("Similarity of the domains' features (CKA)",),
         *("Validation error", "Training loss"),
     }
     assert "all domains mixed" in text
-    assert len(found.having("map")) == 1
+    assert len(found.having("map")) == 1 and len(found.having("map runs")) == 1
     assert len(found.having("panel")) == 2 * 8  # tasks: error and loss
     assert len(found.having("heat")) == 4 + 1  # depths (pooled is the last stage), gradients
     assert len(found.having("strip")) == 8  # one per task

@@ -66,7 +66,7 @@ def test_trained_runs_become_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     text = path.read_text("utf-8")
     assert "<h1>" in text and 'id="missing"' not in text and "secret-" in text
     for part in (
-        "<h3>Latency",
+        "<h3>Time for a prediction",
         "Agreement of the domains' gradients",
         "<h3>Map of the features",
         "data:image/webp",

@@ -46,7 +46,8 @@ RULES = (
     "Every score counts as an error, where lower is better (100 − score where higher is better). "
     "The difference is the error of the one network minus the error of the separate network. Its "
     "95 % interval comes from a paired bootstrap over test images, and over seeds if there are "
-    "several.",
+    "several. For errors it reaches at least as far as the interval of Agresti and Min, so that a "
+    "few images on which both agree do not count as proof.",
     f"Each task has a margin that the one network may lose: {100 * SHARE:g} % of the separate "
     f"network's error, but at least {PERCENT * MIN_MARGIN:g} and at most {PERCENT * MAX_MARGIN:g} "
     "points (percentage points). For scores that are not in percent, a point is a hundredth of the "
