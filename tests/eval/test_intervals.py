@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onetrunk.data.seeded import seed_of
 from onetrunk.errors import BadInput
 from onetrunk.eval import intervals
-from onetrunk.eval.intervals import differences, interval, replicates, wilson
+from onetrunk.eval.intervals import agresti_min, differences, interval, replicates, wilson
 from onetrunk.eval.outcomes import Outcomes, TaskOutcomes
 from tests.helpers.errors import raises
 from tests.helpers.outputs import random_outputs, scored
@@ -138,6 +138,30 @@ def test_the_spread_between_seeds_is_in_the_interval() -> None:
     assert found.seeds == (3, 1) and not found.clear
     (same,) = differences(runs, runs)  # the same number on both sides: the same draws
     assert (same.low, same.high) == (0, 0)
+
+
+def test_agreement_on_few_images_leaves_a_wide_interval() -> None:
+    none = task_outcomes(np.zeros(10, bool))
+    low, high = agresti_min([none], [none])
+    assert (low, high) == pytest.approx((-16.333, 16.333), abs=0.001)  # ± 1.96·100/12
+    many = task_outcomes(np.zeros(1000, bool))
+    assert agresti_min([many], [many])[1] == pytest.approx(0.1956, abs=1e-4)
+    rng = np.random.default_rng(0)
+    ours, theirs = (task_outcomes(rng.random(500) < p) for p in (0.3, 0.2))
+    low, high = agresti_min([ours], [theirs])
+    b, c = (
+        int((x.arrays["sum"] > y.arrays["sum"]).sum()) for x, y in ((ours, theirs), (theirs, ours))
+    )
+    centre, n = (b - c) / 502, 502
+    half = 1.959964 * np.sqrt((b + c + 1) / n - centre**2) / n**0.5  # as in the paper
+    assert (low, high) == pytest.approx((100 * (centre - half), 100 * (centre + half)), abs=1e-3)
+    bootstrap = differences(outcomes({"d": ours}), outcomes({"d": theirs}))[0]
+    assert (low, high) == pytest.approx((bootstrap.low, bootstrap.high), abs=0.7)
+    assert agresti_min([ours, ours], [theirs]) == pytest.approx((low, high))
+    half_labelled = TaskOutcomes(
+        "classify", {"sum": np.zeros(20), "count": np.repeat([0.0, 1.0], 10)}
+    )
+    assert agresti_min([half_labelled], [half_labelled]) == agresti_min([none], [none])
 
 
 def test_replicates_of_only_unlabelled_images_are_ignored() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.universal import Universal
 from onetrunk.testing.models import NAMES, difference, make_images, make_model
+from tests.helpers.small import domain, network
 
 ORDER = ["cats", "ants", "bees", "ants"]
 
@@ -104,6 +105,20 @@ def test_any_number_of_domains(count: int) -> None:
         mixed = model(x, order)
         for i, name in enumerate(order):
             assert difference(mixed[i]["classify"], model(x[i : i + 1], name)["classify"][0]) < 1e-5
+
+
+@pytest.mark.parametrize("adapters", ["none", "parallel"])
+def test_a_pure_batch_runs_the_domain_s_own_layers(adapters: str) -> None:
+    model = network([domain("a"), domain("b", seed=1)], adapters=adapters).eval()
+    x = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    for name in model.domains:
+        with torch.no_grad():
+            one, alone = model(x, name), model.for_domain(name, fold=False)(x)
+        assert all(torch.equal(one[task], alone[task]) for task in one)
+        for bank in model.trunk.banks().values():
+            slot = bank.slot_of(name)
+            assert slot is bank.slots.get(name)
+            assert bank.slot_of("c") is None
 
 
 def test_a_domain_adds_only_its_slots() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from onetrunk.data.task import Task
-from onetrunk.eval.intervals import differences
+from onetrunk.eval.intervals import agresti_min, differences
 from onetrunk.eval.outcomes import Outcomes
 from onetrunk.report.columns import compare, mean_difference, scores_of, validation_error
 from onetrunk.report.run_files import read_groups
@@ -48,11 +48,30 @@ def test_differences_come_from_the_paired_bootstrap(tmp_path: Path) -> None:
         assert mine.paired
         turn = -1 if d.better == "higher" else 1  # as errors: lower is better
         assert mine.difference.value == pytest.approx(turn * d.value)
-        ends = sorted((turn * d.low, turn * d.high))
-        assert (mine.difference.low, mine.difference.high) == pytest.approx(tuple(ends))
+        ends = [turn * d.low, turn * d.high]
+        if mine.task != "parts":  # a share of images
+            sides = [[run.tasks[d.domain, d.task]] for run in opened]
+            ends += [turn * end for end in agresti_min(*sides)]
+        assert mine.difference.low == pytest.approx(min(ends))
+        assert mine.difference.high == pytest.approx(max(ends))
         assert mine.difference.value > 0  # it is worse by construction
     assert found["b", "near"].margin == pytest.approx(0.05 * 20)
     assert mean_difference(ours, base) is None  # one domain classifies
+
+
+@pytest.mark.parametrize(
+    ("images", "result"), [(30, "undecided"), (300, "undecided"), (900, "equal")]
+)
+def test_agreement_on_few_images_does_not_show_that_networks_are_equal(
+    tmp_path: Path, images: int, result: str
+) -> None:
+    runs = [
+        make_run(tmp_path / name, TWO, {"a": 0.0, "b": 0.0}, model=False, images=images)
+        for name in ("one", "alone")
+    ]
+    found = compare(*read_groups(runs), {})
+    assert [c.difference.value for c in found] == [0, 0]
+    assert {c.result for c in found} == {result}
 
 
 def test_without_outcomes_scores_count_as_independent(tmp_path: Path) -> None:

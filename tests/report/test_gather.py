@@ -11,13 +11,15 @@ import torch
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput, Failed
 from onetrunk.report import floors as report_floors
+from onetrunk.report import gather as gather_module
 from onetrunk.report.findings import Findings
 from onetrunk.report.floors import read_floors
 from onetrunk.report.gather import gather, loss_of, without_paths
 from onetrunk.report.page import page
+from onetrunk.train.threads import Threads
 from tests.helpers.errors import raises
 from tests.helpers.runs import make_run, opening
-from tests.helpers.small import domain
+from tests.helpers.small import domain, network
 from tests.report.markup import check
 
 TWO = [domain("a"), domain("b", seed=1)]
@@ -42,8 +44,8 @@ def test_several_columns_and_seeds(tmp_path: Path) -> None:
     text = page(found)
     check(text)
     assert "2 seeds: 10.00–11.00" in text
-    assert "lowest validation error" in text
-    assert "Evaluated: shared" in text
+    assert "lowest error on validation images" in text
+    assert "The verdict is about shared (" in text
 
 
 def test_frozen_heads_and_a_baseline_that_is_not_separate_networks(tmp_path: Path) -> None:
@@ -175,6 +177,48 @@ def test_invalid_runs_and_baselines_are_refused(
     with raises(BadInput, *facts) as error:
         gathered(runs, baseline)
     assert error.value.got in (got, str(tmp_path / str(got)))
+
+
+def test_the_chosen_run_is_an_index_or_a_folder(tmp_path: Path) -> None:
+    domains = [domain("a")]
+    for name, error in (("first", 5.0), ("second/seed-3", 50.0), ("alone", 5.0)):
+        sharing = "none" if name == "alone" else "deep"
+        make_run(tmp_path / name, domains, {"a": error}, model=False, sharing=sharing)
+    runs = [tmp_path / "first", tmp_path / "second"]
+    for chosen, column in (
+        (0, 0),
+        (1, 1),
+        (tmp_path / "second", 1),
+        (str(tmp_path / "second" / "seed-3"), 1),
+        (tmp_path / "alone", -1),
+    ):
+        found = gather(runs, tmp_path / "alone", floors="none", chosen=chosen, notes=["a < b"])
+        assert found.chosen == column and found.notes == ("a < b",)
+        assert found.is_chosen(found.column(column))
+        assert [each for each in found.all_columns if found.is_chosen(each)] == [
+            found.column(column)
+        ]
+        assert column == -1 or found.evaluated is found.column(column)
+    for wrong in (2, -1, tmp_path / "third", tmp_path):
+        with raises(BadInput, "chosen: expected"):
+            gather(runs, tmp_path / "alone", floors="none", chosen=wrong)
+
+
+def test_latency_is_measured_with_the_threads_that_are_fast(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    passes = []
+
+    def choose(_: int | None, device: torch.device, step: Callable[[], None], **__: str) -> Threads:
+        step()
+        passes.append(device.type)
+        return Threads(3, "test")
+
+    monkeypatch.setattr(gather_module, "choose_threads", choose)
+    monkeypatch.setattr(gather_module, "LATENCY_SECONDS", 0.0)
+    before = torch.get_num_threads()
+    assert gather_module.measured_latency(network([domain("a")]), None, 0).threads == 3
+    assert passes == ["cpu"] and torch.get_num_threads() == before
 
 
 def test_the_loss_is_the_mean_over_a_domain_s_tasks() -> None:

@@ -15,6 +15,7 @@ from onetrunk.data.domain import Domain
 from onetrunk.data.sources import Item
 from onetrunk.data.task import Task
 from onetrunk.display import scaled, three_digits
+from onetrunk.eval.latency import Latency, LatencyRow
 from onetrunk.eval.margins import Estimate
 from onetrunk.report.findings import Findings
 from onetrunk.report.formatting import milliseconds, times
@@ -80,24 +81,25 @@ def test_all_findings_are_on_the_page(complete: Findings) -> None:
     # the normals of rooms are all equal, and the tags of kinds are as noisy as their frequencies
     assert complete.verdict.sentence.startswith("Not meaningful yet: on 2 of 4 domains (rooms and")
     assert found.text["h2"] == [
-        "Scores by domain",
+        "All networks: test error against size",
+        "Test scores by domain",
         "Size and speed",
         "Example predictions",
-        "Classes and worst images",
-        "Features and gradients",
+        "Errors by class, and the worst images",
         "Training",
         "Data",
         "Recipe and environment",
+        "Technical details",
     ]
     headings = {heading.strip() for heading in found.text["h3"]}
     assert headings >= {
-        *("Summary over domains", "Other metrics", "Latency"),
+        *("Summary scores of the literature", "Other metrics", "Time for a prediction"),
         *("What each domain adds", "Map of the features", "Selected checkpoints"),
         *("Similarity of the domains' features (CKA)",),
         *("Validation error", "Training loss"),
     }
     assert "all domains mixed" in text
-    assert len(found.having("map")) == 1
+    assert len(found.having("map")) == 1 and len(found.having("map runs")) == 1
     assert len(found.having("panel")) == 2 * 8  # tasks: error and loss
     assert len(found.having("heat")) == 4 + 1  # depths (pooled is the last stage), gradients
     assert len(found.having("strip")) == 8  # one per task
@@ -171,6 +173,18 @@ def test_numbers_of_a_column_have_the_same_digits() -> None:
     assert [scaled(v, "B") for v in (37, 1100, 1_164_000)] == ["37 B", "1.10 kB", "1.16 MB"]
 
 
+def test_the_chosen_run_and_the_reasons_are_shown(complete: Findings) -> None:
+    assert "The verdict is about shop (resnet20, norm domain)." in page(complete)
+    reason = "parts keeps its own network: validation 12.1 against 9.8 %"
+    for chosen, words in (
+        (0, "shop (resnet20, norm domain), which was chosen by its scores on validation images."),
+        (-1, "images, alone was chosen. The best of the other runs is shop (resnet20"),
+    ):
+        text = page(replace(complete, chosen=chosen, notes=(reason,)))
+        check(text)
+        assert words in text and f"<li>{reason}</li>" in text
+
+
 def test_hostile_names_are_text(complete: Findings) -> None:
     text = page(complete)
     for name in (*EVIL, "<i>z</i>", "<img src=//evil"):
@@ -191,6 +205,7 @@ def test_every_text_of_the_findings_is_escaped(complete: Findings) -> None:
         splits=tuple(replace(s, domain="<u>", method="<u>") for s in complete.splits),
         curves=tuple(replace(task, domain="<u>", task="<u>") for task in complete.curves),
         verdict=replace(complete.verdict, sentence="<u>", notes=("<u>",)),
+        notes=("<u>",),
         columns=tuple(replace(c, name="<u>", description="<u>") for c in complete.columns),
     )
     text = page(hostile)
@@ -229,6 +244,24 @@ def test_without_a_baseline(runs: tuple[Path, list[Domain]]) -> None:
     assert "One network for 4 domains" in found.verdict.sentence
     assert "How the verdict is decided" not in text
     assert "calculated, not trained" in text
+
+
+def test_the_latency_of_one_image_is_explained(complete: Findings) -> None:
+    def shown(found: Latency) -> str:
+        text = page(replace(complete, measured=replace(complete.measured, latency=found)))
+        check(text)
+        return " ".join(text.split())
+
+    rows = [LatencyRow(name, 1, 1.5, 1.1, 1.0) for name in "abc"]
+    rows += [LatencyRow("a", 64, 9.0, 9.0, 1.0), LatencyRow("", 64, 9.0, None, 1.0)]
+    text = shown(Latency(tuple(rows), "cpu", 1, trained=True))
+    assert "one network takes 1.50× the time of a separate network (median over domains), " in text
+    assert "<code>model.for_domain(NAME)</code>, takes 1.10×." in text
+    alone = (LatencyRow("a", 1, 1.02, 1.0),)
+    text = shown(Latency(alone, "cpu", 1, trained=False))
+    assert "takes 1.02× the time of its copy for one domain (median over domains). " in text
+    batches = (LatencyRow("a", 64, 1.02, 1.0),)
+    assert "median over domains" not in shown(Latency(batches, "cpu", 1, trained=False))
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,12 @@ def photos(root: Path) -> None:
             Image.fromarray(picture).save(root / kind / f"secret-{i}.png")
 
 
+def test_notes_are_a_list_of_sentences(tmp_path: Path) -> None:
+    with raises(BadInput, "notes: expected a list") as error:
+        ot.report(tmp_path / "run", notes="one sentence", out=tmp_path / "page.html")
+    assert error.value.got == "one string"
+
+
 @pytest.mark.slow
 def test_trained_runs_become_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gather, "LATENCY_SECONDS", 0.0)
@@ -60,7 +66,7 @@ def test_trained_runs_become_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     text = path.read_text("utf-8")
     assert "<h1>" in text and 'id="missing"' not in text and "secret-" in text
     for part in (
-        "<h3>Latency",
+        "<h3>Time for a prediction",
         "Agreement of the domains' gradients",
         "<h3>Map of the features",
         "data:image/webp",

@@ -10,6 +10,7 @@ import pytest
 
 from onetrunk.eval.margins import Estimate
 from onetrunk.report.verdict import (
+    BASELINE,
     ONE_SEED_NOTE,
     RULES,
     Candidate,
@@ -160,6 +161,29 @@ def test_the_best_on_validation_is_evaluated_regardless_of_test_scores() -> None
     assert decide(several).decision == "keep all"
     assert choose([candidate("oo"), candidate("oo")]) == 0
     assert choose([candidate("o", separate=True, val_error=1), candidate("o", val_error=2)]) == 1
+
+
+def test_the_verdict_is_about_the_chosen_run() -> None:
+    several = [candidate("oo", val_error=1.0), candidate("ow"), candidate("oo", frozen=True)]
+    assert decide(several).decision == "frozen heads"
+    found = [decide(several, chosen=index) for index in range(3)]
+    assert [each.evaluated for each in found] == [0, 1, 2]
+    assert [each.decision for each in found] == ["one network", "keep some", "frozen heads"]
+    lost = [candidate("oo"), candidate("wo", frozen=True, val_error=0.1)]
+    assert decide(lost, chosen=1).sentence.startswith("Keep 1 of the 2 separate networks (d0)")
+    assert decide(lost, "theirs.csv", chosen=1).sentence.startswith("Worse than theirs.csv")
+
+
+def test_the_chosen_run_may_be_the_baseline() -> None:
+    several = [candidate("ww", val_error=9.0), candidate("oo", val_error=8.0)]
+    found = decide(several, chosen=BASELINE)
+    assert (found.decision, found.evaluated) == ("keep all", 1)
+    assert found.sentence == (
+        "Keep the 2 separate networks, chosen over one network by scores on validation images."
+    )
+    assert decide(several, "theirs.csv", chosen=BASELINE).sentence.startswith("Keep theirs.csv, ")
+    weak = decide(several, None, [NEAR], BASELINE)
+    assert weak.decision == "keep all" and NEAR.reason in weak.notes[0]
 
 
 def test_without_a_baseline() -> None:

@@ -82,6 +82,9 @@ def test_a_busy_machine_uses_the_fastest_number(
         assert (chosen.count, torch.get_num_threads()) == (1, 2)
         for fact in ("0.4 idle cores", "1 thread 10 steps/s", "2 threads 0.2 steps/s"):
             assert fact in line
+        choose_threads(None, CPU, never, idle=busy, work="measuring")
+        line = capsys.readouterr().err
+        assert "measuring with 1 thread" in line and "OMP_NUM_THREADS sets the number" in line
         seconds[2] = 0.05
         assert choose_threads(None, CPU, never, idle=busy).count == 2
 

@@ -187,7 +187,7 @@ class Bank(Replacement):
         """Run a batch of one domain through its slot, or each segment of a mixed one."""
         choice = self.switch.read()
         if isinstance(choice, str):
-            return self.run(x, self.slots.get(choice))
+            return self.run(x, self.slot_of(choice))
         index = choice.index
         if x.shape[0] % index.shape[0]:
             raise Unfit(self.path, "its input does not have the same number of rows for each image")
@@ -205,12 +205,20 @@ class Bank(Replacement):
             )
         return self.by_segment(x, choice)
 
+    def slot_of(self, name: str) -> nn.Module | None:
+        """Return the slot of this domain, or None.
+
+        It is called by every layer in every pass, and an attribute that is a module takes twenty
+        times as long to find as the entry of a dictionary.
+        """
+        return self._modules["slots"]._modules.get(name)  # type: ignore[union-attr]
+
     def by_segment(self, x: Tensor, choice: Mixed) -> Tensor:
         """Run each segment of a sorted batch through its own slot."""
         times = x.shape[0] // sum(choice.sizes)
         pieces = torch.split(x, [size * times for size in choice.sizes])
         segments = zip(pieces, choice.names, strict=True)
-        return torch.cat([self.run(piece, self.slots.get(name)) for piece, name in segments])
+        return torch.cat([self.run(piece, self.slot_of(name)) for piece, name in segments])
 
     def may_learn(self) -> bool:
         """Return whether this pass may need gradients of a slot or update its statistics."""

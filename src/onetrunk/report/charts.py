@@ -7,7 +7,7 @@ letters keep their size on a phone. Line charts have a fixed shape and are place
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,12 @@ SETTLED = 0.12  # share of the steps; earlier values may be above the chart
 NEIGHBOURS = 8  # of the same domain, by which the density at a point is measured
 LETTER, LINE = 1.1, 4.0  # width and height of a name's letters, in percent of a scatter plot
 ASPECT = 1.6  # width of a scatter plot divided by its height
+PLOT = (13.0, 97.0, 5.0, 88.0)  # left, right, top and bottom of the area between axes, in percent
+# width of a letter and height of a line of names beside points, and their distance, in percent
+BESIDE_LETTER, BESIDE_LINE, BESIDE = 2.0, 5.0, 4.0
+NEAR = 12.0  # between the heights of marks whose names might cover each other, in percent
+STEP = 3.0  # between marks that are side by side, in percent
+MOVES = 100  # times that names are moved apart
 
 
 @dataclass(frozen=True)
@@ -215,7 +221,7 @@ def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in (part.mean(0) for part in parts)]
 
 
-# -- scatter plots: images of domains in the plane
+# -- scatter plots: images of domains in the plane, or runs by size and error
 
 
 @dataclass(frozen=True)
@@ -227,12 +233,50 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class Name:
+    """A name in a scatter plot; positions in percent.
+
+    Args:
+        leader: The point that a line joins to the name, if they are apart.
+    """
+
+    text: str
+    x: float
+    y: float
+    anchor: str = "middle"
+    strong: bool = False
+    leader: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Bar:
+    """The interval of a point; positions in percent."""
+
+    css: str
+    x: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Level:
+    """A horizontal line with its name."""
+
+    name: str
+    at: float
+
+
+@dataclass(frozen=True)
 class ScatterPlot:
-    """Points and names; positions in percent."""
+    """Points and names, with axes, intervals and levels if there are any; positions in percent."""
 
     label: str
     points: tuple[tuple[Mark, float, float], ...]
-    names: tuple[tuple[str, float, float], ...]
+    names: tuple[Name, ...]
+    x_ticks: tuple[Tick, ...] = ()
+    y_ticks: tuple[Tick, ...] = ()
+    bars: tuple[Bar, ...] = ()
+    levels: tuple[Level, ...] = ()
 
 
 def mark_of(domain: int) -> Mark:
@@ -250,7 +294,7 @@ def scatter_plot(
         (mark_of(int(domain_N[i])), float(xy_N2[i, 0]), float(xy_N2[i, 1])) for i in order
     )
     placed = place_names(xy_N2, domain_N, names)
-    return ScatterPlot(label, points, tuple((name, x, y) for name, (x, y) in placed.items()))
+    return ScatterPlot(label, points, tuple(Name(name, x, y) for name, (x, y) in placed.items()))
 
 
 def place_names(
@@ -276,6 +320,123 @@ def place_names(
         x, y = spots[clear.index(True) if True in clear else 0]
         placed[name] = (float(x), float(y))
     return placed
+
+
+@dataclass(frozen=True)
+class PlacedPoint:
+    """A point with its name, in the units of the axes."""
+
+    name: str
+    mark: Mark
+    x: float
+    y: float
+    interval: tuple[float, float] | None
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class AxisRange:
+    """The range of an axis, how its numbers are written, and where; by default at round ones."""
+
+    low: float
+    high: float
+    text: Callable[[float], str]
+    marked: tuple[float, ...] | None = None
+
+    def ticks(self, start: float, end: float) -> tuple[Tick, ...]:
+        """Return the ticks of an axis that goes from `start` to `end`, in percent of the box."""
+        marked = ticks(self.low, self.high) if self.marked is None else self.marked
+        return tuple(Tick(self.at(value, start, end), self.text(value)) for value in marked)
+
+    def at(self, value: float, start: float, end: float) -> float:
+        """Return the position of a value."""
+        return start + (end - start) * (value - self.low) / (self.high - self.low)
+
+
+def scatter_of_runs(
+    points: Sequence[PlacedPoint],
+    levels: Sequence[Level],
+    x: AxisRange,
+    y: AxisRange,
+    label: str,
+) -> ScatterPlot:
+    """Place points with intervals and names between two axes, and horizontal levels."""
+    left, right, top, bottom = PLOT
+    across = side_by_side([x.at(p.x, left, right) for p in points])
+    at = [(at_x, y.at(p.y, bottom, top)) for at_x, p in zip(across, points, strict=True)]
+    bars = [
+        Bar(p.mark.css, at_x, *(y.at(end, bottom, top) for end in p.interval))
+        for p, (at_x, _) in zip(points, at, strict=True)
+        if p.interval is not None
+    ]
+    return ScatterPlot(
+        label,
+        tuple((p.mark, *place) for p, place in zip(points, at, strict=True)),
+        tuple(place_beside(at, [p.name for p in points], [p.strong for p in points])),
+        x.ticks(left, right),
+        y.ticks(bottom, top),
+        tuple(bars),
+        tuple(Level(each.name, y.at(each.at, bottom, top)) for each in levels),
+    )
+
+
+def side_by_side(positions: Sequence[float]) -> list[float]:
+    """Return positions in percent with those that are nearly the same moved apart, centred."""
+    placed = list(positions)
+    for group in _groups(placed):
+        middle = sum(placed[i] for i in group) / len(group)
+        for number, i in enumerate(group):
+            placed[i] = middle + STEP * (number - (len(group) - 1) / 2)
+    return placed
+
+
+def _groups(positions: Sequence[float]) -> list[list[int]]:
+    """Return the indices of positions that are nearly the same; others are left out."""
+    order = sorted(range(len(positions)), key=lambda i: (positions[i], i))
+    groups: list[list[int]] = []
+    for i in order:
+        if groups and positions[i] - positions[groups[-1][-1]] < STEP * 1.001:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return [group for group in groups if len(group) > 1]
+
+
+def place_beside(
+    points: Sequence[tuple[float, float]], names: Sequence[str], strong: Sequence[bool]
+) -> list[Name]:
+    """Place each name right or left of its point, moved up or down so that none covers another."""
+    edges = [(x, x) for x, _ in points]  # of the marks that are side by side
+    for group in _groups([x for x, _ in points]):
+        for i in group:
+            near = [j for j in group if abs(points[j][1] - points[i][1]) < NEAR]
+            edges[i] = points[near[0]][0], points[near[-1]][0]
+    spans = []
+    for (first, last), name in zip(edges, names, strict=True):
+        width = BESIDE_LETTER * len(name) + BESIDE
+        spans.append((last, last + width) if last + width <= 100 else (first - width, first))
+    ys = [y for _, y in points]
+    order = sorted(range(len(points)), key=lambda i: (ys[i], i))
+    pairs = [
+        (i, j)
+        for number, i in enumerate(order)
+        for j in order[number + 1 :]
+        if spans[i][0] < spans[j][1] and spans[j][0] < spans[i][1]
+    ]
+    for _ in range(MOVES):
+        for i, j in pairs:
+            if (missing := BESIDE_LINE - (ys[j] - ys[i])) > 0:
+                ys[i] -= missing / 2
+                ys[j] += missing / 2
+        ys = [min(max(y, PLOT[2]), PLOT[3] - 1) for y in ys]
+    found = []
+    for i, (x, y) in enumerate(points):
+        right = spans[i][0] == edges[i][1]
+        at = edges[i][1 if right else 0]
+        apart = at != x or abs(y - ys[i]) > BESIDE_LINE / 3
+        anchor = "start" if right else "end"
+        found.append(Name(names[i], at, ys[i], anchor, strong[i], (x, y) if apart else None))
+    return found
 
 
 def fit_to_box(xy_N2: NDArray[np.float64]) -> NDArray[np.float64]:

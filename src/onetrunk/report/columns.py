@@ -10,7 +10,13 @@ import numpy as np
 
 from onetrunk.errors import BadInput
 from onetrunk.eval.budget import Budget, Cost, budget
-from onetrunk.eval.intervals import differences, percentiles, replicates, wilson
+from onetrunk.eval.intervals import (
+    agresti_min,
+    differences,
+    percentiles,
+    replicates,
+    wilson,
+)
 from onetrunk.eval.margins import Estimate, margin_of, scale_of
 from onetrunk.eval.metrics import SCORES, as_error
 from onetrunk.eval.outcomes import Key, Outcomes
@@ -247,12 +253,21 @@ def mean_difference(group: RunGroup, baseline: RunGroup) -> Estimate | None:
 
 
 def _paired_differences(group: RunGroup, baseline: RunGroup) -> dict[Key, Estimate]:
-    """Return differences of errors for tasks whose outcomes are known on both sides."""
+    """Return differences of errors for tasks whose outcomes are known on both sides.
+
+    Intervals of shares of images reach at least as far as those of Agresti & Min, because runs that
+    agree on a few images need not be equally good.
+    """
     sides = _common_outcomes(group, baseline)
     estimates = {}
     for d in differences(*sides) if sides else ():
-        ends = (-d.high, -d.low) if d.better == "higher" else (d.low, d.high)
-        estimates[d.domain, d.task] = Estimate(-d.gain, *ends)
+        low, high, key = d.low, d.high, (d.domain, d.task)
+        ours, theirs = ([run.tasks[key] for run in side] for side in sides or ())
+        if SCORES[ours[0].kind].share_of_images:
+            least = agresti_min(ours, theirs)
+            low, high = min(low, least[0]), max(high, least[1])
+        ends = (-high, -low) if d.better == "higher" else (low, high)
+        estimates[key] = Estimate(-d.gain, *ends)
     return estimates
 
 

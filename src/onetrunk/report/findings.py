@@ -46,6 +46,8 @@ class Findings:
 
     Args:
         created: Date and time of the report.
+        chosen: The column that was chosen when the report was made, BASELINE, or None.
+        notes: Sentences on that choice.
         curves: Training curves by task.
         floors: Scores of predictions that need no training, by name of the floor.
         recipes: Name and text of each recipe.
@@ -65,6 +67,8 @@ class Findings:
     recipes: tuple[tuple[str, str], ...]
     environments: tuple[tuple[str, Mapping[str, Any]], ...]
     images: bool
+    chosen: int | None = None
+    notes: tuple[str, ...] = ()
     floors: Mapping[str, Mapping[Key, Score]] = field(default_factory=dict)
     measured: Measurements = Measurements()
     missing: Mapping[str, str] = field(default_factory=dict)
@@ -73,6 +77,10 @@ class Findings:
     def evaluated(self) -> Column:
         """The column that the verdict is about."""
         return self.columns[self.verdict.evaluated]
+
+    def is_chosen(self, column: Column) -> bool:
+        """Return whether this column was chosen when the report was made."""
+        return self.chosen is not None and column is self.column(self.chosen)
 
     @property
     def all_columns(self) -> tuple[Column, ...]:

@@ -24,9 +24,10 @@ from onetrunk.errors import BadInput, OnetrunkError
 from onetrunk.eval.external_predictions import evaluate_predictions
 from onetrunk.eval.feature_map import feature_map
 from onetrunk.eval.gradient_agreement import Loss, gradient_agreement
-from onetrunk.eval.latency import latency
+from onetrunk.eval.latency import Latency, latency
 from onetrunk.eval.similarity import similarity
 from onetrunk.eval.timm_checkpoint import evaluate_checkpoint
+from onetrunk.nn.modes import eval_mode
 from onetrunk.nn.saving import models_of
 from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
@@ -44,15 +45,17 @@ from onetrunk.report.run_files import (
     read_groups,
     setting_folders,
 )
-from onetrunk.report.verdict import Candidate, Weakness, decide
+from onetrunk.report.verdict import BASELINE, Candidate, Weakness, decide
 from onetrunk.report.weaknesses import weaknesses_of
 from onetrunk.runs.open import Run
 from onetrunk.store.run_folder import RECIPE, shell
 from onetrunk.train.losses import Losses
+from onetrunk.train.threads import choose_threads, using_threads
 
 Models = Mapping[str, Universal]
 Value = TypeVar("Value")
 LATENCY_SECONDS = 15.0  # about how long latency is measured
+PROBE_IMAGES = 16  # of the batch that is timed to choose the number of threads
 COLOURS = 6  # of columns
 
 PUBLIC_SOURCES = ("pocket:", "torchvision:", "pypi:")  # they reveal nothing about the user
@@ -69,6 +72,8 @@ def gather(
     images: bool = True,
     floors: FloorChoice = "auto",
     domains: Sequence[Domain] = (),
+    chosen: int | PathOrName | None = None,
+    notes: Sequence[str] = (),
     seed: int = 0,
 ) -> Findings:
     """Read the runs, measure their networks, and make the verdict.
@@ -79,9 +84,13 @@ def gather(
         images: Whether images and file names may be shown.
         floors: Which floors are computed, see floors.py.
         domains: Domains whose images were given in Python.
+        chosen: The run that was chosen, by its folder (which may be the baseline) or as an index
+            of `runs`.
+        notes: Sentences on that choice.
         seed: The seed of all samples.
     """
     groups, base = _groups(runs, baseline, domains)
+    chosen_index = None if chosen is None else _chosen(runs, groups, base, chosen)
     every = [*groups, *([base] if base else [])]
     attempt = Attempt(files=images)
     models = {
@@ -115,6 +124,7 @@ def gather(
         ],
         base.name if base and not base.separate else None,
         weaknesses_of(base, -1, curves, floor_groups) if base else (),
+        chosen_index,
     )  # fmt: skip
     evaluated = groups[verdict.evaluated]
     networks = models[evaluated.name]
@@ -145,6 +155,8 @@ def gather(
         ),
         environments=tuple((g.name, g.first.environment) for g in every if g.first.environment),
         images=images,
+        chosen=chosen_index,
+        notes=tuple(notes),
         measured=measured,
         missing=attempt.missing,
     )
@@ -215,8 +227,22 @@ def _measure(
         )
         found = replace(found, gradient_agreement=cosines)
     say(f"measuring latency, about {LATENCY_SECONDS:.0f} s")
-    times = attempt("latency", lambda: latency(model, separate, seconds=LATENCY_SECONDS, seed=seed))
+    times = attempt("latency", lambda: measured_latency(model, separate, seed))
     return replace(found, latency=times)
+
+
+def measured_latency(model: Universal, separate: Models | None, seed: int) -> Latency:
+    """Measure latency with as many threads as are fast on a machine that may be busy."""
+    name, card = next(iter(model.domains.items()))
+    x = torch.zeros(PROBE_IMAGES, 3, *card.pixels.size).to(next(model.parameters()))
+
+    def step() -> None:
+        with eval_mode(model), torch.inference_mode():
+            model(x, name)
+
+    threads = choose_threads(None, x.device, step, work="measuring latency")
+    with using_threads(threads.count):
+        return latency(model, separate, seconds=LATENCY_SECONDS, seed=seed)
 
 
 def _groups(
@@ -251,6 +277,29 @@ def _groups(
         )
     groups = finished_groups(read_groups([*runs, baseline]))
     return groups[:-1], match_single_task_domains(groups[-1], groups[:-1])
+
+
+def _chosen(
+    runs: Sequence[PathOrName],
+    groups: Sequence[RunGroup],
+    base: RunGroup | None,
+    chosen: int | PathOrName,
+) -> int:
+    """Return the column of the chosen run; BASELINE is that of the baseline."""
+    if isinstance(chosen, int):
+        if not 0 <= chosen < len(runs):
+            raise BadInput(
+                "chosen: expected an index of the runs", got=chosen, available=range(len(runs))
+            )
+        chosen = runs[chosen]
+    for column, group in [*enumerate(groups), *([(BASELINE, base)] if base else [])]:
+        if group.is_at(Path(chosen)):
+            return column
+    raise BadInput(
+        "chosen: expected one of the runs, or the baseline",
+        got=str(chosen),
+        available=[group.name for group in [*groups, *([base] if base else [])]],
+    )
 
 
 def finished_groups(groups: Sequence[RunGroup]) -> list[RunGroup]:

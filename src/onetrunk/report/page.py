@@ -6,6 +6,7 @@ The markup is in the templates; this module prepares the charts and tables that 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -37,6 +38,7 @@ from onetrunk.report.charts import (
 )
 from onetrunk.report.columns import Column, Score, common_classify_keys
 from onetrunk.report.curves import RunCurve, TaskCurves
+from onetrunk.report.error_by_size import error_by_size
 from onetrunk.report.findings import Findings
 from onetrunk.report.floors import FEATURES, title_of
 from onetrunk.report.map_examples import class_colour
@@ -51,6 +53,7 @@ from onetrunk.report.verdict import (
 
 GENERATOR = '<meta name="generator" content="onetrunk '  # how a report is recognized
 MAX_IMAGES_FACTOR = 20  # larger multiples of the number of test images are not suggested
+MAX_COLUMNS = 4  # of runs in the table of scores; of more, only those that are compared are shown
 MAX_CLASSES = 40  # in the legend of a class map
 THUMBNAIL = 84  # pixels on the page
 
@@ -65,10 +68,12 @@ def page(findings: Findings) -> str:
         floors=bool(findings.floors),
         floor_error=floor_error(findings),
         no_features=no_features(findings),
+        runs=error_by_size(findings),
         score_groups=score_groups(findings, against_baseline),
         result_counts=[result_counts(column) for column in findings.columns],
         panels={kind: panels(findings, kind) for kind in ("val", "loss")},
         selections=selections(findings),
+        latency_ratios=latency_ratios(findings),
         scatter=domain_map(findings),
         similarity_maps=similarity_maps(findings),
         gradient_map=gradient_map(findings),
@@ -106,6 +111,7 @@ def environment() -> Environment:
         "number": number,
         "spaced": spaced,
         "MAX_CLASSES": MAX_CLASSES,
+        "MAX_COLUMNS": MAX_COLUMNS,
         "RESULT_WORDS": RESULT_WORDS,
         "RULES": RULES,
         "SPLITS": SPLITS,
@@ -323,6 +329,29 @@ def selections(findings: Findings) -> list[tuple[TaskCurves, RunCurve]]:
         and task.metric is not None
         and run.selected_error is not None
     ]
+
+
+# -- latency
+
+
+@dataclass(frozen=True)
+class LatencyRatios:
+    """Latency of one image relative to a separate network: the median over domains."""
+
+    universal: float
+    folded: float | None  # None if the separate networks are the folded copies themselves
+
+
+def latency_ratios(findings: Findings) -> LatencyRatios | None:
+    """Return how long one image takes in the one network, and in its copy for one domain."""
+    found = findings.measured.latency
+    rows = [row for row in found.rows if row.domain and row.batch == 1] if found else []
+    timed = [(r.universal, r.folded, r.separate or r.folded) for r in rows]
+    complete = [(u, f, s) for u, f, s in timed if u and f and s]
+    if not found or not complete:
+        return None
+    folded = statistics.median(f / s for _, f, s in complete) if found.trained else None
+    return LatencyRatios(statistics.median(u / s for u, _, s in complete), folded)
 
 
 # -- features and gradients

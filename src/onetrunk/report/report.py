@@ -29,6 +29,8 @@ def report(
     images: bool = True,
     floors: FloorChoice = "auto",
     *,
+    chosen: int | PathOrName | None = None,
+    notes: Sequence[str] = (),
     domains: Sequence[Domain] = (),
     trust: Trust = (),
 ) -> Path:
@@ -45,12 +47,18 @@ def report(
             prediction, the nearest neighbour on pixels and, for a pretrained trunk, a linear head
             on its features. "auto" leaves out the last one where it takes more than a minute a
             domain, "all" does not, "none" leaves out all. They are computed once for a run.
+        chosen: The run that was chosen by validation scores: its index in `runs`, or its folder,
+            which may be that of the baseline. It is marked, and the verdict is about it; by
+            default the verdict is about the run with the lowest validation error.
+        notes: Sentences on how it was chosen, which the page shows as they are.
         domains: Domains whose images were given in Python, which runs do not store.
         trust: Modules whose code the runs may name.
     """
     listed = [runs] if isinstance(runs, str | PathLike) else list(runs)
     if floors not in FLOOR_CHOICES:
         raise BadInput("unknown choice of floors", got=floors, available=FLOOR_CHOICES)
+    if isinstance(notes, str):
+        raise BadInput("notes: expected a list of sentences", got="one string", try_="[…]")
     if not listed:
         raise BadInput("expected at least one run", try_="onetrunk report RUN")
     path = Path(listed[0]) / NAME if out is None else Path(out)
@@ -63,7 +71,16 @@ def report(
     if out is not None or Path(listed[0]).is_dir():  # a missing run is reported as such
         check_place(path)
     with trusting(trust):
-        content = page(gather(listed, baseline, images=images, floors=floors, domains=domains))
+        findings = gather(
+            listed,
+            baseline,
+            images=images,
+            floors=floors,
+            domains=domains,
+            chosen=chosen,
+            notes=notes,
+        )
+        content = page(findings)
     if path.exists():
         check_place(path)  # again, because the work took time
         say(f"replacing the earlier report {path}")

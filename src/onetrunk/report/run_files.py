@@ -122,6 +122,12 @@ class RunGroup:
         """The test scores of the finished runs."""
         return [run.test for run in self.runs if run.test is not None]
 
+    def is_at(self, path: Path) -> bool:
+        """Return whether this is the folder of these runs, or of one of them."""
+        folders = {run.path.resolve() for run in self.runs}
+        folders |= {folder.parent for folder in folders if folder.name.startswith(SEED)}
+        return path.resolve() in folders
+
     @property
     def separate(self) -> bool:
         """Whether every domain has its own network."""

@@ -31,6 +31,7 @@ Decision = Literal[
     "other",
 ]
 RESULTS: tuple[Result, ...] = ("better", "equal", "undecided", "worse")  # from best to worst
+BASELINE = -1  # instead of a candidate's index
 MIN_EPOCHS = 3.0  # of a network that others are compared with
 LENGTH_KINDS = ("improving", "short")  # of weaknesses
 MAX_NAMES = 4  # domains listed in a sentence
@@ -45,7 +46,8 @@ RULES = (
     "Every score counts as an error, where lower is better (100 − score where higher is better). "
     "The difference is the error of the one network minus the error of the separate network. Its "
     "95 % interval comes from a paired bootstrap over test images, and over seeds if there are "
-    "several.",
+    "several. For errors it reaches at least as far as the interval of Agresti and Min, so that a "
+    "few images on which both agree do not count as proof.",
     f"Each task has a margin that the one network may lose: {100 * SHARE:g} % of the separate "
     f"network's error, but at least {PERCENT * MIN_MARGIN:g} and at most {PERCENT * MAX_MARGIN:g} "
     "points (percentage points). For scores that are not in percent, a point is a hundredth of the "
@@ -65,8 +67,9 @@ RULES = (
     "still improving at its last validation (by more than the margin), or trained for fewer than "
     f"{MIN_EPOCHS:g} epochs, which are passes over the domain's training images; or if the one "
     f"network is worse and is still improving or was trained for fewer than {MIN_EPOCHS:g} epochs.",
-    "If there are several runs, the verdict is about the one with the lowest validation error. "
-    "Test images are never used to choose anything.",
+    "If there are several runs, the verdict is about the one that was chosen when the report was "
+    "made, or else about the one with the lowest validation error. Test images are never used to "
+    "choose anything.",
 )
 ONE_SEED_NOTE = (
     "There is only one seed: the intervals cover the choice of test images, but not the variation "
@@ -171,6 +174,7 @@ def decide(
     candidates: Sequence[Candidate],
     other_baseline: str | None = None,
     baseline_weaknesses: Sequence[Weakness] = (),
+    chosen: int | None = None,
 ) -> Verdict:
     """Return the verdict by RULES.
 
@@ -178,8 +182,9 @@ def decide(
         candidates: The columns of the report.
         other_baseline: The name of the baseline, if it is not a run of separate networks.
         baseline_weaknesses: Reasons why the baseline may not be trained enough.
+        chosen: The candidate that was chosen, or BASELINE; by default the one that `choose` finds.
     """
-    verdict = _of_trained(candidates, other_baseline, baseline_weaknesses)
+    verdict = _of_trained(candidates, other_baseline, baseline_weaknesses, chosen)
     evaluated = candidates[verdict.evaluated]
     lost = _neither(evaluated.weaknesses, baseline_weaknesses, verdict.results, other_baseline)
     return replace(verdict, notes=(*lost, *verdict.notes))
@@ -209,9 +214,10 @@ def _of_trained(
     candidates: Sequence[Candidate],
     other_baseline: str | None,
     baseline_weaknesses: Sequence[Weakness],
+    chosen: int | None,
 ) -> Verdict:
     """Return the verdict with the weaknesses of the networks that it is about."""
-    verdict = _decide(candidates, other_baseline)
+    verdict = _decide(candidates, other_baseline, chosen)
     results, evaluated = verdict.results, candidates[verdict.evaluated]
     baseline = other_baseline or "the separate networks"
     weak = [w for w in baseline_weaknesses if w.domain in results]
@@ -275,9 +281,13 @@ def _weakness_notes(weak: Sequence[Weakness], networks: str) -> list[str]:
     return notes
 
 
-def _decide(candidates: Sequence[Candidate], other_baseline: str | None) -> Verdict:
+def _decide(
+    candidates: Sequence[Candidate], other_baseline: str | None, chosen: int | None
+) -> Verdict:
     """Return the verdict, as if all networks were trained enough."""
     for index, candidate in enumerate(candidates):
+        if chosen not in (None, index):
+            continue
         results = results_by_domain(candidate.comparisons)
         enough = results and all(result in ("better", "equal") for result in results.values())
         if other_baseline is None and candidate.frozen and enough:
@@ -286,12 +296,16 @@ def _decide(candidates: Sequence[Candidate], other_baseline: str | None) -> Verd
                 "heads is as good as a separate network."
             )
             return Verdict("frozen heads", sentence, _notes(candidate), index, results)
-    index = choose(candidates)
+    index = choose(candidates) if chosen is None or chosen == BASELINE else chosen
     evaluated = candidates[index]
     results = results_by_domain(evaluated.comparisons)
     if not results:
         return Verdict("no baseline", _without_baseline(evaluated), (), index)
-    if other_baseline:
+    if chosen == BASELINE:
+        kept = other_baseline or _separate(len(results))
+        decision = "keep all"
+        sentence = f"Keep {kept}, chosen over one network by scores on validation images."
+    elif other_baseline:
         decision, sentence = _against_other(other_baseline, results)
     else:
         decision, sentence = _against_separate(evaluated, results)
@@ -321,7 +335,7 @@ def _without_baseline(evaluated: Candidate) -> str:
 def _against_separate(evaluated: Candidate, results: Mapping[str, Result]) -> tuple[Decision, str]:
     count, ratio = len(results), evaluated.size_ratio
     worse, undecided = _with(results, "worse"), _with(results, "undecided")
-    networks = f"the {count} separate networks" if count > 1 else "the separate network"
+    networks = _separate(count)
     if ratio is not None and ratio >= 1:
         return "keep all", (
             f"Keep {networks}: the one network is {ratio:.2f} times their size, so it saves "
@@ -347,6 +361,10 @@ def _against_separate(evaluated: Candidate, results: Mapping[str, Result]) -> tu
         "one network",
         f"One network is enough: on {_every(count)}, it is as good as {networks}{size}.",
     )
+
+
+def _separate(count: int) -> str:
+    return f"the {count} separate networks" if count > 1 else "the separate network"
 
 
 def _against_other(name: str, results: Mapping[str, Result]) -> tuple[Decision, str]:

@@ -45,6 +45,7 @@ def choose_threads(
     *,
     recorded: int | None = None,
     idle: Callable[[], float] | None = None,
+    work: str = "training",
 ) -> Threads:
     """Return the number of threads of a run.
 
@@ -54,6 +55,7 @@ def choose_threads(
         step: Runs one step that changes nothing.
         recorded: For a run that continues, its number so far.
         idle: Measures the idle cores; by default `idle_cores`.
+        work: What the message says that the threads do.
     """
     now = torch.get_num_threads()
     if setting is not None:
@@ -78,8 +80,8 @@ def choose_threads(
     rates = ", ".join(f"{_threads(n)} {_per_second(s)}" for n, s in seconds.items())
     say(
         printable(
-            f"the machine is busy ({free:.1f} idle cores): training with {_threads(best)} "
-            f"({rates}); train.threads sets the number"
+            f"the machine is busy ({free:.1f} idle cores): {work} with {_threads(best)} "
+            f"({rates}); {'train.threads' if work == 'training' else VARIABLES[0]} sets the number"
         )
     )
     return Threads(best, f"fastest on a busy machine: {rates}")
