@@ -10,13 +10,13 @@ from dataclasses import replace
 import pytest
 
 from onetrunk.eval.budget import Budget, Cost
+from onetrunk.eval.margins import Estimate
 from onetrunk.eval.outcomes import Key
 from onetrunk.eval.table import Row
 from onetrunk.report.charts import PLOT, STEP, Name, ScatterPlot, place_beside, side_by_side
 from onetrunk.report.columns import Column, Score
 from onetrunk.report.error_by_size import error_by_size, mean_over_domains, short_bytes
 from onetrunk.report.findings import Findings
-from onetrunk.report.margins import Estimate
 from onetrunk.report.page import page
 from onetrunk.report.verdict import TaskComparison, Verdict
 from tests.report.markup import check

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from onetrunk.display import scaled
 from onetrunk.eval.budget import Cost
+from onetrunk.eval.margins import Estimate
 from onetrunk.eval.outcomes import Key
 from onetrunk.eval.table import number, spaced
 from onetrunk.report.charts import AxisRange, Level, Mark, PlacedPoint, ScatterPlot, scatter_of_runs
@@ -24,7 +25,6 @@ from onetrunk.report.columns import Column, Score, unpaired_difference
 from onetrunk.report.findings import Findings
 from onetrunk.report.floors import PHRASES
 from onetrunk.report.formatting import signed
-from onetrunk.report.margins import Estimate
 from onetrunk.report.verdict import Result
 
 MAX_NAME = 20  # letters of a name in the chart

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from onetrunk.config import Recipe, Train
 from onetrunk.config.check import check
 from onetrunk.config.from_python import check_settings, recipe_for
+from onetrunk.config.resolve import resolve
 from onetrunk.data.domain import Domain
 from onetrunk.data.domain_list import list_domains
 from onetrunk.display import Described, Summary, scaled
@@ -22,11 +24,14 @@ from onetrunk.report.report import report
 from onetrunk.runs.open import Run
 from onetrunk.runs.unify.checks import check_out
 from onetrunk.runs.unify.plan import parse_time
+from onetrunk.runs.unify.record import earlier_request
 from onetrunk.runs.unify.stages import SPECIALISTS
 from onetrunk.runs.unify.unify import Unified, bytes_of, unify_domains
+from onetrunk.train.device import choose_device
 
 PAGE = "report.html"
 TIME = "1h"
+LONG = 900.0  # seconds from which a first report is worth its time
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,8 @@ def unify(
     given = {"arch": trunk, "pretrained": pretrained}
     table = {key: value for key, value in given.items() if value is not None}
     recipe = recipe_for(listed, train or Train(), seed, folder, table)
+    check_out(folder)
+    recipe = resolve(recipe, choose_device(device), earlier_request(folder)).recipe
     seconds = parse_time(time) if isinstance(time, str) else float(time)
     done = unify_domains(recipe, listed, seconds=seconds, device=device)
     return finish(done, listed)
@@ -137,14 +144,30 @@ def unify_recipe(
         command: The command that continues the work, for messages.
     """
     check_out(recipe.out_folder)
+    place = choose_device(device)
+    resolved = resolve(recipe, place, earlier_request(recipe.out_folder))
+    for note in resolved.notes:
+        say(note)
+    recipe = resolved.recipe
     with trusting(modules_of(recipe.objects)):
         checked = check(recipe)
         for warning in checked.warnings:
             say(f"note: {warning}")
         done = unify_domains(
-            recipe, checked.domains, seconds=seconds, device=device, command=command
+            recipe,
+            checked.domains,
+            seconds=seconds,
+            device=place,
+            command=command,
+            first_look=partial(_first_page, domains=checked.domains) if seconds >= LONG else None,
         )
         return finish(done, checked.domains)
+
+
+def _first_page(frozen: Path, out: Path, domains: Sequence[Domain]) -> None:
+    """Write a report of the frozen trunk, while the other networks are trained."""
+    page = report([frozen], out=out / PAGE, domains=domains)
+    say(f"{page} shows what heads on the frozen trunk reach; it is replaced at the end")
 
 
 def finish(done: Unified, domains: Sequence[Domain]) -> Result:
@@ -153,7 +176,15 @@ def finish(done: Unified, domains: Sequence[Domain]) -> Result:
     several = len(domains) > 1
     baseline = done.stages[SPECIALISTS] if several else None
     others = [path for name, path in done.stages.items() if name not in (SPECIALISTS, done.chosen)]
-    report([done.folder, *others], baseline=baseline, out=page, domains=domains)
+    notes = [*done.reasons, *(f"{n} keeps its own network: {why}" for n, why in done.own.items())]
+    report(
+        [done.folder, *others],
+        baseline=baseline,
+        out=page,
+        domains=domains,
+        chosen=0,
+        notes=notes,
+    )
     rows = [
         _row(name, path, done.chosen)
         for name, path in {**done.stages, done.chosen: done.folder}.items()

@@ -6,8 +6,11 @@ from typing import Any
 
 from onetrunk.config import Recipe
 from onetrunk.config.check import check
+from onetrunk.config.resolve import resolve
 from onetrunk.runs.unify.plan import Plan, make_plan, seconds_by_stage
+from onetrunk.runs.unify.record import earlier_request
 from onetrunk.runs.unify.unify import Unify
+from onetrunk.train.device import choose_device
 
 
 def dry_run(recipe: Recipe, seconds: float, device: str | None = None) -> dict[str, Any]:
@@ -18,8 +21,11 @@ def dry_run(recipe: Recipe, seconds: float, device: str | None = None) -> dict[s
         seconds: The time for everything.
         device: "cpu", "cuda", "cuda:1" or "mps"; None: a GPU if there is one.
     """
+    place = choose_device(device)
+    resolved = resolve(recipe, place, earlier_request(recipe.out_folder))
+    recipe = resolved.recipe
     checked = check(recipe, sample=True)
-    work = Unify(recipe, checked.domains, seconds, device)
+    work = Unify(recipe, checked.domains, seconds, place)
     costs = work.costs()
     rates = len(work.rates)
     steps = recipe.train.steps if "steps" in recipe.train.given() else None
@@ -34,6 +40,6 @@ def dry_run(recipe: Recipe, seconds: float, device: str | None = None) -> dict[s
         "seconds": dict(plan.seconds),
         "total": plan.total,
         "rates": list(work.rates),
-        "warnings": checked.warnings,
+        "warnings": [*resolved.notes, *checked.warnings],
         "out": str(work.folder),
     }

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from onetrunk.config import Recipe
 from onetrunk.errors import BadInput
 from onetrunk.runs.open import read_json
 from onetrunk.store.atomic import write_atomic
@@ -15,6 +16,16 @@ from onetrunk.store.strict_json import strict_json
 
 FILE, REQUEST = "unify.json", "unify.toml"
 FORMAT = 1
+
+
+def earlier_request(folder: Path) -> Recipe | None:
+    """Return the recipe of an earlier call in a folder, if there is one."""
+    try:
+        return Recipe.parse((folder / REQUEST).read_text("utf-8"), folder, what=REQUEST)
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"cannot read {folder / REQUEST}", got=str(error)[:100]) from None
 
 
 class Record:

@@ -28,8 +28,7 @@ FROZEN, SPECIALISTS, JOINT = "frozen", "specialists", "joint"
 DISTILLED, ADAPTERS, CONTINUED = "distilled", "adapters", "continued"
 EVALUATIONS = 10  # in each training, after that of step 0
 SMOOTHING = 0.1  # of labels, for networks that learn from labels alone
-WINDOW = 0.05  # share of the training that the average of the weights covers
-MAX_EMA = 0.999
+MAX_EMA = 0.999  # lower while there are few steps (train/ema.py)
 DISTILL = {"features": "cka", "logits": True, "temperature": 4.0}
 ADAPTED = "parallel"
 
@@ -105,7 +104,8 @@ class Stages:
         given = self.base.train.given()
         defaults: dict[str, Any] = {
             "label_smoothing": smoothing,
-            "ema": ema_of(steps),
+            "ema": MAX_EMA if self.pretrained else 0.0,
+            "head_lr_factor": 1.0,  # heads of a pretrained trunk are solved before
             "eval_every": max(1, steps // EVALUATIONS),
         }
         return {
@@ -139,8 +139,3 @@ class Stages:
 def specialist(name: str) -> str:
     """Return the name of the stage of one domain's specialist."""
     return f"specialist-{name}"
-
-
-def ema_of(steps: int) -> float:
-    """Return the decay of the average of weights for a training of this length."""
-    return round(min(MAX_EMA, 1 - 1 / max(2.0, WINDOW * steps)), 4)

@@ -8,7 +8,7 @@ validation images. OUT itself becomes the run of the chosen network.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,7 @@ from onetrunk.train.threads import choose_threads, probe_step, using_threads
 
 STAGES = "stages"
 RATES = (3e-4, 1e-3, 3e-3)
+FirstLook = Callable[[Path, Path], None]
 LOWER = 0.3  # factor on the learning rate of stages that start from a trained network
 
 
@@ -114,6 +115,7 @@ class Unify:
         seconds: The time for everything.
         device: "cpu", "cuda", "cuda:1" or "mps"; None: a GPU if there is one.
         command: What continues the work, for messages.
+        first_look: Called with the run of the frozen trunk and the folder of the result.
     """
 
     def __init__(
@@ -123,11 +125,13 @@ class Unify:
         seconds: float,
         device: str | torch.device | None = None,
         command: str = "",
+        first_look: FirstLook | None = None,
     ) -> None:
         check_settings(recipe)
         self.recipe, self.domains, self.seconds = recipe, list(domains), seconds
         self.device = choose_device(device)
         self.folder = recipe.out_folder
+        self.first_look = first_look
         self.command = command or "the same call again"
         pretrained = recipe.trunk.pretrained is not False and self._has_linear_heads()
         self.stages = Stages(recipe, self.folder / STAGES, pretrained)
@@ -286,7 +290,12 @@ class Unify:
         """Solve heads on the frozen trunk."""
         self._begin(FROZEN, "heads on the frozen trunk", plan.seconds[FROZEN])
         steps = max(MIN_STEPS, round(DECODER_STEPS * plan.steps))
-        self.train(self.stages.frozen(steps), self.domains)
+        run = self.train(self.stages.frozen(steps), self.domains)
+        looked = self.record.stage(FROZEN)
+        if run is not None and self.first_look is not None and not looked.get("reported"):
+            self.first_look(run.folder, self.folder)
+            looked["reported"] = True
+            self.record.write()
 
     def specialists(self, plan: Plan) -> None:
         """Train a network for each domain, and put them into one run."""
@@ -443,10 +452,11 @@ def unify_domains(
     seconds: float,
     device: str | torch.device | None = None,
     command: str = "",
+    first_look: FirstLook | None = None,
 ) -> Unified:
     """Train, compare and choose; the arguments are those of `Unify`."""
     with trusting(modules_of(recipe.objects)):
-        return Unify(recipe, domains, seconds, device, command).run()
+        return Unify(recipe, domains, seconds, device, command, first_look).run()
 
 
 def bytes_of(run: Run) -> int:
