@@ -54,6 +54,7 @@ PUBLIC = [
     "suspicious_labels",
     "train",
     "undo",
+    "unify",
     "update",
 ]
 
