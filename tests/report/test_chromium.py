@@ -125,7 +125,7 @@ def test_nothing_is_cut_off_or_requested(
     assert found["broken"] == 0
     assert found["scripts"] == 0 and found["title"].endswith("one network or N?")
     counts = found["counts"]
-    assert counts["svg.map"] == 1 and found["marks"] > 100
+    assert counts["svg.map"] == 2 and found["marks"] > 100
     assert counts["svg.panel"] == 2 * (6 + 3)
     assert counts["table.heat"] == 5
     assert counts["svg.strip"] == 4 + 9  # an axis for each unit
