@@ -18,18 +18,15 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from statistics import fmean as mean
 from typing import Any
 
-import torch
 from rows import few, place
 from spots import Spot, draw, size
+from table import measured_on
 
 from onetrunk.config import Recipe, Train
 from onetrunk.config.to_toml import inline
@@ -179,12 +176,7 @@ def train(
         train=Train.of(experiment.train),
     )
     kept = json.loads(FILE.read_text()) if FILE.exists() else {}
-    about = {
-        "date": date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "torch": torch.__version__,
-    }
-    kept[name] = {"about": about, **comparison.document}
+    kept[name] = {"about": measured_on(), **comparison.document}
     FILE.write_text(json.dumps(kept, indent=1) + "\n")
 
 

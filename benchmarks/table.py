@@ -6,10 +6,11 @@ import argparse
 import json
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -39,7 +40,7 @@ class Figures:
         print(f"  {name}: {shown}", flush=True)
 
     def finish(self, title: str, file: Path | None) -> None:
-        """Print the table, and write the figures with date, machine, versions and seed."""
+        """Print the table, and write the figures with the seed."""
         table = Table(title=title, title_justify="left")
         table.add_column("figure")
         table.add_column("measured", justify="right")
@@ -48,16 +49,26 @@ class Figures:
             table.add_row(*row)
         Console().print(table)
         if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            kept = {
-                "date": date.today().isoformat(),
-                "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "seed": self.seed,
-            }
-            file.write_text(json.dumps(kept | self.values, indent=1) + "\n")
+            write_figures(file, {"seed": self.seed} | self.values)
             print(f"wrote {file}")
+
+
+def measured_on() -> dict[str, str]:
+    """Return date, machine and versions."""
+    return {
+        "date": date.today().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def write_figures(file: Path, values: Mapping[str, Any]) -> None:
+    """Write values as JSON, with date, machine and versions."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(measured_on() | dict(values), indent=1) + "\n")
+    part.replace(file)
 
 
 def median(values: list[float]) -> float:

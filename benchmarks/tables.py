@@ -12,20 +12,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.table import Table as Screen
 from rows import TABLES, Row, place, rows
+from table import measured_on
 
 from onetrunk.config import Recipe
 from onetrunk.config.to_toml import inline
@@ -104,11 +101,7 @@ def keep(table: str, name: str, recipe: Recipe | None, seed: int, done: Mapping[
     """Add the scores of a row to the file, and its differences from the rows before it."""
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     here = kept.setdefault(table, {})
-    here["about"] = {
-        "date": date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "torch": torch.__version__,
-    }
+    here["about"] = measured_on()
     row = here.setdefault("rows", {}).setdefault(name, {"seeds": {}})
     mine = done[name]
     if recipe is not None:

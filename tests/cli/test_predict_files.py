@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from onetrunk.cli import prediction_files
 from onetrunk.cli.prediction_rows import CsvRows
 from onetrunk.data.task import Task
 from onetrunk.nn.predict import Prediction
@@ -114,6 +115,22 @@ def test_a_parquet_file_has_typed_columns(onetrunk: Onetrunk, model: Path, photo
         assert row["tags"] == one["tags"]["labels"]
         assert row["near"] == pytest.approx(list(one["near"]["vector"]))
         assert row["error"] is None
+
+
+def test_a_parquet_file_is_written_in_groups_of_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(prediction_files, "ROW_GROUP", 2)
+    with prediction_files.prediction_file(tmp_path / "p.PARQUET", [Task("age", "regress")]) as rows:
+        for i in range(4):
+            rows.write(f"{i}.png", "people", {"age": {"values": [float(i)]}}, {})
+        rows.write_error("4\udcff.png", "people", "not an image")  # a name that is no text
+    file = parquet.ParquetFile(tmp_path / "p.PARQUET")
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [2, 2, 1]
+    table = file.read().to_pydict()
+    assert table["age"] == [0, 1, 2, 3, None]
+    assert table["file"][-1] == r"4\udcff.png" and table["error"][-1] == "not an image"
 
 
 def test_an_existing_file_is_replaced_only_with_force(

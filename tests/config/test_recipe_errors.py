@@ -167,6 +167,7 @@ def test_missing_and_misplaced_tables(text: str, place: str, got: object) -> Non
     assert (place, got) in [(error.place, error.got) for error in errors(text)]
 
 
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize("text", ["name = x", "a = " + "[" * 5000])
 def test_a_text_that_is_not_toml(text: str) -> None:
     (error,) = errors(text)

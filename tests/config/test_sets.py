@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from onetrunk.errors import BadInput
 from tests.helpers.errors import raises
 
 
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -35,7 +35,6 @@ from tests.helpers.errors import raises
     ],
 )
 def test_values(text: str, value: Any) -> None:
-    gc.collect()  # or finalizers of earlier tests run at the depth of the nested brackets
     found = value_of(text)
     assert found == value
     assert type(found) is type(value)

@@ -108,6 +108,7 @@ def test_a_mixed_batch_in_pieces(model: Universal, passes: list[int]) -> None:
 
 
 def test_maps_and_numbers_of_one_domain_in_pieces(passes: list[int]) -> None:
+    torch.manual_seed(0)  # the outputs of some random weights are almost 0 at a few pixels
     tasks = (Task("parts", "segment", ("a", "b")), Task("depth", "depth"))
     model = Universal(Trunk("resnet20"), [Domain("room", None, tasks, size=32)]).eval()
     plain = model.for_domain("room")

@@ -96,6 +96,8 @@ def test_paths_of_a_frame_may_be_full_or_start_at_base(pairs: list[Pair], tmp_pa
         _ = opened(pandas.DataFrame({"image": [Image.new("RGB", (8, 8))], "label": ["a"]})).index
     with raises(BadInput, "at least one row"):
         _ = opened(pandas.DataFrame({"image": [], "label": []})).index
+    with raises(BadInput, "a different name for every column"):
+        _ = opened(pandas.DataFrame(pairs, columns=["image", "image"])).index
 
 
 # -- datasets of Hugging Face

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from onetrunk.data.pixels import BadImage
 from onetrunk.errors import BadInput, Failed
 from tests.helpers.errors import raises
 
@@ -120,3 +122,92 @@ def test_a_damaged_file_is_one_line(built: Any, opened: Any, tmp_path: Path) -> 
     with pytest.raises(Failed) as caught:
         opened(name)
     assert "\n" not in str(caught.value)
+
+
+class Pairs:
+    """A dataset without lists of labels or paths."""
+
+    class_to_idx: Mapping[str, int] = {"zebra": 1, "ape": 0}
+    pairs: Sequence[tuple[Any, Any]] = ()
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        picture, label = self.pairs[index]
+        if isinstance(picture, Exception):
+            raise picture
+        return picture, label
+
+
+class OtherSplits(Pairs):
+    def __init__(self, root: str, split: str = "extra") -> None:
+        if split != "extra":
+            raise ValueError(f"Unknown value {split!r} for argument split. Valid values are extra.")
+        super().__init__(root)
+
+
+class NeedsMore(Pairs):
+    def __init__(self, root: str, year: int) -> None:
+        super().__init__(root)
+
+
+@pytest.fixture
+def offered(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Offer a dataset class in torchvision with these pairs of pictures and labels."""
+    from torchvision import datasets
+
+    def offer(kind: type[Pairs], *pairs: tuple[Any, Any]) -> str:
+        monkeypatch.setattr(kind, "pairs", pairs)
+        monkeypatch.setattr(datasets, kind.__name__, kind, raising=False)
+        monkeypatch.setattr(datasets, "__all__", (*datasets.__all__, kind.__name__))
+        return f"torchvision:{kind.__name__}"
+
+    return offer
+
+
+def test_without_a_list_of_labels_images_are_decoded(
+    offered: Any, opened: Any, tmp_path: Path
+) -> None:
+    picture = Image.new("L", (4, 4))
+    name = offered(Pairs, (picture, 1), (picture, np.int64(0)), (picture, -1))
+    (tmp_path / "data").mkdir()
+    source = opened(name)
+    assert source.tasks[0].classes == ("ape", "zebra")  # in the order of their numbers
+    items = list(source.items())
+    assert [i.labels["classify"] for i in items] == ["zebra", "ape", None]
+    assert any("images are decoded to list their labels" in note for note in source.notes)
+    assert source.image(items[0].where) is picture
+    (tmp_path / "data/more.bin").write_bytes(b"changed")
+    stamps = [i.stamp for i in opened(name).items()]  # of all files, as the pixels are unknown
+    assert all(a != b.stamp for a, b in zip(stamps, items, strict=True))
+
+
+def test_pictures_that_cannot_be_read_are_bad_images(offered: Any, opened: Any) -> None:
+    from torchvision import datasets
+
+    broken = RuntimeError("truncated")
+    name = offered(Pairs, (broken, 0), ("a text", 0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.Pairs, "targets", [0, 1], raising=False)
+        source = opened(name)
+    first, second = source.items()
+    with pytest.raises(BadImage, match="truncated"):
+        source.image(first.where)
+    with pytest.raises(BadImage, match="expected a picture, got str"):
+        source.image(second.where)
+
+
+def test_wrong_labels_and_classes_are_refused(offered: Any, opened: Any) -> None:
+    picture = Image.new("L", (4, 4))
+    with raises(BadInput, "all/1", "outside the classes", got=2):
+        list(opened(offered(Pairs, (picture, 0), (picture, 2))).items())
+    with raises(BadInput, "one class per image", got="tuple"):
+        list(opened(offered(Pairs, (picture, (0, 1)))).items())
+    with raises(BadInput, "none of its splits"):
+        opened(offered(OtherSplits, (picture, 0)))
+    with raises(BadInput, "other arguments"):
+        opened(offered(NeedsMore, (picture, 0)))

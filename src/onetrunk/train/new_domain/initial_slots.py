@@ -64,7 +64,7 @@ class InitialSlots:
 
     def apply(self, scratch: Universal, model: Universal, domain: Domain, seed: int) -> None:
         """Set the slots of a new scratch model to this choice."""
-        copy_slots(scratch, domain.name, model, self.source, _copies(scratch, domain.name))
+        copy_slots(scratch, domain.name, model, self.source, copy_of_slots(scratch, domain.name))
         if self.new_statistics:
             recompute_statistics(scratch, domain, seed)
 
@@ -79,7 +79,7 @@ def choose_initial_slots(
     """
     check_start(model, domain.name, start)
     name, names = domain.name, [other for other in model.domains if other != domain.name]
-    fresh = _copies(scratch, name)
+    fresh = copy_of_slots(scratch, name)
     if not fresh:
         return InitialSlots(TRUNK, False, {})
 
@@ -136,8 +136,16 @@ def slots_of(model: Universal, name: str) -> dict[str, Tensor]:
     return {key: value for key, value in model.own(name).items() if key.startswith("slots/")}
 
 
-def _copies(model: Universal, name: str) -> dict[str, Tensor]:
+def copy_of_slots(model: Universal, name: str) -> dict[str, Tensor]:
+    """Return copies of a domain's tensors, except for its heads."""
     return {key: value.detach().clone() for key, value in slots_of(model, name).items()}
+
+
+@torch.no_grad()
+def set_slots(model: Universal, name: str, slots: Mapping[str, Tensor]) -> None:
+    """Set a domain's tensors, except for its heads."""
+    for key, tensor in slots_of(model, name).items():
+        tensor.copy_(slots[key])
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from onetrunk.config import Train
 from onetrunk.config.add_recipe import AddRecipe, card_adapters
@@ -29,7 +30,12 @@ from onetrunk.train.features import FOLDER
 from onetrunk.train.frozen_heads import fit_heads
 from onetrunk.train.loggers import Logger
 from onetrunk.train.loop import fit
-from onetrunk.train.new_domain.initial_slots import InitialSlots, choose_initial_slots
+from onetrunk.train.new_domain.initial_slots import (
+    InitialSlots,
+    choose_initial_slots,
+    copy_of_slots,
+    set_slots,
+)
 from onetrunk.train.new_domain.previous_pack import copy_previous
 from onetrunk.train.new_domain.scratch_model import (
     check_own_norms,
@@ -105,6 +111,8 @@ class TrialRunner:
     def __post_init__(self) -> None:
         path = self.run.path / f"{TRIALS}.json"
         self.done: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
+        # initial slots whose statistics were recomputed, which takes many forward passes
+        self._settled: dict[AdapterKind, dict[str, Tensor]] = {}
 
     def record(self, key: str, value: Mapping[str, Any]) -> None:
         """Write a finished step to the run's folder."""
@@ -121,25 +129,32 @@ class TrialRunner:
         model = make_scratch_model(self.model, card.with_record(provenance, {}), self.recipe.seed)
         model.to(self.device)
         check_own_norms(model, card.name, kind.name)
-        self._initialize(model)
+        self._initialize(model, kind)
         scale_heads(model, self.domain)
         return model
 
-    def _initialize(self, model: Universal) -> None:
+    def _initialize(self, model: Universal, kind: AdapterKind) -> None:
         """Set the initial slots, which are chosen once for all kinds with the same slots."""
+        name, seed = self.domain.name, self.recipe.seed
         if self.start is not None:
             copy_previous(model, self.start)
             return
-        seed = self.recipe.seed
-        adapted = count_adapter_parameters(model, self.domain.name) > 0
+        if kind in self._settled:
+            set_slots(model, name, self._settled[kind])
+            return
+        adapted = count_adapter_parameters(model, name) > 0
         key = "initial slots, adapted" if adapted else "initial slots"
         if key in self.done:
-            InitialSlots(**self.done[key]).apply(model, self.model, self.domain, seed)
-            return
-        initial = choose_initial_slots(model, self.model, self.domain, self.recipe.add.start, seed)
-        if initial.errors:
-            say(f"{self.domain.name} {initial.description}")
-        self.record(key, asdict(initial))
+            initial = InitialSlots(**self.done[key])
+            initial.apply(model, self.model, self.domain, seed)
+        else:
+            start = self.recipe.add.start
+            initial = choose_initial_slots(model, self.model, self.domain, start, seed)
+            if initial.errors:
+                say(f"{name} {initial.description}")
+            self.record(key, asdict(initial))
+        if initial.new_statistics:
+            self._settled[kind] = copy_of_slots(model, name)
 
     def train(self, model: Universal, kind: AdapterKind, part: str, domain: Domain) -> Selection:
         """Train a scratch model in a part of the run; continue where an interrupted one ended."""
