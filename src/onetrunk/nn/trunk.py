@@ -79,6 +79,7 @@ class Trunk(nn.Module):
         self.adapter_layers = settings.adapter_layers
         self.backbone = backbone
         self.licence = backbone.licence
+        self.normalization = backbone.normalization  # that its weights expect
         self.switch = Switch()
         self.skipped: dict[str, str] = {}  # why layers have no adapters, by path
         self._tried: dict[tuple[str, int | None, tuple[int, int]], Shape] = {}

@@ -52,9 +52,7 @@ def dry_run(recipe: Recipe, device: str | None = None) -> dict[str, Any]:
     checked = check(recipe, sample=True)
     data = {domain.name: _data(domain) for domain in checked.domains}
     parts: dict[str, dict[str, Any]] = {}
-    downloads = recipe.trunk.pretrained is True
-    local = recipe.with_sets(["trunk.pretrained=false"]) if downloads else recipe
-    models = local.make_model(checked.domains)
+    models = recipe.make_model(checked.domains, download=False)
     if recipe.init_folder is not None:
         start_from(recipe.init_folder, models)
     old_predictions = find_old_predictions(recipe, checked.domains)

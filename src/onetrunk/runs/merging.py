@@ -89,7 +89,7 @@ class Specialists:
             like.arch, norm=like.norm, adapters=like.adapters, adapter_layers=like.adapter_layers
         )
         trunk.load_shared(self._sum(scale))
-        trunk.licence = like.licence
+        trunk.licence, trunk.normalization = like.licence, like.normalization
         model, sha256 = Universal(trunk), trunk.fingerprint()
         for name, specialist in self.models.items():
             pack = replace(specialist.pack(name), trunk=trunk.describe(), sha256=sha256)
