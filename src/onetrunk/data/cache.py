@@ -62,7 +62,7 @@ from onetrunk.errors import Failed
 from onetrunk.progress import Track, say
 from onetrunk.store.atomic import write_atomic
 
-FORMAT = 2  # part of the key, so that folders of another layout are not used
+FORMAT = 3  # part of the key, so that folders of another layout are not used
 CHUNK_BYTES = 32 * 2**20  # decoded between two syncs; two chunks are in memory at once
 OTHER_FOLDER = "ONETRUNK_CACHE=/a/folder/of/yours"
 PATIENCE = 0.5  # seconds of waiting for another process before a line says so

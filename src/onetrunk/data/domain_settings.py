@@ -116,7 +116,12 @@ class DomainSettings(Settings):
     margin: int = Field(
         default=0, ge=0, le=4096, description="Extra pixels that are stored for random crops"
     )
-    fill: int = Field(default=0, ge=0, le=255, description="Grey level around a padded image")
+    fill: Annotated[int | None, AUTO] = Field(
+        default=None,
+        ge=0,
+        le=255,
+        description="Grey level around an image; auto: the color of its own border if it is padded",
+    )
     flip: Annotated[bool | None, AUTO] = Field(
         default=None, description="Mirror half of the images; auto: as the source suggests"
     )

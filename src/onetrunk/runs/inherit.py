@@ -137,7 +137,7 @@ def settings_before(
 class _Inherited:
     """What a new domain may take over from one domain of a model."""
 
-    shape: tuple[tuple[int, int], str, int, int]  # in the order of SHAPE
+    shape: tuple[tuple[int, int], str, int, int | None]  # in the order of SHAPE
     normalize: Any
     augment: Mapping[str, Any] | None  # None: not known
 
