@@ -288,9 +288,9 @@ def nearest(image: np.ndarray, size: tuple[int, int], fit: str, fill: float) -> 
     for r in range(place_h):
         for c in range(place_w):
             y, x = (r + 0.5) / scale_y, (c + 0.5) / scale_x
-            if fit == "crop":
-                y += (height - size[0] / scale_y) / 2
-                x += (width - size[1] / scale_x) / 2
+            if fit == "crop":  # from a whole pixel
+                y += int((height - size[0] / scale_y) / 2 + 1e-9)
+                x += int((width - size[1] / scale_x) / 2 + 1e-9)
             out[top + r, left + c] = image[min(int(y), height - 1), min(int(x), width - 1)]
     return out
 
@@ -386,6 +386,30 @@ def test_a_text_in_a_file_does_not_set_the_padding() -> None:
     stream = io.BytesIO()
     Image.fromarray(framed((10, 40), (9, 9, 9))).save(stream, "PNG", pnginfo=info)
     assert (Pixels((16, 16), "pad").read(stream.getvalue())[0] == 9).all()
+
+
+@pytest.mark.parametrize("surplus", [0, 1, 2, 7])
+def test_a_crop_without_scaling_is_an_exact_slice(surplus: int) -> None:
+    left = surplus // 2
+    wide = picture(3, 16, 12 + surplus)
+    contract = Pixels((16, 12), "crop")
+    np.testing.assert_array_equal(contract.read(wide), wide[:, left : left + 12])
+    np.testing.assert_array_equal(contract.place_target(wide, 0), wide[:, left : left + 12])
+    np.testing.assert_array_equal(contract.read(wide[..., 0])[..., 1], wide[:, left:, 0][:, :12])
+    high = picture(3, 16 + surplus, 12)
+    np.testing.assert_array_equal(contract.read(high), high[left : left + 16])
+    # stored with a margin, of which evaluation uses the middle
+    stored = Pixels((11, 7), "crop", margin=5)
+    top = left + 2
+    np.testing.assert_array_equal(
+        stored.centre(stored.read(high)[None])[0], high[top : top + 11, 2:9]
+    )
+
+
+def test_a_padded_image_that_needs_no_scaling_is_not_resampled() -> None:
+    image = picture(3, 16, 9)
+    result = Pixels((16, 12), "pad").read(image)
+    np.testing.assert_array_equal(result[:, 1:10], image)
 
 
 def test_the_margin_is_stored_and_evaluation_uses_the_middle() -> None:

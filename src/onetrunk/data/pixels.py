@@ -111,8 +111,10 @@ class Pixels:
         height, width = self.stored
         box, (top, left, h, w) = _geometry((picture.height, picture.width), self.stored, self.fit)
         fitted = picture
-        if (w, h) != picture.size or box != (0, 0, w, h):
+        if (box[2] - box[0], box[3] - box[1]) != (w, h):
             fitted = picture.resize((w, h), Image.Resampling.BILINEAR, box=box)
+        elif (w, h) != picture.size:
+            fitted = picture.crop(box)  # on the grid of pixels, as without scaling all boxes are
         pixels = np.asarray(fitted, dtype=np.uint8)
         if pixels.ndim == 2:
             pixels = np.broadcast_to(pixels[:, :, None], (*pixels.shape, 3))
@@ -127,8 +129,8 @@ class Pixels:
         """Fit a dense target (H, W[, C]) exactly as its image, by nearest pixel."""
         height, width = self.stored
         box, (top, left, h, w) = _geometry(target.shape[:2], self.stored, self.fit)
-        y = ((np.arange(h) + 0.5) / h * (box[3] - box[1]) + box[1]).astype(int)
-        x = ((np.arange(w) + 0.5) / w * (box[2] - box[0]) + box[0]).astype(int)
+        y = ((np.arange(h) + 0.5) * (box[3] - box[1]) / h + box[1]).astype(int)
+        x = ((np.arange(w) + 0.5) * (box[2] - box[0]) / w + box[0]).astype(int)
         y, x = y.clip(0, target.shape[0] - 1), x.clip(0, target.shape[1] - 1)
         placed = np.full((height, width, *target.shape[2:]), empty, target.dtype)
         placed[top : top + h, left : left + w] = target[y[:, None], x[None, :]]
@@ -302,10 +304,11 @@ def _geometry(
     """Return a box (x0, y0, x1, y1) of the source, and the place (top, left, h, w) it fills."""
     height, width = source[0], source[1]
     if fit == "crop":
-        scale = max(out[0] / height, out[1] / width)
-        x0, y0 = (width - out[1] / scale) / 2, (height - out[0] / scale) / 2
-        x0, y0 = max(x0, 0.0), max(y0, 0.0)
-        return (x0, y0, width - x0, height - y0), (0, 0, *out)
+        # the box begins on the grid of pixels, so that without scaling it is an exact cut
+        x0 = max(0, (width * out[0] - height * out[1]) // (2 * out[0]))
+        y0 = max(0, (height * out[1] - width * out[0]) // (2 * out[1]))
+        across, down = min(width, height * out[1] / out[0]), min(height, width * out[0] / out[1])
+        return (x0, y0, x0 + across, y0 + down), (0, 0, *out)
     if fit == "pad":
         scale = min(out[0] / height, out[1] / width)
         h, w = max(1, round(height * scale)), max(1, round(width * scale))
