@@ -175,7 +175,7 @@ def choose_scale(
         model = specialists.merge(scale)
         if recalibrated:
             recalibrate(model, domains, device=device)
-        table = evaluate(model, domains, "val", device=device, intervals=False, progress=False)
+        table = evaluate(model, domains, "val", device=device, intervals=False, notes=False)
         if selection.update(step, table) or best is None:
             best = model, scale
         val[1 / len(domains) if scale is None else scale] = selection.last
