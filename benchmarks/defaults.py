@@ -85,9 +85,7 @@ def train_cell(setting: Setting, variation: Variation, name: str, seed: int) -> 
     """Train a specialist, and return its validation error."""
     torch.manual_seed(seed)
     trunk = ot.Trunk(setting.arch, pretrained=setting.pretrained, sharing="none")
-    domain = ot.Domain(
-        name, f"pocket:{name}", size=setting.size, normalize=trunk.stats, **variation.domain
-    )
+    domain = ot.Domain(name, f"pocket:{name}", size=setting.size, **variation.domain)
     model = ot.Universal(trunk, [domain])
     defaults = train_defaults("adamw", "pretrained")
     train = ot.Train(

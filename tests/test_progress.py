@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 
 from onetrunk import progress
-from onetrunk.progress import Track, say
+from onetrunk.progress import Track, say, tracked
 
 
 class Clock:
@@ -56,6 +57,51 @@ def test_slow_work_prints_a_line_every_ten_seconds(
         "decoding: 600 of 2,000, about 28 s left",
         "decoding: 1,100 of 2,000, about 18 s left",
     ]
+
+
+def test_a_long_step_shows_that_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    enough = threading.Event()
+
+    def record(line: str) -> None:
+        shown.append(line)
+        if len(shown) == 2:
+            enough.set()
+
+    monkeypatch.setattr(progress, "PATIENCE", 0.01)
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    monkeypatch.setattr(progress, "say", record)
+    with Track("solving", 3):
+        assert enough.wait(60)  # no step is reported here
+    count = len(shown)
+    assert set(shown) == {"solving: 0 of 3"}
+    with Track("solving", 3) as track:
+        pass
+    track()  # after the end
+    assert len(shown) == count
+    assert not any(thread.name.startswith("onetrunk-progress") for thread in threading.enumerate())
+
+
+def test_things_are_counted_while_they_are_passed_on(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    passed = []
+    for thing in tracked("abcdef", "listing"):
+        clock.now += 3
+        passed.append(thing)
+    assert passed == list("abcdef")
+    assert capsys.readouterr().err.splitlines() == ["listing: 1 so far", "listing: 5 so far"]
+    for _ in tracked(["a", "b"], "listing", 2):
+        clock.now += 3
+    assert capsys.readouterr().err == "listing: 1 of 2, about 3 s left\n"
+
+
+def test_a_notebook_without_a_total(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = running(monkeypatch, SimpleNamespace(kernel=object()))
+    with Track("listing", None) as track:
+        clock.now += 3
+        track(7)
+    assert [bundle["text/plain"] for bundle in notebook.shown] == ["listing: 7 so far"]
 
 
 class Terminal(io.StringIO):

@@ -148,6 +148,19 @@ def test_copied_windows_equal_sampled_ones(margin: int, monkeypatch: pytest.Monk
     np.testing.assert_allclose(copied, sampled, atol=0.02)
 
 
+@pytest.mark.parametrize("options", [{"pad": 4}, {"pad": 4, "scale": (0.4, 0.9)}], ids=str)
+def test_around_a_padded_image_is_the_color_of_its_border(options: dict[str, Any]) -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (COUNT, 3), dtype=np.uint8)
+    blank = np.broadcast_to(colours[:, None, None], (COUNT, 5, 16, 3))
+    for fill, seen in ((None, True), (0, False)):
+        pixels = Pixels((16, 16), "pad", fill=fill, **PLAIN)
+        stored = np.stack([pixels.read(image) for image in blank])
+        augmented, _ = apply(stored, {}, draw(Augment(**options), pixels), pixels)
+        found = levels(augmented)
+        assert (np.abs(found - colours[:, None, None]).max() < 0.02) == seen
+        assert (found.min() < 0.02) == (not seen or colours.min() == 0)
+
+
 def test_a_zoomed_window_at_the_edge_is_not_darkened() -> None:
     pixels = Pixels((16, 16), fill=0, **PLAIN)
     images = np.full((COUNT, 16, 16, 3), 200, np.uint8)

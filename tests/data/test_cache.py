@@ -6,6 +6,7 @@ import errno
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,11 +20,12 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
+from onetrunk import progress
 from onetrunk.data import cache, cache_room
 from onetrunk.data.cache import cache_home, decode_all, purge
 from onetrunk.data.domain import Domain
 from onetrunk.data.index import read_index
-from onetrunk.data.pixels import Pixels
+from onetrunk.data.pixels import Pixels, Raw
 from onetrunk.data.stored_images import BAD, GOOD, RECORD, TODO, UNREADABLE
 from onetrunk.errors import Failed
 from tests.helpers.errors import raises
@@ -556,3 +558,26 @@ def test_purge_keeps_folders_that_are_being_decoded_into(
     assert "purge again" in capsys.readouterr().err
     document = json.loads((folder / "done.json").read_text())
     assert document["count"] == 24
+
+
+def test_progress_is_shown_within_a_chunk(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cache, "REPORT", 0.01)
+    monkeypatch.setattr(progress, "PATIENCE", 0.01)
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    source = small(40)
+    read = source.image
+
+    def slowly(where: str) -> Raw:
+        time.sleep(0.01)
+        return read(where)
+
+    monkeypatch.setattr(source, "image", slowly)
+    domain = Domain("d", source, size=8)
+    assert len(domain.decoded.records) == 40  # of one chunk
+    lines = [line for line in capsys.readouterr().err.splitlines() if "decoding" in line]
+    counts = [int(re.findall(r"(\d+) of 40", line)[0]) for line in lines]
+    assert len(set(counts)) > 2
+    assert counts == sorted(counts)
+    assert counts[-1] <= 40

@@ -13,7 +13,8 @@ from onetrunk.data import cache_room
 from onetrunk.data.cache import decode_all
 from onetrunk.data.cache_entries import USED, entries
 from onetrunk.data.cache_room import LIMIT, asking, set_limit
-from onetrunk.data.domain import Domain, check_domains
+from onetrunk.data.check_domains import check_domains
+from onetrunk.data.domain import Domain
 from onetrunk.data.index import read_index
 from onetrunk.data.pixels import Pixels
 from onetrunk.data.stored_images import RECORD

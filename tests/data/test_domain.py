@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from onetrunk.data.augment import Augment
-from onetrunk.data.domain import IMAGENET, SIZE, Domain, check_domains
+from onetrunk.data.check_domains import check_domains
+from onetrunk.data.domain import IMAGENET, SIZE, Domain
 from onetrunk.data.pixels import Raw
 from onetrunk.data.sources import Item
 from onetrunk.data.task import Task
@@ -213,7 +214,7 @@ def test_the_normalization_may_be_that_of_imagenet_or_given() -> None:
 
 @pytest.mark.parametrize("normalize", ["domain", (0.5, 0.5), ((0.5,), (0.2,)), 3], ids=str)
 def test_an_impossible_normalization_is_refused(normalize: Any) -> None:
-    with raises(BadInput, place="domains.d.normalize", available=["dataset", "imagenet"]):
+    with raises(BadInput, place="domains.d.normalize", available=["auto", "dataset", "imagenet"]):
         Domain("d", small(), size=8, normalize=normalize)
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
-from onetrunk.data.pixels import MAX_PIXELS, BadImage, Fit, Pixels, Raw, decode
+from onetrunk.data.pixels import CLEAR, MAX_PIXELS, BadImage, Fit, Pixels, Raw, decode
 from onetrunk.errors import BadInput
 from onetrunk.settings import read_dataclass
 from tests.helpers.errors import raises
@@ -288,9 +288,9 @@ def nearest(image: np.ndarray, size: tuple[int, int], fit: str, fill: float) -> 
     for r in range(place_h):
         for c in range(place_w):
             y, x = (r + 0.5) / scale_y, (c + 0.5) / scale_x
-            if fit == "crop":
-                y += (height - size[0] / scale_y) / 2
-                x += (width - size[1] / scale_x) / 2
+            if fit == "crop":  # from a whole pixel
+                y += int((height - size[0] / scale_y) / 2 + 1e-9)
+                x += int((width - size[1] / scale_x) / 2 + 1e-9)
             out[top + r, left + c] = image[min(int(y), height - 1), min(int(x), width - 1)]
     return out
 
@@ -332,6 +332,84 @@ def test_padding_has_the_fill_and_the_image_is_in_the_middle() -> None:
     assert (result[4:6] == 200).all()
     assert (result[:4] == 33).all()
     assert (result[6:] == 33).all()
+
+
+def framed(shape: tuple[int, int], colour: tuple[int, ...], width: int = 2) -> np.ndarray:
+    """Noise with a border of one colour."""
+    image = picture(4, *shape)
+    inner = image[width:-width, width:-width].copy()
+    image[:] = colour[:3]
+    image[width:-width, width:-width] = inner
+    return image
+
+
+@pytest.mark.parametrize("shape", [(20, 60), (60, 20), (21, 22)], ids=str)
+def test_padding_has_the_color_of_the_images_own_border(shape: tuple[int, int]) -> None:
+    colour = (200, 120, 30)
+    image = framed(shape, colour)
+    image[0, :5] = 0  # a few other pixels do not count
+    contract = Pixels((32, 32), "pad")
+    result = contract.read(image)
+    shown = Pixels((32, 32), "pad", fill=0).place_target(np.ones(shape, np.uint8), 0)
+    assert (shown == 0).any()
+    assert (result[shown == 0] == colour).all()
+    np.testing.assert_array_equal(
+        result[shown == 1], Pixels((32, 32), "pad", fill=0).read(image)[shown == 1]
+    )
+    # the colour of `around` is the padding's, so that a moved crop continues it
+    np.testing.assert_array_equal(contract.fill_around(result[None]), [[[list(colour)]]])
+    grey = contract.read(framed(shape, (90, 90, 90))[..., 0])
+    assert (grey[shown == 0] == 90).all()
+
+
+def test_the_border_is_the_upper_median_by_channel() -> None:
+    image = np.zeros((1, 4, 3), np.uint8)  # all pixels are border; the outer ones count thrice
+    image[0] = [[10, 0, 7], [30, 1, 7], [20, 2, 7], [40, 3, 7]]
+    border = np.concatenate([image[0], image[0], image[:, 0], image[:, -1]])
+    expected = [sorted(channel)[len(border) // 2] for channel in border.T.tolist()]
+    assert Pixels((8, 8), "pad").read(image)[0, 0].tolist() == expected
+
+
+def test_a_transparent_image_is_padded_with_white() -> None:
+    image = np.dstack([framed((10, 40), (9, 9, 9)), np.full((10, 40), 255, np.uint8)])
+    contract = Pixels((16, 16), "pad")
+    assert (contract.read(image)[0] == 9).all()  # nothing is transparent
+    image[5, 20, 3] = 254
+    assert (contract.read(image)[0] == 255).all()
+    assert (contract.read(encoded(image)) == contract.read(image)).all()
+    assert (Pixels((16, 16), "pad", fill=3).read(image)[0] == 3).all()
+
+
+def test_a_text_in_a_file_does_not_set_the_padding() -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text(CLEAR, "yes")
+    stream = io.BytesIO()
+    Image.fromarray(framed((10, 40), (9, 9, 9))).save(stream, "PNG", pnginfo=info)
+    assert (Pixels((16, 16), "pad").read(stream.getvalue())[0] == 9).all()
+
+
+@pytest.mark.parametrize("surplus", [0, 1, 2, 7])
+def test_a_crop_without_scaling_is_an_exact_slice(surplus: int) -> None:
+    left = surplus // 2
+    wide = picture(3, 16, 12 + surplus)
+    contract = Pixels((16, 12), "crop")
+    np.testing.assert_array_equal(contract.read(wide), wide[:, left : left + 12])
+    np.testing.assert_array_equal(contract.place_target(wide, 0), wide[:, left : left + 12])
+    np.testing.assert_array_equal(contract.read(wide[..., 0])[..., 1], wide[:, left:, 0][:, :12])
+    high = picture(3, 16 + surplus, 12)
+    np.testing.assert_array_equal(contract.read(high), high[left : left + 16])
+    # stored with a margin, of which evaluation uses the middle
+    stored = Pixels((11, 7), "crop", margin=5)
+    top = left + 2
+    np.testing.assert_array_equal(
+        stored.centre(stored.read(high)[None])[0], high[top : top + 11, 2:9]
+    )
+
+
+def test_a_padded_image_that_needs_no_scaling_is_not_resampled() -> None:
+    image = picture(3, 16, 9)
+    result = Pixels((16, 12), "pad").read(image)
+    np.testing.assert_array_equal(result[:, 1:10], image)
 
 
 def test_the_margin_is_stored_and_evaluation_uses_the_middle() -> None:

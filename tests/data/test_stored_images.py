@@ -70,8 +70,11 @@ def odd_images() -> dict[str, bytes]:
     return kinds
 
 
+@pytest.mark.parametrize("fill", [7, None])
 @pytest.mark.parametrize("fit", ["squash", "pad", "crop"])
-def test_pixels_are_equal_through_cache_files_and_prediction(fit: str, tmp_path: Path) -> None:
+def test_pixels_are_equal_through_cache_files_and_prediction(
+    fit: str, fill: int | None, tmp_path: Path
+) -> None:
     kinds = odd_images()
     items, paths = [], {}
     for i, (name, content) in enumerate(kinds.items()):
@@ -81,7 +84,7 @@ def test_pixels_are_equal_through_cache_files_and_prediction(fit: str, tmp_path:
         items.append(Item(f"{i:03}", str(i), name, split="train", labels={"classify": "a"}))
     items += [Item("v", "0", "v", "val"), Item("w", "0", "w", "test")]
     source = Fake(CLASSIFY, items, paths)
-    options: dict[str, Any] = {"size": (16, 24), "fit": fit, "margin": 4, "fill": 7}
+    options: dict[str, Any] = {"size": (16, 24), "fit": fit, "margin": 4, "fill": fill}
     cached = Domain("d", source, **options)
     direct = Domain("d", source, cache=False, **options)
     places = np.arange(len(kinds))
@@ -122,7 +125,7 @@ def test_targets_are_stored_unchanged() -> None:
 @pytest.mark.parametrize("fit", ["squash", "pad", "crop"])
 def test_targets_are_fitted_like_their_image(fit: Fit) -> None:
     given = dense_targets(2, 20, 50)
-    pixels = Pixels((12, 12), fit, margin=2)
+    pixels = Pixels((12, 12), fit, margin=2, fill=0)
     result = read(given, image=picture(2, 20, 50), pixels=pixels)
     for name, empty in (("segment", 255), ("depth", 0.0)):
         expected = pixels.place_target(given[name], empty)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from onetrunk.eval import detail_pictures as pictures
 from onetrunk.eval.metrics.calibration import reliability
 from onetrunk.eval.metrics.confusion import ConfusionMatrix
 
 
-def cells_of(matrix: ConfusionMatrix) -> np.ndarray:
+def cells_of(matrix: ConfusionMatrix) -> NDArray[np.uint8]:
     """Return the colour near the top left corner of every cell, below and right of the names."""
-    drawn = np.asarray(pictures.confusion_picture(matrix))
+    drawn: NDArray[np.uint8] = np.asarray(pictures.confusion_picture(matrix))
     rows, columns = (min(len(n), pictures.SHOWN) for n in (matrix.labels, matrix.columns))
     bottom, right = drawn.shape[0] - 16, drawn.shape[1] - 16
     y = bottom - pictures.CELL * np.arange(rows, 0, -1) + 3
     x = right - pictures.CELL * np.arange(columns, 0, -1) + 3
-    return drawn[y[:, None], x]
+    cells: NDArray[np.uint8] = drawn[y[:, None], x]
+    return cells
 
 
 def test_colours_are_shares_of_the_true_class() -> None:

@@ -12,6 +12,7 @@ import torch
 from onetrunk.errors import BadInput, Failed
 from onetrunk.nn import auto_trunk as module
 from onetrunk.nn.auto_trunk import CANDIDATES, Chosen, choose_trunk, device_kind
+from onetrunk.nn.normalization import stats_of
 from onetrunk.nn.published_weights import PACKAGES, WeightsPackage
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.trunk_settings import TrunkSettings
@@ -51,7 +52,7 @@ def test_the_candidates_are_permissively_licensed_models_of_timm() -> None:
     for candidates in CANDIDATES.values():
         for candidate in candidates:
             config = timm.get_pretrained_cfg(candidate.arch.removeprefix("timm/"))
-            assert config.license == candidate.licence
+            assert config is not None and config.license == candidate.licence
             assert candidate.licence in PERMISSIVE
             assert config.hf_hub_id
         accuracies = [candidate.accuracy for candidate in candidates]
@@ -138,7 +139,7 @@ def test_a_trunk_says_what_it_started_from(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     trunk = Trunk("timm/test_resnet")
-    assert (trunk.arch, trunk.pretrained, trunk.stats) == ("timm/test_resnet", False, None)
+    assert (trunk.arch, trunk.pretrained, trunk.normalization) == ("timm/test_resnet", False, None)
     path = tmp_path / "weights.pth"
     torch.save(
         {k: t.contiguous() for k, t in timm.create_model("test_resnet").state_dict().items()}, path
@@ -146,7 +147,7 @@ def test_a_trunk_says_what_it_started_from(
     chosen = Chosen("timm/test_resnet", str(path), "mit", "as the test says")
     monkeypatch.setattr("onetrunk.nn.trunk.choose_trunk", lambda: chosen)
     trunk = Trunk()
-    assert (trunk.arch, trunk.pretrained, trunk.stats) == ("timm/test_resnet", str(path), None)
+    assert (trunk.arch, trunk.pretrained) == ("timm/test_resnet", str(path))
     assert "as the test says" in capfd.readouterr().err
     assert trunk.settings.arch == "timm/test_resnet"  # its copy does not choose again
 
@@ -161,4 +162,4 @@ def test_the_default_trunk_is_lite0_where_only_it_is_installed(
     trunk = Trunk()
     assert trunk.arch == "timm/tf_efficientnet_lite0"
     assert trunk.licence == "apache-2.0"
-    assert trunk.stats == ((0.5,) * 3, (0.5,) * 3)
+    assert stats_of(trunk.normalization) == ((0.5,) * 3, (0.5,) * 3)

@@ -30,9 +30,7 @@ def other(name: str, **given: object) -> Domain:
 
 
 def like(domain: Domain, *others: Domain) -> Domain:
-    return settings_like(
-        domain, model_of(*others).domains, {each.name: each.settings for each in others}
-    )
+    return settings_like(domain, model_of(*others), {each.name: each.settings for each in others})
 
 
 def test_a_new_domain_takes_over_what_the_trunk_expects(capsys: pytest.CaptureFixture[str]) -> None:

@@ -138,6 +138,10 @@ def pictures(folder: Path) -> list[Path]:
     Image.fromarray(noise(10, 8)).save(folder / "grey.png")
     Image.fromarray(noise(10, 11).astype(np.uint16) * 257 + 3).save(folder / "sixteen.png")
     Image.fromarray(noise(8, 8, 4)).save(folder / "clear.png")
+    opaque = noise(6, 9, 4)
+    opaque[..., 3] = 255
+    Image.fromarray(opaque).save(folder / "opaque.png")
+    Image.fromarray(noise(8, 12, 3)[:, 1:]).save(folder / "odd.png")
     palette = Image.fromarray(noise(8, 8, 3)).quantize(16)
     palette.save(folder / "palette.gif", transparency=3)
     Image.fromarray(noise(4, 20, 3)).save(folder / "strip.png")
@@ -151,15 +155,18 @@ def code_of_page() -> str:
     return str(blocks[0])
 
 
+@pytest.mark.parametrize("fill", [77, None])
 @pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
-def test_the_page_prepares_images_as_training_does(tmp_path: Path, fit: Fit) -> None:
+def test_the_page_prepares_images_as_training_does(
+    tmp_path: Path, fit: Fit, fill: int | None
+) -> None:
     files = pictures(tmp_path)
     lines = code_of_page().split("session =")[0]
     namespace: dict[str, Any] = {}
     exec(lines, namespace)
     prepare = namespace["prepare"]
     for size, margin in (((16, 16), 0), ((20, 33), 5), ((64, 48), 8), ((32, 32), 0)):
-        settings = Pixels(size, fit, margin, 77, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+        settings = Pixels(size, fit, margin, fill, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
         for file in files:
             want = settings.prepare([file])[0].numpy()
             got = prepare(file, json.loads(json.dumps(settings.to_json())))

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from onetrunk import progress
 from onetrunk.config import Recipe, Train
 from onetrunk.config.check import check
 from onetrunk.data.domain import Domain
@@ -496,3 +497,16 @@ def test_a_recipe_that_shares_heads_is_refused(tmp_path: Path) -> None:
 def test_a_dry_run_of_frozen_heads_is_refused(tmp_path: Path) -> None:
     with raises(BadInput, "dry run", got="train.frozen = true"):
         dry_run(recipe(tmp_path))
+
+
+def test_solving_shows_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    monkeypatch.setattr(progress, "PATIENCE", 1e-6)
+    frozen(worlds("ants"), tmp_path / "run")
+    lines = capsys.readouterr().err.splitlines()
+    about = "solving the head of ants/classify for each L2 strength: "
+    shown = [line.removeprefix(about) for line in lines if line.startswith(about)]
+    assert any(line.startswith("1 of 3") for line in shown)
+    assert any(line.startswith("evaluating test: ") for line in lines)

@@ -150,7 +150,7 @@ def _compare_new(
     like = [f"trunk.arch={inline(trunk.arch)}", f"trunk.norm={inline(trunk.norm)}"]
     wanted = recipe.with_sets([*like, *sets])
     known = opened.domain_settings
-    new = [settings_like(each, opened.model.domains, known) for each in wanted.make_domains()]
+    new = [settings_like(each, opened.model, known) for each in wanted.make_domains()]
     checked = check(wanted.model_copy(update={"domains": tuple(each.settings for each in new)}))
     return compare(
         run,

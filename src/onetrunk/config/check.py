@@ -18,12 +18,14 @@ from onetrunk.config.recipe import Recipe, seeded_weights
 from onetrunk.config.resolve import resolve
 from onetrunk.config.sets import apply_sets
 from onetrunk.config.train import LOGGERS
-from onetrunk.data.domain import Domain, asking_once
+from onetrunk.data.check_domains import asking_once
+from onetrunk.data.domain import Domain
 from onetrunk.data.domain_settings import DomainSettings
 from onetrunk.data.kept_splits import splits_of
 from onetrunk.data.sampling import make_sampling
 from onetrunk.errors import BadInput, Failed, Missing, OnetrunkError
 from onetrunk.nn.bank import Bank
+from onetrunk.nn.normalization import check_normalization, stats_of
 from onetrunk.nn.norms import find_norm
 from onetrunk.nn.published_weights import check_download
 from onetrunk.nn.trunk import Trunk
@@ -84,6 +86,15 @@ def check(
         raise BadInput.several(errors)
     trunk, trunk_errors = _make_trunk(recipe if weights else recipe.without_weights())
     errors += trunk_errors
+    refused: set[str] = set()
+    expected = None if trunk is None else trunk.trunk.normalization
+    for domain in listed if trunk is not None else ():
+        domain.expect(stats_of(expected))
+        try:
+            check_normalization(domain, expected)
+        except BadInput as error:
+            errors.append(error)
+            refused.add(domain.name)
     if weights and (weights_errors := check_weights(recipe)):
         raise BadInput.several([*errors, *weights_errors])
     warnings: list[str] = []
@@ -104,7 +115,9 @@ def check(
                 domains.append(domain)
                 warnings += domain.notes()
     if trunk is not None:
-        trunk_errors, trunk_warnings = _try_trunk(trunk, recipe, domains)
+        trunk_errors, trunk_warnings = _try_trunk(
+            trunk, recipe, [domain for domain in domains if domain.name not in refused]
+        )
         errors += trunk_errors
         warnings += trunk_warnings
     if recipe.train.frozen and not recipe.trunk.pretrained and not recipe.init:
@@ -260,12 +273,9 @@ def _make_trunk(recipe: Recipe) -> tuple[Universal | None, list[OnetrunkError]]:
 
     Weights that are downloaded are loaded later, when the model is made.
     """
-    settings = recipe.trunk
-    if settings.pretrained is True:
-        settings = settings.model_copy(update={"pretrained": False})
     try:
         with seeded_weights(recipe.seed):
-            return Universal(Trunk.of(settings, recipe.root), pair=settings.pair), []
+            return Universal(recipe.make_trunk(download=False), pair=recipe.trunk.pair), []
     except OnetrunkError as error:
         inner = error.errors[0]
         return None, [error if inner.place.startswith("trunk") else error.within("trunk")]

@@ -23,9 +23,11 @@ from onetrunk.data.domain_settings import DomainSettings
 from onetrunk.data.seeded import seed_of
 from onetrunk.data.task import check_name
 from onetrunk.errors import BadInput
+from onetrunk.nn.model_files import saved_normalization
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.trunk_settings import TrunkSettings
 from onetrunk.nn.universal import Universal
+from onetrunk.nn.weights import timm_normalization
 from onetrunk.settings import LIST, Settings
 
 FILE = "recipe.toml"
@@ -275,22 +277,39 @@ class Recipe(Settings):
         """Return the domains; nothing is read yet."""
         return [Domain.of(settings, self.root) for settings in self.domains]
 
-    def make_trunk(self) -> Trunk:
-        """Return the trunk, without domains."""
-        return Trunk.of(self.trunk, self.root)
+    def make_trunk(self, download: bool = True) -> Trunk:
+        """Return the trunk, without domains.
 
-    def make_model(self, domains: Sequence[Domain]) -> dict[str, Universal]:
+        Args:
+            download: Whether timm's weights are loaded, or else random ones stand for them.
+        """
+        settings = self.trunk
+        if settings.pretrained is True and not download:
+            trunk = Trunk.of(settings.model_copy(update={"pretrained": False}), self.root)
+            trunk.normalization = timm_normalization(trunk.net, trunk.arch)
+        else:
+            trunk = Trunk.of(settings, self.root)
+        if self.init_folder is not None:  # whose weights replace those of the trunk
+            trunk.normalization = saved_normalization(self.init_folder)
+        return trunk
+
+    def make_model(self, domains: Sequence[Domain], download: bool = True) -> dict[str, Universal]:
         """Return the seeded model under the key ""; with sharing = "none", one per domain.
 
         The initial weights of a specialist depend only on the seed and the name of its domain.
+
+        Args:
+            domains: The domains.
+            download: As for `make_trunk`.
         """
         if self.trunk.sharing != "none":
             with seeded_weights(self.seed):
-                return {"": Universal(self.make_trunk(), domains, pair=self.trunk.pair)}
+                trunk = self.make_trunk(download)
+                return {"": Universal(trunk, domains, pair=self.trunk.pair)}
         models = {}
         for domain in domains:
             with seeded_weights(seed_of(self.seed, domain.name)):
-                models[domain.name] = Universal(self.make_trunk(), [domain])
+                models[domain.name] = Universal(self.make_trunk(download), [domain])
         return models
 
 

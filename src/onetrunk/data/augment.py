@@ -166,21 +166,22 @@ def apply(
 
 
 def _window(images_BHWC: U8, views: Views, pixels: Pixels) -> U8:
-    """Copy windows on the pixel grid out of the images, with `fill` around them, some mirrored."""
+    """Copy windows on the pixel grid out of the images, filled around them, some mirrored."""
     (rows, columns), (count, height, width) = pixels.size, images_BHWC.shape[:3]
     top = np.rint(views.y - rows / 2).astype(np.int64)
     left = np.rint(views.x - columns / 2).astype(np.int64)
     pad = int(max(0, -top.min(), -left.min(), (top + rows - height).max()))
     pad = max(pad, int((left + columns - width).max()))
     if pad:
-        padded = np.full((count, height + 2 * pad, width + 2 * pad, 3), pixels.fill, np.uint8)
+        shape = (count, height + 2 * pad, width + 2 * pad, 3)
+        padded = np.full(shape, pixels.fill_around(images_BHWC), np.uint8)
         padded[:, pad : pad + height, pad : pad + width] = images_BHWC
     else:
         padded = np.ascontiguousarray(images_BHWC)
     # all windows as a view, (B, tops, lefts, rows, columns·3): indexing copies them row by row
     s = padded.strides
-    shape = (count, padded.shape[1] - rows + 1, padded.shape[2] - columns + 1, rows, columns * 3)
-    every = np.lib.stride_tricks.as_strided(padded, shape, (s[0], s[1], s[2], s[1], 1))
+    windows = (count, padded.shape[1] - rows + 1, padded.shape[2] - columns + 1, rows, columns * 3)
+    every = np.lib.stride_tricks.as_strided(padded, windows, (s[0], s[1], s[2], s[1], 1))
     picked = every[np.arange(count), top + pad, left + pad].reshape(count, rows, columns, 3)
     if views.mirror.any():
         # torch mirrors 8-bit channels-last images several times faster than numpy does
@@ -209,7 +210,8 @@ def _sample(images_BHWC: U8, views: Views, pixels: Pixels) -> torch.Tensor:
     sampled = sampled.permute(0, 2, 3, 1).contiguous()
     outside = _places(views, pixels.size, (height, width))[2]
     if outside.any():
-        sampled[torch.from_numpy(outside)] = pixels.fill
+        fill = torch.as_tensor(pixels.fill_around(images_BHWC)).to(sampled)
+        sampled = torch.where(torch.from_numpy(outside)[..., None], fill, sampled)
     return sampled
 
 

@@ -19,7 +19,7 @@ import tempfile
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,9 +62,10 @@ from onetrunk.errors import Failed
 from onetrunk.progress import Track, say
 from onetrunk.store.atomic import write_atomic
 
-FORMAT = 2  # part of the key, so that folders of another layout are not used
+FORMAT = 3  # part of the key, so that folders of another layout are not used
 CHUNK_BYTES = 32 * 2**20  # decoded between two syncs; two chunks are in memory at once
 OTHER_FOLDER = "ONETRUNK_CACHE=/a/folder/of/yours"
+REPORT = 0.5  # seconds between two reports of progress within a chunk
 PATIENCE = 0.5  # seconds of waiting for another process before a line says so
 
 
@@ -289,7 +290,7 @@ def _decode_into(job: _Job) -> None:
             (folder / "bad.jsonl").open("a") as bad,
         ):
             track(count - len(todo))
-            for rows, parts in _decoded(job, todo):
+            for rows, parts in _decoded(job, todo, track):
                 for mine, part in zip(np.array_split(rows, len(parts)), parts, strict=True):
                     for i, reason in part.reasons.items():
                         if reason != known.get(int(mine[i])):
@@ -301,14 +302,16 @@ def _decode_into(job: _Job) -> None:
                 records = np.concatenate([part.records for part in parts])
                 _write(files["records"], rows, records)
                 _sync([files["records"]])
-                track(len(rows))
 
 
-def _decoded(job: _Job, todo: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], list[Part]]]:
+def _decoded(
+    job: _Job, todo: NDArray[np.int64], track: Track
+) -> Iterator[tuple[NDArray[np.int64], list[Part]]]:
     """Yield chunks of decoded images in order, decoding ahead of the writer.
 
     In threads: pillow's decoders and resizing release the interpreter's lock.
     """
+    done: deque[None] = deque()  # one for each decoded image; threads append to it
     threads = cpus()
     with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
         # `decode` has its own limit of pixels, and odd metadata does not change the pixels
@@ -319,8 +322,12 @@ def _decoded(job: _Job, todo: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.in
         waiting: deque[tuple[NDArray[np.int64], list[Future[Part]]]] = deque()
 
         def decode(rows: NDArray[np.int64]) -> Part:
-            where = (job.index.where[i] for i in rows)
-            return summarize([read_image(job.source, w, job.pixels, job.layers) for w in where])
+            images = []
+            for i in rows:
+                where = job.index.where[i]
+                images.append(read_image(job.source, where, job.pixels, job.layers))
+                done.append(None)
+            return summarize(images)
 
         def submit() -> None:
             rows = next(chunks, None)
@@ -333,11 +340,22 @@ def _decoded(job: _Job, todo: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.in
         while waiting:
             submit()
             rows, parts = waiting.popleft()
+            while wait(parts, REPORT, FIRST_EXCEPTION).not_done:
+                track(_emptied(done))
+            track(_emptied(done))
             try:
-                done = [part.result() for part in parts]
+                read = [part.result() for part in parts]
             except Failed as error:
                 raise error.within(job.name) from error.__cause__
-            yield rows, done
+            yield rows, read
+
+
+def _emptied(done: deque[None]) -> int:
+    """Return the length of a queue, and remove that many."""
+    count = len(done)
+    for _ in range(count):
+        done.popleft()
+    return count
 
 
 def cpus() -> int:

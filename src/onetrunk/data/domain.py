@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
@@ -16,9 +15,15 @@ from numpy.typing import NDArray
 from onetrunk.data.augment import Augment
 from onetrunk.data.cache import Decoded, decode_all, plan_cache
 from onetrunk.data.cache_entries import Origin
-from onetrunk.data.cache_room import Plan, asking, check_large, obstacle
+from onetrunk.data.cache_room import Plan
 from onetrunk.data.class_counts import check_classes, few_images
-from onetrunk.data.domain_settings import Conflicts, DomainSettings, Duplicates, Normalize, Stats
+from onetrunk.data.domain_settings import (
+    Conflicts,
+    DomainSettings,
+    Duplicates,
+    Normalize,
+    Stats,
+)
 from onetrunk.data.duplicate_groups import find_duplicates, resolve, shared_with_train
 from onetrunk.data.index import Index, read_index
 from onetrunk.data.objects import check_form, named_source, source_of
@@ -70,7 +75,8 @@ class Domain(Described):
         fill: int | None = None,
         flip: bool | None = None,
         augment: Augment | Mapping[str, Any] | None = None,
-        normalize: Normalize | None = None,
+        normalize: Normalize | Stats | None = None,
+        allow_normalize: bool | None = None,
         image: str | None = None,
         group: str | None = None,
         split: str | None = None,
@@ -107,6 +113,7 @@ class Domain(Described):
         self._requested = self.settings.tasks
         self._renamed: Mapping[str, str | None] = {}
         self._known = NOTHING_KNOWN
+        self._expected: Stats | None = None
 
     @classmethod
     def of(cls, settings: DomainSettings, base: str | Path = ".") -> Self:
@@ -310,16 +317,32 @@ class Domain(Described):
         home = Path(self.cache) if self.cache else None
         return plan_cache(self.listing, self.shape, name=self.name, home=home)
 
+    def expect(self, normalization: Stats | None) -> None:
+        """Normalize as the weights of a model expect, if `normalize` is "auto".
+
+        A model calls this for each domain that it is given, so a domain has the normalization of
+        the model that it was given to last.
+
+        Args:
+            normalization: Mean and std; None: the weights expect none in particular.
+        """
+        if self.settings.normalize == "auto" and normalization != self._expected:
+            self._expected = normalization
+            for name in ("pixels", "splits"):
+                self.__dict__.pop(name, None)
+
     @cached_property
     def pixels(self) -> Pixels:
         """The pixel pipeline, normalization included."""
         normalize = self.settings.normalize
-        if isinstance(normalize, tuple):
-            mean, std = normalize
-        elif normalize == "imagenet" or self.source is None:
+        if normalize == "auto":
+            normalize = self._expected or "dataset"
+        if normalize == "imagenet" or (normalize == "dataset" and self.source is None):
             mean, std = IMAGENET
-        else:
+        elif normalize == "dataset":
             mean, std = self.stats("train")
+        else:
+            mean, std = normalize
         return replace(self.shape, mean=mean, std=std)
 
     @cached_property
@@ -460,39 +483,3 @@ class Domain(Described):
 def _triple(vector: Sequence[float]) -> tuple[float, float, float]:
     r, g, b = (float(v) for v in vector)
     return r, g, b
-
-
-@contextmanager
-def asking_once(domains: Sequence[Domain]) -> Iterator[None]:
-    """Inside the block, the images of these domains are decoded without a further question.
-
-    Raises BadInput, before anything is decoded, if their caches together need a permission that is
-    not given.
-    """
-    plans = []
-    for domain in domains:
-        if domain.sample is None and "decoded" not in vars(domain):
-            with suppress(OnetrunkError):  # raised again when the domain is read
-                plan = domain.cache_plan()
-                if plan is not None and plan.missing and not obstacle(plan):
-                    plans.append(plan)
-    check_large(plans)
-    with asking(lambda _: True):
-        yield
-
-
-def check_domains(domains: Sequence[Domain]) -> None:
-    """Raise one BadInput that lists the problems of all domains, repeated names included."""
-    names = [domain.name for domain in domains]
-    errors: list[BadInput] = [
-        BadInput(f"two domains have the name {name}", try_="a different name for each")
-        for name in sorted({name for name in names if names.count(name) > 1})
-    ]
-    with asking_once(domains):
-        for domain in domains:
-            try:
-                domain.check()
-            except BadInput as error:
-                errors.append(error)
-    if errors:
-        raise BadInput.several(errors)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, field_validator
 
@@ -19,9 +19,8 @@ from onetrunk.settings import AUTO, EMPTY, Settings, fields_of, read_dataclass
 Stats = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and std of RGB
 Duplicates = Literal["keep", "group", "drop"]
 Conflicts = Literal["keep", "drop"]
-Normalization = Literal["auto", "dataset", "imagenet"]
-Normalize = Normalization | Stats
-NORMALIZATIONS: tuple[Normalization, ...] = get_args(Normalization)
+NORMALIZATIONS = ("auto", "dataset", "imagenet")
+Normalize = Literal["auto", "dataset", "imagenet"]
 MAX_SIDE = 16_384
 
 
@@ -55,7 +54,7 @@ def _tasks(value: Any) -> tuple[Task, ...] | None:
     return tasks
 
 
-def _normalize(value: Any) -> Normalize:
+def _normalize(value: Any) -> Normalize | Stats:
     if isinstance(value, str) and value in NORMALIZATIONS:
         return value  # type: ignore[return-value]
     rows = list(value) if isinstance(value, list | tuple) else []
@@ -118,17 +117,25 @@ class DomainSettings(Settings):
     margin: int = Field(
         default=0, ge=0, le=4096, description="Extra pixels that are stored for random crops"
     )
-    fill: int = Field(default=0, ge=0, le=255, description="Grey level around a padded image")
+    fill: Annotated[int | None, AUTO] = Field(
+        default=None,
+        ge=0,
+        le=255,
+        description="Grey level around an image; auto: the color of its own border if it is padded",
+    )
     flip: Annotated[bool | None, AUTO] = Field(
         default=None, description="Mirror half of the images; auto: as the source suggests"
     )
     augment: Annotated[dict[str, Any], PlainValidator(_augment)] = Field(
         default={}, description="Changes to the default augmentation, a key of Augment each"
     )
-    normalize: Annotated[Normalize, PlainValidator(_normalize)] = Field(
+    normalize: Annotated[Normalize | Stats, PlainValidator(_normalize)] = Field(
         default="auto",
-        description="Mean and std of pixels: dataset | imagenet | [[means], [stds]]; auto: those "
-        "of the pretrained weights, otherwise dataset",
+        description="Mean and std of pixels: auto (what pretrained weights expect, otherwise "
+        "dataset) | dataset | imagenet | [[means], [stds]]",
+    )
+    allow_normalize: bool = Field(
+        default=False, description="Train even if pretrained weights expect another normalization"
     )
     image: Annotated[str | None, EMPTY] = Field(
         default=None, description="Column that holds the image or its path"

@@ -43,6 +43,7 @@ from onetrunk.data.task import NO_CLASS, NO_LABEL, Task
 from onetrunk.data.user_code import code_of
 from onetrunk.display import plural
 from onetrunk.errors import BadInput, shorten
+from onetrunk.progress import tracked
 
 
 class Strings:
@@ -184,7 +185,8 @@ def _listed(
     errors: list[BadInput],
 ) -> Index:
     """Return the index without splits; append what is wrong to the errors."""
-    items = sorted(source.items(), key=lambda item: item.key)
+    listed = tracked(source.items(), f"{name}: listing images")
+    items = sorted(listed, key=lambda item: item.key)
     if not items:
         raise BadInput(
             f"{name}: no images in its source", try_="onetrunk data SOURCE shows what is read"

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from onetrunk.data.augment import Augment, apply
-from onetrunk.data.domain import Domain, check_domains
+from onetrunk.data.check_domains import check_domains
+from onetrunk.data.domain import Domain
 from onetrunk.data.sampling import Draw, Fixed, Sampler
 from onetrunk.data.split import Split
 from onetrunk.data.task import Task

@@ -32,6 +32,9 @@ U8 = NDArray[np.uint8]
 METADATA = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
 MAX_PIXELS = 89_478_485  # of one image file; pillow warns of a decompression bomb above it
 WHITE = (255, 255, 255, 255)
+CLEAR = (
+    "onetrunk transparent"  # in the `info` of a decoded picture of which a pixel was transparent
+)
 # the formats that are decoded; of the others, EPS starts ghostscript, and an icon may contain a
 # picture far larger than its header declares
 USUAL = ("JPEG", "PNG", "GIF", "BMP", "PPM")  # available without loading all of pillow's plugins
@@ -66,14 +69,15 @@ class Pixels:
         size: Height and width of the trunk's input.
         fit: "squash" changes the aspect ratio, "crop" cuts the longer side, "pad" adds borders.
         margin: How many pixels the stored image is higher and wider than `size`.
-        fill: The grey level of the borders.
+        fill: The grey level of the borders; None: with "pad" the color of the image's own border
+            (white if a pixel is transparent), and otherwise black.
         mean, std: Normalize 8-bit values scaled to 0…1, channel by channel.
     """
 
     size: tuple[int, int]
     fit: Fit = "squash"
     margin: int = 0
-    fill: int = 0
+    fill: int | None = None
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.25, 0.25, 0.25)
 
@@ -84,7 +88,7 @@ class Pixels:
             raise BadInput("expected a size of 1 to 16384 pixels", got=self.size)
         if not 0 <= self.margin <= 4096:
             raise BadInput("expected a margin of 0 to 4096 pixels", got=self.margin)
-        if not 0 <= self.fill <= 255:
+        if self.fill is not None and not 0 <= self.fill <= 255:
             raise BadInput("expected a grey level of 0 to 255 for fill", got=self.fill)
         if min(self.std) <= 0:
             raise BadInput("expected numbers above 0 for std", got=self.std)
@@ -106,14 +110,18 @@ class Pixels:
         """Fit a decoded picture (mode L or RGB) to the stored size."""
         height, width = self.stored
         box, (top, left, h, w) = _geometry((picture.height, picture.width), self.stored, self.fit)
-        if (w, h) != picture.size or box != (0, 0, w, h):
-            picture = picture.resize((w, h), Image.Resampling.BILINEAR, box=box)
-        pixels = np.asarray(picture, dtype=np.uint8)
+        fitted = picture
+        if (box[2] - box[0], box[3] - box[1]) != (w, h):
+            fitted = picture.resize((w, h), Image.Resampling.BILINEAR, box=box)
+        elif (w, h) != picture.size:
+            fitted = picture.crop(box)  # on the grid of pixels, as without scaling all boxes are
+        pixels = np.asarray(fitted, dtype=np.uint8)
         if pixels.ndim == 2:
             pixels = np.broadcast_to(pixels[:, :, None], (*pixels.shape, 3))
         if (h, w) == (height, width):
             return np.ascontiguousarray(pixels)
-        canvas = np.full((height, width, 3), self.fill, np.uint8)
+        canvas = np.empty((height, width, 3), np.uint8)
+        canvas[:] = _border_colour(picture) if self.fill is None else self.fill
         canvas[top : top + h, left : left + w] = pixels
         return canvas
 
@@ -121,12 +129,24 @@ class Pixels:
         """Fit a dense target (H, W[, C]) exactly as its image, by nearest pixel."""
         height, width = self.stored
         box, (top, left, h, w) = _geometry(target.shape[:2], self.stored, self.fit)
-        y = ((np.arange(h) + 0.5) / h * (box[3] - box[1]) + box[1]).astype(int)
-        x = ((np.arange(w) + 0.5) / w * (box[2] - box[0]) + box[0]).astype(int)
+        y = ((np.arange(h) + 0.5) * (box[3] - box[1]) / h + box[1]).astype(int)
+        x = ((np.arange(w) + 0.5) * (box[2] - box[0]) / w + box[0]).astype(int)
         y, x = y.clip(0, target.shape[0] - 1), x.clip(0, target.shape[1] - 1)
         placed = np.full((height, width, *target.shape[2:]), empty, target.dtype)
         placed[top : top + h, left : left + w] = target[y[:, None], x[None, :]]
         return placed
+
+    def fill_around(self, stored_BHWC: U8) -> int | U8:
+        """Return the grey level outside of stored images, or the color of each, (B, 1, 1, 3).
+
+        Augmentation may move a crop over the edge. The color is that of the stored image's own
+        border, so that it continues a padding.
+        """
+        if self.fill is not None or self.fit != "pad":
+            return self.fill or 0
+        x = stored_BHWC
+        edges = (x[:, 0], x[:, -1], x[:, :, 0], x[:, :, -1])
+        return _middle(np.concatenate(edges, 1))[:, None, None]
 
     def centre(self, stored_BHWC: U8) -> U8:
         """Return the center of stored images or targets, of `size` pixels, for evaluation."""
@@ -253,8 +273,30 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
         raise BadImage("floating-point pixels of unknown range; save it with 8 or 16 bits")
     if mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", picture.size, WHITE), picture).convert("RGB")
+        opaque = picture.getchannel("A").getextrema() == (255, 255)
+        over = Image.alpha_composite(Image.new("RGBA", picture.size, WHITE), picture)
+        picture = over.convert("RGB")
+        picture.info = {} if opaque else {CLEAR: WHITE}
+        return picture
     return picture.convert("L" if mode == "1" else "RGB")
+
+
+def _border_colour(picture: Image.Image) -> U8:
+    """Return the median of the outermost pixels by channel; white for a transparent picture."""
+    if picture.info.get(CLEAR) is WHITE:  # the same object: a file may have a text of this name
+        return np.array(WHITE[:3], np.uint8)
+    w, h = picture.size
+    boxes = ((0, 0, w, 1), (0, h - 1, w, h), (0, 0, 1, h), (w - 1, 0, w, h))
+    edges = [np.asarray(picture.crop(box), np.uint8).reshape(-1) for box in boxes]
+    channels = len(picture.getbands())
+    middle: U8 = _middle(np.concatenate(edges).reshape(1, -1, channels))[0]
+    return middle
+
+
+def _middle(pixels_BNC: U8) -> U8:
+    """Return the upper median of pixels by channel, (B, C)."""
+    middle: U8 = np.sort(pixels_BNC, 1)[:, pixels_BNC.shape[1] // 2]
+    return middle
 
 
 def _geometry(
@@ -263,10 +305,11 @@ def _geometry(
     """Return a box (x0, y0, x1, y1) of the source, and the place (top, left, h, w) it fills."""
     height, width = source[0], source[1]
     if fit == "crop":
-        scale = max(out[0] / height, out[1] / width)
-        x0, y0 = (width - out[1] / scale) / 2, (height - out[0] / scale) / 2
-        x0, y0 = max(x0, 0.0), max(y0, 0.0)
-        return (x0, y0, width - x0, height - y0), (0, 0, *out)
+        # the box begins on the grid of pixels, so that without scaling it is an exact cut
+        x0 = max(0, (width * out[0] - height * out[1]) // (2 * out[0]))
+        y0 = max(0, (height * out[1] - width * out[0]) // (2 * out[1]))
+        across, down = min(width, height * out[1] / out[0]), min(height, width * out[0] / out[1])
+        return (x0, y0, x0 + across, y0 + down), (0, 0, *out)
     if fit == "pad":
         scale = min(out[0] / height, out[1] / width)
         h, w = max(1, round(height * scale)), max(1, round(width * scale))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 
 import numpy as np
@@ -52,6 +52,7 @@ def evaluate(
     device: torch.device | str | None = None,
     intervals: bool = True,
     progress: bool = True,
+    notes: bool = True,
     scales: Sequence[float] = (1.0,),
     mirror: bool = False,
 ) -> Evaluation:
@@ -65,7 +66,8 @@ def evaluate(
         batch: Images in a batch, at most; fewer where memory requires it.
         device: Where to evaluate; by default the model's device. The model is moved back.
         intervals: Whether headlines have 95 % intervals.
-        progress: Whether to show progress and to print a line for everything that is left out.
+        progress: Whether to show progress, and notes.
+        notes: Whether to print a line for everything that is left out.
         scales: Scales of the views that maps are averaged over (see views.py).
         mirror: Whether each view is also mirrored.
     """
@@ -76,6 +78,7 @@ def evaluate(
         batch=batch,
         device=device,
         progress=progress,
+        notes=notes,
         scales=scales,
         mirror=mirror,
     )
@@ -90,6 +93,7 @@ def evaluate_split(
     batch: int = BATCH,
     device: torch.device | str | None = None,
     progress: bool = True,
+    notes: bool = True,
     scales: Sequence[float] = (1.0,),
     mirror: bool = False,
     sample: int | None = None,
@@ -101,28 +105,27 @@ def evaluate_split(
     """
     if batch < 1:
         raise BadInput("expected a batch of at least one image", got=batch)
-    views = Views(tuple(scales), mirror)
+    views, notes = Views(tuple(scales), mirror), notes and progress
     jobs = []
     for domain in distinct_domains(domains):
         domain_model = model_for(model, domain.name)
         views.check(domain_model, domain.name)
         card = domain_model.domains[domain.name]
-        images = split_for(domain, card, split, quiet=not progress)
+        images = split_for(domain, card, split, quiet=not notes)
         if sample is not None and len(images) > sample:
             images = images.part(sample_places(images, domain.name, sample, seed=0))
         if len(images):
             jobs.append((domain_model, domain.name, images))
-        elif progress:
+        elif notes:
             say(f"{domain.name} is left out: its {split} split has no images")
     results: list[TaskResult] = []
-    with Track(f"evaluating {split}", sum(len(images) for _, _, images in jobs)) as track:
+    count = sum(len(images) for _, _, images in jobs)
+    with Track(f"evaluating {split}", count) if progress else nullcontext() as track:
         for domain_model, name, images in jobs:
             with inference(domain_model, device):
-                results += _evaluate_domain(
-                    domain_model, name, images, batch, views, track if progress else None
-                )
+                results += _evaluate_domain(domain_model, name, images, batch, views, track)
     description = views.description if any(result.task.dense for result in results) else ""
-    return EvaluationResult(split, results, quiet=not progress, views=description)
+    return EvaluationResult(split, results, quiet=not notes, views=description)
 
 
 def distinct_domains(domains: Sequence[Domain]) -> list[Domain]:

@@ -27,6 +27,7 @@ from onetrunk.eval.evaluate import evaluate_batches, plan_batches
 from onetrunk.eval.model_split import even_batches, sample_places, split_for
 from onetrunk.eval.result import EvaluationResult
 from onetrunk.nn.card import Card
+from onetrunk.progress import Track, tracked
 
 MAX_MAPS = 200  # training images whose maps give the constant of a dense task
 MAX_NEIGHBOURS = 5000  # training images
@@ -75,7 +76,8 @@ def neighbour_floor(
     if not tasks or not len(train):
         return EvaluationResult(split, (), quiet=True)
     places = sample_places(train, domain.name, MAX_NEIGHBOURS, seed)
-    keys = torch.cat([_flat(train.batch(part)[0]) for part in even_batches(places)])
+    parts = tracked(even_batches(places), f"{domain.name}: reading batches of training images")
+    keys = torch.cat([_flat(train.batch(part)[0]) for part in parts])
     labels = {task.name: train.label(task.name)[places] for task in tasks}
     known = {
         task.name: np.flatnonzero(_labelled(task, labels[task.name]))
@@ -108,8 +110,9 @@ def _evaluate(
     if predicted is None or not len(images):
         return EvaluationResult(split, (), quiet=True)
     batches = plan_batches(card, len(images), split)
-    with torch.inference_mode():
-        results = evaluate_batches(predicted, images, batches, p, None)
+    about = f"{domain.name}: scoring {len(images):,} images"
+    with torch.inference_mode(), Track(about, len(images)) as track:
+        results = evaluate_batches(predicted, images, batches, p, track)
     return EvaluationResult(split, results, quiet=True)
 
 

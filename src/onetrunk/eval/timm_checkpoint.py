@@ -8,6 +8,7 @@ of a class of the domain compete; a class without an output is never predicted.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -101,21 +102,20 @@ def evaluate_checkpoint(
     matched_domains = [domain for domain in several if domain.name in {name for name, _ in matched}]
     splits = [split_through(domain, pixels, split) for domain in matched_domains]
     results: list[TaskResult] = []
-    with Track(f"evaluating {arch}", sum(map(len, splits))) as track, inference(net):
+    shown = Track(f"evaluating {arch}", sum(map(len, splits))) if progress else nullcontext()
+    with shown as track, inference(net):
         for domain, images in zip(matched_domains, splits, strict=True):
             if len(images):
                 tasks = [task for task in domain.tasks if (domain.name, task.name) in matched]
                 card = Card(domain.name, tuple(tasks), pixels)
                 batches = plan_batches(card, len(images), images.name, batch=batch)
                 predict = _predictor(net, {t.name: matched[domain.name, t.name] for t in tasks})
-                results += evaluate_batches(
-                    card, images, batches, predict, track if progress else None
-                )
-    shown = {
+                results += evaluate_batches(card, images, batches, predict, track)
+    listed = {
         key: {name: tuple(names[i][0] for i in outputs) for name, outputs in places.items()}
         for key, places in matched.items()
     }
-    return ExternalResult(arch, EvaluationResult(split, results), tuple(notes), shown)
+    return ExternalResult(arch, EvaluationResult(split, results), tuple(notes), listed)
 
 
 def build(

@@ -20,8 +20,9 @@ from onetrunk.errors import BadInput
 from onetrunk.nn.foreign import create_timm
 from onetrunk.nn.networks import NAMES
 from onetrunk.nn.networks import build as build_network
+from onetrunk.nn.normalization import Normalization
 from onetrunk.nn.segnet import Stage
-from onetrunk.nn.weights import load_weights
+from onetrunk.nn.weights import load_weights, timm_normalization
 from onetrunk.objects import load_object
 
 USER_PARTS = ("forward_pyramid", "pooled", "stages")  # of a user's network
@@ -35,6 +36,7 @@ class Backbone:
 
     arch: str
     licence: str | None  # of its pretrained weights
+    normalization: Normalization | None  # that they expect
     stages: dict[str, tuple[str, ...]]  # modules of each stage; "": parameters of no module
     reductions: tuple[int, ...]  # input pixels per pixel of each map of the pyramid
     size: tuple[int, int] | None = None  # the only size of images that it accepts
@@ -71,7 +73,8 @@ def build(arch: str, pretrained: bool | str | Path) -> tuple[nn.Module, Backbone
             try_="pretrained = false, or the path of a file",
         )
     if not isinstance(pretrained, bool):
-        backbone.licence = load_weights(net, arch, pretrained)
+        loaded = load_weights(net, arch, pretrained)
+        backbone.licence, backbone.normalization = loaded.licence, loaded.normalization
     return net, backbone
 
 
@@ -106,6 +109,7 @@ def _timm(arch: str, pretrained: bool) -> tuple[nn.Module, Backbone]:
     return net, Backbone(
         arch,
         config.get("license") if pretrained else None,
+        timm_normalization(net, arch) if pretrained else None,
         stages,
         tuple(int(info["reduction"]) for info in net.feature_info),
         tuple(config["input_size"][1:]) if config.get("fixed_input_size") else None,
@@ -116,6 +120,7 @@ def _builtin(arch: str) -> tuple[nn.Module, Backbone]:
     net: Any = _user_network(arch) if ":" in arch else build_network(arch)
     return net, Backbone(
         arch,
+        None,
         None,
         {stage.name: (stage.module,) for stage in net.stages},
         tuple(stage.reduction for stage in net.stages),

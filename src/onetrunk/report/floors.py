@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -149,6 +150,7 @@ def _features(
     recipe: Recipe, domains: Sequence[Domain], limit: float | None, seed: int
 ) -> list[EvaluationResult]:
     """Evaluate linear heads on the trunk as it was before the training."""
+    domains = [copy(domain) for domain in domains]  # the initial weights set their normalization
     models = recipe.make_model(domains)
     if recipe.init_folder is not None:
         start_from(recipe.init_folder, models)

@@ -301,6 +301,7 @@ def _decide(
     results = results_by_domain(evaluated.comparisons)
     if not results:
         return Verdict("no baseline", _without_baseline(evaluated), (), index)
+    decision: Decision
     if chosen == BASELINE:
         kept = other_baseline or _separate(len(results))
         decision = "keep all"

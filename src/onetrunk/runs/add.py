@@ -104,7 +104,7 @@ def add(
     def prepare(run: Run, work: Path) -> Prepared:
         if domain.name in run.names:
             raise _name_taken(str(folder), shell(folder), domain, run.model)
-        new = settings_like(domain, run.model.domains, run.domain_settings)
+        new = settings_like(domain, run.model, run.domain_settings)
         recipe = make_recipe(run.model, new, seed, owned, given, run=run, work=work)
         return Prepared(run.model, new, recipe)
 
@@ -134,9 +134,7 @@ def _add_to_model(
     if domain.name in model.domains:
         raise _name_taken("the model", "RUN", domain, model)
     known = {other.name: other for other in others}
-    domain = settings_like(
-        domain, model.domains, {name: other.settings for name, other in known.items()}
-    )
+    domain = settings_like(domain, model, {n: other.settings for n, other in known.items()})
     recipe = make_recipe(model, domain, seed, owned, train)
     say_notes(domain, is_few(model, domain, recipe.add.few))
     own = modules_of([*model.objects, *domain.settings.objects.values()])

@@ -12,6 +12,7 @@ import json
 import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -160,7 +161,7 @@ class NewDomains:
                 )
         self.known = self.run.readable_domains
         like = self.run.domain_settings
-        self.new = [settings_like(domain, self.model.domains, like) for domain in domains]
+        self.new = [settings_like(domain, self.model, like) for domain in domains]
         self.train = merged_train(train, train_like(run, len(self.model.domains)))
 
     def own(self) -> list[Domain]:
@@ -285,10 +286,11 @@ class NewDomains:
         recipe = self._recipe(method, domains, seed, folder)
 
         def train() -> None:
-            models = recipe.make_model(domains)
+            own = [copy(domain) for domain in domains]  # each method has its own normalization
+            models = recipe.make_model(own)
             if recipe.init_folder is not None:
                 start_from(recipe.init_folder, models)
-            train_models(models, domains, recipe, resume=True, device=self.device)
+            train_models(models, own, recipe, resume=True, device=self.device)
 
         return _Training(folder, recipe.text_in(folder), train)
 

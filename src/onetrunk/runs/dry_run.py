@@ -50,9 +50,7 @@ def dry_run(recipe: Recipe, device: str | None = None) -> dict[str, Any]:
     recipe = checked.recipe
     data = {domain.name: _data(domain) for domain in checked.domains}
     parts: dict[str, dict[str, Any]] = {}
-    downloads = recipe.trunk.pretrained is True
-    local = recipe.without_weights() if downloads else recipe
-    models = local.make_model(checked.domains)
+    models = recipe.make_model(checked.domains, download=False)
     if recipe.init_folder is not None:
         start_from(recipe.init_folder, models)
     old_predictions = find_old_predictions(recipe, checked.domains)

@@ -68,7 +68,7 @@ def old_after(
                 try_="a network that was trained with init = this run",
             )
     old.trunk.load_shared(trained.trunk.shared())
-    return evaluate(old, domains, device=device, progress=False)
+    return evaluate(old, domains, device=device, notes=False)
 
 
 def describe(change: Difference) -> str:

@@ -16,6 +16,8 @@ from onetrunk.data.domain_settings import DomainSettings
 from onetrunk.data.sources import PYTHON
 from onetrunk.errors import OnetrunkError
 from onetrunk.nn.card import Card
+from onetrunk.nn.normalization import Normalization, check_normalization, stats_of
+from onetrunk.nn.universal import Universal
 from onetrunk.progress import say
 
 T = TypeVar("T")
@@ -25,24 +27,37 @@ COLUMNS = ("image", "group", "split")  # which name parts of a source
 NOT_KEPT = ("name", "source", "tasks")
 
 
-def settings_like(
-    domain: Domain, cards: Mapping[str, Card], known: Mapping[str, DomainSettings]
-) -> Domain:
+def settings_like(domain: Domain, model: Universal, known: Mapping[str, DomainSettings]) -> Domain:
     """Return a new domain with what is not set taken over from the domains of a model.
 
     Size, fit, margin and fill are those of most domains. A source with a size of its own keeps it
     if the sizes of the model's domains differ. The normalization is that of all domains if they
-    share it, and otherwise that of the new images.
+    share it; otherwise it is what the weights of the trunk expect, or that of the new images.
 
     Args:
         domain: The new domain.
-        cards: The domains of the model.
-        known: Their settings, as far as they are known.
+        model: The model.
+        known: The settings of its domains, as far as they are known.
     """
-    others = [_Inherited.of(card, known.get(name)) for name, card in cards.items()
-              if name != domain.name]  # fmt: skip
-    if not others:
-        return domain
+    expected = model.trunk.normalization
+    others = [
+        _Inherited.of(card, known.get(name), expected)
+        for name, card in model.domains.items()
+        if name != domain.name
+    ]
+    result = _like(domain, others, bool(known), expected) if others else domain
+    check_normalization(result, expected)
+    result.expect(stats_of(expected))
+    return result
+
+
+def _like(
+    domain: Domain,
+    others: Sequence[_Inherited],
+    known: bool,
+    expected: Normalization | None,
+) -> Domain:
+    """Return the domain with the settings of the others, and say which were taken over."""
     size, fit, margin, fill = most_common([other.shape for other in others])
     defaults: dict[str, Any] = {"size": size, "fit": fit, "margin": margin, "fill": fill}
     if len({other.shape[0] for other in others}) > 1 and _has_own_size(domain):
@@ -50,13 +65,14 @@ def settings_like(
     first = others[0].normalize
     # the numbers of one domain may be those of its own images
     same = all(other.normalize == first for other in others) and (
-        len(others) > 1 or isinstance(first, str) or bool(known)
+        len(others) > 1 or isinstance(first, str) or known
     )
-    defaults["normalize"] = first if same else "dataset"
+    own = "dataset" if expected is None else "auto"
+    defaults["normalize"] = first if same else own
     augments = [other.augment for other in others if other.augment is not None]
     if augments:
         defaults["augment"] = most_common(augments)
-    result = domain.with_defaults(defaults)
+    result = _with_permission(domain.with_defaults(defaults), domain, expected)
     taken = [key for key in SHOWN if key in defaults and key not in domain.given]
     if any(_value(result.settings, key) != _value(domain.settings, key) for key in taken):
         say(
@@ -66,7 +82,25 @@ def settings_like(
     return result
 
 
-def settings_before(domain: Domain, card: Card, known: DomainSettings | None) -> Domain:
+def _with_permission(domain: Domain, given: Domain, expected: Normalization | None) -> Domain:
+    """Return the domain with the permission for another normalization that it takes over.
+
+    Args:
+        domain: The domain with what it takes over.
+        given: The domain as the user gave it.
+        expected: What the weights of the trunk expect.
+    """
+    if "normalize" in given.given or expected is None or expected.allows(domain):
+        return domain
+    return domain.with_defaults({"allow_normalize": True})
+
+
+def settings_before(
+    domain: Domain,
+    card: Card,
+    known: DomainSettings | None,
+    expected: Normalization | None = None,
+) -> Domain:
     """Return an updated domain with what is not set kept as it was.
 
     The columns of a source are kept if the source is of the same type, and the tasks without their
@@ -76,6 +110,7 @@ def settings_before(domain: Domain, card: Card, known: DomainSettings | None) ->
         domain: The domain with its present source.
         card: The domain in the model.
         known: Its settings as they were, if they are known.
+        expected: What the weights of the trunk expect.
     """
     pixels = card.pixels
     defaults: dict[str, Any] = {}
@@ -86,6 +121,9 @@ def settings_before(domain: Domain, card: Card, known: DomainSettings | None) ->
     defaults["normalize"] = (pixels.mean, pixels.std)
     defaults["tasks"] = tuple(task if task.dense else task.with_classes(()) for task in card.tasks)
     result = domain.with_defaults({k: v for k, v in defaults.items() if v is not None})
+    result = _with_permission(result, domain, expected)
+    check_normalization(result, expected)
+    result.expect(stats_of(expected))
     taken = [key for key in SHOWN if key in defaults and key not in domain.given]
     if taken:
         say(
@@ -99,17 +137,24 @@ def settings_before(domain: Domain, card: Card, known: DomainSettings | None) ->
 class _Inherited:
     """What a new domain may take over from one domain of a model."""
 
-    shape: tuple[tuple[int, int], str, int, int]  # in the order of SHAPE
+    shape: tuple[tuple[int, int], str, int, int | None]  # in the order of SHAPE
     normalize: Any
     augment: Mapping[str, Any] | None  # None: not known
 
     @classmethod
-    def of(cls, card: Card, known: DomainSettings | None) -> _Inherited:
+    def of(
+        cls, card: Card, known: DomainSettings | None, expected: Normalization | None
+    ) -> _Inherited:
         pixels = card.pixels
         numbers = (pixels.mean, pixels.std)
+        rule = None if known is None else known.normalize
         normalize: Any = "imagenet" if numbers == IMAGENET else numbers
-        if known is not None and known.normalize != numbers:
-            normalize = _value(known, "normalize")
+        if expected is not None and numbers == expected.stats:
+            normalize = "auto"
+        elif rule == "auto" and expected is None:
+            normalize = "dataset"
+        elif rule not in (None, "auto", numbers):
+            normalize = rule
         return cls(
             (pixels.size, pixels.fit, pixels.margin, pixels.fill),
             normalize,

@@ -89,7 +89,7 @@ class Specialists:
             like.arch, norm=like.norm, adapters=like.adapters, adapter_layers=like.adapter_layers
         )
         trunk.load_shared(self._sum(scale))
-        trunk.licence = like.licence
+        trunk.licence, trunk.normalization = like.licence, like.normalization
         model, sha256 = Universal(trunk), trunk.fingerprint()
         for name, specialist in self.models.items():
             pack = replace(specialist.pack(name), trunk=trunk.describe(), sha256=sha256)
@@ -175,7 +175,7 @@ def choose_scale(
         model = specialists.merge(scale)
         if recalibrated:
             recalibrate(model, domains, device=device)
-        table = evaluate(model, domains, "val", device=device, intervals=False, progress=False)
+        table = evaluate(model, domains, "val", device=device, intervals=False, notes=False)
         if selection.update(step, table) or best is None:
             best = model, scale
         val[1 / len(domains) if scale is None else scale] = selection.last

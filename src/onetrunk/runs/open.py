@@ -34,7 +34,8 @@ from onetrunk.errors import BadInput, OnetrunkError, shorten
 from onetrunk.eval.budget import Budget, Cost, DomainCost
 from onetrunk.eval.outcomes import Outcomes
 from onetrunk.eval.table import Table
-from onetrunk.nn.model_files import PACKS, TRUNK, listed, network_names
+from onetrunk.nn.model_files import PACKS, TRUNK, listed, network_names, saved_normalization
+from onetrunk.nn.normalization import stats_of
 from onetrunk.nn.pack import Pack
 from onetrunk.nn.saving import load, models_of
 from onetrunk.nn.universal import Universal
@@ -220,6 +221,9 @@ class Run(Described):
         for name, place in self.added_folders.items():
             found[name] = added_domain(place)
         found = {n: d for n, d in found.items() if not d.settings.source.startswith(f"{PYTHON}:")}
+        expected = stats_of(saved_normalization(self.folder))
+        for domain in found.values():
+            domain.expect(expected)
         found |= {name: domain for name, domain in self._given.items() if name in self.names}
         with trusting(self.trust):
             for name, domain in found.items():

@@ -15,7 +15,8 @@ import torch
 from onetrunk.config import Distill, Recipe, Train
 from onetrunk.config.check import check
 from onetrunk.config.from_python import check_settings, distill_settings, recipe_of
-from onetrunk.data.domain import Domain, check_domains
+from onetrunk.data.check_domains import check_domains
+from onetrunk.data.domain import Domain
 from onetrunk.data.domain_list import list_domains
 from onetrunk.data.splitting import SPLITS
 from onetrunk.errors import BadInput
@@ -101,6 +102,9 @@ def train(
     names = [domain.name for domain in domains]
     if sorted(names) != sorted(model.domains):
         raise _other_domains(names, list(model.domains))
+    for domain in domains:  # which may be other objects than the model was made with
+        pixels = model.domains[domain.name].pixels
+        domain.expect((pixels.mean, pixels.std))
     check_domains(domains)
     distilled = distill_settings(distill, teachers)
     recipe = recipe_of(model, domains, train or Train(), seed, Path(out), distilled)

@@ -23,6 +23,7 @@ from onetrunk.errors import Failed, OnetrunkError
 from onetrunk.eval.evaluate import inference
 from onetrunk.eval.model_split import split_for
 from onetrunk.nn.universal import Universal
+from onetrunk.progress import Track
 
 MAX_IMAGES, NOISE_IMAGES, BATCH = 128, 16, 16
 Inputs = Literal["validation", "random"]
@@ -78,12 +79,14 @@ def fingerprints(
         domains: The domains whose images are known.
         without: The domain that is added, changed or removed.
     """
-    with inference(model):
-        return {
-            name: _fingerprint(model, name, domains.get(name))
-            for name in model.domains
-            if name != without
-        }
+    others = [name for name in model.domains if name != without]
+    about = "outputs of the other domains, to check that they stay unchanged"
+    found = {}
+    with inference(model), Track(about, len(others)) as track:
+        for name in others:
+            found[name] = _fingerprint(model, name, domains.get(name))
+            track()
+    return found
 
 
 def check_unchanged(

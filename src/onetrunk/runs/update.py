@@ -107,7 +107,9 @@ def update(
         check_unshared_heads(run.model, name)
         old = Pack.open(run.pack_path(name))
         begin = rename_classes(old, rename or {})
-        now = settings_before(domain, old.card, run.domain_settings.get(name))
+        now = settings_before(
+            domain, old.card, run.domain_settings.get(name), run.model.trunk.normalization
+        )
         say(f"{name}: {_describe_changes(begin.card.tasks, now.tasks)}")
         owned = {"adapters": owned_adapters(old), "few": False, "rank": old.card.rank}
         owned |= {key: value for key, value in given.items() if value is not None}

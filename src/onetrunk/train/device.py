@@ -79,19 +79,19 @@ def deterministic(wanted: bool, device: torch.device) -> Iterator[None]:
 
     An operation without a deterministic algorithm is run with a warning.
     """
-    before = torch.are_deterministic_algorithms_enabled()
-    warn = torch.is_deterministic_algorithms_warn_only_enabled()
+    # not torch.use_deterministic_algorithms, which loads torch's compiler: as slow as torch itself
+    before = torch.get_deterministic_debug_mode()
     memory: Any = torch.utils.deterministic
     fill = memory.fill_uninitialized_memory
     devices = [device.index or 0] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         try:
             if wanted:
-                torch.use_deterministic_algorithms(True, warn_only=True)
+                torch.set_deterministic_debug_mode("warn")
                 memory.fill_uninitialized_memory = False  # not needed, and slow
             yield
         finally:
-            torch.use_deterministic_algorithms(before, warn_only=warn)
+            torch.set_deterministic_debug_mode(before)
             memory.fill_uninitialized_memory = fill
 
 

@@ -26,6 +26,7 @@ from onetrunk.eval.model_split import sample_places, split_for
 from onetrunk.eval.result import EvaluationResult, TaskResult
 from onetrunk.nn.heads import Embed, Numbers, Pooled
 from onetrunk.nn.universal import Universal
+from onetrunk.progress import tracked
 from onetrunk.train.console import duration
 from onetrunk.train.features import Features, pooled_features
 from onetrunk.train.frozen_heads import LinearHead
@@ -97,7 +98,10 @@ def _solved(
 def _features(model: Universal, name: str, images: Split, places: NDArray[np.int64]) -> Features:
     """Compute the features of some images of a split."""
     parts = _batches(model, name, images.name, places)
-    rows = np.concatenate(list(pooled_features(model, name, images, parts)))
+    about = f"features of {name}, {images.name}: batches"
+    rows = np.concatenate(
+        list(tracked(pooled_features(model, name, images, parts), about, len(parts)))
+    )
     return Features.of(rows, parts)
 
 

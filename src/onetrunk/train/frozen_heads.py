@@ -33,7 +33,7 @@ from onetrunk.eval.result import TaskResult
 from onetrunk.eval.table import Row, Table, number, spaced
 from onetrunk.nn.heads import Embed, Numbers, Pooled
 from onetrunk.nn.universal import Universal
-from onetrunk.progress import say
+from onetrunk.progress import Track, say
 from onetrunk.store.atomic import atomic
 from onetrunk.store.run_folder import METRICS, RunFolder
 from onetrunk.store.tensors import read_tensors, write_tensors
@@ -214,21 +214,27 @@ class LinearHead:
         if math.isnan(self.error()):
             grid = (CONTRAST_DEFAULT if embed else DEFAULT,)
         best, lowest, tried = None, math.inf, []
-        for solution in self.solve(features, grid, train, seed):
-            self.load(solution)
-            error = self.error()
-            tried.append((solution.l2, error))
-            if best is None or error < lowest:
-                best, lowest = solution, error
-            if stop.requested and len(tried) < len(grid):
-                unit = f"{self.domain.name}/{self.task.name}"
-                raise stopped(f"at the head of {unit}", run)
+        unit = f"{self.domain.name}/{self.task.name}"
+        with Track(f"solving the head of {unit} for each L2 strength", len(grid)) as track:
+            for solution in self.solve(features, grid, train, seed):
+                self.load(solution)
+                error = self.error()
+                tried.append((solution.l2, error))
+                if best is None or error < lowest:
+                    best, lowest = solution, error
+                if stop.requested and len(tried) < len(grid):
+                    raise stopped(f"at the head of {unit}", run)
+                track()
         if best is None:
             raise ValueError("the grid is empty")
         return ChosenSolution(best, tuple(tried), time.monotonic() - began)
 
     def solve(
-        self, features: Features, grid: Sequence[float], train: Train, seed: int
+        self,
+        features: Features,
+        grid: Sequence[float],
+        train: Train,
+        seed: int,
     ) -> Iterator[Solution]:
         """Yield the optimum for each λ, over the training images with a label."""
         task, device = self.task, next(self.module.parameters()).device

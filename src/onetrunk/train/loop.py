@@ -175,7 +175,7 @@ def ending(hooks: Callbacks) -> Iterator[None]:
 def validate(learner: Learner) -> dict[str, Any]:
     """Evaluate on the validation splits: headline errors, and whether they are the best so far."""
     with learner.averaged():
-        table = evaluate(learner.model, learner.domains, "val", progress=False)
+        table = evaluate(learner.model, learner.domains, "val", notes=False)
     best = learner.selection.update(learner.clock.step, table)
     values = {f"{r.domain}/{r.task}/{r.metric}": r.value for r in table.rows if r.headline}
     return {"val": values, "score": learner.selection.last, "best": best}

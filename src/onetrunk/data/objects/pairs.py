@@ -21,6 +21,7 @@ from onetrunk.data.sources import Item, Label, NoTargets, SourceOptions
 from onetrunk.data.task import Kind, Task, check_name
 from onetrunk.display import plural
 from onetrunk.errors import BadInput, shorten
+from onetrunk.progress import tracked
 
 KINDS: tuple[Kind, ...] = ("classify", "embed", "multilabel", "regress")
 PAIR = "(image, label)"
@@ -130,7 +131,8 @@ class Pairs(NoTargets):
         keys, missing = ContentKeys(), []
         bad: list[tuple[int, BadImage]] = []
         group: str | None
-        for index in range(len(self._things)):
+        count = len(self._things)
+        for index in tracked(range(count), f"{self.name}: reading items", count):
             label = None
             try:
                 image, label = self._pair(index)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onetrunk.data.domain import Domain, asking_once
+from onetrunk.data.check_domains import asking_once
+from onetrunk.data.domain import Domain
 from onetrunk.data.inspect import Inspection, inspect
 from onetrunk.errors import BadInput, shorten
 

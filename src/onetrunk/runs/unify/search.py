@@ -75,9 +75,9 @@ def search(
             shutil.rmtree(trial_of(recipe_of(rate), rate).out_folder, ignore_errors=True)
     (best,) = left
     recipe = recipe_of(best)
-    trial, final = trial_of(recipe, best).out_folder, recipe.out_folder
-    if trial.is_dir() and not final.exists():
-        trial.rename(final)
+    tried, final = trial_of(recipe, best).out_folder, recipe.out_folder
+    if tried.is_dir() and not final.exists():
+        tried.rename(final)
     return recipe
 
 

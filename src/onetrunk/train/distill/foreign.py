@@ -14,7 +14,6 @@ output for each class; for any other task it only provides features.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +39,7 @@ from onetrunk.nn.foreign import (
     timm_labels,
     timm_pixels,
 )
+from onetrunk.nn.weights import config_beside
 from onetrunk.store.tensors import fingerprint_of
 from onetrunk.train.distill.teachers import ImageConverter
 
@@ -209,7 +209,7 @@ class TimmCheckpoint:
     def __init__(self, text: str, root: Path) -> None:
         arch, colon, file = text.partition(":")
         self.name = f"{arch}:{Path(file).name}" if colon else arch
-        config = _config(root / file) if colon else {}
+        config = config_beside(root / file) if colon else {}
         names: Any = config.get("label_names")
         named = isinstance(names, list) and all(isinstance(name, str) for name in names)
         self.labels: list[Label] | None = None
@@ -273,20 +273,6 @@ def _without_classifier(arch: str, path: Path, error: BadInput) -> Any:
     except BadInput:
         error.expected = f"teacher {arch}: {error.expected.removeprefix('pretrained: ')}"
         raise error from None
-
-
-def _config(path: Path) -> dict[str, Any]:
-    """Return the config.json beside a file of weights, if there is one."""
-    beside = path.parent / "config.json"
-    if not beside.is_file():
-        return {}
-    try:
-        config = json.loads(beside.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(
-            f"cannot read config.json beside {path.name}", got=str(error)[:100]
-        ) from None
-    return config if isinstance(config, dict) else {}
 
 
 def _pixels(name: str, net: Any, config: object) -> Pixels:

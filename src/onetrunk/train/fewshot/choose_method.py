@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from onetrunk.nn.universal import Universal
-from onetrunk.progress import say
+from onetrunk.progress import say, tracked
 from onetrunk.train.fewshot.errors_on_folds import FoldErrors, error_of, is_clearly_worse
 from onetrunk.train.fewshot.folds import Subset, make_folds, train_on_all
 from onetrunk.train.fewshot.heads import (
@@ -108,7 +108,8 @@ class FewShot:
         """Return class means and linear heads with their errors on all folds."""
         features = self.features(HEADS_ONLY)
         errors: dict[float | None, list[FoldErrors]] = {l2: [] for l2 in STRENGTHS}
-        for fold in self.folds:
+        about = f"solving heads of {self.runner.domain.name}: folds"
+        for fold in tracked(self.folds, about, len(self.folds)):
             x = features.take(fold.val.rows).double()
             logits: dict[float | None, dict[str, Tensor]] = {l2: {} for l2 in STRENGTHS}
             for task in fold.tasks:

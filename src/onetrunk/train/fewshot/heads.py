@@ -14,6 +14,7 @@ from onetrunk.data.task import NO_CLASS, Task
 from onetrunk.eval.feature_map import pooled_features
 from onetrunk.nn.heads import Pooled
 from onetrunk.nn.universal import Universal
+from onetrunk.progress import tracked
 from onetrunk.train.fewshot.class_means import class_means
 from onetrunk.train.fewshot.folds import Rows, Subset
 from onetrunk.train.linear_heads import Design, Solution, classify
@@ -35,7 +36,8 @@ class FrozenFeatures:
         """Compute the features of the training images, without augmentation."""
         places = np.arange(len(subset.train))
         parts = [places[i : i + BATCH] for i in range(0, len(places), BATCH)]
-        images = (subset.train.batch(part)[0] for part in parts)
+        listed = tracked(parts, f"features of {subset.name}: batches", len(parts))
+        images = (subset.train.batch(part)[0] for part in listed)
         return cls(subset.train.rows, pooled_features(model, subset.name, images))
 
     def take(self, rows: Rows) -> Tensor:

@@ -27,6 +27,7 @@ from onetrunk.eval.feature_map import pooled_features
 from onetrunk.nn.modes import eval_mode
 from onetrunk.nn.norms import keeps_statistics
 from onetrunk.nn.universal import Universal
+from onetrunk.progress import Track
 from onetrunk.train.fewshot.class_means import class_means_error
 
 TRUNK = "trunk"  # the layers that banks replaced
@@ -77,6 +78,13 @@ def choose_initial_slots(
     Args:
         start: "auto", "trunk" or a domain of the model.
     """
+    with Track(f"choosing the initial slots of {domain.name}: slots tried", None) as track:
+        return _choose(scratch, model, domain, start, seed, track)
+
+
+def _choose(
+    scratch: Universal, model: Universal, domain: Domain, start: str, seed: int, track: Track
+) -> InitialSlots:
     check_start(model, domain.name, start)
     name, names = domain.name, [other for other in model.domains if other != domain.name]
     fresh = copy_of_slots(scratch, name)
@@ -111,6 +119,7 @@ def choose_initial_slots(
         for source in [TRUNK, *_drawn(names, seed)]:
             copy_from(source)
             errors[source] = error()
+            track()
     # in a tie the first domain, because its slots are trained
     best = min([*_drawn(names, seed), TRUNK], key=lambda source: errors.get(source, 0.0))
     copy_from(best)
