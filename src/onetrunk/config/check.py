@@ -23,7 +23,7 @@ from onetrunk.data.kept_splits import splits_of
 from onetrunk.data.sampling import make_sampling
 from onetrunk.errors import BadInput, Failed, Missing, OnetrunkError
 from onetrunk.nn.bank import Bank
-from onetrunk.nn.normalization import check_normalization, stats_of
+from onetrunk.nn.normalization import check_normalization, normalization_place, stats_of
 from onetrunk.nn.norms import find_norm
 from onetrunk.nn.published_weights import check_download
 from onetrunk.nn.trunk import Trunk
@@ -60,14 +60,8 @@ def check(recipe: Recipe, *, sample: bool = False) -> Checked:
     errors += [error for name in recipe.train.loggers for error in _check_logger(name)]
     trunk, trunk_errors = _make_trunk(recipe)
     errors += trunk_errors
-    refused: set[str] = set()
-    for domain in listed if trunk is not None else ():
-        domain.expect(stats_of(trunk.trunk.normalization))
-        try:
-            check_normalization(domain, trunk.trunk.normalization)
-        except BadInput as error:
-            errors.append(error)
-            refused.add(domain.name)
+    conflicts = [] if trunk is None else _conflicts(trunk, listed)
+    errors += conflicts
     if weights_errors := check_weights(recipe):
         raise BadInput.several([*errors, *weights_errors])
     warnings: list[str] = []
@@ -88,9 +82,9 @@ def check(recipe: Recipe, *, sample: bool = False) -> Checked:
                 domains.append(domain)
                 warnings += domain.notes()
     if trunk is not None:
-        trunk_errors, trunk_warnings = _try_trunk(
-            trunk, recipe, [domain for domain in domains if domain.name not in refused]
-        )
+        places = {error.place for error in conflicts}
+        fitting = [d for d in domains if normalization_place(d) not in places]
+        trunk_errors, trunk_warnings = _try_trunk(trunk, recipe, fitting)
         errors += trunk_errors
         warnings += trunk_warnings
     if recipe.train.frozen and not recipe.trunk.pretrained and not recipe.init:
@@ -98,6 +92,19 @@ def check(recipe: Recipe, *, sample: bool = False) -> Checked:
     if errors:
         raise BadInput.several(errors)
     return Checked(domains, warnings)
+
+
+def _conflicts(model: Universal, domains: Sequence[Domain]) -> list[OnetrunkError]:
+    """Set the normalization that the weights expect; return errors of domains with another one."""
+    errors: list[OnetrunkError] = []
+    expected = model.trunk.normalization
+    for domain in domains:
+        domain.expect(stats_of(expected))
+        try:
+            check_normalization(domain, expected)
+        except BadInput as error:
+            errors.append(error)
+    return errors
 
 
 def check_weights(recipe: Recipe) -> list[OnetrunkError]:

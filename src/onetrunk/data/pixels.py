@@ -273,7 +273,7 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
         raise BadImage("floating-point pixels of unknown range; save it with 8 or 16 bits")
     if mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
-        opaque = picture.getextrema()[3] == (255, 255)
+        opaque = picture.getchannel("A").getextrema() == (255, 255)
         over = Image.alpha_composite(Image.new("RGBA", picture.size, WHITE), picture)
         picture = over.convert("RGB")
         picture.info = {} if opaque else {CLEAR: WHITE}
@@ -289,7 +289,8 @@ def _border_colour(picture: Image.Image) -> U8:
     boxes = ((0, 0, w, 1), (0, h - 1, w, h), (0, 0, 1, h), (w - 1, 0, w, h))
     edges = [np.asarray(picture.crop(box), np.uint8).reshape(-1) for box in boxes]
     channels = len(picture.getbands())
-    return _middle(np.concatenate(edges).reshape(1, -1, channels))[0]
+    colour: U8 = _middle(np.concatenate(edges).reshape(1, -1, channels))[0]
+    return colour
 
 
 def _middle(pixels_BNC: U8) -> U8:
