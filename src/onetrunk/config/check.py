@@ -25,7 +25,7 @@ from onetrunk.data.kept_splits import splits_of
 from onetrunk.data.sampling import make_sampling
 from onetrunk.errors import BadInput, Failed, Missing, OnetrunkError
 from onetrunk.nn.bank import Bank
-from onetrunk.nn.normalization import check_normalization, stats_of
+from onetrunk.nn.normalization import check_normalization, normalization_place, stats_of
 from onetrunk.nn.norms import find_norm
 from onetrunk.nn.published_weights import check_download
 from onetrunk.nn.trunk import Trunk
@@ -86,15 +86,8 @@ def check(
         raise BadInput.several(errors)
     trunk, trunk_errors = _make_trunk(recipe if weights else recipe.without_weights())
     errors += trunk_errors
-    refused: set[str] = set()
-    expected = None if trunk is None else trunk.trunk.normalization
-    for domain in listed if trunk is not None else ():
-        domain.expect(stats_of(expected))
-        try:
-            check_normalization(domain, expected)
-        except BadInput as error:
-            errors.append(error)
-            refused.add(domain.name)
+    conflicts = [] if trunk is None else _conflicts(trunk, listed)
+    errors += conflicts
     if weights and (weights_errors := check_weights(recipe)):
         raise BadInput.several([*errors, *weights_errors])
     warnings: list[str] = []
@@ -115,9 +108,9 @@ def check(
                 domains.append(domain)
                 warnings += domain.notes()
     if trunk is not None:
-        trunk_errors, trunk_warnings = _try_trunk(
-            trunk, recipe, [domain for domain in domains if domain.name not in refused]
-        )
+        places = {error.place for error in conflicts}
+        fitting = [d for d in domains if normalization_place(d) not in places]
+        trunk_errors, trunk_warnings = _try_trunk(trunk, recipe, fitting)
         errors += trunk_errors
         warnings += trunk_warnings
     if recipe.train.frozen and not recipe.trunk.pretrained and not recipe.init:
@@ -125,6 +118,19 @@ def check(
     if errors:
         raise BadInput.several(errors)
     return Checked(recipe, domains, choices, warnings)
+
+
+def _conflicts(model: Universal, domains: Sequence[Domain]) -> list[OnetrunkError]:
+    """Set the normalization that the weights expect; return errors of domains with another one."""
+    errors: list[OnetrunkError] = []
+    expected = model.trunk.normalization
+    for domain in domains:
+        domain.expect(stats_of(expected))
+        try:
+            check_normalization(domain, expected)
+        except BadInput as error:
+            errors.append(error)
+    return errors
 
 
 def check_weights(recipe: Recipe) -> list[OnetrunkError]:

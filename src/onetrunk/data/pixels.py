@@ -289,8 +289,8 @@ def _border_colour(picture: Image.Image) -> U8:
     boxes = ((0, 0, w, 1), (0, h - 1, w, h), (0, 0, 1, h), (w - 1, 0, w, h))
     edges = [np.asarray(picture.crop(box), np.uint8).reshape(-1) for box in boxes]
     channels = len(picture.getbands())
-    middle: U8 = _middle(np.concatenate(edges).reshape(1, -1, channels))[0]
-    return middle
+    colour: U8 = _middle(np.concatenate(edges).reshape(1, -1, channels))[0]
+    return colour
 
 
 def _middle(pixels_BNC: U8) -> U8:

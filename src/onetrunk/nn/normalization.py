@@ -77,6 +77,11 @@ def stats_of(normalization: Normalization | None) -> Stats | None:
     return None if normalization is None else normalization.stats
 
 
+def normalization_place(domain: Domain) -> str:
+    """Return the key of a domain's normalization, for errors."""
+    return f"domains.{domain.name}.normalize"
+
+
 def check_normalization(domain: Domain, expected: Normalization | None) -> None:
     """Raise BadInput if the user has set another normalization than the weights expect.
 
@@ -88,7 +93,7 @@ def check_normalization(domain: Domain, expected: Normalization | None) -> None:
     given = domain.settings.normalize
     raise BadInput(
         f"{expected.weights} expect images normalized with {expected}",
-        place=f"domains.{domain.name}.normalize",
+        place=normalization_place(domain),
         got=given if isinstance(given, str) else [list(row) for row in given],
         try_='normalize = "auto"; or allow_normalize = true as well, to train with this one',
     )
