@@ -37,6 +37,15 @@ def test_the_list_as_json(onetrunk: Callable[..., Ran]) -> None:
     assert set(found["optdigits"]["splits"]) == {"train", "val", "test"}
 
 
+def test_the_default_size_is_explained(onetrunk: Callable[..., Ran], tmp_path: Path) -> None:
+    source = f"folder:{photos(tmp_path / 'photos')}"
+    found = " ".join(onetrunk("data", source).out.split())
+    assert re.search(r"trained at 64x64 \(the default for a pretrained trunk on a [CG]PU", found)
+    assert "--size sets it" in found
+    given = " ".join(onetrunk("data", source, "--size", "8").out.split())
+    assert "trained at 8x8 mean" in given
+
+
 def test_a_source_is_described(onetrunk: Callable[..., Ran]) -> None:
     ran = onetrunk("data", "pocket:optdigits")
     assert ran.code == 0

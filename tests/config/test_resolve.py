@@ -127,6 +127,26 @@ def test_a_run_in_init_decides_the_architecture(tmp_path: Path) -> None:
         resolve(recipe("pocket:optdigits", sets=("init=nothing",), folder=tmp_path), CPU)
 
 
+def test_what_the_trunk_of_a_run_was_trained_with_is_taken_over(tmp_path: Path) -> None:
+    def trained(*numbers: str) -> Recipe:
+        first = recipe("pocket:optdigits", "pocket:emoji", sets=numbers, folder=tmp_path)
+        (tmp_path / "first").mkdir(exist_ok=True)
+        (tmp_path / "first/recipe.toml").write_text(first.to_toml())
+        sets = ("trunk.arch=resnet20", "init=first", "domains.d1.size=32")
+        return recipe("folder:a", "folder:b", "folder:c", sets=sets, folder=tmp_path)
+
+    same = ("domains.*.size=48", f"domains.*.normalize={[list(row) for row in HALF]}")
+    found = resolve(trained("trunk.arch=resnet20", *same), CPU)
+    assert [domain.size for domain in found.recipe.domains] == [48, 32, 48]
+    assert [domain.normalize for domain in found.recipe.domains] == [HALF] * 3
+    assert "first" in found.notes[0]
+    other = trained("trunk.arch=resnet20", "domains.d0.size=48")
+    sizes = [domain.size for domain in resolve(other, CPU).recipe.domains]
+    assert sizes == [48, 32, None]  # a new domain where those of the run differ
+    plain = trained("trunk.arch=resnet20")
+    assert resolve(plain, CPU).recipe is plain
+
+
 def test_a_missing_trunk_is_listed_with_the_other_problems(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

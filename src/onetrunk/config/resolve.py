@@ -6,6 +6,8 @@
 | `domains.NAME.size` | with a pretrained trunk, `SIZES`, if the source has no size of its own |
 | `domains.NAME.normalize` | the numbers that the pretrained weights expect |
 
+With `init`, size and normalization are those of its run, if they are the same for its domains.
+
 The recipe in the folder of a run has the chosen values. They are read from there when the run is
 resumed, so that another machine, or other packages, do not change it.
 """
@@ -101,7 +103,7 @@ def _domains(recipe: Recipe, kind: DeviceKind, known: Recipe | None) -> tuple[li
     """Return the sets for sizes and normalizations of domains, and notes."""
     trunk = recipe.trunk
     if trunk.pretrained is False:
-        return [], []
+        return _as_in_init(recipe)
     before = {} if known is None else {domain.name: domain for domain in known.domains}
     stats = weights_stats(trunk.arch, trunk.pretrained)
     sets, sizes, small = [], [], []
@@ -126,6 +128,32 @@ def _domains(recipe: Recipe, kind: DeviceKind, known: Recipe | None) -> tuple[li
         chosen = ", ".join([*shown, *small])
         return sets, [f"size: {chosen}: {size_reason(kind)}; domains.NAME.size sets it"]
     return sets, []
+
+
+def _as_in_init(recipe: Recipe) -> tuple[list[str], list[str]]:
+    """Return the sets for sizes and normalizations that the trunk of `init` was trained with.
+
+    They are those of the domain of the same name, or the ones that all domains of that run share.
+    """
+    folder = recipe.init_folder
+    if folder is None or not (folder / FILE).is_file():
+        return [], []
+    first = Recipe.read(folder).domains
+    by_name = {domain.name: [domain] for domain in first}
+    sets, names = [], []
+    for settings in recipe.domains:
+        like = by_name.get(settings.name, list(first))
+        sizes, stats = {each.size for each in like}, {each.normalize for each in like}
+        found = []
+        if settings.size is None and len(sizes) == 1 and None not in sizes:
+            found.append(f"size={inline(spelled(*sizes))}")
+        if settings.normalize == "auto" and len(stats) == 1 and "auto" not in stats:
+            found.append(f"normalize={inline(spelled(*stats))}")
+        if found:
+            names.append(settings.name)
+        sets += [f"domains.{settings.name}.{each}" for each in found]
+    line = f"size and normalization of {', '.join(names)}, where not set: as in {recipe.init}"
+    return sets, [line] if names else []
 
 
 def size_reason(kind: DeviceKind) -> str:
