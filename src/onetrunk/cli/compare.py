@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table as Grid
 
+from onetrunk.cli.options import AsJson, DeviceName
 from onetrunk.cli.output import console, print_json, suggest
 from onetrunk.cli.train import recipe_of, seeds_of
 from onetrunk.config import Recipe, Train
@@ -80,8 +81,8 @@ def command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue interrupted runs; with --domain, always on.")
     ] = False,
-    device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1 or mps.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    device: DeviceName = None,
+    as_json: AsJson = False,
 ) -> None:
     """Train the methods and show the table."""
     names = [name.strip() for name in methods.split(",") if name.strip()] if methods else []

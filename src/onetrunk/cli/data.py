@@ -15,6 +15,7 @@ from rich.table import Table
 
 from onetrunk.cli.cache import list_cache, purge_cache
 from onetrunk.cli.duplicates import show_duplicates
+from onetrunk.cli.options import AsJson
 from onetrunk.cli.output import console, counted, print_json, suggest
 from onetrunk.config.resolve import default_size, size_reason
 from onetrunk.data.cache import cache_home
@@ -102,7 +103,7 @@ def command(
         Path | None,
         typer.Option(help="With --model: write all suspicious labels to this CSV file."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
     cache: Annotated[
         bool, typer.Option("--cache", help="List the cache of decoded images.")
     ] = False,

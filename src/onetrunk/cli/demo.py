@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table as Screen
 
+from onetrunk.cli.options import AsJson
 from onetrunk.cli.output import console, print_json, suggest
 from onetrunk.config import Recipe
 from onetrunk.eval.summary import decathlon_score
@@ -32,7 +33,7 @@ OWN = (SPECIALISTS, ONE, PAGE)  # what a demo writes
 
 def command(
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("runs/demo"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train specialists and one network distilled from them; show their errors and the report."""
     check_folder(out, "that of a demo", lambda path: path.name in OWN)

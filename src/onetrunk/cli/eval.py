@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from onetrunk.cli.class_table import class_table
+from onetrunk.cli.options import AsJson, DeviceName, FinishedRun
 from onetrunk.cli.output import console, print_json, suggest
 from onetrunk.data.domain import Domain
 from onetrunk.errors import BadInput, printable
@@ -35,7 +36,7 @@ WORST = 3  # confusions per task in the table; --json has more
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    run: FinishedRun,
     domain: Annotated[
         list[str] | None, typer.Option(help="Evaluate this domain only; repeatable.")
     ] = None,
@@ -52,7 +53,7 @@ def command(
             help="Folder to write classes, confusion matrices, reliability and the worst images to."
         ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1 or mps.")] = None,
+    device: DeviceName = None,
     scales: Annotated[
         str,
         typer.Option(help="Average predicted maps over these image scales, such as 0.75,1,1.25."),
@@ -60,7 +61,7 @@ def command(
     mirror: Annotated[
         bool, typer.Option("--mirror", help="Average predicted maps over mirrored images as well.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV.")] = False,
     as_latex: Annotated[bool, typer.Option("--latex", help="Print the table as LaTeX.")] = False,
 ) -> None:

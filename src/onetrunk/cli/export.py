@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from onetrunk.cli.options import AsJson
 from onetrunk.cli.output import print_json
 from onetrunk.nn.saving import load
 from onetrunk.serve.export import check_onnx_path, export
@@ -27,7 +28,7 @@ def command(
             help="Export this domain only. Default: all, which must have the same image size."
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Export a model to ONNX."""
     check_onnx_path(out)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from onetrunk.cli.options import AsJson
 from onetrunk.cli.output import console, print_json, suggest
 from onetrunk.config.add_recipe import read_add_recipe
 from onetrunk.config.recipe import FILE
@@ -30,7 +31,7 @@ onetrunk info runs/shop --json
 
 def command(
     run: Annotated[Path, typer.Argument(help="Folder of a run, or of onetrunk.save.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show the contents of a run."""
     opened = Run(run)

@@ -13,6 +13,7 @@ import typer
 
 from onetrunk.cli.decathlon_server import write_withheld
 from onetrunk.cli.map_files import Maps
+from onetrunk.cli.options import DeviceName, FinishedRun
 from onetrunk.cli.prediction_files import WRITERS, check_table, prediction_file
 from onetrunk.cli.prediction_rows import FORMATS, CsvRows, JsonRows, PredictionRows
 from onetrunk.data.files.paths import IMAGE_ENDINGS, regular
@@ -40,7 +41,7 @@ CHUNK = 64  # images in memory at a time
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    run: FinishedRun,
     images: Annotated[
         list[Path] | None, typer.Argument(help="Image files or folders of images.")
     ] = None,
@@ -72,7 +73,7 @@ def command(
             "write a .json or .zip file for the evaluation server."
         ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1 or mps.")] = None,
+    device: DeviceName = None,
 ) -> None:
     """Predict classes, numbers or maps for images."""
     if decathlon is not None:

@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from onetrunk.cli.options import AsJson
 from onetrunk.cli.output import console, print_json, suggest
 from onetrunk.config import named_recipes
 from onetrunk.config.keys import recipe_keys
@@ -34,7 +35,7 @@ def command(
         str | None,
         typer.Argument(help="Recipe to print; keys: all keys of a recipe; methods: methods.toml."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the named recipes, print one, or list all keys of a recipe."""
     texts = named_recipes() | {METHODS: methods_text()}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from onetrunk.cli.options import AsJson, FinishedRun
 from onetrunk.cli.output import print_json, suggest
 from onetrunk.runs.pack_store import remove
 
@@ -17,9 +17,9 @@ onetrunk remove runs/shop birds
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    run: FinishedRun,
     name: Annotated[str, typer.Argument(help="Name of the domain.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Remove a domain from a run."""
     path = remove(run, name)

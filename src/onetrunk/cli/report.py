@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from onetrunk.cli.options import AsJson
 from onetrunk.cli.output import print_json
 from onetrunk.errors import BadInput
 from onetrunk.report.floors import FLOOR_CHOICES
@@ -54,7 +55,7 @@ def command(
             "domain; none."
         ),
     ] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write the report of one or more runs."""
     choice = next((each for each in FLOOR_CHOICES if each == floors), None)

@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table as Grid
 
+from onetrunk.cli.options import AsJson, DeviceName
 from onetrunk.cli.output import console, print_json, suggest
 from onetrunk.config import Recipe, named_recipes
 from onetrunk.config.check import parse_and_check
@@ -75,9 +76,9 @@ def command(
             help="Estimate time, memory and disk from a few images and steps; write nothing.",
         ),
     ] = False,
-    device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1 or mps.")] = None,
+    device: DeviceName = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train the networks of a recipe."""
     numbers = None if seeds is None else seeds_of(seeds)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from onetrunk.cli.add import requested, show
+from onetrunk.cli.options import AsJson, DeviceName, FinishedRun
 from onetrunk.errors import BadInput, Failed
 from onetrunk.runs.update import relabel, undo, update
 
@@ -25,7 +25,7 @@ onetrunk update runs/shop birds --undo
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    run: FinishedRun,
     name: Annotated[str, typer.Argument(help="Name of the domain.")],
     source: Annotated[
         str | None,
@@ -50,8 +50,8 @@ def command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue after an interruption.")
     ] = False,
-    device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1 or mps.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    device: DeviceName = None,
+    as_json: AsJson = False,
 ) -> None:
     """Update a domain of a finished run."""
     if back:

@@ -36,7 +36,7 @@ from onetrunk.train.fewshot.folds import has_few_images, images_per_class
 from onetrunk.train.interrupt import Stopped
 from onetrunk.train.learner import NotFinite
 from onetrunk.train.loggers import check_loggers, make_logger
-from onetrunk.train.new_domain.adapter_search import FEW_KINDS, candidates, search_adapters
+from onetrunk.train.new_domain.adapter_search import few_kind, search_adapters
 from onetrunk.train.new_domain.initial_slots import check_start
 from onetrunk.train.new_domain.previous_pack import owned_adapters
 from onetrunk.train.new_domain.scratch_model import check_own_norms, make_scratch_model
@@ -167,8 +167,8 @@ def _choose(
         if auto:
             about = "the method is chosen on held-out folds; --adapters KIND sets it"
         say(f"{runner.domain.name}: {count:.3g} images a class, so {about}")
-        kinds = candidates(runner, FEW_KINDS) if auto else [given]
-        method, methods, reason = choose_method(runner, kinds, required=not auto)
+        kind = few_kind(runner) if auto else given
+        method, methods, reason = choose_method(runner, kind, required=not auto)
         return (
             method.kind,
             [each.to_json() for each in methods],

@@ -18,11 +18,15 @@ from onetrunk.data.domain import Domain
 from onetrunk.nn.heads import Pooled
 from onetrunk.nn.saving import load
 from onetrunk.runs.add import add
+from onetrunk.runs.change_domain import make_recipe
+from onetrunk.store.run_folder import RunFolder
 from onetrunk.train.fewshot import choose_method, folds, heads
 from onetrunk.train.fewshot.choose_method import FewShot, Method
 from onetrunk.train.fewshot.errors_on_folds import FoldErrors, error_of, is_clearly_worse
 from onetrunk.train.fewshot.schedule import few_steps, few_train
-from onetrunk.train.new_domain.trials import HEADS_ONLY, AdapterKind
+from onetrunk.train.loggers import make_logger
+from onetrunk.train.new_domain import initial_slots
+from onetrunk.train.new_domain.trials import HEADS_ONLY, AdapterKind, TrialRunner
 from tests.helpers.added import FEW, coloured, more
 from tests.helpers.worlds import network, worlds
 
@@ -110,17 +114,48 @@ def test_the_groups_of_a_source_are_used() -> None:
 def test_the_default_is_chosen_on_folds(run: Path) -> None:
     added = add(run, few_images(), train=Train(steps=2))
     about = added.record["added"]
-    assert about["chosen"].startswith("class means: ")
-    assert "held out in" in about["chosen"]
+    # class means and adapters make no errors, and adapters are preferred
+    assert about["chosen"] == (
+        "parallel: 0.0 % error on 12 images held out in 5 folds (class means 0.0 %)"
+    )
     ways = {each["method"]: each["error"] for each in added.record["tried"]}
-    assert {"norm", "parallel"} <= ways.keys()
-    assert ways["class means"] == min(ways.values())
-    assert load(run).domains["few"].provenance["adapters"] == "none"
-    assert added.record["val"]["rows"][0]["value"] == ways["class means"]
+    assert "linear head, L2 1" in ways and "norm" not in ways
+    assert ways["class means"] == ways["parallel"] == 0
+    assert load(run).domains["few"].provenance["adapters"] == "parallel"
+    assert added.record["val"]["rows"][0]["value"] == ways["parallel"]
     assert added.record["val"]["rows"][0]["count"] == 12  # not those of test
     assert added.table.value("few") <= 100
     recipe = read_add_recipe(run / "added/few")
     assert (recipe.add.adapters, recipe.train.fixed_statistics) == ("auto", True)
+
+
+def test_statistics_of_the_new_images_are_computed_once_for_each_kind(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = iter([90.0, 90.0, 90.0, 10.0] * 2)  # trunk, one, two, one with new statistics
+    monkeypatch.setattr(initial_slots, "class_means_error", lambda *_: next(errors))
+    recomputed = 0
+    original = initial_slots.recompute_statistics
+
+    def counted(*given: Any) -> bool:
+        nonlocal recomputed
+        recomputed += 1
+        return original(*given)
+
+    monkeypatch.setattr(initial_slots, "recompute_statistics", counted)
+    model, domain = load(run), few_images()
+    recipe = make_recipe(model, domain, 0, {"few": True}, {})
+    with RunFolder.open(run.parent / "add", recipe.to_toml()) as folder:
+        logger = make_logger((), folder.path)
+        runner = TrialRunner(model, domain, recipe, folder, logger, torch.device("cpu"))
+        norm, again = (runner.scratch_model(AdapterKind("norm")) for _ in range(2))
+        assert recomputed == 1
+        own, owned = norm.own("few"), again.own("few")
+        assert all(torch.equal(own[key], owned[key]) for key in own)
+        old = model.own("one")
+        assert not any(torch.equal(own[k], old[k]) for k in own if k.endswith("running_mean"))
+        runner.scratch_model(AdapterKind("parallel"))
+        assert recomputed == 2  # its slots are others
 
 
 def test_what_is_asked_for_is_taken(run: Path) -> None:
@@ -149,7 +184,7 @@ class Answers:
         return [
             Method(name, HEADS_ONLY, None, tuple(self.of(name) for _ in few.folds))
             for name in self.errors
-            if name not in ("norm", "parallel")
+            if name != "parallel"
         ]
 
     def trained_on(self, few: FewShot, kind: AdapterKind, l2: float | None, k: int) -> FoldErrors:
@@ -163,27 +198,27 @@ class Answers:
 @pytest.mark.parametrize(
     ("errors", "times", "chosen", "trained"),
     [
-        # a tie: the simplest
-        ({"class means": [1, 1, 0, 0], "norm": [0, 0, 1, 1], "parallel": [1, 0, 1, 0]}, 1,
-         "class means", 10),
-        # worse beyond chance: dropped after the first fold of 20 images
-        ({"class means": [0, 0, 0, 0], "norm": [1, 1, 1, 1], "parallel": [1, 1, 1, 1]}, 5,
-         "class means", 2),
-        # folds of 8 images: dropped after three of them
-        ({"class means": [0, 0, 0, 0], "norm": [1, 1, 1, 1], "parallel": [1, 1, 1, 1]}, 2,
-         "class means", 6),
-        # one is left after the first fold
-        ({"class means": [1, 1, 1, 1], "norm": [1, 1, 1, 1], "parallel": [0, 0, 0, 0]}, 5,
-         "parallel", 2),
-        # better, but not clearly: all folds
-        ({"class means": [1, 1, 0, 0], "norm": [0, 1, 1, 0], "parallel": [1, 0, 0, 0]}, 1,
-         "parallel", 10),
+        # a tie: adapters
+        ({"class means": [1, 0, 0, 0], "parallel": [0, 0, 1, 0]}, 1, "parallel", 5),
+        # the adapters have more errors, but not clearly: by 0.9 standard errors on 35 images
+        ({"class means": [1, 1, 1, 0, 0, 0, 0], "parallel": [0, 0, 0, 1, 1, 1, 1]}, 1,
+         "parallel", 5),
+        # clearly more, by 1.3 standard errors on 25 images, but not enough to stop
+        ({"class means": [1, 0, 0, 0, 0], "parallel": [0, 1, 1, 0, 0]}, 1, "class means", 5),
+        # the head is much better, after the first fold of 20 images
+        ({"class means": [0, 0, 0, 0], "parallel": [1, 1, 1, 1]}, 5, "class means", 1),
+        # folds of 8 images: after three of them
+        ({"class means": [0, 0, 0, 0], "parallel": [1, 1, 1, 1]}, 2, "class means", 3),
+        # and the same for the adapters
+        ({"class means": [1, 1, 1, 1], "parallel": [0, 0, 0, 0]}, 2, "parallel", 3),
+        # of heads, the one with the fewest errors, the simplest in a tie
+        ({"class means": [1, 1, 1, 1], "linear": [1, 0, 0, 0], "other": [0, 1, 0, 0],
+          "parallel": [1, 1, 1, 0]}, 5, "linear", 1),
         # enough images after two folds
-        ({"class means": [1, 1, 1, 0], "norm": [1, 0, 1, 1], "parallel": [1, 1, 0, 1]}, 40,
-         "class means", 4),
+        ({"class means": [1, 1, 1, 0], "parallel": [1, 1, 0, 1]}, 40, "parallel", 2),
     ],
 )  # fmt: skip
-def test_the_race(
+def test_a_head_is_chosen_if_it_is_clearly_better(
     run: Path,
     monkeypatch: pytest.MonkeyPatch,
     errors: Mapping[str, list[int]],
@@ -198,7 +233,14 @@ def test_the_race(
     )
     added = add(run, few_images(), train=Train(steps=1))
     assert added.record["added"]["chosen"].startswith(f"{chosen}: ")
-    assert len(answers.trained) == trained
+    assert answers.trained == [f"parallel {k}" for k in range(trained)]
+
+
+def test_norms_are_trained_where_adapters_are_above_the_budget(run: Path) -> None:
+    added = add(run, few_images(), budget=0.05, train=Train(steps=1))
+    tried = [each["method"] for each in added.record["tried"]]
+    assert "parallel" not in tried
+    assert tried[-1] == "norm" and added.record["tried"][-1]["images"] == 12
 
 
 def test_paired_errors() -> None:

@@ -28,8 +28,7 @@ KINDS = (
     AdapterKind("parallel"),
 )
 
-
-FEW_KINDS = (HEADS_ONLY, AdapterKind("norm"), AdapterKind("parallel"))  # for few images
+FEW_KINDS = (AdapterKind("parallel"), AdapterKind("norm"))  # for few images
 
 
 def candidates(runner: TrialRunner, kinds: Sequence[AdapterKind] = KINDS) -> list[AdapterKind]:
@@ -50,6 +49,15 @@ def candidates(runner: TrialRunner, kinds: Sequence[AdapterKind] = KINDS) -> lis
         sizes.add(size)
         chosen.append(kind)
     return chosen
+
+
+def few_kind(runner: TrialRunner) -> AdapterKind | None:
+    """Return what is trained for few images: the first of FEW_KINDS that this trunk can have.
+
+    None if it can have neither within the budget.
+    """
+    kinds = candidates(runner, FEW_KINDS)
+    return next(iter(kinds), None)
 
 
 def _initial_bytes(runner: TrialRunner, kind: AdapterKind) -> int | None:
