@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table as Grid
 
+from onetrunk.cli.options import AsJson, DeviceName
 from onetrunk.cli.output import console, print_json, suggest
 from onetrunk.cli.train import recipe_of
 from onetrunk.config import Recipe, named_recipes
@@ -50,13 +51,13 @@ def command(
         list[str] | None,
         typer.Option("--set", help="Change a setting of all stages, KEY=VALUE; repeatable."),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1 or mps.")] = None,
+    device: DeviceName = None,
     dry: Annotated[
         bool,
         typer.Option("--dry-run", help="Print the plan with estimated times; write nothing."),
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the result.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Turn folders of images into one network and a report."""
     seconds = parse_time(time)
