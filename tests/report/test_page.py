@@ -108,8 +108,8 @@ def test_all_findings_are_on_the_page(complete: Findings) -> None:
 
 
 def rows(text: str) -> dict[str, str]:
-    """Return the text of the rows of the first table by their heads."""
-    table = text.split("</table>")[0]
+    """Return the text of the rows of the table of scores by their heads."""
+    table = text.split('<section id="scores">')[1].split("</table>")[0]
     plain = [re.sub(r"<[^>]+>", " ", row) for row in table.split("<tr>")]
     return {row.split()[0]: row for row in plain if row.split()}
 

@@ -304,9 +304,9 @@ def _decide(
     decision: Decision
     if chosen == BASELINE:
         kept = other_baseline or _separate(len(results))
-        decision = "keep all"
         sentence = f"Keep {kept}, chosen over one network by scores on validation images."
-    elif other_baseline:
+        return Verdict("keep all", sentence, _notes(evaluated), index, results)
+    if other_baseline:
         decision, sentence = _against_other(other_baseline, results)
     else:
         decision, sentence = _against_separate(evaluated, results)
