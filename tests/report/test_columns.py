@@ -69,13 +69,8 @@ def test_agreement_on_few_images_does_not_show_that_networks_are_equal(
         make_run(tmp_path / name, TWO, {"a": 0.0, "b": 0.0}, model=False, images=images)
         for name in ("one", "alone")
     ]
-<<<<<<< HEAD
-    one, alone = read_groups(runs)
-    found = compare(one, alone, {})
-=======
     ours, base = read_groups(runs)
     found = compare(ours, base, {})
->>>>>>> page
     assert [c.difference.value for c in found] == [0, 0]
     assert {c.result for c in found} == {result}
 
