@@ -54,3 +54,27 @@ def test_the_quick_table_of_few_images(tmp_path: Path) -> None:
         "step" not in again.stderr
         and done.stdout.splitlines()[-3:] == again.stdout.splitlines()[-3:]
     )
+
+
+@pytest.mark.slow
+def test_the_quick_table_of_unify(tmp_path: Path) -> None:
+    kept = tmp_path / "unify.json"
+    words = [sys.executable, str(FOLDER / "unify.py"), "--quick", "--json", str(kept)]
+    subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
+    figures = json.loads(kept.read_text())
+    rows = figures["rows"]
+    assert {"specialists", "joint", "distilled", "unify"} <= rows.keys()
+    assert rows["specialists"]["minus_specialists"] == {"value": 0, "low": 0, "high": 0}
+    assert rows["unify"]["mean_error"] == rows[figures["chosen"]["0"]]["mean_error"]
+    assert all(0 < row["bytes_ratio"] < 2 for row in rows.values())
+    assert len(figures["choice_loses"]) == 1
+
+
+@pytest.mark.slow
+def test_the_quick_table_of_peers(tmp_path: Path) -> None:
+    kept = tmp_path / "peers.json"
+    words = [sys.executable, str(FOLDER / "unify_peers.py"), "--quick", "--json", str(kept)]
+    subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
+    figures = json.loads(kept.read_text())
+    assert 0 < figures["seconds_ratio"] and 0 < figures["bytes_ratio"] < 2
+    assert all(0 <= figures[f"{name}_error"] <= 100 for name in ("timm", "unify"))
