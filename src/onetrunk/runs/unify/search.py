@@ -71,9 +71,10 @@ def search(
         rungs.append({"step": step, "scores": finite})
         record["left"] = left
         write()
-        for rate in dropped:
-            shutil.rmtree(trial_of(recipe_of(rate), rate).out_folder, ignore_errors=True)
     (best,) = left
+    for rate in rates:  # here, so that a search that was interrupted leaves nothing behind
+        if rate != best:
+            shutil.rmtree(trial_of(recipe_of(rate), rate).out_folder, ignore_errors=True)
     recipe = recipe_of(best)
     tried, final = trial_of(recipe, best).out_folder, recipe.out_folder
     if tried.is_dir() and not final.exists():
