@@ -17,7 +17,7 @@ from onetrunk.data.task import Task
 class Squares(NoTargets):
     """Images of growing size, of which every third is broken."""
 
-    tasks = (Task("classify", "classify", ("a", "b")),)
+    tasks: tuple[Task, ...] = (Task("classify", "classify", ("a", "b")),)
 
     def __init__(self, count: int) -> None:
         self.count = count
