@@ -166,7 +166,7 @@ def show(cells: Sequence[Cell]) -> None:
         table.add_column(column, justify="right" if number else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    Console(width=110).print(table)
 
 
 def main() -> None:

@@ -52,7 +52,8 @@ def test_the_candidates_are_permissively_licensed_models_of_timm() -> None:
     for candidates in CANDIDATES.values():
         for candidate in candidates:
             config = timm.get_pretrained_cfg(candidate.arch.removeprefix("timm/"))
-            assert config is not None and config.license == candidate.licence
+            assert config is not None
+            assert config.license == candidate.licence
             assert candidate.licence in PERMISSIVE
             assert config.hf_hub_id
         accuracies = [candidate.accuracy for candidate in candidates]

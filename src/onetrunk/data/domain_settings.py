@@ -56,7 +56,7 @@ def _tasks(value: Any) -> tuple[Task, ...] | None:
 
 def _normalize(value: Any) -> Normalize | Stats:
     if isinstance(value, str) and value in NORMALIZATIONS:
-        return value  # type: ignore[return-value]
+        return value
     rows = list(value) if isinstance(value, list | tuple) else []
     if len(rows) != 2 or not all(
         isinstance(row, list | tuple) and len(row) == 3 and all(map(_is_number, row))

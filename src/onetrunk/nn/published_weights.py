@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from onetrunk.data.domain_settings import Stats
 from onetrunk.errors import BadInput, Failed
@@ -86,7 +86,7 @@ def is_package(pretrained: object) -> bool:
     return isinstance(pretrained, str) and pretrained.startswith(PREFIX)
 
 
-def is_file(pretrained: object) -> bool:
+def is_file(pretrained: object) -> TypeGuard[str]:
     """Return whether a setting names a file of weights: neither a package nor "auto"."""
     return isinstance(pretrained, str) and pretrained != AUTO and not is_package(pretrained)
 

@@ -334,7 +334,7 @@ class NewDomains:
         if self.run.recipe is not None:
             weights = self.run.recipe.trunk.pretrained
             if is_file(weights):
-                weights = str((self.run.recipe.root / str(weights)).resolve())
+                weights = str((self.run.recipe.root / weights).resolve())
         if self.model.trunk.sharing == "partial":
             own = list(self.model.trunk.own_stages)
             return {"pretrained": weights, "sharing": "partial", "own_stages": own}
