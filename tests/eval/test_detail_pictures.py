@@ -17,7 +17,7 @@ def cells_of(matrix: ConfusionMatrix) -> np.ndarray:
     bottom, right = drawn.shape[0] - 16, drawn.shape[1] - 16
     y = bottom - pictures.CELL * np.arange(rows, 0, -1) + 3
     x = right - pictures.CELL * np.arange(columns, 0, -1) + 3
-    return drawn[y[:, None], x]
+    return np.asarray(drawn[y[:, None], x])
 
 
 def test_colours_are_shares_of_the_true_class() -> None:
