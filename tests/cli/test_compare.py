@@ -59,7 +59,8 @@ def stamps(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 def test_rows_equal_the_results_of_the_other_verbs(onetrunk: Onetrunk, folder: Path) -> None:
     before = stamps(folder / "run")
-    ran = onetrunk("compare", "run", *PETS, "--methods", SOME, "--out", "rows", "--json")
+    trained = (*PETS, "--set", "train.evaluate_start=false")  # two steps improve nothing
+    ran = onetrunk("compare", "run", *trained, "--methods", SOME, "--out", "rows", "--json")
     assert ran.code == 0, ran.err
     assert stamps(folder / "run") == before
     found = json.loads(ran.out)
