@@ -77,7 +77,7 @@ def recipe_for(
         "train": train.given(),
         "distill": {} if distill is None else distill.given(),
     }
-    return Recipe.of(document)
+    return Recipe.from_document(document, Path())
 
 
 def _for_start(train: Train, model: Universal, distill: Distill | None) -> Train:

@@ -88,7 +88,7 @@ class Recipe(Settings):
             sets: Keys to change, as `KEY=VALUE`.
             what: The name of the text in errors.
         """
-        return cls._from(apply_sets(parse_toml(text, what), sets), Path(base))
+        return cls.from_document(apply_sets(parse_toml(text, what), sets), Path(base))
 
     @classmethod
     def from_domains(cls, domains: Sequence[str], name: str | None = None) -> Recipe:
@@ -117,10 +117,16 @@ class Recipe(Settings):
             raise BadInput("expected at least one domain", try_="--domain shop=folder:photos/shop")
         if name is None:
             name = "-".join(table["name"] for table in tables)[:64].rstrip("-")
-        return cls._from({"name": name, "domains": tables}, Path())
+        return cls.from_document({"name": name, "domains": tables}, Path())
 
     @classmethod
-    def _from(cls, document: Mapping[str, Any], folder: Path) -> Recipe:
+    def from_document(cls, document: Mapping[str, Any], folder: Path) -> Recipe:
+        """Return the recipe in a document; keys that it leaves out count as not set.
+
+        Args:
+            document: The keys.
+            folder: The folder that its paths start from.
+        """
         recipe = cls.of(document)
         recipe._folder = folder
         recipe._document = dict(document)
@@ -230,13 +236,13 @@ class Recipe(Settings):
     def with_sets(self, sets: Sequence[str]) -> Recipe:
         """Return this recipe with changed keys: `["train.lr=0.1", "domains.shop.size=96"]`."""
         document = self.document() if self._document is None else self._document
-        return self._from(apply_sets(document, sets), self._folder)
+        return self.from_document(apply_sets(document, sets), self._folder)
 
     def only(self, names: Sequence[str]) -> Recipe:
         """Return this recipe with some of its domains."""
         document = dict(self.document() if self._document is None else self._document)
         document["domains"] = [d for d in document["domains"] if d["name"] in names]
-        return self._from(document, self._folder)
+        return self.from_document(document, self._folder)
 
     def grid(self, sets: Sequence[str]) -> list[tuple[str, list[str]]]:
         """Return the combinations of several values per key as (label, sets), all validated."""
@@ -260,7 +266,7 @@ class Recipe(Settings):
         if Path(self.base).is_absolute():
             base = self.base
         document = {**(self._document or self.document()), "base": base.replace(os.sep, "/")}
-        return self._from(document, Path(folder))
+        return self.from_document(document, Path(folder))
 
     # -- domains and models
 

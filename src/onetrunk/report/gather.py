@@ -205,6 +205,7 @@ def _measure(
     """Measure the networks of the evaluated group."""
     model = next(iter(networks.values()))
     several = len(domains) > 1
+    together = [domain for domain in domains if domain.name in model.domains]  # others: their own
     found = Measurements()
     if attempt.files and domains:
         examples = attempt("examples", lambda: task_examples(networks, domains, seed=seed))
@@ -217,13 +218,13 @@ def _measure(
         found = replace(found, similarity=cka)
     if group.separate:
         return found
-    if several:
-        points = attempt("feature map", lambda: feature_map(model, domains, seed=seed))
+    if len(together) > 1:
+        points = attempt("feature map", lambda: feature_map(model, together, seed=seed))
         found = replace(found, feature_map=points)
-    if several and model.shared_parameters():
-        loss = loss_of(domains)
+    if len(together) > 1 and model.shared_parameters():
+        loss = loss_of(together)
         cosines = attempt(
-            "gradient agreement", lambda: gradient_agreement(model, domains, loss, seed=seed)
+            "gradient agreement", lambda: gradient_agreement(model, together, loss, seed=seed)
         )
         found = replace(found, gradient_agreement=cosines)
     say(f"measuring latency, about {LATENCY_SECONDS:.0f} s")

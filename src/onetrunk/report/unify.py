@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from onetrunk.config import Recipe, Train
 from onetrunk.config.check import check
-from onetrunk.config.from_python import check_settings, recipe_for
+from onetrunk.config.from_python import check_settings, recipe_for, table_of
 from onetrunk.config.resolve import resolve
 from onetrunk.data.domain import Domain
 from onetrunk.data.domain_list import list_domains
 from onetrunk.display import Described, Summary, scaled
+from onetrunk.errors import BadInput
 from onetrunk.eval.table import number
 from onetrunk.objects import modules_of, trusting
 from onetrunk.progress import say
@@ -124,12 +127,29 @@ def unify(
     folder = Path(out)
     given = {"arch": trunk, "pretrained": pretrained}
     table = {key: value for key, value in given.items() if value is not None}
-    recipe = recipe_for(listed, train or Train(), seed, folder, table)
+    tables = [_table(domain) for domain in listed]
+    recipe = recipe_for(listed, train or Train(), seed, folder, table, tables=tables)
     check_out(folder)
-    recipe = resolve(recipe, choose_device(device), earlier_request(folder)).recipe
+    place = choose_device(device)
+    resolved = resolve(recipe, place, earlier_request(folder))
+    for note in resolved.notes:
+        say(note)
+    recipe = resolved.recipe
+    listed = [
+        domain.with_defaults({"size": settings.size, "normalize": settings.normalize})
+        for domain, settings in zip(listed, recipe.domains, strict=True)
+    ]
     seconds = parse_time(time) if isinstance(time, str) else float(time)
-    done = unify_domains(recipe, listed, seconds=seconds, device=device)
-    return finish(done, listed)
+    if not 0 < seconds < math.inf:
+        raise BadInput("expected a time of more than 0 seconds", got=time, try_="time='1h'")
+    with trusting(modules_of(recipe.objects)):
+        done = unify_domains(recipe, listed, seconds=seconds, device=place)
+        return finish(done, listed, recipe)
+
+
+def _table(domain: Domain) -> dict[str, Any]:
+    """Return the table of a domain in a recipe, without a size that the user has not set."""
+    return {k: v for k, v in table_of(domain).items() if k != "size" or k in domain.given}
 
 
 def unify_recipe(
@@ -161,7 +181,7 @@ def unify_recipe(
             command=command,
             first_look=partial(_first_page, domains=checked.domains) if seconds >= LONG else None,
         )
-        return finish(done, checked.domains)
+        return finish(done, checked.domains, recipe)
 
 
 def _first_page(frozen: Path, out: Path, domains: Sequence[Domain]) -> None:
@@ -170,8 +190,9 @@ def _first_page(frozen: Path, out: Path, domains: Sequence[Domain]) -> None:
     say(f"{page} shows what heads on the frozen trunk reach; it is replaced at the end")
 
 
-def finish(done: Unified, domains: Sequence[Domain]) -> Result:
+def finish(done: Unified, domains: Sequence[Domain], recipe: Recipe) -> Result:
     """Write the report, and return the result."""
+    trust = modules_of(recipe.objects)
     page = done.folder / PAGE
     several = len(domains) > 1
     baseline = done.stages[SPECIALISTS] if several else None
@@ -190,7 +211,13 @@ def finish(done: Unified, domains: Sequence[Domain]) -> Result:
         for name, path in {**done.stages, done.chosen: done.folder}.items()
     ]
     return Result(
-        Run(done.folder), done.chosen, tuple(rows), done.own, done.reasons, page, done.seconds
+        Run(done.folder, domains=domains, trust=trust),
+        done.chosen,
+        tuple(rows),
+        done.own,
+        done.reasons,
+        page,
+        done.seconds,
     )
 
 

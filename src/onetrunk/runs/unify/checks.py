@@ -37,6 +37,22 @@ def check_settings(recipe: Recipe) -> None:
                 got=value,
                 try_=f"leave it out, or onetrunk train for a single network with {key}",
             )
+    kept = recipe.train.given()
+    for key in ("eval_every", "patience", "evaluate_start"):
+        if key in kept:
+            raise BadInput(
+                "unify decides this itself, as its search depends on it",
+                place=f"train.{key}",
+                got=kept[key],
+                try_="leave it out",
+            )
+    if not recipe.distill.enabled:
+        raise BadInput(
+            "unify compares a network that is distilled",
+            place="distill.enabled",
+            got=False,
+            try_="leave it out, or onetrunk train",
+        )
     if recipe.train.hours or recipe.train.epochs:
         raise BadInput(
             "the length of all stages follows from --time",

@@ -7,7 +7,6 @@ from typing import Any
 from onetrunk.config import Recipe
 from onetrunk.config.check import check
 from onetrunk.config.resolve import resolve
-from onetrunk.runs.unify.plan import Plan, make_plan, seconds_by_stage
 from onetrunk.runs.unify.record import earlier_request
 from onetrunk.runs.unify.unify import Unify
 from onetrunk.train.device import choose_device
@@ -27,13 +26,7 @@ def dry_run(recipe: Recipe, seconds: float, device: str | None = None) -> dict[s
     checked = check(recipe, sample=True)
     work = Unify(recipe, checked.domains, seconds, place)
     costs = work.costs()
-    rates = len(work.rates)
-    steps = recipe.train.steps if "steps" in recipe.train.given() else None
-    plan = (
-        make_plan(costs, seconds, rates, work.several)
-        if steps is None
-        else Plan(steps, seconds_by_stage(costs, steps, rates, work.several))
-    )
+    plan = work.planned(costs)
     return {
         "steps": plan.steps,
         "epochs": plan.steps / costs.epoch,

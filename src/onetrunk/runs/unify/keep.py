@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -25,7 +24,13 @@ COPIED = (ENVIRONMENT, METRICS, "splits.safetensors")
 BY_DOMAIN = ("own_best", "bad", "splits")
 
 
-def keep(folder: Path, stage: Path, specialists: Path, own: Collection[str]) -> None:
+def keep(
+    folder: Path,
+    stage: Path,
+    specialists: Path,
+    own: Collection[str],
+    train: Mapping[str, Any],
+) -> None:
     """Write the files of a run; scores.json, which marks it as finished, comes last.
 
     Args:
@@ -33,12 +38,15 @@ def keep(folder: Path, stage: Path, specialists: Path, own: Collection[str]) -> 
         stage: The run of the chosen network.
         specialists: The run of the specialists.
         own: The domains that keep their specialists.
+        train: The [train] settings of the recipe, which `onetrunk add` takes over. Those of the
+            stage itself are in its own folder.
     """
     if (folder / SCORES).is_file():
         return
     recipe = Recipe.read(stage)
     out = relative_to(folder, recipe.root)
-    moved = recipe.with_sets([f"out={json.dumps(out)}"]).moved_to(folder)
+    document = {**recipe.document(), "out": out, "train": dict(train)}
+    moved = Recipe.from_document(document, stage).moved_to(folder)
     write_atomic(folder / RECIPE, moved.to_toml())
     for name in COPIED:
         if (stage / name).is_file():

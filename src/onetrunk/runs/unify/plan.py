@@ -34,6 +34,7 @@ CONTINUED_SHARE = 0.5  # the least that is planned for the last stage
 MAX_EPOCHS = 60.0  # passes over the largest domain in one stage, at most
 DECODER_STEPS = 0.1  # steps of decoders on the frozen trunk, beside those of the others
 REPORT = 60.0  # seconds
+CHOICES = 6  # evaluations of candidates on validation images
 MIN_STEPS = 20
 
 
@@ -116,56 +117,80 @@ def search_validations(count: int) -> int:
     return total + round((1 - before) * EVALUATIONS)
 
 
-def seconds_by_stage(costs: Costs, steps: int, rates: int, several: bool) -> dict[str, float]:
+@dataclass(frozen=True)
+class Shape:
+    """Which stages there are.
+
+    Args:
+        rates: The number of learning rates that are tried.
+        several: Whether there are several domains to unify.
+        frozen: Whether heads on the frozen trunk are solved first.
+        dense: Whether decoders are trained for them.
+        continued: Whether the chosen network is trained for the rest of the time.
+    """
+
+    rates: int
+    several: bool = True
+    frozen: bool = True
+    dense: bool = False
+    continued: bool = True
+
+
+def seconds_by_stage(costs: Costs, steps: int, shape: Shape) -> dict[str, float]:
     """Return the estimated seconds of each stage.
 
     Args:
         steps: Of each network that is compared.
-        rates: The number of learning rates that are tried.
-        several: Whether there are several domains to unify.
+        shape: Which stages there are.
     """
-    factor, validations = search_factor(rates), search_validations(rates)
+    factor, validations = search_factor(shape.rates), search_validations(shape.rates)
     searched = validations * costs.validation + costs.end
     once = (EVALUATIONS + 1) * costs.validation + costs.end
-    found = {
-        FROZEN: 2 * costs.end + costs.epoch * costs.joint / 3 + costs.end,
-        SPECIALISTS: factor * steps * costs.specialists + searched,
-    }
-    if several:
-        taught = TEACHERS * costs.joint
+    found = {}
+    if shape.frozen:
+        # features of all images once, the evaluation, and the first report with its floors
+        found[FROZEN] = costs.epoch * costs.joint / 3 + 3 * costs.end
+        if shape.dense:
+            found[FROZEN] += DECODER_STEPS * steps * costs.joint + once
+    found[SPECIALISTS] = factor * steps * costs.specialists + searched
+    step = costs.joint
+    if shape.several:
+        taught = step = TEACHERS * costs.joint
         found |= {
             JOINT: factor * steps * costs.joint + searched,
             DISTILLED: factor * steps * taught + searched,
             ADAPTERS: ADAPTER_SHARE * steps * WITH_ADAPTERS * taught + once,
         }
-    step = TEACHERS * costs.joint if several else costs.joint
-    return {**found, CONTINUED: CONTINUED_SHARE * steps * step + once, "report": REPORT}
+    if shape.continued:
+        found[CONTINUED] = CONTINUED_SHARE * steps * step + once
+    return {**found, "choice and report": REPORT + CHOICES * costs.validation}
 
 
-def make_plan(costs: Costs, seconds: float, rates: int, several: bool) -> Plan:
+def make_plan(costs: Costs, seconds: float, shape: Shape, used: float = 0.0) -> Plan:
     """Return the longest plan that fits the time; BadInput if not even one epoch does.
 
     Args:
-        seconds: The time that is left.
-        rates: The number of learning rates that are tried.
-        several: Whether there are several domains to unify.
+        seconds: The time for everything.
+        shape: Which stages there are.
+        used: The time that is used already.
     """
 
     def total(steps: int) -> float:
-        return math.fsum(seconds_by_stage(costs, steps, rates, several).values())
+        return math.fsum(seconds_by_stage(costs, steps, shape).values())
 
     fixed = total(0)
     per_step = total(1) - fixed
     most = max(MIN_STEPS, math.ceil(MAX_EPOCHS * costs.epoch))
-    steps = min(most, math.floor((seconds - fixed) / per_step))
+    steps = min(most, math.floor((seconds - used - fixed) / per_step))
     least = max(MIN_STEPS, costs.epoch)
     if steps < least:
+        enough = 1.1 * (total(least) + used)
         raise BadInput(
             "the time is too short for one pass over the largest domain in each stage",
             got=duration(seconds),
-            try_=f"--time {in_minutes(1.1 * total(least))}m, smaller images, or fewer of them",
+            try_=f"--time {in_minutes(enough)}m, smaller images, or fewer of them",
         )
-    return Plan(steps, seconds_by_stage(costs, steps, rates, several))
+    return Plan(steps, seconds_by_stage(costs, steps, shape))
 
 
 def in_minutes(seconds: float) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from onetrunk.config import Recipe
-from onetrunk.errors import BadInput
+from onetrunk.errors import BadInput, Failed
 from onetrunk.runs.open import read_json
 from onetrunk.store.atomic import write_atomic
 from onetrunk.store.differ import differ
@@ -35,50 +37,72 @@ class Record:
         folder: The folder of the command.
         request: The recipe of the user, as a text in that folder.
         seconds: The time that was asked for.
+        data: A digest of the images and labels of each domain.
+        command: What continues the work, for messages.
     """
 
-    def __init__(self, folder: Path, request: str, seconds: float) -> None:
-        self.folder = folder
-        self._check(request, seconds)
+    def __init__(
+        self, folder: Path, request: str, seconds: float, data: Mapping[str, str], command: str
+    ) -> None:
+        self.folder, self.command = folder, command
         document = read_json(folder / FILE)
-        if document and document.get("format") != FORMAT:
-            raise BadInput(
-                f"{folder / FILE} has an unknown format",
-                got=document.get("format"),
-                available=[FORMAT],
-                try_=f"another --out, or remove {shell(folder)}",
-            )
-        self.document: dict[str, Any] = document or {
-            "format": FORMAT,
-            "time": seconds,
-            "used": 0.0,
-            "stages": {},
-        }
+        if document:
+            self._check_format(document)
+        if "plan" in document:
+            self._check_request(document, request, seconds, data)
+            self.document = document
+        else:  # nothing is trained yet, so another request may take the place of this one
+            self.document = {
+                "format": FORMAT,
+                "time": seconds,
+                "used": 0.0,
+                "data": dict(data),
+                "stages": {},
+            }
+            with self.writing():
+                write_atomic(folder / REQUEST, request)
         self._began = time.monotonic()
         self._before = float(self.document["used"])
-        if not document:
-            write_atomic(folder / REQUEST, request)
-            self.write()
+        self.write()
 
-    def _check(self, request: str, seconds: float) -> None:
-        """Raise BadInput if the folder holds the work of another request."""
+    def _check_format(self, document: Mapping[str, Any]) -> None:
+        kinds = {"format": int, "time": float, "used": float, "data": dict, "stages": dict}
+        wrong = [k for k, kind in kinds.items() if not isinstance(document.get(k), kind)]
+        if wrong or document["format"] != FORMAT:
+            raise BadInput(
+                f"{self.folder / FILE} is not a record of this version of onetrunk unify",
+                got=f"format {document.get('format')!r}, without a valid {', '.join(wrong)}"
+                if wrong
+                else f"format {document['format']!r}",
+                try_=f"another --out, or remove {shell(self.folder)}",
+            )
+
+    def _check_request(
+        self,
+        document: Mapping[str, Any],
+        request: str,
+        seconds: float,
+        data: Mapping[str, str],
+    ) -> None:
+        """Raise BadInput if the folder holds the work of another request, or on other images."""
         try:
             before = (self.folder / REQUEST).read_text("utf-8")
-        except FileNotFoundError:
-            return
         except (OSError, UnicodeDecodeError) as error:
             raise BadInput(f"cannot read {self.folder / REQUEST}", got=str(error)[:100]) from None
-        changed = [
-            key for key in differ(before, request) if not key.startswith(("out (", "base ("))
-        ]
-        asked = read_json(self.folder / FILE).get("time", seconds)
-        if asked != seconds:
-            changed.append(f"--time ({asked:g} s, {seconds:g} s)")
+        changed = list(differ(before, request))
+        if document["time"] != seconds:
+            changed.append(f"--time ({document['time']:g} s, {seconds:g} s)")
         if changed:
             raise BadInput(
                 f"{self.folder} holds the work of another command, which differs in "
                 f"{'; '.join(changed[:6])}",
                 try_=f"the same settings, another --out, or remove {shell(self.folder)}",
+            )
+        moved = [name for name, digest in data.items() if document["data"].get(name) != digest]
+        if moved:
+            raise BadInput(
+                f"the images of {', '.join(moved)} have changed since {self.folder} was started",
+                try_=f"restore them, another --out, or remove {shell(self.folder)}",
             )
 
     @property
@@ -93,5 +117,18 @@ class Record:
 
     def write(self) -> None:
         """Write the file."""
-        self.document["used"] = round(self.used, 3)
-        write_atomic(self.folder / FILE, strict_json(self.document, indent=1) + "\n")
+        if not self.document.get("finished"):
+            self.document["used"] = round(self.used, 3)
+        with self.writing():
+            write_atomic(self.folder / FILE, strict_json(self.document, indent=1) + "\n")
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turn errors of the disk into an error that names the command to continue with."""
+        try:
+            yield
+        except OSError as error:
+            raise Failed(
+                f"cannot write to {self.folder}", got=error.strerror or str(error),
+                try_=f"make room, then {self.command}",
+            ) from None  # fmt: skip

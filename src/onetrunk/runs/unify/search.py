@@ -18,7 +18,8 @@ from onetrunk.config import Recipe
 from onetrunk.errors import Diverged, Failed
 from onetrunk.progress import say
 from onetrunk.runs.unify.plan import RUNGS, survivors
-from onetrunk.store.run_folder import METRICS
+from onetrunk.store.atomic import write_atomic
+from onetrunk.store.run_folder import METRICS, RECIPE
 
 TrainUntil = Callable[[Recipe, int | None], object]  # trains a recipe, to the end or to a step
 
@@ -68,8 +69,8 @@ def search(
         say(f"{name}: validation after {rung:.0%} of the steps, by learning rate: {shown}")
         left = [rate for rate in left if rate not in dropped]
         finite = {f"{r:g}": s if math.isfinite(s) else None for r, s in scores.items()}
-        rungs.append({"step": step, "scores": finite})
-        record["left"] = left
+        rungs = [*rungs, {"step": step, "scores": finite}]
+        record |= {"left": left, "rungs": rungs}
         write()
     (best,) = left
     for rate in rates:  # here, so that a search that was interrupted leaves nothing behind
@@ -79,6 +80,8 @@ def search(
     tried, final = trial_of(recipe, best).out_folder, recipe.out_folder
     if tried.is_dir() and not final.exists():
         tried.rename(final)
+    if (final / RECIPE).is_file():  # it names the folder
+        write_atomic(final / RECIPE, recipe.text_in(final))
     return recipe
 
 

@@ -18,10 +18,11 @@ from filelock import FileLock, Timeout
 
 from onetrunk.config import Recipe
 from onetrunk.data.domain import Domain
-from onetrunk.errors import BadInput, Failed
+from onetrunk.errors import BadInput, Diverged, Failed
 from onetrunk.eval.evaluate import evaluate_split
 from onetrunk.objects import modules_of, trusting
 from onetrunk.progress import say
+from onetrunk.runs.environment import data_fingerprint
 from onetrunk.runs.experiment import is_finished
 from onetrunk.runs.open import Run
 from onetrunk.runs.step_time import StepTime, time_steps
@@ -36,12 +37,14 @@ from onetrunk.runs.unify.plan import (
     MIN_STEPS,
     REPORT,
     TEACHERS,
+    WITH_ADAPTERS,
     Costs,
     Plan,
+    Shape,
     make_plan,
     seconds_by_stage,
 )
-from onetrunk.runs.unify.record import Record
+from onetrunk.runs.unify.record import FILE, Record
 from onetrunk.runs.unify.search import search
 from onetrunk.runs.unify.stages import (
     ADAPTERS,
@@ -171,21 +174,32 @@ class Unify:
                 f"another process is working in {self.folder}", try_="wait until it ends"
             ) from None
         try:
-            self.record = Record(self.folder, self.recipe.text_in(self.folder), self.seconds)
-            try:
-                return self._work()
-            except (Stopped, KeyboardInterrupt):
-                self.record.write()
-                raise Failed(
-                    f"interrupted; what is finished is kept in {self.folder}", try_=self.command
-                ) from None
+            for line in look(self.domains):
+                say(line)
+            data = {domain.name: data_fingerprint(domain) for domain in self.domains}
+            text = self.recipe.text_in(self.folder)
+            self.record = Record(self.folder, text, self.seconds, data, self.command)
+            return self._guarded()
         finally:
             lock.release()
 
+    def _guarded(self) -> Unified:
+        """Work; whatever ends it names the command that continues."""
+        try:
+            return self._work()
+        except (Stopped, KeyboardInterrupt):
+            self.record.write()
+            raise Failed(
+                f"interrupted; what is finished is kept in {self.folder}", try_=self.command
+            ) from None
+        except Failed as error:
+            if error.try_ is None or not error.try_.startswith("onetrunk train"):
+                raise
+            # the command of a single stage would not go on with the others
+            raise Failed(error.expected, got=error.got, try_=self.command) from None
+
     def _work(self) -> Unified:
         record = self.record
-        for line in look(self.domains):
-            say(line)
         plan = self.plan()
         if self.stages.pretrained:
             self.frozen(plan)
@@ -200,13 +214,35 @@ class Unify:
         self.continue_training()
         own = self.own_networks()
         chosen = record.document["chosen"]
-        keep(self.folder, self.stages.path(chosen), self.stages.path(SPECIALISTS), own)
-        record.document["finished"] = True
+        with record.writing():
+            keep(
+                self.folder,
+                self._folder_of(chosen),
+                self.stages.path(SPECIALISTS),
+                own,
+                self._train_of(chosen, plan),
+            )
+        if not record.document.get("finished"):
+            record.write()
+            record.document["finished"] = True
         record.write()
         paths = {name: self.stages.path(name) for name in self._finished_stages()}
         return Unified(
-            self.folder, chosen, paths, own, tuple(record.document["reasons"]), record.used
+            self.folder,
+            chosen,
+            paths,
+            own,
+            tuple(record.document["reasons"]),
+            float(record.document["used"]),
         )
+
+    def _train_of(self, chosen: str, plan: Plan) -> dict[str, Any]:
+        """Return the settings that a domain which is added to the result starts from."""
+        stages = self.record.document["stages"]
+        searched = (chosen, self.record.document.get("continued", {}).get("of"), DISTILLED, JOINT)
+        rates = [stages[name]["lr"] for name in searched if "lr" in stages.get(name, {})]
+        given = self.recipe.train.given()
+        return {**given, "steps": plan.steps, **({"lr": rates[0]} if rates else {})}
 
     def _finished_stages(self) -> list[str]:
         order = (FROZEN, SPECIALISTS, JOINT, DISTILLED, ADAPTERS, CONTINUED)
@@ -218,18 +254,33 @@ class Unify:
         """Return the plan; it is made once, from measured times."""
         kept = self.record.document.get("plan")
         if kept is not None:
-            return Plan(**kept)
+            try:
+                return Plan(**kept)
+            except TypeError:
+                raise BadInput(
+                    f"{self.folder / FILE} has no valid plan",
+                    try_=f"another --out, or remove {self.folder}",
+                ) from None
         costs = self.costs()
-        left = self.seconds - self.record.used
-        if (steps := self.recipe.train.steps) is not None and "steps" in self.recipe.train.given():
-            seconds = seconds_by_stage(costs, steps, len(self.rates), self.several)
-            plan = Plan(steps, seconds)
-        else:
-            plan = make_plan(costs, left, len(self.rates), self.several)
+        plan = self.planned(costs, self.record.used)
         self.record.document |= {"plan": plan.to_json(), "costs": asdict(costs)}
         self.record.write()
         say_plan(plan, costs)
         return plan
+
+    def planned(self, costs: Costs, used: float = 0.0) -> Plan:
+        """Return a plan for the time, or for the number of steps that the user has set."""
+        shape = Shape(
+            len(self.rates),
+            several=self.several,
+            frozen=self.stages.pretrained,
+            dense=any(task.dense for domain in self.domains for task in domain.tasks),
+            continued="steps" not in self.recipe.train.given(),
+        )
+        if shape.continued:
+            return make_plan(costs, self.seconds, shape, used)
+        steps = self.recipe.train.steps or 0
+        return Plan(steps, seconds_by_stage(costs, steps, shape))
 
     def costs(self) -> Costs:
         """Measure the seconds of steps and evaluations."""
@@ -324,21 +375,51 @@ class Unify:
         """Train the distilled network further, with adapters for each domain."""
         self._begin(ADAPTERS, "adapters for each domain", plan.seconds[ADAPTERS])
         rate = LOWER * self._rate(DISTILLED)
-        self.train(self.stages.adapters(rate, plan.adapter_steps), self.domains)
+        self._optional(ADAPTERS, self.stages.adapters(rate, plan.adapter_steps))
+
+    def _optional(self, name: str, recipe: Recipe) -> None:
+        """Train a stage that starts from a trained network; one that diverges is left out."""
+        stage = self.record.stage(name)
+        if stage.get("diverged"):
+            return
+        try:
+            self.train(recipe, self.domains)
+        except Diverged as error:
+            say(f"{name} is left out: {error}")
+            stage["diverged"] = True
+            self.record.write()
+            shutil.rmtree(recipe.out_folder, ignore_errors=True)
 
     def _search(self, name: str, recipe_of: Any, domains: Sequence[Domain]) -> Path:
-        """Search a learning rate and train with it; return the folder of the run."""
-        best = search(
-            name,
-            self.rates,
-            recipe_of,
-            lambda recipe, step: self.train(recipe, domains, step),
-            self.record.stage(name),
-            self.record.write,
-        )
-        self.record.stage(name)["lr"] = best.train.lr
-        self.train(best, domains)
-        return best.out_folder
+        """Search a learning rate and train with it; return the folder of the run.
+
+        If the best rate diverges after the search, it is left out, and the search starts again.
+        """
+        stage = self.record.stage(name)
+        while True:
+            rates = [rate for rate in self.rates if rate not in stage.get("diverged", [])]
+            best = search(
+                name,
+                rates,
+                recipe_of,
+                lambda recipe, step: self.train(recipe, domains, step),
+                stage,
+                self.record.write,
+            )
+            try:
+                self.train(best, domains)
+            except Diverged as error:
+                if len(rates) == 1:
+                    raise
+                say(f"{name}: the learning rate {best.train.lr:g} is too high: {error}")
+                diverged = [*stage.get("diverged", []), best.train.lr]
+                left = [rate for rate in rates if rate not in diverged]
+                stage |= {"diverged": diverged, "left": left, "rungs": []}
+                self.record.write()
+                shutil.rmtree(best.out_folder, ignore_errors=True)
+                continue
+            stage["lr"] = best.train.lr
+            return best.out_folder
 
     def _rate(self, name: str) -> float:
         return float(self.record.stage(name)["lr"])
@@ -394,20 +475,24 @@ class Unify:
             self._begin(CONTINUED, f"{before}, trained further", stage["seconds"])
             recipe = Recipe.read(self._folder_of(before))
             rate = LOWER * recipe.train.lr
-            more = self.stages.continued(recipe, before, rate, stage["steps"])
-            self.train(more, self.domains)
+            self._optional(CONTINUED, self.stages.continued(recipe, before, rate, stage["steps"]))
+        changes: dict[str, Any] = {"continued": {**stage, "done": True, "of": before}}
+        if CONTINUED in self._finished_stages():
             scale = Scale(self.candidate(SPECIALISTS))
             after, old = self.candidate(CONTINUED), self.candidate(before)
             gain = scale.score(old) - scale.score(after)
-            kept = CONTINUED if gain > 0 else before
-            document["reasons"].append(
-                f"{stage['steps']} more steps of {before} lower its validation score by {gain:.2f}"
+            more = f"{stage['steps']} more steps of {before}"
+            reason = (
+                f"{more} lower its validation score by {gain:.2f}"
                 if gain > 0
-                else f"{stage['steps']} more steps of {before} do not lower its validation score"
+                else f"{more} do not lower its validation score"
             )
-            document["candidates"] |= to_json([after], scale)
-            document["chosen"] = kept
-        stage["done"] = True
+            changes |= {
+                "reasons": [*document["reasons"], reason],
+                "candidates": {**document["candidates"], **to_json([after], scale)},
+                "chosen": CONTINUED if gain > 0 else before,
+            }
+        document |= changes
         self.record.write()
 
     def _folder_of(self, name: str) -> Path:
@@ -420,6 +505,7 @@ class Unify:
         costs = Costs(**self.record.document["costs"])
         taught = chosen not in (JOINT, SPECIALISTS)
         step = costs.joint * (TEACHERS if taught else 1.0)
+        step *= WITH_ADAPTERS if chosen == ADAPTERS else 1.0
         fixed = (EVALUATIONS + 5) * costs.validation + costs.end + REPORT
         if "steps" in self.recipe.train.given():
             return {"steps": 0, "seconds": 0.0}
@@ -437,6 +523,10 @@ class Unify:
                 specialists = self.candidate(SPECIALISTS)
                 one = self.candidate(document["chosen"])
                 own = lost_domains(one, specialists, Scale(specialists))
+            if self.several and len(own) == len(self.domains):
+                reasons = [*document["reasons"], "one network is worse on every domain"]
+                document |= {"chosen": SPECIALISTS, "reasons": reasons}
+                own = {}
             document["own"] = own
             self.record.write()
             for name, reason in own.items():
