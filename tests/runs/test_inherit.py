@@ -45,6 +45,12 @@ def test_a_new_domain_takes_over_what_the_trunk_expects(capsys: pytest.CaptureFi
         assert word in line
 
 
+def test_nothing_is_said_if_all_is_the_default(capsys: pytest.CaptureFixture[str]) -> None:
+    new = like(Domain("new", noise(12, "ab", 0), size=8), other("one"))
+    assert new.settings.normalize == "dataset"
+    assert capsys.readouterr().err == ""
+
+
 def test_what_is_set_stays_even_if_it_is_the_default() -> None:
     given = Domain("new", noise(12, "ab", 0), fit="squash", margin=0, normalize="dataset")
     new = like(given, other("one", fit="crop", margin=2, normalize="imagenet"))

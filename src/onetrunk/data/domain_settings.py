@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, PlainValidator, field_validator
 
@@ -19,8 +19,8 @@ from onetrunk.settings import AUTO, EMPTY, Settings, fields_of, read_dataclass
 Stats = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and std of RGB
 Duplicates = Literal["keep", "group", "drop"]
 Conflicts = Literal["keep", "drop"]
-NORMALIZATIONS = ("auto", "dataset", "imagenet")
 Normalize = Literal["auto", "dataset", "imagenet"]
+NORMALIZATIONS: tuple[Normalize, ...] = get_args(Normalize)
 MAX_SIDE = 16_384
 
 
@@ -55,8 +55,9 @@ def _tasks(value: Any) -> tuple[Task, ...] | None:
 
 
 def _normalize(value: Any) -> Normalize | Stats:
-    if isinstance(value, str) and value in NORMALIZATIONS:
-        return value
+    for name in NORMALIZATIONS:
+        if isinstance(value, str) and value == name:
+            return name
     rows = list(value) if isinstance(value, list | tuple) else []
     if len(rows) != 2 or not all(
         isinstance(row, list | tuple) and len(row) == 3 and all(map(_is_number, row))

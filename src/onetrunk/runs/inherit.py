@@ -74,7 +74,10 @@ def _like(
         defaults["augment"] = most_common(augments)
     result = _with_permission(domain.with_defaults(defaults), domain, expected)
     taken = [key for key in SHOWN if key in defaults and key not in domain.given]
-    if any(_value(result.settings, key) != _value(domain.settings, key) for key in taken):
+    before = {key: _value(domain.settings, key) for key in taken}
+    if before.get("normalize") == "auto" and expected is None:
+        before["normalize"] = "dataset"  # the same
+    if any(_value(result.settings, key) != value for key, value in before.items()):
         say(
             f"{domain.name}: {_described(result.settings, taken)} as in the run; "
             f"change with --set domains.{domain.name}.{taken[0]}=…"

@@ -148,6 +148,17 @@ class Run(Described):
             )
         return place
 
+    def check_shares_trunk(self, name: str) -> None:
+        """Raise BadInput for a domain with a network of its own beside the shared one."""
+        place = self.folder / MODEL
+        if (place / TRUNK).is_file() and name in network_names(place):
+            raise BadInput(
+                f"{name} has a network of its own in {self.folder}, which cannot be changed alone",
+                got=name,
+                available=listed(place),
+                try_="onetrunk unify with the changed images, in another folder",
+            )
+
     # -- networks
 
     @cached_property

@@ -159,7 +159,9 @@ def remove(run: str | os.PathLike[str], name: str) -> Path:
         The file of its pack, below `RUN/removed`; `onetrunk add RUN NAME pack:FILE` restores it.
     """
     folder = Path(run)
-    Run(folder).check_shared_trunk()
+    opened = Run(folder)
+    opened.check_shared_trunk()
+    opened.check_shares_trunk(name)
     with RunFolder.hold(folder, f"onetrunk remove {shell(folder)} {name}") as held:
         names = listed(folder / MODEL)
         to = _removed_folder(folder, name, begun=name not in names)

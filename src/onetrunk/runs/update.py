@@ -140,6 +140,7 @@ def _check_domain(run: Run, name: str) -> None:
             available=run.names,
             try_=f"onetrunk add {shell(run.folder)} {name} SOURCE",
         )
+    run.check_shares_trunk(name)
 
 
 def _describe_changes(before: Sequence[Task], now: Sequence[Task]) -> str:

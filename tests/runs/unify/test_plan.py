@@ -10,6 +10,7 @@ from onetrunk.runs.unify.plan import (
     MIN_STEPS,
     RUNGS,
     Costs,
+    Shape,
     make_plan,
     parse_time,
     search_factor,
@@ -53,23 +54,23 @@ def test_the_cost_of_a_search_is_counted_step_by_step(count: int) -> None:
 @pytest.mark.parametrize("seconds", [2000.0, 5000.0, 12000.0])
 @pytest.mark.parametrize("several", [True, False])
 def test_the_longest_plan_that_fits(seconds: float, several: bool) -> None:
-    plan = make_plan(COSTS, seconds, 3, several)
+    plan = make_plan(COSTS, seconds, Shape(3, several))
     assert plan.total <= seconds
     if plan.steps < MAX_EPOCHS * COSTS.epoch:
-        longer = seconds_by_stage(COSTS, plan.steps + 1, 3, several)
+        longer = seconds_by_stage(COSTS, plan.steps + 1, Shape(3, several))
         assert sum(longer.values()) > seconds
 
 
 def test_a_long_time_does_not_train_for_ever() -> None:
-    assert make_plan(COSTS, 1e9, 3, True).steps == MAX_EPOCHS * COSTS.epoch
+    assert make_plan(COSTS, 1e9, Shape(3)).steps == MAX_EPOCHS * COSTS.epoch
 
 
 def test_a_time_below_one_epoch_names_a_time_that_is_enough() -> None:
     with raises(BadInput, "too short") as info:
-        make_plan(COSTS, 100.0, 3, True)
+        make_plan(COSTS, 100.0, Shape(3))
     words = str(info.value.try_).split()
     enough = parse_time(words[words.index("--time") + 1].rstrip(","))
-    assert make_plan(COSTS, enough, 3, True).steps >= max(MIN_STEPS, COSTS.epoch)
+    assert make_plan(COSTS, enough, Shape(3)).steps >= max(MIN_STEPS, COSTS.epoch)
 
 
 @pytest.mark.parametrize(

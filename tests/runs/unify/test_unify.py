@@ -10,15 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+import onetrunk as ot
 from onetrunk.config import Recipe
 from onetrunk.config.check import check
-from onetrunk.errors import BadInput, Failed
+from onetrunk.errors import BadInput, Diverged, Failed
 from onetrunk.eval.evaluate import evaluate
 from onetrunk.report.unify import Result, plain, unify_recipe
 from onetrunk.runs.open import Run
+from onetrunk.runs.pack_store import remove
 from onetrunk.runs.train import train_recipe
+from onetrunk.runs.unify import trainer
 from onetrunk.runs.unify import unify as module
 from onetrunk.runs.unify.stages import DISTILLED, SPECIALISTS, specialist
+from onetrunk.runs.update import update
 from onetrunk.store.run_folder import RECIPE
 from onetrunk.train.callbacks import Training
 from tests.helpers.errors import raises
@@ -128,7 +132,7 @@ def test_interrupted_work_continues_with_the_same_result(
 ) -> None:
     """`at` counts validations over all stages."""
     root, result = unified
-    beat, count = module._Heartbeat.on_eval, 0
+    beat, count = trainer._Heartbeat.on_eval, 0
 
     def interrupt(self: Any, training: Training) -> None:
         nonlocal count
@@ -137,7 +141,7 @@ def test_interrupted_work_continues_with_the_same_result(
         if count == at:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(module._Heartbeat, "on_eval", interrupt)
+    monkeypatch.setattr(trainer._Heartbeat, "on_eval", interrupt)
     with raises(Failed, "interrupted", try_="again"):
         work(recipe)
     assert count == at
@@ -166,6 +170,10 @@ def test_a_domain_keeps_its_own_network(unified: Unified, tmp_path: Path) -> Non
     assert run.table.value("other") == specialists.table.value("other")
     assert run.table.value("one") == one.table.value("one")
     assert list(run.models) == ["", "other"] and list(run.model.domains) == ["one"]
+    with raises(BadInput, "network of its own", available=["one"]):
+        remove(folder, "other")
+    with raises(BadInput, "network of its own"):
+        update(folder, run.domains["other"])
     pixels = np.zeros((8, 8, 3), np.uint8)
     for name, source in (("other", specialists), ("one", one)):
         ours = run.network(name).predict(pixels, name)
@@ -184,6 +192,52 @@ def test_one_domain_alone(
     assert "nothing to unify" in capsys.readouterr().err
 
 
+def test_a_rate_that_diverges_after_the_search_is_left_out(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = trainer.train_models
+
+    def diverging(models: Any, domains: Any, recipe: Recipe, **given: Any) -> Run:
+        if recipe.name == "specialist-one" and given["pause_at"] is None and not diverged:
+            diverged.append(recipe.train.lr)
+            raise Diverged("not finite")
+        return train(models, domains, recipe, **given)
+
+    diverged: list[float] = []
+    monkeypatch.setattr(trainer, "train_models", diverging)
+    work(recipe.only(["one"]))
+    stage = document(tmp_path)["stages"]["specialist-one"]
+    assert stage["diverged"] == diverged and stage["lr"] not in diverged
+    assert set(stage["rungs"][0]["scores"]) == {f"{r:g}" for r in module.RATES} - {
+        f"{r:g}" for r in diverged
+    }
+
+
+@pytest.mark.slow
+def test_in_python(recipe: Recipe, tmp_path: Path) -> None:
+    domains = [ot.Domain(d.name, str(d.source), size=8, base=tmp_path) for d in recipe.domains]
+    train = ot.Train(steps=10, batch=8)
+    result = ot.unify(
+        domains, out=tmp_path / "runs/two", trunk="resnet20", train=train, device="cpu"
+    )
+    found = document(tmp_path)
+    assert len(found["stages"]["joint"]["rungs"]) == 2 and found["plan"]["steps"] == 10
+    assert result.run.model.domains.keys() == {"one", "other"} and result.page.is_file()
+
+
+@pytest.mark.slow
+def test_the_report_of_a_domain_with_its_own_network(unified: Unified, tmp_path: Path) -> None:
+    shutil.copytree(unified[0], tmp_path, dirs_exist_ok=True)
+    folder = tmp_path / "runs/two"
+    found = document(tmp_path) | {"own": {"other": "it is worse there"}}
+    (folder / "unify.json").write_text(json.dumps(found))
+    for name in ("scores.json", "outcomes.safetensors"):
+        (folder / name).unlink()
+    shutil.rmtree(folder / "model")
+    result = unify_recipe(Recipe.parse(TEXT, tmp_path), seconds=3600.0, device="cpu")
+    assert result.own and "it is worse there" in result.page.read_text("utf-8")
+
+
 # -- bad input
 
 
@@ -196,6 +250,13 @@ def test_another_request_in_the_same_folder_is_refused(unified: Unified) -> None
         work(recipe, 60.0)
 
 
+def test_images_that_changed_are_noticed(unified: Unified, tmp_path: Path) -> None:
+    shutil.copytree(unified[0], tmp_path, dirs_exist_ok=True)
+    next((tmp_path / "other/train").rglob("*.png")).unlink()
+    with raises(BadInput, "images of other"):
+        work(Recipe.parse(TEXT, tmp_path))
+
+
 def test_a_folder_with_other_files_is_refused(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "runs/two").mkdir(parents=True)
     (tmp_path / "runs/two/photo.jpg").write_bytes(b"")
@@ -205,7 +266,15 @@ def test_a_folder_with_other_files_is_refused(recipe: Recipe, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     "setting",
-    ['trunk.sharing="none"', "train.frozen=true", 'init="runs/x"', "train.hours=1"],
+    [
+        'trunk.sharing="none"',
+        "train.frozen=true",
+        'init="runs/x"',
+        "train.hours=1",
+        "train.eval_every=3",
+        "train.patience=2",
+        "distill.enabled=false",
+    ],
 )
 def test_settings_that_unify_decides_are_refused(recipe: Recipe, setting: str) -> None:
     with pytest.raises(BadInput):
@@ -219,6 +288,15 @@ def test_too_few_test_images_are_refused(recipe: Recipe, tmp_path: Path) -> None
     with raises(BadInput, "at least 20 test images"):
         work(recipe)
     assert not (tmp_path / "runs/two/stages").exists()
+
+
+@pytest.mark.usefixtures("recipe")
+def test_a_request_that_was_refused_does_not_bind(tmp_path: Path) -> None:
+    text = TEXT.replace("steps = 10\n", "")
+    with raises(BadInput, "too short"):
+        work(Recipe.parse(text, tmp_path), 5.0)
+    with raises(BadInput, "too short"):  # not: another command
+        work(Recipe.parse(text, tmp_path).with_sets(["train.batch=4"]), 6.0)
 
 
 @pytest.mark.usefixtures("recipe")

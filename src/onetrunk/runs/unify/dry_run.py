@@ -7,6 +7,7 @@ from typing import Any
 from onetrunk.config import Recipe
 from onetrunk.config.check import check
 from onetrunk.config.resolve import resolve
+from onetrunk.runs.unify.costs import measure_costs
 from onetrunk.runs.unify.record import earlier_request
 from onetrunk.runs.unify.unify import Unify
 from onetrunk.train.device import choose_device
@@ -25,7 +26,7 @@ def dry_run(recipe: Recipe, seconds: float, device: str | None = None) -> dict[s
     recipe = resolved.recipe
     checked = check(recipe, sample=True)
     work = Unify(recipe, checked.domains, seconds, place)
-    costs = work.costs()
+    costs = measure_costs(recipe, checked.domains, place)
     plan = work.planned(costs)
     return {
         "steps": plan.steps,

@@ -53,7 +53,9 @@ class Stages:
 
     def specialist(self, name: str, rate: float, steps: int) -> Recipe:
         """Return the recipe of the network for one domain."""
-        keys = {"trunk.sharing": "none", **self._training(rate, steps, SMOOTHING)}
+        alone = len(self.base.domains) == 1  # a run that domains can be added to
+        sharing = {} if alone else {"trunk.sharing": "none"}
+        keys = {**sharing, **self._training(rate, steps, SMOOTHING)}
         return self._recipe(specialist(name), keys, name)
 
     def specialists(self) -> Recipe:

@@ -7,7 +7,6 @@ validation images. OUT itself becomes the run of the chosen network.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,18 +17,16 @@ from filelock import FileLock, Timeout
 
 from onetrunk.config import Recipe
 from onetrunk.data.domain import Domain
-from onetrunk.errors import BadInput, Diverged, Failed
+from onetrunk.errors import BadInput, Failed
 from onetrunk.eval.evaluate import evaluate_split
 from onetrunk.objects import modules_of, trusting
 from onetrunk.progress import say
 from onetrunk.runs.environment import data_fingerprint
-from onetrunk.runs.experiment import is_finished
 from onetrunk.runs.open import Run
-from onetrunk.runs.step_time import StepTime, time_steps
-from onetrunk.runs.train import train_models
 from onetrunk.runs.unify.checks import check_out, check_settings
 from onetrunk.runs.unify.choice import Candidate, Scale, choose, lost_domains, to_json
 from onetrunk.runs.unify.collect import collect
+from onetrunk.runs.unify.costs import measure_costs
 from onetrunk.runs.unify.keep import keep
 from onetrunk.runs.unify.look import look
 from onetrunk.runs.unify.plan import (
@@ -45,7 +42,6 @@ from onetrunk.runs.unify.plan import (
     seconds_by_stage,
 )
 from onetrunk.runs.unify.record import FILE, Record
-from onetrunk.runs.unify.search import search
 from onetrunk.runs.unify.stages import (
     ADAPTERS,
     CONTINUED,
@@ -57,15 +53,12 @@ from onetrunk.runs.unify.stages import (
     Stages,
     specialist,
 )
-from onetrunk.store.run_folder import CHECKPOINTS, LOCK, SCORES
-from onetrunk.train.callbacks import Callback, Training
+from onetrunk.runs.unify.trainer import Trainer
+from onetrunk.store.run_folder import LOCK, SCORES
 from onetrunk.train.console import duration
 from onetrunk.train.device import choose_device
 from onetrunk.train.frozen_heads import check_heads
-from onetrunk.train.initialize import start_from
 from onetrunk.train.interrupt import Stopped
-from onetrunk.train.loop import Paused
-from onetrunk.train.threads import choose_threads, probe_step, using_threads
 
 STAGES = "stages"
 RATES = (3e-4, 1e-3, 3e-3)
@@ -97,16 +90,6 @@ class Unified:
     def run(self) -> Run:
         """The run of the chosen network."""
         return Run(self.folder)
-
-
-class _Heartbeat(Callback):
-    """Writes the used time at every validation, so that a kill loses little of it."""
-
-    def __init__(self, record: Record) -> None:
-        self.record = record
-
-    def on_eval(self, training: Training) -> None:
-        self.record.write()
 
 
 class Unify:
@@ -179,6 +162,7 @@ class Unify:
             data = {domain.name: data_fingerprint(domain) for domain in self.domains}
             text = self.recipe.text_in(self.folder)
             self.record = Record(self.folder, text, self.seconds, data, self.command)
+            self.trainer = Trainer(self.record, self.rates, self.device)
             return self._guarded()
         finally:
             lock.release()
@@ -261,7 +245,7 @@ class Unify:
                     f"{self.folder / FILE} has no valid plan",
                     try_=f"another --out, or remove {self.folder}",
                 ) from None
-        costs = self.costs()
+        costs = measure_costs(self.recipe, self.domains, self.device)
         plan = self.planned(costs, self.record.used)
         self.record.document |= {"plan": plan.to_json(), "costs": asdict(costs)}
         self.record.write()
@@ -282,66 +266,13 @@ class Unify:
         steps = self.recipe.train.steps or 0
         return Plan(steps, seconds_by_stage(costs, steps, shape))
 
-    def costs(self) -> Costs:
-        """Measure the seconds of steps and evaluations."""
-        say("measuring the time of training steps")
-        recipe = self.recipe
-        joint = self._step_time(recipe, self.domains)
-        alone = [
-            self._step_time(recipe.only([d.name]).with_sets(['trunk.sharing="none"']), [d])
-            for d in self.domains
-        ]
-        # a forward pass takes about a third of a training step
-        per_image = joint.seconds / joint.images / 3
-        return Costs(
-            specialists=sum(each.seconds for each in alone),
-            joint=joint.seconds,
-            validation=per_image * sum(len(d.val) for d in self.domains),
-            test=per_image * sum(len(d.test) for d in self.domains),
-            epoch=max(each.epoch for each in (joint, *alone)),
-        )
-
-    def _step_time(self, recipe: Recipe, domains: Sequence[Domain]) -> StepTime:
-        model = next(iter(recipe.make_model(domains).values()))
-        step = probe_step(model, domains, recipe.train.batch)
-        threads = choose_threads(recipe.train.threads, self.device, step)
-        with using_threads(threads.count):
-            return time_steps(model, domains, recipe.train, self.device, recipe.seed)
-
     # -- stages
-
-    def train(
-        self, recipe: Recipe, domains: Sequence[Domain], pause_at: int | None = None
-    ) -> Run | None:
-        """Train a stage to its end, or to a pause; None if it is paused."""
-        folder = recipe.out_folder
-        if is_finished(folder, recipe.text_in(folder), resume=True):
-            return Run(folder, domains=domains)
-        models = recipe.make_model(domains)
-        if recipe.init_folder is not None:
-            start_from(recipe.init_folder, models, quiet=True)
-        callbacks = [] if recipe.train.frozen else [_Heartbeat(self.record)]
-        try:
-            run = train_models(
-                models,
-                domains,
-                recipe,
-                resume=True,
-                device=self.device,
-                callbacks=callbacks,
-                pause_at=pause_at,
-            )
-        except Paused:
-            return None
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # a stage is not trained further
-        self.record.write()
-        return run
 
     def frozen(self, plan: Plan) -> None:
         """Solve heads on the frozen trunk."""
         self._begin(FROZEN, "heads on the frozen trunk", plan.seconds[FROZEN])
         steps = max(MIN_STEPS, round(DECODER_STEPS * plan.steps))
-        run = self.train(self.stages.frozen(steps), self.domains)
+        run = self.trainer.train(self.stages.frozen(steps), self.domains)
         looked = self.record.stage(FROZEN)
         if run is not None and self.first_look is not None and not looked.get("reported"):
             self.first_look(run.folder, self.folder)
@@ -358,7 +289,7 @@ class Unify:
             def recipe_of(rate: float, name: str = domain.name) -> Recipe:
                 return self.stages.specialist(name, rate, plan.steps)
 
-            runs[domain.name] = self._search(stage, recipe_of, [domain])
+            runs[domain.name] = self.trainer.search(stage, recipe_of, [domain])
         collect(runs, self.stages.specialists())
 
     def search(self, name: str, plan: Plan) -> None:
@@ -369,57 +300,15 @@ class Unify:
         }
         self._begin(name, about[name], plan.seconds[name])
         make = self.stages.joint if name == JOINT else self.stages.distilled
-        self._search(name, lambda rate: make(rate, plan.steps), self.domains)
+        self.trainer.search(name, lambda rate: make(rate, plan.steps), self.domains)
 
     def adapters(self, plan: Plan) -> None:
         """Train the distilled network further, with adapters for each domain."""
         self._begin(ADAPTERS, "adapters for each domain", plan.seconds[ADAPTERS])
         rate = LOWER * self._rate(DISTILLED)
-        self._optional(ADAPTERS, self.stages.adapters(rate, plan.adapter_steps))
-
-    def _optional(self, name: str, recipe: Recipe) -> None:
-        """Train a stage that starts from a trained network; one that diverges is left out."""
-        stage = self.record.stage(name)
-        if stage.get("diverged"):
-            return
-        try:
-            self.train(recipe, self.domains)
-        except Diverged as error:
-            say(f"{name} is left out: {error}")
-            stage["diverged"] = True
-            self.record.write()
-            shutil.rmtree(recipe.out_folder, ignore_errors=True)
-
-    def _search(self, name: str, recipe_of: Any, domains: Sequence[Domain]) -> Path:
-        """Search a learning rate and train with it; return the folder of the run.
-
-        If the best rate diverges after the search, it is left out, and the search starts again.
-        """
-        stage = self.record.stage(name)
-        while True:
-            rates = [rate for rate in self.rates if rate not in stage.get("diverged", [])]
-            best = search(
-                name,
-                rates,
-                recipe_of,
-                lambda recipe, step: self.train(recipe, domains, step),
-                stage,
-                self.record.write,
-            )
-            try:
-                self.train(best, domains)
-            except Diverged as error:
-                if len(rates) == 1:
-                    raise
-                say(f"{name}: the learning rate {best.train.lr:g} is too high: {error}")
-                diverged = [*stage.get("diverged", []), best.train.lr]
-                left = [rate for rate in rates if rate not in diverged]
-                stage |= {"diverged": diverged, "left": left, "rungs": []}
-                self.record.write()
-                shutil.rmtree(best.out_folder, ignore_errors=True)
-                continue
-            stage["lr"] = best.train.lr
-            return best.out_folder
+        self.trainer.optional(
+            ADAPTERS, self.stages.adapters(rate, plan.adapter_steps), self.domains
+        )
 
     def _rate(self, name: str) -> float:
         return float(self.record.stage(name)["lr"])
@@ -475,17 +364,18 @@ class Unify:
             self._begin(CONTINUED, f"{before}, trained further", stage["seconds"])
             recipe = Recipe.read(self._folder_of(before))
             rate = LOWER * recipe.train.lr
-            self._optional(CONTINUED, self.stages.continued(recipe, before, rate, stage["steps"]))
+            more = self.stages.continued(recipe, before, rate, stage["steps"])
+            self.trainer.optional(CONTINUED, more, self.domains)
         changes: dict[str, Any] = {"continued": {**stage, "done": True, "of": before}}
         if CONTINUED in self._finished_stages():
             scale = Scale(self.candidate(SPECIALISTS))
             after, old = self.candidate(CONTINUED), self.candidate(before)
             gain = scale.score(old) - scale.score(after)
-            more = f"{stage['steps']} more steps of {before}"
+            longer = f"{stage['steps']} more steps of {before}"
             reason = (
-                f"{more} lower its validation score by {gain:.2f}"
+                f"{longer} lower its validation score by {gain:.2f}"
                 if gain > 0
-                else f"{more} do not lower its validation score"
+                else f"{longer} do not lower its validation score"
             )
             changes |= {
                 "reasons": [*document["reasons"], reason],
