@@ -18,7 +18,7 @@ from onetrunk.eval.evaluate import evaluate
 from onetrunk.report.unify import Result, plain, unify_recipe
 from onetrunk.runs.open import Run
 from onetrunk.runs.pack_store import remove
-from onetrunk.runs.train import train_recipe
+from onetrunk.runs.train import train_models, train_recipe
 from onetrunk.runs.unify import trainer
 from onetrunk.runs.unify import unify as module
 from onetrunk.runs.unify.stages import DISTILLED, SPECIALISTS, specialist
@@ -195,7 +195,7 @@ def test_one_domain_alone(
 def test_a_rate_that_diverges_after_the_search_is_left_out(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train = trainer.train_models
+    train = train_models
 
     def diverging(models: Any, domains: Any, recipe: Recipe, **given: Any) -> Run:
         if recipe.name == "specialist-one" and given["pause_at"] is None and not diverged:

@@ -80,8 +80,10 @@ def search(
     tried, final = trial_of(recipe, best).out_folder, recipe.out_folder
     if tried.is_dir() and not final.exists():
         tried.rename(final)
-    if (final / RECIPE).is_file():  # it names the folder
-        write_atomic(final / RECIPE, recipe.text_in(final))
+    if (path := final / RECIPE).is_file():  # it names the folder
+        text = recipe.text_in(final)
+        if path.read_text("utf-8") != text:
+            write_atomic(path, text)
     return recipe
 
 
