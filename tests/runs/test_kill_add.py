@@ -28,6 +28,7 @@ SETS = ("train.steps=3", "train.batch=8", "domains.digits.size=8", "seed=3")
 ADD = ("add", "run", "flags", "pocket:flags", "--set", "domains.flags.size=8")
 FEW = ("train.steps=40", "train.log_every=1", "train.eval_every=40", "train.checkpoint_every=4")
 MORE = (*FEW, "add.few=false")  # flags has few images a class
+ADAPTERS = (*FEW, "add.adapters=parallel")  # otherwise a head would be chosen after one fold
 
 
 def set_words(sets: tuple[str, ...]) -> list[str]:
@@ -64,7 +65,7 @@ def additions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Additions]:
 
 @pytest.fixture(scope="module")
 def few_additions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Additions]:
-    additions = Additions(tmp_path_factory.mktemp("few"), FEW)
+    additions = Additions(tmp_path_factory.mktemp("few"), ADAPTERS)
     yield additions
     additions.server.close()
 
@@ -103,17 +104,19 @@ def test_a_killed_add_is_resumed_with_the_same_outcome(additions: Additions, at:
 @pytest.mark.parametrize(
     "at", [3, pytest.param(30, marks=pytest.mark.slow), pytest.param(55, marks=pytest.mark.slow)]
 )
-def test_a_killed_choice_among_methods_is_resumed_with_the_same_outcome(
+def test_a_killed_add_with_few_images_is_resumed_with_the_same_outcome(
     few_additions: Additions, at: int
 ) -> None:
-    """The kill comes on the first fold, or on later ones."""
+    """The kill comes on the first fold, or while all images are trained on."""
     few_additions.begin()
     work = few_additions.run / "adding/flags"
     code, text = few_additions.server.run(
-        *ADD, *set_words(FEW), then=signal_when(lambda: work.exists() and lines(work) >= at, 0.01)
+        *ADD,
+        *set_words(ADAPTERS),
+        then=signal_when(lambda: work.exists() and lines(work) >= at, 0.01),
     )
     assert code == -signal.SIGKILL, text
-    code, text = few_additions.server.run(*ADD, *set_words(FEW), "--resume")
+    code, text = few_additions.server.run(*ADD, *set_words(ADAPTERS), "--resume")
     assert code == 0, text
     assert outcome(few_additions.run) == few_additions.expected
     record = Run(few_additions.run).record("flags")

@@ -26,6 +26,9 @@ Norms were never the best, so they are not compared: each further method makes i
 one is chosen by chance. In a doubtful case the adapters are chosen, as they win by more than they
 lose. With a PREFERENCE of 1.5 the choices on these domains would be the same; with 2, it would be
 the adapters on icons.
+
+The start matters as well: on icons, the best head had an L2 penalty of 0.01, and adapters that were
+trained from class means instead had 82.8 % test error. This is one cell, so the start is unchanged.
 """
 
 from __future__ import annotations
