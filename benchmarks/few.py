@@ -8,7 +8,7 @@ pixels, with the normalization of these weights. From each of six folders (folde
 and 50 images a class are drawn and added as a domain:
 
 - class_means, head, norm, parallel: a single method on all drawn images. The penalty of the
-  head, from which norm and parallel start, has the lowest error on folds of these images.
+  head has the lowest error on folds of these images; norm and parallel start from class means.
 - default: the method that `onetrunk add` chooses by its errors on the folds.
 
 The errors are those on held-out images, in percent, which no choice has seen. A cell (folder,
@@ -41,7 +41,7 @@ from onetrunk.eval.evaluate import evaluate_split
 from onetrunk.nn.pack import Pack
 from onetrunk.runs.change_domain import make_recipe
 from onetrunk.store.run_folder import RunFolder
-from onetrunk.train.fewshot.choose_method import FewShot, Method, choose_method
+from onetrunk.train.fewshot.choose_method import START, FewShot, Method, choose_method
 from onetrunk.train.fewshot.heads import solve_heads
 from onetrunk.train.loggers import make_logger
 from onetrunk.train.new_domain.adapter_search import FEW_KINDS, few_kind
@@ -111,7 +111,7 @@ def measure(
             "head": head_error(few, linear),
         }
         for kind in FEW_KINDS:
-            few.keep(Method(kind.label, kind, head.l2))
+            few.keep(Method(kind.label, kind, START))
             errors[kind.name] = pack_error(trunk, domain, Pack.open(runner.pack_path(kind)))
     if chosen.kind == HEADS_ONLY:
         default = errors["class_means" if chosen.l2 is None else "head"]
