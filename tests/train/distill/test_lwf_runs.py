@@ -44,6 +44,7 @@ arch = "resnet20"
 sharing = "SHARING"
 DOMAINS
 [train]
+evaluate_start = false
 steps = 4
 batch = 8
 optimizer = "sgd"
