@@ -192,12 +192,15 @@ def test_without_a_teacher_it_is_refused_before_training(tmp_path: Path) -> None
 def test_validation_images_with_labels_are_required_beside_it(tmp_path: Path) -> None:
     """A domain with labels and without validation images is refused as it is alone."""
     (ants,) = worlds("ants")
+    domains = [ants, web(tmp_path, CLASSES)]
+    model = network(domains)
+    pixels = model.domains["ants"].pixels
+    ants.expect((pixels.mean, pixels.std))  # as the training does, which reads the splits again
     val = ants.splits["val"]
     ants.splits["val"] = Split("val", val.rows[:0], ants.index, ants.decoded.frames, val.pixels)
-    domains = [ants, web(tmp_path, CLASSES)]
     with raises(BadInput, "validation", "ants"):
         train(
-            network(domains),
+            model,
             domains,
             out=tmp_path / "run",
             teachers={"web": a_teacher()},
