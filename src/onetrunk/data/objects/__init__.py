@@ -9,7 +9,9 @@
 | a `datasets.Dataset` or `DatasetDict` | its columns, as in `hf:` |
 | a mapping of "train", "val", "test" to any of these | its splits |
 
-No library is imported for this unless the object is of that library.
+An `ImageFolder` or `DatasetFolder` with a loader, a `target_transform` or a `__getitem__` of the
+user's own is read by its items, as other datasets are. No library is imported for this unless the
+object is of that library.
 """
 
 from __future__ import annotations

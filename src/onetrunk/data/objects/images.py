@@ -59,12 +59,18 @@ def digest_of(raw: Raw) -> str:
 
 
 class ContentKeys:
-    """Names of images by their content; equal images are one group, to stay in one split."""
+    """Names of images by their content; equal images have one name, to stay in one split."""
 
     def __init__(self) -> None:
         self._times: dict[str, int] = {}
 
-    def of(self, digest: str) -> tuple[str, str | None]:
-        """Return the key and the group of an image, given the hash of its content."""
+    def of(self, digest: str, prefix: str = "") -> tuple[str, str | None]:
+        """Return the key of an image, and for a copy the key of the first image of that content.
+
+        Args:
+            digest: The hash of the image's content.
+            prefix: What the keys start with.
+        """
         times = self._times[digest] = self._times.get(digest, 0) + 1
-        return (digest, None) if times == 1 else (f"{digest}-{times}", digest)
+        first = f"{prefix}{digest}"
+        return (first, None) if times == 1 else (f"{first}-{times}", first)

@@ -53,7 +53,8 @@ class Splits:
             for item in part.items():
                 key, where = f"{split}/{item.key}", f"{split}/{item.where}"
                 group = None if item.group is None else f"{split}/{item.group}"
-                yield replace(item, key=key, where=where, split=split, group=group)
+                alike = None if item.alike is None else f"{split}/{item.alike}"
+                yield replace(item, key=key, where=where, split=split, group=group, alike=alike)
             self.notes += [f"{split}: {note}" for note in getattr(part, "notes", ())]
 
     def image(self, where: str) -> Raw:

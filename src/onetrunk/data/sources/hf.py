@@ -80,12 +80,12 @@ class HuggingFace(NoTargets):
                 where = key = f"{name}/{index}"
                 mark, split = f"{stamp}-{index}", split_of(name)
                 group = row[self._group] if self._group else None
+                alike = None
                 if self._by_content:  # rows of a dataset in memory may have been moved
                     mark = self._digest(where)
-                    key, equal = keys.of(mark)
-                    key, group = f"{name}/{key}", group if split or group else equal
+                    key, alike = keys.of(mark, f"{name}/")
                 text = None if empty(group) else str(group)
-                yield Item(key, where, mark, split, text, labels)
+                yield Item(key, where, mark, split, text, labels, alike)
 
     def _digest(self, where: str) -> str:
         """Return a hash of the content of an encoded image."""
