@@ -114,6 +114,13 @@ def test_a_mapping_gives_the_splits(pairs: list[Pair]) -> None:
         _ = opened({"train": pairs, "test": floats}).index
 
 
+def test_a_split_that_has_splits_itself_is_refused(pairs: list[Pair]) -> None:
+    both = {"train": pairs[:30], "test": pairs[30:]}
+    with raises(BadInput, "train", got="a source with test and train"):
+        _ = opened({"train": both, "test": pairs[30:]}).index
+    assert len(opened({"train": {"train": pairs[:30]}, "test": pairs[30:]}).test) == 10
+
+
 def test_images_in_train_and_test_are_counted(pairs: list[Pair], tmp_path: Path) -> None:
     same = opened({"train": pairs, "test": pairs[10:]})
     (line,) = [line for line in same.warnings() if "also in train" in line]

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from onetrunk.data.files.paths import split_of
+from onetrunk.data.files.paths import expanded, split_of
 from onetrunk.data.files.tables import ENDINGS
 from onetrunk.data.sources import Source, SourceOptions, open_source
 from onetrunk.errors import BadInput
@@ -40,7 +40,7 @@ FORMS = (
 
 def named_source(path: Path, base: Path) -> str:
     """Return the source of a path: `folder:` or `table:`, as a recipe writes it."""
-    place = base / path.expanduser()
+    place = base / expanded(path)
     if path.suffix.lower() in ENDINGS and not place.is_dir():
         return f"table:{path}"
     if place.is_file():

@@ -22,7 +22,7 @@ from onetrunk.data.files.labels import (
     empty,
     label_of,
 )
-from onetrunk.data.files.paths import regular, split_of
+from onetrunk.data.files.paths import expanded, regular, split_of
 from onetrunk.data.objects.images import ContentKeys, digest_of
 from onetrunk.data.pixels import BadImage
 from onetrunk.data.sources import Item, Label, NoTargets, SourceOptions
@@ -215,7 +215,7 @@ def _task_name(column: str) -> str:
 
 def _load(rest: str, base: Path, datasets: Any) -> Any:
     name = f"hf:{rest}"
-    path = Path(base, Path(rest).expanduser())
+    path = Path(base, expanded(rest))
     try:
         if path.is_dir():
             if not any((path / f).is_file() for f in ("dataset_dict.json", "dataset_info.json")):
