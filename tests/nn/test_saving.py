@@ -80,7 +80,9 @@ HEADERS: dict[str, dict[str, object]] = {
     "a domain elsewhere": {"domains": ["../signs"]},
     "a domain that is no text": {"domains": [5]},
     "normalization": {"normalization": 5},
-    "numbers of the normalization": {"normalization": {"mean": 5}},
+    "numbers of the normalization": {
+        "normalization": {"mean": 5, "std": [1.0, 1.0, 1.0], "weights": "x"}
+    },
     "licence": {"licence": 5},
 }
 

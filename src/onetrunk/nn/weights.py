@@ -139,8 +139,11 @@ def normalization_from(document: Mapping[str, Any]) -> Normalization | None:
     """Return the normalization in the header of a trunk's file; None if there is none."""
     found = document.get("normalization")
     if not isinstance(found, Mapping | None):
-        raise BadInput("normalization: expected mean and std", got=str(found)[:50])
-    return None if found is None else read_dataclass(Normalization, found)
+        raise BadInput("expected mean and std", got=str(found)[:50], place="normalization")
+    try:
+        return None if found is None else read_dataclass(Normalization, found)
+    except BadInput as error:
+        raise error.within("normalization") from None
 
 
 def config_beside(path: Path) -> dict[str, Any]:
