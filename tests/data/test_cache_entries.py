@@ -153,7 +153,7 @@ def test_a_mark_that_another_process_checks_is_replaced_by_another(
 ) -> None:
     folder = build(8)
     names = iter(["checked", "own"])
-    monkeypatch.setattr(cache_entries.secrets, "token_hex", lambda _: next(names))
+    monkeypatch.setattr("secrets.token_hex", lambda _: next(names))
     with FileLock(folder / f"use-{os.getpid()}-checked.lock"):
         use = InUse(folder)
     (folder / f"use-{os.getpid()}-checked.lock").unlink(missing_ok=True)
