@@ -141,3 +141,5 @@ def test_a_module_in_the_current_folder_is_found(
         load_object("not_there_at_all:answer", "head")
     with raises(BadInput, got="question", available=["answer"]):
         load_object("beside_the_recipe:question", "head")
+    with raises(BadInput, got="real_part", available=["real"]):  # without a __dict__
+        load_object("beside_the_recipe:answer.real_part", "head")

@@ -70,7 +70,7 @@ def load_object(name: str, what: str, available: Iterable[str] = ()) -> Any:
         ) from error
     for part in path.split("."):
         if not hasattr(thing, part):
-            public = [key for key in vars(thing) if not key.startswith("_")]
+            public = [key for key in dir(thing) if not key.startswith("_")]
             raise BadInput(f"{what} {name}: {module} has no {path}", got=part, available=public)
         thing = getattr(thing, part)
     return thing

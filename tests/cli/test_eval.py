@@ -169,6 +169,7 @@ def test_eval_writes_classes_confusions_reliability_and_worst_images(
     assert ran.code == 0, ran.err
     folder = tmp_path / "evaluation"
     assert sorted(path.name for path in folder.iterdir()) == [
+        ".onetrunk",
         "rooms.depth-worst.csv",
         "rooms.normals-worst.csv",
         "rooms.segment-classes.csv",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from onetrunk.data import cache_entries
 from onetrunk.data.cache import Decoded, decode_all, purge
@@ -144,3 +145,32 @@ def test_the_folder_unused_for_longest_is_evicted_first(cache_home: Path) -> Non
     assert [path.exists() for path in (oldest, middle, newest, keep)] == [False, True, True, True]
     evict(cache_home, 10**9, keep)
     assert [entry.folder for entry in entries(cache_home)] == [keep]
+
+
+@pytest.mark.usefixtures("cache_home")
+def test_a_mark_that_another_process_checks_is_replaced_by_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = build(8)
+    names = iter(["checked", "own"])
+    monkeypatch.setattr("secrets.token_hex", lambda _: next(names))
+    with FileLock(folder / f"use-{os.getpid()}-checked.lock"):
+        use = InUse(folder)
+    (folder / f"use-{os.getpid()}-checked.lock").unlink(missing_ok=True)
+    assert is_in_use(folder)
+    assert (folder / f"use-{os.getpid()}-own.lock").exists()
+    del use
+    gc.collect()
+    assert not is_in_use(folder)
+
+
+def test_the_path_of_a_cache_is_printed_without_control_characters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "a\x1b[31m" / f"{'0' * 24}-8x8"
+    folder.mkdir(parents=True)
+    use = InUse(folder)
+    (entry,) = entries(folder.parent)
+    assert cache_entries.remove([entry]) == []
+    assert "\x1b" not in (printed := capsys.readouterr().err) and "is kept" in printed
+    del use

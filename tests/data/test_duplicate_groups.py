@@ -106,7 +106,7 @@ def test_dropped_copies_are_in_no_split_and_counted() -> None:
     assert sum(len(part) for part in made.splits.values()) == 40
     assert {k: v for k, v in found.items() if v != "left out"} == split_of(domain(PLAIN))
     assert any("12 images are left out" in line for line in warned(made, "duplicates"))
-    assert made.index.how.endswith("12 duplicates left out")
+    assert made.index.how.endswith("12 images left out")
     assert not len(np.intersect1d(made.index.assigned.units, made.index.units[-12:]))
 
 

@@ -13,7 +13,7 @@ from onetrunk.data.duplicates import (
     difference_hash,
     near_groups,
     near_pairs,
-    thumbnail,
+    thumbnails,
 )
 from tests.helpers.fakes import picture
 
@@ -36,7 +36,7 @@ def slow_hash(thumb: np.ndarray) -> list[bool]:
 
 
 def test_the_hash_compares_each_cell_with_its_right_neighbour() -> None:
-    thumbs = np.stack([thumbnail(picture(i, 20, 20)) for i in range(5)])
+    thumbs = thumbnails(np.stack([picture(i, 20, 20) for i in range(5)]))
     for thumb, value in zip(thumbs, difference_hash(thumbs), strict=True):
         expected = slow_hash(thumb)
         found = np.unpackbits(np.array([value]).view(np.uint8)).astype(bool).tolist()
@@ -68,9 +68,9 @@ def test_pairs_are_those_of_comparing_all_images() -> None:
 def test_a_brighter_or_smaller_copy_is_near_and_a_mirrored_one_is_not() -> None:
     big = np.repeat(np.repeat(smooth(3, 1)[0], 8, 0), 8, 1)[:, :, None].repeat(3, 2)
     copies = [big, np.clip(big.astype(int) + 3, 0, 255).astype(np.uint8), big[::2, ::2]]
-    thumbs = np.stack([thumbnail(c) for c in copies])
+    thumbs = np.concatenate([thumbnails(c[None]) for c in copies])
     assert len(near_pairs(thumbs[:1], thumbs)) == 3
-    mirrored = thumbnail(np.ascontiguousarray(big[:, ::-1]))[None]
+    mirrored = thumbnails(np.ascontiguousarray(big[None, :, ::-1]))
     assert len(near_pairs(thumbs[:1], mirrored)) == 0
 
 

@@ -192,6 +192,8 @@ DOCUMENTS: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["bees.pack", "heads.classify", "system"],
     ),
     "heads that are no table": ({"heads": 3}, ["bees.pack"]),
+    "banks that are no list": ({"banks": 5}, ["bees.pack", "banks"]),
+    "banks without names": ({"banks": [5]}, ["bees.pack", "banks"]),
     "unknown adapters": ({"adapters": "os:system"}, ["adapter", "os:system", "--trust os"]),
 }
 TENSORS: dict[str, tuple[Change, list[str]]] = {

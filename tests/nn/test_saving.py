@@ -73,7 +73,21 @@ def test_a_folder_without_a_model(tmp_path: Path) -> None:
         assert error.value.available == (shop,)
 
 
-@pytest.mark.parametrize("harm", ["truncated", "format", "bit", "key", "pack"])
+HEADERS: dict[str, dict[str, object]] = {
+    "format": {"format": 99},
+    "a trunk for the machine": {"arch": "auto"},
+    "domains that are no list": {"domains": 5},
+    "a domain elsewhere": {"domains": ["../signs"]},
+    "a domain that is no text": {"domains": [5]},
+    "normalization": {"normalization": 5},
+    "numbers of the normalization": {
+        "normalization": {"mean": 5, "std": [1.0, 1.0, 1.0], "weights": "x"}
+    },
+    "licence": {"licence": 5},
+}
+
+
+@pytest.mark.parametrize("harm", ["truncated", "bit", "key", "pack", *HEADERS])
 def test_a_damaged_folder_is_refused_in_one_line(tmp_path: Path, harm: str) -> None:
     ot.save(make_model(), tmp_path)
     path = tmp_path / "model" / "trunk.safetensors"
@@ -88,7 +102,7 @@ def test_a_damaged_folder_is_refused_in_one_line(tmp_path: Path, harm: str) -> N
     elif harm == "pack":
         (tmp_path / "model" / "packs" / "faces.pack").unlink()
     else:
-        document |= {"format": 99} if harm == "format" else {}
+        document |= HEADERS.get(harm, {})
         if harm == "key":
             del document["sha256"]
         header["__metadata__"]["onetrunk"] = json.dumps(document)

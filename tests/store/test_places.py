@@ -126,3 +126,14 @@ def test_a_folder_without_a_model_is_missing_unfinished_or_another(tmp_path: Pat
     with raises(BadInput, try_="onetrunk train RECIPE") as error:
         raise no_model(tmp_path / "a/b")
     assert error.value.available == ()
+
+
+def test_runs_beside_are_not_listed_in_a_folder_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with raises(BadInput, "does not exist", got=f"{tmp_path}/run"):
+        raise no_model(tmp_path / "run")

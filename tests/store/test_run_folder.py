@@ -128,6 +128,21 @@ def test_a_run_that_fails_before_its_first_checkpoint_leaves_nothing(tmp_path: P
     assert (path / "recipe.toml").exists()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the lock's file cannot be removed")
+def test_the_lock_is_removed_before_another_process_can_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close, held = RunFolder.close, []
+
+    def record(run: RunFolder) -> None:
+        held.append((run.path / ".lock").exists())
+        close(run)
+
+    monkeypatch.setattr(RunFolder, "close", record)
+    fail(tmp_path / "run", BadInput, lambda _: None)
+    assert held == [False]
+
+
 def test_a_run_with_progress_is_kept_after_any_error(tmp_path: Path) -> None:
     fail(tmp_path / "a", KeyboardInterrupt, lambda run: run.log({"step": 1}))
     fail(tmp_path / "b", BadInput, lambda run: run.write("failed.json", {}))

@@ -21,12 +21,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from onetrunk.errors import Failed
+from onetrunk.errors import Failed, printable
 from onetrunk.progress import say
 
 FOLDER = re.compile(r"[0-9a-f]{24}-\d+x\d+(-records)?")  # names of the cache's folders
 ABOUT, DONE, USED = "about.json", "done.json", "used"
 IN_USE = "use-*.lock"
+MARKS = 20  # that are tried
 
 
 @dataclass(frozen=True)
@@ -137,10 +138,23 @@ class InUse:
     """Marks a folder of the cache as used by this process, until this object is deleted."""
 
     def __init__(self, folder: Path) -> None:
+        weakref.finalize(self, _release, _hold_mark(folder), os.getpid())
+
+
+def _hold_mark(folder: Path) -> FileLock:
+    """Return the lock on a new mark in a folder.
+
+    Another process that looks for marks may lock and remove one before it is locked here.
+    """
+    for _ in range(MARKS):
         path = folder / f"use-{os.getpid()}-{secrets.token_hex(4)}.lock"
         lock = FileLock(path, timeout=0, thread_local=False)  # may be deleted by another thread
-        lock.acquire()
-        weakref.finalize(self, _release, lock, os.getpid())
+        with suppress(Timeout):
+            lock.acquire()
+            if path.exists():
+                return lock
+            lock.release()
+    raise OSError(f"no file can be locked in {folder}")
 
 
 def _release(lock: FileLock, process: int) -> None:
@@ -182,7 +196,8 @@ def remove(chosen: Iterable[Entry]) -> list[Entry]:
         if gone:
             removed.append(entry)
         else:
-            say(f"{entry.folder} is kept: a process uses it; try: purge again later")
+            folder = printable(str(entry.folder))
+            say(f"{folder} is kept: a process uses it; try: purge again later")
     return removed
 
 
@@ -204,7 +219,8 @@ def evict(home: Path, needed: int, keep: Path) -> int:
                 freed += entry.bytes
                 say(
                     f"removed {entry.bytes / 1e9:.2f} GB of decoded images of "
-                    f"{entry.origin or entry.folder.name} from the cache, to make room"
+                    f"{printable(str(entry.origin or entry.folder.name))} from the cache, to make "
+                    "room"
                 )
     return freed
 

@@ -146,7 +146,7 @@ def resolve(
     new = divided(index, name, known, joined, left_out, unlabelled)
     new.warnings[len(index.notes) : len(index.notes)] = notes
     if left_out.any():
-        new.how += f"; {int(left_out.sum()):,} duplicates left out"
+        new.how += f"; {plural(int(left_out.sum()), 'image')} left out"
     return new
 
 

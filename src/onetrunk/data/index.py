@@ -24,8 +24,10 @@ from onetrunk.data.splitting import (
     check_groups,
     describe,
     given_splits,
+    group_in,
     groups_of,
     hash_of,
+    is_pattern,
     move_to_train,
     units_of,
 )
@@ -89,6 +91,7 @@ class Index:
         grouped: Whether some images are in a group.
         joined: The units that stay together in a split; several units may be joined to one.
         fingerprint: A hash of all keys and stamps, which changes with the data.
+        pattern: The pattern that found the groups in the keys; None if the source names them.
         code: The code of a user's source, which the pixels depend on; "" for a built-in one.
         notes: Messages of the source.
         split: 0 for train, 1 for val, 2 for test, 3 for an image that is left out.
@@ -107,6 +110,7 @@ class Index:
     fingerprint: str
     notes: list[str]
     joined: Units
+    pattern: str | None = None
     code: str = ""
     split: Codes = field(default_factory=lambda: np.zeros(0, np.uint8))
     by_hash: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
@@ -201,7 +205,8 @@ def _listed(
                 try_="list each image once",
             )
         )
-    groups = groups_of(items, name, group, notes, getattr(source, "columns", ()))
+    columns = getattr(source, "columns", ())
+    groups = groups_of(items, name, group, notes, columns)
     given = given_splits(items, name)
     check_groups(groups, given, name, errors)
     tasks: list[Task] = []
@@ -232,6 +237,7 @@ def _listed(
         fingerprint=digest.hexdigest(),
         notes=notes,
         joined=units,
+        pattern=group if is_pattern(items, group, columns) else None,
         code=code_of(source),
     )
 
@@ -257,7 +263,7 @@ def _divided(
     before = known.find(index.units)
     if known.renamed:
         earlier = known.find(_units_before(index, known.renamed))
-        before = np.where(before == NOT_GIVEN, earlier, before)
+        before = np.where(earlier == NOT_GIVEN, before, earlier)
     codes[used], by_hash[used] = assign(
         index.joined[used], index.given[used], strata[used], coins, before[used]
     )
@@ -283,9 +289,18 @@ def _divided(
 
 
 def _units_before(index: Index, renamed: Mapping[str, str]) -> Units:
-    """Return the units that the images had before parts of their paths were renamed."""
-    keys = ("/".join(renamed.get(part, part) for part in key.split("/")) for key in index.keys)
-    return np.array([hash_of(key) for key in keys], np.uint64)
+    """Return the units that the images had before parts of their paths were renamed.
+
+    The groups that a pattern found in the paths had other names then; those of the source did not.
+    """
+    pattern = None if index.pattern is None else re.compile(index.pattern)
+    units = index.units.copy()
+    for row, key in enumerate(index.keys):
+        old = "/".join(renamed.get(part, part) for part in key.split("/"))
+        group = None if pattern is None else group_in(old, pattern)
+        if old != key and (pattern is not None or units[row] == hash_of(key)):
+            units[row] = hash_of(old if group is None else group)
+    return units
 
 
 def _tasks(source: Source, name: str, requested: Sequence[Task] | None) -> list[Task]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onetrunk.data.cache_entries import bytes_in
 from onetrunk.data.class_counts import class_counts, is_labelled
 from onetrunk.data.domain import Domain
 from onetrunk.data.domain_list import not_a_domain
@@ -170,7 +171,7 @@ def inspect(domain: Domain) -> Inspection:
         refused=refused,
         cache={
             "folder": str(folder),
-            "bytes": sum(f.stat().st_size for f in folder.iterdir()),
+            "bytes": bytes_in(folder),
             "pixels": decoded.frames.folder is not None,
         },
     )

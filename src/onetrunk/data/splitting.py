@@ -36,12 +36,38 @@ def groups_of(
 ) -> list[str | None]:
     """Return each item's group: the source's, or the match of the pattern in its key.
 
+    Copies of one image that are in no group are a group of their own.
+
     Args:
         pattern: A column of the source, or a regular expression.
         columns: The columns of the source, for messages.
     """
-    if pattern is None or pattern in columns or any(item.group is not None for item in items):
-        return [item.group for item in items]
+    groups = [item.group for item in items]
+    if is_pattern(items, pattern, columns):
+        groups = _matches(items, name, str(pattern), warnings, columns)
+    return [item.alike if g is None else g for item, g in zip(items, groups, strict=True)]
+
+
+def is_pattern(items: list[Item], group: str | None, columns: Sequence[str]) -> bool:
+    """Return whether the setting `group` is a pattern, and not what the source groups by."""
+    if group is None or group in columns:
+        return False
+    return all(item.group is None for item in items)
+
+
+def group_in(key: str, pattern: re.Pattern[str]) -> str | None:
+    """Return the group that a pattern finds in a key."""
+    match = pattern.search(key)
+    if match is None:
+        return None
+    group: str | None = match.group(1) if pattern.groups else match.group(0)
+    return group
+
+
+def _matches(
+    items: list[Item], name: str, pattern: str, warnings: list[str], columns: Sequence[str]
+) -> list[str | None]:
+    """Return the group that the pattern finds in each key; raise BadInput if it finds none."""
     try:
         compiled = re.compile(pattern)
     except re.error as error:
@@ -50,15 +76,14 @@ def groups_of(
             got=pattern,
             try_="name a column, or write a pattern such as '([^/]+)/' (the folder)",
         ) from None
-    matches = [compiled.search(item.key) for item in items]
-    if not any(matches):
+    groups = [group_in(item.key, compiled) for item in items]
+    if all(group is None for group in groups):
         raise BadInput(
             f"{name}: group is not a column, and as a pattern it matches none of "
             f"{len(items)} paths",
             got=pattern,
             available=columns or [item.key for item in items[:3]],
         )
-    groups = [m and (m.group(1) if m.re.groups else m.group(0)) for m in matches]
     count = sum(group is not None for group in groups)
     if count > 1 and len(set(groups) - {None}) == 1:  # more likely a mistyped column
         raise BadInput(

@@ -11,12 +11,13 @@ from typing import Any
 
 from PIL import Image
 
+from onetrunk.data.drawing import signature
 from onetrunk.eval.detail_pictures import confusion_picture, reliability_picture
 from onetrunk.eval.metrics.by_class import shown_fields
 from onetrunk.eval.result import TaskResult
 from onetrunk.store.atomic import atomic, write_atomic
 from onetrunk.store.csv_text import csv_text
-from onetrunk.store.places import check_folder
+from onetrunk.store.places import check_folder, mark
 
 OWN_FILE = re.compile(r"[a-z0-9_.-]+-(classes|confusion|reliability|worst)\.(csv|png)")
 BIN_FIELDS = ("low", "high", "count", "confidence", "accuracy")
@@ -31,6 +32,7 @@ def check_details_folder(folder: Path) -> None:
 def write_details(results: Sequence[TaskResult], folder: Path) -> list[Path]:
     """Write the files of each task into a folder and return them."""
     check_details_folder(folder)
+    mark(folder, "an evaluation")  # it is no folder of images
     several = {one.domain for one in results for two in results if _same_domain(one, two)}
     written: list[Path] = []
 
@@ -41,7 +43,7 @@ def write_details(results: Sequence[TaskResult], folder: Path) -> list[Path]:
 
     def picture(name: str, drawn: Image.Image) -> None:
         with atomic(folder / name) as file:
-            drawn.save(file, "PNG")
+            drawn.save(file, "PNG", pnginfo=signature())
         written.append(folder / name)
 
     for one in results:

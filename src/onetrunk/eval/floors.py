@@ -20,9 +20,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from onetrunk.data.class_counts import is_labelled
 from onetrunk.data.domain import Domain
 from onetrunk.data.split import Split, as_tensor
-from onetrunk.data.task import NO_CLASS, NO_LABEL, NO_PIXEL, Task
+from onetrunk.data.task import NO_PIXEL, Task
 from onetrunk.eval.evaluate import evaluate_batches, plan_batches
 from onetrunk.eval.model_split import even_batches, sample_places, split_for
 from onetrunk.eval.result import EvaluationResult
@@ -80,7 +81,7 @@ def neighbour_floor(
     keys = torch.cat([_flat(train.batch(part)[0]) for part in parts])
     labels = {task.name: train.label(task.name)[places] for task in tasks}
     known = {
-        task.name: np.flatnonzero(_labelled(task, labels[task.name]))
+        task.name: np.flatnonzero(is_labelled(task, labels[task.name]))
         for task in tasks
         if task.kind != "embed"
     }
@@ -119,15 +120,6 @@ def _evaluate(
 # -- labels
 
 
-def _labelled(task: Task, labels: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """Return which images have a label of a task with one prediction per image."""
-    if task.kind == "regress":
-        return np.asarray(~np.isnan(labels.astype(np.float64)).any(1))
-    if task.kind == "multilabel":
-        return np.asarray((labels != NO_LABEL).all(1))
-    return np.asarray(labels != NO_CLASS)
-
-
 def _as_output(task: Task, labels: NDArray[np.generic]) -> Tensor:
     """Return labels in the form of a head's outputs."""
     target = as_tensor(labels)
@@ -149,7 +141,7 @@ def _constant(task: Task, labels: NDArray[np.generic]) -> Tensor | None:
         total = labels.astype(np.float64).reshape(-1, 3).sum(0)
         length = float(np.linalg.norm(total))
         return torch.from_numpy(total / length).float() if length > 0 else None
-    known = labels[_labelled(task, labels)]
+    known = labels[is_labelled(task, labels)]
     if not len(known):
         return None
     if task.kind == "classify":

@@ -102,7 +102,10 @@ def choose_trunk(device: torch.device | None = None) -> Chosen:
             missing = unreachable(candidate.arch)
             where = "downloaded" if missing is None else ""
         if where:
-            reason = f"the first of the trunks for a {kind.upper()}; its weights are {where}"
+            reason = (
+                f"the first of the trunks for a {kind.upper()} whose weights are available; they "
+                f"are {where}"
+            )
             return Chosen(candidate.arch, True, candidate.licence, reason)
     for package in PACKAGES:
         if package.file is not None:

@@ -23,6 +23,7 @@ from onetrunk.errors import BadInput
 from onetrunk.nn.card import Card
 from onetrunk.nn.normalization import Normalization
 from onetrunk.nn.pack import Pack
+from onetrunk.nn.published_weights import AUTO
 from onetrunk.nn.trunk import Trunk
 from onetrunk.nn.weights import normalization_from
 from onetrunk.objects import check_trusted
@@ -165,7 +166,9 @@ def _read(place: Path, kind: type[M]) -> M:
     document = _document(path)
     for key in NAMES:
         check_trusted(str(document[key]), key, f"the model in {place.parent.name or place}")
-    trunk = Trunk(**{key: document[key] for key in ARGUMENTS})
+    if document["arch"] == AUTO:
+        raise BadInput(f"{path.name}: expected the name of a trunk", got=AUTO)
+    trunk = Trunk(**{key: document[key] for key in ARGUMENTS}, pretrained=False)
     trunk.licence = document["licence"]
     trunk.normalization = normalization_from(document)
     trunk.load_shared(read_tensors(path))
@@ -225,4 +228,12 @@ def _document(path: Path) -> dict[str, Any]:
         raise BadInput(f"cannot read {path.name}", got=error.strerror) from None
     if missing := [key for key in KEYS if key not in document]:
         raise BadInput(f"{path.name} does not describe its trunk", got=f"no {', '.join(missing)}")
+    domains, licence = document["domains"], document["licence"]
+    if not isinstance(domains, list) or not (licence is None or isinstance(licence, str)):
+        raise BadInput(
+            f"{path.name} does not describe its trunk",
+            got=f"domains {str(domains)[:50]}, licence {str(licence)[:50]}",
+        )
+    for name in domains:
+        check_name(name, "domain")
     return document

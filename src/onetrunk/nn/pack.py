@@ -109,13 +109,16 @@ class Pack(Described):
         trunk, sha256, licence = (document.get(key) for key in ("trunk", "sha256", "licence"))
         if not isinstance(trunk, dict) or not isinstance(sha256, str):
             raise _not_intact(path, "it does not name its trunk")
+        banks = document.get("banks", [])
+        if not isinstance(banks, list) or not all(isinstance(kind, str) for kind in banks):
+            raise _not_intact(path, "its banks are no list of names")
         return cls(
             card,
             trunk,
             sha256,
             licence if isinstance(licence, str) else None,
             tensors,
-            tuple(str(kind) for kind in document.get("banks") or ()),
+            tuple(banks),
             from_file=True,
         )
 

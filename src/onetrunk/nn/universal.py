@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from operator import itemgetter
 from os import PathLike
 from typing import overload
 
@@ -32,7 +31,6 @@ from onetrunk.nn.trunk import Trunk
 from onetrunk.objects import Trust, trusting
 
 OwnHeads = Mapping[str, Mapping[str, UserHead]]  # by domain, by task
-_FIRST = itemgetter(0)
 
 
 class Universal(HubMixin, Described, ForwardPass):

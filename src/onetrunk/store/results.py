@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from onetrunk.errors import BadInput
@@ -53,8 +54,9 @@ def no_model(folder: Path) -> BadInput:
             f"the run {folder} is unfinished and has no model yet",
             try_=f"onetrunk train {shell(folder / RECIPE)} --resume",
         )
-    near = folder if folder.is_dir() else folder.parent
-    runs = sorted(str(p) for p in near.iterdir() if is_run(p)) if near.is_dir() else []
+    near, runs = folder if folder.is_dir() else folder.parent, []
+    with suppress(OSError):  # a folder that cannot be read
+        runs = sorted(str(p) for p in near.iterdir() if is_run(p))
     if not os.path.lexists(folder):
         problem = f"the folder {folder} does not exist"
     elif not folder.is_dir():

@@ -267,10 +267,12 @@ class RunFolder:
         nothing = kind is not None and not issubclass(kind, Failed) and self._is_empty()
         if nothing:
             self._remove_begun()
+            with suppress(OSError):  # on Windows, releasing the lock removes its file
+                # before the release: later, it could be the lock of another process
+                (self.path / LOCK).unlink(missing_ok=True)
         self.close()
         if nothing:
             with suppress(OSError):
-                (self.path / LOCK).unlink(missing_ok=True)
                 for folder in self._created:
                     folder.rmdir()  # fails if it is not empty
 

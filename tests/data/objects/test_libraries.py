@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,43 @@ def test_a_dataset_is_read_by_content(dataset: Any) -> None:
     assert turned.index.split.tolist() == domain.index.split.tolist()
     assert turned.index.fingerprint == domain.index.fingerprint
     assert opened(dataset.select(range(39))).index.fingerprint != domain.index.fingerprint
+
+
+def doubled(dataset: Any) -> Any:
+    """The rows of a dataset twice."""
+    return pytest.importorskip("datasets").concatenate_datasets([dataset, dataset])
+
+
+def splits_by(domain: Domain, name: Callable[[str], str]) -> dict[str, set[int]]:
+    """The splits of the images by a name that is made from the key of each."""
+    found: dict[str, set[int]] = {}
+    for key, code in zip(domain.index.keys, domain.index.split, strict=True):
+        found.setdefault(name(key), set()).add(int(code))
+    return found
+
+
+@pytest.mark.parametrize("split", [None, "train"])
+def test_copies_in_a_dataset_share_a_split(dataset: Any, split: str | None) -> None:
+    datasets = pytest.importorskip("datasets")
+    twice = doubled(dataset)
+    domain = opened(twice if split is None else datasets.DatasetDict({split: twice}))
+    found = splits_by(domain, lambda key: key.rpartition("/")[2].partition("-")[0])
+    assert len(found) == 40
+    assert all(len(codes) == 1 for codes in found.values())
+    assert set.union(*found.values()) == {0, 1, 2}
+
+
+def test_groups_of_a_dataset_are_numbers_from_zero_on(dataset: Any) -> None:
+    grouped = dataset.add_column("patient", [i // 8 for i in range(40)])
+    domain = opened(grouped, group="patient")
+    patients = dict(
+        zip((item.key for item in domain.opened.items()), grouped["patient"], strict=True)
+    )
+    found = splits_by(domain, lambda key: str(patients[key]))
+    assert len(found) == 5
+    assert all(len(codes) == 1 for codes in found.values())
+    with raises(BadInput, got="patent", available=["patient"]):
+        _ = opened(doubled(grouped), group="patent").index
 
 
 def test_a_column_of_paths_in_a_dataset_can_be_cast(pairs: list[Pair]) -> None:

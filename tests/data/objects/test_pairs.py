@@ -16,6 +16,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import RandomCrop, ToTensor
 
 from onetrunk.data.domain import Domain
+from onetrunk.data.objects.images import digest_of
 from onetrunk.errors import BadInput
 from tests.data.objects.files import Pair, photos
 from tests.helpers.errors import raises
@@ -113,6 +114,13 @@ def test_a_mapping_gives_the_splits(pairs: list[Pair]) -> None:
         _ = opened({"train": pairs, "test": floats}).index
 
 
+def test_a_split_that_has_splits_itself_is_refused(pairs: list[Pair]) -> None:
+    both = {"train": pairs[:30], "test": pairs[30:]}
+    with raises(BadInput, "train", got="a source with test and train"):
+        _ = opened({"train": both, "test": pairs[30:]}).index
+    assert len(opened({"train": {"train": pairs[:30]}, "test": pairs[30:]}).test) == 10
+
+
 def test_images_in_train_and_test_are_counted(pairs: list[Pair], tmp_path: Path) -> None:
     same = opened({"train": pairs, "test": pairs[10:]})
     (line,) = [line for line in same.warnings() if "also in train" in line]
@@ -189,6 +197,51 @@ def test_image_folders_are_read_from_their_files(pairs: list[Pair]) -> None:
     assert list(opened(half).index.keys) == sorted(pairs[2 * i][0] for i in range(15))
 
 
+class Turned(ImageFolder):  # type: ignore[misc]  # torchvision has no types
+    """Counts its classes from the end."""
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        image, label = super().__getitem__(index)
+        return image, len(self.classes) - 1 - label
+
+
+class Grey(Dataset[tuple[Any, Any]]):
+    """A user's dataset with the samples of an ImageFolder, and labels of its own."""
+
+    def __init__(self, folder: ImageFolder) -> None:
+        self.samples = folder.samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        return Image.open(self.samples[index][0]).convert("L"), "even" if index % 2 else "odd"
+
+
+def test_a_dataset_with_items_of_its_own_is_not_read_from_its_files(pairs: list[Pair]) -> None:
+    def label(domain: Domain, path: str) -> str:
+        """The class of the image that has the pixels of a file."""
+        key, _ = next((k, p) for k, p in keys(domain).items() if p == path)
+        at = list(domain.index.keys).index(key)
+        return domain.tasks[0].classes[labels_of(domain)[at]]
+
+    def keys(domain: Domain) -> dict[str, str]:
+        known = {digest_of(Path(path)): path for path, _ in pairs}
+        return {key: known[key] for key in domain.index.keys}
+
+    first = pairs[0][0]
+    assert label(opened(Turned("photos")), first) == "dog"
+    targets = ImageFolder("photos", target_transform=lambda number: 7 - number)
+    assert label(opened(targets), first) == "7"
+    assert opened(targets).index.notes != opened(Turned("photos")).index.notes
+    half = Subset(targets, list(range(0, 40, 2)))
+    assert opened(half).tasks[0].classes == ("6", "7")
+    loaded = ImageFolder("photos", loader=lambda path: Image.open(path).convert("RGB").rotate(90))
+    turned = digest_of(np.rot90(np.asarray(Image.open(first))))
+    assert turned in opened(loaded).index.keys
+    assert opened(Grey(ImageFolder("photos"))).tasks[0].classes == ("even", "odd")
+
+
 class Noise(Dataset[tuple[Any, Any]]):
     """Images of noise; `random` makes other ones each time."""
 
@@ -221,6 +274,35 @@ def test_datasets_are_read_item_by_item() -> None:
 def test_a_dataset_with_random_transforms_is_refused() -> None:
     with raises(BadInput, try_="augment"):
         _ = opened(Noise(random=True)).index
+
+
+class Changing(Dataset[tuple[Any, Any]]):
+    """Forty images; `image` returns one of them, given its place and how many were read before."""
+
+    def __init__(self, image: Callable[[int, int], Any]) -> None:
+        self.image, self.reads = image, 0
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        self.reads += 1
+        return self.image(index, self.reads - 1), index % 2
+
+
+def test_a_transform_that_changes_few_images_is_found() -> None:
+    chance = np.random.default_rng(0).random(10_000) < 0.1
+
+    def flipped(index: int, reads: int) -> Any:
+        return picture(index)[:, ::-1] if chance[reads] else picture(index)
+
+    with raises(BadInput, "the same image", try_="augment"):
+        _ = opened(Changing(flipped)).index
+    # an item that changes later than it is listed
+    late = opened(Changing(lambda index, reads: picture(index if reads < 80 else 99)))
+    assert len(late.index) == 40
+    with raises(BadInput, "the same image", try_="augment"):
+        _ = late.decoded
 
 
 class Rows(Dataset[Any]):

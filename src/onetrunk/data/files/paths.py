@@ -38,6 +38,18 @@ def split_in(name: str) -> str | None:
     return splits.pop() if len(splits) == 1 else None
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return a path with the home folder in place of `~` or `~user`; it must be known."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise BadInput(
+            "expected a path, or ~ or the name of a user after it",
+            got=str(path),
+            try_=f"./{path} for a file whose name starts with ~",
+        ) from None
+
+
 def existing_path(base: Path, rest: str, prefix: str, folders: bool = False) -> Path:
     """Return the file or folder that the user named, with links resolved; it must exist.
 
@@ -46,7 +58,7 @@ def existing_path(base: Path, rest: str, prefix: str, folders: bool = False) -> 
     """
     if not rest:
         raise BadInput(f"{prefix}: expected a path after the prefix", try_=f"{prefix}:PATH")
-    path = Path(base, Path(rest).expanduser())
+    path = Path(base, expanded(rest))
     try:
         if path.exists():
             return path.resolve()

@@ -9,7 +9,9 @@
 | a `datasets.Dataset` or `DatasetDict` | its columns, as in `hf:` |
 | a mapping of "train", "val", "test" to any of these | its splits |
 
-No library is imported for this unless the object is of that library.
+An `ImageFolder` or `DatasetFolder` with a loader, a `target_transform` or a `__getitem__` of the
+user's own is read by its items, as other datasets are. No library is imported for this unless the
+object is of that library.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from onetrunk.data.files.paths import split_of
+from onetrunk.data.files.paths import expanded, split_of
 from onetrunk.data.files.tables import ENDINGS
 from onetrunk.data.sources import Source, SourceOptions, open_source
 from onetrunk.errors import BadInput
@@ -38,7 +40,7 @@ FORMS = (
 
 def named_source(path: Path, base: Path) -> str:
     """Return the source of a path: `folder:` or `table:`, as a recipe writes it."""
-    place = base / path.expanduser()
+    place = base / expanded(path)
     if path.suffix.lower() in ENDINGS and not place.is_dir():
         return f"table:{path}"
     if place.is_file():

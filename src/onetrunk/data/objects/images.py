@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from onetrunk.data.files.paths import regular
 from onetrunk.data.pixels import BadImage, Raw, decode
 
 CHANNELS = (1, 3, 4)
+NUMPY_FLOATS = (torch.float16, torch.float32, torch.float64)
 
 
 def is_path(image: object) -> bool:
@@ -24,7 +26,10 @@ def is_path(image: object) -> bool:
 
 def path_of(image: Any, base: Path) -> Path:
     """Return the path of an image's file."""
-    return Path(base, Path(image).expanduser()).absolute()
+    path = Path(image)
+    with suppress(RuntimeError):  # no user's name follows the ~, which is part of the file's
+        path = path.expanduser()
+    return Path(base, path).absolute()
 
 
 def key_of(path: Path, base: Path) -> str:
@@ -39,6 +44,8 @@ def raw_of(image: Any, base: Path) -> Raw:
         return regular(path_of(image, base))
     if isinstance(image, torch.Tensor):
         array = image.detach().cpu()
+        if array.is_floating_point() and array.dtype not in NUMPY_FLOATS:  # such as bfloat16
+            array = array.float()
         if array.ndim == 3 and array.shape[0] in CHANNELS:
             array = array.permute(1, 2, 0)
         return np.asarray(array)
@@ -59,12 +66,18 @@ def digest_of(raw: Raw) -> str:
 
 
 class ContentKeys:
-    """Names of images by their content; equal images are one group, to stay in one split."""
+    """Names of images by their content; equal images have one name, to stay in one split."""
 
     def __init__(self) -> None:
         self._times: dict[str, int] = {}
 
-    def of(self, digest: str) -> tuple[str, str | None]:
-        """Return the key and the group of an image, given the hash of its content."""
+    def of(self, digest: str, prefix: str = "") -> tuple[str, str | None]:
+        """Return the key of an image, and for a copy the key of the first image of that content.
+
+        Args:
+            digest: The hash of the image's content.
+            prefix: What the keys start with.
+        """
         times = self._times[digest] = self._times.get(digest, 0) + 1
-        return (digest, None) if times == 1 else (f"{digest}-{times}", digest)
+        first = f"{prefix}{digest}"
+        return (first, None) if times == 1 else (f"{first}-{times}", first)

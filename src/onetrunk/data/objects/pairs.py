@@ -6,7 +6,7 @@ lies inside. Any other image has a hash of its content, so that splits do not de
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ from onetrunk.progress import tracked
 
 KINDS: tuple[Kind, ...] = ("classify", "embed", "multilabel", "regress")
 PAIR = "(image, label)"
+UNREADABLE = "unreadable"  # the stamp of an image that could not be read
+CHECKED, READS = 8, 4  # items of a dataset that are read several times, and how often
 
 
 class Pairs(NoTargets):
@@ -53,14 +55,14 @@ class Pairs(NoTargets):
         if not self._in_memory:
             self._check_repeatable()
         self._labels: list[Any] = []
-        self._keys: list[tuple[str, str, str | None]] = []  # key, stamp and group of each image
+        self._keys: list[tuple[str, str, str | None]] = []  # key, stamp and first image alike
         self._list_all()
         self.tasks = self._read_tasks(options.tasks)
 
     def items(self) -> Iterator[Item]:
         """Yield every image once."""
         many = {task.name for task in self.tasks} if len(self.tasks) > 1 else set()
-        for index, ((key, mark, group), value) in enumerate(
+        for index, ((key, mark, alike), value) in enumerate(
             zip(self._keys, self._labels, strict=True)
         ):
             labels: dict[str, Label] = {}
@@ -75,11 +77,16 @@ class Pairs(NoTargets):
                 labels[task.name] = label_of(
                     task, [self._named(task, cell)], f"{self.name}: item {index}"
                 )
-            yield Item(key, str(index), mark, None, group, labels)
+            yield Item(key, str(index), mark, labels=labels, alike=alike)
 
     def image(self, where: str) -> Raw:
         """Return an image: the path of its file, or the image itself."""
-        return raw_of(self._pair(int(where))[0], self._base)
+        index = int(where)
+        raw = raw_of(image := self._pair(index)[0], self._base)
+        listed = self._keys[index][1]
+        if not self._in_memory and not is_path(image) and listed != UNREADABLE:
+            self._check_same(index, {listed, digest_of(raw)})
+        return raw
 
     def _pair(self, index: int) -> tuple[Any, Any]:
         try:
@@ -113,24 +120,31 @@ class Pairs(NoTargets):
 
     def _check_repeatable(self) -> None:
         """Raise BadInput for a dataset with random transforms: its images have no fixed content."""
-        try:
-            images = [self._pair(0)[0] for _ in range(2)]
-            if is_path(images[0]):
-                return
-            first, again = (digest_of(raw_of(image, self._base)) for image in images)
-        except BadImage:
-            return  # counted later
-        if first != again:
+        for index in np.unique(np.linspace(0, len(self._things) - 1, CHECKED).astype(int)).tolist():
+            digests = set()
+            try:
+                for _ in range(READS):
+                    image = self._pair(index)[0]
+                    if is_path(image):
+                        break
+                    digests.add(digest_of(raw_of(image, self._base)))
+            except BadImage:
+                continue  # counted later
+            self._check_same(index, digests)
+
+    def _check_same(self, index: int, digests: Collection[str]) -> None:
+        """Raise BadInput if an item had several contents."""
+        if len(digests) > 1:
             raise BadInput(
                 f"{self.name}: expected the same image each time it is read",
-                got="item 0 differs, as by a random transform",
+                got=f"item {index} differs, as by a random transform",
                 try_="the dataset without random transforms; onetrunk augments: augment={…}",
             )
 
     def _list_all(self) -> None:
         keys, missing = ContentKeys(), []
         bad: list[tuple[int, BadImage]] = []
-        group: str | None
+        alike: str | None
         count = len(self._things)
         for index in tracked(range(count), f"{self.name}: reading items", count):
             label = None
@@ -140,16 +154,16 @@ class Pairs(NoTargets):
                     path = path_of(image, self._base)
                     mark = stamp(path)
                     missing += [str(image)] if mark == "missing" else []
-                    key, group = key_of(path, self._base), None
+                    key, alike = key_of(path, self._base), None
                 else:
                     raw = raw_of(image, self._base)
                     mark = digest_of(raw)
-                    key, group = keys.of(mark)
+                    key, alike = keys.of(mark)
             except BadImage as error:  # counted when it is decoded
                 bad.append((index, error))
-                key, mark, group = f"item {index}", "unreadable", None
+                key, mark, alike = f"item {index}", UNREADABLE, None
             self._labels.append(_plain(label))
-            self._keys.append((key, mark, group))
+            self._keys.append((key, mark, alike))
         if len(bad) == len(self._things):
             index, reason = bad[0]
             raise BadInput(
@@ -265,15 +279,35 @@ def pairs_of(things: Any, options: SourceOptions) -> Pairs:
         places = [int(base.indices[i]) for i in (range(len(base)) if places is None else places)]
         base = base.dataset
     classes = [str(name) for name in getattr(base, "classes", None) or ()]
-    samples = getattr(base, "samples", None)
-    if isinstance(samples, list) and samples and is_path(samples[0][0]):
-        chosen = samples if places is None else [samples[i] for i in places]
+    if classes and getattr(base, "target_transform", None) is not None:
+        note = "the dataset's classes are not used as names, because it has a target_transform"
+        return Pairs(things, options, notes=[note])
+    if _only_lists_files(base):
+        chosen = base.samples if places is None else [base.samples[i] for i in places]
         used = any(getattr(base, key, None) is not None for key in ("transform", "transforms"))
         note = "the dataset's transform is not used: size=, fit= and augment= are set here"
         pairs = Pairs(list(chosen), options, classes, [note] if used else [])
         pairs.name = f"a {type(base).__name__}"
         return pairs
     return Pairs(things, options, classes)
+
+
+def _only_lists_files(dataset: Any) -> bool:
+    """Return whether a dataset's items are the files and labels in its `samples`.
+
+    So are those of torchvision's ImageFolder and DatasetFolder, apart from their transform, unless
+    the user has given them another way to load an image or to make an item.
+    """
+    if not any(each.__module__ == "torchvision.datasets.folder" for each in type(dataset).__mro__):
+        return False
+    from torchvision.datasets.folder import DatasetFolder, default_loader
+
+    return (
+        isinstance(dataset, DatasetFolder)
+        and type(dataset).__getitem__ is DatasetFolder.__getitem__
+        and dataset.loader is default_loader
+        and dataset.target_transform is None
+    )
 
 
 def _plain(label: Any) -> Any:

@@ -50,10 +50,19 @@ class Splits:
         """Yield the images of each split; its name is the first part of their keys."""
         self.notes = []
         for split, part in self._parts.items():
+            inner: set[str] = set()  # the splits that the source of this one names itself
             for item in part.items():
+                inner |= set() if item.split is None else {item.split}
+                if len(inner) > 1:
+                    raise BadInput(
+                        f"expected the images of one split as {split}",
+                        got=f"a source with {' and '.join(sorted(inner))}",
+                        try_="the folder or the rows of one split, or that source alone",
+                    )
                 key, where = f"{split}/{item.key}", f"{split}/{item.where}"
                 group = None if item.group is None else f"{split}/{item.group}"
-                yield replace(item, key=key, where=where, split=split, group=group)
+                alike = None if item.alike is None else f"{split}/{item.alike}"
+                yield replace(item, key=key, where=where, split=split, group=group, alike=alike)
             self.notes += [f"{split}: {note}" for note in getattr(part, "notes", ())]
 
     def image(self, where: str) -> Raw:

@@ -40,6 +40,8 @@ class Item:
         split: "train", "val" or "test" if the source has splits.
         group: Images of one group are never in two splits.
         labels: By the name of a task.
+        alike: A name of the content of an image that occurs several times. The images of one name
+            are never in two splits either, unless the user groups them otherwise.
     """
 
     key: str
@@ -48,6 +50,7 @@ class Item:
     split: str | None = None
     group: str | None = None
     labels: Mapping[str, Label] = field(default_factory=dict)
+    alike: str | None = None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from onetrunk.data.files.labels import (
     empty,
     label_of,
 )
-from onetrunk.data.files.paths import regular, split_of
+from onetrunk.data.files.paths import expanded, regular, split_of
 from onetrunk.data.objects.images import ContentKeys, digest_of
 from onetrunk.data.pixels import BadImage
 from onetrunk.data.sources import Item, Label, NoTargets, SourceOptions
@@ -80,12 +80,12 @@ class HuggingFace(NoTargets):
                 where = key = f"{name}/{index}"
                 mark, split = f"{stamp}-{index}", split_of(name)
                 group = row[self._group] if self._group else None
+                alike = None
                 if self._by_content:  # rows of a dataset in memory may have been moved
                     mark = self._digest(where)
-                    key, equal = keys.of(mark)
-                    key, group = f"{name}/{key}", group if split or group else equal
+                    key, alike = keys.of(mark, f"{name}/")
                 text = None if empty(group) else str(group)
-                yield Item(key, where, mark, split, text, labels)
+                yield Item(key, where, mark, split, text, labels, alike)
 
     def _digest(self, where: str) -> str:
         """Return a hash of the content of an encoded image."""
@@ -215,7 +215,7 @@ def _task_name(column: str) -> str:
 
 def _load(rest: str, base: Path, datasets: Any) -> Any:
     name = f"hf:{rest}"
-    path = Path(base, Path(rest).expanduser())
+    path = Path(base, expanded(rest))
     try:
         if path.is_dir():
             if not any((path / f).is_file() for f in ("dataset_dict.json", "dataset_info.json")):

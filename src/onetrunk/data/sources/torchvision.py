@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onetrunk.data.files.labels import check_kinds, unique_names
-from onetrunk.data.files.paths import regular, stamp
+from onetrunk.data.files.paths import expanded, regular, stamp
 from onetrunk.data.pixels import BadImage, reason_of
 from onetrunk.data.sources import Item, NoTargets, SourceOptions
 from onetrunk.data.task import Task
@@ -41,7 +41,7 @@ class TorchVision(NoTargets):
         self.notes: list[str] = []
         name, _, root = rest.partition(":")
         self._class = self._find(name)
-        self._root = Path(options.base, Path(root or "data").expanduser())
+        self._root = Path(options.base, expanded(root or "data"))
         self._files = ""  # a checksum over the files under the root
         self._parts = self._open()
         self._labels = {split: _labels(part) for split, part in self._parts.items()}

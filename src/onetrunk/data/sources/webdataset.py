@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from onetrunk.data.files.labels import LABEL_COLUMNS, check_kinds, empty, label_of, read_json
-from onetrunk.data.files.paths import IMAGE_ENDINGS, split_in, split_of, stamp
+from onetrunk.data.files.paths import IMAGE_ENDINGS, expanded, split_in, split_of, stamp
 from onetrunk.data.files.tar import Forward, Member, members
 from onetrunk.data.pixels import BadImage, reason_of
 from onetrunk.data.sources import Item, Label, NoTargets, SourceOptions
@@ -223,7 +223,7 @@ def _expand(rest: str, base: Path, name: str) -> list[str]:
             if _remote(one):
                 shards.append(one)
                 continue
-            path = str(Path(base, Path(one).expanduser()))
+            path = str(Path(base, expanded(one)))
             files = sorted(glob.glob(path)) if glob.has_magic(path) else [path]
             if not files or not all(Path(shard).is_file() for shard in files):
                 folder = Path(path).parent
