@@ -81,7 +81,19 @@ def test_a_domain_with_other_classes_or_adapters_is_new() -> None:
     other = trained(domains)
     changed = [Domain("ants", noise(40, "xyz"), size=8), domains[1]]
     assert copy_weights(network(changed), other) == ["bees"]
-    assert copy_weights(network(domains, adapters="parallel"), other) == []
+    adapted = trained(domains, adapters="parallel")
+    assert copy_weights(network(domains), adapted) == []
+    assert copy_weights(network(domains, adapters="series"), adapted) == []
+
+
+@pytest.mark.parametrize("adapters", ["parallel", "series", "lora"])
+def test_new_adapters_change_nothing_at_first(adapters: str) -> None:
+    domains = worlds("ants", "bees")
+    other = trained(domains)
+    model = network(domains, adapters=adapters)
+    assert copy_weights(model, other) == ["ants", "bees"]
+    for domain in domains:
+        torch.testing.assert_close(predictions(model, domain), predictions(other, domain))
 
 
 @pytest.mark.parametrize("sharing", ["deep", "partial"])
