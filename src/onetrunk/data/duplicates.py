@@ -37,6 +37,12 @@ def thumbnails(images_BHWC: U8) -> U8:
     return rounded
 
 
+def thumbnail(image_HWC: U8) -> U8:
+    """Return the thumbnail of one image; the programs in tools/pocket use it."""
+    first: U8 = thumbnails(image_HWC[None])[0]
+    return first
+
+
 @lru_cache
 def _areas(length: int) -> NDArray[np.float32]:
     """Return (16, length): the weight of each pixel in each of 16 equal parts of a side."""
