@@ -16,6 +16,7 @@ from onetrunk.eval.evaluate import evaluate, evaluate_split
 from onetrunk.eval.evaluation import Evaluation
 from onetrunk.eval.table import Table
 from onetrunk.nn.universal import Universal
+from onetrunk.store.places import MARK
 from tests.helpers.errors import raises
 from tests.helpers.small import DENSE, domain, network
 
@@ -92,9 +93,9 @@ def test_saving_writes_its_files_into_a_folder_of_its_own(
     evaluation: Evaluation, tmp_path: Path
 ) -> None:
     written = evaluation.save(tmp_path / "new")
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(
-        path.name for path in written
-    )
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {
+        *(path.name for path in written), MARK
+    }  # fmt: skip
     names = {path.name for path in written}
     assert {"same.other-confusion.csv", "two.kind-reliability.png", "two.age-worst.csv"} <= names
     rows = list(csv.DictReader((tmp_path / "new/rooms.parts-classes.csv").open()))
