@@ -78,7 +78,7 @@ def test_a_log_line_holds_the_means_of_its_steps(tmp_path: Path) -> None:
             assert value == pytest.approx(sum(both) / 2, rel=1e-9)
 
 
-@pytest.mark.parametrize("average", [0.0, 0.7])
+@pytest.mark.parametrize("average", [0.0, 0.2])
 def test_the_weights_of_the_best_evaluation_are_kept(average: float, tmp_path: Path) -> None:
     domains = worlds("ants", "bees")
     model = network(domains)
