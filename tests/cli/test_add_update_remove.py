@@ -112,6 +112,7 @@ def test_an_image_that_cannot_be_read_is_named(onetrunk: Onetrunk, run: Path) ->
     assert ran.err.count("train images cannot be read") == 1
 
 
+@pytest.mark.slow
 def test_a_renamed_class_is_evaluated_on_the_images_of_its_old_name(
     onetrunk: Onetrunk, run: Path
 ) -> None:

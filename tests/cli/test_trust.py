@@ -51,6 +51,7 @@ def test_verbs_that_read_runs_have_the_option(verb: Verb) -> None:
     assert ("--trust" in text) == verb.reads_runs
 
 
+@pytest.mark.slow
 def test_a_recipe_is_consent_and_the_run_that_it_made_is_not(tmp_path: Path) -> None:
     photos(tmp_path / "photos", each=16)
     (tmp_path / "heads_beside_the_recipe.py").write_text(MODULE)

@@ -103,6 +103,7 @@ def what_a_reader_has(folder: Path) -> None:
         np.save(folder / f"scenes/depth/{i}.npy", chance.uniform(1, 9, (24, 32)).astype("f4"))
 
 
+LATER = [pytest.mark.slow, pytest.mark.timeout(1800)]  # some train the default trunk
 # half a minute or more each; the slow tests run them
 LONG = (
     "README.md",
@@ -117,10 +118,7 @@ LONG = (
 
 @pytest.mark.parametrize(
     "page",
-    [
-        pytest.param(page, id=page.name, marks=[pytest.mark.slow] if page.name in LONG else [])
-        for page in PAGES
-    ],
+    [pytest.param(page, id=page.name, marks=LATER if page.name in LONG else []) for page in PAGES],
 )
 def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path) -> None:
     found = blocks(page.read_text("utf-8"), page.name)

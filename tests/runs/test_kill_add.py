@@ -101,9 +101,8 @@ def test_a_killed_add_is_resumed_with_the_same_outcome(additions: Additions, at:
     assert (additions.run / "model/trunk.safetensors").read_bytes() == trunk
 
 
-@pytest.mark.parametrize(
-    "at", [3, pytest.param(30, marks=pytest.mark.slow), pytest.param(55, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [3, 30, 55])
 def test_a_killed_add_with_few_images_is_resumed_with_the_same_outcome(
     few_additions: Additions, at: int
 ) -> None:

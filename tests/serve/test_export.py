@@ -106,6 +106,7 @@ def test_metadata(tmp_path: Path) -> None:
     assert read_dataclass(Pixels, document["domains"][0]["pixels"]) == domain.pixels
 
 
+@pytest.mark.slow
 def test_all_domains_in_one_file(tmp_path: Path) -> None:
     names = ["a", "b", "c"]
     tasks = ([CLASSIFY], [CLASSIFY, SEGMENT], [CLASSIFY])

@@ -132,6 +132,7 @@ def kill(server: Server, run: Path, total: int, kills: int, sharing: str, seed: 
     return done
 
 
+@pytest.mark.slow
 def test_three_kills_change_nothing(runs: Runs) -> None:
     expected, run = runs.uninterrupted(), runs.server().folder / "three"
     assert kill(runs.server(), run, lines(expected), 3, "deep", seed=0) == 3
