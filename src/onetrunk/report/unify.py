@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -256,5 +255,5 @@ def plain(result: Result) -> dict[str, object]:
             }
             for row in result.rows
         ],
-        "scores": json.loads(json.dumps(result.run.scores["test"])),
+        "scores": result.run.scores["test"],
     }

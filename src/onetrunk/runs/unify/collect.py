@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -78,4 +77,4 @@ def _scores(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     for split in SPLITS:
         rows = [row for each in scores.values() for row in Table.from_json(each[split]).rows]
         merged[split] = Table(tuple(rows), split).to_json()
-    return json.loads(json.dumps(merged))  # type: ignore[no-any-return]
+    return merged
